@@ -1,0 +1,1 @@
+"""What the images are: manifest, decoding, drawn smears, audit, splits."""

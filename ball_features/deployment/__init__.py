@@ -1,0 +1,1 @@
+"""A fitted run to predictions on new images."""

@@ -1,0 +1,62 @@
+"""Every error that `ball` raises on purpose, under one root.
+
+    BallError                  catch this to catch all of them
+    ├── ConfigError            an option or a configuration key is unknown or out of range
+    ├── DataError              the images or a table beside them cannot be used
+    │   ├── ImageError         one image cannot be decoded (collected, never fatal by itself)
+    │   └── SplitError         a protocol cannot be carried out on these labels or groups
+    ├── WeightsError           network weights are missing, damaged or of another architecture
+    ├── CacheError             a cache is unreadable, incomplete or made with other settings
+    │   └── CacheBusyError     another process is writing the cache
+    └── MissingExtraError      an optional dependency is not installed
+
+A message says what was got, what was expected and what to do next.
+"""
+
+__all__ = [
+    "BallError",
+    "CacheBusyError",
+    "CacheError",
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "MissingExtraError",
+    "SplitError",
+    "WeightsError",
+]
+
+
+class BallError(Exception):
+    """Root of all errors that `ball` raises on purpose; the command line prints it and exits with 2."""
+
+
+class ConfigError(BallError):
+    """An option or a configuration key is unknown or out of range."""
+
+
+class DataError(BallError):
+    """The images, or a table beside them, cannot be used."""
+
+
+class ImageError(DataError):
+    """One image cannot be decoded; a run collects these and goes on."""
+
+
+class SplitError(DataError):
+    """A protocol cannot be carried out on these labels or groups."""
+
+
+class WeightsError(BallError):
+    """Network weights are missing, damaged or of another architecture."""
+
+
+class CacheError(BallError):
+    """A cache is unreadable, incomplete or made with other settings."""
+
+
+class CacheBusyError(CacheError):
+    """Another process is writing the cache."""
+
+
+class MissingExtraError(BallError):
+    """An optional dependency is not installed."""

@@ -1,0 +1,1 @@
+"""Stage 2: embeddings to classifiers, all scikit-learn estimators."""

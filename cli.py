@@ -1,0 +1,5 @@
+"""Run `ball` from a checkout: `python cli.py extract ...`."""
+
+from ball_features.cli import main
+
+main()
