@@ -1,0 +1,287 @@
+"""The cache: one HDF5 file of embeddings with its provenance. The only module that uses h5py.
+
+Layout (schema 1). Datasets, a row an image, in the manifest's order:
+
+    embeddings (N, V, D) float16 | float32    path, label, sha256 (N,) UTF-8    committed (N,) bool
+    shortcuts/NAME (N, F) float32             view (V,) UTF-8
+    rejected/path, rejected/reason, rejected/sha256 (R,) UTF-8
+
+Root attributes: schema_version, fingerprint, every setting that changes a number, and provenance that does not.
+
+A file is created whole (every chunk allocated) under another name, closed, synced and then renamed, so a name in
+place is a valid file. After that only raw data is overwritten: first a block of embeddings, synced, then its
+`committed` flags, synced. A process killed at any moment leaves complete rows, or rows that are not committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ball_features.errors import CacheBusyError, CacheError
+
+__all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "Rejected", "create_cache", "lock_cache", "read_cache"]
+
+SCHEMA_VERSION = 1
+_TEXT = h5py.string_dtype("utf-8")
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that is not in the cache, and why."""
+
+    path: str
+    reason: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What a cache holds, in memory.
+
+    Attributes:
+        embeddings: float16 or float32 (images, views, dim).
+        path: str (images,), relative to the image folder, with forward slashes: the image's id.
+        label: str (images,), the class.
+        sha256: str (images,), of the file's bytes.
+        committed: bool (images,), False for rows that are still to be computed.
+        view: Names of the views, "plain" first.
+        shortcuts: Name -> float32 (images, numbers): pixel statistics for models without a backbone.
+        attributes: Settings and provenance.
+        rejected: Files that could not be used.
+    """
+
+    embeddings: np.ndarray
+    path: np.ndarray
+    label: np.ndarray
+    sha256: np.ndarray
+    committed: np.ndarray
+    view: tuple[str, ...]
+    shortcuts: dict[str, np.ndarray]
+    attributes: dict[str, Any]
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row is committed."""
+        return bool(self.committed.all())
+
+
+@contextlib.contextmanager
+def lock_cache(path: Path) -> Iterator[None]:
+    """Hold the right to write a cache; a killed process lets go of it.
+
+    Raises:
+        CacheBusyError: Another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CacheBusyError(
+            f"{path} is being written by another process. Wait for it to end, or write to another --out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
+    """Read a cache whole.
+
+    Args:
+        path: The HDF5 file.
+        embeddings: False leaves the large array out (an empty one of the right width stands in).
+
+    Raises:
+        CacheError: The file is missing, not HDF5, or of another schema.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CacheError(f"No cache at {path}. Make one: ball extract IMAGES --out {path}")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return _read(file, path, embeddings)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise CacheError(
+            f"{path} is not a cache of ball ({error}). Expected an HDF5 file made by `ball extract`."
+        ) from error
+
+
+def _read(file: h5py.File, path: Path, embeddings: bool) -> Cache:
+    version = file.attrs.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise CacheError(
+            f"{path} has schema version {version}, expected {SCHEMA_VERSION}. Make it again with `ball extract`."
+        )
+
+    def dataset(name: str) -> Any:
+        return file[name]
+
+    def text(name: str) -> np.ndarray:
+        values = dataset(name).asstr()[:]
+        return values.astype(str) if len(values) else np.empty(0, dtype="<U1")
+
+    stored = dataset("embeddings")
+    if embeddings:
+        data = np.empty(stored.shape, stored.dtype)
+        if data.size:
+            stored.read_direct(data)  # straight into the array: no second copy
+    else:
+        data = np.empty((0, *stored.shape[1:]), stored.dtype)
+    rejected = zip(text("rejected/path"), text("rejected/reason"), text("rejected/sha256"), strict=True)
+    return Cache(
+        embeddings=data,
+        path=text("path"),
+        label=text("label"),
+        sha256=text("sha256"),
+        committed=dataset("committed")[:].astype(bool),
+        view=tuple(str(name) for name in text("view")),
+        shortcuts={name: dataset(f"shortcuts/{name}")[:] for name in dataset("shortcuts")},
+        attributes={key: _from_attribute(value) for key, value in file.attrs.items()},
+        rejected=tuple(Rejected(str(p), str(reason), str(sha)) for p, reason, sha in rejected),
+    )
+
+
+def _to_attribute(value: Any) -> Any:
+    return "json:" + json.dumps(value, sort_keys=True) if isinstance(value, dict | list | tuple) else value
+
+
+def _from_attribute(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str) and value.startswith("json:"):
+        return json.loads(value[5:])
+    return value
+
+
+def create_cache(
+    path: Path,
+    *,
+    paths: Sequence[str],
+    labels: Sequence[str],
+    sha256: Sequence[str],
+    view: Sequence[str],
+    dim: int,
+    dtype: str,
+    shortcuts: Mapping[str, int],
+    attributes: Mapping[str, Any],
+    rejected: Sequence[Rejected] = (),
+    source: Cache | None = None,
+) -> None:
+    """Create a cache of uncommitted rows in one atomic step, replacing any file of that name.
+
+    Args:
+        path: Where.
+        paths: Ids of the images, in row order.
+        labels: Class of each.
+        sha256: Content hash of each.
+        view: Names of the views.
+        dim: Length of an embedding.
+        dtype: "float16" or "float32".
+        shortcuts: Name -> count of pixel numbers stored beside the embeddings.
+        attributes: Settings and provenance.
+        rejected: Files that are known not to be usable.
+        source: A cache of the same settings; its committed rows are carried over by content.
+    """
+    rows, views = len(paths), len(view)
+    partial = path.with_name(path.name + ".partial")
+    with h5py.File(partial, "w", libver="earliest") as file:
+        for key, value in attributes.items():
+            file.attrs[key] = _to_attribute(value)
+        file.attrs["schema_version"] = SCHEMA_VERSION
+
+        # About a mebibyte a chunk: whole-matrix reads stream, a block of rows is a few chunks.
+        chunk = max(1, min(rows, (1 << 20) // max(1, views * dim * np.dtype(dtype).itemsize)))
+
+        def allocate(name: str, width: tuple[int, ...], kind: str, chunks: tuple[int, ...] | None) -> h5py.Dataset:
+            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            plist.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
+            if chunks and rows:
+                plist.set_chunk(chunks)
+            space = h5py.h5s.create_simple((rows, *width))
+            kind_id = h5py.h5t.py_create(np.dtype(kind), logical=True)
+            parent, _, leaf = name.rpartition("/")
+            group = file.require_group(parent) if parent else file
+            return h5py.Dataset(h5py.h5d.create(group.id, leaf.encode(), kind_id, space, plist))
+
+        stored = allocate("embeddings", (views, dim), dtype, (chunk, views, dim))
+        committed = allocate("committed", (), "bool", None)
+        file.require_group("shortcuts")
+        numbers = {name: allocate(f"shortcuts/{name}", (width,), "float32", None) for name, width in shortcuts.items()}
+        for name, values in (("path", paths), ("label", labels), ("sha256", sha256), ("view", view)):
+            file.create_dataset(name, data=np.array(list(values), dtype=object), dtype=_TEXT)
+        for field in ("path", "reason", "sha256"):
+            values = np.array([getattr(item, field) for item in rejected], dtype=object)
+            file.create_dataset(f"rejected/{field}", data=values, dtype=_TEXT)
+        if source is not None:
+            known = {digest: row for row, digest in enumerate(source.sha256) if source.committed[row]}
+            for row, digest in enumerate(sha256):
+                if (old := known.get(digest)) is not None:
+                    stored[row] = source.embeddings[old]
+                    for name, dataset in numbers.items():
+                        dataset[row] = source.shortcuts[name][old]
+                    committed[row] = True
+    with partial.open("rb+") as handle:
+        os.fsync(handle.fileno())
+    partial.replace(path)
+
+
+class CacheWriter:
+    """Writes rows of an existing cache, block by block.
+
+    Use as a context manager, with `lock_cache` held.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = h5py.File(path, "r+", libver="earliest", locking=False)
+        self._sync = os.open(path, os.O_RDWR)
+
+    def __enter__(self) -> CacheWriter:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the file."""
+        self._file.close()
+        os.close(self._sync)
+
+    def _flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._sync)
+
+    def write(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: Mapping[str, np.ndarray]) -> None:
+        """Store rows, then commit them once they are on disk.
+
+        Args:
+            rows: int (block,), increasing.
+            embeddings: (block, views, dim).
+            shortcuts: Name -> (block, numbers).
+        """
+        if not len(rows):
+            return
+        datasets: Any = self._file
+        datasets["embeddings"][rows] = embeddings
+        for name, values in shortcuts.items():
+            datasets[f"shortcuts/{name}"][rows] = values
+        self._flush()
+        datasets["committed"][rows] = True
+        self._flush()
+
+    def relabel(self, labels: Sequence[str]) -> None:
+        """Replace the labels; they are no part of the fingerprint."""
+        datasets: Any = self._file
+        datasets["label"][:] = np.array(list(labels), dtype=object)
+        self._flush()

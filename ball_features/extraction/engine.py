@@ -1,0 +1,215 @@
+"""The forward pass of a frozen DenseNet, rewritten for speed; torchvision's module stays its reference.
+
+What changes against torchvision's module, all of it exact in real arithmetic:
+
+* the second batch norm of each layer, and the stem's, are folded into the convolution before them;
+* each dense block writes into one channels-last buffer, so nothing is concatenated;
+* batch norm and ReLU before a 1x1 convolution are one pass, compiled once for all widths;
+* a transition pools before its 1x1 convolution, which is linear and so does a quarter of the work.
+
+Biases stay in float32 when activations are bfloat16: a rounded bias is the same error at every pixel, which pooling
+cannot average away.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from ball_features.errors import ConfigError
+from ball_features.extraction.backbones import embed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["PRECISIONS", "Deviation", "Engine", "best_precision", "deviation", "resolve_device"]
+
+PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device by name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: The device is not there.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
+    if not present.get(name.split(":")[0], False):
+        here = ", ".join(kind for kind, there in present.items() if there)
+        raise ConfigError(f"Device {name!r} is not available here. Present: {here}; or use --device auto.")
+    return torch.device(name)
+
+
+def best_precision(device: torch.device) -> str:
+    """The fastest precision that the device computes in hardware: by capability, not by timing.
+
+    bf16 on processors with AVX-512 BF16 or AMX and on CUDA from Ampere on, fp16 on older CUDA devices and on MPS,
+    fp32 elsewhere, where emulated half precision would only be slower.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    if device.type == "mps":
+        return "fp16"
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags: Any = torch.cpu
+    has_bf16 = getattr(flags, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16" if has_bf16 and "AVX512" in capabilities else "fp32"
+
+
+def _affine_relu(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return torch.relu(x.float() * scale + bias).to(x.dtype)
+
+
+def _bias_relu(x: Tensor, bias: Tensor) -> Tensor:
+    return torch.relu(x.float() + bias).to(x.dtype)
+
+
+@functools.cache
+def _pieces(compiled: bool) -> tuple[Any, Any]:
+    """The two element-wise passes, compiled for any width where a compiler is there."""
+    if not compiled:
+        return _affine_relu, _bias_relu
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    try:
+        pieces = tuple(torch.compile(piece, dynamic=True) for piece in (_affine_relu, _bias_relu))
+        probe = torch.zeros(6, 10, dtype=torch.bfloat16)[:, :8]
+        with torch.inference_mode():
+            pieces[0](probe, torch.ones(8), torch.zeros(8))
+            pieces[1](probe, torch.zeros(8))
+    except Exception:  # no C++ compiler, or one that does not work: the same passes, slower
+        return _affine_relu, _bias_relu
+    return pieces[0], pieces[1]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    scale: Tensor  # (channels,) float32, of the batch norm before the 1x1 convolution
+    bias: Tensor  # (channels,) float32
+    reduce: Tensor  # (bottleneck, channels), the second batch norm's scale folded in
+    reduce_bias: Tensor  # (bottleneck,) float32
+    conv: Tensor  # (growth, bottleneck, 3, 3)
+
+
+def _fold(norm: Any) -> tuple[Tensor, Tensor]:
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+class Engine:
+    """Embeds normalised images with a frozen torchvision DenseNet.
+
+    Args:
+        module: The network, in eval mode; its parameters are copied, the module is not changed.
+        device: Where to compute.
+        precision: Key of `PRECISIONS`, of activations and of convolution weights.
+        compiled: Compile the element-wise passes where a compiler is there.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, precision: str = "fp32", compiled: bool = True) -> None:
+        self.device = device
+        self.dtype = PRECISIONS[precision]
+        self.precision = precision
+        self._affine_relu, self._bias_relu = _pieces(compiled)
+        features: Any = module.features
+        put = functools.partial(torch.Tensor.to, device=device, dtype=self.dtype)
+        keep = functools.partial(torch.Tensor.to, device=device)
+
+        def kernel(weight: Tensor) -> Tensor:
+            return put(weight).contiguous(memory_format=torch.channels_last)
+
+        with torch.inference_mode():
+            scale, bias = _fold(features.norm0)
+            self._stem = kernel(features.conv0.weight * scale[:, None, None, None])
+            self._stem_bias = keep(bias)
+            self._blocks: list[tuple[list[_Layer], tuple[Tensor, Tensor, Tensor] | None]] = []
+            for number in range(1, 5):
+                layers = []
+                for layer in features.get_submodule(f"denseblock{number}").children():
+                    scale1, bias1 = _fold(layer.norm1)
+                    scale2, bias2 = _fold(layer.norm2)
+                    reduce = layer.conv1.weight[:, :, 0, 0] * scale2[:, None]
+                    layers.append(
+                        _Layer(keep(scale1), keep(bias1), put(reduce), keep(bias2), kernel(layer.conv2.weight))
+                    )
+                transition = None
+                if number < 4:
+                    between = features.get_submodule(f"transition{number}")
+                    scale, bias = _fold(between.norm)
+                    transition = (keep(scale), keep(bias), put(between.conv.weight[:, :, 0, 0]))
+                self._blocks.append((layers, transition))
+            scale, bias = _fold(features.norm5)
+            self._last = (keep(scale), keep(bias))
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed a batch.
+
+        Args:
+            images: Normalised, float (batch, 3, height, width).
+
+        Returns:
+            float32 (batch, dim), on the engine's device.
+        """
+        x = images.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        x = F.conv2d(x, self._stem, None, stride=2, padding=3).permute(0, 2, 3, 1)
+        x = self._bias_relu(x, self._stem_bias).permute(0, 3, 1, 2)
+        x = F.max_pool2d(x, 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (batch, height, width, channels)
+        for layers, transition in self._blocks:
+            batch, height, width, channels = x.shape
+            growth = layers[0].conv.shape[0]
+            total = channels + growth * len(layers)
+            buffer = x.new_empty(batch, height, width, total)
+            buffer[..., :channels] = x
+            flat = buffer.view(-1, total)  # (batch * height * width, total)
+            for layer in layers:
+                h = self._affine_relu(flat[:, :channels], layer.scale, layer.bias)
+                h = self._bias_relu(F.linear(h, layer.reduce), layer.reduce_bias)
+                h = h.view(batch, height, width, -1).permute(0, 3, 1, 2)
+                new = F.conv2d(h, layer.conv, None, padding=1)
+                buffer[..., channels : channels + growth] = new.permute(0, 2, 3, 1)
+                channels += growth
+            if transition is None:
+                h = torch.relu(flat.float() * self._last[0] + self._last[1])
+                return h.view(batch, height * width, total).mean(1)
+            scale, bias, weight = transition
+            h = self._affine_relu(flat, scale, bias).view(batch, height, width, total).permute(0, 3, 1, 2)
+            x = F.linear(F.avg_pool2d(h, 2).permute(0, 2, 3, 1), weight)
+        raise AssertionError("a DenseNet has four blocks")
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far an engine is from float32 on a sample.
+
+    Attributes:
+        cosine: Smallest cosine between an embedding and its float32 reference.
+        relative: Largest norm of the difference over the norm of the reference.
+        images: Images in the sample.
+    """
+
+    cosine: float
+    relative: float
+    images: int
+
+
+def deviation(engine: Engine, module: nn.Module, images: Tensor) -> Deviation:
+    """Compare an engine with torchvision's own module in float32 on the CPU's or GPU's own sample.
+
+    Args:
+        engine: The engine to check.
+        module: The reference, float32, on the engine's device.
+        images: Normalised, float32 (batch, 3, height, width).
+    """
+    with torch.inference_mode():
+        reference = embed(module, images)
+        ours = engine(images)
+        cosine = F.cosine_similarity(reference, ours, dim=1).min()
+        relative = ((ours - reference).norm(dim=1) / reference.norm(dim=1).clamp_min(1e-12)).max()
+    return Deviation(float(cosine), float(relative), len(images))

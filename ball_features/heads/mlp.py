@@ -1,0 +1,168 @@
+"""The report's head: a two-layer perceptron on embeddings, a scikit-learn classifier over PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ball_features.heads.training import Recipe, Training, build_module, fold, forward, one_thread
+
+__all__ = ["MLPHead"]
+
+ROWS_A_PREDICTION = 4096  # bounds the float64 copy that predict_proba makes
+DTYPES = (np.float32, np.float16)  # kept as they are; anything else becomes the first
+
+
+class MLPHead(ClassifierMixin, BaseEstimator):
+    """The report's two-layer head as a scikit-learn classifier; the defaults are the report's recipe.
+
+    BatchNorm(D) - Linear 64 - BatchNorm - LeakyReLU - Dropout 0.2 - Linear 64 - BatchNorm - ReLU - Linear C, trained
+    with cross-entropy and Adam. No scaler is needed before it: the first batch norm is one, fitted on the training rows.
+
+    The same data and `random_state` give the same weights, whatever the number of threads; no global random state is
+    read or left changed. Rows are shuffled every epoch; a last batch of a single row, which batch norm cannot take,
+    joins the batch before it.
+
+    Args:
+        hidden: widths of the hidden layers. The first has LeakyReLU and dropout, the others ReLU.
+        learning_rate: of Adam.
+        l2: weight decay on all parameters, added to the clipped gradient as `torch.optim.Adam` does.
+        epochs: passes over the training rows, at least 1.
+        batch_size: rows a step, at least 2.
+        dropout: probability of dropping a unit after the first hidden layer, in [0, 1).
+        clip_norm: greatest 2-norm of the whole gradient; None leaves it unclipped.
+        class_weight: None, "balanced", or {class: weight}; weights the loss of training and of validation.
+        random_state: seeds the initial weights, the order of rows and dropout.
+
+    Attributes:
+        classes_: (C,) sorted labels.
+        n_features_in_: D.
+        state_: name -> float32 array, in the names of `to_module().state_dict()`; ready for safetensors.
+        history_: "train_loss", "train_accuracy", "val_loss", "val_accuracy" -> (epochs,) float64. Those of training are
+            taken on the fly, in train mode, before each step; those of validation are NaN where none was given.
+        best_epoch_: index into the curves of the epoch whose weights were kept: the lowest validation loss (the first
+            of equals), or the last epoch without validation data.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        learning_rate: float = 1e-4,
+        l2: float = 1e-5,
+        epochs: int = 40,
+        batch_size: int = 16,
+        dropout: float = 0.2,
+        clip_norm: float | None = 0.01,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ):
+        self.hidden = hidden
+        self.learning_rate = learning_rate
+        self.l2 = l2
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.dropout = dropout
+        self.clip_norm = clip_norm
+        self.class_weight = class_weight
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> MLPHead:
+        """Train; where validation rows are given, keep the weights of the epoch with the lowest validation loss.
+
+        Args:
+            X: (N, D) float16 or float32, read in place and cast a few batches at a time; others are cast to float32.
+            y: (N,) labels of any sortable type.
+            X_val: (M, D) validation rows, or None.
+            y_val: (M,) their labels, all among those of y; classes may be missing.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: a parameter is out of range, there is a single row, or validation does not match training.
+        """
+        self._check_parameters()
+        X, y = validate_data(self, X, y, dtype=DTYPES, order="C", ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
+        validation = self._check_validation(X_val, y_val)
+        recipe = Recipe(
+            tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm
+        )
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        curves = np.full((4, self.epochs), np.nan)
+        best, best_loss, self.best_epoch_ = None, math.inf, self.epochs - 1
+        with torch.inference_mode(), one_thread():
+            training = Training(recipe, _tensor(X), torch.from_numpy(codes), torch.from_numpy(weight), seed)
+            for epoch in range(self.epochs):
+                curves[:2, epoch] = training.run_epoch(training.draw_order())
+                if validation is None:
+                    continue
+                curves[2:, epoch] = training.evaluate(*validation)
+                if curves[2, epoch] < best_loss:
+                    best, best_loss, self.best_epoch_ = training.state(), curves[2, epoch], epoch
+            self.state_ = training.state() if best is None else best
+        names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+        self.history_ = dict(zip(names, curves, strict=True))
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities, (N, C) float64 in the order of `classes_`, for X (N, D)."""
+        check_is_fitted(self)
+        X = _tensor(validate_data(self, X, dtype=DTYPES, order="C", reset=False))
+        with torch.inference_mode():
+            layers = fold(self.state_, len(self.hidden), torch.float64)
+            parts = [torch.softmax(forward(layers, part), 1) for part in X.split(ROWS_A_PREDICTION)]
+            return torch.cat(parts).numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label of each row, (N,) in the type of the training labels, for X (N, D)."""
+        probability = self.predict_proba(X)
+        return self.classes_[probability.argmax(axis=1)]
+
+    def to_module(self) -> torch.nn.Sequential:
+        """The fitted network as a plain torch module in eval mode: (N, D) float32 -> (N, C) logits."""
+        check_is_fitted(self)
+        module = build_module(self.n_features_in_, self.hidden, len(self.classes_), self.dropout)
+        module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.state_.items()})
+        return module.eval()
+
+    def _check_parameters(self) -> None:
+        for name, valid, expected in (
+            ("hidden", len(self.hidden) > 0 and min(self.hidden) >= 1, "one width or more, each at least 1"),
+            ("learning_rate", self.learning_rate > 0, "a number above 0"),
+            ("l2", self.l2 >= 0, "a number of at least 0"),
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 2, "at least 2, since batch norm needs a batch"),
+            ("dropout", 0 <= self.dropout < 1, "a probability in [0, 1)"),
+            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or None"),
+        ):
+            if not valid:
+                raise ValueError(f"MLPHead got {name}={getattr(self, name)!r}, expected {expected}.")
+
+    def _check_validation(self, X_val: Any, y_val: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if X_val is None and y_val is None:
+            return None
+        if X_val is None or y_val is None:
+            raise ValueError("MLPHead got one of X_val and y_val, expected both or neither; give the other too.")
+        X_val, y_val = validate_data(self, X_val, y_val, dtype=DTYPES, order="C", reset=False)
+        unknown = sorted(set(y_val.tolist()) - set(self.classes_.tolist()))
+        if unknown:
+            raise ValueError(f"MLPHead got y_val with {unknown}, expected only classes of y: {self.classes_.tolist()}.")
+        return _tensor(X_val), torch.from_numpy(np.searchsorted(self.classes_, y_val))
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor over the same memory; a read-only one (a memory map) is copied, since torch warns."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

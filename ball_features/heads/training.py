@@ -1,0 +1,278 @@
+"""The head's network and its training step, written out by hand instead of going through autograd.
+
+    BatchNorm(D) - [Linear - BatchNorm - LeakyReLU - Dropout] - [Linear - BatchNorm - ReLU] ... - Linear(C)
+
+On batches of 16 rows almost all of an ordinary step is bookkeeping. Three facts make it short, none of which changes
+a result beyond rounding:
+
+1. The input's batch statistics depend on the data alone, so several batches are normalised in one pass.
+2. A batch norm follows each hidden Linear and takes out every constant; the gradient of that Linear's bias, and of
+   the input norm's shift, is therefore zero. Only the L2 term moves them.
+3. With G = dz'x of the normalised input x, the input norm's gain has the gradient sum_k W_kj G_kj and the first
+   Linear has G_kj gain_j: one matrix product gives both.
+
+All parameters lie in one flat vector, so that clipping is one norm and Adam one fused call. A test holds the result
+against a loop over `build_module(...)` with autograd, `clip_grad_norm_` and `torch.optim.Adam`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Recipe", "Training", "batch_sizes", "build_module", "fold", "forward", "one_thread"]
+
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.1
+LEAKY_SLOPE = 0.01  # torch's default, as the report leaves it
+BATCHES_A_CHUNK = 8  # batches normalised together: 8 x 16 x 1920 float32 is 1 MB, which a core's cache holds
+
+Layer = tuple[Tensor, Tensor, float | None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of one training run; `MLPHead` documents each."""
+
+    hidden: tuple[int, ...]
+    learning_rate: float
+    l2: float
+    batch_size: int
+    dropout: float
+    clip_norm: float | None
+
+
+def build_module(width: int, hidden: Sequence[int], classes: int, dropout: float) -> nn.Sequential:
+    """The network as a plain torch module, from (N, width) to (N, classes) logits."""
+    modules: list[nn.Module] = [nn.BatchNorm1d(width)]
+    for index, units in enumerate(hidden):
+        modules += [nn.Linear(width, units), nn.BatchNorm1d(units)]
+        modules += [nn.LeakyReLU(LEAKY_SLOPE), nn.Dropout(dropout)] if index == 0 else [nn.ReLU()]
+        width = units
+    return nn.Sequential(*modules, nn.Linear(width, classes))
+
+
+def batch_sizes(rows: int, batch_size: int) -> list[int]:
+    """Rows of each batch of an epoch; a last batch of one row, which batch norm cannot take, joins the one before."""
+    sizes = [batch_size] * (rows // batch_size)
+    rest = rows % batch_size
+    if rest == 1 and sizes:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+def fold(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype) -> list[Layer]:
+    """The network in eval mode with every batch norm folded away: (weight (out, in), bias (out,), slope below 0).
+
+    Args:
+        state: as `Training.state` returns it. depth: number of hidden layers. dtype: of the result; folding is float64.
+    """
+    value = {name: np.asarray(array, dtype=np.float64) for name, array in state.items()}
+
+    def affine(norm: str) -> tuple[np.ndarray, np.ndarray]:  # a batch norm in eval mode is gain * x + shift
+        gain = value[f"{norm}.weight"] / np.sqrt(value[f"{norm}.running_var"] + BN_EPS)
+        return gain, value[f"{norm}.bias"] - gain * value[f"{norm}.running_mean"]
+
+    layers: list[Layer] = []
+    for layer, (linear, norm) in enumerate(_names(depth)):
+        weight, bias = value[f"{linear}.weight"], value[f"{linear}.bias"]
+        if layer == 0:
+            gain, shift = affine("0")
+            weight, bias = weight * gain, bias + weight @ shift
+        slope = None
+        if norm is not None:
+            gain, shift = affine(norm)
+            weight, bias, slope = weight * gain[:, None], bias * gain + shift, _slope(layer)
+        layers.append((torch.from_numpy(weight).to(dtype), torch.from_numpy(bias).to(dtype), slope))
+    return layers
+
+
+def forward(layers: Sequence[Layer], x: Tensor) -> Tensor:
+    """Logits (N, C) of rows x (N, D), in the dtype of the folded layers."""
+    x = x.to(layers[0][0].dtype)
+    for weight, bias, slope in layers:
+        x = F.linear(x, weight, bias)
+        if slope is not None:
+            x = F.leaky_relu(x, slope)
+    return x
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread inside: the products are too small to share, and the result no longer depends on the number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Training:
+    """One training run: parameters, gradient, Adam's state and the data, advanced epoch by epoch.
+
+    Run it under `torch.inference_mode()`. Nothing global is seeded: weights, order and dropout come from one generator.
+
+    Args:
+        recipe: the hyperparameters.
+        X: (N, D) float16 or float32 rows, N >= 2; cast to float32 a few batches at a time.
+        codes: (N,) int64 class of each row.
+        class_weight: (C,) float32 weight of each class in the loss.
+        seed: of the initial weights, of the order of rows and of dropout.
+    """
+
+    def __init__(self, recipe: Recipe, X: Tensor, codes: Tensor, class_weight: Tensor, seed: int):
+        self.recipe, self.X, self.codes, self.class_weight = recipe, X, codes, class_weight
+        self.onehot = F.one_hot(codes, len(class_weight)).float()  # (N, C)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.names = _names(len(recipe.hidden))
+        self.steps = 0
+        # Meta tensors: names and shapes of the parameters without torch's own, globally seeded, initialisation.
+        with torch.device("meta"):
+            shapes = build_module(X.shape[1], recipe.hidden, len(class_weight), recipe.dropout).state_dict()
+        shapes = {name: tensor.shape for name, tensor in shapes.items() if not name.endswith("tracked")}
+        parameters = {name: shape for name, shape in shapes.items() if "running" not in name}
+        sizes = [shape.numel() for shape in parameters.values()]
+        flat, flat_grad = torch.zeros(sum(sizes)), torch.zeros(sum(sizes))
+        self.flat_grad = flat_grad
+        self.value = {n: v.view(parameters[n]) for n, v in zip(parameters, flat.split(sizes), strict=True)}
+        self.grad = {n: v.view(parameters[n]) for n, v in zip(parameters, flat_grad.split(sizes), strict=True)}
+        self.running = {n: torch.full(s, float("var" in n)) for n, s in shapes.items() if "running" in n}
+        self._initialise()
+        flat.grad = flat_grad
+        self.adam = torch.optim.Adam([flat], lr=recipe.learning_rate, weight_decay=recipe.l2, fused=True)
+        self.G, self.product = torch.empty_like(self.value["1.weight"]), torch.empty_like(self.value["1.weight"])
+
+    def draw_order(self) -> Tensor:
+        """The next epoch's order of rows, (N,) int64."""
+        return torch.randperm(len(self.X), generator=self.generator)
+
+    def run_epoch(self, order: Tensor) -> tuple[float, float]:
+        """One pass over the rows in this order; returns mean loss and accuracy, each batch's before its own step."""
+        sizes = batch_sizes(len(order), self.recipe.batch_size)
+        targets = self.onehot[order].split(sizes)  # each (B, C)
+        weight = self.class_weight[self.codes[order]].split(sizes)
+        scale = [(part / part.sum())[:, None] for part in weight]  # each (B, 1): the loss is a weighted mean
+        keep = 1 - self.recipe.dropout
+        drop = torch.empty(len(order), self.recipe.hidden[0]).bernoulli_(keep, generator=self.generator).div_(keep)
+        batches = zip(self._inputs(order, sizes), targets, scale, drop.split(sizes), strict=True)
+        logits = torch.cat([self._step(*batch) for batch in batches])
+        return self._score(logits, self.codes[order])
+
+    def evaluate(self, X: Tensor, codes: Tensor) -> tuple[float, float]:
+        """Loss and accuracy in eval mode on rows X (M, D) with classes codes (M,)."""
+        return self._score(forward(fold(self.state(), len(self.recipe.hidden), torch.float32), X), codes)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """A copy of parameters and running statistics, in the names and order of `build_module(...).state_dict()`."""
+        state: dict[str, np.ndarray] = {}
+        for name, tensor in self.value.items():
+            state[name] = tensor.numpy().copy()
+            norm = name.removesuffix(".bias")
+            if f"{norm}.running_mean" in self.running:
+                state[f"{norm}.running_mean"] = self.running[f"{norm}.running_mean"].numpy().copy()
+                state[f"{norm}.running_var"] = self.running[f"{norm}.running_var"].numpy().copy()
+                state[f"{norm}.num_batches_tracked"] = np.asarray(self.steps, dtype=np.int64)
+        return state
+
+    def _initialise(self) -> None:
+        """Batch norms at gain 1 and shift 0; Linears uniform within 1 / sqrt(inputs), as torch's own reset."""
+        for name, tensor in self.value.items():
+            if name.removesuffix(".weight") + ".running_mean" in self.running:
+                tensor.fill_(1.0)
+        for linear, _ in self.names:
+            weight, bias = self.value[f"{linear}.weight"], self.value[f"{linear}.bias"]
+            bound = 1 / math.sqrt(weight.shape[1])
+            weight.uniform_(-bound, bound, generator=self.generator)
+            bias.uniform_(-bound, bound, generator=self.generator)
+
+    def _score(self, logits: Tensor, codes: Tensor) -> tuple[float, float]:
+        loss = F.cross_entropy(logits, codes, self.class_weight)
+        return loss.item(), (logits.argmax(1) == codes).float().mean().item()
+
+    def _inputs(self, order: Tensor, sizes: list[int]) -> Iterator[Tensor]:
+        """Normalised batches (B, D) in order, made several at a time; the running statistics follow along."""
+        start = 0
+        for size, group in groupby(sizes):
+            left = len(list(group))
+            while left:
+                count = min(BATCHES_A_CHUNK, left)
+                rows = self.X.index_select(0, order[start : start + count * size]).float().view(count, size, -1)
+                mean = rows.mean(1, keepdim=True)  # (batch, 1, D)
+                rows -= mean
+                variance = rows.square().mean(1, keepdim=True)
+                rows *= (variance + BN_EPS).rsqrt_()
+                fade = BN_MOMENTUM * (1 - BN_MOMENTUM) ** torch.arange(count - 1.0, -1.0, -1.0)  # (batch,)
+                for name, batch in (("mean", mean), ("var", variance * (size / (size - 1)))):
+                    self.running[f"0.running_{name}"].mul_((1 - BN_MOMENTUM) ** count).add_(fade @ batch.squeeze(1))
+                yield from rows.unbind(0)
+                start, left = start + count * size, left - count
+
+    def _step(self, x: Tensor, target: Tensor, scale: Tensor, drop: Tensor) -> Tensor:
+        """Forward, backward, clip and Adam on one normalised batch x (B, D); returns the logits (B, C)."""
+        value, grad, running = self.value, self.grad, self.running
+        a = torch.addcmul(value["0.bias"], x, value["0.weight"])  # (B, D)
+        tape = []
+        for layer, (linear, norm) in enumerate(self.names[:-1]):
+            z = torch.addmm(value[linear + ".bias"], a, value[linear + ".weight"].t())  # (B, H)
+            gain, stats = value[f"{norm}.weight"], (running[f"{norm}.running_mean"], running[f"{norm}.running_var"])
+            y, mean, rstd = torch.native_batch_norm(
+                z, gain, value[f"{norm}.bias"], *stats, True, BN_MOMENTUM, BN_EPS
+            )
+            tape.append((layer, linear, norm, a, y, (z, gain, *stats, mean, rstd, True, BN_EPS, [True, True, True])))
+            a = F.leaky_relu(y, _slope(layer))
+            if layer == 0:
+                a *= drop
+        output, _ = self.names[-1]
+        logits = torch.addmm(value[output + ".bias"], a, value[output + ".weight"].t())  # (B, C)
+
+        dz = torch.softmax(logits, 1).sub_(target).mul_(scale)  # (B, C)
+        torch.sum(dz, 0, out=grad[output + ".bias"])
+        torch.mm(dz.t(), a, out=grad[output + ".weight"])
+        da = dz @ value[output + ".weight"]  # (B, H)
+        for layer, linear, norm, a, y, saved in reversed(tape):
+            if layer == 0:
+                da *= drop
+            dy = torch.ops.aten.leaky_relu_backward(da, y, _slope(layer), False)
+            dz, dgain, dshift = torch.ops.aten.native_batch_norm_backward(dy, *saved)
+            grad[f"{norm}.weight"].copy_(dgain)
+            grad[f"{norm}.bias"].copy_(dshift)
+            if layer > 0:
+                torch.mm(dz.t(), a, out=grad[linear + ".weight"])
+                da = dz @ value[linear + ".weight"]
+            else:
+                torch.mm(dz.t(), x, out=self.G)  # (H, D)
+                torch.mul(self.G, value["0.weight"], out=grad["1.weight"])
+                torch.mul(self.G, value["1.weight"], out=self.product)
+                torch.sum(self.product, 0, out=grad["0.weight"])
+        self._advance()
+        return logits
+
+    def _advance(self) -> None:
+        if self.recipe.clip_norm is not None:
+            norm = torch.linalg.vector_norm(self.flat_grad)
+            self.flat_grad.mul_((self.recipe.clip_norm / (norm + 1e-6)).clamp_(max=1.0))
+        # Adam adds l2 * value to its own copy of the gradient; biases without a gradient move by that alone.
+        self.adam.step()
+        self.steps += 1
+
+
+def _names(depth: int) -> list[tuple[str, str | None]]:
+    """(linear, the batch norm after it) for each Linear, by their positions in `build_module`'s Sequential."""
+    hidden: list[tuple[str, str | None]] = [("1", "2")]
+    hidden += [(str(5 + 3 * layer), str(6 + 3 * layer)) for layer in range(depth - 1)]
+    return [*hidden, (str(2 + 3 * depth), None)]
+
+
+def _slope(layer: int) -> float:
+    return LEAKY_SLOPE if layer == 0 else 0.0
