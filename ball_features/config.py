@@ -1,0 +1,192 @@
+"""Settings of the two stages, as frozen dataclasses that refuse what they do not know."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ball_features.errors import ConfigError
+
+__all__ = ["PROTOCOLS", "ExtractConfig", "FitConfig", "HeadConfig"]
+
+PROTOCOLS = ("holdout", "cv", "group-cv", "block-cv", "leave-group-out")
+
+
+def _require(valid: bool, name: str, got: Any, expected: str) -> None:
+    if not valid:
+        raise ConfigError(f"Got {name}={got!r}, expected {expected}.")
+
+
+@dataclass(frozen=True)
+class _Config:
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping, such as parsed JSON.
+
+        Raises:
+            ConfigError: A key is unknown, or a value is out of range.
+        """
+        known = {item.name for item in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"{cls.__name__} has no key {key!r}.{hint} Valid: {', '.join(sorted(known))}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ExtractConfig(_Config):
+    """Stage 1.
+
+    Attributes:
+        backbone: Key of `extraction.backbones.BACKBONES`.
+        weights: "imagenet", "random", or the path of a state dict.
+        views: Views of each image, the plain one included.
+        recipe: Key of `extraction.views.RECIPES`; makes the views after the first.
+        normalize: Key of `extraction.views.NORMALIZATIONS`.
+        precision: "auto", "fp32", "bf16" or "fp16", of the forward pass.
+        dtype: "float16" or "float32", of the stored embeddings.
+        device: "auto", "cpu", "cuda" or "mps".
+        batch_size: Images a forward pass; 0 chooses by device.
+        seed: Of the views, and of random weights.
+        limit: Use only so many images, spread evenly over the folder; 0 uses all.
+    """
+
+    backbone: str = "densenet201"
+    weights: str = "imagenet"
+    views: int = 1
+    recipe: str = "report"
+    normalize: str = "imagenet"
+    precision: str = "auto"
+    dtype: str = "float16"
+    device: str = "auto"
+    batch_size: int = 0
+    seed: int = 0
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges; names that belong to a registry are checked where the registry is."""
+        _require(1 <= self.views <= 1000, "views", self.views, "1 to 1000 (view 0 is the plain image)")
+        _require(
+            self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", self.precision, "auto, fp32, bf16 or fp16"
+        )
+        _require(self.dtype in ("float16", "float32"), "dtype", self.dtype, "float16 or float32")
+        _require(self.normalize in ("imagenet", "unit"), "normalize", self.normalize, "imagenet or unit")
+        _require(self.batch_size >= 0, "batch_size", self.batch_size, "at least 1, or 0 (auto)")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer from 0 to 4294967295")
+        _require(self.limit >= 0, "limit", self.limit, "at least 2, or 0 (all images)")
+
+    def fingerprint(self, **resolved: Any) -> str:
+        """SHA-256 of everything that changes a stored number.
+
+        Args:
+            resolved: What the settings became: the weights' digest, the precision in use, the recipe's version ...
+        """
+        own = {
+            "backbone": self.backbone,
+            "dtype": self.dtype,
+            "normalize": self.normalize,
+            "recipe": self.recipe if self.views > 1 else "plain",
+            "seed": self.seed if self.views > 1 or self.weights == "random" else 0,
+            "views": self.views,
+        }
+        return _digest(own | resolved)
+
+
+@dataclass(frozen=True)
+class HeadConfig(_Config):
+    """The MLP head; the defaults are the report's recipe. `heads.mlp.MLPHead` documents each."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    learning_rate: float = 1e-4
+    l2: float = 1e-5
+    epochs: int = 40
+    batch_size: int = 16
+    dropout: float = 0.2
+    clip_norm: float | None = 0.01
+    class_weight: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        _require(bool(self.hidden) and min(self.hidden) >= 1, "hidden", self.hidden, "widths of at least 1")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
+        _require(self.l2 >= 0, "l2", self.l2, "a number of at least 0")
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2, since batch norm needs a batch")
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability in [0, 1)")
+        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
+        _require(self.class_weight in (None, "balanced"), "class_weight", self.class_weight, "none or balanced")
+
+
+@dataclass(frozen=True)
+class FitConfig(_Config):
+    """Stage 2.
+
+    Attributes:
+        protocol: One of `PROTOCOLS`.
+        models: Keys of `heads.registry.MODELS`; empty for all.
+        repeats: Repeats of the protocol with another seed.
+        folds: Folds of cv, group-cv and block-cv.
+        test_size: Share of images in a hold-out test set.
+        val_size: Share of images in validation; the head's epoch is chosen there.
+        seed: Of splits and models.
+        groups: Path of a groups file, or None.
+        group_column: Its column that a split must keep together.
+        tta: Test on the mean probability over views instead of on view 0.
+        head: The head's settings.
+        jobs: Processes at once; 0 takes all cores.
+    """
+
+    protocol: str = "holdout"
+    models: tuple[str, ...] = ()
+    repeats: int = 5
+    folds: int = 5
+    test_size: float = 0.20
+    val_size: float = 0.16
+    seed: int = 0
+    groups: str | None = None
+    group_column: str = "group"
+    tta: bool = False
+    head: HeadConfig = field(default_factory=HeadConfig)
+    jobs: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges; model names are checked by the registry."""
+        if isinstance(self.head, Mapping):
+            object.__setattr__(self, "head", HeadConfig.from_mapping(self.head))
+        object.__setattr__(self, "models", tuple(self.models))
+        _require(self.protocol in PROTOCOLS, "protocol", self.protocol, f"one of {', '.join(PROTOCOLS)}")
+        _require(self.repeats >= 1, "repeats", self.repeats, "at least 1")
+        _require(self.folds >= 2, "folds", self.folds, "at least 2")
+        _require(0 < self.test_size < 1, "test_size", self.test_size, "a share between 0 and 1")
+        _require(0 < self.val_size < 1, "val_size", self.val_size, "a share between 0 and 1")
+        _require(
+            self.test_size + self.val_size < 1,
+            "test_size + val_size",
+            self.test_size + self.val_size,
+            "less than 1, so that something is left to train on",
+        )
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer from 0 to 4294967295")
+        _require(self.jobs >= 0, "jobs", self.jobs, "at least 1, or 0 (all cores)")
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that changes a number; `jobs` does not."""
+        values = self.to_dict()
+        del values["jobs"]
+        return _digest(values)
