@@ -27,21 +27,13 @@ import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
+from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheBusyError, CacheError
 
-__all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "Rejected", "create_cache", "lock_cache", "read_cache"]
+__all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "create_cache", "lock_cache", "read_cache"]
 
 SCHEMA_VERSION = 1
 _TEXT = h5py.string_dtype("utf-8")
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A file that is not in the cache, and why."""
-
-    path: str
-    reason: str
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,7 +170,7 @@ def create_cache(
     shortcuts: Mapping[str, int],
     attributes: Mapping[str, Any],
     rejected: Sequence[Rejected] = (),
-    source: Cache | None = None,
+    source: Path | None = None,
 ) -> None:
     """Create a cache of uncommitted rows in one atomic step, replacing any file of that name.
 
@@ -193,7 +185,7 @@ def create_cache(
         shortcuts: Name -> count of pixel numbers stored beside the embeddings.
         attributes: Settings and provenance.
         rejected: Files that are known not to be usable.
-        source: A cache of the same settings; its committed rows are carried over by content.
+        source: A cache of the same settings (`path` itself may be it); its committed rows are carried over by content.
     """
     rows, views = len(paths), len(view)
     partial = path.with_name(path.name + ".partial")
@@ -217,26 +209,36 @@ def create_cache(
             group = file.require_group(parent) if parent else file
             return h5py.Dataset(h5py.h5d.create(group.id, leaf.encode(), kind_id, space, plist))
 
-        stored = allocate("embeddings", (views, dim), dtype, (chunk, views, dim))
-        committed = allocate("committed", (), "bool", None)
+        allocate("embeddings", (views, dim), dtype, (chunk, views, dim))
+        allocate("committed", (), "bool", None)
         file.require_group("shortcuts")
-        numbers = {name: allocate(f"shortcuts/{name}", (width,), "float32", None) for name, width in shortcuts.items()}
+        for name, width in shortcuts.items():
+            allocate(f"shortcuts/{name}", (width,), "float32", None)
         for name, values in (("path", paths), ("label", labels), ("sha256", sha256), ("view", view)):
             file.create_dataset(name, data=np.array(list(values), dtype=object), dtype=_TEXT)
         for field in ("path", "reason", "sha256"):
             values = np.array([getattr(item, field) for item in rejected], dtype=object)
             file.create_dataset(f"rejected/{field}", data=values, dtype=_TEXT)
         if source is not None:
-            known = {digest: row for row, digest in enumerate(source.sha256) if source.committed[row]}
-            for row, digest in enumerate(sha256):
-                if (old := known.get(digest)) is not None:
-                    stored[row] = source.embeddings[old]
-                    for name, dataset in numbers.items():
-                        dataset[row] = source.shortcuts[name][old]
-                    committed[row] = True
+            with h5py.File(source, "r", locking=False) as old:
+                _carry_over(old, file, sha256)
     with partial.open("rb+") as handle:
         os.fsync(handle.fileno())
     partial.replace(path)
+
+
+def _carry_over(old: Any, new: Any, sha256: Sequence[str]) -> None:
+    """Copy committed rows of the same content, some at a time, so that memory does not grow with the cache."""
+    committed = old["committed"][:].astype(bool)
+    known = {digest: row for row, digest in enumerate(old["sha256"].asstr()[:]) if committed[row]}
+    pairs = np.array([(row, known[digest]) for row, digest in enumerate(sha256) if digest in known], dtype=np.int64)
+    names = ["embeddings", *(f"shortcuts/{name}" for name in new["shortcuts"])]
+    for start in range(0, len(pairs), 1024):
+        target, origin = pairs[start : start + 1024].T
+        unique, inverse = np.unique(origin, return_inverse=True)  # h5py reads increasing rows only
+        for name in names:
+            new[name][target] = old[name][unique][inverse]
+        new["committed"][target] = True
 
 
 class CacheWriter:
@@ -278,10 +280,4 @@ class CacheWriter:
             datasets[f"shortcuts/{name}"][rows] = values
         self._flush()
         datasets["committed"][rows] = True
-        self._flush()
-
-    def relabel(self, labels: Sequence[str]) -> None:
-        """Replace the labels; they are no part of the fingerprint."""
-        datasets: Any = self._file
-        datasets["label"][:] = np.array(list(labels), dtype=object)
         self._flush()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import urllib.error
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from ball_features.errors import ConfigError, WeightsError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["BACKBONES", "Backbone", "embed", "get_backbone", "load_backbone", "weights_digest"]
+__all__ = ["BACKBONES", "Backbone", "checkpoint_path", "embed", "get_backbone", "load_backbone", "weights_digest"]
 
 
 @dataclass(frozen=True)
@@ -120,25 +123,39 @@ def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
     return module
 
 
-def _download(backbone: Backbone) -> Path:
-    from torch import hub
+def checkpoint_path(backbone: Backbone) -> Path:
+    """Where torch.hub keeps the published weights, found without importing torch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
+    return Path(home).expanduser() / "hub" / "checkpoints" / backbone.url.rsplit("/", 1)[-1]
 
-    folder = Path(hub.get_dir()) / "checkpoints"
-    name = backbone.url.rsplit("/", 1)[-1]
-    path = folder / name
+
+def _download(backbone: Backbone) -> Path:
+    path = checkpoint_path(backbone)
     if path.is_file():
         return path
-    prefix = name.rsplit("-", 1)[-1].removesuffix(".pth")
+    prefix = path.stem.rsplit("-", 1)[-1]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _require_host(backbone.url)
+        from torch import hub
+
+        path.parent.mkdir(parents=True, exist_ok=True)
         hub.download_url_to_file(backbone.url, str(path), hash_prefix=prefix, progress=False)
-    except (OSError, urllib.error.URLError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the hash does not match
         raise WeightsError(
             f"The ImageNet weights of {backbone.name} could not be downloaded ({error}). "
-            f"Fetch {backbone.url} on a machine with a network and give it with --weights {name}, "
-            f"or put it at {path}."
+            f"Fetch {backbone.url} on a machine with a network and give the file to --weights, or put it at {path}."
         ) from error
     return path
+
+
+def _require_host(url: str, timeout_s: float = 5.0) -> None:
+    """Fail soon where the host cannot be reached, since the download itself would wait for minutes."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme in urllib.request.getproxies():
+        return  # a proxy resolves the name
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    socket.create_connection((parts.hostname or "", port), timeout=timeout_s).close()
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

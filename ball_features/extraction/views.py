@@ -18,7 +18,7 @@ from ball_features.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NORMALIZATIONS", "RECIPES", "Recipe", "make_view", "normalize", "view_names"]
+__all__ = ["NORMALIZATIONS", "RECIPES", "Recipe", "get_recipe", "make_view", "normalize", "view_names"]
 
 # Mean and standard deviation of R, G, B in [0, 1].
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

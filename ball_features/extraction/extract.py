@@ -1,0 +1,491 @@
+"""Stage 1 from end to end: manifest, decoding, views, engine, cache.
+
+Work is cut into batches that are aligned slices of the row index. A row keeps its place in its batch whatever is
+already done (finished rows are replaced by zeros), so a resumed run computes exactly what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ball_features import __version__
+from ball_features.cache import Cache, CacheWriter, create_cache, lock_cache, read_cache
+from ball_features.config import ExtractConfig
+from ball_features.dataset.manifest import Manifest, Rejected, scan
+from ball_features.errors import CacheError, DataError, ImageError
+from ball_features.extraction.backbones import get_backbone, load_backbone, weights_digest
+from ball_features.extraction.views import get_recipe, make_view, normalize, view_names
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ball_features.extraction.engine import Engine
+
+__all__ = ["COSINE_BOUND", "Extraction", "extract"]
+
+# Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
+COSINE_BOUND = 0.9995
+SAMPLE_IMAGES = 16
+# Compiling the element-wise passes takes some seconds, which fewer images than this do not pay back.
+COMPILE_FROM = 500
+BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
+PREFETCH_BATCHES = 3
+
+Progress = Callable[[int, int], None]
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a run did.
+
+    Attributes:
+        cache: The file.
+        images: Rows in it.
+        views: Views of each.
+        dim: Length of an embedding.
+        computed: Images that went through the network now.
+        reused: Images that were there already.
+        removed: Images that were in the cache before and are not any more.
+        rejected: Files that could not be used.
+        note: What the user should know about the folder, or "".
+        extract_s: Seconds in all.
+        forward_s: Seconds of decoding, views, forward pass and writing, without loading the network.
+        attributes: The cache's settings and provenance.
+    """
+
+    cache: Path
+    images: int
+    views: int
+    dim: int
+    computed: int
+    reused: int
+    removed: int
+    rejected: tuple[Rejected, ...]
+    note: str
+    extract_s: float
+    forward_s: float
+    attributes: dict[str, Any]
+
+
+def extract(
+    images: Path | str,
+    out: Path | str,
+    config: ExtractConfig | None = None,
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    log: Log | None = None,
+) -> Extraction:
+    """Embed every image of a folder into a cache, or bring that cache up to date.
+
+    Args:
+        images: Folder with one folder a class.
+        out: The cache, an HDF5 file. If it is there, only what is missing is computed.
+        config: Settings; the defaults if None.
+        overwrite: Replace a cache that was made with other settings.
+        dry_run: Say what would be done, compute and write nothing.
+        progress: Called with (images done, images to do).
+        log: Called with one line for each decision a user should see.
+
+    Raises:
+        ConfigError: A name is in no registry, or the device is not there.
+        DataError: No usable image, or fewer than two classes.
+        WeightsError: The weights are missing or do not fit.
+        CacheError: The cache was made with other settings, or is no cache.
+        CacheBusyError: Another process writes it.
+    """
+    start = time.perf_counter()
+    out, config, log = Path(out), config or ExtractConfig(), log or (lambda line: None)
+    backbone = get_backbone(config.backbone)
+    recipe = get_recipe(config.recipe)
+    if out.is_dir():
+        raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
+    manifest = scan(images, limit=config.limit)
+    if manifest.note:
+        log(manifest.note)
+    settings: dict[str, Any] = {
+        "backbone": backbone.name,
+        "weights_sha256": weights_digest(backbone, config.weights, config.seed),
+        "pooling": "relu, global average",
+        "resize": f"{backbone.input_px} px, bilinear, antialiased",
+        "normalize": config.normalize,
+        "views": config.views,
+        "recipe": config.recipe if config.views > 1 else "plain",
+        "recipe_version": recipe.version if config.views > 1 else 0,
+        "seed": config.seed if config.views > 1 or config.weights == "random" else 0,
+        "dtype": config.dtype,
+    }
+    with contextlib.nullcontext() if dry_run else lock_cache(out):
+        old = None
+        if out.exists() and not overwrite:
+            old = read_cache(out, embeddings=False)
+            _require_same(old, settings, config, out)
+            manifest = _without_known_bad(manifest, old)
+        removed = len(set(old.path.tolist()) - set(manifest.path)) if old else 0
+        if removed and config.limit:
+            raise CacheError(
+                f"{out} holds {len(old.path) if old else 0} images, and --limit {config.limit} would drop {removed} "
+                "of them. Give another name to --out, or leave --limit out."
+            )
+        todo = _todo(manifest, old)
+        if dry_run or (old and not todo and _same_rows(manifest, old)):
+            known = old.attributes if old else settings
+            return _finish(start, out, manifest, todo, removed, 0.0, known, backbone.dim, config.views)
+        return _Run(out, config, manifest, settings, old, removed, progress, log)(start)
+
+
+def _todo(manifest: Manifest, old: Cache | None) -> int:
+    known = set(old.sha256[old.committed].tolist()) if old else set()
+    return sum(digest not in known for digest in manifest.sha256)
+
+
+def _same_rows(manifest: Manifest, old: Cache) -> bool:
+    return (
+        old.path.tolist() == list(manifest.path)
+        and old.label.tolist() == list(manifest.label)
+        and old.sha256.tolist() == list(manifest.sha256)
+        and _key(old.rejected) == _key(manifest.rejected)
+    )
+
+
+def _key(rejected: Sequence[Rejected]) -> list[tuple[str, str]]:
+    return sorted((item.path, item.reason) for item in rejected)
+
+
+def _finish(
+    start: float,
+    out: Path,
+    manifest: Manifest,
+    computed: int,
+    removed: int,
+    forward_s: float,
+    attributes: dict[str, Any],
+    dim: int,
+    views: int,
+) -> Extraction:
+    rows = len(manifest.path)
+    return Extraction(
+        cache=out,
+        images=rows,
+        views=views,
+        dim=dim,
+        computed=computed,
+        reused=rows - computed,
+        removed=removed,
+        rejected=manifest.rejected,
+        note=manifest.note,
+        extract_s=time.perf_counter() - start,
+        forward_s=forward_s,
+        attributes=attributes,
+    )
+
+
+def _require_same(old: Cache, settings: dict[str, Any], config: ExtractConfig, out: Path) -> None:
+    wanted = dict(settings)
+    if config.precision != "auto":
+        wanted["precision"] = config.precision
+    different = [
+        f"{name} (cache: {old.attributes.get(name)}, asked for: {value})"
+        for name, value in wanted.items()
+        if old.attributes.get(name) != value
+    ]
+    if different:
+        raise CacheError(
+            f"{out} was made with other settings: {'; '.join(different)}. "
+            "Give another name to --out, or --overwrite to replace it."
+        )
+
+
+def _without_known_bad(manifest: Manifest, old: Cache | None) -> Manifest:
+    bad = {item.sha256: item.reason for item in old.rejected if item.sha256} if old else {}
+    return _reject(manifest, {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad})
+
+
+def _reject(manifest: Manifest, reasons: dict[int, str]) -> Manifest:
+    """The manifest without these rows, which join its rejected files."""
+    keep = [row for row in range(len(manifest.path)) if row not in reasons]
+    new = tuple(Rejected(manifest.path[row], reason, manifest.sha256[row]) for row, reason in reasons.items())
+    rejected = tuple(sorted((*manifest.rejected, *new), key=lambda item: item.path))
+    kept = Manifest(
+        root=manifest.root,
+        path=tuple(manifest.path[row] for row in keep),
+        label=tuple(manifest.label[row] for row in keep),
+        sha256=tuple(manifest.sha256[row] for row in keep),
+        rejected=rejected,
+        note=manifest.note,
+    )
+    if len(set(kept.label)) < 2:
+        listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
+        raise DataError(
+            f"{len(keep)} images of {len(set(kept.label))} classes in {manifest.root} can be decoded, "
+            f"expected images of at least two classes. Rejected files:{listed}"
+        )
+    return kept
+
+
+class _Run:
+    """One extraction with the network loaded: owns the engine, the decoding threads and the writing thread."""
+
+    def __init__(
+        self,
+        out: Path,
+        config: ExtractConfig,
+        manifest: Manifest,
+        settings: dict[str, Any],
+        old: Cache | None,
+        removed: int,
+        progress: Progress | None,
+        log: Log,
+    ) -> None:
+        self.out, self.config, self.manifest, self.settings = out, config, manifest, settings
+        self.old, self.removed, self.progress, self.log = old, removed, progress or (lambda done, total: None), log
+        self.backbone = get_backbone(config.backbone)
+        self.bad: dict[int, str] = {}
+
+    def __call__(self, start: float) -> Extraction:
+        from ball_features.extraction.pixels import SHORTCUT_WIDTHS
+
+        if self.old is not None and not _todo(self.manifest, self.old):
+            attributes = self.old.attributes | {"images": str(self.manifest.root.resolve())}
+            self._create(self.manifest, attributes, SHORTCUT_WIDTHS, source=True)
+            dim, views = self.backbone.dim, self.config.views
+            return _finish(start, self.out, self.manifest, 0, self.removed, 0.0, attributes, dim, views)
+        from ball_features.extraction.engine import resolve_device
+
+        self.device = resolve_device(self.config.device)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # On a CPU the convolutions want every core: one thread decodes ten times what they consume.
+        threads = max(1, cores // 8) if self.device.type == "cpu" else min(16, cores)
+        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+            module = load_backbone(self.backbone, self.config.weights, self.config.seed)
+            engine, attributes = self._engine(module, pool)
+            del module
+            batch = attributes["batch_size"]
+            manifest = self.manifest
+            if self.old is None or not _same_rows(manifest, self.old):
+                self._create(manifest, attributes, SHORTCUT_WIDTHS, source=self.old is not None)
+            committed = read_cache(self.out, embeddings=False).committed
+            rows = np.flatnonzero(~committed)
+            began = time.perf_counter()
+            with _Writing(self.out) as writing:
+                self._stream(engine, pool, rows, batch, writing)
+            forward_s = time.perf_counter() - began
+        if self.bad:
+            manifest = _reject(manifest, self.bad)
+            self._create(manifest, attributes, SHORTCUT_WIDTHS, source=True)
+        done = len(rows) - len(self.bad)
+        dim = self.backbone.dim
+        views = self.config.views
+        return _finish(start, self.out, manifest, done, self.removed, forward_s, attributes, dim, views)
+
+    def _create(
+        self, manifest: Manifest, attributes: dict[str, Any], shortcuts: dict[str, int], *, source: bool
+    ) -> None:
+        create_cache(
+            self.out,
+            paths=manifest.path,
+            labels=manifest.label,
+            sha256=manifest.sha256,
+            view=view_names(self.config.recipe, self.config.views),
+            dim=self.backbone.dim,
+            dtype=self.config.dtype,
+            shortcuts=shortcuts,
+            attributes=attributes,
+            rejected=manifest.rejected,
+            source=self.out if source else None,
+        )
+
+    def _engine(self, module: nn.Module, pool: ThreadPoolExecutor) -> tuple[Engine, dict[str, Any]]:
+        """The engine in the precision asked for, and the attributes of the cache."""
+        import torch
+
+        from ball_features.extraction.engine import Engine, best_precision, deviation
+
+        compiled = len(self.manifest.path) * self.config.views >= COMPILE_FROM
+        if self.old is not None:
+            # Rows of one cache are computed alike: what was chosen when it was begun stays.
+            attributes = dict(self.old.attributes)
+            attributes["images"] = str(self.manifest.root.resolve())
+            return Engine(module, self.device, attributes["precision"], compiled), attributes
+        precision = best_precision(self.device) if self.config.precision == "auto" else self.config.precision
+        engine = Engine(module, self.device, precision, compiled)
+        spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
+        loaded = list(pool.map(self._load, np.unique(spread.round().astype(int))))
+        sample = [item for item in loaded if not isinstance(item, str)]
+        measured = None
+        if sample:
+            images = torch.stack(sample).to(self.device).float() / 255
+            images = normalize(images, self.config.normalize)
+            reference = module.to(self.device)
+            measured = deviation(engine, reference, images)
+            if self.config.precision == "auto" and precision != "fp32" and not measured.cosine >= COSINE_BOUND:
+                self.log(
+                    f"{precision} strays from float32 on these images (cosine {measured.cosine:.5f}, "
+                    f"bound {COSINE_BOUND}); computing in float32."
+                )
+                precision = "fp32"
+                engine = Engine(module, self.device, precision, compiled)
+                measured = deviation(engine, reference, images)
+            self.log(
+                f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f}, "
+                f"largest relative error {measured.relative:.1e}, on {measured.images} of these images."
+            )
+        settings = self.settings | {"precision": precision}
+        attributes = settings | {
+            "fingerprint": self.config.fingerprint(**settings),
+            "weights": Path(self.config.weights).name,
+            "batch_size": self.config.batch_size or BATCH_SIZE[self.device.type],
+            "device": self.device.type,
+            "deviation_cosine": measured.cosine if measured else float("nan"),
+            "deviation_relative": measured.relative if measured else float("nan"),
+            "deviation_images": measured.images if measured else 0,
+            "images": str(self.manifest.root.resolve()),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "ball_version": __version__,
+            "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "h5py", "pillow")},
+        }
+        return engine, attributes
+
+    def _load(self, row: int) -> Tensor | str:
+        """The image of a row, uint8 (3, input_px, input_px), or the reason why there is none."""
+        from ball_features.dataset.decode import decode
+
+        try:
+            return resize(decode(self.manifest.root / self.manifest.path[row]), self.backbone.input_px)
+        except ImageError as error:
+            return str(error)
+
+    def _stream(
+        self, engine: Engine, pool: ThreadPoolExecutor, rows: np.ndarray, batch: int, writing: _Writing
+    ) -> None:
+        import torch
+
+        from ball_features.extraction.pixels import shortcut_numbers
+
+        side = self.backbone.input_px
+        total, done = len(rows), 0
+        self.progress(0, total)
+        pinned = self.device.type == "cuda"
+        for slots, futures in _prefetch(pool, self._load, rows, batch):
+            images = torch.zeros(batch, 3, side, side, dtype=torch.uint8, pin_memory=pinned)
+            digests = ["0"] * batch
+            good = []
+            for row, future in zip(slots, futures, strict=True):
+                loaded = future.result()
+                if isinstance(loaded, str):
+                    self.bad[int(row)] = loaded
+                    continue
+                images[row % batch] = loaded
+                digests[row % batch] = self.manifest.sha256[row]
+                good.append(int(row))
+            if good:
+                pixels = images.to(self.device, non_blocking=True).float().div_(255)
+                views = []
+                for index in range(self.config.views):
+                    view = make_view(pixels, digests, index, self.config.recipe, self.config.seed)
+                    views.append(engine(normalize(view, self.config.normalize)))
+                places = [row % batch for row in good]
+                stacked = torch.stack(views, 1)[places]  # (good, views, dim)
+                numbers = {name: value[places].cpu().numpy() for name, value in shortcut_numbers(pixels).items()}
+                writing.put(np.array(good), self._checked(stacked.cpu().numpy(), good), numbers)
+            done += len(slots)
+            self.progress(done, total)
+
+    def _checked(self, embeddings: np.ndarray, rows: list[int]) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            stored = embeddings.astype(self.config.dtype)
+        finite = np.isfinite(stored).all((1, 2))
+        if not finite.all():
+            path = self.manifest.path[rows[int(np.argmin(finite))]]
+            raise CacheError(
+                f"The embedding of {path} is not finite in {self.config.dtype}. "
+                "Check the weights, or use --precision fp32 --dtype float32."
+            )
+        return stored
+
+
+def resize(image: Tensor, side_px: int) -> Tensor:
+    """Resize uint8 (3, height, width) to uint8 (3, side_px, side_px), bilinear with antialiasing."""
+    if tuple(image.shape[1:]) == (side_px, side_px):
+        return image
+    import torch
+    import torch.nn.functional as F
+
+    resized = F.interpolate(image[None].float(), (side_px, side_px), mode="bilinear", antialias=True)[0]
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _prefetch(
+    pool: ThreadPoolExecutor, load: Callable[[int], Any], rows: np.ndarray, batch: int
+) -> Iterator[tuple[np.ndarray, list[Future[Any]]]]:
+    """Rows cut at multiples of `batch`, with their images loading a few batches ahead."""
+    pieces = np.split(rows, np.flatnonzero(np.diff(rows // batch)) + 1) if len(rows) else []
+    waiting: deque[tuple[np.ndarray, list[Future[Any]]]] = deque()
+    for piece in pieces:
+        waiting.append((piece, [pool.submit(load, int(row)) for row in piece]))
+        if len(waiting) > PREFETCH_BATCHES:
+            yield waiting.popleft()
+    yield from waiting
+
+
+class _Writing:
+    """A thread that writes and commits rows; what queued up meanwhile is committed together."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]] | None] = queue.Queue(8)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="write", daemon=True)
+
+    def __enter__(self) -> _Writing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run it again.")
+
+    def put(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: dict[str, np.ndarray]) -> None:
+        if self._error is not None:
+            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run it again.")
+        self._queue.put((rows, embeddings, shortcuts))
+
+    def _work(self) -> None:
+        try:
+            with CacheWriter(self._path) as writer:
+                while (item := self._queue.get()) is not None:
+                    items = [item]
+                    last = False
+                    while not self._queue.empty():
+                        more = self._queue.get()
+                        if more is None:
+                            last = True
+                            break
+                        items.append(more)
+                    rows, embeddings, shortcuts = zip(*items, strict=True)
+                    numbers = {name: np.concatenate([part[name] for part in shortcuts]) for name in shortcuts[0]}
+                    writer.write(np.concatenate(rows), np.concatenate(embeddings), numbers)
+                    if last:
+                        break
+        except BaseException as error:  # handed to the thread that feeds this one
+            self._error = error
+            while self._queue.get() is not None:
+                pass

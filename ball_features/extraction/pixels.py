@@ -1,0 +1,94 @@
+"""A few pixel statistics of each image, for models that see no backbone.
+
+They are stored beside the embeddings, so that a table can show what colour, or the scale bar in a corner, reaches
+alone. Every function maps float32 (batch, 3, height, width) in [0, 1], any device, to float32 (batch, numbers), row by
+row: a row does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ball_features.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SHORTCUTS", "SHORTCUT_WIDTHS", "shortcut_numbers"]
+
+HISTOGRAM_BINS = 32  # a channel; no multiple of 1/255 but 0 and 1 is on an edge, so 8-bit values never round across one
+CORNER_SHARE = 6  # a corner patch has a sixth of each side: 37 of 224 px, which holds the scale bars of microscopes
+CORNER_SIDE = 8  # its side after area averaging, so that it tells bars from background but not cells apart
+
+
+def _colour(images: Tensor) -> Tensor:
+    """Mean, then (population) standard deviation, of R, G and B: (batch, 6)."""
+    import torch
+
+    variance, mean = torch.var_mean(images, dim=(2, 3), correction=0)  # each (batch, 3)
+    return torch.cat([mean, variance.sqrt()], dim=1)
+
+
+def _histogram(images: Tensor) -> Tensor:
+    """Share of the pixels in each bin, R's bins first: (batch, 3 * HISTOGRAM_BINS); each channel sums to 1."""
+    import torch
+
+    batch, channels, height, width = images.shape
+    bins = (images * HISTOGRAM_BINS).long().clamp_(0, HISTOGRAM_BINS - 1)  # 1.0 belongs to the last bin
+    rows = torch.arange(batch * channels, device=images.device)[:, None]
+    # One count over all images and channels: the bin's number, shifted by a block a row.
+    flat = (bins.reshape(batch * channels, -1) + rows * HISTOGRAM_BINS).reshape(-1)
+    counts = torch.bincount(flat, minlength=batch * channels * HISTOGRAM_BINS)
+    return counts.view(batch, channels * HISTOGRAM_BINS).float() / (height * width)
+
+
+def _corner(images: Tensor) -> Tensor:
+    """The four corners, each a small picture (3, CORNER_SIDE, CORNER_SIDE): (batch, 4 * 3 * CORNER_SIDE**2).
+
+    In the order upper left, upper right, lower left, lower right.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    height, width = images.shape[2] // CORNER_SHARE, images.shape[3] // CORNER_SHARE
+    patches = [
+        F.adaptive_avg_pool2d(images[:, :, rows, columns], CORNER_SIDE)  # (batch, 3, side, side)
+        for rows in (slice(None, height), slice(-height, None))
+        for columns in (slice(None, width), slice(-width, None))
+    ]
+    return torch.stack(patches, dim=1).flatten(1)
+
+
+SHORTCUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "colour": _colour,
+    "histogram": _histogram,
+    "corner": _corner,
+}
+
+SHORTCUT_WIDTHS: dict[str, int] = {
+    "colour": 6,
+    "histogram": 3 * HISTOGRAM_BINS,
+    "corner": 4 * 3 * CORNER_SIDE**2,
+}
+
+
+def shortcut_numbers(images: Tensor) -> dict[str, Tensor]:
+    """All pixel statistics of a batch of plain images.
+
+    Args:
+        images: float32 (batch, 3, height, width) in [0, 1], before normalisation; each side at least CORNER_SHARE px.
+
+    Returns:
+        Key of `SHORTCUTS` -> float32 (batch, SHORTCUT_WIDTHS[key]) on the images' device.
+
+    Raises:
+        DataError: Another shape, or images too small to have corners.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < CORNER_SHARE:
+        raise DataError(
+            f"Got images of shape {tuple(images.shape)}, expected (batch, 3, height, width) with sides of at least "
+            f"{CORNER_SHARE} px. Decode to RGB and resize before taking pixel statistics."
+        )
+    images = images.float()
+    return {name: function(images) for name, function in SHORTCUTS.items()}
