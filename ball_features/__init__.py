@@ -1,3 +1,61 @@
 """B-ALL subtypes on blood smears: frozen embeddings cached once, heads and baselines compared honestly."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ball_features.cache import Cache, read_cache
+    from ball_features.config import ExtractConfig, FitConfig, HeadConfig
+    from ball_features.dataset.synthetic import draw_smears
+    from ball_features.errors import BallError
+    from ball_features.extraction.extract import Extraction, extract
+    from ball_features.heads.mlp import MLPHead
+    from ball_features.reporting.run import Run, fit, read_run
+
+__all__ = [
+    "BallError",
+    "Cache",
+    "ExtractConfig",
+    "Extraction",
+    "FitConfig",
+    "HeadConfig",
+    "MLPHead",
+    "Run",
+    "draw_smears",
+    "extract",
+    "fit",
+    "read_cache",
+    "read_run",
+]
+
+_ROOM = {
+    "BallError": "errors",
+    "Cache": "cache",
+    "ExtractConfig": "config",
+    "Extraction": "extraction.extract",
+    "FitConfig": "config",
+    "HeadConfig": "config",
+    "MLPHead": "heads.mlp",
+    "Run": "reporting.run",
+    "draw_smears": "dataset.synthetic",
+    "extract": "extraction.extract",
+    "fit": "reporting.run",
+    "read_cache": "cache",
+    "read_run": "reporting.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: `import ball_features` stays instant, and reading a cache does not load torch.
+    if name not in _ROOM:
+        raise AttributeError(f"module 'ball_features' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"ball_features.{_ROOM[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,54 @@
+"""Where the real data lies, if it does; a small folder of drawn smears; a small cache of it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _folder(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value and Path(value).is_dir() else None
+
+
+def pytest_collection_modifyitems(items):
+    if _folder("BALL_DATA") and _folder("BALL_WEIGHTS"):
+        return
+    skip = pytest.mark.skip(reason="BALL_DATA and BALL_WEIGHTS do not name the real images and weights")
+    for item in items:
+        if "real_data" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    folder = _folder("BALL_DATA")
+    assert folder is not None
+    return folder / "all" / "Original"
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    folder = _folder("BALL_WEIGHTS")
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smears(tmp_path_factory) -> Path:
+    """Drawn smears: 12 images of each of four classes. Read only."""
+    from ball_features.dataset.synthetic import draw_smears
+
+    folder = tmp_path_factory.mktemp("smears")
+    draw_smears(folder, per_class=12, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_cache(tmp_path_factory, smears) -> Path:
+    """The drawn smears through DenseNet-121 with random weights, two views. Read only."""
+    from ball_features import ExtractConfig, extract
+
+    out = tmp_path_factory.mktemp("cache") / "small.h5"
+    extract(smears, out, ExtractConfig(backbone="densenet121", weights="random", views=2, precision="fp32"))
+    return out

@@ -1,0 +1,104 @@
+"""The fast forward pass against torchvision's own module."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from ball_features.errors import ConfigError
+from ball_features.extraction.backbones import BACKBONES, get_backbone, load_backbone
+from ball_features.extraction.engine import Engine, best_precision, deviation, resolve_device
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+def lively(module):
+    """Random weights with batch norms that do something, so that a folding error shows."""
+    generator = torch.Generator().manual_seed(1)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.weight.data.uniform_(0.5, 1.5, generator=generator)
+            part.bias.data.uniform_(-0.3, 0.3, generator=generator)
+            part.running_mean.uniform_(-0.3, 0.3, generator=generator)
+            part.running_var.uniform_(0.5, 1.5, generator=generator)
+    return module.eval()
+
+
+def reference(module, images):
+    """Nothing but torchvision: ReLU of the last feature map, averaged over its 7 x 7 places."""
+    with torch.no_grad():
+        return torch.relu(module.features(images)).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_float32_agrees_with_torchvision(name, compiled, images):
+    if compiled and name != "densenet121":
+        return  # the compiled passes are the same for all widths
+    module = lively(torchvision.models.get_model(name, weights=None))
+    expected = reference(module, images)
+    got = Engine(module, CPU, "fp32", compiled=compiled)(images)
+    assert got.shape == (3, BACKBONES[name].dim)
+    assert got.dtype == torch.float32
+    assert (got - expected).norm() / expected.norm() < 1e-4
+    assert torch.allclose(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_bfloat16_stays_close(images):
+    module = lively(torchvision.models.get_model("densenet121", weights=None))
+    engine = Engine(module, CPU, "bf16", compiled=False)
+    measured = deviation(engine, module, images)
+    cosine = torch.nn.functional.cosine_similarity(engine(images), reference(module, images)).min()
+    assert measured.images == 3
+    assert measured.cosine == pytest.approx(cosine.item(), abs=1e-6)
+    assert measured.cosine > 0.999
+    assert 0 < measured.relative < 0.05
+
+
+def test_frozen_means_frozen(images):
+    module = load_backbone(get_backbone("densenet121"), "random")
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    Engine(module, CPU, "fp32", compiled=False)(images)
+    assert not module.training
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_row_does_not_depend_on_its_companions(images):
+    engine = Engine(lively(torchvision.models.get_model("densenet121", weights=None)), CPU, "fp32", compiled=False)
+    alone = torch.zeros_like(images)
+    alone[1] = images[1]
+    assert torch.equal(engine(images)[1], engine(alone)[1])
+
+
+def test_devices_and_precisions():
+    assert resolve_device("cpu") == CPU
+    assert best_precision(CPU) in ("fp32", "bf16")
+    with pytest.raises(ConfigError, match="not available"):
+        resolve_device("tpu")
+
+
+@pytest.mark.real_data
+def test_densenet121_names_a_cat_and_an_espresso(real_weights):
+    """The classifier on our embedding, on pictures of scikit-image's own: weights, preprocessing and pooling are right."""
+    from skimage import data
+
+    from ball_features.extraction.extract import resize
+    from ball_features.extraction.views import normalize
+
+    weights = real_weights / "densenet121.pth"
+    module = load_backbone(get_backbone("densenet121"), str(weights))
+    pictures = [data.chelsea(), data.coffee()]
+    batch = torch.stack([resize(torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))), 224) for p in pictures])
+    embeddings = Engine(module, CPU, "fp32", compiled=False)(normalize(batch.float() / 255, "imagenet"))
+    categories = torchvision.models.DenseNet121_Weights.IMAGENET1K_V1.meta["categories"]
+    with torch.no_grad():
+        named = [categories[int(row.argmax())] for row in module.classifier(embeddings)]
+    assert named[0] in ("tabby", "tiger cat", "Egyptian cat")
+    assert named[1] == "espresso"
