@@ -86,7 +86,7 @@ def test_devices_and_precisions():
 
 @pytest.mark.real_data
 def test_densenet121_names_a_cat_and_an_espresso(real_weights):
-    """The classifier on our embedding, on pictures of scikit-image's own: weights, preprocessing and pooling are right."""
+    """The classifier on our embedding, on pictures of scikit-image: weights, preprocessing and pooling are right."""
     from skimage import data
 
     from ball_features.extraction.extract import resize

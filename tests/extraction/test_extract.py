@@ -1,0 +1,233 @@
+"""Stage 1 on drawn smears: what is computed, what is kept, what a kill leaves behind."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from ball_features import ExtractConfig, extract, read_cache
+from ball_features.cache import lock_cache
+from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataError
+
+CONFIG = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", dtype="float32", batch_size=4)
+
+
+@pytest.fixture
+def folder(tmp_path, smears):
+    return shutil.copytree(smears, tmp_path / "images")
+
+
+def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
+    """Reference: PIL, torchvision's module, ReLU, mean. Nothing of ours but the weights' seed."""
+    extract(smears, tmp_path / "a.h5", CONFIG)
+    cache = read_cache(tmp_path / "a.h5")
+    torch.manual_seed(0)
+    module = torchvision.models.densenet121(weights=None).eval()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for row in (0, 7, len(cache.path) - 1):
+        with Image.open(smears / cache.path[row]) as image:
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
+        batch = ((pixels - mean) / std).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            expected = torch.relu(module.features(batch)).mean((2, 3))[0].numpy()
+        got = cache.embeddings[row, 0]
+        # Two JPEG decoders may differ by a level or two, which random weights pass on as they are.
+        assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 5e-3
+    assert cache.complete
+    assert cache.view == ("plain",)
+    assert set(cache.shortcuts) == {"colour", "histogram", "corner"}
+
+
+def test_pixel_numbers_are_those_of_the_image(small_cache, smears):
+    cache = read_cache(small_cache)
+    with Image.open(smears / cache.path[3]) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+    colour = np.concatenate([pixels.mean((0, 1)), pixels.std((0, 1))])
+    assert np.allclose(np.sort(cache.shortcuts["colour"][3]), np.sort(colour), atol=3e-3)
+
+
+def test_second_run_computes_nothing_and_changes_no_byte(tmp_path, smears):
+    out = tmp_path / "a.h5"
+    first = extract(smears, out, CONFIG)
+    before = out.read_bytes()
+    second = extract(smears, out, CONFIG)
+    assert (first.computed, first.reused) == (first.images, 0)
+    assert (second.computed, second.reused) == (0, first.images)
+    assert out.read_bytes() == before
+
+
+def test_added_changed_and_removed_images_touch_only_their_rows(tmp_path, folder):
+    out = tmp_path / "a.h5"
+    extract(folder, out, CONFIG)
+    old = read_cache(out)
+    files = sorted(folder.glob("*/*.jpg"))
+    files[0].unlink()
+    with Image.open(files[1]) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(files[1], quality=95)
+    with Image.open(files[2]) as image:
+        image.rotate(90).save(files[2].with_name("new.png"))
+    done = extract(folder, out, CONFIG)
+    assert (done.computed, done.removed) == (2, 1)
+    new = read_cache(out)
+    assert new.complete
+    places = {path: row for row, path in enumerate(old.path)}
+    for row, path in enumerate(new.path):
+        if path in places and new.sha256[row] == old.sha256[places[path]]:
+            assert np.array_equal(new.embeddings[row], old.embeddings[places[path]])
+            assert np.array_equal(new.shortcuts["corner"][row], old.shortcuts["corner"][places[path]])
+    fresh = tmp_path / "fresh.h5"
+    extract(folder, fresh, CONFIG)
+    expected = read_cache(fresh)
+    assert new.path.tolist() == expected.path.tolist()
+    assert np.allclose(new.embeddings, expected.embeddings, rtol=1e-4, atol=1e-5)
+
+
+def test_moving_an_image_to_another_class_changes_its_label_only(tmp_path, folder):
+    out = tmp_path / "a.h5"
+    extract(folder, out, CONFIG)
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    moved = next(classes[0].glob("*.jpg"))
+    moved.rename(classes[1] / "moved.jpg")
+    assert extract(folder, out, CONFIG).computed == 0
+    cache = read_cache(out)
+    row = cache.path.tolist().index(f"{classes[1].name}/moved.jpg")
+    assert cache.label[row] == classes[1].name
+
+
+def test_bad_files_are_listed_and_never_stop_the_run(tmp_path, folder):
+    out = tmp_path / "a.h5"
+    images = extract(folder, out, CONFIG).images
+    some = sorted(folder.glob("*/*.jpg"))[0]
+    (some.parent / "empty.jpg").write_bytes(b"")
+    (some.parent / "text.png").write_text("not an image")
+    (some.parent / "cut.jpg").write_bytes(some.read_bytes()[: some.stat().st_size // 2])
+    done = extract(folder, out, CONFIG)
+    assert done.images == images
+    assert sorted(item.path.rpartition("/")[2] for item in done.rejected) == ["cut.jpg", "empty.jpg", "text.png"]
+    assert all(item.reason for item in done.rejected)
+    cache = read_cache(out)
+    assert cache.complete
+    assert len(cache.rejected) == 3
+    before = out.read_bytes()
+    again = extract(folder, out, CONFIG)
+    assert again.computed == 0
+    assert len(again.rejected) == 3
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"backbone": "densenet169"}, "backbone"),
+        ({"views": 2}, "views"),
+        ({"normalize": "unit"}, "normalize"),
+        ({"precision": "bf16"}, "precision"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"seed": 5}, "seed"),
+    ],
+)
+def test_other_settings_are_named_and_need_overwrite(tmp_path, smears, change, named):
+    out = tmp_path / "a.h5"
+    small = {"backbone": "densenet121", "weights": "random", "precision": "fp32", "limit": 8}
+    extract(smears, out, ExtractConfig(**small))
+    before = out.read_bytes()
+    with pytest.raises(CacheError, match=named):
+        extract(smears, out, ExtractConfig(**small | change if named != "dtype" else small | {"dtype": "float32"}))
+    assert out.read_bytes() == before
+    assert extract(smears, out, ExtractConfig(**small | change), overwrite=True).computed > 0
+
+
+def test_views_do_not_depend_on_batches(tmp_path, smears):
+    settings = {"backbone": "densenet121", "weights": "random", "views": 3, "precision": "fp32", "dtype": "float32"}
+    extract(smears, tmp_path / "a.h5", ExtractConfig(**settings, batch_size=4))
+    extract(smears, tmp_path / "b.h5", ExtractConfig(**settings, batch_size=16))
+    a, b = read_cache(tmp_path / "a.h5"), read_cache(tmp_path / "b.h5")
+    assert a.attributes["fingerprint"] == b.attributes["fingerprint"]
+    assert np.allclose(a.embeddings, b.embeddings, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(a.embeddings[:, 0], a.embeddings[:, 1], rtol=1e-2)
+
+
+def test_one_writer_at_a_time(tmp_path, smears):
+    out = tmp_path / "a.h5"
+    with lock_cache(out), pytest.raises(CacheBusyError, match="another process"):
+        extract(smears, out, CONFIG)
+
+
+def test_dry_run_writes_nothing(tmp_path, smears):
+    done = extract(smears, tmp_path / "a.h5", CONFIG, dry_run=True)
+    assert done.computed == done.images
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_input_is_told_clearly(tmp_path, smears):
+    with pytest.raises(DataError):
+        extract(tmp_path / "nowhere", tmp_path / "a.h5", CONFIG)
+    with pytest.raises(CacheError, match="not a cache"):
+        (tmp_path / "b.h5").write_text("no HDF5")
+        extract(smears, tmp_path / "b.h5", CONFIG)
+    with pytest.raises(CacheError, match="folder"):
+        extract(smears, tmp_path, CONFIG)
+    with pytest.raises(ConfigError, match="densenet121"):
+        extract(smears, tmp_path / "c.h5", ExtractConfig(backbone="densenet11"))
+    with pytest.raises(ConfigError, match="report"):
+        extract(smears, tmp_path / "c.h5", ExtractConfig(recipe="rapport"))
+
+
+def test_limit_never_drops_rows_of_a_larger_cache(tmp_path, smears):
+    out = tmp_path / "a.h5"
+    extract(smears, out, CONFIG)
+    with pytest.raises(CacheError, match="--limit 8 would drop"):
+        extract(smears, out, ExtractConfig(**CONFIG.to_dict() | {"limit": 8}))
+
+
+def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
+    whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    command = [sys.executable, "-m", "ball_features", "extract", str(smears), "--backbone", "densenet121"]
+    command += ["--weights", "random", "--precision", "fp32", "--views", "3", "--batch-size", "4", "--quiet", "--out"]
+    start = time.monotonic()
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    span_s = time.monotonic() - start
+    rng = random.Random(0)
+    kills = 0
+    for attempt in range(10):
+        with subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                # The start takes a fixed part of the time; most kills should fall into the computing.
+                process.wait(timeout=span_s * rng.uniform(0.2, 0.75) if attempt else span_s * 0.1)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+    subprocess.run([*command, str(killed)], check=True, capture_output=True)
+    a, b = read_cache(whole), read_cache(killed)
+    assert kills >= 3
+    assert b.complete
+    assert a.path.tolist() == b.path.tolist()
+    assert a.embeddings.tobytes() == b.embeddings.tobytes()
+    assert all(a.shortcuts[name].tobytes() == b.shortcuts[name].tobytes() for name in a.shortcuts)
+
+
+@pytest.mark.real_data
+def test_real_images_agree_with_torchvision(tmp_path, real_images, real_weights):
+    weights = real_weights / "densenet201-standin.pth"
+    config = ExtractConfig(weights=str(weights), precision="fp32", dtype="float32", limit=8)
+    extract(real_images, tmp_path / "a.h5", config)
+    cache = read_cache(tmp_path / "a.h5")
+    module = torchvision.models.densenet201(weights=None)
+    module.load_state_dict({k: v.float() for k, v in torch.load(weights).items()}, strict=False)
+    module.eval()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for row, path in enumerate(cache.path):
+        pixels = torchvision.io.decode_image(str(real_images / path)).permute(1, 2, 0).float() / 255
+        with torch.no_grad():
+            batch = ((pixels - mean) / std).permute(2, 0, 1)[None]
+            expected = torch.relu(module.features(batch)).mean((2, 3))[0].numpy()
+        assert np.linalg.norm(cache.embeddings[row, 0] - expected) / np.linalg.norm(expected) < 1e-4
