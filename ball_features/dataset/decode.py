@@ -1,0 +1,116 @@
+"""One image file to upright RGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ball_features.errors import ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["MAX_PIXELS", "MIN_SIDE_PX", "decode", "decode_bytes"]
+
+MAX_PIXELS = 100_000_000
+MIN_SIDE_PX = 8
+
+
+def decode(path: Path | str) -> Tensor:
+    """Decode a JPEG, PNG, BMP or TIFF file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        uint8 (3, height, width), RGB, turned upright by its EXIF orientation. Transparency is laid on white,
+        16-bit values are scaled by their full range, of several frames the first is taken.
+
+    Raises:
+        ImageError: The file is missing, no image, truncated or of absurd size; the message is the bare reason.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from error
+    return decode_bytes(data)
+
+
+def decode_bytes(data: bytes) -> Tensor:
+    """Decode an image file's content; see `decode`."""
+    from PIL import Image
+
+    if not data:
+        raise ImageError("is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which does not concern the pixels
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(*image.size)
+                if image.format == "JPEG" and image.mode == "RGB":
+                    _check_complete(data)
+                    return _decode_jpeg(data)
+                return _decode_other(image)
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ImageError("is not an image, or of a kind that is not supported") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels; cut it into fields") from error
+    except Exception as error:  # decoders raise many kinds for damaged files
+        raise ImageError(f"is damaged or truncated ({str(error).splitlines()[0] or type(error).__name__})") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"is {width} x {height} pixels, more than {MAX_PIXELS // 10**6} megapixels; cut it into fields"
+        )
+    if min(width, height) < MIN_SIDE_PX:
+        raise ImageError(f"is {width} x {height} pixels, expected at least {MIN_SIDE_PX} a side")
+
+
+def _check_complete(data: bytes) -> None:
+    """A cut JPEG decodes to grey below the cut without a word; a whole one has its end-of-image marker."""
+    scan = data.rfind(b"\xff\xda")
+    if scan < 0 or data.find(b"\xff\xd9", scan) < 0:
+        raise ImageError("is truncated (its JPEG stream has no end)")
+
+
+def _decode_jpeg(data: bytes) -> Tensor:
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return decode_jpeg(buffer, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+
+
+def _decode_other(image: Any) -> Tensor:
+    import torch
+    from PIL import Image, ImageOps
+
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray(_eight_bits(np.asarray(image).astype(np.int64)))
+    elif image.mode == "F":
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
+            raise ImageError("has floating-point pixels outside 0 to 1; save it in 8 or 16 bits")
+        image = Image.fromarray(np.round(values * 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    pixels = np.array(image.convert("RGB"))  # (height, width, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """16-bit grey to 8 bits by the full range, so that two files stay comparable."""
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError("has grey values outside 0 to 65535; save it in 8 or 16 bits")
+    return np.round(values / 257).astype(np.uint8)

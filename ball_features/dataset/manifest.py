@@ -1,0 +1,175 @@
+"""A folder of images as a list of files, hashed, in one order that every machine agrees on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ball_features.errors import DataError
+
+__all__ = ["MAX_BYTES", "SUFFIXES", "Manifest", "Rejected", "scan"]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff"})
+# A smear of 100 megapixels, uncompressed in 16 bits, is 600 MB; larger files are whole slides.
+MAX_BYTES = 600_000_000
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that cannot be used, and why."""
+
+    path: str
+    reason: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The images of a folder.
+
+    Attributes:
+        root: The image folder.
+        path: Ids of the images, relative to root with forward slashes, in natural order.
+        label: The class folder of each.
+        sha256: Content hash of each, hexadecimal.
+        rejected: Files that cannot be used.
+        note: What a user should know about the folder, or "".
+    """
+
+    root: Path
+    path: tuple[str, ...]
+    label: tuple[str, ...]
+    sha256: tuple[str, ...]
+    rejected: tuple[Rejected, ...] = ()
+    note: str = ""
+
+
+def scan(root: Path | str, *, limit: int = 0) -> Manifest:
+    """List and hash the images below a folder with one folder a class.
+
+    Args:
+        root: The folder. Where it holds `Original/` and `Segmented/`, Original is taken.
+        limit: Keep so many images, spread evenly over each class; 0 keeps all.
+
+    Raises:
+        DataError: No such folder, no image, or fewer than two classes.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        got = "a file" if root.exists() else "nothing"
+        raise DataError(f"Found {got} at {root}, expected a folder with one folder of images a class.")
+    root, notes = _original(root)
+    images, loose, ignored = _walk(root)
+    if ignored:
+        notes.append(f"{ignored} other files in {root} are not images and were left out.")
+    with ThreadPoolExecutor(8) as pool:
+        digests = list(pool.map(lambda name: _digest(root / name), images))
+    rejected = [Rejected(_shown(name), "lies outside the class folders; move it into one") for name in loose]
+    rows = []
+    for name, (digest, reason) in zip(images, digests, strict=True):
+        if reason:
+            rejected.append(Rejected(_shown(name), reason))
+        else:
+            rows.append((name, name.split("/", 1)[0], digest))
+    classes = sorted({label for _, label, _ in rows})
+    if len(classes) < 2:
+        found = f"images of one class, {classes[0]!r}" if classes else f"no usable image ({len(rejected)} rejected)"
+        hint = "Give the folder that holds the class folders."
+        if loose and not classes:
+            hint = "The images lie in it directly: give its parent, if that has one folder a class."
+        listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
+        raise DataError(f"Found {found} in {root}, expected at least two class folders with images. {hint}{listed}")
+    if limit:
+        rows = _spread(rows, limit, classes)
+    return Manifest(
+        root=root,
+        path=tuple(path for path, _, _ in rows),
+        label=tuple(label for _, label, _ in rows),
+        sha256=tuple(digest for _, _, digest in rows),
+        rejected=tuple(sorted(rejected, key=lambda item: item.path)),
+        note=" ".join(notes),
+    )
+
+
+def _original(root: Path) -> tuple[Path, list[str]]:
+    folders = {child.name.lower(): child for child in root.iterdir() if child.is_dir()}
+    if "original" in folders and "segmented" in folders:
+        return folders["original"], [f"Took {folders['original']}; {folders['segmented'].name}/ was left out."]
+    return root, []
+
+
+def _walk(root: Path) -> tuple[list[str], list[str], int]:
+    """Image files below class folders, image files outside them, and the count of other files."""
+    inside, outside, ignored = [], [], 0
+    seen: set[tuple[int, int]] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+            names.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        below = Path(folder).relative_to(root).as_posix()
+        for name in files:
+            if name.startswith("."):
+                continue
+            if Path(name).suffix.lower() not in SUFFIXES:
+                ignored += 1
+            elif below == ".":
+                outside.append(name)
+            else:
+                inside.append(f"{below}/{name}")
+    return sorted(inside, key=_natural), sorted(outside, key=_natural), ignored
+
+
+def _natural(path: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorts 2 before 10; the path itself breaks ties."""
+    parts = re.split(r"(\d+)", path)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts], path
+
+
+def _shown(path: str) -> str:
+    """A path with undecodable bytes made printable."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _digest(path: Path) -> tuple[str, str]:
+    """(SHA-256, "") or ("", reason)."""
+    if _shown(str(path)) != str(path):
+        return "", "its name is not UTF-8; rename it"
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            return "", "is empty (0 bytes)"
+        if size > MAX_BYTES:
+            return "", f"has {size / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f}; cut it into fields"
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), ""
+    except OSError as error:
+        return "", f"cannot be read ({error.strerror})"
+
+
+def _spread(rows: list[tuple[str, str, str]], limit: int, classes: list[str]) -> list[tuple[str, str, str]]:
+    """`limit` rows, shared out by class size with at least one each, evenly spaced within a class."""
+    if limit < len(classes):
+        raise DataError(f"Got a limit of {limit} images for {len(classes)} classes, expected at least one a class.")
+    if limit >= len(rows):
+        return rows
+    count = Counter(label for _, label, _ in rows)
+    share = {label: max(1, limit * count[label] // len(rows)) for label in classes}
+    while sum(share.values()) != limit:
+        step = 1 if sum(share.values()) < limit else -1
+        # The class that is furthest from its exact share gives or takes one.
+        movable = [label for label in classes if 1 <= share[label] + step <= count[label]]
+        label = max(movable, key=lambda name: step * (limit * count[name] / len(rows) - share[name]))
+        share[label] += step
+    kept = []
+    for label in classes:
+        own = [row for row in rows if row[1] == label]
+        kept += [own[(2 * place + 1) * len(own) // (2 * share[label])] for place in range(share[label])]
+    return sorted(kept, key=lambda row: _natural(row[0]))
