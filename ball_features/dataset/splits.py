@@ -1,0 +1,266 @@
+"""Protocols: which images train, choose and test.
+
+The unit of every split is a set of images that must stay together: byte-identical copies always, and whatever a
+groups file names. Units are dealt out so that each part gets its share of every class.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ball_features.config import FitConfig
+from ball_features.errors import DataError, SplitError
+
+__all__ = ["MIN_CLASS_TRAIN", "Split", "make_splits", "merge_units", "read_groups"]
+
+# A group is left out only where every class it holds keeps at least so many images to learn from.
+MIN_CLASS_TRAIN = 50
+
+
+@dataclass(frozen=True)
+class Split:
+    """One division of the images.
+
+    Attributes:
+        repeat: Which repeat of the protocol.
+        fold: Which fold of the repeat; 0 for a hold-out.
+        train: int (train,), increasing row numbers.
+        val: int (val,).
+        test: int (test,).
+        name: The group left out, or "".
+    """
+
+    repeat: int
+    fold: int
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    name: str = ""
+
+
+def read_groups(path: Path | str, column: str, paths: Sequence[str]) -> np.ndarray:
+    """A column of a groups file, in the order of the images.
+
+    Args:
+        path: CSV with a header, the columns `path` and `column`, and a row an image.
+        column: The column to read.
+        paths: Ids of the images.
+
+    Returns:
+        str (images,).
+
+    Raises:
+        DataError: The file or the column is missing, an image has no row or two, or a cell is empty.
+    """
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            for name in ("path", column):
+                if name not in columns:
+                    raise DataError(f"{path} has the columns {', '.join(columns) or '(none)'}, expected {name!r} too.")
+            rows = [(row["path"], (row[column] or "").strip()) for row in reader]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"No groups file can be read at {path} ({error}). Expected a CSV with path,group.") from error
+    twice = [name for name, count in Counter(name for name, _ in rows).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} lists {len(twice)} images twice (first: {twice[0]}); expected one row an image.")
+    table = dict(rows)
+    missing = [name for name in paths if not table.get(name)]
+    if missing:
+        raise DataError(
+            f"{path} names no {column} for {len(missing)} of {len(paths)} images (first: {missing[0]}). Paths are "
+            "relative to the image folder, with forward slashes; give each image a row."
+        )
+    return np.array([table[name] for name in paths])
+
+
+def merge_units(*keys: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Connected components of images that share any key.
+
+    Args:
+        keys: Arrays (images,); images with an equal value in one of them belong together.
+
+    Returns:
+        int (images,), numbered in order of first appearance.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(keys[0])
+    sources, targets, offset = [], [], count
+    for key in keys:
+        _, code = np.unique(np.asarray(key), return_inverse=True)
+        sources.append(np.arange(count))
+        targets.append(code + offset)
+        offset += int(code.max(initial=-1)) + 1
+    edges = (np.ones(count * len(keys)), (np.concatenate(sources), np.concatenate(targets)))
+    _, component = connected_components(coo_array(edges, shape=(offset, offset)), directed=False)
+    _, first, code = np.unique(component[:count], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[code]
+
+
+def make_splits(
+    config: FitConfig,
+    path: np.ndarray,
+    label: np.ndarray,
+    sha256: np.ndarray,
+    group: np.ndarray | None = None,
+) -> tuple[list[Split], list[str]]:
+    """Carry out a protocol.
+
+    Args:
+        config: Protocol, repeats, folds, sizes and seed.
+        path: str (images,); makes the result independent of row order.
+        label: str (images,).
+        sha256: str (images,); equal hashes never cross a split.
+        group: str (images,), for the protocols by group and, where given, for hold-out and cv too.
+
+    Returns:
+        The splits, and notes for the user.
+
+    Raises:
+        SplitError: The protocol needs groups, or a class is too small for it.
+    """
+    if group is None and config.protocol in ("group-cv", "block-cv", "leave-group-out"):
+        raise SplitError(
+            f"Protocol {config.protocol} needs groups, got none. Give --groups FILE.csv with the columns path,group."
+        )
+    classes, codes = np.unique(label, return_inverse=True)
+    units = merge_units(sha256) if group is None else merge_units(sha256, group)
+    copies = len(label) - len(np.unique(sha256))
+    notes = []
+    if group is None:
+        many = "is a byte-identical copy" if copies == 1 else "are byte-identical copies"
+        seen = f"{copies} of {len(label)} images {many} of another and stay on its side of the split. "
+        notes.append((seen if copies else "") + "Overlapping fields cannot be seen here: --groups names them.")
+    if config.protocol == "leave-group-out":
+        assert group is not None
+        splits = _leave_out(config, path, codes, classes, merge_units(sha256), units, group, notes)
+    else:
+        _require_units(units, codes, classes, 3 if config.protocol == "holdout" else config.folds)
+        splits = []
+        for repeat in range(config.repeats):
+            rng = np.random.default_rng([config.seed, repeat])
+            if config.protocol == "holdout":
+                shares = (1 - config.val_size - config.test_size, config.val_size, config.test_size)
+                part = _deal(units, codes, shares, path, rng)
+                splits.append(Split(repeat, 0, *(np.flatnonzero(part == index) for index in range(3))))
+                continue
+            part = _deal(units, codes, (1 / config.folds,) * config.folds, path, rng)
+            for fold in range(config.folds):
+                rest = np.flatnonzero(part != fold)
+                train, val = _carve(rest, units, codes, config, path, rng)
+                splits.append(Split(repeat, fold, train, val, np.flatnonzero(part == fold)))
+    for split in splits:
+        _check(split, units if config.protocol != "leave-group-out" else merge_units(sha256), codes, classes)
+    return splits, notes
+
+
+def _deal(
+    units: np.ndarray, codes: np.ndarray, shares: Sequence[float], path: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """The part of each image: units at random, large ones first, each to the part that lacks its classes most."""
+    _, units = np.unique(units, return_inverse=True)
+    counts = np.zeros((units.max() + 1, codes.max() + 1))  # (units, classes)
+    np.add.at(counts, (units, codes), 1)
+    target = np.outer(shares, counts.sum(0))  # (parts, classes)
+    lacking = target.copy()
+    first = np.full(len(counts), len(path))
+    rank = np.argsort(np.argsort(path))
+    np.minimum.at(first, units, rank)
+    order = rng.permutation(np.argsort(first))
+    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    chosen = np.empty(len(counts), dtype=np.int64)
+    scale = 1 / np.maximum(target, 1e-9)
+    # A tie goes to a random part; otherwise the first part would take every odd image.
+    jitter = rng.uniform(0, 1e-9, (len(counts), len(shares)))
+    for unit in order:
+        own = counts[unit]
+        part = int(np.argmax((lacking * scale) @ own + jitter[unit]))
+        chosen[unit] = part
+        lacking[part] -= own
+    return chosen[units]
+
+
+def _carve(
+    rest: np.ndarray,
+    units: np.ndarray,
+    codes: np.ndarray,
+    config: FitConfig,
+    path: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(train, val) of the images that do not test; val keeps the share it has of train in a hold-out."""
+    share = config.val_size / (1 - config.test_size)
+    part = _deal(units[rest], codes[rest], (1 - share, share), path[rest], rng)
+    return rest[part == 0], rest[part == 1]
+
+
+def _leave_out(
+    config: FitConfig,
+    path: np.ndarray,
+    codes: np.ndarray,
+    classes: np.ndarray,
+    copies: np.ndarray,
+    units: np.ndarray,
+    group: np.ndarray,
+    notes: list[str],
+) -> list[Split]:
+    splits = []
+    skipped = []
+    for unit in np.unique(units):
+        test = np.flatnonzero(units == unit)
+        name = "+".join(np.unique(group[test]))
+        rest = np.flatnonzero(units != unit)
+        left = np.bincount(codes[rest], minlength=len(classes))
+        short = [str(classes[code]) for code in np.unique(codes[test]) if left[code] < MIN_CLASS_TRAIN]
+        if short:
+            skipped.append(f"{name} ({', '.join(short)})")
+            continue
+        for repeat in range(config.repeats):
+            rng = np.random.default_rng([config.seed, repeat, len(splits)])
+            train, val = _carve(rest, copies, codes, config, path, rng)
+            splits.append(Split(repeat, int(unit), train, val, test, name))
+    if skipped:
+        notes.append(
+            f"{len(skipped)} groups are not left out, since their class would keep fewer than {MIN_CLASS_TRAIN} "
+            f"training images: {', '.join(skipped[:5])}{' ...' if len(skipped) > 5 else ''}."
+        )
+    if not splits:
+        raise SplitError(
+            f"No group can be left out: each holds a class that would keep fewer than {MIN_CLASS_TRAIN} training "
+            "images. Use --protocol group-cv, or a --group-column with smaller groups."
+        )
+    return splits
+
+
+def _require_units(units: np.ndarray, codes: np.ndarray, classes: np.ndarray, least: int) -> None:
+    for code, name in enumerate(classes):
+        count = len(np.unique(units[codes == code]))
+        if count < least:
+            raise SplitError(
+                f"Class {name!r} has {count} images or groups that can be told apart, expected at least {least} for "
+                "this protocol. Add images, use fewer --folds, or leave the class out."
+            )
+
+
+def _check(split: Split, units: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:
+    """Disjointness, always: by row and by unit."""
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    for name, rows in parts.items():
+        if not len(rows):
+            raise SplitError(f"The {name} part of repeat {split.repeat} is empty. Add images, or change the sizes.")
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        if np.intersect1d(units[parts[a]], units[parts[b]]).size:
+            raise SplitError(f"An image or a copy of it is in {a} and in {b}. This is a fault of ball; report it.")
+    absent = [str(name) for code, name in enumerate(classes) if not np.any(codes[split.train] == code)]
+    if absent:
+        raise SplitError(f"No image of {', '.join(absent)} is left to train on. Add images, or use another protocol.")
