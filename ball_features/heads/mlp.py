@@ -26,7 +26,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
     """The report's two-layer head as a scikit-learn classifier; the defaults are the report's recipe.
 
     BatchNorm(D) - Linear 64 - BatchNorm - LeakyReLU - Dropout 0.2 - Linear 64 - BatchNorm - ReLU - Linear C, trained
-    with cross-entropy and Adam. No scaler is needed before it: the first batch norm is one, fitted on the training rows.
+    with cross-entropy and Adam. It needs no scaler before it: the first batch norm is one, fitted on the training rows.
 
     The same data and `random_state` give the same weights, whatever the number of threads; no global random state is
     read or left changed. Rows are shuffled every epoch; a last batch of a single row, which batch norm cannot take,
@@ -97,9 +97,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
         validation = self._check_validation(X_val, y_val)
-        recipe = Recipe(
-            tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm
-        )
+        recipe = Recipe(tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         curves = np.full((4, self.epochs), np.nan)
         best, best_loss, self.best_epoch_ = None, math.inf, self.epochs - 1

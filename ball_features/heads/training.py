@@ -75,7 +75,9 @@ def fold(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype) -> lis
     """The network in eval mode with every batch norm folded away: (weight (out, in), bias (out,), slope below 0).
 
     Args:
-        state: as `Training.state` returns it. depth: number of hidden layers. dtype: of the result; folding is float64.
+        state: as `Training.state` returns it.
+        depth: number of hidden layers.
+        dtype: of the result; folding is float64.
     """
     value = {name: np.asarray(array, dtype=np.float64) for name, array in state.items()}
 
@@ -226,9 +228,7 @@ class Training:
         for layer, (linear, norm) in enumerate(self.names[:-1]):
             z = torch.addmm(value[linear + ".bias"], a, value[linear + ".weight"].t())  # (B, H)
             gain, stats = value[f"{norm}.weight"], (running[f"{norm}.running_mean"], running[f"{norm}.running_var"])
-            y, mean, rstd = torch.native_batch_norm(
-                z, gain, value[f"{norm}.bias"], *stats, True, BN_MOMENTUM, BN_EPS
-            )
+            y, mean, rstd = torch.native_batch_norm(z, gain, value[f"{norm}.bias"], *stats, True, BN_MOMENTUM, BN_EPS)
             tape.append((layer, linear, norm, a, y, (z, gain, *stats, mean, rstd, True, BN_EPS, [True, True, True])))
             a = F.leaky_relu(y, _slope(layer))
             if layer == 0:

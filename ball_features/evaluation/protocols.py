@@ -1,0 +1,203 @@
+"""A protocol's splits times the models: out-of-sample predictions, fitted in parallel.
+
+Nothing here sees a test image before its prediction: models are built anew for each split and fitted on its training
+rows; validation rows go only to models that choose an epoch by them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ball_features.cache import Cache
+from ball_features.config import FitConfig, HeadConfig
+from ball_features.dataset.splits import Split
+from ball_features.errors import CacheError
+from ball_features.heads.registry import ModelSpec
+
+__all__ = ["Fitted", "ModelResult", "check_finite", "evaluate"]
+
+# Starting worker processes takes some seconds; less work than this (rows x columns x fits) is done in this one.
+PARALLEL_FROM = 20_000_000
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One model on one split.
+
+    Attributes:
+        split: The split.
+        probability: float64 (test, classes), rows that sum to 1.
+        curves: Name -> (epochs,) of a head's training, or empty.
+        best_epoch: The epoch that validation chose, or -1.
+        fit_s: Seconds to fit.
+        predict_s: Seconds to predict the test rows.
+        estimator: The fitted model, where it was asked for.
+    """
+
+    split: Split
+    probability: np.ndarray
+    curves: dict[str, np.ndarray]
+    best_epoch: int
+    fit_s: float
+    predict_s: float
+    estimator: Any = None
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model on all splits.
+
+    Attributes:
+        spec: The model.
+        fitted: A record a split, in order; empty where the model failed.
+        failure: Why, or "".
+    """
+
+    spec: ModelSpec
+    fitted: list[Fitted] = field(default_factory=list)
+    failure: str = ""
+
+
+def check_finite(cache: Cache) -> None:
+    """Raise `CacheError` for an embedding that is not a number."""
+    for start in range(0, len(cache.path), 4096):
+        good = np.isfinite(cache.embeddings[start : start + 4096]).all((1, 2))
+        if not good.all():
+            path = cache.path[start + int(np.argmin(good))]
+            raise CacheError(f"The embedding of {path} is not finite. Make the cache again with --overwrite.")
+
+
+def _numbers(cache: Cache, features: str) -> np.ndarray:
+    """What a model is trained on, (images, views, columns)."""
+    if features == "embedding":
+        return cache.embeddings
+    if features == "none":
+        return np.zeros((len(cache.path), 1, 1), dtype=np.float32)
+    if features not in cache.shortcuts:
+        raise CacheError(f"The cache holds no {features} numbers; make it again with `ball extract --overwrite`.")
+    return cache.shortcuts[features][:, None, :]
+
+
+def _train_rows(numbers: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All views of these images as float32 (rows * views, columns), and their classes."""
+    views = numbers.shape[1]
+    return numbers[rows].reshape(len(rows) * views, -1).astype(np.float32), np.repeat(codes[rows], views)
+
+
+def _predict(estimator: Any, numbers: np.ndarray, rows: np.ndarray, classes: int, tta: bool) -> np.ndarray:
+    """Class probabilities of the plain view, or their mean over views; classes unseen in training get 0."""
+    views = range(numbers.shape[1]) if tta else range(1)
+    total = np.zeros((len(rows), classes))
+    for view in views:
+        total[:, estimator.classes_] += estimator.predict_proba(numbers[rows, view].astype(np.float32))
+    return total / total.sum(1, keepdims=True)
+
+
+def _fit_one(
+    spec: ModelSpec,
+    split: Split,
+    numbers: np.ndarray,
+    codes: np.ndarray,
+    classes: int,
+    seed: int,
+    head: HeadConfig,
+    tta: bool,
+    keep: bool,
+) -> Fitted | str:
+    try:
+        own = int(np.random.default_rng([seed, split.repeat, split.fold]).integers(2**31))
+        estimator = spec.build(own, head)
+        X, y = _train_rows(numbers, split.train, codes)
+        validation = {}
+        if spec.validates:
+            validation = {"X_val": numbers[split.val, 0].astype(np.float32), "y_val": codes[split.val]}
+        start = time.perf_counter()
+        estimator.fit(X, y, **validation)
+        fit_s = time.perf_counter() - start
+        start = time.perf_counter()
+        probability = _predict(estimator, numbers, split.test, classes, tta)
+        return Fitted(
+            split=split,
+            probability=probability,
+            curves=dict(getattr(estimator, "history_", {})),
+            best_epoch=int(getattr(estimator, "best_epoch_", -1)),
+            fit_s=fit_s,
+            predict_s=time.perf_counter() - start,
+            estimator=estimator if keep else None,
+        )
+    except Exception as error:  # one model that fails takes its row out of the table, not the others
+        return f"{type(error).__name__}: {error}"
+
+
+def evaluate(
+    cache: Cache,
+    specs: Sequence[ModelSpec],
+    splits: Sequence[Split],
+    config: FitConfig,
+    *,
+    keep: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> list[ModelResult]:
+    """Fit every model on every split and predict its test images.
+
+    Args:
+        cache: Complete; labels are classes.
+        specs: The models.
+        splits: From `dataset.splits.make_splits`.
+        config: Seed, head, test-time averaging, processes.
+        keep: Names of models whose estimator of the first split is returned.
+        progress: Called with (fits done, fits in all, model just done).
+
+    Returns:
+        A result a model, in the order of `specs`.
+
+    Raises:
+        CacheError: An embedding is not finite, or pixel numbers are missing.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from threadpoolctl import threadpool_limits
+
+    check_finite(cache)
+    classes, codes = np.unique(cache.label, return_inverse=True)
+    numbers = {name: _numbers(cache, name) for name in dict.fromkeys(spec.features for spec in specs)}
+    tasks = [(place, number) for place in range(len(specs)) for number in range(len(splits))]
+    # The long ones first, so that no core is left with one of them at the end.
+    tasks.sort(key=lambda task: -specs[task[0]].cost)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = min(config.jobs or cores, len(tasks))
+    if numbers.get("embedding", np.empty(0)).size * len(tasks) < PARALLEL_FROM:
+        jobs = 1
+    done: dict[tuple[int, int], Fitted | str] = {}
+
+    def arguments(place: int, number: int) -> tuple[Any, ...]:
+        spec = specs[place]
+        kept = spec.name in keep and number == 0
+        own = numbers[spec.features]
+        return spec, splits[number], own, codes, len(classes), config.seed, config.head, config.tta, kept
+
+    # Processes with one thread each; joblib maps the arrays into them instead of copying.
+    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1) if jobs > 1 else threadpool_limits(1):
+        work = (delayed(_numbered)(place, number, arguments(place, number)) for place, number in tasks)
+        for place, number, result in Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="r")(work):
+            done[place, number] = result
+            if progress:
+                progress(len(done), len(tasks), specs[place].name)
+    results = []
+    for place, spec in enumerate(specs):
+        own = [done[place, number] for number in range(len(splits))]
+        failures = [item for item in own if isinstance(item, str)]
+        fitted = [item for item in own if not isinstance(item, str)]
+        results.append(ModelResult(spec, [] if failures else fitted, failures[0] if failures else ""))
+    return results
+
+
+def _numbered(place: int, number: int, arguments: tuple[Any, ...]) -> tuple[int, int, Fitted | str]:
+    return place, number, _fit_one(*arguments)
