@@ -293,7 +293,7 @@ def _print_run(result: Any, as_json: bool) -> None:
     console = _console()
     for note in result.notes:
         console.print(note, markup=False)
-    console.print(result.table)
+    console.print(result.table(console.width))
     typer.echo(f"Run: {result.folder}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -183,13 +184,16 @@ def evaluate(
         own = numbers[spec.features]
         return spec, splits[number], own, codes, len(classes), config.seed, config.head, config.tta, kept
 
-    # Processes with one thread each; joblib maps the arrays into them instead of copying.
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1) if jobs > 1 else threadpool_limits(1):
-        work = (delayed(_numbered)(place, number, arguments(place, number)) for place, number in tasks)
-        for place, number, result in Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="r")(work):
-            done[place, number] = result
-            if progress:
-                progress(len(done), len(tasks), specs[place].name)
+    with warnings.catch_warnings():
+        # joblib renews a worker whose memory grew, and says so; nothing is lost by it.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        # Processes with one thread each; joblib maps the arrays into them instead of copying.
+        with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1) if jobs > 1 else threadpool_limits(1):
+            work = (delayed(_numbered)(place, number, arguments(place, number)) for place, number in tasks)
+            for place, number, result in Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="r")(work):
+                done[place, number] = result
+                if progress:
+                    progress(len(done), len(tasks), specs[place].name)
     results = []
     for place, spec in enumerate(specs):
         own = [done[place, number] for number in range(len(splits))]

@@ -57,10 +57,9 @@ class Run:
     caption: str
     details: dict[str, Any]
 
-    @property
-    def table(self) -> RenderableType:
-        """The comparison table, for a terminal."""
-        return render(self.metrics, self.title, self.caption)
+    def table(self, width: int = 120) -> RenderableType:
+        """The comparison table, for a terminal of this many characters."""
+        return render(self.metrics, self.title, self.caption, width)
 
 
 def fit(

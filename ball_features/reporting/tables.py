@@ -11,56 +11,76 @@ if TYPE_CHECKING:
 
 __all__ = ["SAME_MARK", "markdown", "render"]
 
-_PERCENT = {"accuracy": "acc.", "specificity": "spec.", "precision": "prec.", "recall": "recall", "f1": "F1"}
-_PLAIN = {"auroc": "AUROC", "mcc": "MCC", "log_loss": "log loss", "ece": "ECE"}
-_SECONDS = {"fit_s": "fit s", "predict_s": "pred. s"}
 SAME_MARK = "="
+# Column -> (heading, format, factor); those of the last rank are the first to go on a narrow terminal.
+_NUMBERS: dict[str, tuple[str, str, float, int]] = {
+    "accuracy": ("acc.", ".2f", 100, 0),
+    "interval": ("95 %", ".1f", 100, 0),
+    "specificity": ("spec.", ".1f", 100, 2),
+    "precision": ("prec.", ".1f", 100, 0),
+    "recall": ("rec.", ".1f", 100, 0),
+    "f1": ("F1", ".1f", 100, 0),
+    "auroc": ("AUROC", ".3f", 1, 1),
+    "mcc": ("MCC", ".3f", 1, 2),
+    "log_loss": ("log l.", ".3f", 1, 1),
+    "ece": ("ECE", ".3f", 1, 2),
+    "fit_s": ("fit s", ".1f", 1, 1),
+    "predict_s": ("pred. s", ".2f", 1, 2),
+}
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    def text(name: str, form: str, scale: float = 1.0) -> str:
-        value = row[name]
-        return "n/a" if value is None or math.isnan(value) else format(scale * value, form)
+def _text(row: Mapping[str, Any], name: str) -> str:
+    _, form, factor, _ = _NUMBERS[name]
 
-    interval = f"{text('accuracy_low', '.1f', 100)} - {text('accuracy_high', '.1f', 100)}"
-    cells = [f"{row['model']} {SAME_MARK if row.get('ties_best') else ''}".strip(), row["kind"]]
-    cells += [text("accuracy", ".2f", 100), interval]
-    cells += [text(name, ".2f", 100) for name in list(_PERCENT)[1:]]
-    cells += [text("auroc", ".4f"), text("mcc", ".3f"), text("log_loss", ".3f"), text("ece", ".3f")]
-    return cells + [text(name, ".2f") for name in _SECONDS]
+    def number(value: float | None) -> str:
+        return "n/a" if value is None or math.isnan(value) else format(factor * value, form)
+
+    if name == "interval":
+        return f"{number(row['accuracy_low'])} - {number(row['accuracy_high'])}"
+    return number(row[name])
 
 
-def _header() -> list[str]:
-    names = list(_PERCENT.values())
-    return ["model", "kind", names[0], "95 %", *names[1:], *_PLAIN.values(), *_SECONDS.values()]
+def _cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    name = f"{row['model']} {SAME_MARK}" if row.get("ties_best") else row["model"]
+    return [name, row["kind"], *(_text(row, column) for column in columns)]
 
 
-def render(rows: Sequence[Mapping[str, Any]], title: str, caption: str) -> RenderableType:
+def _header(columns: Sequence[str]) -> list[str]:
+    return ["model", "kind", *(_NUMBERS[column][0] for column in columns)]
+
+
+def render(rows: Sequence[Mapping[str, Any]], title: str, caption: str, width: int = 120) -> RenderableType:
     """The table for a terminal; heads in bold, shortcuts dimmed.
 
     Args:
         rows: Of `metrics.csv`, sorted, with `ties_best`.
         title: The protocol in a line.
         caption: What interval and marks mean.
+        width: Of the terminal, in characters; a narrow one gets fewer columns.
     """
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    for place, name in enumerate(_header()):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, title=title, title_justify="left")
+    rank = 2 if width >= 116 else 1 if width >= 92 else 0
+    columns = [name for name, (*_, own) in _NUMBERS.items() if own <= rank]
+    if len(columns) < len(_NUMBERS):
+        caption += " More columns in table.md."
+    for place, name in enumerate(_header(columns)):
         table.add_column(name, justify="left" if place < 2 else "right", no_wrap=True)
     style = {"head": "bold", "shortcut": "yellow"}
     for row in rows:
-        table.add_row(*_cells(row), style=style.get(row["kind"]))
+        table.add_row(*_cells(row, columns), style=style.get(row["kind"]))
     return Group(table, Text(caption, style="dim"))
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], title: str, caption: str) -> str:
     """The same table in Markdown."""
-    header = _header()
+    columns = list(_NUMBERS)
+    header = _header(columns)
     lines = [f"### {title}", "", f"| {' | '.join(header)} |"]
     lines.append("| " + " | ".join("---" if place < 2 else "---:" for place in range(len(header))) + " |")
-    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    lines += [f"| {' | '.join(_cells(row, columns))} |" for row in rows]
     return "\n".join([*lines, "", caption, ""])
