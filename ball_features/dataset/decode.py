@@ -86,7 +86,7 @@ def _decode_jpeg(data: bytes) -> Tensor:
     from torchvision.io import ImageReadMode, decode_jpeg
 
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return decode_jpeg(buffer, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    return decode_jpeg(buffer, mode=ImageReadMode.RGB, apply_exif_orientation=True).contiguous()
 
 
 def _decode_other(image: Any) -> Tensor:

@@ -177,11 +177,12 @@ def _deal(
     rank = np.argsort(np.argsort(path))
     np.minimum.at(first, units, rank)
     order = rng.permutation(np.argsort(first))
+    # A tie goes to a random part; otherwise the first part would take every odd image.
+    jitter = np.empty((len(counts), len(shares)))
+    jitter[order] = rng.uniform(0, 1e-9, jitter.shape)
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]
     chosen = np.empty(len(counts), dtype=np.int64)
     scale = 1 / np.maximum(target, 1e-9)
-    # A tie goes to a random part; otherwise the first part would take every odd image.
-    jitter = rng.uniform(0, 1e-9, (len(counts), len(shares)))
     for unit in order:
         own = counts[unit]
         part = int(np.argmax((lacking * scale) @ own + jitter[unit]))
@@ -247,7 +248,7 @@ def _require_units(units: np.ndarray, codes: np.ndarray, classes: np.ndarray, le
         count = len(np.unique(units[codes == code]))
         if count < least:
             raise SplitError(
-                f"Class {name!r} has {count} images or groups that can be told apart, expected at least {least} for "
+                f"Class {str(name)!r} has {count} images or groups that can be told apart, expected at least {least} for "
                 "this protocol. Add images, use fewer --folds, or leave the class out."
             )
 

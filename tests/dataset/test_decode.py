@@ -1,0 +1,110 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ball_features.dataset.decode import decode, decode_bytes
+from ball_features.errors import ImageError
+
+
+@pytest.fixture(scope="module")
+def picture():
+    rng = np.random.default_rng(0)
+    smooth = rng.uniform(40, 220, (6, 8, 3)).astype(np.uint8)
+    return Image.fromarray(smooth).resize((80, 60), Image.Resampling.BICUBIC)
+
+
+def saved(image, kind, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def rgb(data: bytes) -> np.ndarray:
+    tensor = decode_bytes(data)
+    assert str(tensor.dtype) == "torch.uint8"
+    assert tensor.is_contiguous()
+    return tensor.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_lossless_kinds_are_exact(picture, kind):
+    assert np.array_equal(rgb(saved(picture, kind)), np.asarray(picture))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 60}])
+def test_jpeg_agrees_with_pillow(picture, options):
+    data = saved(picture, "JPEG", **options)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(rgb(data) - expected).max() <= 3
+
+
+def test_grey_and_cmyk_jpeg(picture):
+    grey = rgb(saved(picture.convert("L"), "JPEG", quality=95))
+    assert np.abs(grey.astype(int) - np.asarray(picture.convert("L"))[..., None]).max() <= 6
+    cmyk = rgb(saved(picture.convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(cmyk.astype(int) - np.asarray(picture)).mean() < 4
+
+
+def test_sixteen_bits_are_scaled_by_their_full_range():
+    values = np.linspace(0, 30_000, 900, dtype=np.uint16).reshape(30, 30)
+    for kind in ("PNG", "TIFF"):
+        got = rgb(saved(Image.fromarray(values), kind))
+        assert np.array_equal(got[..., 0], np.round(values / 257).astype(np.uint8))
+        assert np.array_equal(got[..., 0], got[..., 2])
+
+
+def test_palette_transparency_and_bilevel(picture):
+    palette = picture.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert np.array_equal(rgb(saved(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    clear = picture.convert("RGBA")
+    clear.putalpha(0)
+    assert (rgb(saved(clear, "PNG")) == 255).all()
+    grey_alpha = Image.new("LA", (20, 20), (0, 128))
+    assert abs(int(rgb(saved(grey_alpha, "PNG"))[0, 0, 0]) - 127) <= 1
+    assert set(np.unique(rgb(saved(picture.convert("1"), "PNG")))) <= {0, 255}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright(picture, kind, orientation):
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(picture, kind, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
+    got = rgb(data)
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= 3
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
+def test_truncated_files_are_refused(picture, kind, share):
+    data = saved(picture.resize((200, 200)), kind)
+    with pytest.raises(ImageError):
+        decode_bytes(data[: int(share * len(data))])
+
+
+def test_absurd_sizes_and_no_images():
+    with pytest.raises(ImageError, match="megapixels"):
+        decode_bytes(saved(Image.new("1", (20_000, 20_000)), "PNG"))
+    with pytest.raises(ImageError, match="expected at least 8"):
+        decode_bytes(saved(Image.new("RGB", (300, 2)), "JPEG"))
+    with pytest.raises(ImageError, match="not an image"):
+        decode_bytes(b"hello")
+    with pytest.raises(ImageError, match="empty"):
+        decode_bytes(b"")
+
+
+def test_files(tmp_path, picture):
+    with pytest.raises(ImageError, match="cannot be read"):
+        decode(tmp_path / "no.png")
+    picture.save(tmp_path / "a.png")
+    assert decode(tmp_path / "a.png").shape == (3, 60, 80)
+
+
+def test_trailing_bytes_do_no_harm(picture):
+    assert decode_bytes(saved(picture, "JPEG") + b"\0" * 100).shape == (3, 60, 80)

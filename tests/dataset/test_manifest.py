@@ -1,0 +1,91 @@
+import hashlib
+import os
+
+import pytest
+
+from ball_features.dataset.manifest import scan
+from ball_features.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "set"
+    for name in ("a/x10.jpg", "a/x9.JPG", "a/deep/er/y.png", "b/z.tiff", "b/z.bmp"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return root
+
+
+def test_classes_depth_order_and_hashes(folder):
+    manifest = scan(folder)
+    assert manifest.path == ("a/deep/er/y.png", "a/x9.JPG", "a/x10.jpg", "b/z.bmp", "b/z.tiff")
+    assert manifest.label == ("a", "a", "a", "b", "b")
+    assert manifest.sha256[1] == hashlib.sha256(b"a/x9.JPG").hexdigest()
+    assert manifest.rejected == ()
+    assert manifest.note == ""
+
+
+def test_what_is_no_image_is_counted_and_what_cannot_be_used_is_listed(folder):
+    (folder / "a" / "notes.txt").write_text("x")
+    (folder / "a" / ".hidden.jpg").write_text("x")
+    (folder / "a" / "empty.jpg").touch()
+    (folder / "loose.jpg").write_text("x")
+    (folder / "b" / "dangling.png").symlink_to(folder / "nowhere.png")
+    (folder / "b" / "loop").symlink_to(folder)
+    manifest = scan(folder)
+    assert len(manifest.path) == 5
+    assert "1 other files" in manifest.note
+    reasons = {item.path: item.reason for item in manifest.rejected}
+    assert set(reasons) == {"a/empty.jpg", "loose.jpg", "b/dangling.png"}
+    assert "empty" in reasons["a/empty.jpg"]
+    assert "class folders" in reasons["loose.jpg"]
+
+
+def test_names_that_are_not_utf8_are_rejected_not_fatal(folder):
+    with open(os.fsencode(folder / "a") + b"/\xff.jpg", "wb") as file:  # noqa: PTH123
+        file.write(b"x")
+    assert [item.path for item in scan(folder).rejected] == ["a/\\xff.jpg"]
+
+
+def test_original_is_taken_where_its_twin_is_there(tmp_path, folder):
+    (tmp_path / "both").mkdir()
+    folder.rename(tmp_path / "both" / "Original")
+    (tmp_path / "both" / "Segmented").mkdir()
+    manifest = scan(tmp_path / "both")
+    assert manifest.root.name == "Original"
+    assert "Took" in manifest.note
+
+
+def test_limit_is_spread_over_classes(tmp_path):
+    for name, count in (("a", 30), ("b", 10), ("c", 2)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number}.jpg").write_text(f"{name}{number}")
+    manifest = scan(tmp_path, limit=14)
+    assert len(manifest.path) == 14
+    assert [manifest.label.count(name) for name in "abc"] == [10, 3, 1]
+    assert manifest == scan(tmp_path, limit=14)
+    assert len(scan(tmp_path, limit=999).path) == 42
+    with pytest.raises(DataError, match="at least one a class"):
+        scan(tmp_path, limit=2)
+
+
+def test_wrong_folders(tmp_path, folder):
+    with pytest.raises(DataError, match="nothing at"):
+        scan(tmp_path / "no")
+    with pytest.raises(DataError, match="a file at"):
+        scan(folder / "b" / "z.bmp")
+    with pytest.raises(DataError, match="one class, 'deep'"):
+        scan(folder / "a")
+    with pytest.raises(DataError, match="give its parent"):
+        scan(folder / "b")
+
+
+@pytest.mark.real_data
+def test_the_known_data_set(real_images):
+    manifest = scan(real_images.parent)
+    assert len(manifest.path) == 3256
+    known = (real_images.parent / "sha256.txt").read_text().split()
+    assert set(manifest.sha256) <= set(known)
+    assert len(manifest.sha256) - len(set(manifest.sha256)) == 40

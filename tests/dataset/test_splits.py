@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from ball_features.config import FitConfig
+from ball_features.dataset.splits import make_splits, merge_units, read_groups
+from ball_features.errors import DataError, SplitError
+
+
+def collection(sizes, copies=0):
+    label = np.repeat([f"c{index}" for index in range(len(sizes))], sizes)
+    path = np.array([f"{name}/{row}.jpg" for row, name in enumerate(label)])
+    sha = np.array([f"{row:064x}" for row in range(len(label))])
+    for row in range(copies):
+        sha[2 * row + 1] = sha[2 * row]
+    return path, label, sha
+
+
+def test_holdout_has_the_reports_shares_in_every_class():
+    path, label, sha = collection([504, 985, 963, 804], copies=40)
+    splits, notes = make_splits(FitConfig(repeats=3), path, label, sha)
+    assert len(splits) == 3
+    for split in splits:
+        assert len(split.train) + len(split.val) + len(split.test) == 3256
+        for name in np.unique(label):
+            count = (label == name).sum()
+            for rows, share in ((split.train, 0.64), (split.val, 0.16), (split.test, 0.20)):
+                assert abs((label[rows] == name).sum() - share * count) <= 2
+        for row in range(40):
+            side = [2 * row in rows and 2 * row + 1 in rows for rows in (split.train, split.val, split.test)]
+            assert sum(side) == 1
+    assert not np.array_equal(splits[0].test, splits[1].test)
+    assert "40 of 3256 images are byte-identical" in notes[0]
+
+
+def test_the_same_seed_gives_the_same_images_in_any_row_order():
+    path, label, sha = collection([60, 40], copies=5)
+    order = np.random.default_rng(0).permutation(100)
+    a, _ = make_splits(FitConfig(repeats=1), path, label, sha)
+    b, _ = make_splits(FitConfig(repeats=1), path[order], label[order], sha[order])
+    for part in ("train", "val", "test"):
+        assert set(path[getattr(a[0], part)]) == set(path[order][getattr(b[0], part)])
+    c, _ = make_splits(FitConfig(repeats=1, seed=1), path, label, sha)
+    assert set(path[a[0].test]) != set(path[c[0].test])
+
+
+def test_every_image_has_the_same_chance_to_test():
+    path, label, sha = collection([50, 50])
+    splits, _ = make_splits(FitConfig(repeats=400), path, label, sha)
+    tested = np.bincount(np.concatenate([split.test for split in splits]), minlength=100)
+    assert abs(tested.mean() - 80) < 1
+    assert 45 < tested.min() <= tested.max() < 115  # 80 with a deviation of 8
+
+
+def test_cv_tests_each_image_once():
+    path, label, sha = collection([53, 41, 30], copies=6)
+    splits, _ = make_splits(FitConfig(protocol="cv", repeats=2, folds=4), path, label, sha)
+    for repeat in range(2):
+        own = [split for split in splits if split.repeat == repeat]
+        assert np.array_equal(np.sort(np.concatenate([split.test for split in own])), np.arange(124))
+        for split in own:
+            assert abs((label[split.test] == "c2").sum() - 7.5) <= 2.5
+
+
+def test_groups_stay_together():
+    path, label, sha = collection([60, 60, 60])
+    group = np.array([f"g{row // 4}" for row in range(180)])
+    for protocol in ("group-cv", "holdout", "block-cv"):
+        splits, _ = make_splits(FitConfig(protocol=protocol, repeats=2), path, label, sha, group)
+        for split in splits:
+            parts = [set(group[rows]) for rows in (split.train, split.val, split.test)]
+            assert not parts[0] & parts[1]
+            assert not parts[0] & parts[2]
+            assert not parts[1] & parts[2]
+
+
+def test_leave_group_out():
+    path, label, sha = collection([100, 100])
+    group = np.array(["a1"] * 30 + ["a2"] * 70 + ["b1"] * 60 + ["b2"] * 40)
+    splits, notes = make_splits(FitConfig(protocol="leave-group-out", repeats=1), path, label, sha, group)
+    # Without a2 its class keeps 30, without b1 40: too few.
+    assert sorted(split.name for split in splits) == ["a1", "b2"]
+    assert "a2" in notes[-1]
+    assert "b1" in notes[-1]
+    for split in splits:
+        assert set(group[split.test]) == {split.name}
+        assert split.name not in set(group[split.train]) | set(group[split.val])
+    with pytest.raises(SplitError, match="No group can be left out"):
+        make_splits(FitConfig(protocol="leave-group-out"), path, label, sha, label)
+
+
+def test_units_are_connected_components():
+    assert merge_units(["a", "b", "c", "a", "d"], ["1", "1", "2", "3", "2"]).tolist() == [0, 0, 1, 0, 1]
+
+
+def test_what_cannot_be_split():
+    path, label, sha = collection([40, 2])
+    with pytest.raises(SplitError, match=r"'c1' has 2"):
+        make_splits(FitConfig(), path, label, sha)
+    with pytest.raises(SplitError, match="needs groups"):
+        make_splits(FitConfig(protocol="group-cv"), path, label, sha)
+
+
+def test_groups_files(tmp_path):
+    file = tmp_path / "groups.csv"
+    file.write_text("path,group,series\na.jpg,1,x\nb.jpg,1,y\nc.jpg,2,\n")
+    assert read_groups(file, "group", ["c.jpg", "a.jpg"]).tolist() == ["2", "1"]
+    for column, paths, message in (
+        ("slide", ["a.jpg"], "expected 'slide'"),
+        ("group", ["a.jpg", "z.jpg"], "1 of 2 images"),
+        ("series", ["c.jpg"], "no series"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_groups(file, column, paths)
+    with pytest.raises(DataError, match="No groups file"):
+        read_groups(tmp_path / "no.csv", "group", ["a.jpg"])
+    file.write_text("path,group\na.jpg,1\na.jpg,2\n")
+    with pytest.raises(DataError, match="twice"):
+        read_groups(file, "group", ["a.jpg"])

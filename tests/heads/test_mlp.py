@@ -1,0 +1,136 @@
+"""The head against autograd, against scikit-learn's own checks, and against itself."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from ball_features.heads.mlp import MLPHead
+from ball_features.heads.training import Recipe, Training, batch_sizes, build_module
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 203)
+    X = rng.normal(size=(203, 30)) + 1.5 * np.eye(3, 30)[y]
+    return X.astype(np.float32), np.array(["a", "b", "c"])[y]
+
+
+@pytest.mark.parametrize("clip_norm", [0.01, None])
+@pytest.mark.parametrize("hidden", [(16, 8), (12,), (8, 8, 8)])
+def test_training_agrees_with_autograd(data, clip_norm, hidden):
+    """The written-out step against torch's modules, clip_grad_norm_ and Adam, on the same order of rows."""
+    X, y = torch.from_numpy(data[0]), torch.from_numpy(np.unique(data[1], return_inverse=True)[1])
+    weight = torch.tensor([1.0, 2.0, 0.5])
+    recipe = Recipe(hidden, 1e-3, 1e-3, 16, 0.0, clip_norm)
+    with torch.inference_mode():
+        ours = Training(recipe, X, y, weight, seed=1)
+        start = {name: torch.from_numpy(value.copy()) for name, value in ours.state().items()}
+    module = build_module(30, hidden, 3, 0.0)
+    module.load_state_dict(start)
+    adam = torch.optim.Adam(module.parameters(), lr=1e-3, weight_decay=1e-3)
+    loss_of = torch.nn.CrossEntropyLoss(weight)
+    module.train()
+    for _ in range(3):
+        order = ours.draw_order()
+        logits = []
+        for rows in order.split(batch_sizes(len(order), 16)):
+            adam.zero_grad()
+            out = module(X[rows])
+            loss_of(out, y[rows]).backward()
+            if clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm)
+            adam.step()
+            logits.append(out.detach())
+        with torch.inference_mode():
+            loss, accuracy = ours.run_epoch(order)
+        logits = torch.cat(logits)
+        assert loss == pytest.approx(loss_of(logits, y[order]).item(), rel=1e-3)
+        assert accuracy == pytest.approx((logits.argmax(1) == y[order]).float().mean().item(), abs=0.01)
+    for name, value in module.state_dict().items():
+        if name.endswith("tracked"):
+            continue
+        # Where a gradient is zero in truth, Adam makes a full step of its rounding: the constants that batch norm
+        # takes out. They change no output.
+        if name.endswith("bias") and name != f"{3 * len(hidden) - 1 + 3 - (len(hidden) > 0)}.bias":
+            continue
+        assert torch.allclose(value, torch.from_numpy(ours.state()[name]), atol=3e-3, rtol=2e-2), name
+    module.eval()
+    with torch.inference_mode():
+        assert ours.evaluate(X, y)[0] == pytest.approx(loss_of(module(X), y).item(), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    # A head that learns these tiny sets in few epochs: the report's own learning rate needs thousands of steps.
+    list(estimator_checks_generator(MLPHead(learning_rate=0.05, epochs=60, clip_norm=None))),
+    ids=lambda item: getattr(getattr(item, "func", None), "__name__", ""),
+)
+def test_scikit_learn_conventions(estimator, check):
+    check(estimator)
+
+
+def test_labels_probabilities_clone_and_pipelines(data):
+    X, y = data
+    head = MLPHead(learning_rate=1e-2, epochs=10, clip_norm=None)
+    fitted = clone(head).fit(X, y)
+    assert fitted.classes_.tolist() == ["a", "b", "c"]
+    probability = fitted.predict_proba(X)
+    assert np.allclose(probability.sum(1), 1)
+    assert (fitted.classes_[probability.argmax(1)] == fitted.predict(X)).all()
+    assert cross_val_score(make_pipeline(StandardScaler(), head), X, y, cv=3).mean() > 0.8
+
+
+def test_module_gives_the_same_probabilities(data):
+    head = MLPHead(epochs=3).fit(*data)
+    with torch.inference_mode():
+        logits = head.to_module()(torch.from_numpy(data[0]))
+    assert np.allclose(torch.softmax(logits, 1).numpy(), head.predict_proba(data[0]), atol=1e-5)
+
+
+def test_same_seed_same_weights_whatever_the_threads(data):
+    threads = torch.get_num_threads()
+    try:
+        states = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            states.append(MLPHead(epochs=2, random_state=3).fit(*data).state_)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
+    other = MLPHead(epochs=2, random_state=4).fit(*data).state_
+    assert not np.array_equal(states[0]["1.weight"], other["1.weight"])
+
+
+def test_validation_chooses_the_epoch(data):
+    X, y = data
+    head = MLPHead(learning_rate=0.05, epochs=30, clip_norm=None, dropout=0.0)
+    head.fit(X[:60], y[:60], X_val=X[60:], y_val=y[60:])
+    curve = head.history_["val_loss"]
+    assert head.best_epoch_ == curve.argmin() < 29
+    codes = np.searchsorted(head.classes_, y[60:])
+    loss = -np.log(head.predict_proba(X[60:])[np.arange(len(codes)), codes]).mean()
+    assert loss == pytest.approx(curve.min(), rel=1e-4)
+    alone = MLPHead(epochs=4).fit(X, y)
+    assert alone.best_epoch_ == 3
+    assert np.isnan(alone.history_["val_loss"]).all()
+
+
+def test_float16_rows_and_the_global_generator(data):
+    before = torch.random.get_rng_state()
+    X16 = data[0].astype(np.float16)
+    a = MLPHead(epochs=2).fit(X16, data[1])
+    b = MLPHead(epochs=2).fit(X16.astype(np.float32), data[1])
+    assert np.array_equal(a.state_["1.weight"], b.state_["1.weight"])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": ()}, {"epochs": 0}, {"batch_size": 1}, {"dropout": 1.0}, {"l2": -1}])
+def test_parameters_out_of_range(data, wrong):
+    with pytest.raises(ValueError, match=f"got {next(iter(wrong))}="):
+        MLPHead(**wrong).fit(*data)

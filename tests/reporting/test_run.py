@@ -1,0 +1,141 @@
+"""A run directory: complete, and every number in it recomputable from its predictions."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from ball_features import FitConfig, HeadConfig, fit, read_cache, read_run
+from ball_features.errors import CacheError, ConfigError, DataError
+
+MODELS = ("mlp", "logistic", "knn", "majority", "colour", "corner")
+CONFIG = FitConfig(models=MODELS, repeats=2, head=HeadConfig(epochs=3))
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def run(small_cache, tmp_path_factory):
+    return fit(small_cache, CONFIG, out_root=tmp_path_factory.mktemp("runs"))
+
+
+def test_every_file_is_there(run):
+    names = {path.name for path in run.folder.iterdir()}
+    files = {"run.json", "splits.csv", "predictions.csv", "metrics.csv", "metrics.json", "table.md", "curves.csv"}
+    assert names == files | {"models"}
+    assert {path.name for path in (run.folder / "models").iterdir()} == {"mlp.safetensors", "mlp.json"}
+    columns = "model,kind,accuracy,accuracy_low,accuracy_high,specificity,precision,recall,f1,auroc,mcc,log_loss,ece"
+    assert (run.folder / "metrics.csv").read_text().splitlines()[0] == f"{columns},fit_s,predict_s"
+    assert (run.folder / "splits.csv").read_text().startswith("path,label,group,repeat,split")
+    curves = table(run.folder / "curves.csv")
+    assert len(curves) == 2 * 3
+    assert list(curves[0])[:7] == "model repeat epoch train_loss val_loss train_accuracy val_accuracy".split()
+
+
+def test_the_table_can_be_recomputed_with_scikit_learn(run):
+    rows = table(run.folder / "predictions.csv")
+    classes = [name[2:] for name in rows[0] if name.startswith("p_")]
+    assert len(run.metrics) == len(MODELS)
+    for line in table(run.folder / "metrics.csv"):
+        own = [row for row in rows if row["model"] == line["model"]]
+        truth, predicted = [row["label"] for row in own], [row["predicted"] for row in own]
+        probability = np.array([[float(row[f"p_{name}"]) for name in classes] for row in own])
+        assert [classes[k] for k in probability.argmax(1)] == predicted
+        expected = {
+            "accuracy": reference.accuracy_score(truth, predicted),
+            "recall": reference.recall_score(truth, predicted, average="macro"),
+            "log_loss": reference.log_loss(truth, np.clip(probability, 1e-15, 1), labels=classes),
+            "auroc": reference.roc_auc_score(truth, probability, multi_class="ovr", labels=classes),
+        }
+        if line["model"] != "majority":
+            expected["mcc"] = reference.matthews_corrcoef(truth, predicted)
+        for name, value in expected.items():
+            assert float(line[name]) == pytest.approx(value, rel=1e-6, abs=1e-9), (line["model"], name)
+
+
+def test_splits_are_those_of_the_predictions(run, small_cache):
+    cache = read_cache(small_cache)
+    splits = table(run.folder / "splits.csv")
+    assert len(splits) == 2 * len(cache.path)
+    for repeat in ("0", "1"):
+        tested = {row["path"] for row in splits if row["repeat"] == repeat and row["split"] == "test"}
+        rows = table(run.folder / "predictions.csv")
+        for model in MODELS:
+            assert tested == {row["path"] for row in rows if row["model"] == model and row["repeat"] == repeat}
+
+
+def test_json_is_strict_and_details_add_up(run):
+    text = (run.folder / "metrics.json").read_text()
+    assert "NaN" not in text
+    details = json.loads(text)
+    for model in details["models"]:
+        counts = np.array(model["confusion"])
+        assert np.trace(counts) / counts.sum() == pytest.approx(model["accuracy"])
+    assert json.loads((run.folder / "run.json").read_text())["cache_fingerprint"]
+
+
+def test_reading_back(run):
+    again = read_run(run.folder)
+    assert [row["model"] for row in again.metrics] == [row["model"] for row in run.metrics]
+    assert again.caption == run.caption
+    with pytest.raises(DataError, match="no run"):
+        read_run(run.folder / "models")
+
+
+def test_the_same_seed_gives_the_same_predictions(run, small_cache, tmp_path):
+    again = fit(small_cache, CONFIG, out_root=tmp_path, name="x")
+    assert (again.folder / "predictions.csv").read_text() == (run.folder / "predictions.csv").read_text()
+    third = fit(small_cache, CONFIG, out_root=tmp_path, name="x")
+    assert third.folder.name == "x-2"
+
+
+def test_test_images_do_not_reach_the_models(run, small_cache, tmp_path, monkeypatch):
+    """Scramble the embeddings of all test images of repeat 0: what is learnt stays the same."""
+    from dataclasses import replace
+
+    import ball_features.reporting.run as module
+
+    splits = table(run.folder / "splits.csv")
+    tested = {row["path"] for row in splits if row["repeat"] == "0" and row["split"] == "test"}
+    cache = read_cache(small_cache)
+    rows = np.isin(cache.path, list(tested))
+    embeddings = cache.embeddings.copy()
+    embeddings[rows] = 7.0
+    monkeypatch.setattr(module, "read_cache", lambda path: replace(cache, embeddings=embeddings))
+    other = fit(small_cache, CONFIG, out_root=tmp_path)
+    weights = [(folder / "models" / "mlp.safetensors").read_bytes() for folder in (run.folder, other.folder)]
+    assert weights[0] == weights[1]
+
+
+def test_tta_averages_views(run, small_cache, tmp_path):
+    from dataclasses import replace
+
+    other = fit(small_cache, replace(CONFIG, tta=True), out_root=tmp_path)
+    assert (other.folder / "predictions.csv").read_text() != (run.folder / "predictions.csv").read_text()
+
+
+def test_table_fits_the_terminal(run):
+    from rich.console import Console
+
+    for width in (80, 100, 120, 160):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+        console.print(run.table(width))
+        text = console.export_text()
+        console.file.close()
+        assert "…" not in text
+        for model in MODELS:
+            assert model in text
+
+
+def test_wrong_input(small_cache, tmp_path):
+    with pytest.raises(CacheError, match="No cache"):
+        fit(tmp_path / "no.h5")
+    with pytest.raises(ConfigError, match="Valid: mlp"):
+        fit(small_cache, FitConfig(models=("svm",)))
+    with pytest.raises(ConfigError, match="without slashes"):
+        fit(small_cache, CONFIG, name="../x")

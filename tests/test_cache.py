@@ -1,0 +1,84 @@
+import h5py
+import numpy as np
+import pytest
+
+from ball_features.cache import CacheWriter, create_cache, lock_cache, read_cache
+from ball_features.dataset.manifest import Rejected
+from ball_features.errors import CacheBusyError, CacheError
+
+ROWS = {"paths": ["a/1", "a/2", "b/1"], "labels": ["a", "a", "b"], "sha256": ["x", "y", "z"]}
+
+
+def create(path, **change):
+    options = {"view": ["plain", "v-1"], "dim": 5, "dtype": "float16", "shortcuts": {"colour": 6}}
+    create_cache(path, **ROWS | options | {"attributes": {"fingerprint": "f", "versions": {"a": "1"}}} | change)
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "a.h5"
+    create(path, rejected=[Rejected("a/3", "is empty")])
+    assert not read_cache(path).complete
+    values = np.random.default_rng(0).normal(size=(2, 2, 5)).astype(np.float16)
+    numbers = np.ones((2, 6), dtype=np.float32)
+    with CacheWriter(path) as writer:
+        writer.write(np.array([0, 2]), values, {"colour": numbers})
+    cache = read_cache(path)
+    assert cache.committed.tolist() == [True, False, True]
+    assert np.array_equal(cache.embeddings[[0, 2]], values)
+    assert cache.label.tolist() == ["a", "a", "b"]
+    assert cache.view == ("plain", "v-1")
+    assert cache.attributes["versions"] == {"a": "1"}
+    assert cache.rejected == (Rejected("a/3", "is empty"),)
+
+
+def test_rows_are_carried_over_by_content(tmp_path):
+    path = tmp_path / "a.h5"
+    create(path)
+    values = np.arange(30, dtype=np.float16).reshape(3, 2, 5)
+    with CacheWriter(path) as writer:
+        writer.write(np.arange(3), values, {"colour": np.arange(18, dtype=np.float32).reshape(3, 6)})
+    create(path, paths=["b/9", "a/2", "new", "copy"], labels=list("babb"), sha256=["z", "y", "n", "z"], source=path)
+    cache = read_cache(path)
+    assert cache.committed.tolist() == [True, True, False, True]
+    assert np.array_equal(cache.embeddings[[0, 1, 3]], values[[2, 1, 2]])
+    assert cache.shortcuts["colour"][1].tolist() == [6, 7, 8, 9, 10, 11]
+
+
+def test_writing_rows_moves_nothing_else_in_the_file(tmp_path):
+    """Space is allocated at creation: a kill while writing can only harm rows that are not committed."""
+    path = tmp_path / "a.h5"
+    create(path)
+    size = path.stat().st_size
+    with h5py.File(path) as file:
+        stored = file["embeddings"].id.get_chunk_info(0).byte_offset, file["committed"].id.get_offset()
+    with CacheWriter(path) as writer:
+        writer.write(np.arange(3), np.ones((3, 2, 5), np.float16), {"colour": np.ones((3, 6), np.float32)})
+    assert path.stat().st_size == size
+    with h5py.File(path) as file:
+        assert (file["embeddings"].id.get_chunk_info(0).byte_offset, file["committed"].id.get_offset()) == stored
+
+
+def test_one_writer(tmp_path):
+    with lock_cache(tmp_path / "a.h5"):
+        with pytest.raises(CacheBusyError), lock_cache(tmp_path / "a.h5"):
+            pass
+    with lock_cache(tmp_path / "a.h5"):
+        pass
+
+
+def test_what_is_no_cache(tmp_path):
+    path = tmp_path / "a.h5"
+    with pytest.raises(CacheError, match="Make one"):
+        read_cache(path)
+    path.write_bytes(b"\x89HDF nothing")
+    with pytest.raises(CacheError, match="not a cache"):
+        read_cache(path)
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+    with pytest.raises(CacheError, match="schema version None"):
+        read_cache(path)
+    create(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema_version"] = 99
+    with pytest.raises(CacheError, match="schema version 99, expected 1"):
+        read_cache(path)

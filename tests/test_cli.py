@@ -1,0 +1,82 @@
+"""The command line: what it prints, how it ends."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+
+def ball(*arguments, **options):
+    command = [sys.executable, "-m", "ball_features", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_extract_fit_inspect(tmp_path, smears):
+    out = tmp_path / "a.h5"
+    options = ("--backbone", "densenet121", "--weights", "random", "--views", 2)
+    done = ball("extract", smears, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    assert "Computed 48 images" in done.stdout
+    assert "cosine to float32" in done.stderr
+    again = ball("extract", smears, "--out", out, *options, "--json")
+    assert json.loads(again.stdout)["computed"] == 0
+    shown = json.loads(ball("inspect", out, "--json").stdout)
+    assert shown["complete"]
+    assert shown["classes"] == {"Benign": 12, "Early": 12, "Pre": 12, "Pro": 12}
+    assert shown["views"] == ["plain", "report-1"]
+    assert "48 x 2 x 1024" in ball("inspect", out).stdout
+    run = ball("fit", out, "--models", "logistic,colour,majority", "--repeats", 1, "--out", tmp_path / "runs")
+    assert run.returncode == 0, run.stderr
+    for word in ("logistic", "shortcut", "majority", "Wilson", "Run:"):
+        assert word in run.stdout
+
+
+def test_strict_and_dry_run(tmp_path, smears):
+    folder = shutil.copytree(smears, tmp_path / "images")
+    (folder / "Pro" / "bad.jpg").touch()
+    options = ("--backbone", "densenet121", "--weights", "random", "--limit", 8, "--out", tmp_path / "a.h5")
+    dry = ball("extract", folder, *options, "--dry-run")
+    assert dry.returncode == 0
+    assert "Would compute 8 of 8" in dry.stdout
+    done = ball("extract", folder, *options, "--strict")
+    assert done.returncode == 1
+    assert "rejected  Pro/bad.jpg: is empty" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("extract", "nowhere", "--out", "a.h5", "--weights", "random"), "nothing at nowhere"),
+        (("extract", ".", "--out", "a.h5", "--weights", "random"), "at least two class folders"),
+        (("extract", ".", "--out", "a.h5", "--backbone", "resnet"), "Valid: densenet121"),
+        (("extract", ".", "--out", "a.h5", "--views", "0"), "views=0"),
+        (("extract", ".", "--out", "a.h5", "--batch-size", "many"), "--batch-size"),
+        (("extract", ".", "--outt", "a.h5"), "No such option"),
+        (("fit", "nothing.h5"), "No cache at nothing.h5"),
+        (("fit", "nothing.h5", "--models", "mpl"), "Did you mean 'mlp'"),
+        (("fit", "nothing.h5", "--protocol", "loocv"), "one of holdout"),
+        (("inspect", "nothing.h5"), "No cache"),
+        (("extrakt",), "No such command"),
+    ],
+)
+def test_wrong_use_gets_one_message(tmp_path, arguments, message):
+    done = ball(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_version_and_help():
+    assert ball("--version").stdout.startswith("ball 0.")
+    for command in ("extract", "fit", "demo", "inspect"):
+        assert ball(command, "--help").returncode == 0
+
+
+def test_demo(tmp_path):
+    done = ball("demo", "--out", tmp_path / "demo", "--per-class", 10, env={"PATH": "", "TORCH_HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "WEIGHTS: RANDOM" in done.stdout
+    assert "mlp" in done.stdout

@@ -1,0 +1,48 @@
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from ball_features import ExtractConfig, FitConfig, HeadConfig
+from ball_features.errors import ConfigError
+
+
+def test_unknown_keys_are_refused_with_a_near_one():
+    with pytest.raises(ConfigError, match="Did you mean 'backbone'"):
+        ExtractConfig.from_mapping({"backbon": "densenet121"})
+    with pytest.raises(ConfigError, match="HeadConfig has no key"):
+        FitConfig.from_mapping({"head": {"lr": 1}})
+
+
+def test_round_trip():
+    config = FitConfig(models=("mlp",), head=HeadConfig(hidden=(32,)))
+    assert FitConfig.from_mapping(config.to_dict()) == config
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (ExtractConfig, {"views": 0}),
+        (ExtractConfig, {"precision": "int8"}),
+        (ExtractConfig, {"seed": -1}),
+        (FitConfig, {"protocol": "x"}),
+        (FitConfig, {"test_size": 0.9}),
+        (FitConfig, {"folds": 1}),
+        (HeadConfig, {"dropout": 1}),
+    ],
+)
+def test_ranges(kind, wrong):
+    with pytest.raises(ConfigError, match="expected"):
+        kind(**wrong)
+
+
+def test_the_fingerprint_covers_what_changes_a_number_and_nothing_else():
+    base = ExtractConfig()
+    same = [replace(base, device="cpu"), replace(base, batch_size=8), replace(base, seed=3), replace(base, limit=9)]
+    assert {config.fingerprint(x=1) for config in same} == {base.fingerprint(x=1)}
+    views = replace(base, views=2)
+    other = [views, replace(views, seed=3), replace(base, normalize="unit"), replace(base, dtype="float32")]
+    assert len({config.fingerprint(x=1) for config in [base, *other]}) == 5
+    assert base.fingerprint(x=1) != base.fingerprint(x=2)
+    assert FitConfig(jobs=1).fingerprint() == FitConfig().fingerprint() != FitConfig(seed=1).fingerprint()
