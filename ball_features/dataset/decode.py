@@ -51,10 +51,7 @@ def decode_bytes(data: bytes) -> Tensor:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which does not concern the pixels
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(*image.size)
-                if image.format == "JPEG" and image.mode == "RGB":
-                    _check_complete(data)
-                    return _decode_jpeg(data)
-                return _decode_other(image)
+                return _to_rgb(image)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -74,22 +71,7 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"is {width} x {height} pixels, expected at least {MIN_SIDE_PX} a side")
 
 
-def _check_complete(data: bytes) -> None:
-    """A cut JPEG decodes to grey below the cut without a word; a whole one has its end-of-image marker."""
-    scan = data.rfind(b"\xff\xda")
-    if scan < 0 or data.find(b"\xff\xd9", scan) < 0:
-        raise ImageError("is truncated (its JPEG stream has no end)")
-
-
-def _decode_jpeg(data: bytes) -> Tensor:
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return decode_jpeg(buffer, mode=ImageReadMode.RGB, apply_exif_orientation=True).contiguous()
-
-
-def _decode_other(image: Any) -> Tensor:
+def _to_rgb(image: Any) -> Tensor:
     import torch
     from PIL import Image, ImageOps
 

@@ -152,7 +152,8 @@ def make_splits(
             if config.protocol == "holdout":
                 shares = (1 - config.val_size - config.test_size, config.val_size, config.test_size)
                 part = _deal(units, codes, shares, path, rng)
-                splits.append(Split(repeat, 0, *(np.flatnonzero(part == index) for index in range(3))))
+                train, val, test = (np.flatnonzero(part == index) for index in range(3))
+                splits.append(Split(repeat, 0, train, val, test))
                 continue
             part = _deal(units, codes, (1 / config.folds,) * config.folds, path, rng)
             for fold in range(config.folds):
@@ -248,8 +249,8 @@ def _require_units(units: np.ndarray, codes: np.ndarray, classes: np.ndarray, le
         count = len(np.unique(units[codes == code]))
         if count < least:
             raise SplitError(
-                f"Class {str(name)!r} has {count} images or groups that can be told apart, expected at least {least} for "
-                "this protocol. Add images, use fewer --folds, or leave the class out."
+                f"Class {str(name)!r} has {count} images or groups that can be told apart, expected at least {least} "
+                "for this protocol. Add images, use fewer --folds, or leave the class out."
             )
 
 

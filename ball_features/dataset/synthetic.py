@@ -179,11 +179,11 @@ def _draw_stain(rng: np.random.Generator) -> _Stain:
     )
 
 
-def _noise(rng: np.random.Generator, height: int, width: int, scale_px: float) -> np.ndarray:
-    """Smooth noise of unit variance, (height, width)."""
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], scale_px: float) -> np.ndarray:
+    """Smooth noise of unit variance."""
     from scipy.ndimage import gaussian_filter
 
-    noise = gaussian_filter(rng.standard_normal((height, width)), scale_px, mode="wrap")
+    noise = gaussian_filter(rng.standard_normal(shape), scale_px, mode="wrap")
     return noise / noise.std()
 
 
@@ -193,7 +193,7 @@ def _draw_field(
     """One field of view, uint8 (height, width, 3)."""
     light = np.linspace(-1, 1, height)[:, None] * stain.slope[0] + np.linspace(-1, 1, width) * stain.slope[1]
     image = np.broadcast_to(stain.background, (height, width, 3)) + light[..., None]
-    image = image + 0.008 * _noise(rng, height, width, 6)[..., None]
+    image = image + 0.008 * _noise(rng, (height, width), 6)[..., None]
     area = height * width / (224 * scale) ** 2
     for _ in range(rng.poisson(rng.uniform(6, 34) * area)):
         _red_cell(rng, image, stain, scale)
@@ -241,7 +241,8 @@ def _waves(rng: np.random.Generator, angle: np.ndarray, amount: float) -> np.nda
 
 def _red_cell(rng: np.random.Generator, image: np.ndarray, stain: _Stain, scale: float) -> None:
     radius = rng.normal(13, 1.2) * scale
-    patch = _patch(image, *rng.uniform(0, image.shape[:2]), radius * 1.4)
+    y, x = rng.uniform(0, image.shape[:2])
+    patch = _patch(image, y, x, radius * 1.4)
     if patch is None:
         return
     window, distance, angle = patch
@@ -274,7 +275,7 @@ def _blast(
         return
     window, distance, angle = inner
     cover = _cover(distance, nucleus_px * _waves(rng, angle, look.outline))
-    texture = look.chromatin * _noise(rng, *distance.shape, look.grain_px * scale)
+    texture = look.chromatin * _noise(rng, distance.shape, look.grain_px * scale)
     colour = stain.nucleus + rng.normal(0, 0.012, 3) + 0.6 * texture[..., None]
     _blend(image, window, colour, 0.95 * cover)
     for _ in range(rng.poisson(look.nucleoli)):

@@ -190,17 +190,18 @@ def evaluate(
         # Processes with one thread each; joblib maps the arrays into them instead of copying.
         with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1) if jobs > 1 else threadpool_limits(1):
             work = (delayed(_numbered)(place, number, arguments(place, number)) for place, number in tasks)
-            for place, number, result in Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="r")(work):
+            results: Any = Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="r")(work)
+            for place, number, result in results:
                 done[place, number] = result
                 if progress:
                     progress(len(done), len(tasks), specs[place].name)
-    results = []
+    table = []
     for place, spec in enumerate(specs):
         own = [done[place, number] for number in range(len(splits))]
         failures = [item for item in own if isinstance(item, str)]
         fitted = [item for item in own if not isinstance(item, str)]
-        results.append(ModelResult(spec, [] if failures else fitted, failures[0] if failures else ""))
-    return results
+        table.append(ModelResult(spec, [] if failures else fitted, failures[0] if failures else ""))
+    return table
 
 
 def _numbered(place: int, number: int, arguments: tuple[Any, ...]) -> tuple[int, int, Fitted | str]:

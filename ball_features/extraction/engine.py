@@ -78,14 +78,15 @@ def _pieces(compiled: bool) -> tuple[Any, Any]:
         return _affine_relu, _bias_relu
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
-        pieces = tuple(torch.compile(piece, dynamic=True) for piece in (_affine_relu, _bias_relu))
+        affine_relu: Any = torch.compile(_affine_relu, dynamic=True)
+        bias_relu: Any = torch.compile(_bias_relu, dynamic=True)
         probe = torch.zeros(6, 10, dtype=torch.bfloat16)[:, :8]
         with torch.inference_mode():
-            pieces[0](probe, torch.ones(8), torch.zeros(8))
-            pieces[1](probe, torch.zeros(8))
+            affine_relu(probe, torch.ones(8), torch.zeros(8))
+            bias_relu(probe, torch.zeros(8))
     except Exception:  # no C++ compiler, or one that does not work: the same passes, slower
         return _affine_relu, _bias_relu
-    return pieces[0], pieces[1]
+    return affine_relu, bias_relu
 
 
 @dataclass(frozen=True)

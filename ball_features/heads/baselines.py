@@ -93,7 +93,14 @@ def _scaled(model: Any) -> Pipeline:
 
 def _calibrated(svm: SVC) -> Pipeline:
     # Platt's sigmoid on out-of-fold decisions (Platt 1999), then one machine on all rows.
-    return _scaled(CalibratedClassifierCV(svm, method="sigmoid", cv=3, ensemble=False))
+    settings: dict[str, Any] = {"method": "sigmoid", "cv": 3, "ensemble": False}
+    return _scaled(CalibratedClassifierCV(svm, **settings))
+
+
+def _boosting(seed: int) -> HistGradientBoostingClassifier:
+    # Few bins, a tenth of the columns a node, no inner validation: a tenth of the default's time.
+    settings: dict[str, Any] = {"max_bins": 32, "max_features": 0.1, "early_stopping": False}
+    return HistGradientBoostingClassifier(learning_rate=0.2, max_iter=60, max_depth=4, random_state=seed, **settings)
 
 
 BASELINES: dict[str, Callable[[int], Any]] = {
@@ -104,14 +111,6 @@ BASELINES: dict[str, Callable[[int], Any]] = {
     "lda": lambda seed: _scaled(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
     "random-forest": lambda seed: RandomForestClassifier(200, max_features="sqrt", n_jobs=1, random_state=seed),
     "extra-trees": lambda seed: ExtraTreesClassifier(300, max_features="sqrt", n_jobs=1, random_state=seed),
-    "hist-gradient-boosting": lambda seed: HistGradientBoostingClassifier(
-        max_iter=60,
-        learning_rate=0.2,
-        max_bins=32,
-        max_depth=4,
-        max_features=0.1,
-        early_stopping=False,
-        random_state=seed,
-    ),
+    "hist-gradient-boosting": _boosting,
     "xgboost": lambda seed: XGBoost(random_state=seed),
 }

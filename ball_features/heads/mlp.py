@@ -92,7 +92,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             ValueError: a parameter is out of range, there is a single row, or validation does not match training.
         """
         self._check_parameters()
-        X, y = validate_data(self, X, y, dtype=DTYPES, order="C", ensure_min_samples=2)
+        checked: Any = validate_data(self, X, y, dtype=DTYPES, order="C", ensure_min_samples=2)
+        X, y = checked
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
@@ -118,7 +119,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities, (N, C) float64 in the order of `classes_`, for X (N, D)."""
         check_is_fitted(self)
-        X = _tensor(validate_data(self, X, dtype=DTYPES, order="C", reset=False))
+        checked: Any = validate_data(self, X, dtype=DTYPES, order="C", reset=False)
+        X = _tensor(checked)
         with torch.inference_mode():
             layers = fold(self.state_, len(self.hidden), torch.float64)
             parts = [torch.softmax(forward(layers, part), 1) for part in X.split(ROWS_A_PREDICTION)]
@@ -132,7 +134,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
     def to_module(self) -> torch.nn.Sequential:
         """The fitted network as a plain torch module in eval mode: (N, D) float32 -> (N, C) logits."""
         check_is_fitted(self)
-        module = build_module(self.n_features_in_, self.hidden, len(self.classes_), self.dropout)
+        module = build_module(len(self.state_["0.weight"]), self.hidden, len(self.classes_), self.dropout)
         module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.state_.items()})
         return module.eval()
 

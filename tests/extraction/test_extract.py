@@ -40,8 +40,7 @@ def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
         with torch.no_grad():
             expected = torch.relu(module.features(batch)).mean((2, 3))[0].numpy()
         got = cache.embeddings[row, 0]
-        # Two JPEG decoders may differ by a level or two, which random weights pass on as they are.
-        assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 5e-3
+        assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 1e-4
     assert cache.complete
     assert cache.view == ("plain",)
     assert set(cache.shortcuts) == {"colour", "histogram", "corner"}
@@ -226,7 +225,8 @@ def test_real_images_agree_with_torchvision(tmp_path, real_images, real_weights)
     module.eval()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     for row, path in enumerate(cache.path):
-        pixels = torchvision.io.decode_image(str(real_images / path)).permute(1, 2, 0).float() / 255
+        with Image.open(real_images / path) as image:
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
         with torch.no_grad():
             batch = ((pixels - mean) / std).permute(2, 0, 1)[None]
             expected = torch.relu(module.features(batch)).mean((2, 3))[0].numpy()
