@@ -1,0 +1,195 @@
+"""Extraction against what users would write instead, on the same images and weights, in turn.
+
+    python benchmarks/extraction.py IMAGES --weights FILE --images 256 --turns 3
+
+Every peer goes from JPEG files to embeddings; decoding, resizing and normalising are part of the time, loading the
+weights and compiling are not. The figures are medians over the turns; the deviation is the worst image's cosine to
+float32 embeddings of torchvision's module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from ball_features.dataset.decode import decode
+from ball_features.dataset.manifest import scan
+from ball_features.extraction.backbones import embed, get_backbone, load_backbone
+from ball_features.extraction.engine import Engine, best_precision, resolve_device
+from ball_features.extraction.extract import BATCH_SIZE, resize
+from ball_features.extraction.views import normalize
+
+BATCH = 32
+
+
+class Files(Dataset):
+    """The usual data set: PIL and torchvision transforms."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize((224, 224)),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(Image.open(self.files[index]).convert("RGB"))
+
+
+def loop(files: list[Path], forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> np.ndarray:
+    """A DataLoader and a forward pass a batch."""
+    rows = []
+    with torch.no_grad():
+        for batch in DataLoader(Files(files), BATCH):
+            rows.append(forward(batch.to(device)).float().cpu())
+    return torch.cat(rows).numpy()
+
+
+def ours(files: list[Path], engine: Engine, device: torch.device) -> np.ndarray:
+    """The pipeline of `ball extract` without the cache: one decoding thread, small batches, the engine."""
+    size = BATCH_SIZE[device.type]
+    rows = []
+    with ThreadPoolExecutor(1 if device.type == "cpu" else 16) as pool:
+        loaded = pool.map(lambda file: resize(decode(file), 224), files)
+        for start in range(0, len(files), size):
+            batch = torch.stack([next(loaded) for _ in files[start : start + size]])
+            rows.append(engine(normalize(batch.to(device).float() / 255, "imagenet")).cpu())
+    return torch.cat(rows).numpy()
+
+
+def onnx_forward(module: Any, folder: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """ONNX Runtime in float32, where it is installed."""
+    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
+        return None
+    import onnxruntime
+
+    class Pooled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = module.features
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1)
+
+    path = str(Path(folder) / "network.onnx")
+    example = torch.zeros(BATCH, 3, 224, 224)
+    names = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": {0: "n"}, "y": {0: "n"}}}
+    torch.onnx.export(Pooled().eval(), (example,), path, dynamo=False, **names)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--backbone", default="densenet201")
+    parser.add_argument("--images", dest="count", type=int, default=256)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", default="", help="names with commas between")
+    arguments = parser.parse_args()
+
+    device = resolve_device(arguments.device)
+    manifest = scan(arguments.images, limit=arguments.count)
+    files = [manifest.root / path for path in manifest.path]
+    module = load_backbone(get_backbone(arguments.backbone), arguments.weights).to(device)
+    half = best_precision(device)
+    reference = functools.partial(embed, module)
+    last = load_backbone(get_backbone(arguments.backbone), arguments.weights).to(device)
+    last = last.to(memory_format=torch.channels_last)
+
+    def autocast(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        def call(x: torch.Tensor) -> torch.Tensor:
+            kind = torch.float16 if half == "fp16" else torch.bfloat16
+            with torch.autocast(device.type, kind):
+                return forward(x.contiguous(memory_format=torch.channels_last))
+
+        return call
+
+    def frozen() -> Callable[[torch.Tensor], torch.Tensor]:
+        import torch._inductor.config as inductor
+
+        inductor.freezing = True
+        return autocast(torch.compile(lambda x: embed(last, x), dynamic=False))
+
+    def timm_forward() -> Callable[[torch.Tensor], torch.Tensor] | None:
+        if importlib.util.find_spec("timm") is None:
+            return None
+        import timm
+
+        network = timm.create_model("densenet201", pretrained=False, num_classes=0).eval().to(device)
+        own = {name: value for name, value in module.state_dict().items() if name.startswith("features")}
+        network.load_state_dict(own, strict=False)
+        return network
+
+    folder = tempfile.mkdtemp()
+    makers: dict[str, Callable[[], Any]] = {
+        "plain loop, float32": lambda: reference,
+        "ONNX Runtime, float32": lambda: onnx_forward(module, folder) if device.type == "cpu" else None,
+        "timm densenet201, float32": timm_forward,
+        "autocast, channels_last": lambda: autocast(functools.partial(embed, last)),
+        "compile, freezing, autocast": frozen,
+        "ball, float32": lambda: Engine(module, device, "fp32"),
+        f"ball, {half}": lambda: Engine(module, device, half),
+    }
+    wanted = [name for name in makers if not arguments.only or any(key in name for key in arguments.only.split(","))]
+    runs: dict[str, Callable[[], np.ndarray]] = {}
+    for name in wanted:
+        forward = makers[name]()
+        if forward is None:
+            print(f"{name}: not installed, left out", file=sys.stderr)
+            continue
+        if name.startswith("ball"):
+            runs[name] = functools.partial(ours, files, forward, device)
+        else:
+            runs[name] = functools.partial(loop, files, forward, device)
+    expected = loop(files, reference, device)
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    cosine: dict[str, float] = {}
+    for turn in range(arguments.turns + 1):  # the first turn warms up and compiles
+        for name, run in runs.items():
+            start = time.perf_counter()
+            got = run()
+            seconds = time.perf_counter() - start
+            if turn:
+                rates[name].append(len(files) / seconds)
+            dots = (got * expected).sum(1)
+            cosine[name] = float((dots / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)).min())
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {torch.get_num_threads()} threads, {versions}, {len(files)} images, "
+          f"median of {arguments.turns} turns")  # fmt: skip
+    first = statistics.median(next(iter(rates.values())))
+    print("| | images/s | ratio | worst cosine |\n| --- | ---: | ---: | ---: |")
+    for name, values in rates.items():
+        median = statistics.median(values)
+        print(f"| {name} | {median:.1f} | {median / first:.2f} | {cosine[name]:.6f} |")
+
+
+if __name__ == "__main__":
+    main()
