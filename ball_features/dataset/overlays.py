@@ -3,7 +3,7 @@
 An overlay puts the same unusual colour at the same place in many images, and has hard edges. Cells do neither: they lie
 anywhere, and what illumination does to a place (vignetting) is smooth. So for each place and coarse colour three things
 are counted over the collection: how often the colour is there, how often it is elsewhere, and how steep the image is
-where it occurs. What stands out in all three is overlay; which of its pixels an image shows tells its kind.
+where it occurs. What stands out in all three is a mark of an overlay; which marks an image shows tells the kind.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ _COLOURS = 512  # three bits a channel
 _MIN_SHARE = 0.004  # of the images that show a colour at a place
 _TIMES_USUAL = 6  # that colour there, against the 95th percentile over all places
 _TIMES_STEEP = 4  # the gradient there, against the mean over all places
-_MIN_PIXELS = 8  # of evidence in an image that has an overlay
-_SAME_KIND = 0.4  # Jaccard index of an image's overlay pixels and a kind's
+_MIN_MARKS = 8  # in an image that has an overlay
+_SAME_LOOK = 0.3  # Jaccard index of two images' marks
+_SAME_KIND = 0.1  # mean cosine of looks; those of different overlays share next to nothing
+_LIKE_KIND = 0.2  # cosine of an image's marks and a look
 
 
 def colour_codes(image: np.ndarray) -> np.ndarray:
@@ -45,34 +47,35 @@ class OverlayModel:
 
     Attributes:
         shape: (height, width) of the images it was learnt on.
-        place: int (pixels,), flat indices that belong to overlays.
-        odd: bool (pixels, colours), the colours that are overlay there.
-        template: bool (kinds, pixels), the overlay pixels of each kind, most frequent kind first.
+        place: int (marks,), flat index of a pixel that belongs to an overlay.
+        colour: uint16 (marks,), the coarse colour that is overlay there; a place may have several.
+        profile: float32 (profiles, marks), how often images of one look show each mark. A see-through overlay has a
+            look for each background.
+        kind: int (profiles,), the kind that each profile is of, 0 for the most frequent.
     """
 
     shape: tuple[int, int]
     place: np.ndarray
-    odd: np.ndarray
-    template: np.ndarray
+    colour: np.ndarray
+    profile: np.ndarray
+    kind: np.ndarray
 
     @property
     def names(self) -> list[str]:
         """Names of the kinds."""
-        return [f"overlay-{number + 1}" for number in range(len(self.template))]
+        return [f"overlay-{number + 1}" for number in range(int(self.kind.max(initial=-1)) + 1)]
 
     def evidence(self, image: np.ndarray) -> np.ndarray:
-        """Which overlay pixels an image shows, bool (pixels,)."""
-        if not len(self.place):
-            return np.zeros(0, dtype=bool)
-        return self.odd[np.arange(len(self.place)), colour_codes(image)[self.place]]
+        """Which marks an image shows, bool (marks,)."""
+        return colour_codes(image)[self.place] == self.colour
 
     def assign(self, evidence: np.ndarray) -> np.ndarray:
-        """The kind of each image, str (images,), from its evidence, bool (images, pixels)."""
-        if not len(self.template):
+        """The kind of each image, str (images,), from its evidence, bool (images, marks)."""
+        if not len(self.profile):
             return np.full(len(evidence), NO_OVERLAY)
-        best, score = _nearest(evidence, self.template)
-        enough = (score > 0.75 * _SAME_KIND) & (evidence.sum(1) >= _MIN_PIXELS)
-        return np.where(enough, np.array(self.names)[best], NO_OVERLAY)
+        best, score = _nearest(evidence, self.profile)
+        enough = (score > _LIKE_KIND) & (evidence.sum(1) >= _MIN_MARKS)
+        return np.where(enough, np.array(self.names)[self.kind[best]], NO_OVERLAY)
 
     def mask(self, grow_px: int = 4) -> np.ndarray:
         """The places of all overlays with a margin, bool (height, width)."""
@@ -89,15 +92,15 @@ class OverlayModel:
 
     def box(self, kind: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of a kind in pixels, exclusive at right and bottom."""
-        rows, columns = np.unravel_index(self.place[self.template[kind]], self.shape)
+        rows, columns = np.unravel_index(self.place[(self.profile[self.kind == kind] > 0.5).any(0)], self.shape)
         return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
-def _nearest(evidence: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The template most like each image and their Jaccard index."""
-    shared = evidence.astype(np.float32) @ template.T.astype(np.float32)
-    union = evidence.sum(1, keepdims=True) + template.sum(1) - shared
-    score = shared / np.maximum(union, 1)
+def _nearest(evidence: np.ndarray, profile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The profile most like each image, and the cosine of the two."""
+    dots = evidence.astype(np.float32) @ profile.T
+    length = np.sqrt(evidence.sum(1, keepdims=True)) * np.linalg.norm(profile, axis=1)
+    score = dots / np.maximum(length, 1e-6)
     return score.argmax(1), score.max(1)
 
 
@@ -124,8 +127,10 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
         steep[places, code] += _steepness(image)
         codes.append(code)
     number = len(codes)
-    if number < 2 * _MIN_PIXELS:
-        return OverlayModel(shape, np.zeros(0, int), np.zeros((0, _COLOURS), bool), np.zeros((0, 0), bool))
+    if number < 2 * _MIN_MARKS:
+        return OverlayModel(
+            shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
+        )
     usual = np.quantile(count[:: max(1, len(count) // 7000)], 0.95, axis=0)
     mean_steep = float(steep.sum() / count.sum(dtype=np.int64))
     often = (count >= max(5, _MIN_SHARE * number)) & (count > _TIMES_USUAL * (usual + 1))
@@ -134,37 +139,55 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     spread = ndimage.binary_dilation(odd.any(1).reshape(shape), iterations=4)
     labelled, islands = ndimage.label(spread)
     if not islands:
-        return OverlayModel(shape, np.zeros(0, int), odd[:0], np.zeros((0, 0), bool))
+        return OverlayModel(
+            shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
+        )
     size = ndimage.sum(odd.any(1).reshape(shape), labelled, np.arange(1, islands + 1))
-    large = np.flatnonzero(size >= max(_MIN_PIXELS, 0.1 * size.max())) + 1
-    place = np.flatnonzero(odd.any(1) & np.isin(labelled.ravel(), large))
-    evidence = np.stack([odd[place, code[place]] for code in codes]) if len(place) else np.zeros((number, 0), bool)
-    template = _kinds(evidence)
-    if len(template):
-        best, _ = _nearest(evidence, template)
-        template = template[np.argsort(-np.bincount(best, minlength=len(template)), kind="stable")]
-    return OverlayModel(shape, place, odd[place], template)
+    large = np.flatnonzero(size >= max(_MIN_MARKS, 0.1 * size.max())) + 1
+    odd[~np.isin(labelled.ravel(), large)] = False
+    place, colour = np.nonzero(odd)
+    evidence = np.stack([code[place] == colour for code in codes])
+    profile = _looks(evidence)
+    kind = _merge(profile, evidence)
+    return OverlayModel(shape, place, colour.astype(np.uint16), profile, kind)
 
 
-def _kinds(evidence: np.ndarray) -> np.ndarray:
-    """Leaders among the evidence: the images like a seed make a kind, their majority its template."""
+def _looks(evidence: np.ndarray) -> np.ndarray:
+    """Leader clustering: images like a seed, by the Jaccard index of their marks, are of one look; its profile."""
     amount = evidence.sum(1)
-    left = amount >= _MIN_PIXELS
+    marks = evidence.astype(np.float32)
+    left = amount >= _MIN_MARKS
     least = max(5, int(0.002 * len(evidence)))
-    kinds: list[np.ndarray] = []
+    looks: list[np.ndarray] = []
     while left.sum() >= least:
         rows = np.flatnonzero(left)
         seed = rows[np.argsort(amount[rows], kind="stable")[len(rows) // 2]]
-        template = evidence[seed]
+        centre = marks[seed]
         members = rows[:0]
         for _ in range(6):
-            _, score = _nearest(evidence[rows], template[None])
-            members = rows[score > _SAME_KIND]
+            shared = marks[rows] @ centre
+            members = rows[shared / np.maximum(amount[rows] + centre.sum() - shared, 1) > _SAME_LOOK]
             if not len(members):
                 break
-            template = evidence[members].mean(0) > 0.5
+            centre = (marks[members].mean(0) > 0.5).astype(np.float32)
         left[seed] = False
-        if len(members) >= least and template.sum() >= _MIN_PIXELS:
+        if len(members) >= least and centre.sum() >= _MIN_MARKS:
             left[members] = False
-            kinds.append(template)
-    return np.array(kinds) if kinds else np.zeros((0, evidence.shape[1]), dtype=bool)
+            looks.append(marks[members].mean(0))
+    return np.array(looks) if looks else np.zeros((0, evidence.shape[1]), dtype=np.float32)
+
+
+def _merge(profile: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+    """The kind of each profile: looks that share marks are one overlay on several backgrounds."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(profile) < 2:
+        return np.zeros(len(profile), dtype=np.int64)
+    unit = profile / np.linalg.norm(profile, axis=1, keepdims=True)
+    distance = np.clip(1 - unit @ unit.T, 0, None)
+    np.fill_diagonal(distance, 0)
+    merged = fcluster(linkage(squareform(distance, checks=False), "average"), 1 - _SAME_KIND, "distance") - 1
+    best, score = _nearest(evidence, profile)
+    images = np.bincount(merged[best[score > _LIKE_KIND]], minlength=merged.max() + 1)
+    return np.argsort(np.argsort(-images, kind="stable"))[merged]

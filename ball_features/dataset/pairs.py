@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,7 @@ class _Correlator:
     def __init__(self, small: np.ndarray, mask: np.ndarray) -> None:
         from scipy import fft
 
-        self.fft = fft
+        self.fft: Any = fft
         self.small, self.mask = small, mask.astype(np.float32)
         self.size = 2 * small.shape[1]
         self.mask_f = fft.rfft2(self.mask, (self.size, self.size))
@@ -210,7 +211,7 @@ def find_pairs(
     side = grey.shape[1]
     step = side // COARSE_PX
     valid = ~overlay
-    mask = valid.reshape(COARSE_PX, step, COARSE_PX, step).all((1, 3))
+    mask = np.asarray(valid.reshape(COARSE_PX, step, COARSE_PX, step).all((1, 3)))
     small = _shrink(grey, COARSE_PX)
     correlator = _Correlator(small, mask)
     masked = small * mask

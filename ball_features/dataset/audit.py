@@ -1,0 +1,318 @@
+"""What a folder of images hides: copies, shared fields, overlays, likely series, and how far shortcuts alone go."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ball_features.dataset.decode import decode
+from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.overlays import NO_OVERLAY, OverlayModel, learn_overlays
+from ball_features.dataset.pairs import Pair, find_pairs
+from ball_features.dataset.splits import merge_units
+from ball_features.errors import DataError, ImageError
+
+__all__ = ["Audit", "audit", "load_square", "write_groups"]
+
+SIDE_PX = 224
+BLOCK_IMAGES = 20
+_SAMPLE = 4000  # images that overlays are learnt on
+_BINS = 16
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Findings about a folder.
+
+    Attributes:
+        path: Ids of the images that could be decoded.
+        label: Class of each.
+        exact: Lists of rows whose pixels are identical.
+        pairs: Near-duplicates and shared fields.
+        overlay: Kind of burned-in overlay of each image, "none" where there is none.
+        overlays: What the kinds look like.
+        series: Likely acquisition series of each image: inferred, not known.
+        series_confidence: Series -> share of its images whose nearest neighbour in stain, within the class, is of it.
+        block: Runs of consecutive images within class and series; what belongs together is in one block.
+        group: What a split must keep together: copies and shared fields, connected.
+        outlier: Row -> why it is unlike the others.
+        rejected: Files that could not be decoded, with the reason.
+        shortcuts: Name -> accuracy by cross-validation: colour and overlay alone, on random and on grouped folds.
+        association_bits: Mutual information of overlay kind and class.
+    """
+
+    path: np.ndarray
+    label: np.ndarray
+    exact: list[list[int]]
+    pairs: list[Pair]
+    overlay: np.ndarray
+    overlays: OverlayModel
+    series: np.ndarray
+    series_confidence: dict[str, float]
+    block: np.ndarray
+    group: np.ndarray
+    outlier: dict[int, str]
+    rejected: list[tuple[str, str]]
+    shortcuts: dict[str, float]
+    association_bits: float
+
+    @property
+    def conflicts(self) -> list[tuple[int, int]]:
+        """Pairs of rows that show the same thing under different labels."""
+        linked = [(rows[0], row) for rows in self.exact for row in rows[1:]]
+        linked += [(pair.first, pair.second) for pair in self.pairs]
+        return [(a, b) for a, b in linked if self.label[a] != self.label[b]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON; rows become paths."""
+        names = self.path.tolist()
+        by_kind: dict[str, Any] = {}
+        for number, kind in enumerate([*self.overlays.names, NO_OVERLAY]):
+            rows = self.overlay == kind
+            box = self.overlays.box(number) if kind != NO_OVERLAY else None
+            classes = dict(sorted(Counter(self.label[rows].tolist()).items()))
+            by_kind[kind] = {"images": int(rows.sum()), "classes": classes, "box_px": box}
+        counted = Counter(pair.kind for pair in self.pairs)
+        shared = {row for pair in self.pairs for row in (pair.first, pair.second)}
+        return {
+            "images": len(names),
+            "classes": dict(sorted(Counter(self.label.tolist()).items())),
+            "exact_duplicate_pairs": sum(len(rows) * (len(rows) - 1) // 2 for rows in self.exact),
+            "near_duplicate_pairs": counted["near-duplicate"],
+            "shared_field_pairs": counted["shared-field"],
+            "images_in_pairs": len(shared),
+            "groups": len(np.unique(self.group)),
+            "largest_group": max(Counter(self.group.tolist()).values()),
+            "overlays": by_kind,
+            "overlay_class_mutual_information_bits": self.association_bits,
+            "series": {
+                str(name): {"images": int((self.series == name).sum()), "confidence": self.series_confidence[str(name)]}
+                for name in np.unique(self.series)
+            },
+            "shortcut_accuracy": self.shortcuts,
+            "label_conflicts": [[names[a], names[b]] for a, b in self.conflicts],
+            "outliers": {names[row]: why for row, why in self.outlier.items()},
+            "rejected": dict(self.rejected),
+            "exact": [[names[row] for row in rows] for rows in self.exact],
+            "pairs": [asdict(p) | {"first": names[p.first], "second": names[p.second]} for p in self.pairs],
+        }
+
+
+def load_square(path: Path, side_px: int = SIDE_PX) -> np.ndarray:
+    """An image as uint8 (side_px, side_px, 3), squeezed to a square by area averaging."""
+    from PIL import Image
+
+    pixels = decode(path).permute(1, 2, 0).numpy()
+    if pixels.shape[:2] == (side_px, side_px):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BOX))
+
+
+@dataclass
+class _Seen:
+    """What is kept of each image."""
+
+    rows: list[int]
+    digest: list[str]
+    grey: list[np.ndarray]
+    colour: list[np.ndarray]
+    moments: list[np.ndarray]
+    evidence: list[np.ndarray]
+
+
+def _images(manifest: Manifest, rows: Any, rejected: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
+    """Decoded images in order; those that cannot be decoded are noted and left out."""
+
+    def load(row: int) -> np.ndarray | str:
+        try:
+            return load_square(manifest.root / manifest.path[row])
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(rows), 64):  # a bounded number in flight
+            part = rows[start : start + 64]
+            for row, image in zip(part, pool.map(load, part), strict=True):
+                if isinstance(image, str):
+                    rejected[manifest.path[row]] = image
+                else:
+                    yield row, image
+
+
+def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress: Progress | None = None) -> Audit:
+    """Look for everything that makes a random split of these images lie.
+
+    Args:
+        manifest: From `scan`.
+        embeddings: float (images, dim) in the manifest's order, to propose pairs with; colour alone does well.
+        progress: Called with (steps done, steps in all).
+
+    Raises:
+        DataError: Fewer than two classes can be decoded.
+    """
+    report = progress or (lambda done, total: None)
+    total = 4 * len(manifest.path)
+    rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}
+    count = len(manifest.path)
+    sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round().astype(int)).tolist()
+    model = learn_overlays(image for _, image in _images(manifest, sample, rejected))
+    report(count, total)
+    seen = _Seen([], [], [], [], [], [])
+    for row, image in _images(manifest, range(count), rejected):
+        grey = (image.astype(np.uint16).sum(2) / 3).round().astype(np.uint8)
+        channels = image.reshape(-1, 3)
+        seen.rows.append(row)
+        seen.digest.append(hashlib.sha256(image.tobytes()).hexdigest())
+        seen.grey.append(grey)
+        bins = [np.bincount(channels[:, k] >> 4, minlength=_BINS) for k in range(3)]
+        seen.colour.append(np.concatenate(bins).astype(np.float32) / len(channels))
+        seen.moments.append(np.concatenate([channels.mean(0), channels.std(0)]))
+        seen.evidence.append(model.evidence(image))
+        if not len(seen.rows) % 64:
+            report(count + row, total)
+    path, label = np.array(manifest.path)[seen.rows], np.array(manifest.label)[seen.rows]
+    if len(np.unique(label)) < 2:
+        raise DataError(f"{len(path)} images of {manifest.root} can be decoded, expected at least two classes.")
+    grey, colour, moments = np.stack(seen.grey), np.stack(seen.colour), np.stack(seen.moments)
+    folder = np.array([name.rpartition("/")[0] for name in path])
+    own = embeddings[seen.rows] if embeddings is not None else None
+    pairs = find_pairs(
+        grey, colour, folder, model.mask(), own, lambda done, all_: report(2 * count + 2 * count * done // all_, total)
+    )
+    overlay = model.assign(np.stack(seen.evidence))
+    group, exact = _groups(seen.digest, pairs, path)
+    series = np.array([f"{name}/{kind}" for name, kind in zip(label, overlay, strict=True)])
+    report(total, total)
+    return Audit(
+        path=path,
+        label=label,
+        exact=exact,
+        pairs=[pair for pair in pairs if seen.digest[pair.first] != seen.digest[pair.second]],
+        overlay=overlay,
+        overlays=model,
+        series=series,
+        series_confidence=_confidence(series, label, colour),
+        block=_blocks(series, group),
+        group=group,
+        outlier=_outliers(grey, colour),
+        rejected=sorted(rejected.items()),
+        shortcuts=_shortcuts(moments, overlay, label, group),
+        association_bits=_mutual_information_bits(overlay, label),
+    )
+
+
+def _groups(digest: list[str], pairs: list[Pair], path: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
+    """Connected components, named by number in order of appearance; and the sets of identical pixels."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends = np.array([(pair.first, pair.second) for pair in pairs], dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(path), len(path)))
+    _, component = connected_components(graph, directed=False)
+    sets: dict[str, list[int]] = {}
+    for row, value in enumerate(digest):
+        sets.setdefault(value, []).append(row)
+    return merge_units(component, digest), [rows for rows in sets.values() if len(rows) > 1]
+
+
+def _blocks(series: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Runs of `BLOCK_IMAGES` in file order within a series; a group belongs to the block of its first image."""
+    block = np.empty(len(series), dtype=np.int64)
+    first: dict[int, int] = {}
+    number = 0
+    for name in np.unique(series):
+        rows = np.flatnonzero(series == name)
+        for place, row in enumerate(rows):
+            block[row] = first.setdefault(int(group[row]), number + place // BLOCK_IMAGES)
+        number += -(-len(rows) // BLOCK_IMAGES)
+    return block
+
+
+def _confidence(series: np.ndarray, label: np.ndarray, colour: np.ndarray) -> dict[str, float]:
+    """Share of a series whose nearest image in colour, of the same class, is of the same series."""
+    from scipy.spatial import cKDTree
+
+    agrees = np.ones(len(series))
+    for name in np.unique(label):
+        rows = np.flatnonzero(label == name)
+        if len(rows) > 1:
+            near = cKDTree(np.sqrt(colour[rows])).query(np.sqrt(colour[rows]), k=2, workers=-1)[1][:, 1]
+            agrees[rows] = series[rows] == series[rows[near]]
+    return {str(name): float(agrees[series == name].mean()) for name in np.unique(series)}
+
+
+def _outliers(grey: np.ndarray, colour: np.ndarray) -> dict[int, str]:
+    """Blank, blurred or oddly coloured images, by robust z-scores (median and MAD)."""
+
+    def robust(value: np.ndarray) -> np.ndarray:
+        middle = np.median(value)
+        return (value - middle) / max(1.4826 * float(np.median(np.abs(value - middle))), 1e-6)
+
+    spread = grey.std((1, 2), dtype=np.float32)
+    sharp = np.array([np.abs(np.diff(image.astype(np.int16), 2, axis=0)).mean() for image in grey])
+    centre = np.median(np.sqrt(colour), axis=0)
+    far = robust(np.log(np.linalg.norm(np.sqrt(colour) - centre, axis=1) + 1e-6))
+    found: dict[int, str] = {}
+    blurred = robust(np.log(sharp + 1e-3)) < -3.5
+    for row in range(len(grey)):
+        if spread[row] < 4:
+            found[row] = "blank"
+        elif blurred[row]:
+            found[row] = "blurred"
+        elif far[row] > 4:
+            found[row] = "unusual colour"
+    return found
+
+
+def _mutual_information_bits(a: np.ndarray, b: np.ndarray) -> float:
+    from sklearn.metrics import mutual_info_score
+
+    return float(mutual_info_score(a, b) / np.log(2))
+
+
+def _shortcuts(moments: np.ndarray, overlay: np.ndarray, label: np.ndarray, group: np.ndarray) -> dict[str, float]:
+    """Accuracy of colour and of overlay alone by 5-fold cross-validation, random and grouped."""
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
+    from sklearn.tree import DecisionTreeClassifier
+
+    kinds = (overlay[:, None] == np.unique(overlay)).astype(np.float32)
+    least = min(Counter(label.tolist()).values())
+    folds = min(5, least)
+    result = {"majority": float(max(Counter(label.tolist()).values()) / len(label))}
+    if folds < 2:
+        return result
+    for name, X, model in (
+        ("colour", moments, ExtraTreesClassifier(200, random_state=0, n_jobs=-1)),
+        ("overlay", kinds, DecisionTreeClassifier(random_state=0)),
+    ):
+        for way, splitter in (
+            ("random", StratifiedKFold(folds, shuffle=True, random_state=0)),
+            ("grouped", StratifiedGroupKFold(folds, shuffle=True, random_state=0)),
+        ):
+            score = cross_val_score(model, X, label, groups=group, cv=splitter)
+            result[f"{name}, {way} folds"] = float(score.mean())
+    return result
+
+
+def write_groups(found: Audit, path: Path | str) -> None:
+    """Write `groups.csv`: path,group,series,overlay,block,duplicate_of."""
+    of = {row: rows[0] for rows in found.exact for row in rows[1:]}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "group", "series", "overlay", "block", "duplicate_of"))
+        for row, name in enumerate(found.path):
+            copy = found.path[of[row]] if row in of else ""
+            writer.writerow((name, found.group[row], found.series[row], found.overlay[row], found.block[row], copy))

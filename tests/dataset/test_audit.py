@@ -1,0 +1,112 @@
+"""The audit on drawn smears with planted faults: what was planted is found, and nothing else."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from ball_features.dataset.audit import audit, write_groups
+from ball_features.dataset.manifest import scan
+from ball_features.dataset.synthetic import draw_smears
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planted")
+    counts = {"duplicates": 6, "near_duplicates": 8, "shared_fields": 10}
+    truth = draw_smears(folder, per_class=60, seed=4, overlay_share=0.8, **counts)
+    return truth, audit(scan(folder))
+
+
+def pair_names(found, kind):
+    return {frozenset((found.path[p.first], found.path[p.second])) for p in found.pairs if p.kind == kind}
+
+
+def test_exact_duplicates(planted):
+    truth, found = planted
+    # A copy of a picture is a copy of all its planted relatives that are byte-identical.
+    named = {frozenset(found.path[row] for row in rows) for rows in found.exact}
+    assert named == {frozenset(pair) for pair in truth.duplicates}
+
+
+def test_near_duplicates_and_shared_fields(planted):
+    truth, found = planted
+    relatives = {}
+    for a, b, *_ in [*truth.duplicates, *truth.near_duplicates, *truth.shared_fields]:
+        own = relatives.get(a, {a}) | relatives.get(b, {b})
+        for name in own:
+            relatives[name] = own
+    group = dict(zip(found.path.tolist(), found.group.tolist(), strict=True))
+    wanted = [(a, b) for a, b, *_ in [*truth.near_duplicates, *truth.shared_fields]]
+    assert np.mean([group[a] == group[b] for a, b in wanted]) >= 0.98
+    reported = pair_names(found, "near-duplicate") | pair_names(found, "shared-field")
+    right = [len({frozenset(relatives.get(name, {name})) for name in pair}) == 1 for pair in reported]
+    assert len(reported) >= len(wanted) * 0.98
+    assert np.mean(right) >= 0.98
+
+
+def test_the_shift_is_that_of_the_fields(planted):
+    truth, found = planted
+    rows = {name: row for row, name in enumerate(found.path.tolist())}
+    known = {(p.first, p.second): p for p in found.pairs}
+    errors = []
+    for a, b, dx, dy in truth.shared_fields:
+        pair = known.get((min(rows[a], rows[b]), max(rows[a], rows[b])))
+        if pair is not None:
+            sign = 1 if rows[a] < rows[b] else -1
+            errors.append(max(abs(pair.shift_x_px - sign * dx), abs(pair.shift_y_px - sign * dy)))
+    assert len(errors) >= 0.95 * len(truth.shared_fields)
+    assert np.mean(np.array(errors) <= 1) >= 0.95
+
+
+def test_overlays(planted):
+    truth, found = planted
+    drawn = np.array([truth.overlay.get(name, "none") for name in found.path])
+    agree = 0
+    for kind in np.unique(found.overlay):
+        names, counts = np.unique(drawn[found.overlay == kind], return_counts=True)
+        agree += counts.max()
+    assert len(np.unique(found.overlay)) == 4
+    assert agree / len(drawn) >= 0.98
+    for number in range(3):
+        left, top, _, _ = found.overlays.box(number)
+        assert min(left, top) > 224 / 2
+
+
+def test_groups_file(planted, tmp_path):
+    _, found = planted
+    write_groups(found, tmp_path / "groups.csv")
+    with (tmp_path / "groups.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "group", "series", "overlay", "block", "duplicate_of"]
+    assert [row["path"] for row in rows] == found.path.tolist()
+    copies = [row for row in rows if row["duplicate_of"]]
+    assert len(copies) == 24
+    blocks = {}
+    for row in rows:
+        assert blocks.setdefault(row["group"], row["block"]) == row["block"]
+
+
+def test_a_clean_collection_has_no_findings(tmp_path):
+    draw_smears(tmp_path, per_class=20, seed=9)
+    found = audit(scan(tmp_path))
+    assert found.exact == []
+    assert found.pairs == []
+    assert set(found.overlay) == {"none"}
+    assert found.association_bits == pytest.approx(0, abs=1e-9)
+    assert len(set(found.group)) == 80
+    assert found.to_dict()["shared_field_pairs"] == 0
+
+
+@pytest.mark.real_data
+@pytest.mark.timeout(900)
+def test_the_known_data_set(real_images):
+    found = audit(scan(real_images))
+    facts = found.to_dict()
+    assert facts["exact_duplicate_pairs"] == 40
+    assert facts["near_duplicate_pairs"] + facts["shared_field_pairs"] > 800
+    early = found.label == "Early"
+    by_kind = {kind: (found.overlay[early] == kind).mean() for kind in np.unique(found.overlay)}
+    red = max(by_kind, key=lambda kind: by_kind[kind])
+    assert by_kind[red] == pytest.approx(0.63, abs=0.02)
+    assert not (found.overlay[found.label == "Pro"] == red).any()
