@@ -240,13 +240,14 @@ def _blocks(series: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 def _confidence(series: np.ndarray, label: np.ndarray, colour: np.ndarray) -> dict[str, float]:
     """Share of a series whose nearest image in colour, of the same class, is of the same series."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     agrees = np.ones(len(series))
     for name in np.unique(label):
         rows = np.flatnonzero(label == name)
         if len(rows) > 1:
-            near = cKDTree(np.sqrt(colour[rows])).query(np.sqrt(colour[rows]), k=2, workers=-1)[1][:, 1]
+            found: Any = KDTree(np.sqrt(colour[rows])).query(np.sqrt(colour[rows]), k=2, workers=-1)
+            near = found[1][:, 1]
             agrees[rows] = series[rows] == series[rows[near]]
     return {str(name): float(agrees[series == name].mean()) for name in np.unique(series)}
 

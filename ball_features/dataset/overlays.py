@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -116,6 +117,7 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     codes: list[np.ndarray] = []
     shape = (0, 0)
     count = steep = np.zeros(0)
+    places = np.zeros(0, dtype=np.int64)
     for image in images:
         if not codes:
             shape = (image.shape[0], image.shape[1])
@@ -137,7 +139,8 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     odd = often & (steep > _TIMES_STEEP * mean_steep * count)
     # Chance makes specks; an overlay is a connected thing, so small islands beside the largest one go.
     spread = ndimage.binary_dilation(odd.any(1).reshape(shape), iterations=4)
-    labelled, islands = ndimage.label(spread)
+    found: Any = ndimage.label(spread)
+    labelled, islands = found
     if not islands:
         return OverlayModel(
             shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)

@@ -19,8 +19,9 @@ __all__ = ["Pair", "find_pairs", "orient", "propose"]
 COARSE_PX = 56
 MIN_OVERLAP = 0.15  # of the unmasked field
 _COARSE_FROM = 0.5  # correlation at COARSE_PX that is worth a look at full size
-_CONFIRM_FROM = 0.5  # correlation of detail at full size
+_CONFIRM_FROM = 0.65  # correlation of detail at full size
 _SAME_FROM = 0.9  # correlation at COARSE_PX, without a shift worth the name, that makes a copy
+_ZOOM_FROM = 0.7  # of correlation without a shift that is worth trying other crops
 _SMALL_SHIFT = 0.04  # of the side
 _ORDER_REACH = 12
 _NEAREST = 12
@@ -55,6 +56,11 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return turned[:, ::-1] if orientation >= 4 else turned
 
 
+def _needed(overlap: float) -> float:
+    """Correlation that confirms an overlap of this share: a small one agrees by chance more easily."""
+    return float(np.interp(overlap, (MIN_OVERLAP, 0.6), (0.9, _CONFIRM_FROM)))
+
+
 def _shrink(grey: np.ndarray, side: int) -> np.ndarray:
     """Block means: (images, height, width) -> float32 (images, side, side); side divides both."""
     images, height, width = grey.shape
@@ -70,9 +76,9 @@ def _components(X: np.ndarray, count: int) -> np.ndarray:
 
 
 def _nearest(index: np.ndarray, query: np.ndarray, count: int) -> np.ndarray:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    return np.atleast_2d(cKDTree(index).query(query, k=min(count + 1, len(index)), workers=-1)[1])
+    return np.atleast_2d(KDTree(index).query(query, k=min(count + 1, len(index)), workers=-1)[1])
 
 
 def propose(
@@ -112,7 +118,7 @@ def propose(
     turned = []
     for orientation in range(8):
         query = np.stack([orient(item, orientation) for item in small]).reshape(images, -1) @ basis
-        near = _nearest(index, query, 4)
+        near = _nearest(index, query, 6)
         pairs = np.stack([near.ravel(), np.repeat(np.arange(images), near.shape[1])], 1)
         if orientation == 0:
             found.append(pairs)
@@ -133,7 +139,7 @@ class _Correlator:
         self.fft: Any = fft
         self.small, self.mask = small, mask.astype(np.float32)
         self.size = 2 * small.shape[1]
-        self.mask_f = fft.rfft2(self.mask, (self.size, self.size))
+        self.mask_f: Any = fft.rfft2(self.mask, (self.size, self.size))
         self.overlap = np.maximum(self._back(self.mask_f * np.conj(self.mask_f)).round(), 0)
 
     def _back(self, spectrum: np.ndarray) -> np.ndarray:
@@ -141,8 +147,8 @@ class _Correlator:
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Greatest correlation of each pair (batch, side, side), and its shift (batch, 2) in rows and columns."""
-        forward = [self.fft.rfft2(x, (self.size, self.size), workers=-1) for x in (first, second)]
-        squares = [self.fft.rfft2(x * x, (self.size, self.size), workers=-1) for x in (first, second)]
+        forward: list[Any] = [self.fft.rfft2(x, (self.size, self.size), workers=-1) for x in (first, second)]
+        squares: list[Any] = [self.fft.rfft2(x * x, (self.size, self.size), workers=-1) for x in (first, second)]
         count = np.maximum(self.overlap, 1)
         sum_1, sum_2 = self._back(forward[0] * np.conj(self.mask_f)), self._back(self.mask_f * np.conj(forward[1]))
         var_1 = self._back(squares[0] * np.conj(self.mask_f)) - sum_1 * sum_1 / count
@@ -176,6 +182,24 @@ def _refine(
             a, b = a - a.mean(), b - b.mean()
             score = float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-6))
             best = max(best, (score, dy, dx))
+    return best
+
+
+def _zoomed(first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> float:
+    """Best correlation at `COARSE_PX` where one picture is the middle of the other, cut by up to 4 % a side."""
+    from PIL import Image
+
+    side = len(first)
+    best = -1.0
+    for whole, part in ((first, second), (second, first)):
+        target = _shrink(part[None], COARSE_PX)[0][mask]
+        target = target - target.mean()
+        for cut in np.linspace(0.005, 0.04, 8) * side:
+            box = (cut, cut, side - cut, side - cut)
+            inner = Image.fromarray(np.ascontiguousarray(whole)).resize((COARSE_PX,) * 2, Image.Resampling.BOX, box)
+            inner = np.asarray(inner, dtype=np.float32)[mask]
+            inner = inner - inner.mean()
+            best = max(best, float(inner @ target / np.sqrt((inner @ inner) * (target @ target) + 1e-6)))
     return best
 
 
@@ -224,22 +248,31 @@ def find_pairs(
         for place in np.flatnonzero(score > _COARSE_FROM):
             first, second = (int(row) for row in rows[place])
             found = _refine(_detail(grey[first]), _detail(grey[second]), valid, step * shift[place], step + 1)
-            if found[0] > _CONFIRM_FROM:
+            overlap = (1 - abs(found[1]) / side) * (1 - abs(found[2]) / side)
+            if found[0] > _needed(overlap):
                 small_shift = max(abs(found[1]), abs(found[2])) <= _SMALL_SHIFT * side
                 kind = "near-duplicate" if small_shift and score[place] > _SAME_FROM else "shared-field"
                 pairs[first, second] = Pair(first, second, kind, found[2], found[1], 0, round(found[0], 4))
+            elif score[place] > _ZOOM_FROM and np.abs(shift[place]).max() <= 2:
+                zoomed = _zoomed(grey[first], grey[second], mask)
+                if zoomed > _SAME_FROM:
+                    pairs[first, second] = Pair(first, second, "near-duplicate", 0, 0, 0, round(zoomed, 4))
         if progress:
             progress(min(start + batch, len(plain)), total)
     for start in range(0, len(turned), batch):
         rows = turned[start : start + batch]
         rotated = np.stack([orient(small[second], int(way)) for _, second, way in rows]) * mask
         score, shift = correlator(masked[rows[:, 0]], rotated)
-        for place in np.flatnonzero((score > _SAME_FROM) & (np.abs(shift).max(1) <= 2)):
-            first, second = (int(row) for row in rows[place, :2])
+        for place in np.flatnonzero((score > _ZOOM_FROM) & (np.abs(shift).max(1) <= 2)):
+            first, second, way = (int(value) for value in rows[place])
             key = (min(first, second), max(first, second))
-            if key not in pairs:
-                way = int(rows[place, 2])
-                pairs[key] = Pair(*key, "near-duplicate", 0, 0, way, round(float(score[place]), 4))
+            if key in pairs:
+                continue
+            alike = float(score[place])
+            if alike <= _SAME_FROM:
+                alike = _zoomed(grey[first], orient(grey[second], way), mask)
+            if alike > _SAME_FROM:
+                pairs[key] = Pair(*key, "near-duplicate", 0, 0, way, round(alike, 4))
         if progress:
             progress(len(plain) + min(start + batch, len(turned)), total)
     return [pairs[key] for key in sorted(pairs)]

@@ -61,10 +61,12 @@ def test_the_shift_is_that_of_the_fields(planted):
 
 def test_overlays(planted):
     truth, found = planted
-    drawn = np.array([truth.overlay.get(name, "none") for name in found.path])
+    turned = {b for _, b in truth.near_duplicates}  # their bar is turned away with the picture
+    seen = np.array([name not in turned for name in found.path])
+    drawn = np.array([truth.overlay.get(name, "none") for name in found.path])[seen]
     agree = 0
     for kind in np.unique(found.overlay):
-        names, counts = np.unique(drawn[found.overlay == kind], return_counts=True)
+        _, counts = np.unique(drawn[found.overlay[seen] == kind], return_counts=True)
         agree += counts.max()
     assert len(np.unique(found.overlay)) == 4
     assert agree / len(drawn) >= 0.98
