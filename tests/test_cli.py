@@ -33,6 +33,20 @@ def test_extract_fit_inspect(tmp_path, smears):
         assert word in run.stdout
 
 
+def test_audit_writes_groups_that_fit_takes(tmp_path, smears, small_cache):
+    groups, page = tmp_path / "groups.csv", tmp_path / "page.html"
+    done = ball("audit", smears, "--out", groups, "--page", page, "--cache", small_cache)
+    assert done.returncode == 0, done.stderr
+    assert "shared fields" in done.stdout
+    assert page.read_text().startswith("<!doctype html>")
+    facts = json.loads(ball("audit", smears, "--out", groups, "--json").stdout)
+    assert facts["images"] == 48
+    options = ("--groups", groups, "--protocol", "group-cv", "--folds", 3, "--models", "logistic", "--repeats", 1)
+    run = ball("fit", small_cache, *options, "--out", tmp_path / "runs")
+    assert run.returncode == 0, run.stderr
+    assert "group-cv by group" in run.stdout
+
+
 def test_strict_and_dry_run(tmp_path, smears):
     folder = shutil.copytree(smears, tmp_path / "images")
     (folder / "Pro" / "bad.jpg").touch()
@@ -71,7 +85,7 @@ def test_wrong_use_gets_one_message(tmp_path, arguments, message):
 
 def test_version_and_help():
     assert ball("--version").stdout.startswith("ball 0.")
-    for command in ("extract", "fit", "demo", "inspect"):
+    for command in ("extract", "audit", "fit", "demo", "inspect"):
         assert ball(command, "--help").returncode == 0
 
 

@@ -196,7 +196,9 @@ def _zoomed(first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> float:
         target = target - target.mean()
         for cut in np.linspace(0.005, 0.04, 8) * side:
             box = (cut, cut, side - cut, side - cut)
-            inner = Image.fromarray(np.ascontiguousarray(whole)).resize((COARSE_PX,) * 2, Image.Resampling.BOX, box)
+            inner = Image.fromarray(np.ascontiguousarray(whole)).resize(
+                (COARSE_PX, COARSE_PX), Image.Resampling.BOX, box
+            )
             inner = np.asarray(inner, dtype=np.float32)[mask]
             inner = inner - inner.mean()
             best = max(best, float(inner @ target / np.sqrt((inner @ inner) * (target @ target) + 1e-6)))
