@@ -256,7 +256,9 @@ def audit(
 @app.command()
 def fit(
     cache: Annotated[Path, typer.Argument(help="A cache made by `ball extract`.", show_default=False)],
-    protocol: Annotated[str, typer.Option(help="holdout, cv, group-cv, block-cv or leave-group-out.")] = "holdout",
+    protocol: Annotated[
+        str, typer.Option(help="holdout, cv, group-cv, block-cv, leave-group-out, or ladder: one after the other.")
+    ] = "holdout",
     models: Annotated[str, typer.Option(help="Names with commas between; all if left out.")] = "",
     repeats: Annotated[int, typer.Option(help="Repeats of the protocol with another seed.")] = 5,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validations.")] = 5,
@@ -290,7 +292,7 @@ def fit(
     from ball_features.reporting.run import fit as run
 
     config = FitConfig(
-        protocol=protocol,
+        protocol="holdout" if protocol == "ladder" else protocol,
         models=tuple(part.strip() for part in models.split(",") if part.strip()),
         repeats=repeats,
         folds=folds,
@@ -312,6 +314,19 @@ def fit(
         ),
         jobs=jobs,
     )
+    if protocol == "ladder":
+        from ball_features.reporting.ladder import ladder, render_ladder
+
+        with _progress("Fitting", quiet or as_json, "fits") as progress:
+            folder, rows, notes = ladder(cache, config, out_root=out, name=name or "ladder", progress=progress)
+        if as_json:
+            typer.echo(json.dumps({"run": str(folder), "ladder": rows, "notes": notes}, indent=1))
+        else:
+            for note in notes:
+                typer.echo(note)
+            _console().print(render_ladder(rows))
+            typer.echo(f"Run: {folder}")
+        return
     with _progress("Fitting", quiet or as_json, "fits") as progress:
         result = run(cache, config, out_root=out, name=name or None, progress=progress)
     _print_run(result, as_json)

@@ -32,7 +32,7 @@ from ball_features.reporting.tables import SAME_MARK, markdown, render
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Run", "fit", "read_run"]
+__all__ = ["Run", "complete_cache", "fit", "place_folder", "read_run", "write_csv", "write_json"]
 
 _COLUMNS = ("model", "kind", "accuracy", "accuracy_low", "accuracy_high", *METRICS[1:], "fit_s", "predict_s")
 
@@ -90,7 +90,7 @@ def fit(
     specs = select(config.models)
     if name is not None and (not name or Path(name).name != name):
         raise ConfigError(f"Got the run name {name!r}, expected one without slashes; --out sets the folder.")
-    cache = _complete(Path(cache_path))
+    cache = complete_cache(Path(cache_path))
     group = None if config.groups is None else read_groups(config.groups, config.group_column, cache.path.tolist())
     splits, notes = make_splits(config, cache.path, cache.label, cache.sha256, group)
     if config.tta and len(cache.view) == 1:
@@ -123,21 +123,21 @@ def fit(
     }
 
     def write(folder: Path) -> None:
-        _json(folder / "run.json", values)
-        _json(folder / "metrics.json", details)
-        _csv(folder / "metrics.csv", _COLUMNS, ([row[key] for key in _COLUMNS] for row in rows))
+        write_json(folder / "run.json", values)
+        write_json(folder / "metrics.json", details)
+        write_csv(folder / "metrics.csv", _COLUMNS, ([row[key] for key in _COLUMNS] for row in rows))
         header = ("path", "label", "group", "repeat", "split", "fold")
-        _csv(folder / "splits.csv", header, _split_rows(cache, splits, units if group is None else group))
+        write_csv(folder / "splits.csv", header, _split_rows(cache, splits, units if group is None else group))
         classes = sorted(set(cache.label.tolist()))
         header = ("model", "repeat", "fold", "path", "label", "predicted", *(f"p_{key}" for key in classes))
-        _csv(folder / "predictions.csv", header, _prediction_rows(cache, results, classes))
+        write_csv(folder / "predictions.csv", header, _prediction_rows(cache, results, classes))
         header = ("model", "repeat", "epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "fold")
-        _csv(folder / "curves.csv", header, _curve_rows(results, header[3:7]))
+        write_csv(folder / "curves.csv", header, _curve_rows(results, header[3:7]))
         (folder / "table.md").write_text(markdown(rows, title, caption), encoding="utf-8")
         _save_heads(folder / "models", results, classes, cache)
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = _place(Path(out_root), name or f"{config.protocol}-{stamp}", write)
+    folder = place_folder(Path(out_root), name or f"{config.protocol}-{stamp}", write)
     return Run(folder, rows, notes, title, caption, values)
 
 
@@ -157,7 +157,8 @@ def read_run(folder: Path | str) -> Run:
     return Run(folder, rows, details["notes"], details["title"], details["caption"], details)
 
 
-def _complete(path: Path) -> Cache:
+def complete_cache(path: Path) -> Cache:
+    """Read a cache; raise `CacheError` where images are still missing in it."""
     cache = read_cache(path)
     if not cache.complete:
         raise CacheError(
@@ -284,10 +285,10 @@ def _save_heads(folder: Path, results: Sequence[ModelResult], classes: list[str]
                 "best_epoch": item.best_epoch + 1,
                 "cache_fingerprint": cache.attributes["fingerprint"],
             }
-            _json(folder / f"{name}.json", facts)
+            write_json(folder / f"{name}.json", facts)
 
 
-def _place(root: Path, name: str, write: Callable[[Path], None]) -> Path:
+def place_folder(root: Path, name: str, write: Callable[[Path], None]) -> Path:
     """Write a folder whole, then give it a name that is free."""
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -305,14 +306,16 @@ def _place(root: Path, name: str, write: Callable[[Path], None]) -> Path:
     raise DataError(f"{root} holds 10,000 runs called {name}. Give another --name.")
 
 
-def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table with full precision."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
 
 
-def _json(path: Path, values: Any) -> None:
+def write_json(path: Path, values: Any) -> None:
+    """Write strict JSON; what is not a number becomes null."""
     path.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
