@@ -116,7 +116,7 @@ def render_ladder(rows: list[dict[str, Any]]) -> RenderableType:
         for rung in RUNGS:
             row = own.get(rung)
             interval = f"{100 * row['accuracy_low']:.0f}-{100 * row['accuracy_high']:.0f}" if row else ""
-            cells.append(f"{100 * row['accuracy']:.1f} \n{interval}" if row else "n/a")
+            cells.append(f"{100 * row['accuracy']:.1f}\n{interval}" if row else "n/a")
         kind = next(iter(own.values()))["kind"]
         ends = [own.get(rung) for rung in ("random", last)]
         drop = f"{100 * (ends[0]['accuracy'] - ends[1]['accuracy']):.1f}" if ends[0] and ends[1] else "n/a"
@@ -124,7 +124,7 @@ def render_ladder(rows: list[dict[str, Any]]) -> RenderableType:
         style = {"head": "bold", "shortcut": "yellow"}.get(kind)
         table.add_row(name, kind, *cells, worst, drop, style=style)
     caption = (
-        "Below each figure its 95 % interval, by bootstrap over what a rung keeps together. Series are inferred from class "
-        "and overlay: likely, not known. Sorted by the last rung."
+        "Below each figure its 95 % interval, by bootstrap over what a rung keeps together. Series are inferred from "
+        "class and overlay: likely, not known. Sorted by the last rung."
     )
     return Group(table, Text(caption, style="dim"))
