@@ -1,0 +1,9 @@
+"""The command line: options to a configuration, one call, its result printed. Nothing is decided here.
+
+One module a command, in the order in which `ball --help` lists them.
+"""
+
+from ball_features.cli import extracting, auditing, fitting, inspecting, demonstrating  # noqa: F401, I001
+from ball_features.cli.root import app, main
+
+__all__ = ["app", "main"]

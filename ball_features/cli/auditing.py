@@ -1,0 +1,52 @@
+"""`ball audit`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar, say
+
+__all__ = ["audit"]
+
+
+@app.command()
+def audit(
+    images: Annotated[Path, typer.Argument(help="Folder with one folder a class.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Groups to write.")] = Path("artifacts/groups.csv"),
+    cache: Annotated[Path | None, typer.Option(help="A cache of these images, to propose pairs with.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page with the findings, thumbnails included.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where labels conflict.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find what makes a random split of these images lie, and write what a split must keep together.
+
+    Copies (turned and re-encoded ones too), overlapping fields of view, burned-in scale bars and the classes that they
+    give away, likely series, outliers. `ball fit --groups` takes the file; its columns: group, series, overlay, block.
+    """
+    from ball_features.dataset.audit import audit as run
+    from ball_features.dataset.audit import write_groups
+    from ball_features.dataset.manifest import scan
+    from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
+
+    manifest = scan(images)
+    embeddings = None if cache is None else cached_embeddings(cache, manifest)
+    with progress_bar("Auditing", quiet or as_json, "steps") as progress:
+        found = run(manifest, embeddings=embeddings, progress=progress)
+    write_groups(found, out)
+    if page is not None:
+        write_page(found, manifest.root, page)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict() | {"groups_file": str(out)}, indent=1))
+    else:
+        if manifest.note:
+            say(manifest.note)
+        console().print(summary(found))
+        typer.echo(f"Groups: {out}" + (f"\nPage: {page} (holds thumbnails; do not pass it on)" if page else ""))
+    if strict and found.conflicts:
+        raise typer.Exit(1)

@@ -1,0 +1,32 @@
+"""`ball demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ball_features.cli.fitting import print_run
+from ball_features.cli.root import Quiet, Verbose, app, progress_bar, say
+
+__all__ = ["demo"]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for images, cache and run.")] = Path("artifacts/demo"),
+    per_class: Annotated[int, typer.Option(help="Drawn images a class.")] = 60,
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw a small four-class smear set, then run extract and fit on it: no data, network or account needed."""
+    from ball_features.demo import demo as run
+
+    with progress_bar("Embedding", quiet) as embedding, progress_bar("Fitting", quiet, "fits") as fitting:
+        log = (lambda line: None) if quiet else say
+        result = run(out, per_class=per_class, seed=seed, log=log, embedding=embedding, fitting=fitting)
+    print_run(result.run, as_json=False)
+    typer.echo(f"Images: {result.images}\nCache: {result.cache}")
+    typer.echo(result.weights_note)

@@ -1,0 +1,113 @@
+"""`ball fit`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar
+from ball_features.errors import ConfigError
+
+__all__ = ["fit", "print_run"]
+
+
+@app.command()
+def fit(
+    cache: Annotated[Path, typer.Argument(help="A cache made by `ball extract`.", show_default=False)],
+    protocol: Annotated[
+        str, typer.Option(help="holdout, cv, group-cv, block-cv, leave-group-out, or ladder: one after the other.")
+    ] = "holdout",
+    models: Annotated[str, typer.Option(help="Names with commas between; all if left out.")] = "",
+    repeats: Annotated[int, typer.Option(help="Repeats of the protocol with another seed.")] = 5,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validations.")] = 5,
+    test_size: Annotated[float, typer.Option(help="Share of images in a hold-out test set.")] = 0.20,
+    val_size: Annotated[float, typer.Option(help="Share of images that choose the head's epoch.")] = 0.16,
+    groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
+    group_column: Annotated[str, typer.Option(help="Column of --groups to use.")] = "group",
+    tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
+    seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
+    hidden: Annotated[str, typer.Option(help="Widths of the head's layers.")] = "64,64",
+    learning_rate: Annotated[float, typer.Option(help="Of the head, with Adam.")] = 1e-4,
+    l2: Annotated[float, typer.Option(help="Weight decay of the head.")] = 1e-5,
+    epochs: Annotated[int, typer.Option(help="Of the head; validation chooses among them.")] = 40,
+    head_batch_size: Annotated[int, typer.Option(help="Rows a step of the head.")] = 16,
+    dropout: Annotated[float, typer.Option(help="Of the head, after its first layer.")] = 0.2,
+    clip_norm: Annotated[float, typer.Option(help="Greatest gradient norm of the head; 0 does not clip.")] = 0.01,
+    class_weight: Annotated[str, typer.Option(help="none or balanced, of the head's loss.")] = "none",
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
+    name: Annotated[str, typer.Option(help="Name of this run; protocol and time if left out.")] = "",
+    jobs: Annotated[int, typer.Option(help="Fits at once; 0 takes every core.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare the head, baselines and shortcuts on a cache, and print one table.
+
+    Views and byte-identical copies of an image never cross a split, nothing is fitted or chosen on test images,
+    and shortcuts (models that see a few pixel numbers, no network) stand in the same table.
+    """
+    from ball_features.config import FitConfig, HeadConfig
+    from ball_features.reporting.run import fit as run
+
+    config = FitConfig(
+        protocol="holdout" if protocol == "ladder" else protocol,
+        models=tuple(part.strip() for part in models.split(",") if part.strip()),
+        repeats=repeats,
+        folds=folds,
+        test_size=test_size,
+        val_size=val_size,
+        seed=seed,
+        groups=None if groups is None else str(groups),
+        group_column=group_column,
+        tta=tta,
+        head=HeadConfig(
+            hidden=_widths(hidden),
+            learning_rate=learning_rate,
+            l2=l2,
+            epochs=epochs,
+            batch_size=head_batch_size,
+            dropout=dropout,
+            clip_norm=clip_norm or None,
+            class_weight=None if class_weight == "none" else class_weight,
+        ),
+        jobs=jobs,
+    )
+    if protocol == "ladder":
+        from ball_features.reporting.ladder import ladder, render_ladder
+
+        with progress_bar("Fitting", quiet or as_json, "fits") as progress:
+            folder, rows, notes = ladder(cache, config, out_root=out, name=name or "ladder", progress=progress)
+        if as_json:
+            typer.echo(json.dumps({"run": str(folder), "ladder": rows, "notes": notes}, indent=1))
+        else:
+            for note in notes:
+                typer.echo(note)
+            console().print(render_ladder(rows))
+            typer.echo(f"Run: {folder}")
+        return
+    with progress_bar("Fitting", quiet or as_json, "fits") as progress:
+        result = run(cache, config, out_root=out, name=name or None, progress=progress)
+    print_run(result, as_json)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"Got --hidden {text!r}, expected widths with commas between, such as 64,64.")
+    return tuple(int(part) for part in parts)
+
+
+def print_run(result: Any, as_json: bool) -> None:
+    """The table of a run, its notes and where it lies."""
+    if as_json:
+        values = {"run": str(result.folder), "metrics": result.metrics, "notes": list(result.notes)}
+        typer.echo(json.dumps(values, indent=2, default=str))
+        return
+    screen = console()
+    for note in result.notes:
+        screen.print(note, markup=False)
+    screen.print(result.table(screen.width))
+    typer.echo(f"Run: {result.folder}")

@@ -1,0 +1,30 @@
+"""`ball inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ball_features.cli.root import Json, Verbose, app, console
+
+__all__ = ["inspect"]
+
+
+@app.command()
+def inspect(
+    cache: Annotated[Path, typer.Argument(help="A cache made by `ball extract`.", show_default=False)],
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a cache holds: images a class, views, provenance, rejected files, whether it is complete."""
+    from ball_features.cache import read_cache
+    from ball_features.reporting.inspection import describe, render
+
+    values = describe(read_cache(cache, embeddings=False), cache)
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+    else:
+        console().print(render(values))

@@ -1,0 +1,123 @@
+"""What all commands share: the application, its exit codes, progress and output.
+
+Exit codes: 0 done, 1 done with findings under `--strict`, 2 wrong use or input, 3 internal error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ball_features import __version__
+from ball_features.errors import BallError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Json", "Quiet", "Strict", "Verbose", "app", "console", "main", "progress_bar", "say"]
+
+app = typer.Typer(
+    name="ball",
+    help="Subtypes of B-ALL on blood smears: embed images once with a frozen network, compare classifiers on the "
+    "embeddings in seconds. For research; not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run `ball`; errors raised on purpose are printed as one message."""
+    try:
+        app(standalone_mode=True)
+    except BallError as error:
+        say(f"Error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("Interrupted. What was finished is kept; the same command goes on from there.")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if "--verbose" in sys.argv:
+            raise
+        say(f"Internal error: {type(error).__name__}: {error}. Run it again with --verbose and report what it prints.")
+        sys.exit(3)
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    typer.echo(line, err=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ball {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where files were rejected.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an internal error.")]
+
+
+@contextmanager
+def progress_bar(what: str, quiet: bool, unit: str = "images") -> Iterator[Callable[..., None]]:
+    """A bar on a terminal, a line every tenth elsewhere."""
+    if quiet:
+        yield lambda done, total, name="": None
+        return
+    if not sys.stderr.isatty():
+        import time
+
+        start = time.perf_counter()
+        tenth = [-1]
+
+        def line(done: int, total: int, name: str = "") -> None:
+            now = 10 * done // max(total, 1)
+            if now > tenth[0] and total:
+                tenth[0] = now
+                rate = done / max(time.perf_counter() - start, 1e-9)
+                say(f"{what}: {done} of {total} {unit}, {rate:.1f} {unit}/s")
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[name]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, rate=0.0, name="")
+
+        def update(done: int, total: int, name: str = "") -> None:
+            rate = done / max(bar.tasks[0].elapsed or 1e-9, 1e-9)
+            bar.update(task, completed=done, total=total, rate=rate, name=name)
+
+        yield update
+
+
+def console() -> Console:
+    """Standard output for tables; 120 columns where it is not a terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
