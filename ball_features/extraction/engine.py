@@ -5,7 +5,8 @@ What changes against torchvision's module, all of it exact in real arithmetic:
 * the second batch norm of each layer, and the stem's, are folded into the convolution before them;
 * each dense block writes into one channels-last buffer, so nothing is concatenated;
 * batch norm and ReLU before a 1x1 convolution are one pass, compiled once for all widths;
-* a transition pools before its 1x1 convolution, which is linear and so does a quarter of the work.
+* a transition pools before its 1x1 convolution, which is linear and so does a quarter of the work;
+* on a CPU every weight is packed once for oneDNN, whose products then add the bias and apply the ReLU on the way out.
 
 Biases stay in float32 when activations are bfloat16: a rounded bias is the same error at every pixel, which pooling
 cannot average away.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,35 +69,79 @@ def _affine_relu(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return torch.relu(x.float() * scale + bias).to(x.dtype)
 
 
-def _bias_relu(x: Tensor, bias: Tensor) -> Tensor:
-    return torch.relu(x.float() + bias).to(x.dtype)
-
-
 @functools.cache
-def _pieces(compiled: bool) -> tuple[Any, Any]:
-    """The two element-wise passes, compiled for any width where a compiler is there."""
-    if not compiled:
-        return _affine_relu, _bias_relu
+def _compiled_affine_relu() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The element-wise pass, compiled for any width where a compiler is there."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         affine_relu: Any = torch.compile(_affine_relu, dynamic=True)
-        bias_relu: Any = torch.compile(_bias_relu, dynamic=True)
         probe = torch.zeros(6, 10, dtype=torch.bfloat16)[:, :8]
         with torch.inference_mode():
             affine_relu(probe, torch.ones(8), torch.zeros(8))
-            bias_relu(probe, torch.zeros(8))
-    except Exception:  # no C++ compiler, or one that does not work: the same passes, slower
-        return _affine_relu, _bias_relu
-    return affine_relu, bias_relu
+    except Exception:  # no C++ compiler, or one that does not work: the same pass, slower
+        return _affine_relu
+    return affine_relu
+
+
+Product = Callable[[Any], Any]
+
+
+def _linear(weight: Tensor, bias: Tensor | None, relu: bool, packed: bool) -> Product:
+    """(rows, in) -> (rows, out) by weight (out, in), with float32 bias and ReLU where asked for."""
+    if packed:
+        ready = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        after = "relu" if relu else "none"
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, ready, bias, after, [], "")
+    return lambda x: _finish(F.linear(x, weight), bias, relu)
+
+
+def _conv(weight: Tensor, bias: Tensor | None, relu: bool, stride: int, padding: int, packed: bool) -> Product:
+    """A convolution of channels-last (batch, channels, height, width), with float32 bias and ReLU where asked for."""
+    if packed:
+        pad, step = [padding] * 2, [stride] * 2
+        ready = torch.ops.mkldnn._reorder_convolution_weight(weight, pad, step, [1, 1], 1, None)
+        after = "relu" if relu else "none"
+        return lambda x: torch.ops.mkldnn._convolution_pointwise(x, ready, bias, pad, step, [1, 1], 1, after, [], "")
+    shaped = None if bias is None else bias[:, None, None]
+    return lambda x: _finish(F.conv2d(x, weight, None, stride=stride, padding=padding), shaped, relu)
+
+
+def _finish(x: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    out = x if bias is None else (x.float() + bias).to(x.dtype)
+    return torch.relu(out) if relu else out
+
+
+@functools.cache
+def _packs() -> bool:
+    """Whether this torch has oneDNN's packed products; they are not public, so they are tried once."""
+    try:
+        with torch.inference_mode():
+            weight, x = torch.eye(32).repeat(1, 2), torch.ones(4, 64)
+            linear = _linear(weight, torch.ones(32), True, packed=True)(x)
+            kernel = torch.zeros(32, 32, 3, 3).contiguous(memory_format=torch.channels_last)
+            image = torch.ones(1, 32, 4, 4).contiguous(memory_format=torch.channels_last)
+            conv = _conv(kernel, torch.ones(32), True, 1, 1, packed=True)(image)
+            return bool(torch.all(linear == 3)) and bool(torch.all(conv == 1))
+    except Exception:  # missing, or with other arguments in this version
+        return False
 
 
 @dataclass(frozen=True)
 class _Layer:
     scale: Tensor  # (channels,) float32, of the batch norm before the 1x1 convolution
     bias: Tensor  # (channels,) float32
-    reduce: Tensor  # (bottleneck, channels), the second batch norm's scale folded in
-    reduce_bias: Tensor  # (bottleneck,) float32
-    conv: Tensor  # (growth, bottleneck, 3, 3)
+    reduce: Product  # (rows, channels) -> (rows, bottleneck), with the second batch norm and ReLU
+    conv: Product  # (batch, bottleneck, height, width) -> (batch, growth, height, width)
+
+
+@dataclass(frozen=True)
+class _Block:
+    layers: list[_Layer]
+    channels: int  # that come in
+    growth: int  # channels that each layer adds
+    scale: Tensor  # (channels,) of the batch norm after it
+    bias: Tensor
+    reduce: Product | None  # of the transition; None after the last block
 
 
 def _fold(norm: Any) -> tuple[Tensor, Tensor]:
@@ -117,8 +163,9 @@ class Engine:
         self.device = device
         self.dtype = PRECISIONS[precision]
         self.precision = precision
-        self._affine_relu, self._bias_relu = _pieces(compiled)
+        self._affine_relu = _compiled_affine_relu() if compiled else _affine_relu
         features: Any = module.features
+        packed = device.type == "cpu" and precision != "fp16" and _packs()
         put = functools.partial(torch.Tensor.to, device=device, dtype=self.dtype)
         keep = functools.partial(torch.Tensor.to, device=device)
 
@@ -127,26 +174,24 @@ class Engine:
 
         with torch.inference_mode():
             scale, bias = _fold(features.norm0)
-            self._stem = kernel(features.conv0.weight * scale[:, None, None, None])
-            self._stem_bias = keep(bias)
-            self._blocks: list[tuple[list[_Layer], tuple[Tensor, Tensor, Tensor] | None]] = []
+            self._stem = _conv(
+                kernel(features.conv0.weight * scale[:, None, None, None]), keep(bias), True, 2, 3, packed
+            )
+            self._blocks: list[_Block] = []
             for number in range(1, 5):
                 layers = []
                 for layer in features.get_submodule(f"denseblock{number}").children():
                     scale1, bias1 = _fold(layer.norm1)
                     scale2, bias2 = _fold(layer.norm2)
-                    reduce = layer.conv1.weight[:, :, 0, 0] * scale2[:, None]
-                    layers.append(
-                        _Layer(keep(scale1), keep(bias1), put(reduce), keep(bias2), kernel(layer.conv2.weight))
-                    )
-                transition = None
-                if number < 4:
-                    between = features.get_submodule(f"transition{number}")
-                    scale, bias = _fold(between.norm)
-                    transition = (keep(scale), keep(bias), put(between.conv.weight[:, :, 0, 0]))
-                self._blocks.append((layers, transition))
-            scale, bias = _fold(features.norm5)
-            self._last = (keep(scale), keep(bias))
+                    reduce = _linear(put(layer.conv1.weight[:, :, 0, 0] * scale2[:, None]), keep(bias2), True, packed)
+                    conv = _conv(kernel(layer.conv2.weight), None, False, 1, 1, packed)
+                    layers.append(_Layer(keep(scale1), keep(bias1), reduce, conv))
+                first: Any = next(features.get_submodule(f"denseblock{number}").children())
+                between = features.get_submodule(f"transition{number}") if number < 4 else None
+                scale, bias = _fold(features.norm5 if between is None else between.norm)
+                reduce = None if between is None else _linear(put(between.conv.weight[:, :, 0, 0]), None, False, packed)
+                sizes = (first.conv1.in_channels, first.conv2.out_channels)
+                self._blocks.append(_Block(layers, *sizes, keep(scale), keep(bias), reduce))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -159,29 +204,24 @@ class Engine:
             float32 (batch, dim), on the engine's device.
         """
         x = images.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        x = F.conv2d(x, self._stem, None, stride=2, padding=3).permute(0, 2, 3, 1)
-        x = self._bias_relu(x, self._stem_bias).permute(0, 3, 1, 2)
-        x = F.max_pool2d(x, 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (batch, height, width, channels)
-        for layers, transition in self._blocks:
+        x = F.max_pool2d(self._stem(x), 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (batch, height, width, channels)
+        for block in self._blocks:
             batch, height, width, channels = x.shape
-            growth = layers[0].conv.shape[0]
-            total = channels + growth * len(layers)
+            total = channels + block.growth * len(block.layers)
             buffer = x.new_empty(batch, height, width, total)
             buffer[..., :channels] = x
             flat = buffer.view(-1, total)  # (batch * height * width, total)
-            for layer in layers:
-                h = self._affine_relu(flat[:, :channels], layer.scale, layer.bias)
-                h = self._bias_relu(F.linear(h, layer.reduce), layer.reduce_bias)
-                h = h.view(batch, height, width, -1).permute(0, 3, 1, 2)
-                new = F.conv2d(h, layer.conv, None, padding=1)
-                buffer[..., channels : channels + growth] = new.permute(0, 2, 3, 1)
-                channels += growth
-            if transition is None:
-                h = torch.relu(flat.float() * self._last[0] + self._last[1])
+            for layer in block.layers:
+                h = layer.reduce(self._affine_relu(flat[:, :channels], layer.scale, layer.bias))
+                new = layer.conv(h.view(batch, height, width, -1).permute(0, 3, 1, 2))
+                buffer[..., channels : channels + block.growth] = new.permute(0, 2, 3, 1)
+                channels += block.growth
+            if block.reduce is None:
+                h = torch.relu(flat.float() * block.scale + block.bias)
                 return h.view(batch, height * width, total).mean(1)
-            scale, bias, weight = transition
-            h = self._affine_relu(flat, scale, bias).view(batch, height, width, total).permute(0, 3, 1, 2)
-            x = F.linear(F.avg_pool2d(h, 2).permute(0, 2, 3, 1), weight)
+            h = self._affine_relu(flat, block.scale, block.bias).view(batch, height, width, total).permute(0, 3, 1, 2)
+            h = F.avg_pool2d(h, 2).permute(0, 2, 3, 1)  # (batch, height / 2, width / 2, total)
+            x = block.reduce(h.reshape(-1, total)).view(*h.shape[:3], -1)
         raise AssertionError("a DenseNet has four blocks")
 
 
