@@ -34,7 +34,7 @@ from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import scan
 from ball_features.extraction.backbones import embed, get_backbone, load_backbone
 from ball_features.extraction.engine import Engine, best_precision, resolve_device
-from ball_features.extraction.extract import BATCH_SIZE, resize
+from ball_features.extraction.extract import batch_size, resize
 from ball_features.extraction.views import normalize
 
 BATCH = 32
@@ -70,11 +70,12 @@ def loop(files: list[Path], forward: Callable[[torch.Tensor], torch.Tensor], dev
 
 
 def ours(files: list[Path], engine: Engine, device: torch.device) -> np.ndarray:
-    """The pipeline of `ball extract` without the cache: one decoding thread, small batches, the engine."""
-    size = BATCH_SIZE[device.type]
+    """The pipeline of `ball extract` without the cache: decoding between small batches, the engine."""
+    size = batch_size(device.type, engine.precision)
     rows = []
-    with ThreadPoolExecutor(1 if device.type == "cpu" else 16) as pool:
-        loaded = pool.map(lambda file: resize(decode(file), 224), files)
+    with ThreadPoolExecutor(16) as pool:
+        decoded = map if device.type == "cpu" else pool.map
+        loaded = decoded(lambda file: resize(decode(file), 224), files)
         for start in range(0, len(files), size):
             batch = torch.stack([next(loaded) for _ in files[start : start + size]])
             rows.append(engine(normalize(batch.to(device).float() / 255, "imagenet")).cpu())

@@ -174,9 +174,11 @@ class Engine:
 
         with torch.inference_mode():
             scale, bias = _fold(features.norm0)
-            self._stem = _conv(
-                kernel(features.conv0.weight * scale[:, None, None, None]), keep(bias), True, 2, 3, packed
-            )
+            # Always float32: a smear's background is flat, so rounding its pixels is one error all over the image, and
+            # alone makes most of the deviation of bfloat16.
+            stem = keep(features.conv0.weight * scale[:, None, None, None])
+            stem = stem.contiguous(memory_format=torch.channels_last)
+            self._stem = _conv(stem, keep(bias), True, 2, 3, device.type == "cpu" and _packs())
             self._blocks: list[_Block] = []
             for number in range(1, 5):
                 layers = []
@@ -203,8 +205,9 @@ class Engine:
         Returns:
             float32 (batch, dim), on the engine's device.
         """
-        x = images.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        x = F.max_pool2d(self._stem(x), 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (batch, height, width, channels)
+        x = images.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
+        x = self._stem(x).to(self.dtype)
+        x = F.max_pool2d(x, 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (batch, height, width, channels)
         for block in self._blocks:
             batch, height, width, channels = x.shape
             total = channels + block.growth * len(block.layers)

@@ -35,18 +35,28 @@ if TYPE_CHECKING:
 
     from ball_features.extraction.engine import Engine
 
-__all__ = ["COSINE_BOUND", "Extraction", "extract"]
+__all__ = ["COSINE_BOUND", "Extraction", "batch_size", "extract", "resize"]
 
 # Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
 COSINE_BOUND = 0.9995
 SAMPLE_IMAGES = 16
 # Compiling the element-wise passes takes some seconds, which fewer images than this do not pay back.
 COMPILE_FROM = 500
-BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
+# (device, precision) -> images a forward pass. A CPU's batch should stay in its cache, which float32 fills sooner.
+BATCH_SIZE = {("cpu", "fp32"): 8, ("cpu", "bf16"): 16, ("mps", "fp16"): 64, ("cuda", "bf16"): 256}
+_OTHER_BATCH_SIZE = {"cpu": 8, "mps": 32, "cuda": 128}
 PREFETCH_BATCHES = 3
+# On a CPU a decoding thread takes a core from the convolutions in the midst of each, which costs more than it hides
+# (a seventh of the speed on two cores); images that decode faster than this are decoded between the batches.
+INLINE_S = 0.004
 
 Progress = Callable[[int, int], None]
 Log = Callable[[str], None]
+
+
+def batch_size(device: str, precision: str) -> int:
+    """Images a forward pass, where the user names none."""
+    return BATCH_SIZE.get((device, precision), _OTHER_BATCH_SIZE[device])
 
 
 @dataclass(frozen=True)
@@ -257,6 +267,7 @@ class _Run:
         self.old, self.removed, self.progress, self.log = old, removed, progress or (lambda done, total: None), log
         self.backbone = get_backbone(config.backbone)
         self.bad: dict[int, str] = {}
+        self.inline = False
 
     def __call__(self, start: float) -> Extraction:
         from ball_features.extraction.pixels import SHORTCUT_WIDTHS
@@ -270,8 +281,7 @@ class _Run:
 
         self.device = resolve_device(self.config.device)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # On a CPU the convolutions want every core: one thread decodes ten times what they consume.
-        threads = max(1, cores // 8) if self.device.type == "cpu" else min(16, cores)
+        threads = min(16, cores)
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
             module = load_backbone(self.backbone, self.config.weights, self.config.seed)
             engine, attributes = self._engine(module, pool)
@@ -284,7 +294,7 @@ class _Run:
             rows = np.flatnonzero(~committed)
             began = time.perf_counter()
             with _Writing(self.out) as writing:
-                self._stream(engine, pool, rows, batch, writing)
+                self._stream(engine, None if self.inline else pool, rows, batch, writing)
             forward_s = time.perf_counter() - began
         if self.bad:
             manifest = _reject(manifest, self.bad)
@@ -326,7 +336,9 @@ class _Run:
         precision = best_precision(self.device) if self.config.precision == "auto" else self.config.precision
         engine = Engine(module, self.device, precision, compiled)
         spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
-        loaded = list(pool.map(self._load, np.unique(spread.round().astype(int))))
+        began = time.perf_counter()
+        loaded = [self._load(int(row)) for row in np.unique(spread.round())]
+        self.inline = self.device.type == "cpu" and time.perf_counter() - began < INLINE_S * len(loaded)
         sample = [item for item in loaded if not isinstance(item, str)]
         measured = None
         if sample:
@@ -350,7 +362,7 @@ class _Run:
         attributes = settings | {
             "fingerprint": self.config.fingerprint(**settings),
             "weights": Path(self.config.weights).name,
-            "batch_size": self.config.batch_size or BATCH_SIZE[self.device.type],
+            "batch_size": self.config.batch_size or batch_size(self.device.type, precision),
             "device": self.device.type,
             "deviation_cosine": measured.cosine if measured else float("nan"),
             "deviation_relative": measured.relative if measured else float("nan"),
@@ -372,7 +384,7 @@ class _Run:
             return str(error)
 
     def _stream(
-        self, engine: Engine, pool: ThreadPoolExecutor, rows: np.ndarray, batch: int, writing: _Writing
+        self, engine: Engine, pool: ThreadPoolExecutor | None, rows: np.ndarray, batch: int, writing: _Writing
     ) -> None:
         import torch
 
@@ -382,12 +394,11 @@ class _Run:
         total, done = len(rows), 0
         self.progress(0, total)
         pinned = self.device.type == "cuda"
-        for slots, futures in _prefetch(pool, self._load, rows, batch):
+        for slots, results in _batches(pool, self._load, rows, batch):
             images = torch.zeros(batch, 3, side, side, dtype=torch.uint8, pin_memory=pinned)
             digests = ["0"] * batch
             good = []
-            for row, future in zip(slots, futures, strict=True):
-                loaded = future.result()
+            for row, loaded in zip(slots, results, strict=True):
                 if isinstance(loaded, str):
                     self.bad[int(row)] = loaded
                     continue
@@ -431,17 +442,22 @@ def resize(image: Tensor, side_px: int) -> Tensor:
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _prefetch(
-    pool: ThreadPoolExecutor, load: Callable[[int], Any], rows: np.ndarray, batch: int
-) -> Iterator[tuple[np.ndarray, list[Future[Any]]]]:
-    """Rows cut at multiples of `batch`, with their images loading a few batches ahead."""
+def _batches(
+    pool: ThreadPoolExecutor | None, load: Callable[[int], Any], rows: np.ndarray, batch: int
+) -> Iterator[tuple[np.ndarray, list[Any]]]:
+    """Rows cut at multiples of `batch`, with their images: loaded a few batches ahead, or here without a pool."""
     pieces = np.split(rows, np.flatnonzero(np.diff(rows // batch)) + 1) if len(rows) else []
+    if pool is None:
+        yield from ((piece, [load(int(row)) for row in piece]) for piece in pieces)
+        return
     waiting: deque[tuple[np.ndarray, list[Future[Any]]]] = deque()
     for piece in pieces:
         waiting.append((piece, [pool.submit(load, int(row)) for row in piece]))
         if len(waiting) > PREFETCH_BATCHES:
-            yield waiting.popleft()
-    yield from waiting
+            ahead, futures = waiting.popleft()
+            yield ahead, [future.result() for future in futures]
+    for ahead, futures in waiting:
+        yield ahead, [future.result() for future in futures]
 
 
 class _Writing:
