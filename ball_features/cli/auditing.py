@@ -17,7 +17,9 @@ __all__ = ["audit"]
 def audit(
     images: Annotated[Path, typer.Argument(help="Folder with one folder a class.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Groups to write.")] = Path("artifacts/groups.csv"),
-    cache: Annotated[Path | None, typer.Option(help="A cache of these images, to propose pairs with.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A cache of these images, to find outliers among embeddings.")
+    ] = None,
     page: Annotated[Path | None, typer.Option(help="Write a page with the findings, thumbnails included.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where labels conflict.")] = False,
     as_json: Json = False,

@@ -34,7 +34,13 @@ def extract(
         str, typer.Option(help="imagenet (downloaded once), random, or the path of a PyTorch state dict.")
     ] = "imagenet",
     views: Annotated[int, typer.Option(help="Views of each image; the first is the plain image.")] = 1,
-    recipe: Annotated[str, typer.Option(help="How the further views are made.")] = "report",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="How the further views are made: report, dihedral, zoom, blur, jpeg, stain-jitter, mask-overlay, "
+            "grey, haematoxylin, reinhard, soft; a+b does one after the other, a,b takes turns."
+        ),
+    ] = "report",
     normalize: Annotated[str, typer.Option(help="imagenet (its mean and deviation) or unit ([0, 1]).")] = "imagenet",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16: of the forward pass.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float16 or float32: of the stored embeddings.")] = "float16",

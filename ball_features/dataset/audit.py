@@ -154,7 +154,7 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
 
     Args:
         manifest: From `scan`.
-        embeddings: float (images, dim) in the manifest's order, to propose pairs with; colour alone does well.
+        embeddings: float (images, dim) in the manifest's order, to find images far from all others with.
         progress: Called with (steps done, steps in all).
 
     Raises:
@@ -184,10 +184,11 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
     if len(np.unique(label)) < 2:
         raise DataError(f"{len(path)} images of {manifest.root} can be decoded, expected at least two classes.")
     grey, colour, moments = np.stack(seen.grey), np.stack(seen.colour), np.stack(seen.moments)
-    folder = np.array([name.rpartition("/")[0] for name in path])
     own = embeddings[seen.rows] if embeddings is not None else None
     pairs = find_pairs(
-        grey, colour, folder, model.mask(), own, lambda done, all_: report(2 * count + 2 * count * done // all_, total)
+        grey,
+        model.mask(),
+        progress=lambda done, all_: report(2 * count + 2 * count * done // all_, total),
     )
     overlay = model.assign(np.stack(seen.evidence))
     group, exact = _groups(seen.digest, pairs, path)
@@ -204,7 +205,7 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
         series_confidence=_confidence(series, label, colour),
         block=_blocks(series, group),
         group=group,
-        outlier=_outliers(grey, colour),
+        outlier=_outliers(grey, colour, own),
         rejected=sorted(rejected.items()),
         shortcuts=_shortcuts(moments, overlay, label, group),
         association_bits=_mutual_information_bits(overlay, label),
@@ -252,8 +253,8 @@ def _confidence(series: np.ndarray, label: np.ndarray, colour: np.ndarray) -> di
     return {str(name): float(agrees[series == name].mean()) for name in np.unique(series)}
 
 
-def _outliers(grey: np.ndarray, colour: np.ndarray) -> dict[int, str]:
-    """Blank, blurred or oddly coloured images, by robust z-scores (median and MAD)."""
+def _outliers(grey: np.ndarray, colour: np.ndarray, embeddings: np.ndarray | None) -> dict[int, str]:
+    """Blank, blurred or oddly coloured images, and embeddings far from all others, by robust z-scores (median, MAD)."""
 
     def robust(value: np.ndarray) -> np.ndarray:
         middle = np.median(value)
@@ -263,6 +264,7 @@ def _outliers(grey: np.ndarray, colour: np.ndarray) -> dict[int, str]:
     sharp = np.array([np.abs(np.diff(image.astype(np.int16), 2, axis=0)).mean() for image in grey])
     centre = np.median(np.sqrt(colour), axis=0)
     far = robust(np.log(np.linalg.norm(np.sqrt(colour) - centre, axis=1) + 1e-6))
+    alone = np.zeros(len(grey)) if embeddings is None else robust(np.log(_neighbour_distance(embeddings) + 1e-6))
     found: dict[int, str] = {}
     blurred = robust(np.log(sharp + 1e-3)) < -3.5
     for row in range(len(grey)):
@@ -272,7 +274,20 @@ def _outliers(grey: np.ndarray, colour: np.ndarray) -> dict[int, str]:
             found[row] = "blurred"
         elif far[row] > 4:
             found[row] = "unusual colour"
+        elif alone[row] > 4:
+            found[row] = "its embedding is far from all others"
     return found
+
+
+def _neighbour_distance(embeddings: np.ndarray) -> np.ndarray:
+    """Mean cosine distance to the five nearest others, float32 (images,)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    unit = embeddings.astype(np.float32)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    count = min(5, len(unit) - 1)
+    distance, _ = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(unit).kneighbors()
+    return distance.mean(1)
 
 
 def _mutual_information_bits(a: np.ndarray, b: np.ndarray) -> float:

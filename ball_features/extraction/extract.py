@@ -6,6 +6,7 @@ already done (finished rows are replaced by zeros), so a resumed run computes ex
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import queue
@@ -28,7 +29,14 @@ from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.errors import CacheError, DataError, ImageError
 from ball_features.extraction.backbones import get_backbone, load_backbone, weights_digest
-from ball_features.extraction.views import get_recipe, make_view, normalize, view_names
+from ball_features.extraction.views import (
+    check_views,
+    make_view,
+    needs_mask,
+    normalize,
+    recipe_version,
+    view_names,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,10 +48,11 @@ __all__ = ["COSINE_BOUND", "Extraction", "batch_size", "extract", "resize"]
 # Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
 COSINE_BOUND = 0.9995
 SAMPLE_IMAGES = 16
+OVERLAY_IMAGES = 4000  # of a larger collection, those that overlays are learnt on
 # Compiling the element-wise passes takes some seconds, which fewer images than this do not pay back.
 COMPILE_FROM = 500
 # (device, precision) -> images a forward pass. A CPU's batch should stay in its cache, which float32 fills sooner.
-BATCH_SIZE = {("cpu", "fp32"): 8, ("cpu", "bf16"): 16, ("mps", "fp16"): 64, ("cuda", "bf16"): 256}
+BATCH_SIZE = {("cpu", "fp32"): 4, ("cpu", "bf16"): 16, ("mps", "fp16"): 64, ("cuda", "bf16"): 256}
 _OTHER_BATCH_SIZE = {"cpu": 8, "mps": 32, "cuda": 128}
 PREFETCH_BATCHES = 3
 # On a CPU a decoding thread takes a core from the convolutions in the midst of each, which costs more than it hides
@@ -123,7 +132,7 @@ def extract(
     start = time.perf_counter()
     out, config, log = Path(out), config or ExtractConfig(), log or (lambda line: None)
     backbone = get_backbone(config.backbone)
-    recipe = get_recipe(config.recipe)
+    check_views(config.recipe, config.views)
     if out.is_dir():
         raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
     manifest = scan(images, limit=config.limit)
@@ -137,7 +146,7 @@ def extract(
         "normalize": config.normalize,
         "views": config.views,
         "recipe": config.recipe if config.views > 1 else "plain",
-        "recipe_version": recipe.version if config.views > 1 else 0,
+        "recipe_version": recipe_version(config.recipe) if config.views > 1 else 0,
         "seed": config.seed if config.views > 1 or config.weights == "random" else 0,
         "dtype": config.dtype,
     }
@@ -294,7 +303,8 @@ class _Run:
             rows = np.flatnonzero(~committed)
             began = time.perf_counter()
             with _Writing(self.out) as writing:
-                self._stream(engine, None if self.inline else pool, rows, batch, writing)
+                mask = unpack_mask(attributes["overlay_mask"]) if "overlay_mask" in attributes else None
+                self._stream(engine, None if self.inline else pool, rows, batch, writing, mask)
             forward_s = time.perf_counter() - began
         if self.bad:
             manifest = _reject(manifest, self.bad)
@@ -359,6 +369,9 @@ class _Run:
                 f"largest relative error {measured.relative:.1e}, on {measured.images} of these images."
             )
         settings = self.settings | {"precision": precision}
+        if self.config.views > 1 and needs_mask(self.config.recipe):
+            # Found once and kept: images added later are masked as the first ones were.
+            settings["overlay_mask"] = pack_mask(self._overlay_mask())
         attributes = settings | {
             "fingerprint": self.config.fingerprint(**settings),
             "weights": Path(self.config.weights).name,
@@ -374,6 +387,20 @@ class _Run:
         }
         return engine, attributes
 
+    def _overlay_mask(self) -> np.ndarray:
+        """Where the collection has overlays, bool (input_px, input_px), learnt on a sample spread over it."""
+        from ball_features.dataset.overlays import learn_overlays
+
+        rows = np.unique(np.linspace(0, len(self.manifest.path) - 1, OVERLAY_IMAGES).round().astype(int))
+        loaded = (self._load(int(row)) for row in rows)
+        model = learn_overlays(item.permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
+        mask = model.mask()
+        found = (
+            f"{len(model.names)} kinds, {100 * mask.mean():.1f} % of the picture is masked" if mask.any() else "none"
+        )
+        self.log(f"Overlays in these images: {found}.")
+        return mask
+
     def _load(self, row: int) -> Tensor | str:
         """The image of a row, uint8 (3, input_px, input_px), or the reason why there is none."""
         from ball_features.dataset.decode import decode
@@ -384,13 +411,20 @@ class _Run:
             return str(error)
 
     def _stream(
-        self, engine: Engine, pool: ThreadPoolExecutor | None, rows: np.ndarray, batch: int, writing: _Writing
+        self,
+        engine: Engine,
+        pool: ThreadPoolExecutor | None,
+        rows: np.ndarray,
+        batch: int,
+        writing: _Writing,
+        mask: np.ndarray | None,
     ) -> None:
         import torch
 
         from ball_features.extraction.pixels import shortcut_numbers
 
         side = self.backbone.input_px
+        covered = None if mask is None else torch.from_numpy(mask).to(self.device)
         total, done = len(rows), 0
         self.progress(0, total)
         pinned = self.device.type == "cuda"
@@ -409,7 +443,7 @@ class _Run:
                 pixels = images.to(self.device, non_blocking=True).float().div_(255)
                 views = []
                 for index in range(self.config.views):
-                    view = make_view(pixels, digests, index, self.config.recipe, self.config.seed)
+                    view = make_view(pixels, digests, index, self.config.recipe, self.config.seed, covered)
                     views.append(engine(normalize(view, self.config.normalize)))
                 places = [row % batch for row in good]
                 stacked = torch.stack(views, 1)[places]  # (good, views, dim)
@@ -429,6 +463,18 @@ class _Run:
                 "Check the weights, or use --precision fp32 --dtype float32."
             )
         return stored
+
+
+def pack_mask(mask: np.ndarray) -> str:
+    """A square bool mask as text, for an attribute."""
+    return f"{len(mask)}:{base64.b64encode(np.packbits(mask).tobytes()).decode()}"
+
+
+def unpack_mask(text: str) -> np.ndarray:
+    """The mask again, bool (side, side)."""
+    side, _, packed = text.partition(":")
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8), count=int(side) ** 2)
+    return bits.astype(bool).reshape(int(side), int(side))
 
 
 def resize(image: Tensor, side_px: int) -> Tensor:

@@ -2,10 +2,13 @@
 
 A view is a pure function of (image content, view index, recipe, seed): its parameters come from a generator
 seeded by those four and nothing else, and it is applied row by row. View 0 is the plain image in every recipe.
+
+Recipes compose: "mask-overlay+grey" does one after the other, "grey,haematoxylin" takes turns from view to view.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +17,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features.errors import ConfigError
+from ball_features.extraction.jitter import (
+    apply_blur,
+    apply_dihedral,
+    apply_jpeg,
+    apply_zoom,
+    draw_blur,
+    draw_dihedral,
+    draw_jpeg,
+    draw_zoom,
+    soft,
+)
+from ball_features.extraction.stain import apply_stain, draw_stain, fill_mask, grey, haematoxylin, reinhard
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NORMALIZATIONS", "RECIPES", "Recipe", "get_recipe", "make_view", "normalize", "view_names"]
+__all__ = [
+    "NORMALIZATIONS",
+    "RECIPES",
+    "Recipe",
+    "check_views",
+    "get_recipe",
+    "make_view",
+    "needs_mask",
+    "normalize",
+    "recipe_version",
+    "view_names",
+]
 
 # Mean and standard deviation of R, G, B in [0, 1].
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -32,15 +58,19 @@ class Recipe:
     """How views after the first are made.
 
     Attributes:
-        draw: Generator -> parameters of one view, float64 (parameters,).
+        draw: Generator -> parameters of one view, float64 (parameters,); None where nothing is drawn.
         apply: (images float32 (batch, 3, height, width) in [0, 1], parameters float32 (batch, parameters)) ->
-            images of the same shape.
+            images of the same shape. A recipe with `masks` gets bool (height, width) instead of parameters.
+        purpose: What it is for, in a line.
         version: Raised when the numbers change; part of a cache's fingerprint.
+        masks: Whether it needs to know where the collection's overlays lie.
     """
 
-    draw: Callable[[np.random.Generator], np.ndarray]
+    draw: Callable[[np.random.Generator], np.ndarray] | None
     apply: Callable[[Tensor, Tensor], Tensor]
+    purpose: str
     version: int = 1
+    masks: bool = False
 
 
 def _draw_report(rng: np.random.Generator) -> np.ndarray:
@@ -70,32 +100,85 @@ def _apply_report(images: Tensor, parameters: Tensor) -> Tensor:
 
 
 RECIPES: dict[str, Recipe] = {
-    # Rotation within 20 degrees, horizontal and vertical flips, brightness and contrast jitter of 0.1.
-    "report": Recipe(_draw_report, _apply_report),
+    "report": Recipe(
+        _draw_report,
+        _apply_report,
+        "the report's augmentation: rotation within 20 degrees, flips, brightness and contrast within 0.1",
+    ),
+    "dihedral": Recipe(draw_dihedral, apply_dihedral, "one of the eight flips and quarter turns; a smear has no top"),
+    "zoom": Recipe(draw_zoom, apply_zoom, "crop and scale within a fifth: another camera's pixel size"),
+    "blur": Recipe(draw_blur, apply_blur, "Gaussian blur of 0.5 to 2 px: another focus"),
+    "jpeg": Recipe(draw_jpeg, apply_jpeg, "JPEG at a quality of 30 to 90: another compression"),
+    "stain-jitter": Recipe(draw_stain, apply_stain, "each stain thicker or thinner in optical density: another batch"),
+    "mask-overlay": Recipe(
+        None, fill_mask, "what the collection shows as burned-in overlay is filled with background", masks=True
+    ),
+    "grey": Recipe(None, grey, "grey, standardised in each image: no colour, no exposure"),
+    "haematoxylin": Recipe(None, haematoxylin, "the nuclear stain alone, standardised in each image"),
+    "reinhard": Recipe(None, reinhard, "mean and spread of each colour axis as in one reference"),
+    "soft": Recipe(None, soft, "Gaussian blur of 1.5 px, always the same: no texture of sensor or compression"),
 }
 
 
-def get_recipe(name: str) -> Recipe:
-    """Look a recipe up; raises `ConfigError` with the valid names."""
-    if name not in RECIPES:
-        raise ConfigError(f"Unknown recipe {name!r}. Valid: {', '.join(sorted(RECIPES))}.")
-    return RECIPES[name]
+def get_recipe(name: str) -> tuple[tuple[Recipe, ...], ...]:
+    """The recipes of a composed name: for each part between commas, what is done one after the other.
+
+    Raises:
+        ConfigError: A part is in no registry; the message lists the valid ones.
+    """
+    for part in name.replace(",", "+").split("+"):
+        if part not in RECIPES:
+            raise ConfigError(
+                f"Unknown recipe {part!r}. Valid: {', '.join(sorted(RECIPES))}; joined with + one after the other, "
+                "with commas in turn."
+            )
+    return tuple(tuple(RECIPES[part] for part in one.split("+")) for one in name.split(","))
+
+
+def recipe_version(name: str) -> int | str:
+    """What changes when the numbers of a recipe change."""
+    versions = [[item.version for item in one] for one in get_recipe(name)]
+    return versions[0][0] if len(versions) == len(versions[0]) == 1 else json.dumps(versions)
+
+
+def needs_mask(name: str) -> bool:
+    """Whether a recipe must know where the collection's overlays lie."""
+    return any(item.masks for one in get_recipe(name) for item in one)
+
+
+def check_views(name: str, views: int) -> None:
+    """Refuse views that would be copies of one another.
+
+    Raises:
+        ConfigError: The recipe draws nothing and is asked for more views than it has parts.
+    """
+    parts = get_recipe(name)
+    fixed = [one for one in parts if all(item.draw is None for item in one)]
+    if fixed and views > 1 + len(parts):
+        raise ConfigError(
+            f"Got --views {views} with --recipe {name}, whose views do not vary; expected at most {1 + len(parts)} "
+            "(the plain image is one). Add a part that varies, such as +dihedral."
+        )
 
 
 def view_names(recipe: str, views: int) -> tuple[str, ...]:
     """Names of the views of a cache: "plain", then the recipe's, numbered."""
-    return ("plain", *(f"{recipe}-{index}" for index in range(1, views)))
+    parts = recipe.split(",")
+    return ("plain", *(f"{parts[(index - 1) % len(parts)]}-{index}" for index in range(1, views)))
 
 
-def make_view(images: Tensor, sha256: Sequence[str], index: int, recipe: str, seed: int) -> Tensor:
+def make_view(
+    images: Tensor, sha256: Sequence[str], index: int, recipe: str, seed: int, mask: Tensor | None = None
+) -> Tensor:
     """Make one view of every image of a batch, on the images' device.
 
     Args:
         images: float32 (batch, 3, height, width) in [0, 1].
         sha256: Content hash of each image, hexadecimal.
         index: 0 for the plain image.
-        recipe: Key of `RECIPES`.
+        recipe: Keys of `RECIPES`, composed.
         seed: The recipe's seed.
+        mask: bool (height, width), where the collection has overlays; for recipes that need it.
 
     Returns:
         float32, the same shape.
@@ -104,11 +187,18 @@ def make_view(images: Tensor, sha256: Sequence[str], index: int, recipe: str, se
 
     if index == 0:
         return images
-    chosen = get_recipe(recipe)
-    words = (index, seed, zlib.crc32(recipe.encode()))
-    rows = [chosen.draw(np.random.default_rng([int(digest[:32] or "0", 16), *words])) for digest in sha256]
-    parameters = torch.as_tensor(np.stack(rows), dtype=torch.float32).to(images.device)
-    return chosen.apply(images, parameters)
+    get_recipe(recipe)
+    parts = recipe.split(",")
+    for name in parts[(index - 1) % len(parts)].split("+"):
+        chosen = RECIPES[name]
+        if chosen.masks:
+            images = images if mask is None else chosen.apply(images, mask)
+            continue
+        draw = chosen.draw or (lambda rng: np.zeros(0))
+        words = (index, seed, zlib.crc32(name.encode()))
+        rows = [draw(np.random.default_rng([int(digest[:32] or "0", 16), *words])) for digest in sha256]
+        images = chosen.apply(images, torch.as_tensor(np.stack(rows), dtype=torch.float32).to(images.device))
+    return images
 
 
 def normalize(images: Tensor, name: str) -> Tensor:

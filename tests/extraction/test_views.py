@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from ball_features.errors import ConfigError
-from ball_features.extraction.views import NORMALIZATIONS, RECIPES, get_recipe, make_view, normalize, view_names
+from ball_features.extraction.views import (
+    NORMALIZATIONS,
+    RECIPES,
+    check_views,
+    get_recipe,
+    make_view,
+    normalize,
+    recipe_version,
+    view_names,
+)
 
 DIGESTS = [hashlib.sha256(bytes([row])).hexdigest() for row in range(3)]
 
@@ -23,6 +32,7 @@ def test_view_zero_is_the_image(images):
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_a_view_depends_on_its_own_row_only(recipe, images):
+    images = images[..., :48, :48]
     together = make_view(images, DIGESTS, 2, recipe, 7)
     alone = make_view(images[1:2], DIGESTS[1:2], 2, recipe, 7)
     assert together.shape == images.shape
@@ -40,7 +50,7 @@ def test_content_index_and_seed_each_change_the_view(images):
 
 
 def test_report_parameters_stay_in_their_ranges():
-    draws = np.stack([get_recipe("report").draw(np.random.default_rng(seed)) for seed in range(500)])
+    draws = np.stack([RECIPES["report"].draw(np.random.default_rng(seed)) for seed in range(500)])
     angle_deg, flips, jitter = draws[:, 0], draws[:, 1:3], draws[:, 3:]
     assert -20 <= angle_deg.min() < -15
     assert 15 < angle_deg.max() <= 20
@@ -66,9 +76,9 @@ def test_report_agrees_with_torchvision(images):
         expected = TF.horizontal_flip(expected) if flip_x < 0 else expected
         expected = TF.vertical_flip(expected) if flip_y < 0 else expected
         expected = TF.adjust_contrast(TF.adjust_brightness(expected, brightness), contrast)
-        got = get_recipe("report").apply(square, parameters)[0]
+        got = RECIPES["report"].apply(square, parameters)[0]
         assert torch.allclose(got, expected, atol=2e-4)
-    turned = get_recipe("report").apply(square, torch.tensor([[15.0, 1, 1, 1, 1]]))[0]
+    turned = RECIPES["report"].apply(square, torch.tensor([[15.0, 1, 1, 1, 1]]))[0]
     candidates = [TF.rotate(square[0], angle, TF.InterpolationMode.BILINEAR) for angle in (15, -15)]
     assert min((turned - c)[:, 16:48, 16:48].abs().max() for c in candidates) < 2e-3
 
@@ -83,3 +93,66 @@ def test_names():
     assert view_names("report", 3) == ("plain", "report-1", "report-2")
     with pytest.raises(ConfigError, match="report"):
         get_recipe("raport")
+    assert view_names("grey,blur", 4) == ("plain", "grey-1", "blur-2", "grey-3")
+    with pytest.raises(ConfigError, match="Valid: blur"):
+        get_recipe("grey+gray")
+    assert recipe_version("report") == 1
+    assert recipe_version("grey+blur") == "[[1, 1]]"
+
+
+def test_views_that_would_be_copies_are_refused():
+    check_views("grey,blur", 3)
+    with pytest.raises(ConfigError, match="at most 3"):
+        check_views("grey,blur", 4)
+    check_views("grey+blur", 100)
+
+
+def test_recipes_compose(images):
+    both = make_view(images, DIGESTS, 1, "stain-jitter+grey", 0)
+    first = make_view(images, DIGESTS, 1, "stain-jitter", 0)
+    assert torch.equal(both, make_view(first, DIGESTS, 1, "grey", 0))
+    assert torch.equal(
+        make_view(images, DIGESTS, 2, "grey,stain-jitter", 0), make_view(images, DIGESTS, 2, "stain-jitter", 0)
+    )
+
+
+def test_a_masked_overlay_tells_nothing():
+    """With and without a scale bar, on the same background, the view is the same."""
+    generator = torch.Generator().manual_seed(0)
+    clean = 0.8 + 0.02 * torch.rand(1, 3, 64, 64, generator=generator)
+    marked = clean.clone()
+    marked[:, :, 50:58, 40:60] = torch.tensor([1.0, 0, 0])[:, None, None]
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[49:59, 39:61] = True
+    views = [make_view(item, DIGESTS[:1], 1, "mask-overlay", 0, mask) for item in (clean, marked)]
+    assert torch.allclose(views[0], views[1], atol=1e-6)
+    assert torch.equal(views[0][..., ~mask], clean[..., ~mask])
+    assert 0.8 <= views[0][..., mask].min() <= views[0][..., mask].max() <= 0.82
+
+
+def test_haematoxylin_agrees_with_scikit_image(images):
+    from skimage.color import separate_stains
+
+    stains = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
+    density = -np.log(np.maximum(images[0].permute(1, 2, 0).double().numpy(), 1 / 255))
+    expected = -(density @ np.linalg.inv(stains))[..., 0]
+    expected = np.clip(0.5 + 0.2 * (expected - expected.mean()) / (expected.std() + 1e-4), 0, 1)
+    got = make_view(images, DIGESTS, 1, "haematoxylin", 0)[0]
+    assert np.allclose(got[0].numpy(), expected, atol=1e-3)
+    assert torch.equal(got[0], got[2])
+    theirs = separate_stains(images[0].permute(1, 2, 0).numpy(), np.linalg.inv(stains))[..., 0]
+    assert np.corrcoef(theirs.ravel(), -expected.ravel())[0, 1] > 0.95
+
+
+def test_stain_jitter_without_a_change_is_the_image(images):
+    parameters = torch.tensor([[1.0, 1, 1, 0, 0, 0]]).expand(3, -1)
+    assert torch.allclose(RECIPES["stain-jitter"].apply(images, parameters), images.clamp_min(1 / 255), atol=1e-4)
+
+
+def test_reinhard_forgets_a_colour_cast(images):
+    soft = 0.3 + 0.4 * images
+    cast = soft * torch.tensor([0.8, 0.9, 1.0])[:, None, None]
+    apart = (soft - cast).abs().mean()
+    views = [make_view(item, DIGESTS, 1, "reinhard", 0) for item in (soft, cast)]
+    assert (views[0] - views[1]).abs().mean() < 0.2 * apart

@@ -1,0 +1,97 @@
+"""How well two pictures agree where they overlap: masked normalised correlation over all shifts.
+
+The correlation of the common area is computed for every shift at once by Fourier transforms, with overlays masked
+(Padfield 2012, "Masked object registration in the Fourier domain", doi 10.1109/TIP.2011.2181402, equations 7 to 12).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+__all__ = ["MIN_OVERLAP", "correlate", "required_score", "resize_about_centre"]
+
+MIN_OVERLAP = 0.12  # of the smaller field; what shares less is not looked for
+_LEAST_VARIANCE = 4.0  # squared grey levels; flat areas correlate with anything
+
+
+def required_score(overlap: Tensor) -> Tensor:
+    """Least correlation that proves a common area of this share of the field.
+
+    The best of all shifts of two unrelated smears reaches (median, maximum of 3,000 pairs) 0.41, 0.67 on a tenth of
+    the field, 0.37, 0.57 on a fifth and 0.36, 0.49 on a third; the same field in focus exceeds 0.85.
+    """
+    return 0.58 + 0.02 / overlap.clamp(min=1e-3)
+
+
+def correlate(a: Tensor, mask_a: Tensor, b: Tensor, mask_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised correlation at the most convincing of all shifts with enough common area.
+
+    Args:
+        a: float32 (batch, side, side).
+        mask_a: bool (batch, side, side), where a counts.
+        b: float32 (batch, side, side).
+        mask_b: bool (batch, side, side).
+
+    Returns:
+        Correlation (batch,); shift (batch, 2) as x, y, by which b's field lies right of and below a's, to a fraction
+        of a pixel; common share of the smaller mask (batch,).
+    """
+    batch, side = a.shape[:2]
+    size = 2 * side
+
+    def forward(pixels: Tensor) -> Tensor:
+        return torch.fft.rfft2(pixels, s=(size, size))
+
+    def sums(one: Tensor, two: Tensor) -> Tensor:
+        """Sum over p of one(p + d) two(p), for each shift d."""
+        return torch.fft.irfft2(one * two.conj(), s=(size, size))
+
+    one, two = mask_a.float(), mask_b.float()
+    # Centred and masked; the mean of the common area is taken off exactly below, this only keeps sums small.
+    a = (a - (a * one).sum((1, 2), keepdim=True) / one.sum((1, 2), keepdim=True).clamp(min=1)) * one
+    b = (b - (b * two).sum((1, 2), keepdim=True) / two.sum((1, 2), keepdim=True).clamp(min=1)) * two
+    fa, fb, fone, ftwo = forward(a), forward(b), forward(one), forward(two)
+    common = sums(fone, ftwo).round()
+    pixels = common.clamp(min=1)
+    sum_a, sum_b = sums(fa, ftwo), sums(fone, fb)
+    covariance = sums(fa, fb) - sum_a * sum_b / pixels
+    variance_a = (sums(forward(a * a), ftwo) - sum_a.square() / pixels).clamp(min=0)
+    variance_b = (sums(fone, forward(b * b)) - sum_b.square() / pixels).clamp(min=0)
+    least = _LEAST_VARIANCE * pixels
+    score = covariance / (variance_a.clamp(min=1e-3) * variance_b.clamp(min=1e-3)).sqrt()
+    smaller = torch.minimum(one.sum((1, 2)), two.sum((1, 2))).clamp(min=1)
+    share = common / smaller[:, None, None]
+    score = score.masked_fill((share < MIN_OVERLAP) | (variance_a < least) | (variance_b < least), -1.0)
+    # Not the highest score, which chance gives to small areas, but the one that most exceeds what is required.
+    place = (score - required_score(share)).flatten(1).argmax(1)
+    y, x = place // size, place % size
+    row = torch.arange(batch)
+    shift = torch.stack([_peak(score, y, x, 2), _peak(score, y, x, 1)], 1)
+    shift = torch.where(shift >= side, shift - size, shift)
+    return score[row, y, x].clamp(max=1.0), shift, share[row, y, x]
+
+
+def _peak(score: Tensor, y: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Position of the peak along an axis by the parabola through three values."""
+    row, size = torch.arange(len(score)), score.shape[1]
+    step_y, step_x = (1, 0) if axis == 1 else (0, 1)
+    middle = score[row, y, x]
+    before = score[row, (y - step_y) % size, (x - step_x) % size]
+    after = score[row, (y + step_y) % size, (x + step_x) % size]
+    bend = before - 2 * middle + after
+    usable = (bend < -1e-6) & (before > -1) & (after > -1)
+    offset = torch.where(usable, 0.5 * (before - after) / torch.where(usable, bend, -torch.ones_like(bend)), 0.0)
+    return (y if axis == 1 else x) + offset.clamp(-0.5, 0.5)
+
+
+def resize_about_centre(pixels: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Shrink or enlarge about the centre: float32 and bool (batch, side, side), False where nothing is known."""
+    side = pixels.shape[-1]
+    ruler = (torch.arange(side) + 0.5) * 2 / side - 1
+    at = ruler / scale
+    grid = torch.stack(torch.meshgrid(at, at, indexing="ij")[::-1], -1).expand(len(pixels), -1, -1, -1)
+    both = torch.stack([pixels, mask.float()], 1)
+    moved = grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return moved[:, 0], moved[:, 1] > 0.99
