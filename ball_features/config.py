@@ -148,7 +148,9 @@ class FitConfig(_Config):
         seed: Of splits and models.
         groups: Path of a groups file, or None.
         group_column: Its column that a split must keep together.
-        tta: Test on the mean probability over views instead of on view 0.
+        tta: Test on the mean probability over all views; short for test_views="all".
+        train_views: Views that train: "all", or names or numbers with commas between.
+        test_views: Views that validate and test, by their mean probability; as train_views.
         head: The head's settings.
         jobs: Processes at once; 0 takes all cores.
     """
@@ -163,6 +165,8 @@ class FitConfig(_Config):
     groups: str | None = None
     group_column: str = "group"
     tta: bool = False
+    train_views: str = "all"
+    test_views: str = "plain"
     head: HeadConfig = field(default_factory=HeadConfig)
     jobs: int = 0
 

@@ -28,6 +28,11 @@ def fit(
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
     group_column: Annotated[str, typer.Option(help="Column of --groups to use.")] = "group",
     tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
+    train_views: Annotated[str, typer.Option(help="Views that train: all, or names or numbers with commas.")] = "all",
+    test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
+    compat_batch_metrics: Annotated[
+        bool, typer.Option("--compat-batch-metrics", help="Add the student report's batch-averaged figures.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
     hidden: Annotated[str, typer.Option(help="Widths of the head's layers.")] = "64,64",
     learning_rate: Annotated[float, typer.Option(help="Of the head, with Adam.")] = 1e-4,
@@ -63,6 +68,8 @@ def fit(
         groups=None if groups is None else str(groups),
         group_column=group_column,
         tta=tta,
+        train_views=train_views,
+        test_views=test_views,
         head=HeadConfig(
             hidden=_widths(hidden),
             learning_rate=learning_rate,
@@ -89,7 +96,14 @@ def fit(
             typer.echo(f"Run: {folder}")
         return
     with progress_bar("Fitting", quiet or as_json, "fits") as progress:
-        result = run(cache, config, out_root=out, name=name or None, progress=progress)
+        result = run(
+            cache,
+            config,
+            out_root=out,
+            name=name or None,
+            compat_batch_metrics=compat_batch_metrics,
+            progress=progress,
+        )
     print_run(result, as_json)
 
 
@@ -104,10 +118,13 @@ def print_run(result: Any, as_json: bool) -> None:
     """The table of a run, its notes and where it lies."""
     if as_json:
         values = {"run": str(result.folder), "metrics": result.metrics, "notes": list(result.notes)}
+        values |= {"groups": result.groups, "compat": result.compat}
         typer.echo(json.dumps(values, indent=2, default=str))
         return
     screen = console()
     for note in result.notes:
         screen.print(note, markup=False)
     screen.print(result.table(screen.width))
+    for table in result.more_tables():
+        screen.print(table)
     typer.echo(f"Run: {result.folder}")

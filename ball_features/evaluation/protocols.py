@@ -18,10 +18,10 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
-from ball_features.errors import CacheError
+from ball_features.errors import CacheError, ConfigError
 from ball_features.heads.registry import ModelSpec
 
-__all__ = ["Fitted", "ModelResult", "check_finite", "evaluate"]
+__all__ = ["Fitted", "ModelResult", "Views", "check_finite", "choose_views", "evaluate"]
 
 # Starting worker processes takes some seconds; less work than this (rows x columns x fits) is done in this one.
 PARALLEL_FROM = 20_000_000
@@ -87,15 +87,50 @@ def _numbers(cache: Cache, features: str) -> np.ndarray:
     return cache.shortcuts[features][:, None, :]
 
 
-def _train_rows(numbers: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All views of these images as float32 (rows * views, columns), and their classes."""
-    views = numbers.shape[1]
-    return numbers[rows].reshape(len(rows) * views, -1).astype(np.float32), np.repeat(codes[rows], views)
+@dataclass(frozen=True)
+class Views:
+    """Which views of an image train a model, and which validate and test it."""
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
 
 
-def _predict(estimator: Any, numbers: np.ndarray, rows: np.ndarray, classes: int, tta: bool) -> np.ndarray:
-    """Class probabilities of the plain view, or their mean over views; classes unseen in training get 0."""
-    views = range(numbers.shape[1]) if tta else range(1)
+def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
+    """Numbers of views from "all", or names or numbers with commas between.
+
+    Raises:
+        ConfigError: No such view; the message lists those of the cache.
+    """
+    if wanted == "all":
+        return tuple(range(len(names)))
+    chosen = []
+    for part in (part.strip() for part in wanted.split(",")):
+        if part in names:
+            chosen.append(list(names).index(part))
+        elif part.isdigit() and int(part) < len(names):
+            chosen.append(int(part))
+        else:
+            raise ConfigError(
+                f"Got the view {part!r}, expected all, or some of: {', '.join(names)} (or their numbers)."
+            )
+    return tuple(dict.fromkeys(chosen))
+
+
+def _own_views(spec: ModelSpec, views: Views) -> Views:
+    """A shortcut's numbers are of the plain image."""
+    return views if spec.features == "embedding" else Views((0,), (0,))
+
+
+def _rows(
+    numbers: np.ndarray, rows: np.ndarray, codes: np.ndarray, views: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """These views of these images as float32 (rows * views, columns), and their classes."""
+    X = numbers[rows] if len(views) == numbers.shape[1] else numbers[rows][:, list(views)]
+    return X.reshape(len(rows) * len(views), -1).astype(np.float32), np.repeat(codes[rows], len(views))
+
+
+def _predict(estimator: Any, numbers: np.ndarray, rows: np.ndarray, classes: int, views: tuple[int, ...]) -> np.ndarray:
+    """Class probabilities, their mean over views; classes unseen in training get 0."""
     total = np.zeros((len(rows), classes))
     for view in views:
         total[:, estimator.classes_] += estimator.predict_proba(numbers[rows, view].astype(np.float32))
@@ -110,21 +145,21 @@ def _fit_one(
     classes: int,
     seed: int,
     head: HeadConfig,
-    tta: bool,
+    views: Views,
     keep: bool,
 ) -> Fitted | str:
     try:
         own = int(np.random.default_rng([seed, split.repeat, split.fold]).integers(2**31))
         estimator = spec.build(own, head)
-        X, y = _train_rows(numbers, split.train, codes)
+        X, y = _rows(numbers, split.train, codes, views.train)
         validation = {}
         if spec.validates:
-            validation = {"X_val": numbers[split.val, 0].astype(np.float32), "y_val": codes[split.val]}
+            validation = dict(zip(("X_val", "y_val"), _rows(numbers, split.val, codes, views.test), strict=True))
         start = time.perf_counter()
         estimator.fit(X, y, **validation)
         fit_s = time.perf_counter() - start
         start = time.perf_counter()
-        probability = _predict(estimator, numbers, split.test, classes, tta)
+        probability = _predict(estimator, numbers, split.test, classes, views.test)
         return Fitted(
             split=split,
             probability=probability,
@@ -162,11 +197,16 @@ def evaluate(
 
     Raises:
         CacheError: An embedding is not finite, or pixel numbers are missing.
+        ConfigError: A view is not in the cache.
     """
     from joblib import Parallel, delayed, parallel_config
     from threadpoolctl import threadpool_limits
 
     check_finite(cache)
+    views = Views(
+        choose_views(cache.view, config.train_views),
+        choose_views(cache.view, "all" if config.tta else config.test_views),
+    )
     classes, codes = np.unique(cache.label, return_inverse=True)
     numbers = {name: _numbers(cache, name) for name in dict.fromkeys(spec.features for spec in specs)}
     tasks = [(place, number) for place in range(len(specs)) for number in range(len(splits))]
@@ -182,7 +222,8 @@ def evaluate(
         spec = specs[place]
         kept = spec.name in keep and number == 0
         own = numbers[spec.features]
-        return spec, splits[number], own, codes, len(classes), config.seed, config.head, config.tta, kept
+        chosen = _own_views(spec, views)
+        return spec, splits[number], own, codes, len(classes), config.seed, config.head, chosen, kept
 
     with warnings.catch_warnings():
         # joblib renews a worker whose memory grew, and says so; nothing is lost by it.

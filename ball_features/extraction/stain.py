@@ -122,7 +122,7 @@ def fill_mask(images: Tensor, mask: Tensor) -> Tensor:
 
 
 def _box_sum(x: Tensor, reach_px: int) -> Tensor:
-    """Sum over a square of 2 * reach_px + 1 around each pixel, by an integral image, (batch, channels, height, width)."""
+    """Sum over a square of 2 * reach_px + 1 around each pixel, by an integral image; shape as x."""
     import torch
     import torch.nn.functional as F
 

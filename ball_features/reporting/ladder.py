@@ -16,6 +16,7 @@ from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import ModelResult, evaluate
 from ball_features.evaluation.uncertainty import group_bootstrap
 from ball_features.heads.registry import select
+from ball_features.reporting.groups import group_rows, over_groups
 from ball_features.reporting.run import complete_cache, place_folder, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ def _row(cache: Cache, result: ModelResult, units: np.ndarray) -> dict[str, Any]
     low, high = group_bootstrap(hit, units[where])
     row: dict[str, Any] = {"model": result.spec.name, "kind": result.spec.kind, "accuracy": float(hit.mean())}
     row |= {"accuracy_low": low, "accuracy_high": high, "mean_recall": None, "worst_recall": None}
-    if any(item.split.name for item in result.fitted):
-        names = np.concatenate([[item.split.name] * len(item.split.test) for item in result.fitted])
-        recalls = [float(hit[names == name].mean()) for name in np.unique(names)]
+    groups = over_groups(group_rows(cache, [result]), result.spec.name)
+    if groups:
+        recalls = [item["recall"] for item in groups]
         row |= {"mean_recall": float(np.mean(recalls)), "worst_recall": min(recalls)}
     return row
 

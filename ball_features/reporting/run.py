@@ -10,7 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +27,7 @@ from ball_features.evaluation.metrics import METRICS, evaluate_predictions
 from ball_features.evaluation.protocols import ModelResult, evaluate
 from ball_features.evaluation.uncertainty import holm, paired_bootstrap, wilson
 from ball_features.heads.registry import select
+from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.tables import SAME_MARK, markdown, render
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Run:
         title: The protocol in a line.
         caption: What interval and marks mean.
         details: `run.json`.
+        groups: A row a model and group left out, empty under other protocols.
+        compat: A row a model in the report's arithmetic, where that was asked for.
     """
 
     folder: Path
@@ -56,6 +59,13 @@ class Run:
     title: str
     caption: str
     details: dict[str, Any]
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    compat: list[dict[str, Any]] = field(default_factory=list)
+
+    def more_tables(self) -> list[RenderableType]:
+        """What else there is to show: recall by group, the report's arithmetic."""
+        tables = render_groups(self.groups, [row["model"] for row in self.metrics])
+        return [*tables, render_compat(self.compat)] if self.compat else tables
 
     def table(self, width: int = 120) -> RenderableType:
         """The comparison table, for a terminal of this many characters."""
@@ -68,6 +78,7 @@ def fit(
     *,
     out_root: Path | str = "artifacts/runs",
     name: str | None = None,
+    compat_batch_metrics: bool = False,
     progress: Callable[..., None] | None = None,
 ) -> Run:
     """Compare models on a cache under one protocol.
@@ -77,6 +88,7 @@ def fit(
         config: Protocol, models, head; the defaults if None.
         out_root: Folder of the runs.
         name: The run's folder in it; protocol and time if None. A name that is taken gets a number.
+        compat_batch_metrics: Add the student report's own arithmetic as one more table.
         progress: Called with (fits done, fits in all, model just done).
 
     Raises:
@@ -102,6 +114,8 @@ def fit(
     ]
     units = merge_units(cache.sha256) if group is None else merge_units(cache.sha256, group)
     rows, details = _metrics(cache, results, units)
+    groups = group_rows(cache, results)
+    compat = compat_rows(cache, results) if compat_batch_metrics else []
     title, caption = _words(cache, config, splits, rows)
     values = {
         "title": title,
@@ -134,11 +148,14 @@ def fit(
         header = ("model", "repeat", "epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "fold")
         write_csv(folder / "curves.csv", header, _curve_rows(results, header[3:7]))
         (folder / "table.md").write_text(markdown(rows, title, caption), encoding="utf-8")
+        for table, values_of in (("groups.csv", groups), ("compat.csv", compat)):
+            if values_of:
+                write_csv(folder / table, list(values_of[0]), (row.values() for row in values_of))
         _save_heads(folder / "models", results, classes, cache)
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = place_folder(Path(out_root), name or f"{config.protocol}-{stamp}", write)
-    return Run(folder, rows, notes, title, caption, values)
+    return Run(folder, rows, notes, title, caption, values, groups, compat)
 
 
 def read_run(folder: Path | str) -> Run:
@@ -306,7 +323,7 @@ def place_folder(root: Path, name: str, write: Callable[[Path], None]) -> Path:
     raise DataError(f"{root} holds 10,000 runs called {name}. Give another --name.")
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table with full precision."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

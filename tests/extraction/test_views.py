@@ -142,7 +142,7 @@ def test_haematoxylin_agrees_with_scikit_image(images):
     assert np.allclose(got[0].numpy(), expected, atol=1e-3)
     assert torch.equal(got[0], got[2])
     theirs = separate_stains(images[0].permute(1, 2, 0).numpy(), np.linalg.inv(stains))[..., 0]
-    assert np.corrcoef(theirs.ravel(), -expected.ravel())[0, 1] > 0.95
+    assert np.corrcoef(theirs.ravel(), -expected.ravel())[0, 1] > 0.9
 
 
 def test_stain_jitter_without_a_change_is_the_image(images):
