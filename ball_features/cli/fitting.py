@@ -33,6 +33,7 @@ def fit(
     compat_batch_metrics: Annotated[
         bool, typer.Option("--compat-batch-metrics", help="Add the student report's batch-averaged figures.")
     ] = False,
+    save: Annotated[str, typer.Option(help="Bundle a model for `ball predict`: its name, best or all.")] = "",
     seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
     hidden: Annotated[str, typer.Option(help="Widths of the head's layers.")] = "64,64",
     learning_rate: Annotated[float, typer.Option(help="Of the head, with Adam.")] = 1e-4,
@@ -95,6 +96,8 @@ def fit(
             console().print(render_ladder(rows))
             typer.echo(f"Run: {folder}")
         return
+    from ball_features.deployment.bundle import bundle_fitted
+
     with progress_bar("Fitting", quiet or as_json, "fits") as progress:
         result = run(
             cache,
@@ -102,6 +105,8 @@ def fit(
             out_root=out,
             name=name or None,
             compat_batch_metrics=compat_batch_metrics,
+            save=save,
+            saver=bundle_fitted if save else None,
             progress=progress,
         )
     print_run(result, as_json)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from ball_features.extraction.engine import Engine
 
-__all__ = ["COSINE_BOUND", "Extraction", "batch_size", "extract", "resize"]
+__all__ = ["COSINE_BOUND", "Extraction", "batch_size", "extract", "pack_mask", "resize", "unpack_mask"]
 
 # Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
 COSINE_BOUND = 0.9995
@@ -374,7 +374,7 @@ class _Run:
             settings["overlay_mask"] = pack_mask(self._overlay_mask())
         attributes = settings | {
             "fingerprint": self.config.fingerprint(**settings),
-            "weights": Path(self.config.weights).name,
+            "weights": _weights_name(self.config.weights),
             "batch_size": self.config.batch_size or batch_size(self.device.type, precision),
             "device": self.device.type,
             "deviation_cosine": measured.cosine if measured else float("nan"),
@@ -463,6 +463,11 @@ class _Run:
                 "Check the weights, or use --precision fp32 --dtype float32."
             )
         return stored
+
+
+def _weights_name(weights: str) -> str:
+    """The name of published or random weights, or the whole path of a file, so that a prediction finds it again."""
+    return weights if weights in ("imagenet", "random") else str(Path(weights).resolve())
 
 
 def pack_mask(mask: np.ndarray) -> str:

@@ -24,7 +24,7 @@ from ball_features.config import FitConfig
 from ball_features.dataset.splits import Split, make_splits, merge_units, read_groups
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS, evaluate_predictions
-from ball_features.evaluation.protocols import ModelResult, evaluate
+from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate
 from ball_features.evaluation.uncertainty import holm, paired_bootstrap, wilson
 from ball_features.heads.registry import select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "complete_cache", "fit", "place_folder", "read_run", "write_csv", "write_json"]
 
+Saver = Callable[[Path, Cache, FitConfig, Fitted, str], None]
 _COLUMNS = ("model", "kind", "accuracy", "accuracy_low", "accuracy_high", *METRICS[1:], "fit_s", "predict_s")
 
 
@@ -79,6 +80,8 @@ def fit(
     out_root: Path | str = "artifacts/runs",
     name: str | None = None,
     compat_batch_metrics: bool = False,
+    save: str = "",
+    saver: Saver | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Run:
     """Compare models on a cache under one protocol.
@@ -89,6 +92,8 @@ def fit(
         out_root: Folder of the runs.
         name: The run's folder in it; protocol and time if None. A name that is taken gets a number.
         compat_batch_metrics: Add the student report's own arithmetic as one more table.
+        save: Models to hand to `saver`: a name, "best" (of those on embeddings) or "all".
+        saver: Called with (folder of models, cache, configuration, fitted model, its name) for each of them.
         progress: Called with (fits done, fits in all, model just done).
 
     Raises:
@@ -107,8 +112,9 @@ def fit(
     splits, notes = make_splits(config, cache.path, cache.label, cache.sha256, group)
     if config.tta and len(cache.view) == 1:
         raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
-    heads = [spec.name for spec in specs if spec.kind == "head"]
-    results = evaluate(cache, specs, splits, config, keep=heads, progress=progress)
+    saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
+    kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
+    results = evaluate(cache, specs, splits, config, keep=kept, progress=progress)
     notes += [
         f"{result.spec.name} failed and is not in the table: {result.failure}" for result in results if result.failure
     ]
@@ -152,10 +158,28 @@ def fit(
             if values_of:
                 write_csv(folder / table, list(values_of[0]), (row.values() for row in values_of))
         _save_heads(folder / "models", results, classes, cache)
+        best = next((row["model"] for row in rows if row["model"] in saved), None)
+        for result in results:
+            if saver is not None and result.fitted and result.spec.name in ([best] if save == "best" else saved):
+                saver(folder / "models", cache, config, result.fitted[0], result.spec.name)
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = place_folder(Path(out_root), name or f"{config.protocol}-{stamp}", write)
     return Run(folder, rows, notes, title, caption, values, groups, compat)
+
+
+def _require_savable(save: str, names: Sequence[str]) -> Sequence[str]:
+    """Names of the models to keep; raises `ConfigError` for one that cannot be saved."""
+    if not save:
+        return ()
+    if save in ("best", "all"):
+        return names
+    if save not in names:
+        raise ConfigError(
+            f"Got --save {save}, expected best, all, or one of: {', '.join(names)}. Shortcuts see no network and "
+            "are not meant for use."
+        )
+    return (save,)
 
 
 def read_run(folder: Path | str) -> Run:

@@ -1,0 +1,327 @@
+"""Bundles: a fitted model with all that is needed to use it on new images, in files that cannot run code.
+
+A bundle is a folder: `bundle.json` (class names, network, preprocessing, calibration, provenance),
+`reference.safetensors` (training embeddings, and the validation scores that sets and thresholds come from) and the
+model: safetensors for the head, XGBoost's own JSON, skops for scikit-learn, whose types are checked before anything is
+built. No pickle is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ball_features import __version__
+from ball_features.errors import DataError
+from ball_features.evaluation.protocols import choose_views
+
+if TYPE_CHECKING:
+    from ball_features.cache import Cache
+    from ball_features.config import FitConfig
+    from ball_features.evaluation.protocols import Fitted
+
+__all__ = [
+    "FORMAT",
+    "NEIGHBOURS",
+    "Bundle",
+    "bundle_fitted",
+    "conformal_threshold",
+    "fit_temperature",
+    "mean_probability",
+    "neighbour_distance",
+    "read_bundle",
+    "unit_mean",
+    "write_bundle",
+]
+
+FORMAT = 1
+NEIGHBOURS = 5
+# Share of validation images that may lie further out than the threshold.
+_UNUSUAL_SHARE = 0.01
+# What a prediction must do as the extraction did.
+_FROM_CACHE = (
+    "backbone",
+    "weights",
+    "weights_sha256",
+    "normalize",
+    "precision",
+    "recipe",
+    "seed",
+    "resize",
+    "overlay_mask",
+)
+_TRUSTED = ("sklearn.", "numpy.", "scipy.", "collections.", "builtins.")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model ready to predict.
+
+    Attributes:
+        estimator: Fitted classifier on embeddings; its classes are numbers into `classes`.
+        classes: Names of the classes.
+        facts: `bundle.json`: backbone, weights, views, recipe, temperature ...
+        train: float32 (train, dim), unit length: training embeddings of the tested views.
+        train_path: Ids of the training images.
+        scores: float64 (validation,), increasing: 1 less the calibrated probability of the true class.
+        distances: float64 (validation,), increasing: distance to the training embeddings.
+    """
+
+    estimator: Any
+    classes: tuple[str, ...]
+    facts: dict[str, Any]
+    train: np.ndarray
+    train_path: tuple[str, ...]
+    scores: np.ndarray
+    distances: np.ndarray
+
+    def probability(self, X: np.ndarray) -> np.ndarray:
+        """Calibrated class probabilities, float64 (images, classes), of embeddings (images, views, dim)."""
+        return _tempered(mean_probability(self.estimator, X, len(self.classes)), self.facts["temperature"])
+
+    def distance(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean cosine distance to the nearest training images, (images,), and their rows (images, neighbours).
+
+        Distance to neighbours in a deep embedding tells unfamiliar input (Sun et al. 2022, "Out-of-distribution
+        detection with deep nearest neighbors").
+        """
+        return neighbour_distance(X, self.train)
+
+    @property
+    def unusual_from(self) -> float:
+        """Distance beyond which an image is unlike those that the model was made from."""
+        return conformal_threshold(self.distances, 1 - _UNUSUAL_SHARE)
+
+    def sets(self, probability: np.ndarray, coverage: float) -> np.ndarray:
+        """Prediction sets, bool (images, classes), that hold the truth with this probability on images alike.
+
+        Split conformal with 1 - p(true) as the score (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341); the most
+        probable class is always in.
+        """
+        inside = 1 - probability <= conformal_threshold(self.scores, coverage)
+        inside[np.arange(len(probability)), probability.argmax(1)] = True
+        return inside
+
+
+def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
+    """The ceil((n + 1) * coverage)-th smallest score (Vovk et al. 2005); infinite where n is too small for it."""
+    place = int(np.ceil((len(scores) + 1) * coverage))
+    return float(np.sort(scores)[place - 1]) if place <= len(scores) else float("inf")
+
+
+def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
+    """Mean over views of predicted probabilities: (images, views, dim) -> float64 (images, classes)."""
+    total = np.zeros((len(X), classes))
+    for view in range(X.shape[1]):
+        total[:, estimator.classes_] += estimator.predict_proba(X[:, view].astype(np.float32))
+    return total / total.sum(1, keepdims=True)
+
+
+def neighbour_distance(X: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `Bundle.distance`; `train` is the mean over views at unit length."""
+    cosine = unit_mean(X) @ train.T
+    count = min(NEIGHBOURS, train.shape[0])
+    rows = np.argsort(-cosine, 1)[:, :count]
+    return 1 - np.take_along_axis(cosine, rows, 1).mean(1, dtype=np.float64), rows
+
+
+def unit_mean(X: np.ndarray) -> np.ndarray:
+    """Embeddings (images, views, dim) -> their mean over views at unit length, float32 (images, dim)."""
+    mean = X.astype(np.float32).mean(1)
+    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+
+def _tempered(probability: np.ndarray, temperature: float) -> np.ndarray:
+    logits = np.log(np.clip(probability, 1e-12, 1)) / temperature
+    logits -= logits.max(1, keepdims=True)
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+def fit_temperature(probability: np.ndarray, truth: np.ndarray) -> float:
+    """The temperature of least log loss on validation images (Guo et al. 2017, section 4.2), between 0.05 and 20.
+
+    Args:
+        probability: float (validation, classes).
+        truth: int (validation,).
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        chosen = _tempered(probability, float(np.exp(log_temperature)))[np.arange(len(truth)), truth]
+        return float(-np.log(np.clip(chosen, 1e-12, 1)).mean())
+
+    found: Any = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    name: str,
+    estimator: Any,
+    classes: Sequence[str],
+    train: np.ndarray,
+    train_path: Sequence[str],
+    validation: np.ndarray,
+    truth: np.ndarray,
+    facts: dict[str, Any],
+) -> None:
+    """Write a bundle.
+
+    Args:
+        folder: To make.
+        name: Of the model.
+        estimator: Fitted on class numbers.
+        classes: Names.
+        train: float (train, views, dim), of the views that test.
+        train_path: Ids of the training images.
+        validation: float (validation, views, dim); calibrates, and sets the thresholds.
+        truth: int (validation,), class numbers.
+        facts: Network, preprocessing and provenance.
+    """
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True)
+    raw = mean_probability(estimator, validation, len(classes))
+    temperature = fit_temperature(raw, truth)
+    scores = 1 - _tempered(raw, temperature)[np.arange(len(truth)), truth]
+    reference = unit_mean(train)
+    distances, _ = neighbour_distance(validation, reference)
+    arrays = {"train": reference.astype(np.float16), "scores": np.sort(scores), "distances": np.sort(distances)}
+    save_file(arrays, folder / "reference.safetensors")
+    kind = _write_model(folder, estimator)
+    own = {
+        "format": FORMAT,
+        "model": name,
+        "model_file": kind,
+        "classes": list(classes),
+        "estimator_classes": np.asarray(estimator.classes_).tolist(),
+        "temperature": temperature,
+        "train_path": list(train_path),
+    }
+    (folder / "bundle.json").write_text(json.dumps(own | facts, indent=1) + "\n", encoding="utf-8")
+
+
+def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted, name: str) -> None:
+    """Write the bundle of a model fitted by `fit`: that of the first split, which its validation images calibrate.
+
+    Args:
+        folder: Of the run's models; the bundle is the folder `name` in it.
+        cache: That the model was fitted on.
+        config: Of the run.
+        fitted: With its estimator.
+        name: Of the model.
+    """
+    classes, codes = np.unique(cache.label, return_inverse=True)
+    views = list(choose_views(cache.view, "all" if config.tta else config.test_views))
+    own = cache.attributes
+    facts = {key: own[key] for key in _FROM_CACHE if key in own}
+    facts |= {
+        "views": views,
+        "view_seed": int(own["seed"]) if len(cache.view) > 1 else 0,
+        "cache_fingerprint": own["fingerprint"],
+        "protocol": config.protocol,
+        "train_images": len(fitted.split.train),
+        "validation_images": len(fitted.split.val),
+        "ball_version": __version__,
+    }
+    write_bundle(
+        folder / name,
+        name=name,
+        estimator=fitted.estimator,
+        classes=[str(item) for item in classes],
+        train=cache.embeddings[fitted.split.train][:, views],
+        train_path=[str(path) for path in cache.path[fitted.split.train]],
+        validation=cache.embeddings[fitted.split.val][:, views],
+        truth=codes[fitted.split.val],
+        facts=facts,
+    )
+
+
+def _write_model(folder: Path, estimator: Any) -> str:
+    if hasattr(estimator, "state_"):
+        from safetensors.numpy import save_file
+
+        state = {key: np.ascontiguousarray(value) for key, value in estimator.state_.items()}
+        parameters = {"parameters": json.dumps(estimator.get_params())}
+        save_file(state, folder / "head.safetensors", metadata=parameters)
+        return "head.safetensors"
+    if hasattr(estimator, "booster_"):
+        estimator.booster_.save_model(folder / "xgboost.json")
+        return "xgboost.json"
+    from skops import io
+
+    io.dump(estimator, folder / "model.skops")
+    return "model.skops"
+
+
+def _read_model(folder: Path, facts: dict[str, Any]) -> Any:
+    kind, classes = facts["model_file"], np.array(facts["estimator_classes"])
+    if kind == "head.safetensors":
+        from safetensors import safe_open
+
+        from ball_features.heads.mlp import MLPHead
+
+        with safe_open(folder / kind, "numpy") as file:
+            head: Any = MLPHead(**json.loads(file.metadata()["parameters"]))
+            head.state_ = {key: file.get_tensor(key) for key in file.keys()}
+        head.classes_, head.n_features_in_ = classes, len(head.state_["0.weight"])
+        return head
+    if kind == "xgboost.json":
+        from xgboost import XGBClassifier
+
+        from ball_features.heads.baselines import XGBoost
+
+        model: Any = XGBoost()
+        model.booster_ = XGBClassifier()
+        model.booster_.load_model(folder / kind)
+        model.classes_, model.n_features_in_ = classes, int(model.booster_.n_features_in_)
+        return model
+    if kind == "model.skops":
+        from skops import io
+
+        unknown = io.get_untrusted_types(file=folder / kind)
+        strange = [item for item in unknown if not item.startswith(_TRUSTED)]
+        if strange:
+            raise DataError(
+                f"{folder / kind} holds types that a classifier has no need of ({', '.join(strange[:3])}), expected "
+                "those of scikit-learn and NumPy. It was not loaded; get the bundle from its maker again."
+            )
+        return io.load(folder / kind, trusted=unknown)
+    raise DataError(f"{folder} names the model file {kind!r}, which is not known. Update ball, or make it again.")
+
+
+def read_bundle(folder: Path | str) -> Bundle:
+    """Read a bundle; nothing in it is executed.
+
+    Raises:
+        DataError: No bundle, of another format, or with types that a classifier has no need of.
+    """
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    try:
+        facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        arrays = load_file(folder / "reference.safetensors")
+        if facts["format"] != FORMAT:
+            raise DataError(f"{folder} has bundle format {facts['format']}, expected {FORMAT}. Make it again.")
+        estimator = _read_model(folder, facts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder} is not a bundle ({type(error).__name__}: {error}). Expected a folder made by "
+            "`ball fit --save MODEL`: RUN/models/MODEL."
+        ) from error
+    return Bundle(
+        estimator=estimator,
+        classes=tuple(facts["classes"]),
+        facts=facts,
+        train=arrays["train"].astype(np.float32),
+        train_path=tuple(facts["train_path"]),
+        scores=arrays["scores"],
+        distances=arrays["distances"],
+    )

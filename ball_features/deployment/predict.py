@@ -1,0 +1,262 @@
+"""New images to predictions: class, probabilities, a set with a stated coverage, and how unusual the image is."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import html
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ball_features.dataset.decode import decode
+from ball_features.dataset.manifest import SUFFIXES, Rejected
+from ball_features.deployment.bundle import Bundle
+from ball_features.errors import ConfigError, DataError, ImageError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Prediction", "Predictor", "find_images", "write_predictions"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of one image.
+
+    Attributes:
+        path: As it was given.
+        predicted: The most probable class.
+        probability: Class -> calibrated probability.
+        set: Classes that hold the truth with the coverage asked for, the most probable first.
+        distance: Mean cosine distance to the nearest training images.
+        unusual: Whether that is further than 99 % of validation images lie: do not trust the class.
+        nearest: Ids of the nearest training images.
+    """
+
+    path: str
+    predicted: str
+    probability: dict[str, float]
+    set: tuple[str, ...]
+    distance: float
+    unusual: bool
+    nearest: tuple[str, ...]
+
+
+def find_images(arguments: Sequence[str], listed: Iterable[str] = ()) -> tuple[list[Path], list[Rejected]]:
+    """Image files that folders, patterns and names stand for.
+
+    Args:
+        arguments: Folders (searched through), patterns such as `*.png`, or files.
+        listed: More names, such as lines of standard input.
+
+    Returns:
+        Files in the order given, each once, and names that lead nowhere.
+    """
+    found: dict[Path, None] = {}
+    missing = []
+    for text in [*arguments, *(line.strip() for line in listed if line.strip())]:
+        path = Path(text)
+        if path.is_dir():
+            inside = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
+            found.update(dict.fromkeys(sorted(inside)))
+        elif path.is_file():
+            found[path] = None
+        elif matches := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207, since a pattern may be absolute
+            found.update(dict.fromkeys(Path(item) for item in matches if Path(item).is_file()))
+        else:
+            missing.append(Rejected(text, "is not there"))
+    return list(found), missing
+
+
+class Predictor:
+    """A bundle with its network loaded once.
+
+    Args:
+        bundle: From `read_bundle`.
+        weights: Weights of the backbone; None takes what the bundle was made with.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto" takes the bundle's where the device has it.
+
+    Raises:
+        WeightsError: The weights are missing, or not those of the bundle.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, weights: str | None = None, device: str = "auto", precision: str = "auto"
+    ) -> None:
+        from ball_features.extraction.backbones import get_backbone, load_backbone, weights_digest
+        from ball_features.extraction.engine import Engine, resolve_device
+
+        self.bundle, facts = bundle, bundle.facts
+        self.backbone = get_backbone(facts["backbone"])
+        wanted = weights or facts["weights"]
+        seed = int(facts.get("seed", 0))
+        if weights_digest(self.backbone, wanted, seed) != facts["weights_sha256"]:
+            raise WeightsError(
+                f"{wanted} are not the weights that this bundle was made with "
+                f"(SHA-256 {facts['weights_sha256'][:12]}...). Give that file to --weights."
+            )
+        self.device = resolve_device(device)
+        chosen = facts["precision"] if precision == "auto" else precision
+        # Compiling takes seconds, which only thousands of images pay back.
+        self.engine = Engine(load_backbone(self.backbone, wanted, seed), self.device, chosen, compiled=False)
+
+    def embed(self, images: Tensor, sha256: Sequence[str]) -> np.ndarray:
+        """Embeddings of the views that the bundle tests on, float32 (images, views, dim).
+
+        Args:
+            images: uint8 (images, 3, input_px, input_px).
+            sha256: Content hash of each, which seeds the views.
+        """
+        import torch
+
+        from ball_features.extraction.extract import unpack_mask
+        from ball_features.extraction.views import make_view, normalize
+
+        facts = self.bundle.facts
+        mask = None
+        if "overlay_mask" in facts:
+            mask = torch.from_numpy(unpack_mask(facts["overlay_mask"])).to(self.device)
+        pixels = images.to(self.device).float().div_(255)
+        views = []
+        for index in facts["views"]:
+            view = make_view(pixels, sha256, index, facts["recipe"] if index else "report", facts["view_seed"], mask)
+            views.append(self.engine(normalize(view, facts["normalize"])))
+        return torch.stack(views, 1).cpu().numpy()
+
+    def __call__(
+        self,
+        files: Sequence[Path],
+        *,
+        coverage: float = 0.95,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[list[Prediction], list[Rejected]]:
+        """Predict.
+
+        Args:
+            files: Images.
+            coverage: Of the prediction sets.
+            progress: Called with (images done, images in all).
+
+        Returns:
+            A prediction an image that could be decoded, in order, and the others with their reasons.
+        """
+        import torch
+
+        from ball_features.extraction.extract import batch_size
+
+        if not 0 < coverage < 1:
+            raise ConfigError(f"Got --coverage {coverage}, expected a share between 0 and 1, such as 0.95.")
+        predictions: list[Prediction] = []
+        rejected: list[Rejected] = []
+        size = batch_size(self.device.type, self.engine.precision)
+        for start in range(0, len(files), size):
+            good, images, digests = [], [], []
+            for file, loaded in zip(files[start : start + size], self._load(files[start : start + size]), strict=True):
+                if isinstance(loaded, str):
+                    rejected.append(Rejected(str(file), loaded))
+                else:
+                    good.append(str(file))
+                    images.append(loaded[0])
+                    digests.append(loaded[1])
+            if good:
+                predictions += self.describe(good, self.embed(torch.stack(images), digests), coverage)
+            if progress:
+                progress(min(start + size, len(files)), len(files))
+        return predictions, rejected
+
+    def _load(self, files: Sequence[Path]) -> Iterator[tuple[Tensor, str] | str]:
+        from ball_features.extraction.extract import resize
+
+        for file in files:
+            try:
+                image = resize(decode(file), self.backbone.input_px)
+                yield image, hashlib.sha256(file.read_bytes()).hexdigest()
+            except ImageError as error:
+                yield str(error)
+
+    def describe(self, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
+        """Predictions from embeddings (images, views, dim)."""
+        bundle = self.bundle
+        probability = bundle.probability(X)
+        inside = bundle.sets(probability, coverage)
+        distance, rows = bundle.distance(X)
+        limit = bundle.unusual_from
+        result = []
+        for place, path in enumerate(paths):
+            order = np.argsort(-probability[place])
+            result.append(
+                Prediction(
+                    path=path,
+                    predicted=bundle.classes[order[0]],
+                    probability=dict(zip(bundle.classes, probability[place].tolist(), strict=True)),
+                    set=tuple(bundle.classes[code] for code in order if inside[place, code]),
+                    distance=float(distance[place]),
+                    unusual=bool(distance[place] > limit),
+                    nearest=tuple(bundle.train_path[row] for row in rows[place]),
+                )
+            )
+        return result
+
+
+def write_predictions(predictions: Sequence[Prediction], path: Path, classes: Sequence[str]) -> None:
+    """Write a table by the ending of its name: .csv, .json or .html.
+
+    Raises:
+        DataError: Another ending, or a folder that cannot be written.
+    """
+    header = ["path", "predicted", *(f"p_{name}" for name in classes), "set", "distance", "unusual"]
+    rows: list[list[Any]] = [
+        [
+            item.path,
+            item.predicted,
+            *(f"{item.probability[name]:.6f}" for name in classes),
+            "|".join(item.set),
+            f"{item.distance:.6f}",
+            str(item.unusual).lower(),
+        ]
+        for item in predictions
+    ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".csv":
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(header)
+                writer.writerows(rows)
+        elif path.suffix == ".json":
+            values = [vars(item) | {"set": list(item.set), "nearest": list(item.nearest)} for item in predictions]
+            path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        elif path.suffix == ".html":
+            path.write_text(_page(header, rows), encoding="utf-8")
+        else:
+            raise DataError(f"Got --out {path}, expected a name that ends in .csv, .json or .html.")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Give another --out.") from error
+
+
+def _page(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "".join(
+        f"<tr{' class=unusual' if row[-1] == 'true' else ''}>"
+        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    style = (
+        ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem}table{border-collapse:"
+        "collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}.unusual{font-weight:bold}"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>Predictions</title><style>{style}</style></head><body><h1>{len(rows)} predictions</h1>"
+        "<p>Research use only, not a diagnosis. Bold: unlike the images that the model was made from; do not trust the "
+        f"class.</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></body></html>\n"
+    )
