@@ -37,6 +37,7 @@ def predict(
     from ball_features.deployment.bundle import read_bundle
     from ball_features.deployment.predict import Predictor, find_images, write_predictions
     from ball_features.errors import DataError
+    from ball_features.extraction.extract import COMPILE_FROM
 
     if out is not None and out.suffix not in (".csv", ".json", ".html"):
         raise DataError(f"Got --out {out}, expected a name that ends in .csv, .json or .html.")
@@ -44,7 +45,8 @@ def predict(
     files, missing = find_images([item for item in images if item != "-"], listed)
     if not files:
         raise DataError(f"Found no image in {', '.join(images[:3])}, expected folders, patterns or files.")
-    predictor = Predictor(read_bundle(bundle), weights=weights, device=device, precision=precision)
+    compiled = len(files) >= COMPILE_FROM
+    predictor = Predictor(read_bundle(bundle), weights=weights, device=device, precision=precision, compiled=compiled)
     with progress_bar("Predicting", quiet or as_json) as progress:
         predictions, rejected = predictor(files, coverage=coverage, progress=progress)
     rejected = [*missing, *rejected]

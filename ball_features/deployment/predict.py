@@ -82,13 +82,20 @@ class Predictor:
         weights: Weights of the backbone; None takes what the bundle was made with.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto" takes the bundle's where the device has it.
+        compiled: Compile the element-wise passes: takes seconds, which hundreds of images pay back.
 
     Raises:
         WeightsError: The weights are missing, or not those of the bundle.
     """
 
     def __init__(
-        self, bundle: Bundle, *, weights: str | None = None, device: str = "auto", precision: str = "auto"
+        self,
+        bundle: Bundle,
+        *,
+        weights: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        compiled: bool = False,
     ) -> None:
         from ball_features.extraction.backbones import get_backbone, load_backbone, weights_digest
         from ball_features.extraction.engine import Engine, resolve_device
@@ -104,8 +111,7 @@ class Predictor:
             )
         self.device = resolve_device(device)
         chosen = facts["precision"] if precision == "auto" else precision
-        # Compiling takes seconds, which only thousands of images pay back.
-        self.engine = Engine(load_backbone(self.backbone, wanted, seed), self.device, chosen, compiled=False)
+        self.engine = Engine(load_backbone(self.backbone, wanted, seed), self.device, chosen, compiled)
 
     def embed(self, images: Tensor, sha256: Sequence[str]) -> np.ndarray:
         """Embeddings of the views that the bundle tests on, float32 (images, views, dim).

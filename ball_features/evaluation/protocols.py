@@ -146,15 +146,18 @@ def _fit_one(
     seed: int,
     head: HeadConfig,
     views: Views,
+    group: np.ndarray | None,
     keep: bool,
 ) -> Fitted | str:
     try:
         own = int(np.random.default_rng([seed, split.repeat, split.fold]).integers(2**31))
         estimator = spec.build(own, head)
         X, y = _rows(numbers, split.train, codes, views.train)
-        validation = {}
+        validation: dict[str, np.ndarray] = {}
         if spec.validates:
             validation = dict(zip(("X_val", "y_val"), _rows(numbers, split.val, codes, views.test), strict=True))
+        if spec.groups and group is not None:
+            validation["groups"] = np.repeat(group[split.train], len(views.train))
         start = time.perf_counter()
         estimator.fit(X, y, **validation)
         fit_s = time.perf_counter() - start
@@ -179,6 +182,7 @@ def evaluate(
     splits: Sequence[Split],
     config: FitConfig,
     *,
+    group: np.ndarray | None = None,
     keep: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> list[ModelResult]:
@@ -189,6 +193,7 @@ def evaluate(
         specs: The models.
         splits: From `dataset.splits.make_splits`.
         config: Seed, head, test-time averaging, processes.
+        group: (images,), for models that are trained against groups.
         keep: Names of models whose estimator of the first split is returned.
         progress: Called with (fits done, fits in all, model just done).
 
@@ -223,7 +228,7 @@ def evaluate(
         kept = spec.name in keep and number == 0
         own = numbers[spec.features]
         chosen = _own_views(spec, views)
-        return spec, splits[number], own, codes, len(classes), config.seed, config.head, chosen, kept
+        return spec, splits[number], own, codes, len(classes), config.seed, config.head, chosen, group, kept
 
     with warnings.catch_warnings():
         # joblib renews a worker whose memory grew, and says so; nothing is lost by it.

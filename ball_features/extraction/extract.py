@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from ball_features.extraction.engine import Engine
 
-__all__ = ["COSINE_BOUND", "Extraction", "batch_size", "extract", "pack_mask", "resize", "unpack_mask"]
+__all__ = ["COMPILE_FROM", "COSINE_BOUND", "Extraction", "batch_size", "extract", "pack_mask", "resize", "unpack_mask"]
 
 # Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
 COSINE_BOUND = 0.9995

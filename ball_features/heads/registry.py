@@ -25,6 +25,7 @@ class ModelSpec:
             that looks at labels only and takes any X of the right length.
         build: (seed, head settings) -> an unfitted scikit-learn classifier with `predict_proba`, on one thread.
         validates: Whether `fit` takes `X_val` and `y_val` and chooses by them.
+        groups: Whether `fit` takes `groups`, the group of each training row.
         cost: Seconds to fit 2,084 x 1920 on one core, roughly; the long ones are best started first.
     """
 
@@ -34,6 +35,13 @@ class ModelSpec:
     build: Callable[[int, HeadConfig], Any]
     validates: bool
     cost: float
+    groups: bool = False
+
+
+def _build_robust(seed: int, head: HeadConfig) -> Any:
+    from ball_features.heads.robust import GroupRobustLogistic
+
+    return GroupRobustLogistic()
 
 
 def _build_mlp(seed: int, head: HeadConfig) -> Any:
@@ -61,6 +69,7 @@ def _baseline(name: str, cost: float) -> ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     "mlp": ModelSpec("mlp", "head", "embedding", _build_mlp, True, 2.5),
     "logistic": _baseline("logistic", 0.5),
+    "robust-logistic": ModelSpec("robust-logistic", "baseline", "embedding", _build_robust, False, 1.5, groups=True),
     "linear-svm": _baseline("linear-svm", 1.0),
     "rbf-svm": _baseline("rbf-svm", 1.0),
     "knn": _baseline("knn", 0.1),

@@ -65,6 +65,7 @@ def ladder(
     specs = select(config.models)
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
+    series = read_groups(config.groups, "series", cache.path.tolist())
     for rung, (protocol, column) in RUNGS.items():
         own = replace(config, protocol=protocol, repeats=config.repeats if protocol == "holdout" else 1)
         group = read_groups(config.groups, column, cache.path.tolist()) if column else None
@@ -73,7 +74,7 @@ def ladder(
         if column:
             notes += [f"{rung}: {note}" for note in said]
         units = merge_units(alone) if group is None else merge_units(alone, group)
-        for result in evaluate(cache, specs, splits, own, progress=progress):
+        for result in evaluate(cache, specs, splits, own, group=series, progress=progress):
             if result.fitted:
                 rows.append({"rung": rung} | _row(cache, result, units))
 

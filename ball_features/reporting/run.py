@@ -114,7 +114,7 @@ def fit(
         raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
     saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
-    results = evaluate(cache, specs, splits, config, keep=kept, progress=progress)
+    results = evaluate(cache, specs, splits, config, group=_series(config, cache), keep=kept, progress=progress)
     notes += [
         f"{result.spec.name} failed and is not in the table: {result.failure}" for result in results if result.failure
     ]
@@ -166,6 +166,16 @@ def fit(
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = place_folder(Path(out_root), name or f"{config.protocol}-{stamp}", write)
     return Run(folder, rows, notes, title, caption, values, groups, compat)
+
+
+def _series(config: FitConfig, cache: Cache) -> np.ndarray | None:
+    """What robust models are trained against: the file's series where it names them, else the column in use."""
+    if config.groups is None:
+        return None
+    try:
+        return read_groups(config.groups, "series", cache.path.tolist())
+    except DataError:
+        return read_groups(config.groups, config.group_column, cache.path.tolist())
 
 
 def _require_savable(save: str, names: Sequence[str]) -> Sequence[str]:

@@ -1,0 +1,66 @@
+"""Training against groups: a planted shift is removed, and nothing is chosen on other than training groups."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ball_features.heads.robust import GroupRobustLogistic, group_directions, group_weights
+
+
+@pytest.fixture(scope="module")
+def shifted():
+    """Two classes told apart by column 0, on slides that differ strongly, and with the class, in column 1."""
+    rng = np.random.default_rng(0)
+    X, y, group = [], [], []
+    for number in range(12):
+        label = number % 2
+        cells = rng.normal(size=(60, 20))
+        cells[:, 0] += 2.0 if label else -2.0
+        cells[:, 1] += rng.normal(6 if label else -6, 6)
+        X.append(cells)
+        y += [label] * 60
+        group += [number] * 60
+    return np.concatenate(X).astype(np.float32), np.array(y), np.array(group)
+
+
+@parametrize_with_checks([GroupRobustLogistic()])
+def test_scikit_learn_conventions(estimator, check):
+    check(estimator)
+
+
+def test_weights_by_hand():
+    y = np.array([0, 0, 0, 0, 0, 1])
+    group = np.array([0, 0, 0, 0, 1, 2])
+    weight = group_weights(y, group)
+    assert weight.mean() == pytest.approx(1)
+    assert weight[:5].sum() == pytest.approx(weight[5])
+    assert weight[4] / weight[0] == pytest.approx(2)  # root of 4 to 1
+
+
+def test_the_direction_of_the_slides_is_found(shifted):
+    X, y, group = shifted
+    direction = group_directions(X, y, group, 1)
+    assert direction.shape == (1, 20)
+    assert abs(direction[0, 1]) > 0.98
+    assert len(group_directions(X, y, np.zeros(len(y)), 3)) == 0
+
+
+def test_slides_left_out_are_recognised_better(shifted):
+    X, y, group = shifted
+    plain, robust = [], []
+    for number in range(12):
+        test = group == number
+        plain.append(LogisticRegression().fit(X[~test], y[~test]).score(X[test], y[test]))
+        model = GroupRobustLogistic(directions=(0, 1)).fit(X[~test], y[~test], groups=group[~test])
+        robust.append(model.score(X[test], y[test]))
+    assert np.isfinite(model.inner_recall_)
+    assert np.mean(robust) > 0.95
+    assert np.min(robust) > np.min(plain) + 0.5
+
+
+def test_without_groups_it_is_a_logistic_regression(shifted):
+    X, y, _ = shifted
+    model = GroupRobustLogistic(C=(0.01,)).fit(X, y)
+    assert model.chosen_["directions"] == 0
+    assert model.score(X, y) > 0.9
