@@ -28,6 +28,7 @@ from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate
 from ball_features.evaluation.uncertainty import holm, paired_bootstrap, wilson
 from ball_features.heads.registry import select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
+from ball_features.reporting.page import write_report
 from ball_features.reporting.tables import SAME_MARK, markdown, render
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def fit(
             if values_of:
                 write_csv(folder / table, list(values_of[0]), (row.values() for row in values_of))
         _save_heads(folder / "models", results, classes, cache)
+        write_report(folder, cache=cache)
         best = next((row["model"] for row in rows if row["model"] in saved), None)
         for result in results:
             if saver is not None and result.fitted and result.spec.name in ([best] if save == "best" else saved):

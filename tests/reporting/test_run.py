@@ -26,7 +26,16 @@ def run(small_cache, tmp_path_factory):
 
 def test_every_file_is_there(run):
     names = {path.name for path in run.folder.iterdir()}
-    files = {"run.json", "splits.csv", "predictions.csv", "metrics.csv", "metrics.json", "table.md", "curves.csv"}
+    files = {
+        "run.json",
+        "splits.csv",
+        "predictions.csv",
+        "report.html",
+        "metrics.csv",
+        "metrics.json",
+        "table.md",
+        "curves.csv",
+    }
     assert names == files | {"models"}
     assert {path.name for path in (run.folder / "models").iterdir()} == {"mlp.safetensors", "mlp.json"}
     columns = "model,kind,accuracy,accuracy_low,accuracy_high,specificity,precision,recall,f1,auroc,mcc,log_loss,ece"

@@ -1,0 +1,104 @@
+"""The page of a run: figures against scikit-learn, and the whole in a real browser where there is one."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from ball_features.cache import read_cache
+from ball_features.config import FitConfig
+from ball_features.errors import DataError
+from ball_features.reporting.figures import reliability_points, roc_points
+from ball_features.reporting.page import write_report
+from ball_features.reporting.run import fit
+
+
+@pytest.fixture(scope="module")
+def run(small_cache, tmp_path_factory):
+    config = FitConfig(models=("mlp", "logistic", "colour"), repeats=2)
+    return fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"))
+
+
+def test_every_run_has_its_page(run):
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    for word in ("Comparison", "Confusion", "ROC", "Training", "Errors of mlp", "Map of the embeddings", "Provenance"):
+        assert word in page
+    assert not re.search(r'(src|href)="?https?:', page)
+    assert "<img" not in page  # no picture of an image leaves the machine
+    assert run.details["cache_attributes"]["weights_sha256"] in page
+
+
+def test_without_the_cache_the_map_is_left_out(run, tmp_path):
+    page = write_report(run.folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no map of the embeddings" in page
+    with pytest.raises(DataError, match="holds no run"):
+        write_report(tmp_path)
+
+
+def test_names_cannot_break_out_of_the_page(run, small_cache, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    details = json.loads((folder / "run.json").read_text())
+    details["notes"] = ["<script>alert(1)</script>"]
+    (folder / "run.json").write_text(json.dumps(details))
+    page = write_report(folder, cache=read_cache(small_cache)).read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+def test_roc_has_the_area_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    positive = rng.random(500) < 0.3
+    score = np.round(rng.random(500) + 0.4 * positive, 2)  # with ties
+    curve = roc_points(positive, score, points=10_000)
+    area = np.trapezoid(curve[:, 1], curve[:, 0])
+    assert area == pytest.approx(roc_auc_score(positive, score))
+    assert curve[0].tolist() == [0, 0]
+    assert curve[-1].tolist() == [1, 1]
+
+
+def test_reliability_by_hand():
+    probability = np.array([[0.95, 0.05], [0.93, 0.07], [0.45, 0.55]])
+    points = reliability_points(np.array([0, 1, 1]), probability)
+    assert points.tolist() == [[0.55, 1.0], [pytest.approx(0.94), 0.5]]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_sorts_the_table_and_paints_the_map(run, tmp_path):
+    """The page's own script runs: the script below clicks, and reports what came of it in the title."""
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    probe = """<script>
+    window.addEventListener("load", () => {
+      const table = document.querySelector("table.sortable");
+      const first = () => table.tBodies[0].rows[0].cells[0].textContent;
+      const heads = table.tHead.querySelectorAll("button");
+      heads[2].click(); const best = first();
+      heads[2].click(); const worst = first();
+      const point = document.querySelector("#map circle");
+      point.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+      const before = point.style.fill;
+      const split = document.querySelectorAll("#colouring input")[1];
+      split.checked = true; split.dispatchEvent(new Event("change"));
+      const pointed = document.getElementById("pointed").textContent;
+      const requests = performance.getEntriesByType("resource").length;
+      document.body.innerHTML = "<pre id=probe>" + JSON.stringify({best, worst, before, pointed, requests}) + "</pre>";
+    });
+    </script>"""
+    path = tmp_path / "probe.html"
+    path.write_text(page.replace("</body>", probe + "</body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = ["chromium", *options, "--virtual-time-budget=5000", "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    seen = json.loads(found.group(1))
+    accuracy = {row["model"]: row["accuracy"] for row in run.metrics}
+    assert accuracy[seen["best"].split()[0]] == max(accuracy.values())
+    assert accuracy[seen["worst"].split()[0]] == min(accuracy.values())
+    assert seen["before"].startswith("rgb")
+    assert re.match(r"\w+/.*(train|val|test)", seen["pointed"])
+    assert seen["requests"] == 0
