@@ -3,7 +3,17 @@
 One module a command, in the order in which `ball --help` lists them.
 """
 
-from ball_features.cli import extracting, auditing, fitting, reporting, predicting, inspecting, demonstrating  # noqa: F401, I001
+# ruff: noqa: F401, I001
+from ball_features.cli import (
+    downloading,
+    extracting,
+    auditing,
+    fitting,
+    reporting,
+    predicting,
+    inspecting,
+    demonstrating,
+)
 from ball_features.cli.root import app, main
 
 __all__ = ["app", "main"]

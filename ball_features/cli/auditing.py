@@ -33,6 +33,7 @@ def audit(
     """
     from ball_features.dataset.audit import audit as run
     from ball_features.dataset.audit import write_groups
+    from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
     from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
 
@@ -48,6 +49,8 @@ def audit(
     else:
         if manifest.note:
             say(manifest.note)
+        if known := recognise(manifest.sha256):
+            say(known)
         console().print(summary(found))
         typer.echo(f"Groups: {out}" + (f"\nPage: {page} (holds thumbnails; do not pass it on)" if page else ""))
     if strict and found.conflicts:

@@ -1,0 +1,120 @@
+"""Data sets that are known by the hashes of their files, and how to get them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ball_features.dataset.manifest import Manifest, scan
+from ball_features.errors import DataError
+
+__all__ = ["KNOWN", "KnownDataset", "download", "recognise"]
+
+# From this share of known files on, a folder is the data set.
+_RECOGNISED = 0.5
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """A public data set.
+
+    Attributes:
+        name: Of its table in `data/`.
+        handle: On Kaggle.
+        images: Files in it.
+        citation: What its authors ask to be cited.
+    """
+
+    name: str
+    handle: str
+    images: int
+    citation: str
+
+    @property
+    def table(self) -> Path:
+        """The table of its files: beside the package in a checkout, inside it when installed."""
+        file = f"{self.name}.csv"
+        beside = Path(__file__).parents[2] / "data" / file
+        return beside if beside.is_file() else Path(__file__).with_name(file)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 -> path below the class folders."""
+        with self.table.open(newline="", encoding="utf-8") as file:
+            return {row["sha256"]: row["path"] for row in csv.DictReader(file)}
+
+
+KNOWN: dict[str, KnownDataset] = {
+    "mehradaria-leukemia": KnownDataset(
+        "mehradaria-leukemia",
+        "mehradaria/leukemia",
+        3256,
+        "Ghaderzadeh et al. 2021, doi 10.1002/int.22753; data by Aria et al. 2021, doi 10.34740/KAGGLE/DSV/2175623",
+    )
+}
+
+
+def recognise(sha256: Sequence[str]) -> str:
+    """What is known of these files, in a line, or "".
+
+    Args:
+        sha256: Content hash of each file.
+    """
+    for known in KNOWN.values():
+        if not known.table.is_file():
+            continue
+        hashes = known.hashes()
+        found = sum(digest in hashes for digest in sha256)
+        if found >= _RECOGNISED * len(sha256) and found:
+            missing = len(hashes.keys() - set(sha256))
+            rest = f"; {missing} of its {len(hashes)} contents are not here" if missing else ""
+            return (
+                f"Known data set: {found} of {len(sha256)} files are of {known.handle}{rest}. What an audit found in it is "
+                f"in data/{known.name}.csv. Cite {known.citation}."
+            )
+    return ""
+
+
+def download(name: str = "mehradaria-leukemia", *, log: Callable[[str], None] = lambda line: None) -> Manifest:
+    """Fetch a known data set with kagglehub and check every file.
+
+    Args:
+        name: Key of `KNOWN`.
+        log: Called with one line a step.
+
+    Returns:
+        The manifest of the images, in kagglehub's own cache.
+
+    Raises:
+        DataError: kagglehub is missing, the download failed, or files differ from those that are known.
+    """
+    known = KNOWN[name]
+    by_hand = (
+        f"By hand: download kaggle.com/datasets/{known.handle} in a browser, unpack it, and give the folder that holds "
+        "Original/ and Segmented/ to `ball audit` and `ball extract`."
+    )
+    try:
+        import kagglehub  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise DataError(f"kagglehub is not installed. pip install 'ball-features[download]'. {by_hand}") from error
+    log(f"Fetching {known.handle}; its terms are its authors'. Cite {known.citation}.")
+    try:
+        folder = Path(kagglehub.dataset_download(known.handle))
+    except Exception as error:  # kagglehub raises many kinds: no network, no account, not found
+        raise DataError(
+            f"{known.handle} could not be downloaded ({type(error).__name__}: {error}). {by_hand}"
+        ) from error
+    roots = [item.parent for item in sorted(folder.rglob("Original")) if item.is_dir()]
+    if not roots:
+        raise DataError(f"{folder} holds no folder called Original, expected one. {by_hand}")
+    manifest = scan(roots[0])
+    hashes = known.hashes()
+    strange = [path for path, digest in zip(manifest.path, manifest.sha256, strict=True) if digest not in hashes]
+    missing = hashes.keys() - set(manifest.sha256)
+    if strange or missing:
+        raise DataError(
+            f"{roots[0]} differs from what is known: {len(strange)} files are others"
+            f"{f' (first: {strange[0]})' if strange else ''}, {len(missing)} are missing. Delete {folder} and try again."
+        )
+    return manifest
