@@ -70,8 +70,8 @@ def recognise(sha256: Sequence[str]) -> str:
             missing = len(hashes.keys() - set(sha256))
             rest = f"; {missing} of its {len(hashes)} contents are not here" if missing else ""
             return (
-                f"Known data set: {found} of {len(sha256)} files are of {known.handle}{rest}. What an audit found in it is "
-                f"in data/{known.name}.csv. Cite {known.citation}."
+                f"Known data set: {found} of {len(sha256)} files are of {known.handle}{rest}. What an audit found in "
+                f"it is in data/{known.name}.csv. Cite {known.citation}."
             )
     return ""
 
