@@ -115,6 +115,7 @@ def download(name: str = "mehradaria-leukemia", *, log: Callable[[str], None] = 
     if strange or missing:
         raise DataError(
             f"{roots[0]} differs from what is known: {len(strange)} files are others"
-            f"{f' (first: {strange[0]})' if strange else ''}, {len(missing)} are missing. Delete {folder} and try again."
+            f"{f' (first: {strange[0]})' if strange else ''}, {len(missing)} are missing. Delete {folder} and try "
+            "again."
         )
     return manifest
