@@ -54,11 +54,12 @@ class ExtractConfig(_Config):
     """Stage 1.
 
     Attributes:
-        backbone: Key of `extraction.backbones.BACKBONES`.
+        backbone: Key of `extraction.backbones.BACKBONES`, `timm:NAME` or `file:PATH`.
         weights: "imagenet", "random", or the path of a state dict.
         views: Views of each image, the plain one included.
         recipe: Key of `extraction.views.RECIPES`; makes the views after the first.
-        normalize: Key of `extraction.views.NORMALIZATIONS`.
+        normalize: "auto" (the backbone's own), or as `extraction.views.mean_std` takes it.
+        input_px: Side of the network's input; 0 takes the backbone's own.
         precision: "auto", "fp32", "bf16" or "fp16", of the forward pass.
         dtype: "float16" or "float32", of the stored embeddings.
         device: "auto", "cpu", "cuda" or "mps".
@@ -71,7 +72,8 @@ class ExtractConfig(_Config):
     weights: str = "imagenet"
     views: int = 1
     recipe: str = "report"
-    normalize: str = "imagenet"
+    normalize: str = "auto"
+    input_px: int = 0
     precision: str = "auto"
     dtype: str = "float16"
     device: str = "auto"
@@ -86,7 +88,9 @@ class ExtractConfig(_Config):
             self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", self.precision, "auto, fp32, bf16 or fp16"
         )
         _require(self.dtype in ("float16", "float32"), "dtype", self.dtype, "float16 or float32")
-        _require(self.normalize in ("imagenet", "unit"), "normalize", self.normalize, "imagenet or unit")
+        _require(
+            self.input_px == 0 or 32 <= self.input_px <= 4096, "input_px", self.input_px, "32 to 4096, or 0 (its own)"
+        )
         _require(self.batch_size >= 0, "batch_size", self.batch_size, "at least 1, or 0 (auto)")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer from 0 to 4294967295")
         _require(self.limit >= 0, "limit", self.limit, "at least 2, or 0 (all images)")

@@ -52,8 +52,9 @@ def demo(
     import shutil
 
     from ball_features.dataset.synthetic import draw_smears
-    from ball_features.extraction.backbones import get_backbone, weights_digest
+    from ball_features.extraction.backbones import get_backbone
     from ball_features.extraction.extract import extract
+    from ball_features.extraction.weights import weights_digest
     from ball_features.reporting.run import fit
 
     out = Path(out)

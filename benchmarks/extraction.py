@@ -32,10 +32,11 @@ from torchvision import transforms
 
 from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import scan
-from ball_features.extraction.backbones import embed, get_backbone, load_backbone
+from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.engine import Engine, best_precision, resolve_device
 from ball_features.extraction.extract import batch_size, resize
 from ball_features.extraction.views import normalize
+from ball_features.extraction.weights import load_backbone
 
 BATCH = 32
 
@@ -121,7 +122,7 @@ def main() -> None:
     files = [manifest.root / path for path in manifest.path]
     module = load_backbone(get_backbone(arguments.backbone), arguments.weights).to(device)
     half = best_precision(device)
-    reference = functools.partial(embed, module)
+    reference = module
     last = load_backbone(get_backbone(arguments.backbone), arguments.weights).to(device)
     last = last.to(memory_format=torch.channels_last)
 
@@ -137,7 +138,7 @@ def main() -> None:
         import torch._inductor.config as inductor
 
         inductor.freezing = True
-        return autocast(torch.compile(lambda x: embed(last, x), dynamic=False))
+        return autocast(torch.compile(last, dynamic=False))
 
     def timm_forward() -> Callable[[torch.Tensor], torch.Tensor] | None:
         if importlib.util.find_spec("timm") is None:
@@ -154,7 +155,7 @@ def main() -> None:
         "plain loop, float32": lambda: reference,
         "ONNX Runtime, float32": lambda: onnx_forward(module, folder) if device.type == "cpu" else None,
         "timm densenet201, float32": timm_forward,
-        "autocast, channels_last": lambda: autocast(functools.partial(embed, last)),
+        "autocast, channels_last": lambda: autocast(last),
         "compile, freezing, autocast": frozen,
         "ball, float32": lambda: Engine(module, device, "fp32"),
         f"ball, {half}": lambda: Engine(module, device, half),

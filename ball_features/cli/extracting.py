@@ -29,7 +29,14 @@ def _batch_size(text: str) -> int:
 def extract(
     images: Annotated[Path, typer.Argument(help="Folder with one folder a class.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The cache to write, an HDF5 file.", show_default=False)],
-    backbone: Annotated[str, typer.Option(help="densenet121, densenet169 or densenet201.")] = "densenet201",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="densenet201, densenet169, densenet121, efficientnet_b0, mobilenet_v3_large, vgg16, vgg19, "
+            "inception_v3; with the extra timm: xception, resnet50_v2, nasnet_large, inception_resnet_v2, timm:NAME; "
+            "file:PATH is an encoder in TorchScript or ONNX."
+        ),
+    ] = "densenet201",
     weights: Annotated[
         str, typer.Option(help="imagenet (downloaded once), random, or the path of a PyTorch state dict.")
     ] = "imagenet",
@@ -41,7 +48,10 @@ def extract(
             "grey, haematoxylin, reinhard, soft; a+b does one after the other, a,b takes turns."
         ),
     ] = "report",
-    normalize: Annotated[str, typer.Option(help="imagenet (its mean and deviation) or unit ([0, 1]).")] = "imagenet",
+    normalize: Annotated[
+        str, typer.Option(help="auto (the backbone's own), imagenet, half, unit, or m,m,m/s,s,s of R, G, B in [0, 1].")
+    ] = "auto",
+    input_px: Annotated[int, typer.Option(help="Side of the network's input; 0 is the backbone's own.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16: of the forward pass.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float16 or float32: of the stored embeddings.")] = "float16",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -69,6 +79,7 @@ def extract(
         views=views,
         recipe=recipe,
         normalize=normalize,
+        input_px=input_px,
         precision=precision,
         dtype=dtype,
         device=device,

@@ -49,6 +49,7 @@ _FROM_CACHE = (
     "weights",
     "weights_sha256",
     "normalize",
+    "input_px",
     "precision",
     "recipe",
     "seed",

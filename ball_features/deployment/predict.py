@@ -97,12 +97,15 @@ class Predictor:
         precision: str = "auto",
         compiled: bool = False,
     ) -> None:
-        from ball_features.extraction.backbones import get_backbone, load_backbone, weights_digest
-        from ball_features.extraction.engine import Engine, resolve_device
+        from ball_features.extraction.backbones import get_backbone
+        from ball_features.extraction.engine import resolve_device
+        from ball_features.extraction.frozen import build_engine
+        from ball_features.extraction.weights import load_backbone, weights_digest
 
         self.bundle, facts = bundle, bundle.facts
-        self.backbone = get_backbone(facts["backbone"])
         wanted = weights or facts["weights"]
+        name = f"file:{wanted}" if facts["backbone"].startswith("file:") else facts["backbone"]
+        self.backbone = get_backbone(name, facts.get("input_px", 0))
         seed = int(facts.get("seed", 0))
         if weights_digest(self.backbone, wanted, seed) != facts["weights_sha256"]:
             raise WeightsError(
@@ -111,7 +114,8 @@ class Predictor:
             )
         self.device = resolve_device(device)
         chosen = facts["precision"] if precision == "auto" else precision
-        self.engine = Engine(load_backbone(self.backbone, wanted, seed), self.device, chosen, compiled)
+        module = load_backbone(self.backbone, wanted, seed)
+        self.engine = build_engine(self.backbone, module, self.device, chosen, compiled)
 
     def embed(self, images: Tensor, sha256: Sequence[str]) -> np.ndarray:
         """Embeddings of the views that the bundle tests on, float32 (images, views, dim).

@@ -1,199 +1,194 @@
-"""Frozen ImageNet backbones: a literal registry and the loading of their weights."""
+"""Frozen ImageNet backbones: a literal registry, any network of timm, and any encoder in a file.
+
+To add one, add a record to `BACKBONES`. An embedding is the last feature map after global average pooling, or what the
+network itself pools; the classifier is left off.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
+import dataclasses
+import difflib
+import importlib.util
 import re
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from ball_features.errors import ConfigError, WeightsError
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-__all__ = ["BACKBONES", "Backbone", "checkpoint_path", "embed", "get_backbone", "load_backbone", "weights_digest"]
+__all__ = ["BACKBONES", "Backbone", "get_backbone", "require_extra"]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network, by the name of its torchvision builder.
+    """A frozen network.
 
     Attributes:
-        name: Key in `BACKBONES`, and torchvision's builder of that name.
-        dim: Length of the embedding, the channels of the last feature map.
+        name: Key in `BACKBONES`, `timm:NAME`, or `file:NAME`.
+        dim: Length of the embedding.
         input_px: Side of the square input, in pixels.
-        url: Where torchvision publishes the ImageNet weights; the name ends in the file's hash.
+        url: Where the ImageNet weights are published, the name ending in the file's hash; "" where timm knows.
+        source: Who builds it: torchvision, timm, or a file that holds the whole network.
+        builder: Its name there; that of the record if "".
+        title: Its authors' name for it.
+        normalize: What its ImageNet weights expect, see `extraction.views.mean_std`; "" where only the user knows.
+        pooling: What becomes of the last feature map.
+        options: Of the builder.
+        path: The file of a network in a file.
     """
 
     name: str
     dim: int
     input_px: int
-    url: str
+    url: str = ""
+    source: Literal["torchvision", "timm", "file"] = "torchvision"
+    builder: str = ""
+    title: str = ""
+    normalize: str = "imagenet"
+    pooling: str = "global average"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
 
 
 _HOST = "https://download.pytorch.org/models/"
+_DENSE = "relu, global average"
+_INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": False}
 
-# Huang et al. 2017, "Densely connected convolutional networks".
+# The ten of Ghaderzadeh et al. 2021 (doi 10.1002/int.22753), and two smaller DenseNets.
 BACKBONES: dict[str, Backbone] = {
-    "densenet121": Backbone("densenet121", 1024, 224, _HOST + "densenet121-a639ec97.pth"),
-    "densenet169": Backbone("densenet169", 1664, 224, _HOST + "densenet169-b2777c0a.pth"),
-    "densenet201": Backbone("densenet201", 1920, 224, _HOST + "densenet201-c1103571.pth"),
+    # Huang et al. 2017, "Densely connected convolutional networks".
+    "densenet121": Backbone(
+        "densenet121", 1024, 224, _HOST + "densenet121-a639ec97.pth", title="DenseNet-121", pooling=_DENSE
+    ),
+    "densenet169": Backbone(
+        "densenet169", 1664, 224, _HOST + "densenet169-b2777c0a.pth", title="DenseNet-169", pooling=_DENSE
+    ),
+    "densenet201": Backbone(
+        "densenet201", 1920, 224, _HOST + "densenet201-c1103571.pth", title="DenseNet-201", pooling=_DENSE
+    ),
+    # Tan and Le 2019, "EfficientNet: rethinking model scaling for convolutional neural networks".
+    "efficientnet_b0": Backbone(
+        "efficientnet_b0", 1280, 224, _HOST + "efficientnet_b0_rwightman-7f5810bc.pth", title="EfficientNet"
+    ),
+    # Howard et al. 2019, "Searching for MobileNetV3"; before the classifier's hidden layer.
+    "mobilenet_v3_large": Backbone(
+        "mobilenet_v3_large", 960, 224, _HOST + "mobilenet_v3_large-8738ca79.pth", title="MobileNetV3"
+    ),
+    # Simonyan and Zisserman 2015; the last feature map, not the fully connected layers, which hold its input size.
+    "vgg16": Backbone("vgg16", 512, 224, _HOST + "vgg16-397923af.pth", title="VGG-16"),
+    "vgg19": Backbone("vgg19", 512, 224, _HOST + "vgg19-dcbb9e9d.pth", title="VGG-19"),
+    # Szegedy et al. 2016, "Rethinking the inception architecture for computer vision".
+    "inception_v3": Backbone(
+        "inception_v3",
+        2048,
+        299,
+        _HOST + "inception_v3_google-0cc3c7bd.pth",
+        title="Inception-V3",
+        options=_INCEPTION,
+    ),
+    # Chollet 2017, "Xception: deep learning with depthwise separable convolutions".
+    "xception": Backbone("xception", 2048, 299, "", "timm", "legacy_xception", "Xception", "half"),
+    # He et al. 2016, "Identity mappings in deep residual networks".
+    "resnet50_v2": Backbone("resnet50_v2", 2048, 224, "", "timm", "resnetv2_50", "ResNet50-V2", "half"),
+    # Zoph et al. 2018, "Learning transferable architectures for scalable image recognition".
+    "nasnet_large": Backbone("nasnet_large", 4032, 331, "", "timm", "nasnetalarge", "NASNet-Large", "half"),
+    # Szegedy et al. 2017, "Inception-v4, Inception-ResNet and the impact of residual connections on learning".
+    "inception_resnet_v2": Backbone(
+        "inception_resnet_v2", 1536, 299, "", "timm", "inception_resnet_v2", "Inception-ResNet-V2", "half"
+    ),
 }
 
 
-def get_backbone(name: str) -> Backbone:
+def get_backbone(name: str, input_px: int = 0) -> Backbone:
     """Look a backbone up.
 
-    Raises:
-        ConfigError: The name is not in the registry.
-    """
-    if name not in BACKBONES:
-        raise ConfigError(f"Unknown backbone {name!r}. Valid: {', '.join(sorted(BACKBONES))}.")
-    return BACKBONES[name]
-
-
-def embed(module: nn.Module, images: Tensor) -> Tensor:
-    """Reference embedding: global average pool of ReLU of the last feature map.
-
     Args:
-        module: A torchvision DenseNet.
-        images: Normalised images, float (batch, 3, height, width).
-
-    Returns:
-        Float (batch, dim).
-    """
-    import torch.nn.functional as F
-
-    features: Any = module.features  # (batch, dim, height / 32, width / 32)
-    return F.adaptive_avg_pool2d(F.relu(features(images)), 1).flatten(1)
-
-
-def weights_digest(backbone: Backbone, weights: str, seed: int = 0) -> str:
-    """SHA-256 that identifies the weights, without loading them where that is possible.
+        name: Key of `BACKBONES` or its authors' name for it (capitals, hyphens and underscores do not matter),
+            `timm:NAME` for any network of timm, or `file:PATH` for TorchScript (.pt, .ts, .torchscript) or
+            ONNX (.onnx).
+        input_px: Side of the input; 0 takes the network's own, which a file does not tell.
 
     Raises:
-        WeightsError: The file is missing, or cannot be downloaded.
+        ConfigError: The name is not known, or a file comes without its input size.
+        WeightsError: The file is missing or holds no network of images to vectors.
     """
-    if weights == "random":
-        return hashlib.sha256(f"random:{backbone.name}:{seed}".encode()).hexdigest()
-    path = _download(backbone) if weights == "imagenet" else Path(weights)
+    if name.startswith("timm:"):
+        found = _timm(name)
+    elif name.startswith("file:"):
+        return _file(Path(name.removeprefix("file:")), input_px)
+    else:
+        plain = {_plain(text): record for record in BACKBONES.values() for text in (record.title, record.name)}
+        if _plain(name) not in plain:
+            near = difflib.get_close_matches(name, BACKBONES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"Unknown backbone {name!r}.{hint} Valid: {', '.join(sorted(BACKBONES))}; or timm:NAME, file:PATH."
+            )
+        found = plain[_plain(name)]
+    return dataclasses.replace(found, input_px=input_px) if input_px else found
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def require_extra(module: str, extra: str, what: str) -> None:
+    """Raise `ConfigError` where an optional package is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"{what} needs the package {module}. Install it: pip install 'ball-features[{extra}]'")
+
+
+def _timm(name: str) -> Backbone:
+    """The record of any network of timm, from its own default configuration."""
+    require_extra("timm", "timm", name)
+    import timm
+    import torch
+    from timm.data.config import resolve_data_config
+
+    builder = name.removeprefix("timm:")
+    if not timm.is_model(builder):
+        near = difflib.get_close_matches(builder, timm.list_models(), n=3)
+        hint = f" Near: {', '.join(near)}." if near else ""
+        raise ConfigError(
+            f"timm has no network {builder!r}.{hint} List them: python -c 'import timm; print(timm.list_models())'"
+        )
+    with torch.device("meta"):
+        module: Any = timm.create_model(builder, pretrained=False, num_classes=0)
+    config = resolve_data_config({}, model=module)
+    triples = "/".join(",".join(f"{value:g}" for value in config[key]) for key in ("mean", "std"))
+    return Backbone(
+        name=name,
+        dim=int(getattr(module, "head_hidden_size", None) or module.num_features),
+        input_px=int(config["input_size"][-1]),
+        source="timm",
+        builder=builder,
+        title=builder,
+        normalize=triples,
+        pooling="the network's own",
+    )
+
+
+def _file(path: Path, input_px: int) -> Backbone:
+    """The record of a network in a file, whose embedding is measured on a blank image."""
+    if path.suffix not in (".pt", ".ts", ".torchscript", ".onnx"):
+        raise ConfigError(f"Got file:{path}, expected TorchScript (.pt, .ts, .torchscript) or ONNX (.onnx).")
     if not path.is_file():
-        raise WeightsError(
-            f"No weights file at {path}. Expected a PyTorch state dict of {backbone.name}; "
-            "give its path to --weights, or use --weights imagenet."
+        raise WeightsError(f"No network at {path}. Give file:PATH of a TorchScript or ONNX file.")
+    if not input_px:
+        raise ConfigError(
+            f"{path.name} does not tell the size of its input. Give it: --input-px 224 --normalize imagenet, say."
         )
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    from ball_features.extraction.frozen import read_network
 
-
-def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
-    """Build the network and load its weights, frozen and in eval mode.
-
-    Args:
-        backbone: Which network.
-        weights: "imagenet" (torchvision's, downloaded once), "random", or the path of a state dict in
-            torchvision's present naming or in its older one, in any floating precision.
-        seed: Seeds the random weights; unused otherwise.
-
-    Returns:
-        torchvision's module in float32, eval mode, without gradients.
-
-    Raises:
-        WeightsError: The weights are missing, damaged or of another architecture.
-    """
-    import torch
-    from torchvision import models
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = models.get_model(backbone.name, weights=None)
-    if weights != "random":
-        path = _download(backbone) if weights == "imagenet" else Path(weights)
-        _load_state(module, _read_state(path), path, backbone)
-    module.eval()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    return module
-
-
-def checkpoint_path(backbone: Backbone) -> Path:
-    """Where torch.hub keeps the published weights, found without importing torch."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
-    return Path(home).expanduser() / "hub" / "checkpoints" / backbone.url.rsplit("/", 1)[-1]
-
-
-def _download(backbone: Backbone) -> Path:
-    path = checkpoint_path(backbone)
-    if path.is_file():
-        return path
-    prefix = path.stem.rsplit("-", 1)[-1]
-    try:
-        _require_host(backbone.url)
-        from torch import hub
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hub.download_url_to_file(backbone.url, str(path), hash_prefix=prefix, progress=False)
-    except (OSError, RuntimeError) as error:  # RuntimeError: the hash does not match
-        raise WeightsError(
-            f"The ImageNet weights of {backbone.name} could not be downloaded ({error}). "
-            f"Fetch {backbone.url} on a machine with a network and give the file to --weights, or put it at {path}."
-        ) from error
-    return path
-
-
-def _require_host(url: str, timeout_s: float = 5.0) -> None:
-    """Fail soon where the host cannot be reached, since the download itself would wait for minutes."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme in urllib.request.getproxies():
-        return  # a proxy resolves the name
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    socket.create_connection((parts.hostname or "", port), timeout=timeout_s).close()
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    import torch
-
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"No weights file at {path}. Give the path of a state dict to --weights.") from error
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise WeightsError(
-            f"{path} is not a PyTorch state dict ({type(error).__name__}). "
-            "Expected a file saved with torch.save(module.state_dict(), ...); fetch it again."
-        ) from error
-    if isinstance(loaded, Mapping):
-        for key in ("state_dict", "model"):
-            if isinstance(loaded.get(key), Mapping):
-                loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path} holds {type(loaded).__name__}, expected a state dict of tensors.")
-    state = {}
-    for key, value in loaded.items():
-        # Before 2017 torchvision wrote `norm.1.weight`; the published files still do.
-        key = re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key.removeprefix("module."))
-        state[key] = value.float() if value.is_floating_point() else value
-    return state
-
-
-def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: Backbone) -> None:
-    own = module.state_dict()
-    # The classifier plays no part in an embedding, and fine-tuned files have another one.
-    needed = {key for key in own if not key.startswith("classifier.") and not key.endswith("num_batches_tracked")}
-    missing = sorted(needed - state.keys())
-    wrong = sorted(key for key in needed & state.keys() if state[key].shape != own[key].shape)
-    if missing or wrong:
-        example = missing[0] if missing else f"{wrong[0]} {tuple(state[wrong[0]].shape)}"
-        raise WeightsError(
-            f"{path} does not fit {backbone.name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
-            f"(first: {example}). Choose the --backbone that the file belongs to."
-        )
-    module.load_state_dict({k: v for k, v in state.items() if k in own and v.shape == own[k].shape}, strict=False)
+    dim = read_network(path).probe(input_px)
+    return Backbone(
+        name=f"file:{path.name}",
+        dim=dim,
+        input_px=input_px,
+        source="file",
+        title=path.stem,
+        normalize="",
+        pooling="the network's own",
+        path=path,
+    )

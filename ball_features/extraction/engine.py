@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 
 from ball_features.errors import ConfigError
-from ball_features.extraction.backbones import embed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -243,8 +242,8 @@ class Deviation:
     images: int
 
 
-def deviation(engine: Engine, module: nn.Module, images: Tensor) -> Deviation:
-    """Compare an engine with torchvision's own module in float32 on the CPU's or GPU's own sample.
+def deviation(engine: Callable[[Tensor], Tensor], module: nn.Module, images: Tensor) -> Deviation:
+    """Compare an engine with the published module in float32 on a sample.
 
     Args:
         engine: The engine to check.
@@ -252,7 +251,7 @@ def deviation(engine: Engine, module: nn.Module, images: Tensor) -> Deviation:
         images: Normalised, float32 (batch, 3, height, width).
     """
     with torch.inference_mode():
-        reference = embed(module, images)
+        reference = module(images)
         ours = engine(images)
         cosine = F.cosine_similarity(reference, ours, dim=1).min()
         relative = ((ours - reference).norm(dim=1) / reference.norm(dim=1).clamp_min(1e-12)).max()

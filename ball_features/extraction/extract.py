@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import os
 import queue
 import threading
@@ -27,21 +28,23 @@ from ball_features import __version__
 from ball_features.cache import Cache, CacheWriter, create_cache, lock_cache, read_cache
 from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan
-from ball_features.errors import CacheError, DataError, ImageError
-from ball_features.extraction.backbones import get_backbone, load_backbone, weights_digest
+from ball_features.errors import CacheError, ConfigError, DataError, ImageError
+from ball_features.extraction.backbones import Backbone, get_backbone
 from ball_features.extraction.views import (
     check_views,
     make_view,
+    mean_std,
     needs_mask,
     normalize,
     recipe_version,
     view_names,
 )
+from ball_features.extraction.weights import load_backbone, weights_digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ball_features.extraction.engine import Engine
+    from ball_features.extraction.frozen import EmbeddingEngine
 
 __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Extraction", "batch_size", "extract", "pack_mask", "resize", "unpack_mask"]
 
@@ -131,7 +134,8 @@ def extract(
     """
     start = time.perf_counter()
     out, config, log = Path(out), config or ExtractConfig(), log or (lambda line: None)
-    backbone = get_backbone(config.backbone)
+    backbone = get_backbone(config.backbone, config.input_px)
+    config = dataclasses.replace(config, backbone=backbone.name, normalize=_normalization(config, backbone))
     check_views(config.recipe, config.views)
     if out.is_dir():
         raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
@@ -141,7 +145,7 @@ def extract(
     settings: dict[str, Any] = {
         "backbone": backbone.name,
         "weights_sha256": weights_digest(backbone, config.weights, config.seed),
-        "pooling": "relu, global average",
+        "pooling": backbone.pooling,
         "resize": f"{backbone.input_px} px, bilinear, antialiased",
         "normalize": config.normalize,
         "views": config.views,
@@ -166,7 +170,7 @@ def extract(
         if dry_run or (old and not todo and _same_rows(manifest, old)):
             known = old.attributes if old else settings
             return _finish(start, out, manifest, todo, removed, 0.0, known, backbone.dim, config.views)
-        return _Run(out, config, manifest, settings, old, removed, progress, log)(start)
+        return _Run(out, config, backbone, manifest, settings, old, removed, progress, log)(start)
 
 
 def _todo(manifest: Manifest, old: Cache | None) -> int:
@@ -265,6 +269,7 @@ class _Run:
         self,
         out: Path,
         config: ExtractConfig,
+        backbone: Backbone,
         manifest: Manifest,
         settings: dict[str, Any],
         old: Cache | None,
@@ -274,7 +279,7 @@ class _Run:
     ) -> None:
         self.out, self.config, self.manifest, self.settings = out, config, manifest, settings
         self.old, self.removed, self.progress, self.log = old, removed, progress or (lambda done, total: None), log
-        self.backbone = get_backbone(config.backbone)
+        self.backbone = backbone
         self.bad: dict[int, str] = {}
         self.inline = False
 
@@ -331,20 +336,24 @@ class _Run:
             source=self.out if source else None,
         )
 
-    def _engine(self, module: nn.Module, pool: ThreadPoolExecutor) -> tuple[Engine, dict[str, Any]]:
+    def _engine(self, module: nn.Module, pool: ThreadPoolExecutor) -> tuple[EmbeddingEngine, dict[str, Any]]:
         """The engine in the precision asked for, and the attributes of the cache."""
         import torch
 
-        from ball_features.extraction.engine import Engine, best_precision, deviation
+        from ball_features.extraction.engine import best_precision, deviation
+        from ball_features.extraction.frozen import OnnxNetwork, build_engine
 
         compiled = len(self.manifest.path) * self.config.views >= COMPILE_FROM
         if self.old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
             attributes = dict(self.old.attributes)
             attributes["images"] = str(self.manifest.root.resolve())
-            return Engine(module, self.device, attributes["precision"], compiled), attributes
+            engine = build_engine(self.backbone, module, self.device, attributes["precision"], compiled)
+            return engine, attributes
         precision = best_precision(self.device) if self.config.precision == "auto" else self.config.precision
-        engine = Engine(module, self.device, precision, compiled)
+        if self.config.precision == "auto" and isinstance(module, OnnxNetwork):
+            precision = "fp32"
+        engine = build_engine(self.backbone, module, self.device, precision, compiled)
         spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
         began = time.perf_counter()
         loaded = [self._load(int(row)) for row in np.unique(spread.round())]
@@ -362,7 +371,7 @@ class _Run:
                     f"bound {COSINE_BOUND}); computing in float32."
                 )
                 precision = "fp32"
-                engine = Engine(module, self.device, precision, compiled)
+                engine = build_engine(self.backbone, module, self.device, precision, compiled)
                 measured = deviation(engine, reference, images)
             self.log(
                 f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f}, "
@@ -374,7 +383,8 @@ class _Run:
             settings["overlay_mask"] = pack_mask(self._overlay_mask())
         attributes = settings | {
             "fingerprint": self.config.fingerprint(**settings),
-            "weights": _weights_name(self.config.weights),
+            "weights": _weights_name(self.backbone, self.config.weights),
+            "input_px": self.backbone.input_px,
             "batch_size": self.config.batch_size or batch_size(self.device.type, precision),
             "device": self.device.type,
             "deviation_cosine": measured.cosine if measured else float("nan"),
@@ -412,7 +422,7 @@ class _Run:
 
     def _stream(
         self,
-        engine: Engine,
+        engine: EmbeddingEngine,
         pool: ThreadPoolExecutor | None,
         rows: np.ndarray,
         batch: int,
@@ -465,8 +475,22 @@ class _Run:
         return stored
 
 
-def _weights_name(weights: str) -> str:
+def _normalization(config: ExtractConfig, backbone: Backbone) -> str:
+    if config.normalize != "auto":
+        mean_std(config.normalize)
+        return config.normalize
+    if not backbone.normalize:
+        raise ConfigError(
+            f"{backbone.name} does not tell how its input is normalised. Give --normalize imagenet, half, unit, or "
+            "mean and deviation of R, G and B: 0.7,0.6,0.7/0.2,0.2,0.2"
+        )
+    return backbone.normalize
+
+
+def _weights_name(backbone: Backbone, weights: str) -> str:
     """The name of published or random weights, or the whole path of a file, so that a prediction finds it again."""
+    if backbone.path is not None:
+        return str(backbone.path.resolve())
     return weights if weights in ("imagenet", "random") else str(Path(weights).resolve())
 
 

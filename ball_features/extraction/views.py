@@ -40,6 +40,7 @@ __all__ = [
     "check_views",
     "get_recipe",
     "make_view",
+    "mean_std",
     "needs_mask",
     "normalize",
     "recipe_version",
@@ -49,6 +50,7 @@ __all__ = [
 # Mean and standard deviation of R, G, B in [0, 1].
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
@@ -201,14 +203,34 @@ def make_view(
     return images
 
 
+def mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of R, G and B by a key of `NORMALIZATIONS`, or as "m,m,m/s,s,s".
+
+    Raises:
+        ConfigError: Neither.
+    """
+    if name in NORMALIZATIONS:
+        return NORMALIZATIONS[name]
+    try:
+        mean, std = (tuple(float(value) for value in part.split(",")) for part in name.split("/"))
+        if len(mean) == len(std) == 3 and min(std) > 0:
+            return mean, std
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"Got the normalisation {name!r}, expected {', '.join(NORMALIZATIONS)}, or mean and deviation of R, G and B "
+        "such as 0.7,0.6,0.7/0.2,0.2,0.2"
+    )
+
+
 def normalize(images: Tensor, name: str) -> Tensor:
     """Subtract the mean and divide by the standard deviation of each channel.
 
     Args:
         images: float (batch, 3, height, width) in [0, 1].
-        name: Key of `NORMALIZATIONS`.
+        name: See `mean_std`.
     """
     import torch
 
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in NORMALIZATIONS[name])
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in mean_std(name))
     return (images - mean) / std

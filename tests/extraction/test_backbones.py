@@ -3,16 +3,20 @@
 import hashlib
 import re
 import threading
+import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
+import onnx
 import pytest
 import torch
 import torchvision
 
+from ball_features import ExtractConfig, extract, read_cache
 from ball_features.errors import ConfigError, WeightsError
-from ball_features.extraction import backbones
-from ball_features.extraction.backbones import BACKBONES, Backbone, get_backbone, load_backbone, weights_digest
+from ball_features.extraction.backbones import BACKBONES, Backbone, get_backbone
+from ball_features.extraction.weights import checkpoint_path, load_backbone, weights_digest
 
 NAME = "densenet121"
 
@@ -74,18 +78,214 @@ def test_random_weights_follow_their_seed_and_leave_the_global_generator():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+# As the authors, or torchvision and timm after them, state the width of the last feature map.
+WIDTHS = {
+    "densenet121": 1024,
+    "densenet169": 1664,
+    "densenet201": 1920,
+    "efficientnet_b0": 1280,
+    "mobilenet_v3_large": 960,
+    "vgg16": 512,
+    "vgg19": 512,
+    "inception_v3": 2048,
+    "xception": 2048,
+    "resnet50_v2": 2048,
+    "nasnet_large": 4032,
+    "inception_resnet_v2": 1536,
+}
+
+
 def test_registry():
-    assert {name: record.dim for name, record in BACKBONES.items()} == {
-        "densenet121": 1024,
-        "densenet169": 1664,
-        "densenet201": 1920,
-    }
+    assert {name: record.dim for name, record in BACKBONES.items()} == WIDTHS
+    assert all(name == record.name for name, record in BACKBONES.items())
     with pytest.raises(ConfigError, match="densenet121, densenet169, densenet201"):
         get_backbone("resnet")
-    for name, record in BACKBONES.items():
-        assert (
-            record.url == torchvision.models.get_weight(f"{name.replace('densenet', 'DenseNet')}_Weights.DEFAULT").url
+    published = {
+        weight.url
+        for name in torchvision.models.list_models(torchvision.models)
+        for weight in torchvision.models.get_model_weights(name)
+    }
+    assert all(record.url in published for record in BACKBONES.values() if record.source == "torchvision")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EfficientNet",
+        "MobileNetV3",
+        "VGG-19",
+        "Xception",
+        "Inception-V3",
+        "ResNet50-V2",
+        "VGG-16",
+        "NASNet-Large",
+        "Inception-ResNet-V2",
+        "DenseNet-201",
+    ],
+)
+def test_the_papers_names_are_known(name):
+    assert get_backbone(name).title == name
+
+
+@pytest.mark.parametrize("name", [name for name in WIDTHS if name != "densenet201"])
+def test_every_backbone_extracts(tmp_path, smears, name):
+    config = ExtractConfig(backbone=name, weights="random", limit=4, batch_size=2, precision="fp32", dtype="float32")
+    result = extract(smears, tmp_path / "cache.h5", config)
+    cache = read_cache(result.cache)
+    assert cache.embeddings.shape == (4, 1, WIDTHS[name])
+    assert np.isfinite(cache.embeddings).all()
+    assert cache.embeddings.std(0).max() > 0
+    assert cache.attributes["backbone"] == name
+    assert f"{BACKBONES[name].input_px} px" in cache.attributes["resize"]
+
+
+def test_embedding_is_the_pooled_feature_map():
+    module = load_backbone(get_backbone("vgg16"), "random")
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(module(x), module.features(x).mean((2, 3)), atol=1e-5)
+
+
+def test_any_network_of_timm_by_name(tmp_path, smears):
+    found = get_backbone("timm:vit_tiny_patch16_224")
+    assert (found.dim, found.input_px, found.normalize) == (192, 224, "0.5,0.5,0.5/0.5,0.5,0.5")
+    result = extract(smears, tmp_path / "c.h5", ExtractConfig(backbone=found.name, weights="random", limit=4))
+    assert result.dim == 192
+    with pytest.raises(ConfigError, match="vit_tiny_patch16_224"):
+        get_backbone("timm:vit_tiny_patch16_22")
+
+
+def test_a_state_dict_of_timm(tmp_path):
+    import timm
+
+    backbone = get_backbone("timm:resnet10t")
+    module = timm.create_model("resnet10t", num_classes=5)
+    torch.save(module.state_dict(), tmp_path / "w.pth")
+    loaded = load_backbone(backbone, str(tmp_path / "w.pth"))
+    assert torch.equal(loaded.state_dict()["conv1.0.weight"], module.state_dict()["conv1.0.weight"])
+    with pytest.raises(WeightsError, match="does not fit vgg16"):
+        load_backbone(get_backbone("vgg16"), str(tmp_path / "w.pth"))
+
+
+def test_missing_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"ball-features\[timm\]"):
+        get_backbone("timm:resnet10t")
+    with pytest.raises(ConfigError, match=r"ball-features\[timm\]"):
+        load_backbone(get_backbone("xception"), "random")
+
+
+def test_timm_weights_without_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(WeightsError, match=r"resnetv2_50.*--weights"):
+        weights_digest(get_backbone("resnet50_v2"), "imagenet")
+
+
+def test_timm_weights_from_the_hub(tmp_path, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+
+    module = timm.create_model("resnetv2_50")
+    save_file(module.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name: str(tmp_path / name))
+    backbone = get_backbone("resnet50_v2")
+    assert (
+        weights_digest(backbone, "imagenet")
+        == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    )
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(
+            load_backbone(backbone, "imagenet")(x),
+            module.eval().forward_head(module.forward_features(x), pre_logits=True),
+            atol=1e-5,
         )
+
+
+class _Encoder(torch.nn.Module):
+    def __init__(self, pooled=True):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 7, 3, stride=2)
+        self.pooled = pooled
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x.mean((2, 3)) if self.pooled else x
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoders")
+    torch.manual_seed(0)
+    module = _Encoder().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and labs have files of it
+        torch.jit.trace(module, torch.zeros(2, 3, 32, 32)).save(folder / "encoder.ts")
+    weight, bias = (value.detach().numpy() for value in (module.conv.weight, module.conv.bias))
+    onnx.save(_graph(weight, bias, "N"), folder / "encoder.onnx")
+    onnx.save(_graph(weight, bias, 1), folder / "one.onnx")
+    return folder, module
+
+
+def _graph(weight, bias, batch):
+    """The same encoder by hand; it gives its feature map, which is pooled for it."""
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w", "b"], ["y"], strides=[2, 2])],
+        "encoder",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [batch, 3, 32, 32])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [batch, 7, 15, 15])],
+        [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(bias, "b")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_encoders_in_files_agree(tmp_path, smears, encoders):
+    folder, _ = encoders
+    found = []
+    for name in ("encoder.ts", "encoder.onnx", "one.onnx"):
+        config = ExtractConfig(
+            backbone=f"file:{folder / name}",
+            input_px=32,
+            normalize="half",
+            limit=6,
+            dtype="float32",
+            precision="fp32",
+            batch_size=4,
+        )
+        result = extract(smears, tmp_path / f"{name}.h5", config)
+        cache = read_cache(result.cache)
+        assert cache.attributes["backbone"] == f"file:{name}"
+        assert cache.attributes["weights"] == str(folder / name)
+        found.append(cache.embeddings)
+    assert found[0].shape == (6, 1, 7)
+    assert np.allclose(found[0], found[1], atol=1e-5)
+    assert np.allclose(found[0], found[2], atol=1e-5)
+
+
+def test_encoders_in_files_that_cannot_be_used(tmp_path, smears, encoders):
+    folder, _ = encoders
+    name = f"file:{folder / 'encoder.onnx'}"
+    with pytest.raises(ConfigError, match="--input-px"):
+        get_backbone(name)
+    with pytest.raises(ConfigError, match="--normalize"):
+        extract(smears, tmp_path / "c.h5", ExtractConfig(backbone=name, input_px=32))
+    with pytest.raises(WeightsError, match=r"\(1, 3, 64, 64\)"):
+        get_backbone(name, 64)
+    with pytest.raises(ConfigError, match="precision"):
+        config = ExtractConfig(backbone=name, input_px=32, normalize="half", precision="bf16", limit=4)
+        extract(smears, tmp_path / "c.h5", config)
+    with pytest.raises(WeightsError, match="No network at"):
+        get_backbone(f"file:{tmp_path / 'none.onnx'}", 32)
+    with pytest.raises(ConfigError, match="expected TorchScript"):
+        get_backbone(f"file:{tmp_path / 'w.pth'}", 32)
+    for ending, message in (("pt", "not TorchScript"), ("onnx", "not an ONNX")):
+        (tmp_path / f"w.{ending}").write_bytes(b"garbage")
+        with pytest.raises(WeightsError, match=message):
+            get_backbone(f"file:{tmp_path / f'w.{ending}'}", 32)
 
 
 @pytest.fixture
@@ -117,14 +317,14 @@ def test_download_checks_the_hash(tmp_path, state, server, monkeypatch):
     (folder / "w.pth").rename(good)
     published = Backbone(NAME, 1024, 224, f"{address}/{good.name}")
     assert weights_digest(published, "imagenet") == digest
-    assert backbones.checkpoint_path(published).is_file()
+    assert checkpoint_path(published).is_file()
     load_backbone(published, "imagenet")
 
     (folder / f"{NAME}-00000000.pth").write_bytes(good.read_bytes())
     wrong = Backbone(NAME, 1024, 224, f"{address}/{NAME}-00000000.pth")
     with pytest.raises(WeightsError, match="hash"):
         weights_digest(wrong, "imagenet")
-    assert not backbones.checkpoint_path(wrong).exists()
+    assert not checkpoint_path(wrong).exists()
 
 
 def test_without_network_the_message_names_file_and_option(tmp_path, monkeypatch):
@@ -139,4 +339,4 @@ def test_without_network_the_message_names_file_and_option(tmp_path, monkeypatch
 def test_checkpoint_path_is_where_torch_hub_looks(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     expected = f"{torch.hub.get_dir()}/checkpoints/densenet201-c1103571.pth"
-    assert str(backbones.checkpoint_path(get_backbone("densenet201"))) == expected
+    assert str(checkpoint_path(get_backbone("densenet201"))) == expected

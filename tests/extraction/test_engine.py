@@ -6,8 +6,9 @@ import torch
 import torchvision
 
 from ball_features.errors import ConfigError
-from ball_features.extraction.backbones import BACKBONES, get_backbone, load_backbone
+from ball_features.extraction.backbones import BACKBONES, get_backbone
 from ball_features.extraction.engine import Engine, best_precision, deviation, resolve_device
+from ball_features.extraction.weights import load_backbone
 
 CPU = torch.device("cpu")
 

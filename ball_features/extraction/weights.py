@@ -1,0 +1,208 @@
+"""Weights of the backbones: found, downloaded, checked, loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ball_features.errors import WeightsError
+from ball_features.extraction.backbones import Backbone, require_extra
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["checkpoint_path", "load_backbone", "weights_digest"]
+
+
+def weights_digest(backbone: Backbone, weights: str, seed: int = 0) -> str:
+    """SHA-256 that identifies the weights, without loading them where that is possible.
+
+    Raises:
+        WeightsError: The file is missing, or cannot be downloaded.
+    """
+    if weights == "random" and backbone.path is None:
+        return hashlib.sha256(f"random:{backbone.name}:{seed}".encode()).hexdigest()
+    path = backbone.path or (_published(backbone) if weights == "imagenet" else Path(weights))
+    if not path.is_file():
+        raise WeightsError(
+            f"No weights file at {path}. Expected a PyTorch state dict of {backbone.name}; "
+            "give its path to --weights, or use --weights imagenet."
+        )
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
+    """Build the network and load its weights, frozen and in eval mode.
+
+    Args:
+        backbone: Which network.
+        weights: "imagenet" (as published, downloaded once), "random", or the path of a state dict in the present
+            naming of torchvision or timm or in torchvision's older one, in any floating precision. A network in a
+            file brings its own.
+        seed: Seeds the random weights; unused otherwise.
+
+    Returns:
+        Module in float32, eval mode, without gradients: normalised images float (batch, 3, height, width) -> embeddings
+        (batch, dim).
+
+    Raises:
+        WeightsError: The weights are missing, damaged or of another architecture.
+    """
+    import torch
+
+    if backbone.path is not None:
+        from ball_features.extraction.frozen import read_network
+
+        return read_network(backbone.path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _build(backbone)
+    if weights != "random":
+        path = _published(backbone) if weights == "imagenet" else Path(weights)
+        _load_state(module, _read_state(path), path, backbone)
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+def _build(backbone: Backbone) -> nn.Module:
+    """The network with fresh weights, its classifier left off."""
+    from torch import nn
+
+    name = backbone.builder or backbone.name
+    if backbone.source == "timm":
+        require_extra("timm", "timm", backbone.title)
+        import timm
+
+        return timm.create_model(name, pretrained=False, num_classes=0, **backbone.options)
+    from torchvision import models
+
+    module: Any = models.get_model(name, weights=None, **backbone.options)
+    for head in ("classifier", "fc"):
+        if hasattr(module, head):
+            setattr(module, head, nn.Identity())
+    if hasattr(module, "avgpool"):
+        module.avgpool = nn.AdaptiveAvgPool2d(1)  # VGG's is 7 x 7, to suit its fully connected layers
+    return module
+
+
+def checkpoint_path(backbone: Backbone) -> Path:
+    """Where torch.hub keeps the published weights, found without importing torch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
+    return Path(home).expanduser() / "hub" / "checkpoints" / backbone.url.rsplit("/", 1)[-1]
+
+
+def _published(backbone: Backbone) -> Path:
+    """The file of the ImageNet weights, downloaded where it is not there yet."""
+    return _download(backbone) if backbone.url else _download_timm(backbone)
+
+
+def _download_timm(backbone: Backbone) -> Path:
+    """The file that timm itself would load, in its own cache."""
+    require_extra("timm", "timm", backbone.title)
+    import timm
+
+    name = backbone.builder
+    found: Any = timm.get_pretrained_cfg(name)
+    source = found and (found.hf_hub_id or found.url)
+    if not source:
+        raise WeightsError(
+            f"timm publishes no weights of {backbone.name}. Give a file to --weights, or use --weights random."
+        )
+    try:
+        if found.hf_hub_id:
+            from huggingface_hub import hf_hub_download
+
+            return Path(hf_hub_download(source, "model.safetensors"))
+        from timm.models import _hub
+
+        return Path(_hub.download_cached_file(source, check_hash=False))
+    except Exception as error:  # the hub, its cache and urllib each raise their own kinds
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"The ImageNet weights of {backbone.name} could not be downloaded ({first}). Fetch {source} on a machine "
+            "with a network and give the file to --weights."
+        ) from error
+
+
+def _download(backbone: Backbone) -> Path:
+    path = checkpoint_path(backbone)
+    if path.is_file():
+        return path
+    prefix = path.stem.rsplit("-", 1)[-1]
+    try:
+        _require_host(backbone.url)
+        from torch import hub
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hub.download_url_to_file(backbone.url, str(path), hash_prefix=prefix, progress=False)
+    except (OSError, RuntimeError) as error:  # RuntimeError: the hash does not match
+        raise WeightsError(
+            f"The ImageNet weights of {backbone.name} could not be downloaded ({error}). "
+            f"Fetch {backbone.url} on a machine with a network and give the file to --weights, or put it at {path}."
+        ) from error
+    return path
+
+
+def _require_host(url: str, timeout_s: float = 5.0) -> None:
+    """Fail soon where the host cannot be reached, since the download itself would wait for minutes."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme in urllib.request.getproxies():
+        return  # a proxy resolves the name
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    socket.create_connection((parts.hostname or "", port), timeout=timeout_s).close()
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"No weights file at {path}. Give the path of a state dict to --weights.") from error
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise WeightsError(
+            f"{path} is not a PyTorch state dict ({type(error).__name__}). "
+            "Expected a file saved with torch.save(module.state_dict(), ...); fetch it again."
+        ) from error
+    if isinstance(loaded, Mapping):
+        for key in ("state_dict", "model"):
+            if isinstance(loaded.get(key), Mapping):
+                loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path} holds {type(loaded).__name__}, expected a state dict of tensors.")
+    state = {}
+    for key, value in loaded.items():
+        # Before 2017 torchvision wrote `norm.1.weight`; the published files still do.
+        key = re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key.removeprefix("module."))
+        state[key] = value.float() if value.is_floating_point() else value
+    return state
+
+
+def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: Backbone) -> None:
+    own = module.state_dict()
+    needed = {key for key in own if not key.endswith("num_batches_tracked")}
+    missing = sorted(needed - state.keys())
+    wrong = sorted(key for key in needed & state.keys() if state[key].shape != own[key].shape)
+    if missing or wrong:
+        example = missing[0] if missing else f"{wrong[0]} {tuple(state[wrong[0]].shape)}"
+        raise WeightsError(
+            f"{path} does not fit {backbone.name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
+            f"(first: {example}). Choose the --backbone that the file belongs to."
+        )
+    module.load_state_dict({k: v for k, v in state.items() if k in own and v.shape == own[k].shape}, strict=False)
