@@ -5,6 +5,10 @@ Layout (schema 1). Datasets, a row an image, in the manifest's order:
     embeddings (N, V, D) float16 | float32    path, label, sha256 (N,) UTF-8    committed (N,) bool
     shortcuts/NAME (N, F) float32             view (V,) UTF-8
     rejected/path, rejected/reason, rejected/sha256 (R,) UTF-8
+    twin_sha256 (N,) UTF-8, where segmented twins come from files
+    timing (2,) float64: images computed, and seconds from decoding to disk
+
+A view of several channels (attribute `channels`) is as many views, one behind the other.
 
 Root attributes: schema_version, fingerprint, every setting that changes a number, and provenance that does not.
 
@@ -19,7 +23,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +32,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ball_features.dataset.manifest import Rejected
-from ball_features.errors import CacheBusyError, CacheError
+from ball_features.errors import CacheBusyError, CacheError, ConfigError
 
-__all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "create_cache", "lock_cache", "read_cache"]
+__all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "choose_channels", "create_cache", "lock_cache", "read_cache"]
 
 SCHEMA_VERSION = 1
 _TEXT = h5py.string_dtype("utf-8")
@@ -50,6 +54,8 @@ class Cache:
         shortcuts: Name -> float32 (images, numbers): pixel statistics for models without a backbone.
         attributes: Settings and provenance.
         rejected: Files that could not be used.
+        twin_sha256: str (images,), of the twin's bytes; empty where no twins are used.
+        images_per_s: Images embedded a second, all views of each; NaN where it was not measured.
     """
 
     embeddings: np.ndarray
@@ -61,11 +67,59 @@ class Cache:
     shortcuts: dict[str, np.ndarray]
     attributes: dict[str, Any]
     rejected: tuple[Rejected, ...]
+    twin_sha256: np.ndarray = field(default_factory=lambda: np.empty(0, dtype="<U1"))
+    images_per_s: float = float("nan")
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels of a view."""
+        return tuple(self.attributes.get("channels", ["original"]))
+
+    @property
+    def content(self) -> np.ndarray:
+        """What an image's numbers come from, str (images,): its hash, and its twin's."""
+        if not len(self.twin_sha256):
+            return self.sha256
+        return np.char.add(np.char.add(self.sha256, ":"), self.twin_sha256)
 
     @property
     def complete(self) -> bool:
         """Whether every row is committed."""
         return bool(self.committed.all())
+
+
+def choose_channels(cache: Cache, wanted: Sequence[str] = (), combine: str = "concat") -> Cache:
+    """A cache as models see it: one embedding a view, of one channel or of several.
+
+    Args:
+        cache: With its embeddings.
+        wanted: Channels; empty for all.
+        combine: "concat" sets them behind one another (images, views, channels * dim), "mean" averages them.
+
+    Raises:
+        ConfigError: The cache has no such channel.
+    """
+    own = cache.channels
+    for name in wanted:
+        if name not in own:
+            raise ConfigError(
+                f"The cache has no channel {name!r}, expected some of: {', '.join(own)}. "
+                "Extract it: ball extract --channels original,segmented"
+            )
+    chosen = [own.index(name) for name in dict.fromkeys(wanted or own)]
+    if len(own) == 1:
+        return cache
+    images, views, dim = cache.embeddings.shape
+    split = cache.embeddings.reshape(images, views // len(own), len(own), dim)  # a view of the same memory
+    if combine == "mean" and len(chosen) > 1:
+        embeddings = split[:, :, chosen].mean(2, dtype=np.float32)
+    elif len(chosen) == 1:
+        embeddings = split[:, :, chosen[0]]
+    else:
+        picked = split if chosen == list(range(len(own))) else split[:, :, chosen]
+        embeddings = picked.reshape(images, views // len(own), len(chosen) * dim)
+    used = {"channels_used": [own[place] for place in chosen], "combine": combine}
+    return replace(cache, embeddings=embeddings, view=cache.view[:: len(own)], attributes=cache.attributes | used)
 
 
 @contextlib.contextmanager
@@ -143,7 +197,14 @@ def _read(file: h5py.File, path: Path, embeddings: bool) -> Cache:
         shortcuts={name: dataset(f"shortcuts/{name}")[:] for name in dataset("shortcuts")},
         attributes={key: _from_attribute(value) for key, value in file.attrs.items()},
         rejected=tuple(Rejected(str(p), str(reason), str(sha)) for p, reason, sha in rejected),
+        twin_sha256=text("twin_sha256") if "twin_sha256" in file else np.empty(0, dtype="<U1"),
+        images_per_s=_rate(file),
     )
+
+
+def _rate(file: Any) -> float:
+    images, seconds = file["timing"][:] if "timing" in file else (0, 0)
+    return float(images / seconds) if seconds > 0 else float("nan")
 
 
 def _to_attribute(value: Any) -> Any:
@@ -170,6 +231,7 @@ def create_cache(
     shortcuts: Mapping[str, int],
     attributes: Mapping[str, Any],
     rejected: Sequence[Rejected] = (),
+    twin_sha256: Sequence[str] = (),
     source: Path | None = None,
 ) -> None:
     """Create a cache of uncommitted rows in one atomic step, replacing any file of that name.
@@ -185,6 +247,7 @@ def create_cache(
         shortcuts: Name -> count of pixel numbers stored beside the embeddings.
         attributes: Settings and provenance.
         rejected: Files that are known not to be usable.
+        twin_sha256: Content hash of each image's twin; empty where none are used.
         source: A cache of the same settings (`path` itself may be it); its committed rows are carried over by content.
     """
     rows, views = len(paths), len(view)
@@ -214,24 +277,39 @@ def create_cache(
         file.require_group("shortcuts")
         for name, width in shortcuts.items():
             allocate(f"shortcuts/{name}", (width,), "float32", None)
-        for name, values in (("path", paths), ("label", labels), ("sha256", sha256), ("view", view)):
+        file.create_dataset("timing", data=np.zeros(2))
+        texts = {"path": paths, "label": labels, "sha256": sha256, "view": view}
+        if twin_sha256:
+            texts["twin_sha256"] = twin_sha256
+        for name, values in texts.items():
             file.create_dataset(name, data=np.array(list(values), dtype=object), dtype=_TEXT)
         for field in ("path", "reason", "sha256"):
             values = np.array([getattr(item, field) for item in rejected], dtype=object)
             file.create_dataset(f"rejected/{field}", data=values, dtype=_TEXT)
         if source is not None:
             with h5py.File(source, "r", locking=False) as old:
-                _carry_over(old, file, sha256)
+                _carry_over(old, file)
     with partial.open("rb+") as handle:
         os.fsync(handle.fileno())
     partial.replace(path)
 
 
-def _carry_over(old: Any, new: Any, sha256: Sequence[str]) -> None:
+def _content(file: Any) -> list[str]:
+    own = file["sha256"].asstr()[:]
+    if "twin_sha256" not in file:
+        return list(own)
+    return [f"{first}:{second}" for first, second in zip(own, file["twin_sha256"].asstr()[:], strict=True)]
+
+
+def _carry_over(old: Any, new: Any) -> None:
     """Copy committed rows of the same content, some at a time, so that memory does not grow with the cache."""
     committed = old["committed"][:].astype(bool)
-    known = {digest: row for row, digest in enumerate(old["sha256"].asstr()[:]) if committed[row]}
-    pairs = np.array([(row, known[digest]) for row, digest in enumerate(sha256) if digest in known], dtype=np.int64)
+    known = {content: row for row, content in enumerate(_content(old)) if committed[row]}
+    pairs = np.array(
+        [(row, known[content]) for row, content in enumerate(_content(new)) if content in known], dtype=np.int64
+    )
+    if "timing" in old:
+        new["timing"][:] = old["timing"][:]
     names = ["embeddings", *(f"shortcuts/{name}" for name in new["shortcuts"])]
     for start in range(0, len(pairs), 1024):
         target, origin = pairs[start : start + 1024].T
@@ -263,6 +341,12 @@ class CacheWriter:
     def _flush(self) -> None:
         self._file.flush()
         os.fsync(self._sync)
+
+    def time(self, images: int, seconds: float) -> None:
+        """Add to what the cache says of its own making."""
+        datasets: Any = self._file
+        if "timing" in datasets:  # caches made by 0.1.0 before it was kept
+            datasets["timing"][:] += (images, seconds)
 
     def write(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: Mapping[str, np.ndarray]) -> None:
         """Store rows, then commit them once they are on disk.

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ball_features.errors import ConfigError
 
-__all__ = ["PROTOCOLS", "ExtractConfig", "FitConfig", "HeadConfig"]
+__all__ = ["PRESETS", "PROTOCOLS", "ExtractConfig", "FitConfig", "HeadConfig", "Preset"]
 
 PROTOCOLS = ("holdout", "cv", "group-cv", "block-cv", "leave-group-out")
 
@@ -60,6 +60,9 @@ class ExtractConfig(_Config):
         recipe: Key of `extraction.views.RECIPES`; makes the views after the first.
         normalize: "auto" (the backbone's own), or as `extraction.views.mean_std` takes it.
         input_px: Side of the network's input; 0 takes the backbone's own.
+        channels: "original", and "segmented" for the picture with its nuclei alone beside it.
+        twins: Where segmented pictures come from: "auto" (the folder Segmented/ beside the images, else computed),
+            "none" (computed), or a folder.
         precision: "auto", "fp32", "bf16" or "fp16", of the forward pass.
         dtype: "float16" or "float32", of the stored embeddings.
         device: "auto", "cpu", "cuda" or "mps".
@@ -74,6 +77,8 @@ class ExtractConfig(_Config):
     recipe: str = "report"
     normalize: str = "auto"
     input_px: int = 0
+    channels: tuple[str, ...] = ("original",)
+    twins: str = "auto"
     precision: str = "auto"
     dtype: str = "float16"
     device: str = "auto"
@@ -88,6 +93,13 @@ class ExtractConfig(_Config):
             self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", self.precision, "auto, fp32, bf16 or fp16"
         )
         _require(self.dtype in ("float16", "float32"), "dtype", self.dtype, "float16 or float32")
+        object.__setattr__(self, "channels", tuple(self.channels))
+        _require(
+            self.channels in (("original",), ("original", "segmented")),
+            "channels",
+            ",".join(self.channels),
+            "original, or original,segmented",
+        )
         _require(
             self.input_px == 0 or 32 <= self.input_px <= 4096, "input_px", self.input_px, "32 to 4096, or 0 (its own)"
         )
@@ -156,6 +168,8 @@ class FitConfig(_Config):
         train_views: Views that train: "all", or names or numbers with commas between.
         test_views: Views that validate and test, by their mean probability; as train_views.
         head: The head's settings.
+        channels: Channels of the cache that models see, such as ("original", "segmented"); empty for all.
+        combine: What becomes of several channels: "concat" (one long embedding) or "mean".
         jobs: Processes at once; 0 takes all cores.
     """
 
@@ -171,6 +185,8 @@ class FitConfig(_Config):
     tta: bool = False
     train_views: str = "all"
     test_views: str = "plain"
+    channels: tuple[str, ...] = ()
+    combine: str = "concat"
     head: HeadConfig = field(default_factory=HeadConfig)
     jobs: int = 0
 
@@ -179,6 +195,8 @@ class FitConfig(_Config):
         if isinstance(self.head, Mapping):
             object.__setattr__(self, "head", HeadConfig.from_mapping(self.head))
         object.__setattr__(self, "models", tuple(self.models))
+        object.__setattr__(self, "channels", tuple(self.channels))
+        _require(self.combine in ("concat", "mean"), "combine", self.combine, "concat or mean")
         _require(self.protocol in PROTOCOLS, "protocol", self.protocol, f"one of {', '.join(PROTOCOLS)}")
         _require(self.repeats >= 1, "repeats", self.repeats, "at least 1")
         _require(self.folds >= 2, "folds", self.folds, "at least 2")
@@ -198,3 +216,57 @@ class FitConfig(_Config):
         values = self.to_dict()
         del values["jobs"]
         return _digest(values)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of `ball fit` by name, after someone's publication.
+
+    Attributes:
+        settings: Option of `ball fit` -> value.
+        keeps: What of the original is kept.
+        changes: What is not.
+    """
+
+    settings: Mapping[str, Any]
+    keeps: str
+    changes: str
+
+
+_SHORTCUTS = "majority,colour,histogram,nuclei,corner"
+PRESETS: dict[str, Preset] = {
+    "report": Preset(
+        {
+            "protocol": "holdout",
+            "test_size": 0.20,
+            "val_size": 0.16,
+            "channels": "original",
+            "models": f"mlp,{_SHORTCUTS}",
+            "hidden": "64,64",
+            "learning_rate": 1e-4,
+            "l2": 1e-5,
+            "epochs": 40,
+            "head_batch_size": 16,
+            "dropout": 0.2,
+            "clip_norm": 0.01,
+            "class_weight": "none",
+            "compat_batch_metrics": True,
+        },
+        keeps="the embedding, two layers of 64, Adam at 1e-4, 40 epochs, L2, dropout, clipping, random 64/16/20 splits",
+        changes="five splits instead of one, copies of an image kept together, metrics pooled over all test images "
+        "(the report's averages over batches stand in a table of their own), shortcuts beside it",
+    ),
+    "paper": Preset(
+        {
+            "protocol": "holdout",
+            "channels": "original,segmented",
+            "combine": "concat",
+            "models": f"mlp,logistic,{_SHORTCUTS}",
+        },
+        keeps="two channels, the picture and its nuclei alone, through an ImageNet network, joined before a "
+        "classifier; random splits",
+        changes="the network is frozen instead of fine-tuned and its feature maps are averaged before they are joined, "
+        "one network serves both channels, no augmentation unless the cache has views, copies of an image kept "
+        "together, metrics pooled over five splits, shortcuts beside it; `ball compare` sets backbones side by side",
+    ),
+}

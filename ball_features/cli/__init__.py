@@ -7,8 +7,10 @@ One module a command, in the order in which `ball --help` lists them.
 from ball_features.cli import (
     downloading,
     extracting,
+    segmenting,
     auditing,
     fitting,
+    comparing,
     reporting,
     predicting,
     inspecting,

@@ -45,13 +45,21 @@ def extract(
         str,
         typer.Option(
             help="How the further views are made: report, dihedral, zoom, blur, jpeg, stain-jitter, mask-overlay, "
-            "grey, haematoxylin, reinhard, soft; a+b does one after the other, a,b takes turns."
+            "grey, haematoxylin, reinhard, soft, segmented, segmented-otsu; a+b does one after the other, a,b "
+            "takes turns."
         ),
     ] = "report",
     normalize: Annotated[
         str, typer.Option(help="auto (the backbone's own), imagenet, half, unit, or m,m,m/s,s,s of R, G, B in [0, 1].")
     ] = "auto",
     input_px: Annotated[int, typer.Option(help="Side of the network's input; 0 is the backbone's own.")] = 0,
+    channels: Annotated[
+        str, typer.Option(help="original, or original,segmented: the picture, and its nuclei alone, side by side.")
+    ] = "original",
+    twins: Annotated[
+        str,
+        typer.Option(help="Segmented pictures: auto (Segmented/ beside the images, else computed), none, or a folder."),
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16: of the forward pass.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float16 or float32: of the stored embeddings.")] = "float16",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -80,6 +88,8 @@ def extract(
         recipe=recipe,
         normalize=normalize,
         input_px=input_px,
+        channels=tuple(part.strip() for part in channels.split(",") if part.strip()),
+        twins=twins,
         precision=precision,
         dtype=dtype,
         device=device,

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar
 from ball_features.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ball_features.config import FitConfig
+
 __all__ = ["fit", "print_run"]
 
 
 @app.command()
 def fit(
+    context: typer.Context,
     cache: Annotated[Path, typer.Argument(help="A cache made by `ball extract`.", show_default=False)],
+    preset: Annotated[
+        str, typer.Option(help="report or paper: the settings of either; options given beside it win.")
+    ] = "",
     protocol: Annotated[
         str, typer.Option(help="holdout, cv, group-cv, block-cv, leave-group-out, or ladder: one after the other.")
     ] = "holdout",
@@ -30,6 +37,8 @@ def fit(
     tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
     train_views: Annotated[str, typer.Option(help="Views that train: all, or names or numbers with commas.")] = "all",
     test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
+    channels: Annotated[str, typer.Option(help="Channels of the cache to use, such as original,segmented.")] = "",
+    combine: Annotated[str, typer.Option(help="Several channels: concat (behind one another) or mean.")] = "concat",
     compat_batch_metrics: Annotated[
         bool, typer.Option("--compat-batch-metrics", help="Add the student report's batch-averaged figures.")
     ] = False,
@@ -55,34 +64,11 @@ def fit(
     Views and byte-identical copies of an image never cross a split, nothing is fitted or chosen on test images,
     and shortcuts (models that see a few pixel numbers, no network) stand in the same table.
     """
-    from ball_features.config import FitConfig, HeadConfig
     from ball_features.reporting.run import fit as run
 
-    config = FitConfig(
-        protocol="holdout" if protocol == "ladder" else protocol,
-        models=tuple(part.strip() for part in models.split(",") if part.strip()),
-        repeats=repeats,
-        folds=folds,
-        test_size=test_size,
-        val_size=val_size,
-        seed=seed,
-        groups=None if groups is None else str(groups),
-        group_column=group_column,
-        tta=tta,
-        train_views=train_views,
-        test_views=test_views,
-        head=HeadConfig(
-            hidden=_widths(hidden),
-            learning_rate=learning_rate,
-            l2=l2,
-            epochs=epochs,
-            batch_size=head_batch_size,
-            dropout=dropout,
-            clip_norm=clip_norm or None,
-            class_weight=None if class_weight == "none" else class_weight,
-        ),
-        jobs=jobs,
-    )
+    values, preset_notes = _with_preset(context, preset)
+    config = _config(values)
+    protocol, compat_batch_metrics = values["protocol"], values["compat_batch_metrics"]
     if protocol == "ladder":
         from ball_features.reporting.ladder import ladder, render_ladder
 
@@ -91,7 +77,7 @@ def fit(
         if as_json:
             typer.echo(json.dumps({"run": str(folder), "ladder": rows, "notes": notes}, indent=1))
         else:
-            for note in notes:
+            for note in [*preset_notes, *notes]:
                 typer.echo(note)
             console().print(render_ladder(rows))
             typer.echo(f"Run: {folder}")
@@ -107,9 +93,56 @@ def fit(
             compat_batch_metrics=compat_batch_metrics,
             save=save,
             saver=bundle_fitted if save else None,
+            notes=preset_notes,
             progress=progress,
         )
     print_run(result, as_json)
+
+
+def _with_preset(context: typer.Context, preset: str) -> tuple[dict[str, Any], list[str]]:
+    """The options, those of a preset where the user gave none, and what the preset keeps and changes."""
+    from ball_features.config import PRESETS
+
+    values = dict(context.params)
+    if not preset:
+        return values, []
+    if preset not in PRESETS:
+        raise ConfigError(f"Unknown preset {preset!r}. Valid: {', '.join(PRESETS)}.")
+    for key, value in PRESETS[preset].settings.items():
+        source = context.get_parameter_source(key)
+        if source is None or source.name.startswith("DEFAULT"):
+            values[key] = value
+    chosen = PRESETS[preset]
+    return values, [f"Preset {preset} keeps {chosen.keeps}. It changes: {chosen.changes}."]
+
+
+def _config(values: dict[str, Any]) -> FitConfig:
+    from ball_features.config import FitConfig, HeadConfig
+
+    same = ("repeats", "folds", "test_size", "val_size", "seed", "group_column", "tta", "train_views", "test_views")
+    return FitConfig(
+        protocol="holdout" if values["protocol"] == "ladder" else values["protocol"],
+        models=_names(values["models"]),
+        channels=_names(values["channels"]),
+        combine=values["combine"],
+        groups=None if values["groups"] is None else str(values["groups"]),
+        head=HeadConfig(
+            hidden=_widths(values["hidden"]),
+            learning_rate=values["learning_rate"],
+            l2=values["l2"],
+            epochs=values["epochs"],
+            batch_size=values["head_batch_size"],
+            dropout=values["dropout"],
+            clip_norm=values["clip_norm"] or None,
+            class_weight=None if values["class_weight"] == "none" else values["class_weight"],
+        ),
+        jobs=values["jobs"],
+        **{key: values[key] for key in same},
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -47,6 +47,8 @@ def predict(
         raise DataError(f"Found no image in {', '.join(images[:3])}, expected folders, patterns or files.")
     compiled = len(files) >= COMPILE_FROM
     predictor = Predictor(read_bundle(bundle), weights=weights, device=device, precision=precision, compiled=compiled)
+    if predictor.caveat:
+        say(predictor.caveat)
     with progress_bar("Predicting", quiet or as_json) as progress:
         predictions, rejected = predictor(files, coverage=coverage, progress=progress)
     rejected = [*missing, *rejected]

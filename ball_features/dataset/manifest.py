@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ball_features.errors import DataError
 
-__all__ = ["MAX_BYTES", "SUFFIXES", "Manifest", "Rejected", "scan"]
+__all__ = ["MAX_BYTES", "SUFFIXES", "Manifest", "Rejected", "scan", "twin_folder", "with_twins"]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff"})
 # A smear of 100 megapixels, uncompressed in 16 bits, is 600 MB; larger files are whole slides.
@@ -39,6 +41,8 @@ class Manifest:
         sha256: Content hash of each, hexadecimal.
         rejected: Files that cannot be used.
         note: What a user should know about the folder, or "".
+        twin: File of each image's segmented twin, absolute; empty where none are used.
+        twin_sha256: Content hash of each.
     """
 
     root: Path
@@ -47,6 +51,82 @@ class Manifest:
     sha256: tuple[str, ...]
     rejected: tuple[Rejected, ...] = ()
     note: str = ""
+    twin: tuple[Path, ...] = ()
+    twin_sha256: tuple[str, ...] = ()
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What an image's numbers come from: its hash, and its twin's."""
+        if not self.twin_sha256:
+            return self.sha256
+        return tuple(f"{own}:{twin}" for own, twin in zip(self.sha256, self.twin_sha256, strict=True))
+
+    def without(self, reasons: Mapping[int, str], *, known: bool = True) -> Manifest:
+        """The manifest without these rows, which join its rejected files.
+
+        Args:
+            reasons: Row -> why.
+            known: Remember the content, so that a file like it is not tried again.
+
+        Raises:
+            DataError: Fewer than two classes are left.
+        """
+        keep = [row for row in range(len(self.path)) if row not in reasons]
+        new = (Rejected(self.path[row], why, self.sha256[row] if known else "") for row, why in reasons.items())
+        rejected = tuple(sorted((*self.rejected, *new), key=lambda item: item.path))
+        kept = dataclasses.replace(
+            self,
+            path=tuple(self.path[row] for row in keep),
+            label=tuple(self.label[row] for row in keep),
+            sha256=tuple(self.sha256[row] for row in keep),
+            twin=tuple(self.twin[row] for row in keep if self.twin),
+            twin_sha256=tuple(self.twin_sha256[row] for row in keep if self.twin_sha256),
+            rejected=rejected,
+        )
+        if len(set(kept.label)) < 2:
+            listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
+            raise DataError(
+                f"{len(keep)} images of {len(set(kept.label))} classes in {self.root} can be used, "
+                f"expected images of at least two classes. Rejected files:{listed}"
+            )
+        return kept
+
+
+def twin_folder(manifest: Manifest) -> Path | None:
+    """The folder `Segmented/` beside the images, where it is there."""
+    for child in manifest.root.resolve().parent.iterdir():
+        if child.is_dir() and child.name.lower() == "segmented" and child != manifest.root.resolve():
+            return child
+    return None
+
+
+def with_twins(manifest: Manifest, folder: Path) -> Manifest:
+    """Give each image its segmented twin: the file of the same name below `folder`, whatever its ending.
+
+    An image without one is rejected.
+
+    Raises:
+        DataError: No such folder, or twins of fewer than two classes.
+    """
+    if not folder.is_dir():
+        raise DataError(f"No folder {folder}, expected segmented twins of the images of {manifest.root}.")
+    images, _, _ = _walk(folder)
+    by_name: dict[str, str] = {str(PurePosixPath(name).with_suffix("")): name for name in images}
+    found = [by_name.get(str(PurePosixPath(path).with_suffix(""))) for path in manifest.path]
+    with ThreadPoolExecutor(8) as pool:
+        digests = list(pool.map(lambda name: _digest(folder / name) if name else ("", ""), found))
+    reasons = {}
+    for row, (name, (_, reason)) in enumerate(zip(found, digests, strict=True)):
+        if name is None:
+            reasons[row] = f"has no segmented twin in {folder.name}/; make it: ball segment"
+        elif reason:
+            reasons[row] = f"its segmented twin {reason}"
+    twins = dataclasses.replace(
+        manifest,
+        twin=tuple(folder / (name or "") for name in found),
+        twin_sha256=tuple(digest for digest, _ in digests),
+    )
+    return twins.without(reasons, known=False) if reasons else twins
 
 
 def scan(root: Path | str, *, limit: int = 0) -> Manifest:

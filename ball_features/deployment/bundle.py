@@ -55,6 +55,9 @@ _FROM_CACHE = (
     "seed",
     "resize",
     "overlay_mask",
+    "channels_used",
+    "combine",
+    "segmentation",
 )
 _TRUSTED = ("sklearn.", "numpy.", "scipy.", "collections.", "builtins.")
 

@@ -117,6 +117,17 @@ class Predictor:
         module = load_backbone(self.backbone, wanted, seed)
         self.engine = build_engine(self.backbone, module, self.device, chosen, compiled)
 
+    @property
+    def caveat(self) -> str:
+        """What sets these embeddings apart from those that the model was fitted on, or ""."""
+        facts = self.bundle.facts
+        if facts.get("segmentation") != "twins" or "segmented" not in facts.get("channels_used", []):
+            return ""
+        return (
+            "The model was fitted on segmented pictures from files; those of new images are computed by the published "
+            "thresholds, which differ from them. Extract with --twins none to fit on computed ones."
+        )
+
     def embed(self, images: Tensor, sha256: Sequence[str]) -> np.ndarray:
         """Embeddings of the views that the bundle tests on, float32 (images, views, dim).
 
@@ -127,6 +138,7 @@ class Predictor:
         import torch
 
         from ball_features.extraction.extract import unpack_mask
+        from ball_features.extraction.segmentation import segmented
         from ball_features.extraction.views import make_view, normalize
 
         facts = self.bundle.facts
@@ -134,10 +146,18 @@ class Predictor:
         if "overlay_mask" in facts:
             mask = torch.from_numpy(unpack_mask(facts["overlay_mask"])).to(self.device)
         pixels = images.to(self.device).float().div_(255)
+        channels = [
+            pixels if name == "original" else segmented(pixels, pixels)
+            for name in facts.get("channels_used", ["original"])
+        ]
+        recipe = facts["recipe"]
         views = []
         for index in facts["views"]:
-            view = make_view(pixels, sha256, index, facts["recipe"] if index else "report", facts["view_seed"], mask)
-            views.append(self.engine(normalize(view, facts["normalize"])))
+            own = []
+            for channel in channels:
+                view = make_view(channel, sha256, index, recipe if index else "report", facts["view_seed"], mask)
+                own.append(self.engine(normalize(view, facts["normalize"])))
+            views.append(torch.cat(own, 1) if facts.get("combine") != "mean" else torch.stack(own).mean(0))
         return torch.stack(views, 1).cpu().numpy()
 
     def __call__(

@@ -10,12 +10,9 @@ import base64
 import contextlib
 import dataclasses
 import os
-import queue
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -25,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features import __version__
-from ball_features.cache import Cache, CacheWriter, create_cache, lock_cache, read_cache
+from ball_features.cache import Cache, create_cache, lock_cache, read_cache
 from ball_features.config import ExtractConfig
-from ball_features.dataset.manifest import Manifest, Rejected, scan
-from ball_features.errors import CacheError, ConfigError, DataError, ImageError
+from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
+from ball_features.errors import CacheError, ConfigError, ImageError
 from ball_features.extraction.backbones import Backbone, get_backbone
+from ball_features.extraction.segmentation import segmented
+from ball_features.extraction.streaming import Writing, batches
 from ball_features.extraction.views import (
     check_views,
     make_view,
@@ -57,7 +56,6 @@ COMPILE_FROM = 500
 # (device, precision) -> images a forward pass. A CPU's batch should stay in its cache, which float32 fills sooner.
 BATCH_SIZE = {("cpu", "fp32"): 4, ("cpu", "bf16"): 16, ("mps", "fp16"): 64, ("cuda", "bf16"): 256}
 _OTHER_BATCH_SIZE = {"cpu": 8, "mps": 32, "cuda": 128}
-PREFETCH_BATCHES = 3
 # On a CPU a decoding thread takes a core from the convolutions in the midst of each, which costs more than it hides
 # (a seventh of the speed on two cores); images that decode faster than this are decoded between the batches.
 INLINE_S = 0.004
@@ -142,6 +140,10 @@ def extract(
     manifest = scan(images, limit=config.limit)
     if manifest.note:
         log(manifest.note)
+    channels: dict[str, Any] = {}
+    if len(config.channels) > 1:
+        manifest = _find_twins(manifest, config.twins, log)
+        channels = {"channels": list(config.channels), "segmentation": "twins" if manifest.twin else "hsv"}
     settings: dict[str, Any] = {
         "backbone": backbone.name,
         "weights_sha256": weights_digest(backbone, config.weights, config.seed),
@@ -153,6 +155,7 @@ def extract(
         "recipe_version": recipe_version(config.recipe) if config.views > 1 else 0,
         "seed": config.seed if config.views > 1 or config.weights == "random" else 0,
         "dtype": config.dtype,
+        **channels,
     }
     with contextlib.nullcontext() if dry_run else lock_cache(out):
         old = None
@@ -173,16 +176,25 @@ def extract(
         return _Run(out, config, backbone, manifest, settings, old, removed, progress, log)(start)
 
 
+def _find_twins(manifest: Manifest, wanted: str, log: Log) -> Manifest:
+    folder = twin_folder(manifest) if wanted == "auto" else None if wanted == "none" else Path(wanted)
+    if folder is None:
+        log("Segmented pictures are computed by the published thresholds.")
+        return manifest
+    log(f"Segmented pictures are taken from {folder}.")
+    return with_twins(manifest, folder)
+
+
 def _todo(manifest: Manifest, old: Cache | None) -> int:
-    known = set(old.sha256[old.committed].tolist()) if old else set()
-    return sum(digest not in known for digest in manifest.sha256)
+    known = set(old.content[old.committed].tolist()) if old else set()
+    return sum(content not in known for content in manifest.content)
 
 
 def _same_rows(manifest: Manifest, old: Cache) -> bool:
     return (
         old.path.tolist() == list(manifest.path)
         and old.label.tolist() == list(manifest.label)
-        and old.sha256.tolist() == list(manifest.sha256)
+        and old.content.tolist() == list(manifest.content)
         and _key(old.rejected) == _key(manifest.rejected)
     )
 
@@ -237,29 +249,8 @@ def _require_same(old: Cache, settings: dict[str, Any], config: ExtractConfig, o
 
 def _without_known_bad(manifest: Manifest, old: Cache | None) -> Manifest:
     bad = {item.sha256: item.reason for item in old.rejected if item.sha256} if old else {}
-    return _reject(manifest, {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad})
-
-
-def _reject(manifest: Manifest, reasons: dict[int, str]) -> Manifest:
-    """The manifest without these rows, which join its rejected files."""
-    keep = [row for row in range(len(manifest.path)) if row not in reasons]
-    new = tuple(Rejected(manifest.path[row], reason, manifest.sha256[row]) for row, reason in reasons.items())
-    rejected = tuple(sorted((*manifest.rejected, *new), key=lambda item: item.path))
-    kept = Manifest(
-        root=manifest.root,
-        path=tuple(manifest.path[row] for row in keep),
-        label=tuple(manifest.label[row] for row in keep),
-        sha256=tuple(manifest.sha256[row] for row in keep),
-        rejected=rejected,
-        note=manifest.note,
-    )
-    if len(set(kept.label)) < 2:
-        listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
-        raise DataError(
-            f"{len(keep)} images of {len(set(kept.label))} classes in {manifest.root} can be decoded, "
-            f"expected images of at least two classes. Rejected files:{listed}"
-        )
-    return kept
+    reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
+    return manifest.without(reasons) if reasons else manifest
 
 
 class _Run:
@@ -286,9 +277,12 @@ class _Run:
     def __call__(self, start: float) -> Extraction:
         from ball_features.extraction.pixels import SHORTCUT_WIDTHS
 
+        # A cache begun before a kind of pixel numbers was known goes on without it.
+        kept = SHORTCUT_WIDTHS if self.old is None else self.old.shortcuts
+        self.shortcuts = {name: width for name, width in SHORTCUT_WIDTHS.items() if name in kept}
         if self.old is not None and not _todo(self.manifest, self.old):
             attributes = self.old.attributes | {"images": str(self.manifest.root.resolve())}
-            self._create(self.manifest, attributes, SHORTCUT_WIDTHS, source=True)
+            self._create(self.manifest, attributes, source=True)
             dim, views = self.backbone.dim, self.config.views
             return _finish(start, self.out, self.manifest, 0, self.removed, 0.0, attributes, dim, views)
         from ball_features.extraction.engine import resolve_device
@@ -303,36 +297,36 @@ class _Run:
             batch = attributes["batch_size"]
             manifest = self.manifest
             if self.old is None or not _same_rows(manifest, self.old):
-                self._create(manifest, attributes, SHORTCUT_WIDTHS, source=self.old is not None)
+                self._create(manifest, attributes, source=self.old is not None)
             committed = read_cache(self.out, embeddings=False).committed
             rows = np.flatnonzero(~committed)
             began = time.perf_counter()
-            with _Writing(self.out) as writing:
+            with Writing(self.out) as writing:
                 mask = unpack_mask(attributes["overlay_mask"]) if "overlay_mask" in attributes else None
                 self._stream(engine, None if self.inline else pool, rows, batch, writing, mask)
+                writing.time(len(rows) - len(self.bad), time.perf_counter() - began)
             forward_s = time.perf_counter() - began
         if self.bad:
-            manifest = _reject(manifest, self.bad)
-            self._create(manifest, attributes, SHORTCUT_WIDTHS, source=True)
+            manifest = manifest.without(self.bad)
+            self._create(manifest, attributes, source=True)
         done = len(rows) - len(self.bad)
         dim = self.backbone.dim
         views = self.config.views
         return _finish(start, self.out, manifest, done, self.removed, forward_s, attributes, dim, views)
 
-    def _create(
-        self, manifest: Manifest, attributes: dict[str, Any], shortcuts: dict[str, int], *, source: bool
-    ) -> None:
+    def _create(self, manifest: Manifest, attributes: dict[str, Any], *, source: bool) -> None:
         create_cache(
             self.out,
             paths=manifest.path,
             labels=manifest.label,
             sha256=manifest.sha256,
-            view=view_names(self.config.recipe, self.config.views),
+            view=view_names(self.config.recipe, self.config.views, self.config.channels),
             dim=self.backbone.dim,
             dtype=self.config.dtype,
-            shortcuts=shortcuts,
+            shortcuts=self.shortcuts,
             attributes=attributes,
             rejected=manifest.rejected,
+            twin_sha256=manifest.twin_sha256,
             source=self.out if source else None,
         )
 
@@ -358,7 +352,7 @@ class _Run:
         began = time.perf_counter()
         loaded = [self._load(int(row)) for row in np.unique(spread.round())]
         self.inline = self.device.type == "cpu" and time.perf_counter() - began < INLINE_S * len(loaded)
-        sample = [item for item in loaded if not isinstance(item, str)]
+        sample = [item[:3] for item in loaded if not isinstance(item, str)]
         measured = None
         if sample:
             images = torch.stack(sample).to(self.device).float() / 255
@@ -403,7 +397,7 @@ class _Run:
 
         rows = np.unique(np.linspace(0, len(self.manifest.path) - 1, OVERLAY_IMAGES).round().astype(int))
         loaded = (self._load(int(row)) for row in rows)
-        model = learn_overlays(item.permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
+        model = learn_overlays(item[:3].permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
         mask = model.mask()
         found = (
             f"{len(model.names)} kinds, {100 * mask.mean():.1f} % of the picture is masked" if mask.any() else "none"
@@ -412,13 +406,22 @@ class _Run:
         return mask
 
     def _load(self, row: int) -> Tensor | str:
-        """The image of a row, uint8 (3, input_px, input_px), or the reason why there is none."""
+        """The image of a row, uint8 (3, input_px, input_px), or the reason why there is none; a twin lies behind it."""
+        import torch
+
         from ball_features.dataset.decode import decode
 
+        manifest, side = self.manifest, self.backbone.input_px
         try:
-            return resize(decode(self.manifest.root / self.manifest.path[row]), self.backbone.input_px)
+            image = resize(decode(manifest.root / manifest.path[row]), side)
         except ImageError as error:
             return str(error)
+        if not manifest.twin:
+            return image
+        try:
+            return torch.cat([image, resize(decode(manifest.twin[row]), side)])
+        except ImageError as error:
+            return f"its segmented twin {error}"
 
     def _stream(
         self,
@@ -426,20 +429,20 @@ class _Run:
         pool: ThreadPoolExecutor | None,
         rows: np.ndarray,
         batch: int,
-        writing: _Writing,
+        writing: Writing,
         mask: np.ndarray | None,
     ) -> None:
         import torch
 
         from ball_features.extraction.pixels import shortcut_numbers
 
-        side = self.backbone.input_px
+        side, planes = self.backbone.input_px, 6 if self.manifest.twin else 3
         covered = None if mask is None else torch.from_numpy(mask).to(self.device)
         total, done = len(rows), 0
         self.progress(0, total)
         pinned = self.device.type == "cuda"
-        for slots, results in _batches(pool, self._load, rows, batch):
-            images = torch.zeros(batch, 3, side, side, dtype=torch.uint8, pin_memory=pinned)
+        for slots, results in batches(pool, self._load, rows, batch):
+            images = torch.zeros(batch, planes, side, side, dtype=torch.uint8, pin_memory=pinned)
             digests = ["0"] * batch
             good = []
             for row, loaded in zip(slots, results, strict=True):
@@ -450,14 +453,20 @@ class _Run:
                 digests[row % batch] = self.manifest.sha256[row]
                 good.append(int(row))
             if good:
-                pixels = images.to(self.device, non_blocking=True).float().div_(255)
+                decoded = images.to(self.device, non_blocking=True).float().div_(255)
+                pixels = decoded[:, :3]
+                channels = [pixels]
+                if len(self.config.channels) > 1:
+                    channels.append(decoded[:, 3:] if self.manifest.twin else segmented(pixels, pixels))
                 views = []
                 for index in range(self.config.views):
-                    view = make_view(pixels, digests, index, self.config.recipe, self.config.seed, covered)
-                    views.append(engine(normalize(view, self.config.normalize)))
+                    for channel in channels:
+                        view = make_view(channel, digests, index, self.config.recipe, self.config.seed, covered)
+                        views.append(engine(normalize(view, self.config.normalize)))
                 places = [row % batch for row in good]
                 stacked = torch.stack(views, 1)[places]  # (good, views, dim)
-                numbers = {name: value[places].cpu().numpy() for name, value in shortcut_numbers(pixels).items()}
+                statistics = shortcut_numbers(pixels, list(self.shortcuts))
+                numbers = {name: value[places].cpu().numpy() for name, value in statistics.items()}
                 writing.put(np.array(good), self._checked(stacked.cpu().numpy(), good), numbers)
             done += len(slots)
             self.progress(done, total)
@@ -515,68 +524,3 @@ def resize(image: Tensor, side_px: int) -> Tensor:
 
     resized = F.interpolate(image[None].float(), (side_px, side_px), mode="bilinear", antialias=True)[0]
     return resized.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _batches(
-    pool: ThreadPoolExecutor | None, load: Callable[[int], Any], rows: np.ndarray, batch: int
-) -> Iterator[tuple[np.ndarray, list[Any]]]:
-    """Rows cut at multiples of `batch`, with their images: loaded a few batches ahead, or here without a pool."""
-    pieces = np.split(rows, np.flatnonzero(np.diff(rows // batch)) + 1) if len(rows) else []
-    if pool is None:
-        yield from ((piece, [load(int(row)) for row in piece]) for piece in pieces)
-        return
-    waiting: deque[tuple[np.ndarray, list[Future[Any]]]] = deque()
-    for piece in pieces:
-        waiting.append((piece, [pool.submit(load, int(row)) for row in piece]))
-        if len(waiting) > PREFETCH_BATCHES:
-            ahead, futures = waiting.popleft()
-            yield ahead, [future.result() for future in futures]
-    for ahead, futures in waiting:
-        yield ahead, [future.result() for future in futures]
-
-
-class _Writing:
-    """A thread that writes and commits rows; what queued up meanwhile is committed together."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]] | None] = queue.Queue(8)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="write", daemon=True)
-
-    def __enter__(self) -> _Writing:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run it again.")
-
-    def put(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: dict[str, np.ndarray]) -> None:
-        if self._error is not None:
-            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run it again.")
-        self._queue.put((rows, embeddings, shortcuts))
-
-    def _work(self) -> None:
-        try:
-            with CacheWriter(self._path) as writer:
-                while (item := self._queue.get()) is not None:
-                    items = [item]
-                    last = False
-                    while not self._queue.empty():
-                        more = self._queue.get()
-                        if more is None:
-                            last = True
-                            break
-                        items.append(more)
-                    rows, embeddings, shortcuts = zip(*items, strict=True)
-                    numbers = {name: np.concatenate([part[name] for part in shortcuts]) for name in shortcuts[0]}
-                    writer.write(np.concatenate(rows), np.concatenate(embeddings), numbers)
-                    if last:
-                        break
-        except BaseException as error:  # handed to the thread that feeds this one
-            self._error = error
-            while self._queue.get() is not None:
-                pass

@@ -7,10 +7,11 @@ row: a row does not depend on its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ball_features.errors import DataError
+from ball_features.extraction.segmentation import NUCLEI_NUMBERS, nuclei_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,20 +65,23 @@ SHORTCUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "colour": _colour,
     "histogram": _histogram,
     "corner": _corner,
+    "nuclei": nuclei_numbers,
 }
 
 SHORTCUT_WIDTHS: dict[str, int] = {
     "colour": 6,
     "histogram": 3 * HISTOGRAM_BINS,
     "corner": 4 * 3 * CORNER_SIDE**2,
+    "nuclei": len(NUCLEI_NUMBERS),
 }
 
 
-def shortcut_numbers(images: Tensor) -> dict[str, Tensor]:
-    """All pixel statistics of a batch of plain images.
+def shortcut_numbers(images: Tensor, names: Sequence[str] = tuple(SHORTCUT_WIDTHS)) -> dict[str, Tensor]:
+    """Pixel statistics of a batch of plain images.
 
     Args:
         images: float32 (batch, 3, height, width) in [0, 1], before normalisation; each side at least CORNER_SHARE px.
+        names: Which.
 
     Returns:
         Key of `SHORTCUTS` -> float32 (batch, SHORTCUT_WIDTHS[key]) on the images' device.
@@ -91,4 +95,4 @@ def shortcut_numbers(images: Tensor) -> dict[str, Tensor]:
             f"{CORNER_SHARE} px. Decode to RGB and resize before taking pixel statistics."
         )
     images = images.float()
-    return {name: function(images) for name, function in SHORTCUTS.items()}
+    return {name: SHORTCUTS[name](images) for name in names}

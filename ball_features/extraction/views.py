@@ -28,6 +28,7 @@ from ball_features.extraction.jitter import (
     draw_zoom,
     soft,
 )
+from ball_features.extraction.segmentation import segmented, segmented_otsu
 from ball_features.extraction.stain import apply_stain, draw_stain, fill_mask, grey, haematoxylin, reinhard
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ RECIPES: dict[str, Recipe] = {
     "grey": Recipe(None, grey, "grey, standardised in each image: no colour, no exposure"),
     "haematoxylin": Recipe(None, haematoxylin, "the nuclear stain alone, standardised in each image"),
     "reinhard": Recipe(None, reinhard, "mean and spread of each colour axis as in one reference"),
+    "segmented": Recipe(None, segmented, "black but for the nuclei, by the published colour thresholds"),
+    "segmented-otsu": Recipe(None, segmented_otsu, "black but for the nuclei, by a threshold that each image sets"),
     "soft": Recipe(None, soft, "Gaussian blur of 1.5 px, always the same: no texture of sensor or compression"),
 }
 
@@ -163,10 +166,11 @@ def check_views(name: str, views: int) -> None:
         )
 
 
-def view_names(recipe: str, views: int) -> tuple[str, ...]:
-    """Names of the views of a cache: "plain", then the recipe's, numbered."""
+def view_names(recipe: str, views: int, channels: Sequence[str] = ("original",)) -> tuple[str, ...]:
+    """Names of the views of a cache: "plain", then the recipe's, numbered; of each its further channels behind it."""
     parts = recipe.split(",")
-    return ("plain", *(f"{parts[(index - 1) % len(parts)]}-{index}" for index in range(1, views)))
+    names = ("plain", *(f"{parts[(index - 1) % len(parts)]}-{index}" for index in range(1, views)))
+    return tuple(name if channel == "original" else f"{channel}:{name}" for name in names for channel in channels)
 
 
 def make_view(

@@ -31,7 +31,7 @@ class ModelSpec:
 
     name: str
     kind: Literal["head", "baseline", "shortcut"]
-    features: Literal["embedding", "colour", "histogram", "corner", "none"]
+    features: Literal["embedding", "colour", "histogram", "corner", "nuclei", "none"]
     build: Callable[[int, HeadConfig], Any]
     validates: bool
     cost: float
@@ -81,6 +81,7 @@ MODELS: dict[str, ModelSpec] = {
     "majority": ModelSpec("majority", "shortcut", "none", partial(_build_shortcut, "majority"), False, 0.0),
     "colour": ModelSpec("colour", "shortcut", "colour", partial(_build_shortcut, "colour"), False, 0.5),
     "histogram": ModelSpec("histogram", "shortcut", "histogram", partial(_build_shortcut, "histogram"), False, 0.5),
+    "nuclei": ModelSpec("nuclei", "shortcut", "nuclei", partial(_build_shortcut, "nuclei"), False, 0.5),
     "corner": ModelSpec("corner", "shortcut", "corner", partial(_build_shortcut, "corner"), False, 0.7),
 }
 

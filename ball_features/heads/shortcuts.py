@@ -30,4 +30,5 @@ SHORTCUT_MODELS: dict[str, Callable[[int], ClassifierMixin]] = {
     "colour": _trees,
     "histogram": _trees,
     "corner": _trees,
+    "nuclei": _trees,
 }

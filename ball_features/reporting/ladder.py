@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ball_features.cache import Cache
+from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits, merge_units, read_groups
-from ball_features.errors import ConfigError
+from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.protocols import ModelResult, evaluate
 from ball_features.evaluation.uncertainty import group_bootstrap
 from ball_features.heads.registry import select
 from ball_features.reporting.groups import group_rows, over_groups
-from ball_features.reporting.run import complete_cache, place_folder, write_csv, write_json
+from ball_features.reporting.run import complete_cache, place_folder, with_numbers, write_csv, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,10 +61,9 @@ def ladder(
     """
     if config.groups is None:
         raise ConfigError("The ladder needs groups, got none. Make them: ball audit IMAGES --out groups.csv")
-    cache = complete_cache(Path(cache_path))
-    specs = select(config.models)
+    cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
+    specs, notes = with_numbers(select(config.models), cache, named=bool(config.models))
     rows: list[dict[str, Any]] = []
-    notes: list[str] = []
     series = read_groups(config.groups, "series", cache.path.tolist())
     for rung, (protocol, column) in RUNGS.items():
         own = replace(config, protocol=protocol, repeats=config.repeats if protocol == "holdout" else 1)
@@ -77,6 +76,9 @@ def ladder(
         for result in evaluate(cache, specs, splits, own, group=series, progress=progress):
             if result.fitted:
                 rows.append({"rung": rung} | _row(cache, result, units))
+
+    if not rows:
+        raise DataError("No model could be fitted on any rung, expected at least one. Try others with --models.")
 
     def write(folder: Path) -> None:
         write_csv(folder / "ladder.csv", list(rows[0]), ([row[key] for key in rows[0]] for row in rows))

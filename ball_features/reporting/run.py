@@ -19,22 +19,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features import __version__
-from ball_features.cache import Cache, read_cache
+from ball_features.cache import Cache, choose_channels, read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import Split, make_splits, merge_units, read_groups
 from ball_features.errors import CacheError, ConfigError, DataError
-from ball_features.evaluation.metrics import METRICS, evaluate_predictions
+from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate
-from ball_features.evaluation.uncertainty import holm, paired_bootstrap, wilson
-from ball_features.heads.registry import select
+from ball_features.heads.registry import ModelSpec, select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
+from ball_features.reporting.measure import measure
 from ball_features.reporting.page import write_report
 from ball_features.reporting.tables import SAME_MARK, markdown, render
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Run", "complete_cache", "fit", "place_folder", "read_run", "write_csv", "write_json"]
+__all__ = [
+    "Run",
+    "check_name",
+    "complete_cache",
+    "describe_cache",
+    "fit",
+    "place_folder",
+    "read_run",
+    "series_of",
+    "store",
+    "with_numbers",
+    "write_csv",
+    "write_json",
+]
 
 Saver = Callable[[Path, Cache, FitConfig, Fitted, str], None]
 _COLUMNS = ("model", "kind", "accuracy", "accuracy_low", "accuracy_high", *METRICS[1:], "fit_s", "predict_s")
@@ -83,6 +96,7 @@ def fit(
     compat_batch_metrics: bool = False,
     save: str = "",
     saver: Saver | None = None,
+    notes: Sequence[str] = (),
     progress: Callable[..., None] | None = None,
 ) -> Run:
     """Compare models on a cache under one protocol.
@@ -95,6 +109,7 @@ def fit(
         compat_batch_metrics: Add the student report's own arithmetic as one more table.
         save: Models to hand to `saver`: a name, "best" (of those on embeddings) or "all".
         saver: Called with (folder of models, cache, configuration, fitted model, its name) for each of them.
+        notes: To begin the run's notes with.
         progress: Called with (fits done, fits in all, model just done).
 
     Raises:
@@ -106,31 +121,92 @@ def fit(
     start = time.perf_counter()
     config = config or FitConfig()
     specs = select(config.models)
-    if name is not None and (not name or Path(name).name != name):
-        raise ConfigError(f"Got the run name {name!r}, expected one without slashes; --out sets the folder.")
-    cache = complete_cache(Path(cache_path))
+    check_name(name)
+    cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
+    specs, lacking = with_numbers(specs, cache, named=bool(config.models))
     group = None if config.groups is None else read_groups(config.groups, config.group_column, cache.path.tolist())
-    splits, notes = make_splits(config, cache.path, cache.label, cache.sha256, group)
+    splits, said = make_splits(config, cache.path, cache.label, cache.sha256, group)
+    said = [*notes, *lacking, *said]
     if config.tta and len(cache.view) == 1:
         raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
     saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
-    results = evaluate(cache, specs, splits, config, group=_series(config, cache), keep=kept, progress=progress)
-    notes += [
+    results = evaluate(cache, specs, splits, config, group=series_of(config, cache), keep=kept, progress=progress)
+
+    def more(folder: Path, rows: list[dict[str, Any]]) -> None:
+        best = next((row["model"] for row in rows if row["model"] in saved), None)
+        for result in results:
+            if saver is not None and result.fitted and result.spec.name in ([best] if save == "best" else saved):
+                saver(folder / "models", cache, config, result.fitted[0], result.spec.name)
+
+    return store(
+        cache,
+        results,
+        splits,
+        config,
+        group=group,
+        notes=said,
+        source=str(cache_path),
+        what=describe_cache(cache),
+        start=start,
+        out_root=out_root,
+        name=name,
+        compat_batch_metrics=compat_batch_metrics,
+        page_cache=cache,
+        more=more,
+    )
+
+
+def store(
+    cache: Cache,
+    results: Sequence[ModelResult],
+    splits: Sequence[Split],
+    config: FitConfig,
+    *,
+    group: np.ndarray | None,
+    notes: list[str],
+    source: Any,
+    what: str,
+    start: float,
+    out_root: Path | str,
+    name: str | None,
+    compat_batch_metrics: bool = False,
+    page_cache: Cache | None = None,
+    more: Callable[[Path, list[dict[str, Any]]], None] | None = None,
+) -> Run:
+    """Measure predictions and write the run's folder.
+
+    Args:
+        cache: The images, their labels and provenance.
+        results: A result a model.
+        splits: That they were made on.
+        config: As stored.
+        group: What splits keep together, or None.
+        notes: For the reader; failures are added.
+        source: Of the embeddings, for `run.json`.
+        what: The same for the title.
+        start: `time.perf_counter()` when it all began.
+        out_root: Folder of the runs.
+        name: Of this one; protocol and time if None.
+        compat_batch_metrics: Add the report's own arithmetic.
+        page_cache: For the map in `report.html`; none without it.
+        more: Called with (folder, rows of the table) to add files.
+    """
+    notes = notes + [
         f"{result.spec.name} failed and is not in the table: {result.failure}" for result in results if result.failure
     ]
     units = merge_units(cache.sha256) if group is None else merge_units(cache.sha256, group)
-    rows, details = _metrics(cache, results, units)
+    rows, details = measure(cache, results, units)
     groups = group_rows(cache, results)
     compat = compat_rows(cache, results) if compat_batch_metrics else []
-    title, caption = _words(cache, config, splits, rows)
+    title, caption = _words(what, config, splits)
     values = {
         "title": title,
         "caption": caption,
         "notes": notes,
         "config": config.to_dict(),
         "config_fingerprint": config.fingerprint(),
-        "cache": str(cache_path),
+        "cache": source,
         "cache_fingerprint": cache.attributes["fingerprint"],
         "cache_attributes": cache.attributes,
         "images": len(cache.path),
@@ -159,18 +235,43 @@ def fit(
             if values_of:
                 write_csv(folder / table, list(values_of[0]), (row.values() for row in values_of))
         _save_heads(folder / "models", results, classes, cache)
-        write_report(folder, cache=cache)
-        best = next((row["model"] for row in rows if row["model"] in saved), None)
-        for result in results:
-            if saver is not None and result.fitted and result.spec.name in ([best] if save == "best" else saved):
-                saver(folder / "models", cache, config, result.fitted[0], result.spec.name)
+        if more is not None:
+            more(folder, rows)
+        write_report(folder, cache=page_cache)
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = place_folder(Path(out_root), name or f"{config.protocol}-{stamp}", write)
     return Run(folder, rows, notes, title, caption, values, groups, compat)
 
 
-def _series(config: FitConfig, cache: Cache) -> np.ndarray | None:
+def check_name(name: str | None) -> None:
+    """Raise `ConfigError` for the name of a run that would lead elsewhere."""
+    if name is not None and (not name or Path(name).name != name):
+        raise ConfigError(f"Got the run name {name!r}, expected one without slashes; --out sets the folder.")
+
+
+def with_numbers(specs: Sequence[ModelSpec], cache: Cache, *, named: bool) -> tuple[list[ModelSpec], list[str]]:
+    """The models that a cache has the numbers for, and a note on the others, unless they were asked for by name."""
+    lacking = [
+        spec for spec in specs if spec.features not in ("embedding", "none") and spec.features not in cache.shortcuts
+    ]
+    if named or not lacking:
+        return list(specs), []
+    names = ", ".join(spec.name for spec in lacking)
+    note = f"The cache was made before there were {names} numbers; extract again with --overwrite to have that row."
+    return [spec for spec in specs if spec not in lacking], [note]
+
+
+def describe_cache(cache: Cache) -> str:
+    """A cache for a title: images, views, network, channels."""
+    views = f"{len(cache.view)} views" if len(cache.view) > 1 else "1 view"
+    used = cache.attributes.get("channels_used")
+    joint = " + " if cache.attributes.get("combine") == "concat" else " averaged with "
+    channels = f", {joint.join(used)}" if used else ""
+    return f"{len(cache.path)} images, {views}, {cache.attributes['backbone']}{channels}"
+
+
+def series_of(config: FitConfig, cache: Cache) -> np.ndarray | None:
     """What robust models are trained against: the file's series where it names them, else the column in use."""
     if config.groups is None:
         return None
@@ -221,64 +322,12 @@ def complete_cache(path: Path) -> Cache:
     return cache
 
 
-def _metrics(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> tuple[list[dict[str, Any]], Any]:
-    """Rows of the table, sorted, and everything for `metrics.json`."""
-    classes, codes = np.unique(cache.label, return_inverse=True)
-    rows, details = [], []
-    hits: dict[str, np.ndarray] = {}
-    tested = np.zeros(len(codes), dtype=bool)
-    for result in results:
-        if not result.fitted:
-            continue
-        where = np.concatenate([item.split.test for item in result.fitted])
-        truth, probability = codes[where], np.concatenate([item.probability for item in result.fitted])
-        numbers = evaluate_predictions(truth, probability)
-        tested[where] = True
-        # Repeats test an image several times; it is still one image, and its copies are no news either.
-        low, high = wilson(numbers["accuracy"], len(np.unique(units[where])))
-        each, counts = numbers.pop("per_class"), numbers.pop("confusion")
-        row = {"model": result.spec.name, "kind": result.spec.kind, **numbers}
-        row |= {"accuracy_low": low, "accuracy_high": high}
-        row |= {key: float(np.mean([getattr(item, key) for item in result.fitted])) for key in ("fit_s", "predict_s")}
-        rows.append(row)
-        share = np.bincount(where, probability.argmax(1) == truth, minlength=len(codes))
-        hits[result.spec.name] = share / np.maximum(np.bincount(where, minlength=len(codes)), 1)
-        by_repeat: dict[int, list[bool]] = {}
-        for item in result.fitted:
-            right = item.probability.argmax(1) == codes[item.split.test]
-            by_repeat.setdefault(item.split.repeat, []).extend(right.tolist())
-        details.append(
-            row
-            | {
-                "per_class": {
-                    str(name): {key: value[code] for key, value in each.items()} for code, name in enumerate(classes)
-                },
-                "confusion": counts.tolist(),
-                "accuracy_by_repeat": {str(key): float(np.mean(value)) for key, value in by_repeat.items()},
-                "best_epochs": [item.best_epoch for item in result.fitted if item.best_epoch >= 0],
-            }
-        )
-    order = sorted(range(len(rows)), key=lambda place: (-rows[place]["accuracy"], rows[place]["log_loss"]))
-    rows, details = [rows[place] for place in order], [details[place] for place in order]
-    if rows:
-        best = hits[rows[0]["model"]][tested]
-        compared = [paired_bootstrap(best - hits[row["model"]][tested], units[tested]) for row in rows[1:]]
-        adjusted = [1.0, *holm([p for _, _, p in compared]).tolist()]
-        for row, detail, p in zip(rows, details, adjusted, strict=True):
-            row["ties_best"] = detail["ties_best"] = p > 0.05
-            detail["p_against_best"] = p
-        for detail, (low, high, _) in zip(details[1:], compared, strict=True):
-            detail["behind_best"] = {"low": low, "high": high}
-    return rows, {"classes": [str(name) for name in classes], "models": details}
-
-
-def _words(cache: Cache, config: FitConfig, splits: Sequence[Split], rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+def _words(what: str, config: FitConfig, splits: Sequence[Split]) -> tuple[str, str]:
     distinct = len(np.unique(np.concatenate([split.test for split in splits])))
     tests = int(np.mean([len(split.test) for split in splits]))
-    views = f"{len(cache.view)} views" if len(cache.view) > 1 else "1 view"
     many = {"holdout": f"{config.repeats} random hold-outs", "cv": f"{config.repeats} x {config.folds}-fold cv"}
-    what = many.get(config.protocol, f"{config.protocol} by {config.group_column}")
-    title = f"{what} · {len(cache.path)} images, {views}, {cache.attributes['backbone']} · {tests} test images a split"
+    how = many.get(config.protocol, f"{config.protocol} by {config.group_column}")
+    title = f"{how} · {what} · {tests} test images a split"
     caption = (
         f"Sorted by accuracy, pooled over {len(splits)} test sets; {distinct} distinct images were tested, and the "
         "95 % Wilson interval counts each (with its copies or group) once: it covers the choice of images, not the "

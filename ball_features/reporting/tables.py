@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["SAME_MARK", "markdown", "render"]
+__all__ = ["SAME_MARK", "comparison", "markdown", "render"]
 
 SAME_MARK = "="
 # Column -> (heading, format, factor); those of the last rank are the first to go on a narrow terminal.
@@ -84,3 +84,26 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str, caption: str) -> str
     lines.append("| " + " | ".join("---" if place < 2 else "---:" for place in range(len(header))) + " |")
     lines += [f"| {' | '.join(_cells(row, columns))} |" for row in rows]
     return "\n".join([*lines, "", caption, ""])
+
+
+def comparison(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table of `ball compare` in Markdown: a row a cache and model, sorted by accuracy."""
+    header = ("backbone", "channels", "model", "dim", "images/s", "acc.", "95 %", "behind the best", "rec.", "log loss")
+    lines = [f"| {' | '.join(header)} |", "| --- | --- | --- |" + " ---: |" * (len(header) - 3)]
+    for row in rows:
+        rate = f"{row['images_per_s']:.1f}" if row["images_per_s"] == row["images_per_s"] else "n/a"
+        behind = f"{100 * row['behind_low']:.1f} - {100 * row['behind_high']:.1f}" if row is not rows[0] else "best"
+        cells = (
+            row["backbone"] or "none",
+            row["channels"] + (f", {row['recipe']}" if row["recipe"] not in ("", "plain") else ""),
+            row["model"] + (f" {SAME_MARK}" if row["ties_best"] else ""),
+            str(row["dim"] or ""),
+            rate if row["backbone"] else "",
+            f"{100 * row['accuracy']:.2f}",
+            f"{100 * row['accuracy_low']:.1f} - {100 * row['accuracy_high']:.1f}",
+            behind,
+            f"{100 * row['recall']:.1f}",
+            f"{row['log_loss']:.3f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])

@@ -27,6 +27,7 @@ def lively(module):
             part.bias.data.uniform_(-0.3, 0.3, generator=generator)
             part.running_mean.uniform_(-0.3, 0.3, generator=generator)
             part.running_var.uniform_(0.5, 1.5, generator=generator)
+    module.classifier = torch.nn.Identity()
     return module.eval()
 
 
@@ -36,7 +37,7 @@ def reference(module, images):
         return torch.relu(module.features(images)).mean((2, 3))
 
 
-@pytest.mark.parametrize("name", sorted(BACKBONES))
+@pytest.mark.parametrize("name", sorted(name for name in BACKBONES if name.startswith("densenet")))
 @pytest.mark.parametrize("compiled", [False, True])
 def test_float32_agrees_with_torchvision(name, compiled, images):
     if compiled and name != "densenet121":
@@ -98,8 +99,9 @@ def test_densenet121_names_a_cat_and_an_espresso(real_weights):
     pictures = [data.chelsea(), data.coffee()]
     batch = torch.stack([resize(torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))), 224) for p in pictures])
     embeddings = Engine(module, CPU, "fp32", compiled=False)(normalize(batch.float() / 255, "imagenet"))
+    state = torch.load(weights, weights_only=True)
+    scores = embeddings @ state["classifier.weight"].float().T + state["classifier.bias"].float()
     categories = torchvision.models.DenseNet121_Weights.IMAGENET1K_V1.meta["categories"]
-    with torch.no_grad():
-        named = [categories[int(row.argmax())] for row in module.classifier(embeddings)]
+    named = [categories[int(row.argmax())] for row in scores]
     assert named[0] in ("tabby", "tiger cat", "Egyptian cat")
     assert named[1] == "espresso"

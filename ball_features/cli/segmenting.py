@@ -1,0 +1,49 @@
+"""`ball segment`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ball_features.cli.root import Json, Quiet, Strict, Verbose, app, progress_bar, say
+
+__all__ = ["segment"]
+
+
+@app.command()
+def segment(
+    images: Annotated[Path, typer.Argument(help="Folder with one folder a class.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the masked pictures.", show_default=False)],
+    method: Annotated[
+        str, typer.Option(help="hsv (the published thresholds), or otsu (one an image, for another stain).")
+    ] = "hsv",
+    clean: Annotated[bool, typer.Option("--clean", help="Fill holes, close gaps, drop specks.")] = False,
+    strict: Strict = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Black out all but the nuclei, as PNG files of the same names.
+
+    `ball extract --channels original,segmented --twins OUT` takes them as the second channel. OUT/nuclei.csv holds the
+    area, count and ratio of the nuclei of each picture.
+    """
+    from ball_features.extraction.segment import segment_folder
+
+    with progress_bar("Segmenting", quiet or as_json) as progress:
+        result = segment_folder(images, out, method=method, clean=clean, progress=progress)
+    if as_json:
+        values = {"folder": str(out), "images": result.images, "median_area": result.median_area}
+        typer.echo(json.dumps(values | {"rejected": [vars(item) for item in result.rejected]}, indent=1))
+    else:
+        for item in result.rejected:
+            say(f"rejected  {item.path}: {item.reason}")
+        typer.echo(
+            f"{result.images} pictures in {out}, {len(result.rejected)} files rejected. Nuclei are "
+            f"{100 * result.median_area:.1f} % of a picture (median); none were found in {result.empty}."
+        )
+    if strict and result.rejected:
+        raise typer.Exit(1)

@@ -1,0 +1,109 @@
+"""`ball segment`: a folder of images to a folder of the same pictures with all but the nuclei black."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ball_features.dataset.manifest import Rejected, scan
+from ball_features.errors import ConfigError, DataError, ImageError
+from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
+
+__all__ = ["Segmentation", "segment_folder"]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was written.
+
+    Attributes:
+        images: Pictures.
+        empty: Of them, those without a nucleus.
+        median_area: Median share of nuclei in a picture.
+        rejected: Files that could not be used.
+    """
+
+    images: int
+    empty: int
+    median_area: float
+    rejected: tuple[Rejected, ...]
+
+
+def segment_folder(
+    images: Path | str,
+    out: Path | str,
+    *,
+    method: str = "hsv",
+    clean: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Segmentation:
+    """Write each image with all but its nuclei black, in its own size, as `OUT/CLASS/NAME.png`, and `OUT/nuclei.csv`.
+
+    Args:
+        images: Folder with one folder a class.
+        out: Another folder.
+        method: Key of `segmentation.METHODS`.
+        clean: Fill holes, close gaps and drop specks.
+        progress: Called with (images done, images in all).
+
+    Raises:
+        ConfigError: The method is unknown, or `out` lies among the images.
+        DataError: No usable image, two of one name, or a folder that cannot be written.
+    """
+    from PIL import Image
+
+    from ball_features.dataset.decode import decode
+
+    if method not in METHODS:
+        raise ConfigError(f"Unknown method {method!r}. Valid: {', '.join(METHODS)}.")
+    manifest, out = scan(images), Path(out)
+    if out.resolve().is_relative_to(manifest.root.resolve()):
+        raise ConfigError(f"Got --out {out} among the images of {manifest.root}, expected another folder.")
+    names = [str(PurePosixPath(path).with_suffix(".png")) for path in manifest.path]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"Two images of {manifest.root} would both become {twice}. Rename one.")
+
+    def one(row: int) -> np.ndarray | str:
+        try:
+            image = decode(manifest.root / manifest.path[row])  # (3, height, width)
+        except ImageError as error:
+            return str(error)
+        pixels = image[None].float() / 255
+        mask = nucleus_mask(pixels, method)
+        if clean:
+            mask = clean_masks(mask)
+        target = out / names[row]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * mask).permute(1, 2, 0).numpy()).save(target)
+        return nuclei_numbers(pixels, mask)[0].numpy()
+
+    rejected, numbers, paths = list(manifest.rejected), [], []
+    try:
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            for row, found in enumerate(pool.map(one, range(len(names)))):
+                if isinstance(found, str):
+                    rejected.append(Rejected(manifest.path[row], found))
+                else:
+                    numbers.append(found)
+                    paths.append(manifest.path[row])
+                if progress:
+                    progress(row + 1, len(names))
+        if not numbers:
+            raise DataError(f"No image of {manifest.root} can be decoded ({len(rejected)} rejected).")
+        with (out / "nuclei.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["path", *(name.replace(" ", "_") for name in NUCLEI_NUMBERS)])
+            writer.writerows(
+                [path, *(f"{value:.6g}" for value in row)] for path, row in zip(paths, numbers, strict=True)
+            )
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
+    table = np.stack(numbers)
+    return Segmentation(len(table), int((table[:, 0] == 0).sum()), float(np.median(table[:, 0])), tuple(rejected))

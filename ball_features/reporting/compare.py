@@ -1,0 +1,192 @@
+"""`ball compare`: the same images, splits and models over several caches: the paper's table of backbones, honestly."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ball_features.cache import Cache, choose_channels
+from ball_features.config import FitConfig
+from ball_features.dataset.splits import make_splits, read_groups
+from ball_features.errors import CacheError, ConfigError
+from ball_features.evaluation.protocols import evaluate
+from ball_features.heads.registry import select
+from ball_features.reporting.run import Run, check_name, complete_cache, series_of, store, with_numbers, write_csv
+from ball_features.reporting.tables import SAME_MARK, comparison
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["DEFAULT_MODELS", "compare", "render_comparison"]
+
+DEFAULT_MODELS = ("mlp", "logistic", "colour", "histogram", "nuclei")
+_COLUMNS = (
+    "cache", "backbone", "channels", "recipe", "dim", "images_per_s", "model", "kind", "accuracy", "accuracy_low",
+    "accuracy_high", "recall", "f1", "log_loss", "behind_low", "behind_high", "p_against_best", "ties_best",
+)  # fmt: skip
+
+
+def _read(argument: str) -> tuple[str, Cache]:
+    """(short name, cache as models see it) of CACHE.h5, CACHE.h5:CHANNELS or CACHE.h5:mean."""
+    head, mark, channels = argument.rpartition(".h5:")
+    path, wanted = (Path(f"{head}.h5"), channels) if mark else (Path(argument), "")
+    cache = complete_cache(path)
+    if wanted == "mean":
+        return f"{path.stem}:mean", choose_channels(cache, (), "mean")
+    parts = tuple(part.strip() for part in wanted.split(",") if part.strip())
+    return path.stem + (f":{wanted}" if wanted else ""), choose_channels(cache, parts)
+
+
+def _aligned(cache: Cache, name: str, first: Cache) -> Cache:
+    """The cache with its rows in the order of the first one's."""
+    place = {(path, digest): row for row, (path, digest) in enumerate(zip(cache.path, cache.sha256, strict=True))}
+    wanted = list(zip(first.path, first.sha256, strict=True))
+    missing = sum(key not in place for key in wanted)
+    if missing or len(place) != len(wanted):
+        raise CacheError(
+            f"{name} holds other images than the first cache: {missing} of {len(wanted)} are not in it, and it has "
+            f"{len(place)}. Extract the same folder for each."
+        )
+    order = np.array([place[key] for key in wanted])
+    if (order == np.arange(len(order))).all():
+        return cache
+    return dataclasses.replace(
+        cache,
+        embeddings=cache.embeddings[order],
+        path=cache.path[order],
+        label=cache.label[order],
+        sha256=cache.sha256[order],
+        committed=cache.committed[order],
+        twin_sha256=cache.twin_sha256[order] if len(cache.twin_sha256) else cache.twin_sha256,
+        shortcuts={key: value[order] for key, value in cache.shortcuts.items()},
+    )
+
+
+def compare(
+    caches: Sequence[str],
+    config: FitConfig | None = None,
+    *,
+    out_root: Path | str = "artifacts/runs",
+    name: str | None = None,
+    progress: Callable[..., None] | None = None,
+) -> tuple[Run, list[dict[str, Any]]]:
+    """Compare caches of the same images: backbones, channels or recipes.
+
+    Args:
+        caches: `CACHE.h5`, with `:original`, `:segmented`, `:original,segmented` or `:mean` behind it to choose its
+            channels (all of them, one behind the other, if left out).
+        config: Protocol, models, head. Shortcuts are fitted once, on the first cache's pixel numbers.
+        out_root: Folder of the runs.
+        name: The run's folder in it.
+        progress: Called with (fits done, fits in all, model just done), from the start for each cache.
+
+    Returns:
+        The run, whose models are called CACHE/MODEL, and a row for each of them: the columns of `compare.csv`.
+
+    Raises:
+        CacheError: A cache is missing, incomplete, or of other images.
+        ConfigError: Fewer than two caches, one twice, or a channel that is not there.
+        DataError: The groups file does not fit.
+        SplitError: The protocol cannot be carried out on these classes.
+    """
+    start = time.perf_counter()
+    config = config or FitConfig()
+    check_name(name)
+    if len(caches) < 2 or len(set(caches)) < len(caches):
+        raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")
+    specs = select(config.models or DEFAULT_MODELS)
+    if all(spec.kind == "shortcut" for spec in specs):
+        raise ConfigError("Got shortcuts only, expected a model on embeddings too, such as --models mlp,colour.")
+    named = [_read(argument) for argument in caches]
+    first = named[0][1]
+    short = _short_names([key for key, _ in named], [cache for _, cache in named])
+    group = None if config.groups is None else read_groups(config.groups, config.group_column, first.path.tolist())
+    splits, notes = make_splits(config, first.path, first.label, first.sha256, group)
+    series = series_of(config, first)
+    results, facts = [], {}
+    for number, ((_, read), label) in enumerate(zip(named, short, strict=True)):
+        cache = _aligned(read, caches[number], first)
+        if (cache.label != first.label).any():
+            raise CacheError(f"{caches[number]} labels images otherwise than the first cache. Extract the same folder.")
+        own = [spec for spec in specs if spec.kind != "shortcut" or number == 0]
+        own, said = with_numbers(own, cache, named=bool(config.models))
+        notes += said
+        for result in evaluate(cache, own, splits, config, group=series, progress=progress):
+            shared = result.spec.kind == "shortcut"
+            full = result.spec.name if shared else f"{label}/{result.spec.name}"
+            facts[full] = _facts(None if shared else cache, label, result.spec.name)
+            results.append(dataclasses.replace(result, spec=dataclasses.replace(result.spec, name=full)))
+    rows: list[dict[str, Any]] = []
+
+    def more(folder: Path, metrics: list[dict[str, Any]]) -> None:
+        for row in metrics:
+            rows.append(facts[row["model"]] | {key: row[key] for key in _COLUMNS if key in row and key != "model"})
+        write_csv(folder / "compare.csv", _COLUMNS, ([row[key] for key in _COLUMNS] for row in rows))
+        (folder / "compare.md").write_text(comparison(rows), encoding="utf-8")
+
+    run = store(
+        first,
+        results,
+        splits,
+        config,
+        group=group,
+        notes=notes,
+        source=list(caches),
+        what=f"{len(first.path)} images, {len(caches)} caches",
+        start=start,
+        out_root=out_root,
+        name=name or f"compare-{config.protocol}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}",
+        more=more,
+    )
+    return run, rows
+
+
+def _short_names(names: list[str], caches: list[Cache]) -> list[str]:
+    """Backbone and channels where that tells the caches apart, else the names of their files."""
+    own = []
+    for cache in caches:
+        used = cache.attributes.get("channels_used", ["original"])
+        joint = "+" if cache.attributes.get("combine", "concat") == "concat" else "~"
+        own.append(cache.attributes["backbone"] + (f":{joint.join(used)}" if used != ["original"] else ""))
+    return own if len(set(own)) == len(own) else names
+
+
+def _facts(cache: Cache | None, label: str, model: str) -> dict[str, Any]:
+    if cache is None:
+        empty = dict.fromkeys(("cache", "backbone", "channels", "recipe"), "")
+        return empty | {"dim": 0, "images_per_s": float("nan"), "model": model}
+    own = cache.attributes
+    used = own.get("channels_used", ["original"])
+    return {
+        "cache": label,
+        "backbone": own["backbone"],
+        "channels": (" + " if own.get("combine", "concat") == "concat" else " mean ").join(used),
+        "recipe": own["recipe"],
+        "dim": cache.embeddings.shape[2],
+        "images_per_s": cache.images_per_s,
+        "model": model,
+    }
+
+
+def render_comparison(rows: Sequence[dict[str, Any]], title: str) -> RenderableType:
+    """The table for a terminal."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [line.strip("|").split("|") for line in comparison(rows).splitlines() if line.startswith("|")]
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for place, heading in enumerate(lines[0]):
+        table.add_column(heading.strip(), justify="right" if place > 2 else "left", no_wrap=True)
+    for line, row in zip(lines[2:], rows, strict=True):
+        table.add_row(*(cell.strip() for cell in line), style={"head": "bold", "shortcut": "yellow"}.get(row["kind"]))
+    caption = (
+        f"The same images and splits for all. {SAME_MARK}: not distinguishable from the best (paired bootstrap by "
+        "unit, Holm, 5 %); behind: 95 % interval of the difference in accuracy to the best."
+    )
+    return Group(table, Text(caption, style="dim"))

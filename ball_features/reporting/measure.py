@@ -1,0 +1,76 @@
+"""Out-of-sample predictions to the numbers of a comparison table, with intervals and paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ball_features.cache import Cache
+from ball_features.evaluation.metrics import evaluate_predictions
+from ball_features.evaluation.protocols import ModelResult
+from ball_features.evaluation.uncertainty import holm, paired_bootstrap, wilson
+
+__all__ = ["measure"]
+
+
+def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> tuple[list[dict[str, Any]], Any]:
+    """Rows of the table, sorted by accuracy, and everything for `metrics.json`.
+
+    Args:
+        cache: Its labels are the truth.
+        results: Of the models; those that failed have no row.
+        units: (images,), what counts as one image in intervals and tests.
+    """
+    classes, codes = np.unique(cache.label, return_inverse=True)
+    rows, details = [], []
+    hits: dict[str, np.ndarray] = {}
+    tested = np.zeros(len(codes), dtype=bool)
+    for result in results:
+        if not result.fitted:
+            continue
+        where = np.concatenate([item.split.test for item in result.fitted])
+        truth, probability = codes[where], np.concatenate([item.probability for item in result.fitted])
+        numbers = evaluate_predictions(truth, probability)
+        tested[where] = True
+        # Repeats test an image several times; it is still one image, and its copies are no news either.
+        low, high = wilson(numbers["accuracy"], len(np.unique(units[where])))
+        each, counts = numbers.pop("per_class"), numbers.pop("confusion")
+        row = {"model": result.spec.name, "kind": result.spec.kind, **numbers}
+        row |= {"accuracy_low": low, "accuracy_high": high}
+        row |= {key: float(np.mean([getattr(item, key) for item in result.fitted])) for key in ("fit_s", "predict_s")}
+        rows.append(row)
+        share = np.bincount(where, probability.argmax(1) == truth, minlength=len(codes))
+        hits[result.spec.name] = share / np.maximum(np.bincount(where, minlength=len(codes)), 1)
+        by_repeat: dict[int, list[bool]] = {}
+        for item in result.fitted:
+            right = item.probability.argmax(1) == codes[item.split.test]
+            by_repeat.setdefault(item.split.repeat, []).extend(right.tolist())
+        details.append(
+            row
+            | {
+                "per_class": {
+                    str(name): {key: value[code] for key, value in each.items()} for code, name in enumerate(classes)
+                },
+                "confusion": counts.tolist(),
+                "accuracy_by_repeat": {str(key): float(np.mean(value)) for key, value in by_repeat.items()},
+                "best_epochs": [item.best_epoch for item in result.fitted if item.best_epoch >= 0],
+            }
+        )
+    order = sorted(range(len(rows)), key=lambda place: (-rows[place]["accuracy"], rows[place]["log_loss"]))
+    rows, details = [rows[place] for place in order], [details[place] for place in order]
+    if rows:
+        best = hits[rows[0]["model"]][tested]
+        compared = [paired_bootstrap(best - hits[row["model"]][tested], units[tested]) for row in rows[1:]]
+        adjusted = [1.0, *holm([p for _, _, p in compared]).tolist()]
+        for row, detail, p in zip(rows, details, adjusted, strict=True):
+            row["ties_best"] = detail["ties_best"] = p > 0.05
+            detail["p_against_best"] = p
+        for detail, (low, high, _) in zip(details[1:], compared, strict=True):
+            detail["behind_best"] = {"low": low, "high": high}
+        for row, detail in zip(rows, details, strict=True):
+            behind = detail.get("behind_best", {"low": 0.0, "high": 0.0})
+            row |= {"behind_low": behind["low"], "behind_high": behind["high"]}
+            row["p_against_best"] = detail["p_against_best"]
+    return rows, {"classes": [str(name) for name in classes], "models": details}
