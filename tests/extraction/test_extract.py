@@ -43,7 +43,7 @@ def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
         assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 1e-4
     assert cache.complete
     assert cache.view == ("plain",)
-    assert set(cache.shortcuts) == {"colour", "histogram", "corner"}
+    assert set(cache.shortcuts) == {"colour", "histogram", "corner", "nuclei"}
 
 
 def test_pixel_numbers_are_those_of_the_image(small_cache, smears):
