@@ -65,5 +65,5 @@ def compare(
     screen = console()
     for note in result.notes:
         screen.print(note, markup=False)
-    screen.print(render_comparison(rows, result.title))
+    screen.print(render_comparison(rows, result.title, screen.width))
     typer.echo(f"Run: {result.folder}")

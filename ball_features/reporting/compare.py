@@ -162,6 +162,7 @@ def _facts(cache: Cache | None, label: str, model: str) -> dict[str, Any]:
         return empty | {"dim": 0, "images_per_s": float("nan"), "model": model}
     own = cache.attributes
     used = own.get("channels_used", ["original"])
+    used = [f"{name} ({own['segmentation']})" if name == "segmented" else name for name in used]
     return {
         "cache": label,
         "backbone": own["backbone"],
@@ -173,16 +174,19 @@ def _facts(cache: Cache | None, label: str, model: str) -> dict[str, Any]:
     }
 
 
-def render_comparison(rows: Sequence[dict[str, Any]], title: str) -> RenderableType:
-    """The table for a terminal."""
+def render_comparison(rows: Sequence[dict[str, Any]], title: str, width: int = 120) -> RenderableType:
+    """The table for a terminal of this many characters."""
+    from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     lines = [line.strip("|").split("|") for line in comparison(rows).splitlines() if line.startswith("|")]
-    table = Table(title=title, title_justify="left", title_style="bold")
+    narrow = 1 if width < 130 else 0  # the last column goes where there is no room for it
+    lines = [line[: len(line) - narrow] for line in lines]
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for place, heading in enumerate(lines[0]):
-        table.add_column(heading.strip(), justify="right" if place > 2 else "left", no_wrap=True)
+        table.add_column(heading.strip(), justify="right" if place > 2 else "left", no_wrap=place > 1)
     for line, row in zip(lines[2:], rows, strict=True):
         table.add_row(*(cell.strip() for cell in line), style={"head": "bold", "shortcut": "yellow"}.get(row["kind"]))
     caption = (

@@ -24,10 +24,10 @@ def test_rows_are_those_of_single_runs(small_cache, other, tmp_path):
     run, rows = compare([str(small_cache), f"{other}:original", f"{other}:mean", str(other)], CONFIG, out_root=tmp_path)
     assert {row["cache"] for row in rows if row["cache"]} == {
         "densenet121",
-        "mobilenet_v3_large:original",
+        "mobilenet_v3_large",
         "mobilenet_v3_large:original~segmented",
         "mobilenet_v3_large:original+segmented",
-    } or len({row["cache"] for row in rows if row["cache"]}) == 4
+    }
     assert [row["model"] for row in rows].count("colour") == 1
     assert {row["dim"] for row in rows} == {0, 960, 1024, 1920}
     assert np.isfinite([row["images_per_s"] for row in rows if row["dim"]]).all()
