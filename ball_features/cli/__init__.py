@@ -13,6 +13,8 @@ from ball_features.cli import (
     comparing,
     reporting,
     predicting,
+    serving,
+    exporting,
     inspecting,
     demonstrating,
 )

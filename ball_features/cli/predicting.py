@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Verbose, app, progress_bar, say
+from ball_features.cli.root import Json, Quiet, Trust, Verbose, app, progress_bar, say
 
 __all__ = ["predict"]
 
@@ -23,6 +23,7 @@ def predict(
     weights: Annotated[str | None, typer.Option(help="Weights, where the bundle's own path has moved.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (the bundle's), fp32, bf16 or fp16.")] = "auto",
+    trust: Trust = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where files were rejected.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -46,7 +47,8 @@ def predict(
     if not files:
         raise DataError(f"Found no image in {', '.join(images[:3])}, expected folders, patterns or files.")
     compiled = len(files) >= COMPILE_FROM
-    predictor = Predictor(read_bundle(bundle), weights=weights, device=device, precision=precision, compiled=compiled)
+    loaded = read_bundle(bundle, trust=trust)
+    predictor = Predictor(loaded, weights=weights, device=device, precision=precision, compiled=compiled)
     if predictor.caveat:
         say(predictor.caveat)
     with progress_bar("Predicting", quiet or as_json) as progress:

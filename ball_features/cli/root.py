@@ -18,7 +18,7 @@ from ball_features.errors import BallError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Json", "Quiet", "Strict", "Verbose", "app", "console", "main", "progress_bar", "say"]
+__all__ = ["Json", "Quiet", "Strict", "Trust", "Verbose", "app", "console", "main", "progress_bar", "say"]
 
 app = typer.Typer(
     name="ball",
@@ -71,6 +71,7 @@ def _root(
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where files were rejected.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Load a bundle's model.joblib, which can run any code.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an internal error.")]
 
 

@@ -40,8 +40,8 @@ def decode(path: Path | str) -> Tensor:
     return decode_bytes(data)
 
 
-def decode_bytes(data: bytes) -> Tensor:
-    """Decode an image file's content; see `decode`."""
+def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Decode an image file's content of at most so many pixels; see `decode`."""
     from PIL import Image
 
     if not data:
@@ -50,7 +50,7 @@ def decode_bytes(data: bytes) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which does not concern the pixels
             with Image.open(io.BytesIO(data)) as image:
-                _check_size(*image.size)
+                _check_size(*image.size, max_pixels)
                 return _to_rgb(image)
     except ImageError:
         raise
@@ -62,11 +62,9 @@ def decode_bytes(data: bytes) -> Tensor:
         raise ImageError(f"is damaged or truncated ({str(error).splitlines()[0] or type(error).__name__})") from error
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"is {width} x {height} pixels, more than {MAX_PIXELS // 10**6} megapixels; cut it into fields"
-        )
+def _check_size(width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise ImageError(f"is {width} x {height} pixels, more than {most / 10**6:g} megapixels; cut it into fields")
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(f"is {width} x {height} pixels, expected at least {MIN_SIDE_PX} a side")
 

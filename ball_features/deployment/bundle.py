@@ -3,7 +3,7 @@
 A bundle is a folder: `bundle.json` (class names, network, preprocessing, calibration, provenance),
 `reference.safetensors` (training embeddings, and the validation scores that sets and thresholds come from) and the
 model: safetensors for the head, XGBoost's own JSON, skops for scikit-learn, whose types are checked before anything is
-built. No pickle is read.
+built. Another library's estimator is kept by joblib, and read only where the user trusts it.
 """
 
 from __future__ import annotations
@@ -101,13 +101,17 @@ class Bundle:
         """Distance beyond which an image is unlike those that the model was made from."""
         return conformal_threshold(self.distances, 1 - _UNUSUAL_SHARE)
 
+    def threshold(self, coverage: float) -> float:
+        """1 - p of a class up to which it belongs to the set of this coverage."""
+        return conformal_threshold(self.scores, coverage)
+
     def sets(self, probability: np.ndarray, coverage: float) -> np.ndarray:
         """Prediction sets, bool (images, classes), that hold the truth with this probability on images alike.
 
         Split conformal with 1 - p(true) as the score (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341); the most
         probable class is always in.
         """
-        inside = 1 - probability <= conformal_threshold(self.scores, coverage)
+        inside = 1 - probability <= self.threshold(coverage)
         inside[np.arange(len(probability)), probability.argmax(1)] = True
         return inside
 
@@ -130,7 +134,8 @@ def neighbour_distance(X: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np
     """As `Bundle.distance`; `train` is the mean over views at unit length."""
     cosine = unit_mean(X) @ train.T
     count = min(NEIGHBOURS, train.shape[0])
-    rows = np.argsort(-cosine, 1)[:, :count]
+    rows = np.argpartition(-cosine, count - 1, 1)[:, :count]
+    rows = np.take_along_axis(rows, np.argsort(-np.take_along_axis(cosine, rows, 1), 1, kind="stable"), 1)
     return 1 - np.take_along_axis(cosine, rows, 1).mean(1, dtype=np.float64), rows
 
 
@@ -260,11 +265,23 @@ def _write_model(folder: Path, estimator: Any) -> str:
         return "xgboost.json"
     from skops import io
 
-    io.dump(estimator, folder / "model.skops")
+    if hasattr(estimator, "to_pipeline"):
+        estimator = estimator.to_pipeline()  # a bundle holds scikit-learn's own types only
+    packed = io.dumps(estimator)
+    if _strange(io.get_untrusted_types(data=packed)):  # someone's own estimator
+        import joblib
+
+        joblib.dump(estimator, folder / "model.joblib")
+        return "model.joblib"
+    (folder / "model.skops").write_bytes(packed)
     return "model.skops"
 
 
-def _read_model(folder: Path, facts: dict[str, Any]) -> Any:
+def _strange(types: Sequence[str]) -> list[str]:
+    return [item for item in types if not item.startswith(_TRUSTED)]
+
+
+def _read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
     kind, classes = facts["model_file"], np.array(facts["estimator_classes"])
     if kind == "head.safetensors":
         from safetensors import safe_open
@@ -290,18 +307,31 @@ def _read_model(folder: Path, facts: dict[str, Any]) -> Any:
         from skops import io
 
         unknown = io.get_untrusted_types(file=folder / kind)
-        strange = [item for item in unknown if not item.startswith(_TRUSTED)]
+        strange = _strange(unknown)
         if strange:
             raise DataError(
                 f"{folder / kind} holds types that a classifier has no need of ({', '.join(strange[:3])}), expected "
                 "those of scikit-learn and NumPy. It was not loaded; get the bundle from its maker again."
             )
         return io.load(folder / kind, trusted=unknown)
+    if kind == "model.joblib":
+        if not trust:
+            raise DataError(
+                f"{folder} holds its model as joblib, which can run any code when it is loaded. If you made it, or "
+                "trust its maker with your account, add --trust."
+            )
+        import joblib
+
+        return joblib.load(folder / kind)
     raise DataError(f"{folder} names the model file {kind!r}, which is not known. Update ball, or make it again.")
 
 
-def read_bundle(folder: Path | str) -> Bundle:
+def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
     """Read a bundle; nothing in it is executed.
+
+    Args:
+        folder: RUN/models/MODEL.
+        trust: Load a model in joblib's format too, which can execute anything.
 
     Raises:
         DataError: No bundle, of another format, or with types that a classifier has no need of.
@@ -314,7 +344,7 @@ def read_bundle(folder: Path | str) -> Bundle:
         arrays = load_file(folder / "reference.safetensors")
         if facts["format"] != FORMAT:
             raise DataError(f"{folder} has bundle format {facts['format']}, expected {FORMAT}. Make it again.")
-        estimator = _read_model(folder, facts)
+        estimator = _read_model(folder, facts, trust)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is not a bundle ({type(error).__name__}: {error}). Expected a folder made by "

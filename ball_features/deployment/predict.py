@@ -22,7 +22,7 @@ from ball_features.errors import ConfigError, DataError, ImageError, WeightsErro
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Prediction", "Predictor", "find_images", "write_predictions"]
+__all__ = ["Prediction", "Predictor", "check_coverage", "embed_views", "find_images", "write_predictions"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,12 @@ class Prediction:
     distance: float
     unusual: bool
     nearest: tuple[str, ...]
+
+
+def check_coverage(coverage: float) -> None:
+    """Raise `ConfigError` where the coverage of prediction sets is no share."""
+    if not 0 < coverage < 1:
+        raise ConfigError(f"Got --coverage {coverage}, expected a share between 0 and 1, such as 0.95.")
 
 
 def find_images(arguments: Sequence[str], listed: Iterable[str] = ()) -> tuple[list[Path], list[Rejected]]:
@@ -72,6 +78,35 @@ def find_images(arguments: Sequence[str], listed: Iterable[str] = ()) -> tuple[l
         else:
             missing.append(Rejected(text, "is not there"))
     return list(found), missing
+
+
+def embed_views(
+    pixels: Tensor, sha256: Sequence[str], facts: dict[str, Any], network: Callable[[Tensor], Tensor], mask: Any
+) -> list[Tensor]:
+    """An embedding (images, dim) a view that a bundle tests on, its channels joined as the bundle has them.
+
+    Args:
+        pixels: float32 (images, 3, input_px, input_px) in [0, 1].
+        sha256: Content hash of each, which seeds views that vary.
+        facts: Of the bundle.
+        network: Normalised images -> embeddings of one channel.
+        mask: bool (input_px, input_px), where the collection had overlays, or None.
+    """
+    import torch
+
+    from ball_features.extraction.segmentation import segmented
+    from ball_features.extraction.views import make_view, normalize
+
+    channels = [
+        pixels if name == "original" else segmented(pixels, pixels) for name in facts.get("channels_used", ["original"])
+    ]
+    views = []
+    for index in facts["views"]:
+        recipe = facts["recipe"] if index else "report"
+        shown = [make_view(channel, sha256, index, recipe, facts["view_seed"], mask) for channel in channels]
+        own = [network(normalize(view, facts["normalize"])) for view in shown]
+        views.append(torch.cat(own, 1) if facts.get("combine") != "mean" else torch.stack(own).mean(0))
+    return views
 
 
 class Predictor:
@@ -114,8 +149,18 @@ class Predictor:
             )
         self.device = resolve_device(device)
         chosen = facts["precision"] if precision == "auto" else precision
-        module = load_backbone(self.backbone, wanted, seed)
-        self.engine = build_engine(self.backbone, module, self.device, chosen, compiled)
+        self.module = load_backbone(self.backbone, wanted, seed)
+        self.engine = build_engine(self.backbone, self.module, self.device, chosen, compiled)
+        self.mask = self._mask()
+
+    def _mask(self) -> Tensor | None:
+        import torch
+
+        from ball_features.extraction.extract import unpack_mask
+
+        packed = self.bundle.facts.get("overlay_mask")
+        mask = None if packed is None else unpack_mask(packed)
+        return None if mask is None else torch.from_numpy(mask).to(self.device)
 
     @property
     def caveat(self) -> str:
@@ -128,6 +173,13 @@ class Predictor:
             "thresholds, which differ from them. Extract with --twins none to fit on computed ones."
         )
 
+    def warm_up(self) -> None:
+        """Pay for compilation and first allocations now."""
+        import torch
+
+        side = self.backbone.input_px
+        self.embed(torch.zeros(1, 3, side, side, dtype=torch.uint8), [""])
+
     def embed(self, images: Tensor, sha256: Sequence[str]) -> np.ndarray:
         """Embeddings of the views that the bundle tests on, float32 (images, views, dim).
 
@@ -137,28 +189,54 @@ class Predictor:
         """
         import torch
 
-        from ball_features.extraction.extract import unpack_mask
-        from ball_features.extraction.segmentation import segmented
-        from ball_features.extraction.views import make_view, normalize
-
-        facts = self.bundle.facts
-        mask = None
-        if "overlay_mask" in facts:
-            mask = torch.from_numpy(unpack_mask(facts["overlay_mask"])).to(self.device)
         pixels = images.to(self.device).float().div_(255)
-        channels = [
-            pixels if name == "original" else segmented(pixels, pixels)
-            for name in facts.get("channels_used", ["original"])
-        ]
-        recipe = facts["recipe"]
-        views = []
-        for index in facts["views"]:
-            own = []
-            for channel in channels:
-                view = make_view(channel, sha256, index, recipe if index else "report", facts["view_seed"], mask)
-                own.append(self.engine(normalize(view, facts["normalize"])))
-            views.append(torch.cat(own, 1) if facts.get("combine") != "mean" else torch.stack(own).mean(0))
-        return torch.stack(views, 1).cpu().numpy()
+        return torch.stack(embed_views(pixels, sha256, self.bundle.facts, self.engine, self.mask), 1).cpu().numpy()
+
+    def activation(self, image: Tensor, sha256: str, code: int) -> np.ndarray | None:
+        """Where a class's evidence lies: a class activation map (Zhou et al. 2016, eq. 2), on the first view tested.
+
+        The share that each place of the feature map has in the class's logit, less the mean of all classes' logits; for
+        a head of several layers by its gradient at this image (Selvaraju et al. 2017, eq. 1), with its sign kept.
+
+        Args:
+            image: uint8 (3, input_px, input_px).
+            sha256: Its content hash.
+            code: Number of the class in the bundle's `classes`.
+
+        Returns:
+            float32 (height, width), several values in each direction, or None where the network, the view or the
+            model has no such map.
+        """
+        import torch
+
+        from ball_features.extraction.views import is_fixed
+        from ball_features.heads.linear import logit_module
+
+        facts, estimator = self.bundle.facts, self.bundle.estimator
+        index = facts["views"][0]
+        known = estimator.classes_.tolist()
+        feature_map: Any = getattr(self.engine, "feature_map", None)
+        if feature_map is None or code not in known or not is_fixed(facts["recipe"] if index else "report", index):
+            return None
+        try:
+            head = logit_module(estimator)
+        except DataError:
+            return None
+        maps: list[Tensor] = []
+
+        def network(pixels: Tensor) -> Tensor:
+            maps.append(feature_map(pixels)[0].cpu())
+            return maps[-1].flatten(0, 1).mean(0)[None]
+
+        pixels = image[None].to(self.device).float().div_(255)
+        joined = embed_views(pixels, [sha256], facts | {"views": [index]}, network, self.mask)[0]
+        x = torch.from_numpy(joined.numpy().copy()).requires_grad_()
+        logits = head(x)[0]
+        (slope,) = torch.autograd.grad(logits[known.index(code)] - logits.mean(), x)
+        if facts.get("combine") == "mean":
+            slope = slope.repeat(1, len(maps)) / len(maps)
+        together = torch.cat(maps, 2)  # (height, width, channels * dim)
+        return (together @ slope[0] / (together.shape[0] * together.shape[1])).numpy()
 
     def __call__(
         self,
@@ -181,8 +259,7 @@ class Predictor:
 
         from ball_features.extraction.extract import batch_size
 
-        if not 0 < coverage < 1:
-            raise ConfigError(f"Got --coverage {coverage}, expected a share between 0 and 1, such as 0.95.")
+        check_coverage(coverage)
         predictions: list[Prediction] = []
         rejected: list[Rejected] = []
         size = batch_size(self.device.type, self.engine.precision)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ball_features.errors import ConfigError, WeightsError
+from ball_features.errors import ConfigError, MissingExtraError, WeightsError
 
 __all__ = ["BACKBONES", "Backbone", "get_backbone", "require_extra"]
 
@@ -134,9 +134,9 @@ def _plain(name: str) -> str:
 
 
 def require_extra(module: str, extra: str, what: str) -> None:
-    """Raise `ConfigError` where an optional package is not installed."""
+    """Raise `MissingExtraError` where an optional package is not installed."""
     if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"{what} needs the package {module}. Install it: pip install 'ball-features[{extra}]'")
+        raise MissingExtraError(f"{what} needs the package {module}. Install it: pip install 'ball-features[{extra}]'")
 
 
 def _timm(name: str) -> Backbone:

@@ -204,6 +204,11 @@ class Engine:
         Returns:
             float32 (batch, dim), on the engine's device.
         """
+        return self.feature_map(images).flatten(1, 2).mean(1)
+
+    @torch.inference_mode()
+    def feature_map(self, images: Tensor) -> Tensor:
+        """What an embedding is the mean of: float32 (batch, height, width, dim)."""
         x = images.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
         x = self._stem(x).to(self.dtype)
         x = F.max_pool2d(x, 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (batch, height, width, channels)
@@ -220,7 +225,7 @@ class Engine:
                 channels += block.growth
             if block.reduce is None:
                 h = torch.relu(flat.float() * block.scale + block.bias)
-                return h.view(batch, height * width, total).mean(1)
+                return h.view(batch, height, width, total)
             h = self._affine_relu(flat, block.scale, block.bias).view(batch, height, width, total).permute(0, 3, 1, 2)
             h = F.avg_pool2d(h, 2).permute(0, 2, 3, 1)  # (batch, height / 2, width / 2, total)
             x = block.reduce(h.reshape(-1, total)).view(*h.shape[:3], -1)

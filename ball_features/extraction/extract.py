@@ -508,11 +508,11 @@ def pack_mask(mask: np.ndarray) -> str:
     return f"{len(mask)}:{base64.b64encode(np.packbits(mask).tobytes()).decode()}"
 
 
-def unpack_mask(text: str) -> np.ndarray:
-    """The mask again, bool (side, side)."""
+def unpack_mask(text: str) -> np.ndarray | None:
+    """The mask again, bool (side, side), or None where it covers nothing."""
     side, _, packed = text.partition(":")
     bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8), count=int(side) ** 2)
-    return bits.astype(bool).reshape(int(side), int(side))
+    return bits.astype(bool).reshape(int(side), int(side)) if bits.any() else None
 
 
 def resize(image: Tensor, side_px: int) -> Tensor:

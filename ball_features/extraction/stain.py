@@ -19,6 +19,9 @@ _STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
 _LEAST = 1 / 255
 _LUMA = (0.299, 0.587, 0.114)
 _FILL_PX = 63  # side of the neighbourhood that background is taken from
+# Reinhard et al. 2001: R, G, B to cones (eq. 4), and logarithmic cones to decorrelated axes (eq. 6).
+_CONES = ((0.3811, 0.5783, 0.0402), (0.1967, 0.7244, 0.0782), (0.0241, 0.1288, 0.8444))
+_AXES = ((1.0, 1.0, 1.0), (1.0, 1.0, -2.0), (1.0, -1.0, 0.0))
 # Mean and standard deviation of the axes l, alpha, beta of a drawn, well-exposed smear.
 _REFERENCE = ((-0.35, 0.03, 0.01), (0.22, 0.04, 0.015))
 
@@ -32,11 +35,15 @@ def _mix(images: Tensor, matrix: Tensor) -> Tensor:
     return (images.permute(0, 2, 3, 1) @ matrix).permute(0, 3, 1, 2)
 
 
-def _stains(images: Tensor) -> Tensor:
+def _unit_rows(rows: tuple[tuple[float, ...], ...]) -> np.ndarray:
+    matrix = np.array(rows)
+    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+def _matrix(values: np.ndarray, images: Tensor) -> Tensor:
     import torch
 
-    rows = torch.tensor(_STAINS, device=images.device)
-    return rows / rows.norm(dim=1, keepdim=True)
+    return torch.tensor(values.tolist(), device=images.device)
 
 
 def _standardised(plane: Tensor) -> Tensor:
@@ -60,9 +67,7 @@ def haematoxylin(images: Tensor, parameters: Tensor) -> Tensor:
 
     Dark where there is much of it, as in a smear.
     """
-    import torch
-
-    amount = _mix(_density(images), torch.linalg.inv(_stains(images)))[:, :1]
+    amount = _mix(_density(images), _matrix(np.linalg.inv(_unit_rows(_STAINS)), images))[:, :1]
     return _standardised(-amount)
 
 
@@ -75,26 +80,22 @@ def apply_stain(images: Tensor, parameters: Tensor) -> Tensor:
     """Each stain made thicker or thinner in optical density."""
     import torch
 
-    stains = _stains(images)
-    amount = _mix(_density(images), torch.linalg.inv(stains))
+    stains = _unit_rows(_STAINS)
+    amount = _mix(_density(images), _matrix(np.linalg.inv(stains), images))
     amount = amount * parameters[:, :3, None, None] + parameters[:, 3:, None, None]
-    return torch.exp(-_mix(amount, stains)).clamp(0, 1)
+    return torch.exp(-_mix(amount, _matrix(stains, images))).clamp(0, 1)
 
 
 def reinhard(images: Tensor, parameters: Tensor) -> Tensor:
     """Mean and standard deviation of l, alpha and beta as in a reference (Reinhard et al. 2001, section 3)."""
     import torch
 
-    lms = torch.tensor(
-        [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]], device=images.device
-    ).T
-    axes = torch.tensor([[1.0, 1, 1], [1, 1, -2], [1, -1, 0]], device=images.device)
-    axes = (axes / axes.norm(dim=1, keepdim=True)).T
-    lab = _mix(_mix(images, lms).clamp_min(_LEAST).log10(), axes)
+    cones, axes = np.array(_CONES).T, _unit_rows(_AXES).T
+    lab = _mix(_mix(images, _matrix(cones, images)).clamp_min(_LEAST).log10(), _matrix(axes, images))
     variance, mean = torch.var_mean(lab, dim=(2, 3), keepdim=True, correction=0)
     target, spread = (torch.tensor(row, device=images.device)[:, None, None] for row in _REFERENCE)
     lab = (lab - mean) / (variance.sqrt() + 1e-4) * spread + target
-    return _mix(10 ** _mix(lab, axes.T), torch.linalg.inv(lms)).clamp(0, 1)
+    return _mix(10 ** _mix(lab, _matrix(axes.T, images)), _matrix(np.linalg.inv(cones), images)).clamp(0, 1)
 
 
 def fill_mask(images: Tensor, mask: Tensor) -> Tensor:
@@ -108,8 +109,6 @@ def fill_mask(images: Tensor, mask: Tensor) -> Tensor:
     """
     import torch
 
-    if not bool(mask.any()):
-        return images
     luma = torch.tensor(_LUMA, device=images.device)[:, None, None]
     # Powers favour what is bright: background, not the cell that an overlay may touch.
     weight = ((images * luma).sum(1, keepdim=True) ** 8 + 1e-6) * ~mask

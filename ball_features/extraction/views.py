@@ -40,6 +40,7 @@ __all__ = [
     "Recipe",
     "check_views",
     "get_recipe",
+    "is_fixed",
     "make_view",
     "mean_std",
     "needs_mask",
@@ -63,7 +64,8 @@ class Recipe:
     Attributes:
         draw: Generator -> parameters of one view, float64 (parameters,); None where nothing is drawn.
         apply: (images float32 (batch, 3, height, width) in [0, 1], parameters float32 (batch, parameters)) ->
-            images of the same shape. A recipe with `masks` gets bool (height, width) instead of parameters.
+            images of the same shape. One that draws nothing gets no parameters, one with `masks` bool (height,
+            width) instead.
         purpose: What it is for, in a line.
         version: Raised when the numbers change; part of a cache's fingerprint.
         masks: Whether it needs to know where the collection's overlays lie.
@@ -166,6 +168,12 @@ def check_views(name: str, views: int) -> None:
         )
 
 
+def is_fixed(name: str, index: int) -> bool:
+    """Whether a view is the same function of every image's pixels: nothing in it is drawn."""
+    parts = get_recipe(name)
+    return index == 0 or all(item.draw is None for item in parts[(index - 1) % len(parts)])
+
+
 def view_names(recipe: str, views: int, channels: Sequence[str] = ("original",)) -> tuple[str, ...]:
     """Names of the views of a cache: "plain", then the recipe's, numbered; of each its further channels behind it."""
     parts = recipe.split(",")
@@ -184,7 +192,7 @@ def make_view(
         index: 0 for the plain image.
         recipe: Keys of `RECIPES`, composed.
         seed: The recipe's seed.
-        mask: bool (height, width), where the collection has overlays; for recipes that need it.
+        mask: bool (height, width), where the collection has overlays, or None where it has none.
 
     Returns:
         float32, the same shape.
@@ -200,9 +208,11 @@ def make_view(
         if chosen.masks:
             images = images if mask is None else chosen.apply(images, mask)
             continue
-        draw = chosen.draw or (lambda rng: np.zeros(0))
+        if chosen.draw is None:
+            images = chosen.apply(images, images.new_zeros(0))
+            continue
         words = (index, seed, zlib.crc32(name.encode()))
-        rows = [draw(np.random.default_rng([int(digest[:32] or "0", 16), *words])) for digest in sha256]
+        rows = [chosen.draw(np.random.default_rng([int(digest[:32] or "0", 16), *words])) for digest in sha256]
         images = chosen.apply(images, torch.as_tensor(np.stack(rows), dtype=torch.float32).to(images.device))
     return images
 

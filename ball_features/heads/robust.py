@@ -6,6 +6,7 @@ that is what the model will be asked to do.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -154,6 +156,13 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         """The most probable label of each row of X (N, D)."""
         probability = self.predict_proba(X)
         return self.classes_[probability.argmax(1)]
+
+    def to_pipeline(self) -> Pipeline:
+        """The same classifier as scikit-learn's own parts, the removed directions folded into the coefficients."""
+        check_is_fitted(self)
+        model = copy.copy(self.model_)
+        model.coef_ = model.coef_ - (model.coef_ @ self.removed_.T) @ self.removed_
+        return make_pipeline(self.scaler_, model)
 
 
 def _left_out(y: np.ndarray, group: np.ndarray) -> Iterator[np.ndarray]:

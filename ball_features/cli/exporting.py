@@ -1,0 +1,72 @@
+"""`ball export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ball_features.cli.root import Quiet, Trust, Verbose, app, say
+
+__all__ = ["export"]
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A bundle (RUN/models/MODEL), or a cache (.h5).", show_default=False)],
+    onnx: Annotated[Path | None, typer.Option(help="Of a bundle: network, pooling and head in one graph.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Of a bundle: a model card in Markdown.")] = None,
+    ladder: Annotated[Path | None, typer.Option(help="For the card: a run of `ball fit --protocol ladder`.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights, where the bundle's own path has moved.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Of a cache: path, label, sha256, view, embedding.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Of a cache: the same as text.")] = None,
+    trust: Trust = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a bundle or a cache in formats that other tools read.
+
+    The ONNX graph takes float32 RGB (images, 3, side, side) in [0, 1] and gives calibrated probabilities, embeddings
+    and the distance to the training images; its metadata says the rest. It is checked in ONNX Runtime before it is
+    kept. Parquet and CSV have a row an image and view.
+    """
+    from ball_features.errors import ConfigError
+
+    of_bundle, of_cache = [onnx, card], [parquet, csv]
+    if not any([*of_bundle, *of_cache]):
+        raise ConfigError("Got nothing to write, expected --onnx or --card of a bundle, --parquet or --csv of a cache.")
+    if source.is_dir() and any(of_cache):
+        raise ConfigError(f"{source} is a folder; --parquet and --csv are written of a cache, a file ending in .h5.")
+    if not source.is_dir() and any(of_bundle):
+        raise ConfigError(f"{source} is no folder; --onnx and --card are written of a bundle, RUN/models/MODEL.")
+    if ladder is not None and card is None:
+        raise ConfigError("Got --ladder without --card, which it is for.")
+    if any(of_cache):
+        from ball_features.cache import read_cache
+        from ball_features.deployment.tabular import write_csv_table, write_parquet
+
+        cache = read_cache(source)
+        missing = int((~cache.committed).sum())
+        if missing and not quiet:
+            say(f"{source} is incomplete: {missing} images are not computed yet and are left out.")
+        for path, write in ((parquet, write_parquet), (csv, write_csv_table)):
+            if path is not None:
+                typer.echo(f"{path}: {write(cache, path)} rows of {cache.embeddings.shape[2]} numbers")
+        return
+    from ball_features.deployment.bundle import read_bundle
+    from ball_features.deployment.card import write_card
+
+    bundle = read_bundle(source, trust=trust)
+    if card is not None:
+        typer.echo(f"Model card: {write_card(bundle, source, card, ladder)}")
+    if onnx is not None:
+        from ball_features.deployment.graph import export_onnx
+        from ball_features.deployment.predict import Predictor
+
+        if not quiet:
+            say("Tracing the network: this takes some seconds ...")
+        predictor = Predictor(bundle, weights=weights, device="cpu", precision="fp32")
+        worst = export_onnx(predictor, onnx)
+        size = onnx.stat().st_size / 1e6
+        typer.echo(f"{onnx}: {size:.1f} MB, within {worst:.1e} of `ball predict` in ONNX Runtime")

@@ -1,0 +1,91 @@
+"""`ball serve`."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ball_features.cli.root import Quiet, Trust, Verbose, app, say
+
+__all__ = ["serve"]
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="RUN/models/MODEL, made by `ball fit --save`.", show_default=False)],
+    host: Annotated[str, typer.Option(help="Address; any but this machine's own needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    token: Annotated[str, typer.Option(envvar="BALL_TOKEN", help="That requests must bring.")] = "",
+    coverage: Annotated[float, typer.Option(help="Of prediction sets, where a request names none.")] = 0.95,
+    max_megabytes: Annotated[float, typer.Option(help="Of a file.")] = 20.0,
+    max_megapixels: Annotated[float, typer.Option(help="Of an image.")] = 25.0,
+    max_rate: Annotated[float, typer.Option(help="Requests a second of one address.")] = 100.0,
+    max_waiting: Annotated[int, typer.Option(help="Images that may wait for the network.")] = 256,
+    weights: Annotated[str | None, typer.Option(help="Weights, where the bundle's own path has moved.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (the bundle's), fp32, bf16 or fp16.")] = "auto",
+    trust: Trust = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Serve a bundle: a page to drop images on, and POST /v1/predict. Research use only, not a diagnosis.
+
+    Listens on this machine only unless --host says otherwise, and then asks for --token. Requests batch together;
+    nothing is written to disk. GET /openapi.json describes the interface, /healthz and /metrics tell how it does.
+    """
+    from ball_features.errors import ConfigError
+    from ball_features.extraction.backbones import require_extra
+
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
+        require_extra(module, "serve", "ball serve")
+    import uvicorn
+
+    from ball_features.deployment.bundle import read_bundle
+    from ball_features.deployment.predict import Predictor
+    from ball_features.deployment.serve import Limits, create_app, is_loopback
+
+    if token and len(token) < 16:
+        raise ConfigError(f"Got a token of {len(token)} characters, expected 16 or more: openssl rand -hex 16")
+    local = is_loopback(host)
+    if not local and not token:
+        raise ConfigError(
+            f"--host {host} can be reached from other machines and needs a token. "
+            "Set one: BALL_TOKEN=$(openssl rand -hex 16) ball serve ..."
+        )
+    limits = Limits(max_megabytes, max_megapixels, max_rate, max_waiting)
+    loaded = read_bundle(bundle, trust=trust)
+    if not quiet:
+        say("Loading the network ...")
+    predictor = Predictor(loaded, weights=weights, device=device, precision=precision, compiled=True)
+    predictor.warm_up()
+    service = create_app(predictor, limits=limits, token=token, loopback=local, coverage=coverage)
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    typer.echo(f"{loaded.facts['model']} on {loaded.facts['backbone']} at http://{shown}:{listener.getsockname()[1]}")
+    if not quiet:
+        say("Stop it with Ctrl-C.")
+    level = logging.INFO if verbose else logging.WARNING
+    config = uvicorn.Config(
+        service, log_level=level, access_log=verbose, server_header=False, timeout_graceful_shutdown=5
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    from ball_features.errors import ConfigError
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on ({error.strerror or error}). Give another --port."
+        ) from error
+    return listener

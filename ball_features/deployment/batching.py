@@ -1,0 +1,103 @@
+"""One thread that embeds what many requests bring, in common batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Batcher", "BusyError"]
+
+
+class BusyError(Exception):
+    """More work waits than is taken on; try again soon."""
+
+
+class Batcher:
+    """Gathers images into batches for one function that embeds them.
+
+    Args:
+        embed: (uint8 (images, 3, side, side), content hashes) -> float32 (images, views, dim).
+        size: Images a batch, at most.
+        waiting: Images that may wait; more are refused.
+        linger_s: How long a batch that is not full waits for more, in seconds.
+        seen: Called with the size of each batch.
+    """
+
+    def __init__(
+        self,
+        embed: Callable[[Tensor, Sequence[str]], np.ndarray],
+        *,
+        size: int,
+        waiting: int = 256,
+        linger_s: float = 0.004,
+        seen: Callable[[int], None] | None = None,
+    ) -> None:
+        self._embed, self._size, self._linger_s, self._seen = embed, size, linger_s, seen
+        self._queue: queue.Queue[tuple[Tensor, str, Future[np.ndarray]] | None] = queue.Queue(waiting)
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Images in the queue."""
+        return self._queue.qsize()
+
+    def submit(self, image: Tensor, sha256: str) -> Future[np.ndarray]:
+        """Queue an image; the result is its embeddings, float32 (views, dim).
+
+        Raises:
+            BusyError: The queue is full.
+        """
+        future: Future[np.ndarray] = Future()
+        try:
+            self._queue.put_nowait((image, sha256, future))
+        except queue.Full as error:
+            raise BusyError("More images wait than are taken on. Try again in a second.") from error
+        return future
+
+    def close(self) -> None:
+        """Finish what is queued, then stop."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        import torch
+
+        more = True
+        while more:
+            first = self._queue.get()
+            if first is None:
+                return
+            batch, until = [first], time.perf_counter() + self._linger_s
+            while len(batch) < self._size:
+                try:
+                    item = self._queue.get(timeout=max(until - time.perf_counter(), 0))
+                except queue.Empty:
+                    break
+                if item is None:
+                    more = False
+                    break
+                batch.append(item)
+            # Whoever asked may have gone.
+            batch = [item for item in batch if item[2].set_running_or_notify_cancel()]
+            if not batch:
+                continue
+            if self._seen:
+                self._seen(len(batch))
+            try:
+                rows = self._embed(torch.stack([image for image, _, _ in batch]), [sha for _, sha, _ in batch])
+            except Exception as error:  # answered to those who asked; the thread goes on
+                for _, _, future in batch:
+                    future.set_exception(error)
+            else:
+                for (_, _, future), row in zip(batch, rows, strict=True):
+                    future.set_result(row)

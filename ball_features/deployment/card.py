@@ -1,0 +1,187 @@
+"""A model card in Markdown (Mitchell et al. 2019, doi 10.1145/3287560.3287596), filled in from a bundle and its run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ball_features.deployment.bundle import Bundle
+from ball_features.errors import DataError
+from ball_features.evaluation.uncertainty import wilson
+
+__all__ = ["write_card"]
+
+
+def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = None) -> Path:
+    """Write the card.
+
+    Args:
+        bundle: From `read_bundle`.
+        folder: Of the bundle; the run that it lies in gives the figures.
+        path: Of the card.
+        ladder: Folder of a run of `ball fit --protocol ladder`, for what the figures are worth.
+
+    Raises:
+        DataError: The run's files or the ladder cannot be read, or the card cannot be written.
+    """
+    run, model = _read_run(folder, bundle.facts["model"])
+    parts = [
+        f"# Model card: {bundle.facts['model']} on {bundle.facts['backbone']}",
+        _about(bundle, run),
+        _use(),
+        _data(bundle, run),
+        _figures(model, run),
+        _ladder(ladder, bundle.facts["model"]),
+        _limits(bundle),
+        _provenance(bundle, run),
+    ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Give another --card.") from error
+    return path
+
+
+def _read_run(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    place = folder.resolve().parent.parent
+    try:
+        run = json.loads((place / "run.json").read_text(encoding="utf-8"))
+        models = json.loads((place / "metrics.json").read_text(encoding="utf-8"))["models"]
+        return run, next(item for item in models if item["model"] == name)
+    except (OSError, ValueError, KeyError, StopIteration) as error:
+        raise DataError(
+            f"{folder} does not lie in the run that made it ({error}), expected RUN/models/MODEL. The card's figures "
+            "come from there."
+        ) from error
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(header)} |", "| --- |" + " ---: |" * (len(header) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |" for row in rows)])
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def _about(bundle: Bundle, run: dict[str, Any]) -> str:
+    facts = bundle.facts
+    views = "the plain image" if facts["views"] == [0] else f"the mean over {len(facts['views'])} views"
+    return (
+        "## What it is\n\n"
+        f"A classifier of blood smear fields into {', '.join(bundle.classes)}: embeddings of {views} by a frozen "
+        f"{facts['backbone']} (weights `{facts['weights_sha256'][:16]}`, normalisation {facts['normalize']}, recipe "
+        f"{facts['recipe']}), then *{facts['model']}*, its probabilities calibrated by a temperature of "
+        f"{facts['temperature']:.3f} on {facts['validation_images']} validation images. Made {run['created']} with "
+        f"ball {facts['ball_version']}."
+    )
+
+
+def _use() -> str:
+    return (
+        "## Intended use\n\n"
+        "Research on methods for smear images: comparing features, protocols and shortcuts. Not a medical device, not "
+        "tested on patients, not for diagnosis, triage or any decision on treatment. Out of scope: other stains, "
+        "magnifications and cameras than those of the training images, single-cell crops, other diseases. Images that "
+        "`ball predict` flags as unusual have no meaningful class."
+    )
+
+
+def _data(bundle: Bundle, run: dict[str, Any]) -> str:
+    count = bundle.facts["train_images"]
+    train = [path.split("/")[0] for path in bundle.train_path]
+    folders = {name: train.count(name) for name in dict.fromkeys(train)}
+    by_folder = ", ".join(f"{name} {number}" for name, number in folders.items()) if len(folders) < 20 else "see run"
+    return (
+        "## Data\n\n"
+        f"Trained on {count} of {run['images']} images (by folder: {by_folder}), validated on "
+        f"{bundle.facts['validation_images']}; tested on others (below). " + " ".join(run["notes"])
+    )
+
+
+def _figures(model: dict[str, Any], run: dict[str, Any]) -> str:
+    interval = f"{_percent(model['accuracy_low'])} - {_percent(model['accuracy_high'])}"
+    names = ("specificity", "precision", "recall", "f1")
+    rows = [("accuracy", f"{_percent(model['accuracy'], 2)} ({interval})")]
+    rows += [(f"{name}, mean over classes", _percent(model[name], 2)) for name in names]
+    rows += [(name, f"{model[name]:.3f}") for name in ("auroc", "mcc", "log_loss", "ece") if model[name] is not None]
+    classes = []
+    for name, own in model["per_class"].items():
+        low, high = wilson(own["recall"], own["support"]) if own["recall"] is not None else (math.nan, math.nan)
+        classes.append(
+            (
+                name,
+                f"{own['support']:.0f}",
+                _percent(own["precision"]),
+                f"{_percent(own['recall'])} ({_percent(low)} - {_percent(high)})",
+            )
+        )
+    confusion = [(name, *row) for name, row in zip(model["per_class"], model["confusion"], strict=True)]
+    return (
+        f"## Figures\n\n{run['title']}. {run['caption']}\n\n{_table(('metric', '% or value'), rows)}\n\n"
+        f"{_table(('class', 'tests', 'precision %', 'recall % (95 %)'), classes)}\n\n"
+        f"{_table(('true / predicted', *model['per_class']), confusion)}"
+    )
+
+
+def _ladder(folder: Path | None, name: str) -> str:
+    if folder is None:
+        return (
+            "## What the figures are worth\n\n"
+            "The optimism ladder (random splits down to series never seen) was not given. Make it with "
+            "`ball fit CACHE --protocol ladder --groups groups.csv` and give its folder to `--ladder`."
+        )
+    try:
+        with (folder / "ladder.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["model"] == name]
+    except OSError as error:
+        raise DataError(f"{folder} holds no ladder ({error.strerror}). Give a run of --protocol ladder.") from error
+    if not rows:
+        raise DataError(f"The ladder in {folder} has no rows of {name}. Run it with --models {name} among others.")
+    cells = [
+        (
+            row["rung"],
+            _percent(float(row["accuracy"])),
+            f"{_percent(float(row['accuracy_low']))} - {_percent(float(row['accuracy_high']))}",
+            _percent(float(row["worst_recall"])) if row["worst_recall"] else "",
+        )
+        for row in rows
+    ]
+    drop = float(rows[0]["accuracy"]) - float(rows[-1]["accuracy"])
+    return (
+        "## What the figures are worth\n\n"
+        f"From {rows[0]['rung']} to {rows[-1]['rung']} the accuracy drops by {100 * drop:.1f} points.\n\n"
+        + _table(("test images", "accuracy %", "95 %", "worst series %"), cells)
+    )
+
+
+def _limits(bundle: Bundle) -> str:
+    return (
+        "## Limits\n\n"
+        "- A random split puts fields of one slide on both sides: its figures say how well *these* slides are known.\n"
+        "- Prediction sets and calibration hold for images exchangeable with the validation images, no others.\n"
+        f"- An image is flagged as unusual beyond a cosine distance of {bundle.unusual_from:.4f} to its nearest "
+        f"training images, which {100 * np.mean(bundle.distances > bundle.unusual_from):.1f} % of validation images "
+        "exceed. What is not flagged may still be wrong.\n"
+        "- Nothing is known of patients, ages, devices or treatment behind the images."
+    )
+
+
+def _provenance(bundle: Bundle, run: dict[str, Any]) -> str:
+    facts = bundle.facts
+    rows = [
+        ("weights SHA-256", f"`{facts['weights_sha256']}`"),
+        ("cache fingerprint", f"`{facts['cache_fingerprint']}`"),
+        ("configuration", f"`{run['config_fingerprint']}`"),
+        ("protocol", facts["protocol"]),
+        ("seed", run["seeds"]["seed"]),
+        *((name, version) for name, version in run["versions"].items()),
+    ]
+    return f"## Provenance\n\n{_table(('what', 'value'), rows)}"

@@ -1,0 +1,329 @@
+"""`ball serve`: a page to drop images on and an interface over HTTP; nothing is written to disk."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import ipaddress
+import os
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Annotated, Any
+
+import numpy as np
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from pydantic import BaseModel, Field
+
+from ball_features import __version__
+from ball_features.dataset.decode import decode_bytes
+from ball_features.deployment.batching import Batcher, BusyError
+from ball_features.deployment.predict import Predictor, check_coverage
+from ball_features.errors import ConfigError, ImageError
+from ball_features.extraction.extract import batch_size, resize
+
+__all__ = ["Limits", "create_app", "is_loopback"]
+
+_NOT_FOR_PATIENTS = "Research use only, not a diagnosis."
+_KINDS = ("image/", "application/octet-stream")
+_BODY_S = 30.0  # a body that takes longer to arrive is given up
+_ADDRESSES = 10_000  # whose rates are remembered
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server takes on.
+
+    Attributes:
+        megabytes: Of a file.
+        megapixels: Of an image.
+        requests_per_s: Of one address, with twice as many at once.
+        waiting: Images that may wait for the network.
+    """
+
+    megabytes: float = 20.0
+    megapixels: float = 25.0
+    requests_per_s: float = 100.0
+    waiting: int = 256
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ConfigError(f"Got {name}={value}, expected a number above 0.")
+
+
+class ActivationMap(BaseModel):
+    """Where the network looked: the share of each place in the class's logit, less the classes' mean."""
+
+    height: int
+    width: int
+    values: list[float] = Field(description="Row by row; positive speaks for the class, negative against it.")
+
+
+class Answer(BaseModel):
+    """A prediction."""
+
+    predicted: str = Field(description="The most probable class. Research use only, not a diagnosis.")
+    probability: dict[str, float] = Field(description="Calibrated on validation images.")
+    set: list[str] = Field(description="Classes that hold the true one at the stated coverage, on images alike.")
+    coverage: float
+    distance: float = Field(description="Mean cosine distance to the nearest training images.")
+    unusual: bool = Field(description="Further than 99 % of validation images lie: do not trust the class.")
+    nearest: list[str] = Field(description="Ids of the nearest training images.")
+    map: ActivationMap | None = Field(None, description="If asked for, and if the model and its view have one.")
+    caveat: str = ""
+
+
+class Health(BaseModel):
+    """What is being served."""
+
+    status: str
+    model: str
+    backbone: str
+    classes: list[str]
+    token: bool = Field(description="Whether requests need one.")
+
+
+class _Buckets:
+    """A token bucket an address (Turner 1986): so many requests a second, twice as many at once."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.level: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str) -> bool:
+        now = time.monotonic()
+        level, then = self.level.pop(address, (2 * self.rate, now))
+        level = min(2 * self.rate, level + (now - then) * self.rate)
+        allowed = level >= 1
+        self.level[address] = (level - allowed, now)
+        while len(self.level) > _ADDRESSES:
+            self.level.popitem(last=False)
+        return allowed
+
+
+class _Meters:
+    """What /metrics tells."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        own: Any = {"registry": self.registry}
+        self.requests = Counter("ball_requests", "Requests by status.", ["status"], **own)
+        self.seconds = Histogram("ball_predict_seconds", "From a body's arrival to its answer.", **own)
+        sizes = (1, 2, 4, 8, 16, 32, 64, 128)
+        self.batches = Histogram("ball_batch_images", "Images a forward pass.", buckets=sizes, **own)
+        self.unusual = Counter("ball_unusual", "Images flagged as unlike the training images.", **own)
+        self.waiting = Gauge("ball_waiting_images", "Images that wait for the network.", **own)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def create_app(
+    predictor: Predictor,
+    *,
+    limits: Limits | None = None,
+    token: str = "",
+    loopback: bool = True,
+    coverage: float = 0.95,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        predictor: With its network loaded.
+        limits: What is taken on.
+        token: That requests must bring; none are asked for one if "".
+        loopback: Answer only to names of this machine, so that no web page can reach it under another name.
+        coverage: Of prediction sets, where a request names none.
+    """
+    limits = limits or Limits()
+    check_coverage(coverage)
+    meters, buckets = _Meters(), _Buckets(limits.requests_per_s)
+    # Decoding uses the cores that the network does; more at once would only hold more pixels in memory.
+    decoding = CapacityLimiter(os.cpu_count() or 1)
+    size = batch_size(predictor.device.type, predictor.engine.precision)
+    page, policy = _page()
+    facts = predictor.bundle.facts
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.batcher = Batcher(predictor.embed, size=size, waiting=limits.waiting, seen=meters.batches.observe)
+        yield
+        app.state.batcher.close()
+
+    app = FastAPI(
+        title="ball",
+        version=__version__,
+        description=_NOT_FOR_PATIENTS,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+
+    @app.middleware("http")
+    async def guard(request: Request, proceed: Any) -> Response:
+        host = re.sub(r":\d+$", "", request.headers.get("host", "")).strip("[]")
+        if loopback and not is_loopback(host):
+            response: Response = JSONResponse({"detail": f"Got the host {host!r}, expected this machine."}, 421)
+        else:
+            response = await proceed(request)
+        meters.requests.labels(str(response.status_code)).inc()
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    def check_token(request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token and not secrets.compare_digest(given.encode(), token.encode()):
+            raise HTTPException(401, "This server needs its token: Authorization: Bearer TOKEN.")
+
+    async def read_body(request: Request) -> bytes:
+        kind = request.headers.get("content-type", "")
+        if not kind.startswith(_KINDS):
+            raise HTTPException(
+                415, f"Got the content type {kind!r}, expected image/... or {_KINDS[1]}: the bare file."
+            )
+        most = int(limits.megabytes * 1e6)
+        too_large = HTTPException(413, f"The file is larger than {limits.megabytes:g} MB.")
+        stated = request.headers.get("content-length", "")
+        if stated.isdigit() and int(stated) > most:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_BODY_S):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > most:
+                        raise too_large
+        except TimeoutError as error:
+            raise HTTPException(408, f"The file took more than {_BODY_S:g} s to arrive.") from error
+        return bytes(body)
+
+    @app.post(
+        "/v1/predict",
+        dependencies=[Depends(check_token)],
+        responses={code: {"description": text} for code, text in _REFUSALS.items()},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*", _KINDS[1])
+                },
+            }
+        },
+    )
+    async def predict(
+        request: Request,
+        map: Annotated[bool, Query(description="Add the class activation map.")] = False,
+        coverage: Annotated[float, Query(gt=0, lt=1, description="Of the prediction set.")] = coverage,
+    ) -> Answer:
+        """Predict one image; its file is the body."""
+        if not buckets.take(request.client.host if request.client else ""):
+            raise HTTPException(429, f"More than {limits.requests_per_s:g} requests a second.", {"Retry-After": "1"})
+        body = await read_body(request)
+        start = time.perf_counter()
+        meters.waiting.set(app.state.batcher.waiting)
+
+        def load() -> Any:
+            return resize(decode_bytes(body, int(limits.megapixels * 1e6)), predictor.backbone.input_px)
+
+        try:
+            image = await to_thread.run_sync(load, limiter=decoding)
+        except ImageError as error:
+            raise HTTPException(422, f"The file {error}.") from error
+        digest = hashlib.sha256(body).hexdigest()
+        try:
+            row = await asyncio.wrap_future(app.state.batcher.submit(image, digest))
+        except BusyError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "1"}) from error
+        answer = await to_thread.run_sync(_answer, predictor, row, image, digest, coverage, map, limiter=decoding)
+        meters.unusual.inc(answer.unusual)
+        meters.seconds.observe(time.perf_counter() - start)
+        return answer
+
+    @app.get("/healthz")
+    async def healthz() -> Health:
+        """Whether the server answers, and what it serves."""
+        return Health(
+            status="ok",
+            model=facts["model"],
+            backbone=facts["backbone"],
+            classes=list(predictor.bundle.classes),
+            token=bool(token),
+        )
+
+    @app.get("/metrics", dependencies=[Depends(check_token)], response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Counters in Prometheus' text format."""
+        meters.waiting.set(app.state.batcher.waiting)
+        return Response(generate_latest(meters.registry), media_type="text/plain; version=0.0.4")
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy, "X-Frame-Options": "DENY"})
+
+    return app
+
+
+_REFUSALS = {
+    401: "The token is missing or wrong.",
+    408: "The file took too long to arrive.",
+    413: "The file is too large.",
+    415: "The body is not the bare file.",
+    422: "The file is no image, damaged, or has too many pixels; or a parameter is out of range.",
+    429: "Too many requests a second.",
+    503: "Too many images wait; try again.",
+}
+
+
+def _answer(predictor: Predictor, row: np.ndarray, image: Any, digest: str, coverage: float, mapped: bool) -> Answer:
+    found = predictor.describe([""], row[None], coverage)[0]
+    shown = None
+    if mapped:
+        values = predictor.activation(image, digest, predictor.bundle.classes.index(found.predicted))
+        if values is not None:
+            shown = ActivationMap(
+                height=values.shape[0], width=values.shape[1], values=[round(float(v), 5) for v in values.ravel()]
+            )
+    return Answer(
+        predicted=found.predicted,
+        probability=found.probability,
+        set=list(found.set),
+        coverage=coverage,
+        distance=found.distance,
+        unusual=found.unusual,
+        nearest=list(found.nearest),
+        map=shown,
+        caveat=predictor.caveat,
+    )
+
+
+def _page() -> tuple[str, str]:
+    """The page, and a policy under which nothing but its own script and style runs."""
+    page = resources.files("ball_features.deployment").joinpath("page.html").read_text(encoding="utf-8")
+
+    def allowed(tag: str) -> str:
+        content = page.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0]
+        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+    return page, (
+        f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; img-src blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )

@@ -1,0 +1,102 @@
+"""A cache as a table for other tools: Parquet or CSV, a row an image and view."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ball_features.cache import Cache
+from ball_features.errors import DataError
+from ball_features.extraction.backbones import require_extra
+
+__all__ = ["write_csv_table", "write_parquet"]
+
+_ROWS = 1024  # images at a time, so that memory does not grow with the cache
+_KEYS = ("path", "label", "sha256", "view")
+
+
+def _blocks(cache: Cache) -> Iterator[tuple[list[list[str]], np.ndarray]]:
+    """The columns of text, and float32 (rows, dim), of some images after others; uncommitted rows are left out."""
+    rows = np.flatnonzero(cache.committed)
+    views = len(cache.view)
+    for start in range(0, len(rows), _ROWS):
+        own = rows[start : start + _ROWS]
+        text = [np.repeat(getattr(cache, key)[own], views).tolist() for key in _KEYS[:3]]
+        text.append(list(cache.view) * len(own))
+        yield text, cache.embeddings[own].reshape(len(own) * views, -1).astype(np.float32)
+
+
+def write_parquet(cache: Cache, path: Path) -> int:
+    """Write path, label, sha256, view and embedding (a list of fixed length, float32); settings go to the metadata.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        DataError: The file cannot be written.
+        MissingExtraError: pyarrow is not installed.
+    """
+    require_extra("pyarrow", "parquet", "--parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    dim = cache.embeddings.shape[2]
+    fields: list[Any] = [pa.field(key, pa.string()) for key in _KEYS]
+    own = {"ball": json.dumps(cache.attributes, sort_keys=True, default=str)}
+    schema = pa.schema([*fields, pa.field("embedding", pa.list_(pa.float32(), dim))], metadata=own)
+    count = 0
+    partial = _partial(path)
+    try:
+        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for text, X in _blocks(cache):
+                embedding = pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), dim)
+                writer.write_table(
+                    pa.Table.from_arrays([*(pa.array(column) for column in text), embedding], schema=schema)
+                )
+                count += len(X)
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another name.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def write_csv_table(cache: Cache, path: Path) -> int:
+    """Write path, label, sha256, view and e0, e1 ...; the numbers are read back as the float32 that they are.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    count = 0
+    partial = _partial(path)
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*_KEYS, *(f"e{number}" for number in range(cache.embeddings.shape[2]))])
+            for text, X in _blocks(cache):
+                for place, row in enumerate(X):
+                    writer.writerow([*(column[place] for column in text), *(f"{value:.9g}" for value in row.tolist())])
+                count += len(X)
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another name.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _partial(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Give another name.") from error
+    return path.with_name(path.name + ".partial")

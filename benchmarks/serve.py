@@ -1,0 +1,88 @@
+"""`ball serve` under load: clients that ask as fast as they are answered, for some time.
+
+    python benchmarks/serve.py BUNDLE IMAGES --clients 50 --seconds 60
+
+Prints requests/s, latencies, every status that is not 200, and the server's memory from begin to end.
+"""
+
+import argparse
+import asyncio
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+
+async def client(http: httpx.AsyncClient, bodies: list[bytes], start: int, until: float, seen: list) -> None:
+    """Ask again and again, every tenth time for the map too."""
+    number = start
+    while time.perf_counter() < until:
+        number += 1
+        began = time.perf_counter()
+        try:
+            query = "?map=true" if number % 10 == 0 else ""
+            headers = {"Content-Type": "application/octet-stream"}
+            answer = await http.post(f"/v1/predict{query}", content=bodies[number % len(bodies)], headers=headers)
+            status = answer.status_code
+        except httpx.HTTPError as error:
+            status = type(error).__name__
+        seen.append((status, time.perf_counter() - began))
+
+
+def memory_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+
+
+async def load(url: str, pid: int, bodies: list[bytes], clients: int, seconds: float) -> None:
+    """Warm up, then measure."""
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
+        await asyncio.gather(*(client(http, bodies, n, time.perf_counter() + 5, []) for n in range(clients)))  # warm-up
+        seen, memory, begin = [], [memory_mb(pid)], time.perf_counter()
+        until = begin + seconds
+        work = asyncio.gather(*(client(http, bodies, n * 7, until, seen) for n in range(clients)))
+        while not work.done():
+            await asyncio.sleep(seconds / 6)
+            memory.append(memory_mb(pid))
+        await work
+        took = time.perf_counter() - begin
+        metrics = (await http.get("/metrics")).text
+    times = sorted(t for _, t in seen)
+    wrong = {status: sum(s == status for s, _ in seen) for status in {s for s, _ in seen} - {200}}
+    images, batches = (float(re.search(rf"ball_batch_images_{key} (\S+)", metrics)[1]) for key in ("sum", "count"))
+    print(f"{len(seen)} requests of {clients} clients in {took:.1f} s: {len(seen) / took:.1f} a second")
+    print(
+        f"latency: median {statistics.median(times):.2f} s, 95 % {times[int(0.95 * len(times))]:.2f} s, "
+        f"longest {times[-1]:.2f} s; {images / batches:.1f} images a batch"
+    )
+    print(f"not 200: {wrong or 'none'}")
+    print("memory in MB, begin to end:", " ".join(f"{value:.0f}" for value in memory))
+
+
+def main() -> None:
+    """Start a server of its own, and load it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=60)
+    arguments = parser.parse_args()
+    files = sorted(f for f in arguments.images.rglob("*") if f.suffix.lower() in (".jpg", ".png"))[::7][:200]
+    command = [sys.executable, "-m", "ball_features", "serve", arguments.bundle, "--port", "0", "--quiet"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        url = server.stdout.readline().split()[-1]
+        asyncio.run(load(url, server.pid, [f.read_bytes() for f in files], arguments.clients, arguments.seconds))
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+if __name__ == "__main__":
+    main()

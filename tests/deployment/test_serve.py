@@ -1,0 +1,205 @@
+"""The server: answers as `ball predict`, within its limits, in a real browser too."""
+
+import shutil
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("prometheus_client")
+
+from ball_features.config import FitConfig
+from ball_features.deployment.batching import Batcher, BusyError
+from ball_features.deployment.bundle import bundle_fitted, read_bundle
+from ball_features.deployment.predict import Predictor
+from ball_features.deployment.serve import Limits, create_app, is_loopback
+from ball_features.errors import ConfigError
+from ball_features.reporting.run import fit
+
+FILE = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture(scope="module")
+def predictor(small_cache, tmp_path_factory):
+    config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3)
+    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all", saver=bundle_fitted)
+    return Predictor(read_bundle(run.folder / "models" / "logistic"), device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def client(predictor):
+    from fastapi.testclient import TestClient
+
+    def make(**settings):
+        return TestClient(create_app(predictor, **settings), base_url="http://127.0.0.1")
+
+    return make
+
+
+def test_it_answers_as_predict_does(predictor, client, smears):
+    files = sorted((smears / "Early").iterdir())[:6]
+    expected, _ = predictor(files)
+    with client() as http:
+        for file, item in zip(files, expected, strict=True):
+            answer = http.post("/v1/predict", content=file.read_bytes(), headers=FILE)
+            assert answer.status_code == 200
+            found = answer.json()
+            assert found["predicted"] == item.predicted
+            assert found["probability"] == pytest.approx(item.probability, abs=1e-4)
+            assert found["set"] == list(item.set)
+            assert found["distance"] == pytest.approx(item.distance, abs=1e-5)
+            assert found["nearest"] == list(item.nearest)
+            assert found["map"] is None
+        body = files[0].read_bytes()
+        mapped = http.post("/v1/predict?map=true&coverage=0.5", content=body, headers=FILE).json()
+        assert (mapped["map"]["height"], mapped["map"]["width"]) == (7, 7)
+        assert len(mapped["map"]["values"]) == 49
+        assert mapped["coverage"] == 0.5
+        assert http.get("/healthz").json()["classes"] == list(predictor.bundle.classes)
+        metrics = http.get("/metrics").text
+        assert 'ball_requests_total{status="200"}' in metrics
+        assert "ball_batch_images_count 7.0" in metrics
+        body = http.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]["requestBody"]
+        assert "application/octet-stream" in body["content"]
+
+
+def test_what_is_refused(client, smears):
+    body = next((smears / "Pro").iterdir()).read_bytes()
+    with client(limits=Limits(megabytes=0.001, requests_per_s=1000)) as http:
+        assert http.post("/v1/predict", content=body, headers=FILE).status_code == 413
+        # In pieces, so that no length is stated.
+        assert http.post("/v1/predict", content=iter([body[:600], body[600:1200]]), headers=FILE).status_code == 413
+    with client(limits=Limits(megapixels=0.01)) as http:
+        answer = http.post("/v1/predict", content=body, headers=FILE)
+        assert (answer.status_code, "0.01 megapixels" in answer.text) == (422, True)
+    with client() as http:
+        assert http.post("/v1/predict", content=b"no image", headers=FILE).status_code == 422
+        assert http.post("/v1/predict", content=b"", headers=FILE).status_code == 422
+        assert http.post("/v1/predict", content=body, headers={"Content-Type": "text/plain"}).status_code == 415
+        assert http.post("/v1/predict?coverage=2", content=body, headers=FILE).status_code == 422
+        assert http.get("/", headers={"Host": "evil.example"}).status_code == 421
+        assert http.get("/v1/predict").status_code == 405
+    with client(limits=Limits(requests_per_s=1)) as http:
+        status = [http.post("/v1/predict", content=body, headers=FILE).status_code for _ in range(5)]
+        assert status[:2] == [200, 200]
+        assert 429 in status
+    with pytest.raises(ConfigError, match="megabytes"):
+        Limits(megabytes=0)
+
+
+def test_the_token(client, smears):
+    body = next((smears / "Pro").iterdir()).read_bytes()
+    with client(token="0123456789abcdef", loopback=False) as http:
+        assert http.post("/v1/predict", content=body, headers=FILE).status_code == 401
+        wrong = FILE | {"Authorization": "Bearer 0123456789abcdeg"}
+        assert http.post("/v1/predict", content=body, headers=wrong).status_code == 401
+        assert http.get("/metrics").status_code == 401
+        right = FILE | {"Authorization": "Bearer 0123456789abcdef"}
+        assert http.post("/v1/predict", content=body, headers=right).status_code == 200
+        assert http.get("/healthz").json()["token"] is True
+        assert http.get("/", headers={"Host": "lab.example"}).status_code == 200
+
+
+def test_the_page_runs_nothing_but_its_own(client):
+    with client() as http:
+        answer = http.get("/")
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in answer.text.replace("<!doctype html>", "").lower()
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_loopback():
+    assert all(is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.evil.example", ""))
+
+
+def test_requests_batch_together_and_the_queue_ends():
+    import torch
+
+    sizes, gate = [], threading.Event()
+
+    def embed(images, digests):
+        gate.wait(10)
+        return images.float().mean((2, 3))[:, None].numpy()
+
+    batcher = Batcher(embed, size=8, waiting=20, seen=sizes.append)
+    image = torch.full((3, 4, 4), 7, dtype=torch.uint8)
+    first = batcher.submit(image, "")
+    time.sleep(0.1)  # the first is taken alone, the others wait behind it
+    rest = [batcher.submit(image, "") for _ in range(20)]
+    with pytest.raises(BusyError):
+        batcher.submit(image, "")
+    rest[0].cancel()
+    gate.set()
+    assert np.allclose(first.result(10), 7)
+    assert all(np.allclose(item.result(10), 7) for item in rest[1:])
+    assert sizes == [1, 7, 8, 4]
+    batcher.close()
+
+    def fail(images, digests):
+        raise ValueError("no")
+
+    batcher = Batcher(fail, size=8)
+    for _ in range(2):  # an error is answered, and the thread goes on
+        with pytest.raises(ValueError, match="no"):
+            batcher.submit(image, "").result(10)
+    batcher.close()
+
+
+@pytest.fixture
+def server(predictor):
+    uvicorn = pytest.importorskip("uvicorn")
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(predictor), log_level="warning", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(20)
+
+
+def test_many_clients_at_once(server, smears):
+    httpx = pytest.importorskip("httpx")
+    bodies = [file.read_bytes() for file in sorted(smears.rglob("*.jpg"))]
+    with httpx.Client(base_url=server, timeout=120) as http, ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda body: http.post("/v1/predict", content=body, headers=FILE), bodies))
+        assert {answer.status_code for answer in answers} == {200}
+        alone = http.post("/v1/predict", content=bodies[0], headers=FILE).json()
+    assert alone["probability"] == pytest.approx(answers[0].json()["probability"], abs=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_drops_images(server, smears, tmp_path):
+    api = pytest.importorskip("playwright.sync_api")
+    files = [str(file) for file in sorted((smears / "Pro").iterdir())[:2]]
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        errors, asked = [], []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(server)
+        api.expect(page.locator("#model")).to_contain_text("logistic on densenet121")
+        page.set_input_files("input[type=file]", [*files, str(bad)])
+        api.expect(page.locator("#status")).to_have_text("3 done", timeout=60_000)
+        assert page.locator("article").count() == 3
+        assert page.locator("canvas").count() == 2
+        assert page.locator("article progress").count() == 8
+        assert "no image" not in page.inner_text("main") and "not an image" in page.inner_text(".error")
+        page.uncheck("#overlay")
+        assert not page.locator("canvas").first.is_visible()
+        assert all(url.startswith((server, "blob:")) for url in asked)
+        assert errors == []
+        browser.close()
