@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ball_features.cli.root import Verbose, app, say
+from ball_features.cli.root import Quiet, Verbose, app, say
+
+if TYPE_CHECKING:
+    from ball_features.cache import Cache
 
 __all__ = ["report"]
 
@@ -15,22 +18,48 @@ __all__ = ["report"]
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders written by `ball fit`.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="One page of all these runs, side by side.")] = None,
     cache: Annotated[Path | None, typer.Option(help="The cache, where it has moved.")] = None,
+    thumbnails: Annotated[
+        Path | None, typer.Option(help="Folder of the images: put small pictures of them into the page.")
+    ] = None,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write report.html into each run: one file that opens offline, without any picture of an image."""
-    from ball_features.cache import read_cache
+    """Write report.html into each run, or one page of several: a file that opens offline.
+
+    Without --thumbnails it holds no picture of an image, since data may not be passed on.
+    """
+    from ball_features.errors import DataError
+    from ball_features.reporting.page import write_joint_report, write_report
+
+    if thumbnails is not None and not thumbnails.is_dir():
+        raise DataError(f"No folder at {thumbnails}, expected that of the images for --thumbnails.")
+    caches = [_cache_of(folder, cache, quiet) for folder in runs]
+    if out is not None:
+        typer.echo(f"Report: {write_joint_report(runs, out, caches, thumbnails)}")
+        return
+    for folder, found in zip(runs, caches, strict=True):
+        typer.echo(f"Report: {write_report(folder, cache=found, thumbnails=thumbnails)}")
+
+
+def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
+    """The cache of a run as its models saw it; none of a comparison of several, or where it is gone."""
+    from ball_features.cache import choose_channels, read_cache
     from ball_features.errors import CacheError
-    from ball_features.reporting.page import write_report
     from ball_features.reporting.run import read_run
 
-    for folder in runs:
-        place = cache or Path(read_run(folder).details["cache"])
-        try:
-            found = read_cache(place)
-        except CacheError:
-            if cache is not None:
-                raise
+    if (folder / "ladder.csv").exists():
+        return None
+    details = read_run(folder).details
+    if isinstance(details["cache"], list):
+        return None
+    place = moved or Path(details["cache"])
+    try:
+        return choose_channels(read_cache(place), details["config"]["channels"], details["config"]["combine"])
+    except CacheError:
+        if moved is not None:
+            raise
+        if not quiet:
             say(f"No cache at {place}: the page has no map of the embeddings. Give --cache.")
-            found = None
-        typer.echo(f"Report: {write_report(folder, cache=found)}")
+        return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from ball_features.dataset.audit import Audit, load_square
 from ball_features.dataset.manifest import Manifest
 from ball_features.dataset.pairs import orient
 from ball_features.errors import CacheError
+from ball_features.reporting.figures import thumbnail
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -80,14 +79,6 @@ def summary(found: Audit) -> RenderableType:
     return table
 
 
-def _thumbnail(pixels: np.ndarray, side_px: int = 160) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).resize((side_px, side_px)).save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 _STYLE = """
 :root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}
@@ -108,7 +99,7 @@ def write_page(found: Audit, root: Path, path: Path) -> None:
     def picture(row: int, orientation: int = 0) -> str:
         name = html.escape(str(found.path[row]))
         pixels = orient(load_square(root / found.path[row]), orientation)
-        return f'<img loading="lazy" alt="{name}" src="{_thumbnail(pixels)}">'
+        return f'<img loading="lazy" alt="{name}" src="{thumbnail(pixels)}">'
 
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in _findings(found))
     parts = [f"<h1>Audit of {len(found.path)} images</h1><table>{rows}</table>"]

@@ -191,6 +191,6 @@ def render_comparison(rows: Sequence[dict[str, Any]], title: str, width: int = 1
         table.add_row(*(cell.strip() for cell in line), style={"head": "bold", "shortcut": "yellow"}.get(row["kind"]))
     caption = (
         f"The same images and splits for all. {SAME_MARK}: not distinguishable from the best (paired bootstrap by "
-        "unit, Holm, 5 %); behind: 95 % interval of the difference in accuracy to the best."
+        "unit, Holm, 5 %); behind: 95 % interval of the difference in accuracy to the best, each alone."
     )
     return Group(table, Text(caption, style="dim"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["PALETTE", "bars", "embedding_map", "heat_table", "lines", "reliability_points", "roc_points"]
+__all__ = ["PALETTE", "bars", "embedding_map", "heat_table", "lines", "reliability_points", "roc_points", "thumbnail"]
 
 # Okabe and Ito 2008: told apart with the common forms of colour blindness.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -148,15 +151,33 @@ def heat_table(counts: np.ndarray, names: Sequence[str], title: str) -> str:
     )
 
 
+def thumbnail(pixels: np.ndarray, side_px: int = 160) -> str:
+    """A small JPEG of uint8 (height, width, 3) as a data address."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((side_px, side_px))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
 def embedding_map(
-    place: np.ndarray, text: Sequence[str], colourings: Mapping[str, tuple[Sequence[str], np.ndarray]]
+    place: np.ndarray,
+    text: Sequence[str],
+    colourings: Mapping[str, tuple[Sequence[str], np.ndarray]],
+    *,
+    name: str = "map",
+    pictures: Sequence[str] = (),
 ) -> str:
-    """Points that can be coloured in several ways, with a text each.
+    """Points that can be coloured in several ways, with a text each, to be pointed at or walked through by arrow keys.
 
     Args:
         place: float (images, 2).
         text: What each point is.
         colourings: Name -> (names of the values, int (images,) value of each point); the first is shown.
+        name: Unlike that of any other map of the page.
+        pictures: Data address of each point's thumbnail, or none at all.
     """
     low, span = place.min(0), np.maximum(np.ptp(place, axis=0), 1e-9)
     at = (place - low) / span * (620, 420) + (10, 10)
@@ -167,21 +188,28 @@ def embedding_map(
         for row, (x, y) in enumerate(at)
     )
     choices = "".join(
-        f'<label><input type="radio" name="colouring" value="{number}"{" checked" if not number else ""}>'
+        f'<label><input type="radio" name="{name}-colour" value="{number}"{" checked" if not number else ""}>'
         f"{html.escape(key)}</label> "
         for number, key in enumerate(keys)
     )
     legends = "".join(
         f'<p class="legend"{" hidden" if number else ""}>'
         + "".join(
-            f'<span><i style="background:{PALETTE[value % 8]}"></i>{html.escape(name)}</span> '
-            for value, name in enumerate(colourings[key][0])
+            f'<span><i style="background:{PALETTE[value % 8]}"></i>{html.escape(item)}</span> '
+            for value, item in enumerate(colourings[key][0])
+            if item
         )
         + "</p>"
         for number, key in enumerate(keys)
     )
+    shown = stored = ""
+    if pictures:
+        shown = '<img class="shown" alt="" hidden> '
+        stored = f'<script type="application/json" class="pictures">{json.dumps(list(pictures))}</script>'
     return (
-        f'<fieldset id="colouring"><legend>Colour by</legend>{choices}</fieldset>{legends}'
-        f'<svg id="map" viewBox="0 0 640 440" role="img" aria-label="Map of the embeddings">{points}</svg>'
-        '<p id="pointed" aria-live="polite">Point at an image to see what it is.</p>'
+        f'<div class="mapped"><fieldset class="colouring"><legend>Colour by</legend>{choices}</fieldset>{legends}'
+        '<svg class="map" viewBox="0 0 640 440" role="application" tabindex="0" '
+        f'aria-label="Map of the embeddings; arrow keys go from image to image">{points}</svg>'
+        f'<p>{shown}<span class="pointed" aria-live="polite">Point at an image, or use the arrow keys, to see what it '
+        f"is.</span></p>{stored}</div>"
     )

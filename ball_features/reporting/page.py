@@ -8,13 +8,16 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.errors import DataError
+from ball_features.dataset.decode import decode
+from ball_features.dataset.splits import read_groups
+from ball_features.errors import DataError, ImageError
 from ball_features.evaluation.uncertainty import wilson
 from ball_features.reporting.figures import (
     PALETTE,
@@ -24,75 +27,17 @@ from ball_features.reporting.figures import (
     lines,
     reliability_points,
     roc_points,
+    thumbnail,
 )
 from ball_features.reporting.tables import SAME_MARK
 
-__all__ = ["write_report"]
+__all__ = ["write_joint_report", "write_report"]
 
 _FIGURES = 3  # models that get curves: the head, and the first of the others
 _SHOWN = 40  # errors and uncertain images listed
 _MAP_IMAGES = 5000
 _COLUMNS = ("accuracy", "specificity", "precision", "recall", "f1", "auroc", "mcc", "log_loss", "ece", "fit_s")
 _PERCENT = {"accuracy", "specificity", "precision", "recall", "f1"}
-
-_STYLE = """
-:root{color-scheme:light dark;--line:#8886}
-body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:0 auto;padding:1rem}
-h1{font-size:1.5rem}h2{margin-top:2.5rem;border-top:1px solid var(--line);padding-top:1rem}
-.wide{overflow-x:auto}.wide td,.wide th{white-space:nowrap}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.2rem .7rem .2rem 0;text-align:right}td:first-child,th:first-child{text-align:left}
-td.text,th.text{text-align:left}
-th button{font:inherit;font-weight:bold;background:none;border:0;padding:0;color:inherit;cursor:pointer}
-tr.head td{font-weight:bold}tr.shortcut td{font-style:italic}tbody tr:hover{background:#8882}
-.figures{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;flex:1 1 20rem;max-width:28rem}
-svg{width:100%;height:auto}svg text{font-size:12px;fill:currentColor}.frame{fill:none;stroke:var(--line)}
-.guide{stroke:var(--line);stroke-dasharray:4}.whisker{stroke:currentColor;stroke-width:2}
-figcaption,.legend,small,.note{font-size:.85rem}
-figcaption i,.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.3em}
-.heat{align-self:start}
-.heat td{text-align:center;padding:.3rem .6rem;background:rgb(0 114 178/calc(var(--heat)*.55))}
-.heat small{display:block}
-.heat caption{text-align:left;font-weight:bold}#map{max-width:56rem;border:1px solid var(--line)}
-#map circle{opacity:.75}#map circle:hover{stroke:currentColor;stroke-width:2;opacity:1}fieldset{border:0;padding:0}
-code{overflow-wrap:anywhere}@media print{h2{break-after:avoid}figure,table{break-inside:avoid}}
-"""
-
-_SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable")) {
-  table.tHead.querySelectorAll("th").forEach((head, column) => {
-    head.querySelector("button").addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") !== "descending";
-      table.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent;
-      const rows = [...table.tBodies[0].rows].sort((a, b) => {
-        const x = key(a), y = key(b), order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
-        return down ? -order : order;
-      });
-      table.tBodies[0].append(...rows);
-    });
-  });
-}
-const map = document.getElementById("map");
-if (map) {
-  const palette = PALETTE;
-  const paint = (way) => {
-    map.querySelectorAll("circle").forEach((point) => {
-      point.style.fill = palette[point.dataset.v.split(" ")[way] % palette.length];
-    });
-    document.querySelectorAll(".legend").forEach((item, number) => { item.hidden = number !== way; });
-  };
-  document.querySelectorAll("#colouring input").forEach((input) => {
-    input.addEventListener("change", () => paint(Number(input.value)));
-  });
-  map.addEventListener("pointerover", (event) => {
-    const title = event.target.querySelector && event.target.querySelector("title");
-    if (event.target.tagName === "circle" && title) document.getElementById("pointed").textContent = title.textContent;
-  });
-  paint(0);
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -105,17 +50,96 @@ class _Predictions:
     probability: np.ndarray
 
 
-def write_report(folder: Path, out: Path | None = None, cache: Cache | None = None) -> Path:
+class _Html(str):
+    """Text of a cell that is markup already."""
+
+
+class _Thumbnails:
+    """Small pictures of images by their ids, or none where no folder was given."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._made: dict[str, str] = {}
+
+    def address(self, path: str, side_px: int = 72) -> str:
+        """Data address, or "" where there is no such file."""
+        if self.folder is None:
+            return ""
+        if path not in self._made:
+            try:
+                pixels = decode(self.folder / path).permute(1, 2, 0).numpy()
+                self._made[path] = thumbnail(pixels, side_px)
+            except ImageError:
+                self._made[path] = ""
+        return self._made[path]
+
+    def named(self, path: str) -> str:
+        """The picture, where there is one, and the name."""
+        found = self.address(path)
+        text = html.escape(path)
+        return _Html(f'<img src="{found}" alt="">{text}' if found else text)
+
+
+def write_report(
+    folder: Path, out: Path | None = None, cache: Cache | None = None, thumbnails: Path | None = None
+) -> Path:
     """Write the page of a run from the run's own files.
 
     Args:
         folder: Written by `ball fit`.
         out: The page; `report.html` in the folder if None.
         cache: For the map of embeddings and the neighbours of errors; both are left out without it.
+        thumbnails: Folder of the images, to put small pictures of them into the page; none without it.
 
     Raises:
         DataError: The folder holds no run.
     """
+    return _write(out or folder / "report.html", folder.name, [_section(folder, cache, _Thumbnails(thumbnails), 0)])
+
+
+def write_joint_report(
+    folders: Sequence[Path], out: Path, caches: Sequence[Cache | None], thumbnails: Path | None = None
+) -> Path:
+    """Write one page of several runs, their models side by side first.
+
+    Args:
+        folders: Written by `ball fit`, ladders too.
+        out: The page.
+        caches: Of each run, or None.
+        thumbnails: As `write_report` takes it.
+
+    Raises:
+        DataError: A folder holds no run.
+    """
+    pictures = _Thumbnails(thumbnails)
+    sections = [
+        _section(folder, cache, pictures, number)
+        for number, (folder, cache) in enumerate(zip(folders, caches, strict=True))
+    ]
+    return _write(out, f"{len(folders)} runs", [_side_by_side(folders), *sections])
+
+
+def _write(out: Path, title: str, parts: Sequence[str]) -> Path:
+    here = resources.files("ball_features.reporting")
+    style, script = (here.joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    script = script.replace("PALETTE", json.dumps(PALETTE))
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
+        f"<body>{''.join(parts)}<script>{script}</script></body></html>\n"
+    )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
+    return out
+
+
+def _section(folder: Path, cache: Cache | None, pictures: _Thumbnails, number: int) -> str:
+    if (folder / "ladder.csv").exists():
+        return _ladder(folder)
     try:
         details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -133,7 +157,7 @@ def write_report(folder: Path, out: Path | None = None, cache: Cache | None = No
         "<h2>Comparison</h2>",
         _table(models),
         f'<p class="note">{html.escape(details["caption"])} Research use only; not a medical device.</p>',
-        _groups(folder),
+        _groups(folder, chosen),
         "<h2>Confusion</h2><div class='figures'>",
         *(
             heat_table(np.array(row["confusion"]), classes, row["model"])
@@ -148,18 +172,87 @@ def write_report(folder: Path, out: Path | None = None, cache: Cache | None = No
         _training(folder),
     ]
     if chosen:
-        parts.append(_images(folder, predictions[chosen[0]], classes, chosen[0], cache))
+        found = predictions[chosen[0]]
+        parts.append(_images(folder, found, classes, chosen[0], cache, pictures, details, f"map{number}"))
     parts.append(_provenance(details, folder))
-    script = _SCRIPT.replace("PALETTE", json.dumps(PALETTE))
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(folder.name)}</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(parts)}<script>{script}</script></body></html>\n"
+    return f"<section>{''.join(parts)}</section>"
+
+
+def _side_by_side(folders: Sequence[Path]) -> str:
+    """Accuracy of each model in each run."""
+    titles, cells = [], {}
+    for number, folder in enumerate(folders):
+        if (folder / "ladder.csv").exists():
+            continue
+        run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        titles.append((number, folder.name))
+        for row in run["models"]:
+            cells.setdefault((row["model"], row["kind"]), {})[number] = row
+    rows = []
+    for (model, kind), own in cells.items():
+        line: list[tuple[str, Any]] = [(model, None), (kind, None)]
+        for number, _ in titles:
+            row = own.get(number)
+            if row is None:
+                line.append(("", -1.0))
+                continue
+            interval = f"{100 * row['accuracy_low']:.1f} - {100 * row['accuracy_high']:.1f}"
+            mark = f" {SAME_MARK}" if row.get("ties_best") else ""
+            line.append((f"{100 * row['accuracy']:.2f} ({interval}){mark}", float(row["accuracy"])))
+        rows.append((kind, line))
+    if not rows:
+        return ""
+    return (
+        "<h1>Runs side by side</h1><p>Accuracy in % with its 95 % interval; "
+        f"{SAME_MARK}: not distinguishable from the best of its run. Runs may have tested other images: compare across "
+        f"columns with care.</p>{_sortable(['model', 'kind', *(name for _, name in titles)], rows, 2)}"
     )
-    out = out or folder / "report.html"
-    out.write_text(page, encoding="utf-8")
-    return out
+
+
+def _ladder(folder: Path) -> str:
+    """The optimism ladder as a table and as lines from rung to rung."""
+    try:
+        with (folder / "ladder.csv").open(newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+        notes = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notes"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+    rungs = list(dict.fromkeys(row["rung"] for row in table))
+    kinds = {row["model"]: row["kind"] for row in table}
+    by_model = {name: {row["rung"]: row for row in table if row["model"] == name} for name in kinds}
+
+    def at(name: str, rung: str) -> float:
+        return float(by_model[name][rung]["accuracy"]) if rung in by_model[name] else math.nan
+
+    rows = []
+    for name in sorted(kinds, key=lambda name: -np.nan_to_num(at(name, rungs[-1]))):
+        cells: list[tuple[str, Any]] = [(name, None), (kinds[name], None)]
+        for rung in rungs:
+            row = by_model[name].get(rung)
+            if row is None:
+                cells.append(("n/a", -1.0))
+                continue
+            interval = f"{100 * float(row['accuracy_low']):.0f} - {100 * float(row['accuracy_high']):.0f}"
+            cells.append((f"{100 * at(name, rung):.1f} ({interval})", at(name, rung)))
+        worst = by_model[name].get(rungs[-1], {}).get("worst_recall", "")
+        cells.append((f"{100 * float(worst):.1f}", float(worst)) if worst else ("n/a", -1.0))
+        drop = at(name, rungs[0]) - at(name, rungs[-1])
+        cells.append(("n/a", -1.0) if math.isnan(drop) else (f"{100 * drop:.1f}", drop))
+        rows.append((kinds[name], cells))
+    points = {
+        name: np.array([[place, at(name, rung)] for place, rung in enumerate(rungs) if rung in by_model[name]])
+        for name in list(kinds)[:8]
+    }
+    return (
+        "<section><h1>Optimism ladder</h1>"
+        + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
+        + "<p>Accuracy in % under ever stricter protocols; in brackets a 95 % bootstrap interval over what each rung "
+        "keeps together. Series are inferred: likely, not known.</p>"
+        + _sortable(["model", "kind", *rungs, "worst series", "drop"], rows, 2)
+        + "<div class='figures'>"
+        + lines(points, "Accuracy from rung to rung: " + ", ".join(rungs), "rung", "accuracy")
+        + "</div></section>"
+    )
 
 
 def _read_predictions(path: Path, classes: Sequence[str]) -> dict[str, _Predictions]:
@@ -186,7 +279,7 @@ def _sortable(header: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[st
         + "".join(
             f"<td{' class=text' if place < text else ''}"
             + (f' data-v="{value}"' if isinstance(value, float) else "")
-            + f">{html.escape(shown)}</td>"
+            + f">{shown if isinstance(shown, _Html) else html.escape(shown)}</td>"
             for place, (shown, value) in enumerate(cells)
         )
         + "</tr>"
@@ -215,7 +308,7 @@ def _table(models: Sequence[dict[str, Any]]) -> str:
     return _sortable(header, rows, 2)
 
 
-def _groups(folder: Path) -> str:
+def _groups(folder: Path, chosen: Sequence[str]) -> str:
     path = folder / "groups.csv"
     if not path.exists():
         return ""
@@ -233,7 +326,18 @@ def _groups(folder: Path) -> str:
         ]
         rows.append(("", [*cells, (f"{100 * recall:.1f}", recall), (interval, float(row["recall_low"]))]))
     header = ("model", "group left out", "errors were taken for", "images", "recall", "95 %")
-    return f"<h2>Groups left out</h2>{_sortable(header, rows, 3)}"
+    figures = [
+        bars(
+            [
+                (row["group"], float(row["recall"]), float(row["recall_low"]), float(row["recall_high"]))
+                for row in table
+                if row["model"] == name
+            ],
+            f"{name}: recall in % of each group left out, Wilson interval on its images",
+        )
+        for name in chosen
+    ]
+    return f"<h2>Groups left out</h2>{_sortable(header, rows, 3)}<div class='figures'>{''.join(figures)}</div>"
 
 
 def _class_bars(row: dict[str, Any]) -> str:
@@ -278,7 +382,16 @@ def _training(folder: Path) -> str:
     return f"<h2>Training</h2><div class='figures'>{''.join(figures)}</div>"
 
 
-def _images(folder: Path, found: _Predictions, classes: Sequence[str], model: str, cache: Cache | None) -> str:
+def _images(
+    folder: Path,
+    found: _Predictions,
+    classes: Sequence[str],
+    model: str,
+    cache: Cache | None,
+    pictures: _Thumbnails,
+    details: dict[str, Any],
+    name: str,
+) -> str:
     """The map, the errors and the least certain images, with their nearest training images."""
     part: dict[str, str] = {}
     trained: dict[tuple[str, str], list[str]] = {}
@@ -309,7 +422,7 @@ def _images(folder: Path, found: _Predictions, classes: Sequence[str], model: st
             return ""
         rows = np.array(train)
         order = rows[np.argsort(-(unit[rows] @ unit[row_of[found.path[place]]]))[:3]]
-        return ", ".join(str(cache.path[row]) for row in order)
+        return _Html(", ".join(pictures.named(str(cache.path[row])) for row in order))
 
     def listing(rows: np.ndarray) -> str:
         seen: set[str] = set()
@@ -322,7 +435,7 @@ def _images(folder: Path, found: _Predictions, classes: Sequence[str], model: st
                 (
                     "",
                     [
-                        (found.path[row], None),
+                        (pictures.named(found.path[row]), None),
                         (classes[int(found.truth[row])], None),
                         (classes[int(predicted[row])], None),
                         (near(int(row)), None),
@@ -339,10 +452,30 @@ def _images(folder: Path, found: _Predictions, classes: Sequence[str], model: st
     text += f" first.</p>{listing(wrong)}<h2>Right, but least certain</h2>{listing(unsure)}"
     if cache is None or unit is None:
         return text + "<p>The cache was not at hand: no map of the embeddings, no neighbours.</p>"
-    return text + _map(cache, unit, part, {found.path[row] for row in wrong})
+    series = _series(details, cache)
+    return text + _map(cache, unit, part, {found.path[row] for row in wrong}, series, pictures, name)
 
 
-def _map(cache: Cache, unit: np.ndarray, part: dict[str, str], wrong: set[str]) -> str:
+def _series(details: dict[str, Any], cache: Cache) -> np.ndarray | None:
+    """The series of each image, where the run's groups file is still there and names them."""
+    groups = details["config"].get("groups")
+    if not groups:
+        return None
+    try:
+        return read_groups(groups, "series", cache.path.tolist())
+    except DataError:
+        return None
+
+
+def _map(
+    cache: Cache,
+    unit: np.ndarray,
+    part: dict[str, str],
+    wrong: set[str],
+    series: np.ndarray | None,
+    pictures: _Thumbnails,
+    name: str,
+) -> str:
     from sklearn.decomposition import PCA
 
     rows = np.unique(np.linspace(0, len(unit) - 1, min(len(unit), _MAP_IMAGES)).astype(int))
@@ -350,21 +483,26 @@ def _map(cache: Cache, unit: np.ndarray, part: dict[str, str], wrong: set[str]) 
     names = [str(path) for path in cache.path[rows]]
     classes, code = np.unique(cache.label[rows], return_inverse=True)
     parts = ["train", "val", "test", "not used"]
-    split = np.array([parts.index(part.get(name, "not used")) for name in names])
-    error = np.array([5 if name in wrong else 7 for name in names])
+    split = np.array([parts.index(part.get(item, "not used")) for item in names])
+    error = np.array([5 if item in wrong else 7 for item in names])
     words = [
-        f"{name}: {label}, {parts[own]}{', wrong' if name in wrong else ''}"
-        for name, label, own in zip(names, cache.label[rows], split, strict=True)
+        f"{item}: {label}, {parts[own]}{', wrong' if item in wrong else ''}"
+        for item, label, own in zip(names, cache.label[rows], split, strict=True)
     ]
     colourings = {
-        "class": ([str(name) for name in classes], code),
+        "class": ([str(item) for item in classes], code),
         "split": (parts, split),
         "error": (["", "", "", "", "", "wrong at least once", "", "not wrong"], error),
     }
+    if series is not None:
+        groups, group = np.unique(series[rows], return_inverse=True)
+        colourings["group"] = ([str(item) for item in groups], group)
+        words = [f"{word}, {own}" for word, own in zip(words, series[rows], strict=True)]
+    shown = [] if pictures.folder is None else [pictures.address(path) for path in names]
     return (
         "<h2>Map of the embeddings</h2><p>First two principal components of the plain view's embeddings at unit "
         "length; "
-        f"split of the first repeat and fold.</p>{embedding_map(place, words, colourings)}"
+        "split of the first repeat and fold.</p>" + embedding_map(place, words, colourings, name=name, pictures=shown)
     )
 
 
@@ -391,7 +529,10 @@ def _provenance(details: dict[str, Any], folder: Path) -> str:
         if key in ("protocol", "repeats", "folds", "test_size", "val_size", "seed", "groups", "group_column")
         and value is not None
     )
-    command = f"ball fit {details['cache']} {options}"
+    source = details["cache"]
+    command = (
+        f"ball compare {' '.join(source)} {options}" if isinstance(source, list) else f"ball fit {source} {options}"
+    )
     return (
         f"<h2>Provenance</h2><table>{rows}</table><p>To repeat it: <code>{html.escape(command)}</code>. "
         f"Every number can be recomputed from predictions.csv in {html.escape(folder.name)}.</p>"

@@ -78,12 +78,12 @@ def test_a_browser_sorts_the_table_and_paints_the_map(run, tmp_path):
       const heads = table.tHead.querySelectorAll("button");
       heads[2].click(); const best = first();
       heads[2].click(); const worst = first();
-      const point = document.querySelector("#map circle");
+      const point = document.querySelector(".map circle");
       point.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
       const before = point.style.fill;
-      const split = document.querySelectorAll("#colouring input")[1];
+      const split = document.querySelectorAll(".colouring input")[1];
       split.checked = true; split.dispatchEvent(new Event("change"));
-      const pointed = document.getElementById("pointed").textContent;
+      const pointed = document.querySelector(".pointed").textContent;
       const requests = performance.getEntriesByType("resource").length;
       document.body.innerHTML = "<pre id=probe>" + JSON.stringify({best, worst, before, pointed, requests}) + "</pre>";
     });
@@ -102,3 +102,54 @@ def test_a_browser_sorts_the_table_and_paints_the_map(run, tmp_path):
     assert seen["before"].startswith("rgb")
     assert re.match(r"\w+/.*(train|val|test)", seen["pointed"])
     assert seen["requests"] == 0
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_keys_walk_the_map_and_show_thumbnails(run, small_cache, smears, tmp_path):
+    api = pytest.importorskip("playwright.sync_api")
+    page = write_report(run.folder, tmp_path / "r.html", read_cache(small_cache), thumbnails=smears)
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        view = browser.new_page(viewport={"width": 390, "height": 800})  # a phone
+        errors, asked = [], []
+        view.on("pageerror", lambda error: errors.append(str(error)))
+        view.on("request", lambda request: asked.append(request.url))
+        view.goto(page.as_uri())
+        view.focus(".map")
+        view.keyboard.press("ArrowRight")
+        first = view.inner_text(".pointed")
+        view.keyboard.press("ArrowRight")
+        second = view.inner_text(".pointed")
+        assert first != second
+        assert "/" in second
+        assert view.locator(".shown").is_visible()
+        assert view.locator("td img").count() > 10
+        assert view.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert errors == []
+        assert all(url.startswith(("file:", "data:")) for url in asked)
+        browser.close()
+
+
+def test_several_runs_in_one_page(run, small_cache, smears, tmp_path):
+    import csv
+
+    from ball_features.reporting.page import write_joint_report
+
+    ladder = tmp_path / "ladder"
+    ladder.mkdir()
+    header = ["rung", "model", "kind", "accuracy", "accuracy_low", "accuracy_high", "mean_recall", "worst_recall"]
+    with (ladder / "ladder.csv").open("w", newline="") as file:
+        rows = [
+            ["random", "mlp", "head", 0.99, 0.98, 1, "", ""],
+            ["series left out", "mlp", "head", 0.6, 0.3, 0.9, 0.5, 0.1],
+        ]
+        csv.writer(file).writerows([header, *rows])
+    (ladder / "run.json").write_text(json.dumps({"notes": ["a note"]}))
+    cache = read_cache(small_cache)
+    out = write_joint_report([run.folder, run.folder, ladder], tmp_path / "all.html", [cache, None, None])
+    page = out.read_text(encoding="utf-8")
+    assert page.count("<section>") == 3
+    assert "Runs side by side" in page
+    assert "39.0" in page  # the drop
+    assert "a note" in page
+    assert page.count('class="map"') == 1
