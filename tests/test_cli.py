@@ -94,3 +94,25 @@ def test_demo(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "WEIGHTS: RANDOM" in done.stdout
     assert "mlp" in done.stdout
+
+
+def test_an_interrupt_has_its_own_code(tmp_path, smears):
+    """Ctrl-C ends with 130 and one line, and what was computed is kept."""
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    command = [sys.executable, "-m", "ball_features", "extract", str(smears), "--out", str(tmp_path / "c.h5")]
+    command += ["--backbone", "densenet121", "--weights", "random", "--views", "200"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "images/s" in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Interrupted" in errors
+    assert "Traceback" not in errors

@@ -11,6 +11,7 @@ from ball_features.cli import (
     auditing,
     fitting,
     comparing,
+    tuning,
     reporting,
     predicting,
     serving,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar
+from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar, say
 from ball_features.errors import ConfigError
+from ball_features.extraction.backbones import require_extra
 
 if TYPE_CHECKING:
     from ball_features.config import FitConfig
@@ -43,6 +44,7 @@ def fit(
         bool, typer.Option("--compat-batch-metrics", help="Add the student report's batch-averaged figures.")
     ] = False,
     save: Annotated[str, typer.Option(help="Bundle a model for `ball predict`: its name, best or all.")] = "",
+    tensorboard: Annotated[Path | None, typer.Option(help="Write the curves there too, for TensorBoard.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
     hidden: Annotated[str, typer.Option(help="Widths of the head's layers.")] = "64,64",
     learning_rate: Annotated[float, typer.Option(help="Of the head, with Adam.")] = 1e-4,
@@ -66,6 +68,8 @@ def fit(
     """
     from ball_features.reporting.run import fit as run
 
+    if tensorboard is not None:
+        require_extra("tensorboard", "tensorboard", "--tensorboard")
     values, preset_notes = _with_preset(context, preset)
     config = _config(values)
     protocol, compat_batch_metrics = values["protocol"], values["compat_batch_metrics"]
@@ -74,6 +78,8 @@ def fit(
 
         with progress_bar("Fitting", quiet or as_json, "fits") as progress:
             folder, rows, notes = ladder(cache, config, out_root=out, name=name or "ladder", progress=progress)
+        if tensorboard is not None:
+            say("--tensorboard: a ladder has no curves; it is for a run of one protocol.")
         if as_json:
             typer.echo(json.dumps({"run": str(folder), "ladder": rows, "notes": notes}, indent=1))
         else:
@@ -97,6 +103,12 @@ def fit(
             progress=progress,
         )
     print_run(result, as_json)
+    if tensorboard is not None:
+        from ball_features.reporting.events import write_events
+
+        count = write_events(result.folder, tensorboard)
+        if not (quiet or as_json):
+            say(f"{count} curves for TensorBoard: tensorboard --logdir {tensorboard}")
 
 
 def _with_preset(context: typer.Context, preset: str) -> tuple[dict[str, Any], list[str]]:

@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 done with findings under `--strict`, 2 wrong use or input,
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,12 +34,14 @@ app = typer.Typer(
 
 def main() -> None:
     """Run `ball`; errors raised on purpose are printed as one message."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app(standalone_mode=True)
     except BallError as error:
         say(f"Error: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
+    except _InterruptError:
         say("Interrupted. What was finished is kept; the same command goes on from there.")
         sys.exit(130)
     except BrokenPipeError:
@@ -48,6 +52,14 @@ def main() -> None:
             raise
         say(f"Internal error: {type(error).__name__}: {error}. Run it again with --verbose and report what it prints.")
         sys.exit(3)
+
+
+class _InterruptError(BaseException):
+    """Ctrl-C; not `KeyboardInterrupt`, which the parser would turn into another exit code."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise _InterruptError
 
 
 def say(line: str) -> None:

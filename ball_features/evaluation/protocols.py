@@ -21,7 +21,7 @@ from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError, ConfigError
 from ball_features.heads.registry import ModelSpec
 
-__all__ = ["Fitted", "ModelResult", "Views", "check_finite", "choose_views", "evaluate"]
+__all__ = ["Fitted", "ModelResult", "Views", "check_finite", "choose_views", "evaluate", "view_rows"]
 
 # Starting worker processes takes some seconds; less work than this (rows x columns x fits) is done in this one.
 PARALLEL_FROM = 20_000_000
@@ -121,7 +121,7 @@ def _own_views(spec: ModelSpec, views: Views) -> Views:
     return views if spec.features == "embedding" else Views((0,), (0,))
 
 
-def _rows(
+def view_rows(
     numbers: np.ndarray, rows: np.ndarray, codes: np.ndarray, views: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """These views of these images as float32 (rows * views, columns), and their classes."""
@@ -152,10 +152,10 @@ def _fit_one(
     try:
         own = int(np.random.default_rng([seed, split.repeat, split.fold]).integers(2**31))
         estimator = spec.build(own, head)
-        X, y = _rows(numbers, split.train, codes, views.train)
+        X, y = view_rows(numbers, split.train, codes, views.train)
         validation: dict[str, np.ndarray] = {}
         if spec.validates:
-            validation = dict(zip(("X_val", "y_val"), _rows(numbers, split.val, codes, views.test), strict=True))
+            validation = dict(zip(("X_val", "y_val"), view_rows(numbers, split.val, codes, views.test), strict=True))
         if spec.groups and group is not None:
             validation["groups"] = np.repeat(group[split.train], len(views.train))
         start = time.perf_counter()

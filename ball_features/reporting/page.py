@@ -77,7 +77,7 @@ class _Thumbnails:
         """The picture, where there is one, and the name."""
         found = self.address(path)
         text = html.escape(path)
-        return _Html(f'<img src="{found}" alt="">{text}' if found else text)
+        return _Html(f'<span class="named"><img src="{found}" alt=""><br>{text}</span>' if found else f"{text},")
 
 
 def write_report(
@@ -422,7 +422,7 @@ def _images(
             return ""
         rows = np.array(train)
         order = rows[np.argsort(-(unit[rows] @ unit[row_of[found.path[place]]]))[:3]]
-        return _Html(", ".join(pictures.named(str(cache.path[row])) for row in order))
+        return _Html(" ".join(pictures.named(str(cache.path[row])) for row in order))
 
     def listing(rows: np.ndarray) -> str:
         seen: set[str] = set()

@@ -148,3 +148,20 @@ def test_wrong_input(small_cache, tmp_path):
         fit(small_cache, FitConfig(models=("svm",)))
     with pytest.raises(ConfigError, match="without slashes"):
         fit(small_cache, CONFIG, name="../x")
+
+
+def test_tensorboard_reads_the_curves(small_cache, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from ball_features.reporting.events import write_events
+
+    run = fit(small_cache, FitConfig(models=("mlp", "colour"), repeats=2), out_root=tmp_path, name="r")
+    assert write_events(run.folder, tmp_path / "logs") == 2
+    events = EventAccumulator(str(tmp_path / "logs" / "r" / "mlp-1-0"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss/train", "loss/val", "accuracy/train", "accuracy/val"}
+    with (run.folder / "curves.csv").open(newline="") as file:
+        wanted = [float(row["val_loss"]) for row in csv.DictReader(file) if row["repeat"] == "1"]
+    assert [item.value for item in events.Scalars("loss/val")] == pytest.approx(wanted, rel=1e-6)
+    assert (tmp_path / "logs" / "r" / "test-colour").is_dir()
