@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BINS", "METRICS", "batch_averaged", "calibration_error", "confusion", "evaluate_predictions", "per_class"]
+__all__ = [
+    "BINS",
+    "METRICS",
+    "batch_averaged",
+    "calibration_error",
+    "confidence_bins",
+    "confusion",
+    "evaluate_predictions",
+    "log_losses",
+    "per_class",
+]
 
 BINS = 15
 METRICS = ("accuracy", "specificity", "precision", "recall", "f1", "auroc", "mcc", "log_loss", "ece")
@@ -79,9 +89,19 @@ def calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = BI
         bins: How many.
     """
     confidence, hit = probability.max(1), probability.argmax(1) == truth
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (low, high], as in the paper
-    gap = np.bincount(place, confidence - hit, minlength=bins)
+    gap = np.bincount(confidence_bins(confidence, bins), confidence - hit, minlength=bins)
     return float(np.abs(gap).sum() / len(truth))
+
+
+def confidence_bins(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """The bin of each confidence, (low, high] as in the paper; int, the same shape."""
+    return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+
+
+def log_losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Log loss of each image, float64 (images,); a probability of 0 counts as the smallest that is told from 0."""
+    floor = np.finfo(np.float64).eps
+    return -np.log(np.clip(probability[np.arange(len(truth)), truth].astype(np.float64), floor, 1 - floor))
 
 
 def evaluate_predictions(truth: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
@@ -98,13 +118,11 @@ def evaluate_predictions(truth: np.ndarray, probability: np.ndarray) -> dict[str
     counts = confusion(truth, probability.argmax(1), classes)
     each = per_class(counts)
     each["auroc"] = np.array([_auroc(truth == code, probability[:, code]) for code in range(classes)])
-    floor = np.finfo(np.float64).eps
-    chosen = np.clip(probability[np.arange(len(truth)), truth].astype(np.float64), floor, 1 - floor)
     return {
         "accuracy": float(np.trace(counts) / counts.sum()),
         **{name: _macro(each[name]) for name in ("specificity", "precision", "recall", "f1", "auroc")},
         "mcc": _mcc(counts),
-        "log_loss": float(-np.log(chosen).mean()),
+        "log_loss": float(log_losses(truth, probability).mean()),
         "ece": calibration_error(truth, probability),
         "per_class": each,
         "confusion": counts,

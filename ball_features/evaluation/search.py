@@ -73,7 +73,7 @@ def draw_trials(count: int, seed: int, epochs: int, views: int) -> list[Trial]:
     for own in ParameterSampler(space, max(count - 1, 1), random_state=seed):
         chosen, hidden = own.pop("views"), (own.pop("width"),) * own.pop("depth")
         rounded = {key: float(f"{own[key]:.3g}") for key in ("learning_rate", "l2")}
-        trials.append(Trial(HeadConfig(hidden=hidden, epochs=epochs, **(own | rounded)), chosen))
+        trials.append(Trial(HeadConfig.from_mapping(own | rounded | {"hidden": hidden, "epochs": epochs}), chosen))
     return trials[:count]
 
 

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["group_bootstrap", "holm", "mcnemar_exact", "paired_bootstrap", "wilson"]
+from ball_features.evaluation.metrics import BINS, METRICS, confidence_bins, log_losses
+
+__all__ = ["group_bootstrap", "holm", "mcnemar_exact", "metric_intervals", "paired_bootstrap", "wilson"]
+
+_CELLS = 20_000_000  # numbers held at once while resampling: 160 MB
 
 
 def wilson(share: float, count: float, level: float = 0.95) -> tuple[float, float]:
@@ -82,6 +86,112 @@ def paired_bootstrap(
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     tail = min((means <= 1e-12).sum(), (means >= -1e-12).sum())
     return float(low), float(high), min(1.0, 2 * (float(tail) + 1) / (draws + 1))
+
+
+def metric_intervals(
+    truth: np.ndarray,
+    probability: np.ndarray,
+    group: np.ndarray,
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of every metric of the table, groups drawn with replacement (as `group_bootstrap`).
+
+    Where a rate is 1 in every draw (no error at all) the mean over classes of Wilson's interval on the groups stands
+    in; an AUROC or MCC without an error has none (NaN).
+
+    Args:
+        truth: int (predictions,), class indices; an image tested several times stands there several times.
+        probability: float (predictions, classes).
+        group: (predictions,), what is drawn together.
+        level: Of confidence.
+        draws: Bootstrap samples; the AUROC of many predictions takes fewer.
+        seed: Of the draws.
+
+    Returns:
+        Key of `METRICS` -> (low, high).
+    """
+    classes, predicted = probability.shape[1], probability.argmax(1)
+    _, code = np.unique(group, return_inverse=True)
+    groups = code.max() + 1
+    weights = _weights(groups, draws, seed)
+
+    def summed(column: np.ndarray, values: np.ndarray | None, width: int) -> np.ndarray:
+        """(draws, width): weighted counts, or sums of values, by column."""
+        table = np.bincount(code * width + column, values, minlength=groups * width).reshape(groups, width)
+        return weights @ table
+
+    counts = summed(truth * classes + predicted, None, classes**2).reshape(draws, classes, classes)
+    total = counts.sum((1, 2))
+    sampled = _from_confusions(counts)
+    zero = np.zeros(len(truth), dtype=int)
+    sampled["log_loss"] = summed(zero, log_losses(truth, probability), 1)[:, 0] / total
+    confidence = probability.max(1)
+    gaps = summed(confidence_bins(confidence), confidence - (predicted == truth), BINS)
+    sampled["ece"] = np.abs(gaps).sum(1) / total
+    fewer = int(np.clip(3_000_000 // len(truth), min(200, draws), draws))
+    sampled["auroc"] = _aurocs(truth, probability, code, weights[:fewer])
+    result = {}
+    for name in METRICS:
+        values = sampled[name][np.isfinite(sampled[name])]
+        if not len(values):
+            result[name] = (float("nan"), float("nan"))
+        elif np.ptp(values) == 0 and values[0] == 1:
+            sizes = [len(np.unique(code[truth == own])) for own in np.unique(truth)]
+            if name == "accuracy":
+                sizes = [int(groups)]
+            low = float(np.mean([wilson(1.0, size, level)[0] for size in sizes]))
+            result[name] = (float("nan"),) * 2 if name in ("auroc", "mcc") else (low, 1.0)
+        else:
+            low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
+            result[name] = (float(low), float(high))
+    return result
+
+
+def _from_confusions(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of confusion matrices (draws, classes, classes), each (draws,); as `metrics.evaluate_predictions`."""
+    hits = np.einsum("dii->di", counts)
+    support, called, total = counts.sum(2), counts.sum(1), counts.sum((1, 2))
+
+    def macro(part: np.ndarray, whole: np.ndarray, there: np.ndarray) -> np.ndarray:
+        share = np.divide(part, whole, out=np.full(part.shape, np.nan), where=there & (whole > 0))
+        known = np.isfinite(share)
+        return np.where(known, share, 0).sum(1) / np.maximum(known.sum(1), 1)
+
+    every, negatives = np.ones_like(support, dtype=bool), total[:, None] - support
+    spread = np.sqrt((total**2 - (called**2).sum(1)) * (total**2 - (support**2).sum(1)))
+    product = hits.sum(1) * total - (support * called).sum(1)
+    return {
+        "accuracy": hits.sum(1) / total,
+        "specificity": macro(negatives - (called - hits), negatives, every),
+        "precision": macro(hits, called, every),
+        "recall": macro(hits, support, every),
+        "f1": macro(2 * hits, support + called, support > 0),
+        "mcc": np.divide(product, spread, out=np.full(len(total), np.nan), where=spread > 0),
+    }
+
+
+def _aurocs(truth: np.ndarray, probability: np.ndarray, code: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over classes of the weighted area under the ROC curve of each draw, (draws,); ties count half."""
+    areas = np.full((len(weights), probability.shape[1]), np.nan)
+    block = max(1, _CELLS // (8 * len(truth)))
+    for column in range(probability.shape[1]):
+        order = np.argsort(probability[:, column], kind="stable")
+        score, positive = probability[order, column], truth[order] == column
+        first = np.flatnonzero(np.r_[True, np.diff(score) > 0])
+        for start in range(0, len(weights), block):
+            own = weights[start : start + block][:, code[order]]
+            ones, zeros = (np.add.reduceat(own * part, first, axis=1) for part in (positive, ~positive))
+            below = zeros.cumsum(1) - zeros / 2
+            whole = ones.sum(1) * zeros.sum(1)
+            area = (ones * below).sum(1)
+            areas[start : start + block, column] = np.divide(
+                area, whole, out=np.full(len(own), np.nan), where=whole > 0
+            )
+    known = np.isfinite(areas)
+    return np.where(known, areas, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
 
 
 def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.evaluation.metrics import evaluate_predictions
 from ball_features.evaluation.protocols import ModelResult
-from ball_features.evaluation.uncertainty import holm, paired_bootstrap, wilson
+from ball_features.evaluation.uncertainty import holm, mcnemar_exact, metric_intervals, paired_bootstrap, wilson
 
 __all__ = ["measure"]
 
@@ -26,6 +26,7 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
     classes, codes = np.unique(cache.label, return_inverse=True)
     rows, details = [], []
     hits: dict[str, np.ndarray] = {}
+    once: dict[str, np.ndarray] = {}  # of the first repeat, where each image is tested once
     tested = np.zeros(len(codes), dtype=bool)
     for result in results:
         if not result.fitted:
@@ -41,6 +42,11 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
         row |= {"accuracy_low": low, "accuracy_high": high}
         row |= {key: float(np.mean([getattr(item, key) for item in result.fitted])) for key in ("fit_s", "predict_s")}
         rows.append(row)
+        intervals = metric_intervals(truth, probability, units[where])
+        first = [item for item in result.fitted if item.split.repeat == result.fitted[0].split.repeat]
+        once[result.spec.name] = np.concatenate(
+            [item.probability.argmax(1) == codes[item.split.test] for item in first]
+        )
         share = np.bincount(where, probability.argmax(1) == truth, minlength=len(codes))
         hits[result.spec.name] = share / np.maximum(np.bincount(where, minlength=len(codes)), 1)
         by_repeat: dict[int, list[bool]] = {}
@@ -54,6 +60,7 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
                     str(name): {key: value[code] for key, value in each.items()} for code, name in enumerate(classes)
                 },
                 "confusion": counts.tolist(),
+                "intervals": {key: {"low": low, "high": high} for key, (low, high) in intervals.items()},
                 "accuracy_by_repeat": {str(key): float(np.mean(value)) for key, value in by_repeat.items()},
                 "best_epochs": [item.best_epoch for item in result.fitted if item.best_epoch >= 0],
             }
@@ -67,6 +74,9 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
         for row, detail, p in zip(rows, details, adjusted, strict=True):
             row["ties_best"] = detail["ties_best"] = p > 0.05
             detail["p_against_best"] = p
+        exact = [mcnemar_exact(once[rows[0]["model"]], once[row["model"]]) for row in rows[1:]]
+        for detail, p in zip(details, [1.0, *holm(exact).tolist()], strict=True):
+            detail["mcnemar_p_against_best"] = p
         for detail, (low, high, _) in zip(details[1:], compared, strict=True):
             detail["behind_best"] = {"low": low, "high": high}
         for row, detail in zip(rows, details, strict=True):

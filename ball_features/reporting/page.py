@@ -157,6 +157,7 @@ def _section(folder: Path, cache: Cache | None, pictures: _Thumbnails, number: i
         "<h2>Comparison</h2>",
         _table(models),
         f'<p class="note">{html.escape(details["caption"])} Research use only; not a medical device.</p>',
+        _intervals(models),
         _groups(folder, chosen),
         "<h2>Confusion</h2><div class='figures'>",
         *(
@@ -306,6 +307,37 @@ def _table(models: Sequence[dict[str, Any]]) -> str:
         cells += [(interval, float(row["accuracy_low"])), *(cell(row, key) for key in _COLUMNS[1:])]
         rows.append((row["kind"], cells))
     return _sortable(header, rows, 2)
+
+
+def _intervals(models: Sequence[dict[str, Any]]) -> str:
+    """Every metric with its interval; runs of older versions have none."""
+    if not all("intervals" in row for row in models):
+        return ""
+    names = list(models[0]["intervals"]) if models else []
+
+    def cell(row: dict[str, Any], name: str) -> tuple[str, float]:
+        ends = [row["intervals"][name][end] for end in ("low", "high")]
+        if any(end is None for end in ends):
+            return "n/a", -1.0
+        factor, form = (100, ".1f") if name in _PERCENT else (1, ".3f")
+        return f"{factor * ends[0]:{form}} - {factor * ends[1]:{form}}", float(ends[0])
+
+    rows = [
+        (
+            row["kind"],
+            [
+                (row["model"], None),
+                *(cell(row, name) for name in names),
+                (f"{row['mcnemar_p_against_best']:.3f}", float(row["mcnemar_p_against_best"])),
+            ],
+        )
+        for row in models
+    ]
+    header = ["model", *(name.replace("_", " ") for name in names), "McNemar p"]
+    return (
+        "<details><summary>95 % intervals of every metric, by bootstrap over what splits keep together; exact McNemar "
+        f"test against the best on the first repeat (Holm)</summary>{_sortable(header, rows, 1)}</details>"
+    )
 
 
 def _groups(folder: Path, chosen: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ from ball_features.heads.registry import ModelSpec, select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.measure import measure
 from ball_features.reporting.page import write_report
-from ball_features.reporting.tables import SAME_MARK, markdown, render
+from ball_features.reporting.tables import SAME_MARK, interval_table, markdown, render
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -230,7 +230,10 @@ def store(
         write_csv(folder / "predictions.csv", header, _prediction_rows(cache, results, classes))
         header = ("model", "repeat", "epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "fold")
         write_csv(folder / "curves.csv", header, _curve_rows(results, header[3:7]))
-        (folder / "table.md").write_text(markdown(rows, title, caption), encoding="utf-8")
+        intervals = list(_interval_rows(details["models"]))
+        write_csv(folder / "intervals.csv", ("model", "metric", "value", "low", "high"), intervals)
+        text = markdown(rows, title, caption) + "\n" + interval_table(details["models"])
+        (folder / "table.md").write_text(text, encoding="utf-8")
         for table, values_of in (("groups.csv", groups), ("compat.csv", compat)):
             if values_of:
                 write_csv(folder / table, list(values_of[0]), (row.values() for row in values_of))
@@ -352,6 +355,12 @@ def _prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: list
             for place, row in enumerate(item.split.test):
                 own = (result.spec.name, item.split.repeat, item.split.fold, cache.path[row], cache.label[row])
                 yield *own, classes[predicted[place]], *item.probability[place].tolist()
+
+
+def _interval_rows(models: Sequence[dict[str, Any]]) -> Iterable[Sequence[Any]]:
+    for model in models:
+        for name, own in model["intervals"].items():
+            yield model["model"], name, model[name], own["low"], own["high"]
 
 
 def _curve_rows(results: Sequence[ModelResult], names: Sequence[str]) -> Iterable[Sequence[Any]]:

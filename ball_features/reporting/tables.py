@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["SAME_MARK", "comparison", "markdown", "render"]
+__all__ = ["SAME_MARK", "comparison", "interval_table", "markdown", "render"]
 
 SAME_MARK = "="
 # Column -> (heading, format, factor); those of the last rank are the first to go on a narrow terminal.
@@ -83,6 +83,26 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str, caption: str) -> str
     lines = [f"### {title}", "", f"| {' | '.join(header)} |"]
     lines.append("| " + " | ".join("---" if place < 2 else "---:" for place in range(len(header))) + " |")
     lines += [f"| {' | '.join(_cells(row, columns))} |" for row in rows]
+    return "\n".join([*lines, "", caption, ""])
+
+
+def interval_table(models: Sequence[Mapping[str, Any]]) -> str:
+    """95 % intervals of every metric in Markdown, from the models of `metrics.json`."""
+    names = [name for name in _NUMBERS if models and name in models[0]["intervals"]]
+
+    def cell(model: Mapping[str, Any], name: str) -> str:
+        _, form, factor, _ = _NUMBERS[name]
+        ends = [model["intervals"][name][end] for end in ("low", "high")]
+        known = all(end is not None and math.isfinite(end) for end in ends)
+        return " - ".join(format(factor * end, form) for end in ends) if known else "n/a"
+
+    header = ["model", *(_NUMBERS[name][0] for name in names), "McNemar p"]
+    lines = ["95 % intervals by bootstrap over what splits keep together:", "", f"| {' | '.join(header)} |"]
+    lines.append("| --- |" + " ---: |" * (len(header) - 1))
+    for model in models:
+        cells = [model["model"], *(cell(model, name) for name in names)]
+        lines.append(f"| {' | '.join(cells)} | {model['mcnemar_p_against_best']:.3f} |")
+    caption = "McNemar p: exact test against the best on the images of the first repeat, Holm."
     return "\n".join([*lines, "", caption, ""])
 
 

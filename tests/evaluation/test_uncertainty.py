@@ -55,3 +55,56 @@ def test_paired_bootstrap():
     assert 0 < low < 0.1 < high
     assert p < 0.01
     assert paired_bootstrap(np.zeros(10), np.arange(10))[2] == 1.0
+
+
+def test_intervals_of_every_metric_against_a_plain_bootstrap():
+    """Drawing groups by hand and scoring each sample with the table's own function gives the same intervals."""
+    from ball_features.evaluation.metrics import METRICS, evaluate_predictions
+    from ball_features.evaluation.uncertainty import metric_intervals
+
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 240)
+    probability = rng.dirichlet(np.ones(3), 240) + 0.8 * np.eye(3)[truth]
+    probability = np.round(probability / probability.sum(1, keepdims=True), 2)  # with ties
+    group = rng.integers(0, 60, 240)
+    got = metric_intervals(truth, probability, group, draws=300, seed=5)
+    names, code = np.unique(group, return_inverse=True)
+    counts = np.random.default_rng(5).multinomial(len(names), np.full(len(names), 1 / len(names)), size=300)
+    plain = []
+    for draw in counts:
+        rows = np.repeat(np.arange(240), draw[code])
+        plain.append([evaluate_predictions(truth[rows], probability[rows])[name] for name in METRICS])
+    low, high = np.quantile(np.array(plain), [0.025, 0.975], axis=0)
+    for place, name in enumerate(METRICS):
+        assert got[name] == pytest.approx((low[place], high[place]), abs=1e-9), name
+
+
+def test_no_error_leaves_room_for_one():
+    from ball_features.evaluation.uncertainty import metric_intervals
+
+    truth = np.repeat([0, 1], 50)
+    probability = np.eye(2)[truth] * 0.9 + 0.05
+    got = metric_intervals(truth, probability, np.arange(100))
+    assert got["accuracy"] == pytest.approx(wilson(1.0, 100))
+    assert got["recall"] == pytest.approx(wilson(1.0, 50))
+    assert np.isnan(got["auroc"]).all()
+    low, high = got["log_loss"]
+    assert low <= high
+
+
+def test_intervals_of_every_metric_lie_in_the_run(small_cache, tmp_path):
+    import csv
+
+    from ball_features import FitConfig, fit
+
+    run = fit(small_cache, FitConfig(models=("logistic", "colour"), repeats=2), out_root=tmp_path)
+    with (run.folder / "intervals.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 18
+    for row in rows:
+        if row["low"] and row["low"] != "nan":
+            assert (
+                float(row["low"]) - 1e-9 <= float(row["value"]) <= float(row["high"]) + 1e-9 or row["metric"] == "ece"
+            )
+    assert "McNemar p" in (run.folder / "table.md").read_text()
+    assert "McNemar p" in (run.folder / "report.html").read_text()

@@ -35,6 +35,7 @@ def test_every_file_is_there(run):
         "metrics.json",
         "table.md",
         "curves.csv",
+        "intervals.csv",
     }
     assert names == files | {"models"}
     assert {path.name for path in (run.folder / "models").iterdir()} == {"mlp.safetensors", "mlp.json"}
