@@ -136,6 +136,7 @@ class HeadConfig(_Config):
     dropout: float = 0.2
     clip_norm: float | None = 0.01
     class_weight: str | None = None
+    group_loss: str | None = None
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -147,6 +148,7 @@ class HeadConfig(_Config):
         _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2, since batch norm needs a batch")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability in [0, 1)")
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
+        _require(self.group_loss in (None, "balanced", "dro"), "group_loss", self.group_loss, "none, balanced or dro")
         _require(self.class_weight in (None, "balanced"), "class_weight", self.class_weight, "none or balanced")
 
 

@@ -46,7 +46,7 @@ def extract(
         typer.Option(
             help="How the further views are made: report, dihedral, zoom, blur, jpeg, stain-jitter, mask-overlay, "
             "grey, haematoxylin, reinhard, soft, segmented, segmented-otsu; a+b does one after the other, a,b "
-            "takes turns."
+            "takes turns; robust is three views against shortcuts."
         ),
     ] = "report",
     normalize: Annotated[

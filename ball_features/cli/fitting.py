@@ -54,6 +54,9 @@ def fit(
     dropout: Annotated[float, typer.Option(help="Of the head, after its first layer.")] = 0.2,
     clip_norm: Annotated[float, typer.Option(help="Greatest gradient norm of the head; 0 does not clip.")] = 0.01,
     class_weight: Annotated[str, typer.Option(help="none or balanced, of the head's loss.")] = "none",
+    group_loss: Annotated[
+        str, typer.Option(help="none, balanced or dro: how the series of --groups weigh in the head's loss.")
+    ] = "none",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
     name: Annotated[str, typer.Option(help="Name of this run; protocol and time if left out.")] = "",
     jobs: Annotated[int, typer.Option(help="Fits at once; 0 takes every core.")] = 0,
@@ -147,6 +150,7 @@ def _config(values: dict[str, Any]) -> FitConfig:
             dropout=values["dropout"],
             clip_norm=values["clip_norm"] or None,
             class_weight=None if values["class_weight"] == "none" else values["class_weight"],
+            group_loss=None if values["group_loss"] == "none" else values["group_loss"],
         ),
         jobs=values["jobs"],
         **{key: values[key] for key in same},

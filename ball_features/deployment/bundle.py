@@ -18,7 +18,8 @@ import numpy as np
 
 from ball_features import __version__
 from ball_features.errors import DataError
-from ball_features.evaluation.protocols import choose_views
+from ball_features.evaluation.protocols import model_views
+from ball_features.heads.registry import MODELS
 
 if TYPE_CHECKING:
     from ball_features.cache import Cache
@@ -125,6 +126,9 @@ def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
 def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
     """Mean over views of predicted probabilities: (images, views, dim) -> float64 (images, classes)."""
     total = np.zeros((len(X), classes))
+    if getattr(estimator, "by_view", False):
+        total[:, estimator.classes_] = estimator.predict_proba(X.astype(np.float32))
+        return total
     for view in range(X.shape[1]):
         total[:, estimator.classes_] += estimator.predict_proba(X[:, view].astype(np.float32))
     return total / total.sum(1, keepdims=True)
@@ -227,7 +231,7 @@ def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted,
         name: Of the model.
     """
     classes, codes = np.unique(cache.label, return_inverse=True)
-    views = list(choose_views(cache.view, "all" if config.tta else config.test_views))
+    views = list(model_views(MODELS[name], cache, config).test)
     own = cache.attributes
     facts = {key: own[key] for key in _FROM_CACHE if key in own}
     facts |= {
@@ -265,6 +269,10 @@ def _write_model(folder: Path, estimator: Any) -> str:
         return "xgboost.json"
     from skops import io
 
+    if getattr(estimator, "by_view", False):
+        packed = io.dumps([model.to_pipeline() for model in estimator.models_])
+        (folder / "views.skops").write_bytes(packed)
+        return "views.skops"
     if hasattr(estimator, "to_pipeline"):
         estimator = estimator.to_pipeline()  # a bundle holds scikit-learn's own types only
     packed = io.dumps(estimator)
@@ -303,7 +311,7 @@ def _read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
         model.booster_.load_model(folder / kind)
         model.classes_, model.n_features_in_ = classes, int(model.booster_.n_features_in_)
         return model
-    if kind == "model.skops":
+    if kind in ("model.skops", "views.skops"):
         from skops import io
 
         unknown = io.get_untrusted_types(file=folder / kind)
@@ -313,7 +321,15 @@ def _read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
                 f"{folder / kind} holds types that a classifier has no need of ({', '.join(strange[:3])}), expected "
                 "those of scikit-learn and NumPy. It was not loaded; get the bundle from its maker again."
             )
-        return io.load(folder / kind, trusted=unknown)
+        loaded: Any = io.load(folder / kind, trusted=unknown)
+        if kind == "model.skops":
+            return loaded
+        from ball_features.heads.robust import ViewEnsemble
+
+        ensemble: Any = ViewEnsemble()
+        ensemble.models_, ensemble.classes_ = list(loaded), classes
+        ensemble.n_features_in_ = len(loaded)
+        return ensemble
     if kind == "model.joblib":
         if not trust:
             raise DataError(

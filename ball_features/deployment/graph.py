@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
 import warnings
 from pathlib import Path
@@ -18,7 +19,7 @@ from ball_features.deployment.predict import Predictor, embed_views
 from ball_features.errors import ConfigError, DataError
 from ball_features.extraction.backbones import require_extra
 from ball_features.extraction.views import is_fixed
-from ball_features.heads.linear import logit_module
+from ball_features.heads.linear import view_modules
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,9 @@ class BundleModule(nn.Module):
             )
         self.facts, self.mask = facts, mask
         self.network = network
-        self.head = logit_module(bundle.estimator)
+        self.heads = nn.ModuleList(view_modules(bundle.estimator, len(facts["views"])))
+        # Of a model that tells views apart: the least probability that one view gives.
+        self.floor = math.log(bundle.estimator.floor) if getattr(bundle.estimator, "by_view", False) else None
         place = torch.zeros(len(bundle.estimator.classes_), len(bundle.classes))
         place[range(len(place)), bundle.estimator.classes_.tolist()] = 1
         self.place = nn.Parameter(place, False)
@@ -68,7 +71,9 @@ class BundleModule(nn.Module):
         distance (images,) is the mean cosine distance to the nearest training images.
         """
         views = embed_views(images, (), self.facts, self.network, self.mask)
-        probability = torch.stack([torch.softmax(self.head(view), 1) for view in views]).mean(0) @ self.place
+        each = torch.stack([torch.log_softmax(head(view), 1) for head, view in zip(self.heads, views, strict=True)])
+        pooled = each.exp().mean(0) if self.floor is None else torch.softmax(each.clamp(min=self.floor).mean(0), 1)
+        probability = pooled @ self.place
         logits = probability.clamp(1e-12, 1.0).log() / self.facts["temperature"]
         mean = torch.stack(views).mean(0)
         unit = mean / mean.norm(dim=1, keepdim=True).clamp_min(1e-12)

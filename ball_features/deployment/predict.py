@@ -210,7 +210,7 @@ class Predictor:
         import torch
 
         from ball_features.extraction.views import is_fixed
-        from ball_features.heads.linear import logit_module
+        from ball_features.heads.linear import view_modules
 
         facts, estimator = self.bundle.facts, self.bundle.estimator
         index = facts["views"][0]
@@ -219,7 +219,7 @@ class Predictor:
         if feature_map is None or code not in known or not is_fixed(facts["recipe"] if index else "report", index):
             return None
         try:
-            head = logit_module(estimator)
+            head = view_modules(estimator, 1)[0]
         except DataError:
             return None
         maps: list[Tensor] = []

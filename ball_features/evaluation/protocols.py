@@ -19,9 +19,20 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError, ConfigError
+from ball_features.extraction.views import is_fixed
 from ball_features.heads.registry import ModelSpec
 
-__all__ = ["Fitted", "ModelResult", "Views", "check_finite", "choose_views", "evaluate", "view_rows"]
+__all__ = [
+    "Fitted",
+    "ModelResult",
+    "Views",
+    "check_finite",
+    "choose_views",
+    "evaluate",
+    "fixed_views",
+    "model_views",
+    "view_rows",
+]
 
 # Starting worker processes takes some seconds; less work than this (rows x columns x fits) is done in this one.
 PARALLEL_FROM = 20_000_000
@@ -40,6 +51,7 @@ class Fitted:
         best_epoch: The epoch that validation chose, or -1.
         fit_s: Seconds to fit.
         predict_s: Seconds to predict the test rows.
+        flips: bool (test,), whether views of an image are given different classes; None where it was not asked.
         estimator: The fitted model, where it was asked for.
     """
 
@@ -49,6 +61,7 @@ class Fitted:
     best_epoch: int
     fit_s: float
     predict_s: float
+    flips: np.ndarray | None = None
     estimator: Any = None
 
 
@@ -116,9 +129,29 @@ def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-def _own_views(spec: ModelSpec, views: Views) -> Views:
-    """A shortcut's numbers are of the plain image."""
-    return views if spec.features == "embedding" else Views((0,), (0,))
+def model_views(spec: ModelSpec, cache: Cache, config: FitConfig) -> Views:
+    """The views that train a model and those that test it.
+
+    A shortcut's numbers are of the plain image. A model that tells views apart takes all that are not drawn, unless
+    the configuration names some to test on.
+
+    Raises:
+        ConfigError: A view is not in the cache.
+    """
+    train = choose_views(cache.view, config.train_views)
+    test = choose_views(cache.view, "all" if config.tta else config.test_views)
+    if spec.features != "embedding":
+        return Views((0,), (0,))
+    if not spec.by_view:
+        return Views(train, test)
+    own = test if config.tta or config.test_views != "plain" else fixed_views(cache) or test
+    return Views(own, own)
+
+
+def fixed_views(cache: Cache) -> tuple[int, ...]:
+    """Numbers of the views that are the same function of every image, the plain one left out."""
+    recipe = cache.attributes["recipe"]
+    return tuple(number for number in range(1, len(cache.view)) if is_fixed(recipe, number))
 
 
 def view_rows(
@@ -132,9 +165,22 @@ def view_rows(
 def _predict(estimator: Any, numbers: np.ndarray, rows: np.ndarray, classes: int, views: tuple[int, ...]) -> np.ndarray:
     """Class probabilities, their mean over views; classes unseen in training get 0."""
     total = np.zeros((len(rows), classes))
+    if getattr(estimator, "by_view", False):
+        total[:, estimator.classes_] = estimator.predict_proba(numbers[rows][:, list(views)].astype(np.float32))
+        return total
     for view in views:
         total[:, estimator.classes_] += estimator.predict_proba(numbers[rows, view].astype(np.float32))
     return total / total.sum(1, keepdims=True)
+
+
+def _flips(estimator: Any, numbers: np.ndarray, rows: np.ndarray, views: tuple[int, ...]) -> np.ndarray:
+    """Whether views of an image are given different classes, bool (images,)."""
+    if getattr(estimator, "by_view", False):
+        called = estimator.view_proba(numbers[rows][:, list(views)].astype(np.float32)).argmax(2)
+    else:
+        each = [estimator.predict_proba(numbers[rows, view].astype(np.float32)).argmax(1) for view in views]
+        called = np.stack(each, 1)
+    return (called != called[:, :1]).any(1)
 
 
 def _fit_one(
@@ -146,30 +192,36 @@ def _fit_one(
     seed: int,
     head: HeadConfig,
     views: Views,
+    flip_views: tuple[int, ...],
     group: np.ndarray | None,
     keep: bool,
 ) -> Fitted | str:
     try:
         own = int(np.random.default_rng([seed, split.repeat, split.fold]).integers(2**31))
         estimator = spec.build(own, head)
-        X, y = view_rows(numbers, split.train, codes, views.train)
+        if spec.by_view:
+            X, y = numbers[split.train][:, list(views.train)].astype(np.float32), codes[split.train]
+        else:
+            X, y = view_rows(numbers, split.train, codes, views.train)
         validation: dict[str, np.ndarray] = {}
         if spec.validates:
             validation = dict(zip(("X_val", "y_val"), view_rows(numbers, split.val, codes, views.test), strict=True))
         if spec.groups and group is not None:
-            validation["groups"] = np.repeat(group[split.train], len(views.train))
+            validation["groups"] = np.repeat(group[split.train], len(y) // len(split.train))
         start = time.perf_counter()
         estimator.fit(X, y, **validation)
         fit_s = time.perf_counter() - start
         start = time.perf_counter()
         probability = _predict(estimator, numbers, split.test, classes, views.test)
+        predict_s = time.perf_counter() - start
         return Fitted(
             split=split,
             probability=probability,
             curves=dict(getattr(estimator, "history_", {})),
             best_epoch=int(getattr(estimator, "best_epoch_", -1)),
             fit_s=fit_s,
-            predict_s=time.perf_counter() - start,
+            predict_s=predict_s,
+            flips=_flips(estimator, numbers, split.test, flip_views) if len(flip_views) > 1 else None,
             estimator=estimator if keep else None,
         )
     except Exception as error:  # one model that fails takes its row out of the table, not the others
@@ -208,10 +260,8 @@ def evaluate(
     from threadpoolctl import threadpool_limits
 
     check_finite(cache)
-    views = Views(
-        choose_views(cache.view, config.train_views),
-        choose_views(cache.view, "all" if config.tta else config.test_views),
-    )
+    every = tuple(range(len(cache.view))) if config.protocol == "leave-group-out" else ()
+    chosen = {spec.name: model_views(spec, cache, config) for spec in specs}
     classes, codes = np.unique(cache.label, return_inverse=True)
     numbers = {name: _numbers(cache, name) for name in dict.fromkeys(spec.features for spec in specs)}
     tasks = [(place, number) for place in range(len(specs)) for number in range(len(splits))]
@@ -226,9 +276,11 @@ def evaluate(
     def arguments(place: int, number: int) -> tuple[Any, ...]:
         spec = specs[place]
         kept = spec.name in keep and number == 0
-        own = numbers[spec.features]
-        chosen = _own_views(spec, views)
-        return spec, splits[number], own, codes, len(classes), config.seed, config.head, chosen, group, kept
+        own, views = numbers[spec.features], chosen[spec.name]
+        flips = () if spec.features != "embedding" else views.test if spec.by_view else every
+        if config.protocol != "leave-group-out":
+            flips = ()
+        return spec, splits[number], own, codes, len(classes), config.seed, config.head, views, flips, group, kept
 
     with warnings.catch_warnings():
         # joblib renews a worker whose memory grew, and says so; nothing is lost by it.

@@ -31,6 +31,7 @@ from ball_features.extraction.segmentation import segmented
 from ball_features.extraction.streaming import Writing, batches
 from ball_features.extraction.views import (
     check_views,
+    expand_recipe,
     make_view,
     mean_std,
     needs_mask,
@@ -133,7 +134,10 @@ def extract(
     start = time.perf_counter()
     out, config, log = Path(out), config or ExtractConfig(), log or (lambda line: None)
     backbone = get_backbone(config.backbone, config.input_px)
-    config = dataclasses.replace(config, backbone=backbone.name, normalize=_normalization(config, backbone))
+    recipe, views = expand_recipe(config.recipe, config.views)
+    config = dataclasses.replace(
+        config, recipe=recipe, views=views, backbone=backbone.name, normalize=_normalization(config, backbone)
+    )
     check_views(config.recipe, config.views)
     if out.is_dir():
         raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")

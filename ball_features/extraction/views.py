@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 __all__ = [
     "NORMALIZATIONS",
     "RECIPES",
+    "RECIPE_SETS",
     "Recipe",
     "check_views",
+    "expand_recipe",
     "get_recipe",
     "is_fixed",
     "make_view",
@@ -127,6 +129,21 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+# Recipes by a name of their own: what they are for, and a view a part.
+RECIPE_SETS: dict[str, str] = {
+    # The views that recall most on series never seen (benchmarks/shift.md), for the model robust-views.
+    "robust": "segmented+haematoxylin,mask-overlay+haematoxylin,mask-overlay+haematoxylin+soft",
+}
+
+
+def expand_recipe(name: str, views: int) -> tuple[str, int]:
+    """A recipe with its own name written out; its number of views follows where one view was asked for."""
+    if name not in RECIPE_SETS:
+        return name, views
+    recipe = RECIPE_SETS[name]
+    return recipe, 1 + len(recipe.split(",")) if views == 1 else views
+
+
 def get_recipe(name: str) -> tuple[tuple[Recipe, ...], ...]:
     """The recipes of a composed name: for each part between commas, what is done one after the other.
 
@@ -135,9 +152,9 @@ def get_recipe(name: str) -> tuple[tuple[Recipe, ...], ...]:
     """
     for part in name.replace(",", "+").split("+"):
         if part not in RECIPES:
+            valid = ", ".join(sorted([*RECIPES, *RECIPE_SETS]))
             raise ConfigError(
-                f"Unknown recipe {part!r}. Valid: {', '.join(sorted(RECIPES))}; joined with + one after the other, "
-                "with commas in turn."
+                f"Unknown recipe {part!r}. Valid: {valid}; joined with + one after the other, with commas in turn."
             )
     return tuple(tuple(RECIPES[part] for part in one.split("+")) for one in name.split(","))
 

@@ -11,7 +11,7 @@ from ball_features.errors import DataError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["logit_module"]
+__all__ = ["logit_module", "view_modules"]
 
 
 def logit_module(estimator: Any) -> nn.Module:
@@ -39,6 +39,13 @@ def logit_module(estimator: Any) -> nn.Module:
     if len(weight) == 1:  # two classes: one row against nothing
         weight, bias = np.vstack([np.zeros_like(weight), weight]), np.concatenate([[0.0], bias])
     return _linear(weight, bias).eval()
+
+
+def view_modules(estimator: Any, views: int) -> list[nn.Module]:
+    """`logit_module` of each view: of a model that tells views apart its parts, else the same one every time."""
+    if getattr(estimator, "by_view", False):
+        return [logit_module(model) for model in estimator.models_]
+    return [logit_module(estimator)] * views
 
 
 def _folded(estimator: Any) -> tuple[np.ndarray, np.ndarray]:

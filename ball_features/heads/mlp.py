@@ -41,6 +41,10 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         dropout: probability of dropping a unit after the first hidden layer, in [0, 1).
         clip_norm: greatest 2-norm of the whole gradient; None leaves it unclipped.
         class_weight: None, "balanced", or {class: weight}; weights the loss of training and of validation.
+        group_loss: how groups given to `fit` weigh in the training loss: None (not at all), "balanced" (each class
+            shared among its groups by the root of their size), or "dro" (the worse a group fares, the more it weighs:
+            group DRO, Sagawa et al. 2020).
+        group_step: of the groups' weights under "dro".
         random_state: seeds the initial weights, the order of rows and dropout.
 
     Attributes:
@@ -64,6 +68,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         dropout: float = 0.2,
         clip_norm: float | None = 0.01,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        group_loss: Literal["balanced", "dro"] | None = None,
+        group_step: float = 0.01,
         random_state: int | np.random.RandomState | None = 0,
     ):
         self.hidden = hidden
@@ -74,9 +80,11 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self.dropout = dropout
         self.clip_norm = clip_norm
         self.class_weight = class_weight
+        self.group_loss = group_loss
+        self.group_step = group_step
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> MLPHead:
+    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, groups: Any = None) -> MLPHead:
         """Train; where validation rows are given, keep the weights of the epoch with the lowest validation loss.
 
         Args:
@@ -84,6 +92,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             y: (N,) labels of any sortable type.
             X_val: (M, D) validation rows, or None.
             y_val: (M,) their labels, all among those of y; classes may be missing.
+            groups: (N,) group of each training row, or None; see `group_loss`.
 
         Returns:
             self.
@@ -103,7 +112,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         curves = np.full((4, self.epochs), np.nan)
         best, best_loss, self.best_epoch_ = None, math.inf, self.epochs - 1
         with torch.inference_mode(), one_thread():
-            training = Training(recipe, _tensor(X), torch.from_numpy(codes), torch.from_numpy(weight), seed)
+            rows = self._group_options(y, groups)
+            training = Training(recipe, _tensor(X), torch.from_numpy(codes), torch.from_numpy(weight), seed, **rows)
             for epoch in range(self.epochs):
                 curves[:2, epoch] = training.run_epoch(training.draw_order())
                 if validation is None:
@@ -138,6 +148,16 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.state_.items()})
         return module.eval()
 
+    def _group_options(self, y: np.ndarray, groups: Any) -> dict[str, Any]:
+        if groups is None or self.group_loss is None:
+            return {}
+        group = np.unique(np.asarray(groups), return_inverse=True)[1]
+        if self.group_loss == "balanced":
+            from ball_features.heads.robust import group_weights
+
+            return {"row_weight": torch.from_numpy(group_weights(y, group).astype(np.float32))}
+        return {"group": torch.from_numpy(group), "group_step": self.group_step}
+
     def _check_parameters(self) -> None:
         for name, valid, expected in (
             ("hidden", len(self.hidden) > 0 and min(self.hidden) >= 1, "one width or more, each at least 1"),
@@ -146,6 +166,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 2, "at least 2, since batch norm needs a batch"),
             ("dropout", 0 <= self.dropout < 1, "a probability in [0, 1)"),
+            ("group_loss", self.group_loss in (None, "balanced", "dro"), "None, balanced or dro"),
+            ("group_step", self.group_step > 0, "a number above 0"),
             ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or None"),
         ):
             if not valid:

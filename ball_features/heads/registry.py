@@ -26,6 +26,7 @@ class ModelSpec:
         build: (seed, head settings) -> an unfitted scikit-learn classifier with `predict_proba`, on one thread.
         validates: Whether `fit` takes `X_val` and `y_val` and chooses by them.
         groups: Whether `fit` takes `groups`, the group of each training row.
+        by_view: Whether it takes X (images, views, dim) and tells views apart.
         cost: Seconds to fit 2,084 x 1920 on one core, roughly; the long ones are best started first.
     """
 
@@ -36,12 +37,19 @@ class ModelSpec:
     validates: bool
     cost: float
     groups: bool = False
+    by_view: bool = False
 
 
 def _build_robust(seed: int, head: HeadConfig) -> Any:
     from ball_features.heads.robust import GroupRobustLogistic
 
     return GroupRobustLogistic()
+
+
+def _build_views(seed: int, head: HeadConfig) -> Any:
+    from ball_features.heads.robust import ViewEnsemble
+
+    return ViewEnsemble()
 
 
 def _build_mlp(seed: int, head: HeadConfig) -> Any:
@@ -67,9 +75,12 @@ def _baseline(name: str, cost: float) -> ModelSpec:
 
 
 MODELS: dict[str, ModelSpec] = {
-    "mlp": ModelSpec("mlp", "head", "embedding", _build_mlp, True, 2.5),
+    "mlp": ModelSpec("mlp", "head", "embedding", _build_mlp, True, 2.5, groups=True),
     "logistic": _baseline("logistic", 0.5),
     "robust-logistic": ModelSpec("robust-logistic", "baseline", "embedding", _build_robust, False, 1.5, groups=True),
+    "robust-views": ModelSpec(
+        "robust-views", "baseline", "embedding", _build_views, False, 2.0, groups=True, by_view=True
+    ),
     "linear-svm": _baseline("linear-svm", 1.0),
     "rbf-svm": _baseline("rbf-svm", 1.0),
     "knn": _baseline("knn", 0.1),

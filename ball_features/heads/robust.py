@@ -12,14 +12,14 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-__all__ = ["GroupRobustLogistic", "group_directions", "group_weights"]
+__all__ = ["GroupRobustLogistic", "ViewEnsemble", "group_directions", "group_weights"]
 
 _LEAST_GROUP = 20  # images of a group whose mean says something
 _LEAST_CLASS = 50  # images that a class keeps when one of its groups is left out
@@ -163,6 +163,64 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         model = copy.copy(self.model_)
         model.coef_ = model.coef_ - (model.coef_ @ self.removed_.T) @ self.removed_
         return make_pipeline(self.scaler_, model)
+
+
+class ViewEnsemble(ClassifierMixin, BaseEstimator):
+    """A model a view, their answers averaged: what one view misses about a slide, another may show.
+
+    Each view gets a model of its own, since views (a stain alone, nuclei alone) lie in different places of the
+    embedding; log-probabilities are averaged (a logarithmic opinion pool, Genest and Zidek 1986, section 3.2).
+
+    Args:
+        estimator: Of one view, cloned for each; None is `GroupRobustLogistic` that removes three directions and
+            weights groups.
+        floor: Least probability that one view can give a class, so that none can veto.
+
+    Attributes:
+        classes_: (C,) sorted labels.
+        models_: The fitted estimator of each view.
+        n_features_in_: Length of X's second axis: views, or D where X is flat.
+    """
+
+    by_view = True
+
+    def __init__(self, estimator: Any = None, *, floor: float = 1e-4) -> None:
+        self.estimator = estimator
+        self.floor = floor
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> ViewEnsemble:
+        """Fit on X (N, views, D), or (N, D) for one view, labels y (N,) and the group of each row, (N,) or None."""
+        checked: Any = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
+        X, y = checked
+        check_classification_targets(y)
+        default = GroupRobustLogistic(directions=(3,), balance=(True,))
+        known = {} if groups is None else {"groups": groups}
+        self.models_: list[Any] = [clone(self.estimator or default) for _ in _views(X)]
+        for model, own in zip(self.models_, _views(X), strict=True):
+            model.fit(own, y, **known)
+        self.classes_ = self.models_[0].classes_
+        return self
+
+    def view_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities of each view's model on its own, float64 (N, views, C)."""
+        check_is_fitted(self)
+        checked: Any = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
+        pairs = zip(self.models_, _views(checked), strict=True)
+        return np.stack([model.predict_proba(own).astype(np.float64) for model, own in pairs], 1)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities of X (N, views, D), float64 (N, C)."""
+        pooled = np.exp(np.log(np.clip(self.view_proba(X), self.floor, 1)).mean(1))
+        return pooled / pooled.sum(1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label of each row of X (N, views, D)."""
+        probability = self.predict_proba(X)
+        return self.classes_[probability.argmax(1)]
+
+
+def _views(X: np.ndarray) -> list[np.ndarray]:
+    return [X] if X.ndim == 2 else [X[:, view] for view in range(X.shape[1])]
 
 
 def _left_out(y: np.ndarray, group: np.ndarray) -> Iterator[np.ndarray]:

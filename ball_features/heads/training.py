@@ -131,10 +131,27 @@ class Training:
         codes: (N,) int64 class of each row.
         class_weight: (C,) float32 weight of each class in the loss.
         seed: of the initial weights, of the order of rows and of dropout.
+        row_weight: (N,) float32 weight of each row in the training loss, beside its class's, or None.
+        group: (N,) int64 group of each row for group DRO (Sagawa et al. 2020, algorithm 1), or None.
+        group_step: step of the groups' weights there.
     """
 
-    def __init__(self, recipe: Recipe, X: Tensor, codes: Tensor, class_weight: Tensor, seed: int):
+    def __init__(
+        self,
+        recipe: Recipe,
+        X: Tensor,
+        codes: Tensor,
+        class_weight: Tensor,
+        seed: int,
+        row_weight: Tensor | None = None,
+        group: Tensor | None = None,
+        group_step: float = 0.01,
+    ):
         self.recipe, self.X, self.codes, self.class_weight = recipe, X, codes, class_weight
+        self.row_weight = class_weight[codes] if row_weight is None else class_weight[codes] * row_weight
+        self.group, self.group_step = group, group_step
+        if group is not None:
+            self.group_weight = torch.full((int(group.max()) + 1,), 1 / (int(group.max()) + 1))
         self.onehot = F.one_hot(codes, len(class_weight)).float()  # (N, C)
         self.generator = torch.Generator().manual_seed(seed)
         self.names = _names(len(recipe.hidden))
@@ -163,11 +180,12 @@ class Training:
         """One pass over the rows in this order; returns mean loss and accuracy, each batch's before its own step."""
         sizes = batch_sizes(len(order), self.recipe.batch_size)
         targets = self.onehot[order].split(sizes)  # each (B, C)
-        weight = self.class_weight[self.codes[order]].split(sizes)
+        weight = self.row_weight[order].split(sizes)
         scale = [(part / part.sum())[:, None] for part in weight]  # each (B, 1): the loss is a weighted mean
         keep = 1 - self.recipe.dropout
         drop = torch.empty(len(order), self.recipe.hidden[0]).bernoulli_(keep, generator=self.generator).div_(keep)
-        batches = zip(self._inputs(order, sizes), targets, scale, drop.split(sizes), strict=True)
+        groups = [None] * len(sizes) if self.group is None else self.group[order].split(sizes)
+        batches = zip(self._inputs(order, sizes), targets, scale, drop.split(sizes), groups, strict=True)
         logits = torch.cat([self._step(*batch) for batch in batches])
         return self._score(logits, self.codes[order])
 
@@ -220,7 +238,7 @@ class Training:
                 yield from rows.unbind(0)
                 start, left = start + count * size, left - count
 
-    def _step(self, x: Tensor, target: Tensor, scale: Tensor, drop: Tensor) -> Tensor:
+    def _step(self, x: Tensor, target: Tensor, scale: Tensor, drop: Tensor, group: Tensor | None) -> Tensor:
         """Forward, backward, clip and Adam on one normalised batch x (B, D); returns the logits (B, C)."""
         value, grad, running = self.value, self.grad, self.running
         a = torch.addcmul(value["0.bias"], x, value["0.weight"])  # (B, D)
@@ -236,6 +254,8 @@ class Training:
         output, _ = self.names[-1]
         logits = torch.addmm(value[output + ".bias"], a, value[output + ".weight"].t())  # (B, C)
 
+        if group is not None:
+            scale = self._worst_groups(logits, target, group)
         dz = torch.softmax(logits, 1).sub_(target).mul_(scale)  # (B, C)
         torch.sum(dz, 0, out=grad[output + ".bias"])
         torch.mm(dz.t(), a, out=grad[output + ".weight"])
@@ -257,6 +277,15 @@ class Training:
                 torch.sum(self.product, 0, out=grad["0.weight"])
         self._advance()
         return logits
+
+    def _worst_groups(self, logits: Tensor, target: Tensor, group: Tensor) -> Tensor:
+        """Weight of each row (B, 1): its group's, which grows with the group's loss, shared among its rows here."""
+        loss = torch.logsumexp(logits, 1) - (logits * target).sum(1)
+        count = torch.bincount(group, minlength=len(self.group_weight))
+        mean = torch.zeros_like(self.group_weight).index_add_(0, group, loss) / count.clamp(min=1)
+        self.group_weight.mul_(torch.exp(self.group_step * mean))
+        self.group_weight.div_(self.group_weight.sum())
+        return (self.group_weight[group] / count[group])[:, None]
 
     def _advance(self) -> None:
         if self.recipe.clip_norm is not None:

@@ -28,7 +28,8 @@ def group_rows(cache: Cache, results: Sequence[ModelResult]) -> list[dict[str, A
 
     Returns:
         model, group, images, recall with its 95 % Wilson interval, what errors were taken for ("Pre 12, Pro 3"), and
-        `benign_malignant`, the share on the right side of that line; None where no class is called benign.
+        `benign_malignant`, the share on the right side of that line (None where no class is called benign), and
+        `flip_rate`, the share of images whose views are given different classes (None where there is one view).
     """
     classes, codes = np.unique(cache.label, return_inverse=True)
     benign = [code for code, name in enumerate(classes) if str(name).lower() == _BENIGN]
@@ -44,6 +45,7 @@ def group_rows(cache: Cache, results: Sequence[ModelResult]) -> list[dict[str, A
             hit = truth == predicted
             low, high = wilson(float(hit.mean()), len(np.unique(where)))
             wrong = Counter(str(classes[code]) for code in predicted[~hit]).most_common()
+            flips = [item.flips for item in items if item.flips is not None]
             same_side = np.isin(truth, benign) == np.isin(predicted, benign)
             rows.append(
                 {
@@ -55,6 +57,7 @@ def group_rows(cache: Cache, results: Sequence[ModelResult]) -> list[dict[str, A
                     "recall_high": high,
                     "taken_for": ", ".join(f"{key} {count}" for key, count in wrong),
                     "benign_malignant": float(same_side.mean()) if benign else None,
+                    "flip_rate": float(np.concatenate(flips).mean()) if flips else None,
                 }
             )
     return rows
@@ -90,12 +93,23 @@ def render_groups(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> list[
         title_justify="left",
     )
     overall.add_column("model")
-    for heading in ("mean recall", "worst group", *(["benign or not"] if sided else [])):
+    flipped = any(row["flip_rate"] is not None for row in rows)
+    headings = (
+        "mean recall",
+        "worst group",
+        *(["benign or not"] if sided else []),
+        *(["views differ"] if flipped else []),
+    )
+    for heading in headings:
         overall.add_column(heading, justify="right")
     for name in models:
         cells = [100 * mean(name, "recall"), 100 * min(row["recall"] for row in over_groups(rows, name))]
         cells += [100 * mean(name, "benign_malignant")] if sided else []
-        overall.add_row(name, *(f"{value:.1f}" for value in cells))
+        shown = [f"{value:.1f}" for value in cells]
+        if flipped:
+            known = all(row["flip_rate"] is not None for row in over_groups(rows, name))
+            shown.append(f"{100 * mean(name, 'flip_rate'):.1f}" if known else "")
+        overall.add_row(name, *shown)
     each = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{models[0]}, group by group", title_justify="left")
     for place, heading in enumerate(("group", "images", "recall", "95 %", "errors were taken for")):
         each.add_column(heading, justify="right" if 0 < place < 4 else "left")

@@ -24,7 +24,7 @@ from ball_features.config import FitConfig
 from ball_features.dataset.splits import Split, make_splits, merge_units, read_groups
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS
-from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate
+from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views
 from ball_features.heads.registry import ModelSpec, select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.measure import measure
@@ -254,7 +254,9 @@ def check_name(name: str | None) -> None:
 
 
 def with_numbers(specs: Sequence[ModelSpec], cache: Cache, *, named: bool) -> tuple[list[ModelSpec], list[str]]:
-    """The models that a cache has the numbers for, and a note on the others, unless they were asked for by name."""
+    """The models that a cache has numbers and views for, and a note on the others; all where they were named."""
+    if not named:  # on drawn views, or one, it is robust-logistic over again
+        specs = [spec for spec in specs if not spec.by_view or fixed_views(cache)]
     lacking = [
         spec for spec in specs if spec.features not in ("embedding", "none") and spec.features not in cache.shortcuts
     ]

@@ -9,7 +9,7 @@ from ball_features.heads.registry import MODELS, select
 def test_the_table_has_its_rows():
     kinds = [spec.kind for spec in MODELS.values()]
     assert kinds.count("head") == 1
-    assert kinds.count("baseline") == 10
+    assert kinds.count("baseline") == 11
     assert kinds.count("shortcut") == 5
     assert select(()) == list(MODELS.values())
     assert [spec.name for spec in select(["lda", "mlp", "lda"])] == ["lda", "mlp"]
