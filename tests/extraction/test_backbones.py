@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from ball_features import ExtractConfig, extract, read_cache
-from ball_features.errors import ConfigError, WeightsError
+from ball_features.errors import ConfigError, MissingExtraError, WeightsError
 from ball_features.extraction.backbones import BACKBONES, Backbone, get_backbone
 from ball_features.extraction.weights import checkpoint_path, load_backbone, weights_digest
 
@@ -169,7 +169,7 @@ def test_a_state_dict_of_timm(tmp_path):
 
 def test_missing_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"ball-features\[timm\]"):
+    with pytest.raises(MissingExtraError, match=r"ball-features\[timm\]"):
         get_backbone("timm:resnet10t")
     with pytest.raises(ConfigError, match=r"ball-features\[timm\]"):
         load_backbone(get_backbone("xception"), "random")
