@@ -171,7 +171,7 @@ def test_missing_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"ball-features\[timm\]"):
         get_backbone("timm:resnet10t")
-    with pytest.raises(ConfigError, match=r"ball-features\[timm\]"):
+    with pytest.raises(MissingExtraError, match=r"ball-features\[timm\]"):
         load_backbone(get_backbone("xception"), "random")
 
 
