@@ -109,8 +109,12 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
     side = predictor.backbone.input_px
     module = BundleModule(predictor.bundle, predictor.module, predictor.mask).eval()
     names = ["probability", "embedding", *(["distance"] if module.references else [])]
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Give another --onnx.") from error
     try:
         with warnings.catch_warnings(), _silent(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")

@@ -21,7 +21,7 @@ def logit_module(estimator: Any) -> nn.Module:
     before a linear model is folded into its weights in float64.
 
     Raises:
-        DataError: The model is none of the head, logistic, robust-logistic and lda.
+        DataError: The model is none of the head, logistic, robust-logistic and lda (of robust-views see `view_modules`).
     """
     import torch
     from torch import nn
@@ -54,7 +54,7 @@ def _folded(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(steps) != 2 or not (hasattr(steps[0], "scale_") and hasattr(steps[1], "coef_")):
         raise DataError(
             "This model has no weights that a graph or a gradient could use, expected mlp, logistic, "
-            "robust-logistic or lda. Save one of them: ball fit ... --save logistic"
+            "robust-logistic, robust-views or lda. Save one of them: ball fit ... --save logistic"
         )
     scaler, model = steps
     weight = model.coef_.astype(np.float64) / scaler.scale_
