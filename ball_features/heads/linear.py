@@ -21,7 +21,8 @@ def logit_module(estimator: Any) -> nn.Module:
     before a linear model is folded into its weights in float64.
 
     Raises:
-        DataError: The model is none of the head, logistic, robust-logistic and lda (of robust-views see `view_modules`).
+        DataError: The model is none of the head, logistic, robust-logistic and lda; for robust-views see
+            `view_modules`.
     """
     import torch
     from torch import nn
