@@ -26,6 +26,7 @@ SIDE_PX = 224
 BLOCK_IMAGES = 20
 _SAMPLE = 4000  # images that overlays are learnt on
 _BINS = 16
+_LEAST_ENCODING = 20  # images of a kind of file
 
 Progress = Callable[[int, int], None]
 
@@ -41,6 +42,8 @@ class Audit:
         pairs: Near-duplicates and shared fields.
         overlay: Kind of burned-in overlay of each image, "none" where there is none.
         overlays: What the kinds look like.
+        encoding: Kind of file of each image (format, size, JPEG tables, resolution), "encoding-1" the most frequent,
+            "other" for those of fewer than 20 images.
         series: Likely acquisition series of each image: inferred, not known.
         series_confidence: Series -> share of its images whose nearest neighbour in stain, within the class, is of it.
         block: Runs of consecutive images within class and series; what belongs together is in one block.
@@ -57,6 +60,7 @@ class Audit:
     pairs: list[Pair]
     overlay: np.ndarray
     overlays: OverlayModel
+    encoding: np.ndarray
     series: np.ndarray
     series_confidence: dict[str, float]
     block: np.ndarray
@@ -95,6 +99,10 @@ class Audit:
             "largest_group": max(Counter(self.group.tolist()).values()),
             "overlays": by_kind,
             "overlay_class_mutual_information_bits": self.association_bits,
+            "encodings": {
+                str(kind): dict(sorted(Counter(self.label[self.encoding == kind].tolist()).items()))
+                for kind in np.unique(self.encoding)
+            },
             "series": {
                 str(name): {"images": int((self.series == name).sum()), "confidence": self.series_confidence[str(name)]}
                 for name in np.unique(self.series)
@@ -192,7 +200,10 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
     )
     overlay = model.assign(np.stack(seen.evidence))
     group, exact = _groups(seen.digest, pairs, path)
-    series = np.array([f"{name}/{kind}" for name, kind in zip(label, overlay, strict=True)])
+    encoding = _encodings([manifest.root / name for name in path.tolist()])
+    # A camera or an export writes its own kind of file; where all are alike it tells nothing.
+    kinds = [overlay, encoding] if len(np.unique(encoding)) > 1 else [overlay]
+    series = np.array(["/".join(parts) for parts in zip(label, *kinds, strict=True)])
     report(total, total)
     return Audit(
         path=path,
@@ -201,15 +212,30 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
         pairs=[pair for pair in pairs if seen.digest[pair.first] != seen.digest[pair.second]],
         overlay=overlay,
         overlays=model,
+        encoding=encoding,
         series=series,
         series_confidence=_confidence(series, label, colour),
         block=_blocks(series, group),
         group=group,
         outlier=_outliers(grey, colour, own),
         rejected=sorted(rejected.items()),
-        shortcuts=_shortcuts(moments, overlay, label, group),
+        shortcuts=_shortcuts(moments, overlay, encoding, label, group),
         association_bits=_mutual_information_bits(overlay, label),
     )
+
+
+def _encodings(files: list[Path]) -> np.ndarray:
+    """Kind of each file by its header: what a camera, an export or a second compression leaves in it."""
+    from PIL import Image
+
+    signatures = []
+    for file in files:
+        with Image.open(file) as image:
+            tables = tuple(map(tuple, getattr(image, "quantization", {}).values()))
+            signatures.append((image.format, image.size, image.mode, tables, str(image.info.get("dpi"))))
+    frequent = [item for item, count in Counter(signatures).most_common() if count >= _LEAST_ENCODING]
+    names = {item: f"encoding-{number}" for number, item in enumerate(frequent, 1)}
+    return np.array([names.get(item, "other") for item in signatures])
 
 
 def _groups(digest: list[str], pairs: list[Pair], path: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
@@ -296,13 +322,15 @@ def _mutual_information_bits(a: np.ndarray, b: np.ndarray) -> float:
     return float(mutual_info_score(a, b) / np.log(2))
 
 
-def _shortcuts(moments: np.ndarray, overlay: np.ndarray, label: np.ndarray, group: np.ndarray) -> dict[str, float]:
-    """Accuracy of colour and of overlay alone by 5-fold cross-validation, random and grouped."""
+def _shortcuts(
+    moments: np.ndarray, overlay: np.ndarray, encoding: np.ndarray, label: np.ndarray, group: np.ndarray
+) -> dict[str, float]:
+    """Accuracy of colour, of overlay and of the kind of file alone by 5-fold cross-validation, random and grouped."""
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
     from sklearn.tree import DecisionTreeClassifier
 
-    kinds = (overlay[:, None] == np.unique(overlay)).astype(np.float32)
+    kinds, files = ((own[:, None] == np.unique(own)).astype(np.float32) for own in (overlay, encoding))
     least = min(Counter(label.tolist()).values())
     folds = min(5, least)
     result = {"majority": float(max(Counter(label.tolist()).values()) / len(label))}
@@ -311,7 +339,10 @@ def _shortcuts(moments: np.ndarray, overlay: np.ndarray, label: np.ndarray, grou
     for name, X, model in (
         ("colour", moments, ExtraTreesClassifier(200, random_state=0, n_jobs=-1)),
         ("overlay", kinds, DecisionTreeClassifier(random_state=0)),
+        ("kind of file", files, DecisionTreeClassifier(random_state=0)),
     ):
+        if X.shape[1] == 1:
+            continue
         for way, splitter in (
             ("random", StratifiedKFold(folds, shuffle=True, random_state=0)),
             ("grouped", StratifiedGroupKFold(folds, shuffle=True, random_state=0)),

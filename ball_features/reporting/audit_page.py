@@ -59,9 +59,15 @@ def _findings(found: Audit) -> list[tuple[str, str]]:
         ) else ""  # fmt: skip
         rows.append((f"overlay {kind}" if kind == "none" else kind, f"{item['images']} images ({classes}){where}"))
     rows.append(("overlay and class", f"{facts['overlay_class_mutual_information_bits']:.2f} bits in common"))
+    if len(facts["encodings"]) > 1:
+        kinds = "; ".join(
+            f"{kind}: {', '.join(f'{name} {count}' for name, count in classes.items())}"
+            for kind, classes in facts["encodings"].items()
+        )
+        rows.append(("kinds of file", kinds))
     for name, value in facts["shortcut_accuracy"].items():
         rows.append((f"{name}", f"{100 * value:.1f} % accuracy without looking at a cell"))
-    rows.append(("likely series", f"{len(facts['series'])}, inferred from class and overlay; not known"))
+    rows.append(("likely series", f"{len(facts['series'])}, inferred from class, overlay and kind of file; not known"))
     rows.append(("outliers", f"{len(facts['outliers'])} blank, blurred or oddly coloured images"))
     if facts["rejected"]:
         rows.append(("rejected", f"{len(facts['rejected'])} files that cannot be decoded"))

@@ -112,3 +112,24 @@ def test_the_known_data_set(real_images):
     red = max(by_kind, key=lambda kind: by_kind[kind])
     assert by_kind[red] == pytest.approx(0.63, abs=0.02)
     assert not (found.overlay[found.label == "Pro"] == red).any()
+
+
+def test_kinds_of_file_are_series_of_their_own(tmp_path):
+    """One class saved by another program: the audit names it, and what it gives away."""
+    from PIL import Image
+
+    from ball_features.dataset.audit import audit
+    from ball_features.dataset.manifest import scan
+    from ball_features.dataset.synthetic import draw_smears
+
+    draw_smears(tmp_path, per_class=24, seed=2)
+    for file in (tmp_path / "Pro").iterdir():
+        with Image.open(file) as image:
+            image.load()
+        image.save(file, "JPEG", quality=60)
+    found = audit(scan(tmp_path))
+    assert {str(kind) for kind in np.unique(found.encoding)} == {"encoding-1", "encoding-2"}
+    assert set(found.label[found.encoding == "encoding-2"]) == {"Pro"}
+    assert {name.rsplit("/", 1)[1] for name in found.series} == {"encoding-1", "encoding-2"}
+    # Pro for certain, and one of three others at random.
+    assert found.shortcuts["kind of file, random folds"] == pytest.approx(0.5, abs=0.05)
