@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import hashlib
 import html
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ball_features.dataset.decode import decode
+from ball_features.dataset.decode import decode_bytes
 from ball_features.dataset.manifest import SUFFIXES, Rejected
 from ball_features.deployment.bundle import Bundle
 from ball_features.errors import ConfigError, DataError, ImageError, WeightsError
@@ -258,35 +260,42 @@ class Predictor:
         import torch
 
         from ball_features.extraction.extract import batch_size
+        from ball_features.extraction.streaming import batches
 
         check_coverage(coverage)
         predictions: list[Prediction] = []
         rejected: list[Rejected] = []
         size = batch_size(self.device.type, self.engine.precision)
-        for start in range(0, len(files), size):
-            good, images, digests = [], [], []
-            for file, loaded in zip(files[start : start + size], self._load(files[start : start + size]), strict=True):
-                if isinstance(loaded, str):
-                    rejected.append(Rejected(str(file), loaded))
-                else:
-                    good.append(str(file))
-                    images.append(loaded[0])
-                    digests.append(loaded[1])
-            if good:
-                predictions += self.describe(good, self.embed(torch.stack(images), digests), coverage)
-            if progress:
-                progress(min(start + size, len(files)), len(files))
+        # On a CPU decoding would fight the convolutions for the cores; a GPU would wait for it.
+        ahead = self.device.type != "cpu"
+        done = 0
+        with ThreadPoolExecutor() if ahead else contextlib.nullcontext() as pool:
+            for rows, results in batches(pool, lambda row: self._load(files[row]), np.arange(len(files)), size):
+                good, images, digests = [], [], []
+                for row, loaded in zip(rows, results, strict=True):
+                    if isinstance(loaded, str):
+                        rejected.append(Rejected(str(files[row]), loaded))
+                    else:
+                        good.append(str(files[row]))
+                        images.append(loaded[0])
+                        digests.append(loaded[1])
+                if good:
+                    predictions += self.describe(good, self.embed(torch.stack(images), digests), coverage)
+                done += len(rows)
+                if progress:
+                    progress(done, len(files))
         return predictions, rejected
 
-    def _load(self, files: Sequence[Path]) -> Iterator[tuple[Tensor, str] | str]:
+    def _load(self, file: Path) -> tuple[Tensor, str] | str:
         from ball_features.extraction.extract import resize
 
-        for file in files:
-            try:
-                image = resize(decode(file), self.backbone.input_px)
-                yield image, hashlib.sha256(file.read_bytes()).hexdigest()
-            except ImageError as error:
-                yield str(error)
+        try:
+            data = file.read_bytes()
+            return resize(decode_bytes(data), self.backbone.input_px), hashlib.sha256(data).hexdigest()
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        except ImageError as error:
+            return str(error)
 
     def describe(self, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
         """Predictions from embeddings (images, views, dim)."""

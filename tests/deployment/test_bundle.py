@@ -117,3 +117,29 @@ def test_temperature_recovers_a_known_one():
 def test_saving_a_shortcut_is_refused(small_cache, tmp_path):
     with pytest.raises(ConfigError, match="Shortcuts see no network"):
         fit(small_cache, FitConfig(models=("colour", "logistic")), out_root=tmp_path, save="colour")
+
+
+def test_decoding_ahead_changes_nothing(run, smears, tmp_path, monkeypatch):
+    """As on a GPU: images come from a pool, in the same order, with the same numbers."""
+    import types
+
+    files = [*sorted((smears / "Pro").iterdir())[:5], tmp_path / "bad.png", *sorted((smears / "Pre").iterdir())[:5]]
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    predictor = Predictor(read_bundle(run.folder / "models" / "logistic"), device="cpu")
+    expected = predictor(files)
+    embed = predictor.embed
+
+    def embed_on_cpu(images, digests):
+        device, predictor.device = predictor.device, cpu
+        try:
+            return embed(images, digests)
+        finally:
+            predictor.device = device
+
+    monkeypatch.setattr(predictor, "embed", embed_on_cpu)
+    cpu, predictor.device = predictor.device, types.SimpleNamespace(type="cuda")
+    predictions, rejected = predictor(files)
+    assert [item.path for item in predictions] == [item.path for item in expected[0]]
+    assert [item.path for item in rejected] == [item.path for item in expected[1]]
+    for one, other in zip(predictions, expected[0], strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=0.02)
