@@ -31,7 +31,8 @@ def report(
     Without --thumbnails it holds no picture of an image, since data may not be passed on.
     """
     from ball_features.errors import DataError
-    from ball_features.reporting.page import write_joint_report, write_report
+    from ball_features.reporting.joint import is_ladder, write_joint_report, write_ladder_report
+    from ball_features.reporting.page import write_report
 
     if thumbnails is not None and not thumbnails.is_dir():
         raise DataError(f"No folder at {thumbnails}, expected that of the images for --thumbnails.")
@@ -40,16 +41,18 @@ def report(
         typer.echo(f"Report: {write_joint_report(runs, out, caches, thumbnails)}")
         return
     for folder, found in zip(runs, caches, strict=True):
-        typer.echo(f"Report: {write_report(folder, cache=found, thumbnails=thumbnails)}")
+        page = write_ladder_report(folder) if is_ladder(folder) else write_report(folder, None, found, thumbnails)
+        typer.echo(f"Report: {page}")
 
 
 def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     """The cache of a run as its models saw it; none of a comparison of several, or where it is gone."""
     from ball_features.cache import choose_channels, read_cache
     from ball_features.errors import CacheError
+    from ball_features.reporting.joint import is_ladder
     from ball_features.reporting.run import read_run
 
-    if (folder / "ladder.csv").exists():
+    if is_ladder(folder):
         return None
     details = read_run(folder).details
     if isinstance(details["cache"], list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterator
@@ -50,20 +51,12 @@ def write_parquet(cache: Cache, path: Path) -> int:
     own = {"ball": json.dumps(cache.attributes, sort_keys=True, default=str)}
     schema = pa.schema([*fields, pa.field("embedding", pa.list_(pa.float32(), dim))], metadata=own)
     count = 0
-    partial = _partial(path)
-    try:
-        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
-            for text, X in _blocks(cache):
-                embedding = pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), dim)
-                writer.write_table(
-                    pa.Table.from_arrays([*(pa.array(column) for column in text), embedding], schema=schema)
-                )
-                count += len(X)
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another name.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with _replacing(path) as partial, parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for text, X in _blocks(cache):
+            embedding = pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), dim)
+            columns = [*(pa.array(column) for column in text), embedding]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            count += len(X)
     return count
 
 
@@ -77,26 +70,26 @@ def write_csv_table(cache: Cache, path: Path) -> int:
         DataError: The file cannot be written.
     """
     count = 0
-    partial = _partial(path)
+    with _replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*_KEYS, *(f"e{number}" for number in range(cache.embeddings.shape[2]))])
+        for text, X in _blocks(cache):
+            for place, row in enumerate(X):
+                writer.writerow([*(column[place] for column in text), *(f"{value:.9g}" for value in row.tolist())])
+            count += len(X)
+    return count
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, which takes the place of `path` once all went well."""
+    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*_KEYS, *(f"e{number}" for number in range(cache.embeddings.shape[2]))])
-            for text, X in _blocks(cache):
-                for place, row in enumerate(X):
-                    writer.writerow([*(column[place] for column in text), *(f"{value:.9g}" for value in row.tolist())])
-                count += len(X)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
         partial.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another name.") from error
     finally:
-        partial.unlink(missing_ok=True)
-    return count
-
-
-def _partial(path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Give another name.") from error
-    return path.with_name(path.name + ".partial")
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

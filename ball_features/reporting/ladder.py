@@ -17,7 +17,7 @@ from ball_features.evaluation.protocols import ModelResult, evaluate
 from ball_features.evaluation.uncertainty import group_bootstrap
 from ball_features.heads.registry import select
 from ball_features.reporting.groups import group_rows, over_groups
-from ball_features.reporting.page import write_report
+from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.run import complete_cache, place_folder, with_numbers, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def ladder(
     def write(folder: Path) -> None:
         write_csv(folder / "ladder.csv", list(rows[0]), ([row[key] for key in rows[0]] for row in rows))
         write_json(folder / "run.json", {"config": config.to_dict(), "cache": str(cache_path), "notes": notes})
-        write_report(folder)
+        write_ladder_report(folder)
 
     return place_folder(Path(out_root), name, write), rows, notes
 

@@ -8,30 +8,27 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.dataset.decode import decode
 from ball_features.dataset.splits import read_groups
-from ball_features.errors import DataError, ImageError
+from ball_features.errors import DataError
 from ball_features.evaluation.uncertainty import wilson
 from ball_features.reporting.figures import (
-    PALETTE,
     bars,
     embedding_map,
     heat_table,
     lines,
     reliability_points,
     roc_points,
-    thumbnail,
 )
+from ball_features.reporting.markup import Html, Thumbnails, sortable, write_page
 from ball_features.reporting.tables import SAME_MARK
 
-__all__ = ["write_joint_report", "write_report"]
+__all__ = ["section", "write_report"]
 
 _FIGURES = 3  # models that get curves: the head, and the first of the others
 _SHOWN = 40  # errors and uncertain images listed
@@ -50,36 +47,6 @@ class _Predictions:
     probability: np.ndarray
 
 
-class _Html(str):
-    """Text of a cell that is markup already."""
-
-
-class _Thumbnails:
-    """Small pictures of images by their ids, or none where no folder was given."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._made: dict[str, str] = {}
-
-    def address(self, path: str, side_px: int = 72) -> str:
-        """Data address, or "" where there is no such file."""
-        if self.folder is None:
-            return ""
-        if path not in self._made:
-            try:
-                pixels = decode(self.folder / path).permute(1, 2, 0).numpy()
-                self._made[path] = thumbnail(pixels, side_px)
-            except ImageError:
-                self._made[path] = ""
-        return self._made[path]
-
-    def named(self, path: str) -> str:
-        """The picture, where there is one, and the name."""
-        found = self.address(path)
-        text = html.escape(path)
-        return _Html(f'<span class="named"><img src="{found}" alt=""><br>{text}</span>' if found else f"{text},")
-
-
 def write_report(
     folder: Path, out: Path | None = None, cache: Cache | None = None, thumbnails: Path | None = None
 ) -> Path:
@@ -94,52 +61,11 @@ def write_report(
     Raises:
         DataError: The folder holds no run.
     """
-    return _write(out or folder / "report.html", folder.name, [_section(folder, cache, _Thumbnails(thumbnails), 0)])
+    return write_page(out or folder / "report.html", folder.name, [section(folder, cache, Thumbnails(thumbnails), 0)])
 
 
-def write_joint_report(
-    folders: Sequence[Path], out: Path, caches: Sequence[Cache | None], thumbnails: Path | None = None
-) -> Path:
-    """Write one page of several runs, their models side by side first.
-
-    Args:
-        folders: Written by `ball fit`, ladders too.
-        out: The page.
-        caches: Of each run, or None.
-        thumbnails: As `write_report` takes it.
-
-    Raises:
-        DataError: A folder holds no run.
-    """
-    pictures = _Thumbnails(thumbnails)
-    sections = [
-        _section(folder, cache, pictures, number)
-        for number, (folder, cache) in enumerate(zip(folders, caches, strict=True))
-    ]
-    return _write(out, f"{len(folders)} runs", [_side_by_side(folders), *sections])
-
-
-def _write(out: Path, title: str, parts: Sequence[str]) -> Path:
-    here = resources.files("ball_features.reporting")
-    style, script = (here.joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    script = script.replace("PALETTE", json.dumps(PALETTE))
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
-        f"<body>{''.join(parts)}<script>{script}</script></body></html>\n"
-    )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
-    return out
-
-
-def _section(folder: Path, cache: Cache | None, pictures: _Thumbnails, number: int) -> str:
-    if (folder / "ladder.csv").exists():
-        return _ladder(folder)
+def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int) -> str:
+    """The part of a page that tells of one run, the `number`th of it; arguments as `write_report`."""
     try:
         details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -179,83 +105,6 @@ def _section(folder: Path, cache: Cache | None, pictures: _Thumbnails, number: i
     return f"<section>{''.join(parts)}</section>"
 
 
-def _side_by_side(folders: Sequence[Path]) -> str:
-    """Accuracy of each model in each run."""
-    titles, cells = [], {}
-    for number, folder in enumerate(folders):
-        if (folder / "ladder.csv").exists():
-            continue
-        run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        titles.append((number, folder.name))
-        for row in run["models"]:
-            cells.setdefault((row["model"], row["kind"]), {})[number] = row
-    rows = []
-    for (model, kind), own in cells.items():
-        line: list[tuple[str, Any]] = [(model, None), (kind, None)]
-        for number, _ in titles:
-            row = own.get(number)
-            if row is None:
-                line.append(("", -1.0))
-                continue
-            interval = f"{100 * row['accuracy_low']:.1f} - {100 * row['accuracy_high']:.1f}"
-            mark = f" {SAME_MARK}" if row.get("ties_best") else ""
-            line.append((f"{100 * row['accuracy']:.2f} ({interval}){mark}", float(row["accuracy"])))
-        rows.append((kind, line))
-    if not rows:
-        return ""
-    return (
-        "<h1>Runs side by side</h1><p>Accuracy in % with its 95 % interval; "
-        f"{SAME_MARK}: not distinguishable from the best of its run. Runs may have tested other images: compare across "
-        f"columns with care.</p>{_sortable(['model', 'kind', *(name for _, name in titles)], rows, 2)}"
-    )
-
-
-def _ladder(folder: Path) -> str:
-    """The optimism ladder as a table and as lines from rung to rung."""
-    try:
-        with (folder / "ladder.csv").open(newline="", encoding="utf-8") as file:
-            table = list(csv.DictReader(file))
-        notes = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notes"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
-    rungs = list(dict.fromkeys(row["rung"] for row in table))
-    kinds = {row["model"]: row["kind"] for row in table}
-    by_model = {name: {row["rung"]: row for row in table if row["model"] == name} for name in kinds}
-
-    def at(name: str, rung: str) -> float:
-        return float(by_model[name][rung]["accuracy"]) if rung in by_model[name] else math.nan
-
-    rows = []
-    for name in sorted(kinds, key=lambda name: -np.nan_to_num(at(name, rungs[-1]))):
-        cells: list[tuple[str, Any]] = [(name, None), (kinds[name], None)]
-        for rung in rungs:
-            row = by_model[name].get(rung)
-            if row is None:
-                cells.append(("n/a", -1.0))
-                continue
-            interval = f"{100 * float(row['accuracy_low']):.0f} - {100 * float(row['accuracy_high']):.0f}"
-            cells.append((f"{100 * at(name, rung):.1f} ({interval})", at(name, rung)))
-        worst = by_model[name].get(rungs[-1], {}).get("worst_recall", "")
-        cells.append((f"{100 * float(worst):.1f}", float(worst)) if worst else ("n/a", -1.0))
-        drop = at(name, rungs[0]) - at(name, rungs[-1])
-        cells.append(("n/a", -1.0) if math.isnan(drop) else (f"{100 * drop:.1f}", drop))
-        rows.append((kinds[name], cells))
-    points = {
-        name: np.array([[place, at(name, rung)] for place, rung in enumerate(rungs) if rung in by_model[name]])
-        for name in list(kinds)[:8]
-    }
-    return (
-        "<section><h1>Optimism ladder</h1>"
-        + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
-        + "<p>Accuracy in % under ever stricter protocols; in brackets a 95 % bootstrap interval over what each rung "
-        "keeps together. Series are inferred: likely, not known.</p>"
-        + _sortable(["model", "kind", *rungs, "worst series", "drop"], rows, 2)
-        + "<div class='figures'>"
-        + lines(points, "Accuracy from rung to rung: " + ", ".join(rungs), "rung", "accuracy")
-        + "</div></section>"
-    )
-
-
 def _read_predictions(path: Path, classes: Sequence[str]) -> dict[str, _Predictions]:
     by_model: dict[str, tuple[list[str], list[tuple[str, str]], list[int], list[list[float]]]] = {}
     columns = [f"p_{name}" for name in classes]
@@ -267,28 +116,6 @@ def _read_predictions(path: Path, classes: Sequence[str]) -> dict[str, _Predicti
             truth.append(classes.index(row["label"]))
             probability.append([float(row[column]) for column in columns])
     return {name: _Predictions(p, s, np.array(t), np.array(q)) for name, (p, s, t, q) in by_model.items()}
-
-
-def _sortable(header: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[str, Any]]]], text: int) -> str:
-    head = "".join(
-        f'<th scope="col"{" class=text" if place < text else ""}>'
-        f'<button type="button">{html.escape(name)}</button></th>'
-        for place, name in enumerate(header)
-    )
-    body = "".join(
-        f'<tr class="{kind}">'
-        + "".join(
-            f"<td{' class=text' if place < text else ''}"
-            + (f' data-v="{value}"' if isinstance(value, float) else "")
-            + f">{shown if isinstance(shown, _Html) else html.escape(shown)}</td>"
-            for place, (shown, value) in enumerate(cells)
-        )
-        + "</tr>"
-        for kind, cells in rows
-    )
-    return (
-        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
 
 
 def _table(models: Sequence[dict[str, Any]]) -> str:
@@ -306,7 +133,7 @@ def _table(models: Sequence[dict[str, Any]]) -> str:
         cells: list[tuple[str, Any]] = [(name, None), (row["kind"], None), cell(row, "accuracy")]
         cells += [(interval, float(row["accuracy_low"])), *(cell(row, key) for key in _COLUMNS[1:])]
         rows.append((row["kind"], cells))
-    return _sortable(header, rows, 2)
+    return sortable(header, rows, 2)
 
 
 def _intervals(models: Sequence[dict[str, Any]]) -> str:
@@ -336,7 +163,7 @@ def _intervals(models: Sequence[dict[str, Any]]) -> str:
     header = ["model", *(name.replace("_", " ") for name in names), "McNemar p"]
     return (
         "<details><summary>95 % intervals of every metric, by bootstrap over what splits keep together; exact McNemar "
-        f"test against the best on the first repeat (Holm)</summary>{_sortable(header, rows, 1)}</details>"
+        f"test against the best on the first repeat (Holm)</summary>{sortable(header, rows, 1)}</details>"
     )
 
 
@@ -369,7 +196,7 @@ def _groups(folder: Path, chosen: Sequence[str]) -> str:
         )
         for name in chosen
     ]
-    return f"<h2>Groups left out</h2>{_sortable(header, rows, 3)}<div class='figures'>{''.join(figures)}</div>"
+    return f"<h2>Groups left out</h2>{sortable(header, rows, 3)}<div class='figures'>{''.join(figures)}</div>"
 
 
 def _class_bars(row: dict[str, Any]) -> str:
@@ -420,7 +247,7 @@ def _images(
     classes: Sequence[str],
     model: str,
     cache: Cache | None,
-    pictures: _Thumbnails,
+    pictures: Thumbnails,
     details: dict[str, Any],
     name: str,
 ) -> str:
@@ -454,7 +281,7 @@ def _images(
             return ""
         rows = np.array(train)
         order = rows[np.argsort(-(unit[rows] @ unit[row_of[found.path[place]]]))[:3]]
-        return _Html(" ".join(pictures.named(str(cache.path[row])) for row in order))
+        return Html(" ".join(pictures.named(str(cache.path[row])) for row in order))
 
     def listing(rows: np.ndarray) -> str:
         seen: set[str] = set()
@@ -476,7 +303,7 @@ def _images(
                 )
             )
         header = ("image", "label", "predicted", "nearest training images", "confidence")
-        return _sortable(header, cells, 4)
+        return sortable(header, cells, 4)
 
     text = (
         f"<h2>Errors of {html.escape(model)}</h2><p>{len(wrong)} of {len(found.path)} predictions; the most confident"
@@ -505,7 +332,7 @@ def _map(
     part: dict[str, str],
     wrong: set[str],
     series: np.ndarray | None,
-    pictures: _Thumbnails,
+    pictures: Thumbnails,
     name: str,
 ) -> str:
     from sklearn.decomposition import PCA

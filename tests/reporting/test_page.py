@@ -133,7 +133,7 @@ def test_keys_walk_the_map_and_show_thumbnails(run, small_cache, smears, tmp_pat
 def test_several_runs_in_one_page(run, small_cache, smears, tmp_path):
     import csv
 
-    from ball_features.reporting.page import write_joint_report
+    from ball_features.reporting.joint import write_joint_report
 
     ladder = tmp_path / "ladder"
     ladder.mkdir()
