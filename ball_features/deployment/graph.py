@@ -139,7 +139,11 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
         ) from error
     _describe(partial, predictor)
     try:
-        worst = check_graph(partial, predictor)
+        try:
+            worst = check_graph(partial, predictor)
+        except Exception as error:  # ONNX Runtime raises its own kinds
+            first = str(error).splitlines()[0]
+            raise DataError(f"ONNX Runtime cannot run the graph ({first}). It was not kept; report this.") from error
         if worst > TOLERANCE:
             raise DataError(f"The graph's probabilities differ by {worst:.1e}, expected {TOLERANCE}. It was not kept.")
         partial.replace(path)

@@ -66,17 +66,16 @@ def apply_zoom(images: Tensor, parameters: Tensor) -> Tensor:
 
 
 def _gaussian(images: Tensor, sigma_px: Tensor) -> Tensor:
-    """Separable blur, each image with its own sigma (batch,)."""
+    """Separable blur of each plane of (batch, planes, height, width) with its own sigma (planes,)."""
     import torch
     import torch.nn.functional as F
 
-    batch, channels, height, width = images.shape
     ruler = torch.arange(-_BLUR_RADIUS_PX, _BLUR_RADIUS_PX + 1, device=images.device)
-    kernel = torch.exp(-ruler.square() / (2 * sigma_px[:, None].square()))  # (batch, taps)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # (batch * 3, 1, taps)
-    flat = F.pad(images, [_BLUR_RADIUS_PX] * 4, mode="reflect").view(1, batch * channels, height + 12, width + 12)
-    flat = F.conv2d(flat, kernel[:, :, :, None], groups=batch * channels)
-    return F.conv2d(flat, kernel[:, :, None, :], groups=batch * channels).view(batch, channels, height, width)
+    kernel = torch.exp(-ruler.square() / (2 * sigma_px[:, None].square()))  # (planes, taps)
+    kernel = (kernel / kernel.sum(1, keepdim=True))[:, None]  # (planes, 1, taps)
+    wide = F.pad(images, [_BLUR_RADIUS_PX] * 4, mode="reflect")
+    wide = F.conv2d(wide, kernel[:, :, :, None], groups=len(kernel))
+    return F.conv2d(wide, kernel[:, :, None, :], groups=len(kernel))
 
 
 def draw_blur(rng: np.random.Generator) -> np.ndarray:
@@ -86,12 +85,13 @@ def draw_blur(rng: np.random.Generator) -> np.ndarray:
 
 def apply_blur(images: Tensor, parameters: Tensor) -> Tensor:
     """Gaussian blur."""
-    return _gaussian(images, parameters[:, 0])
+    planes = images.flatten(0, 1)[None]  # each image has its own sigma
+    return _gaussian(planes, parameters[:, 0].repeat_interleave(images.shape[1])).view(images.shape)
 
 
 def soft(images: Tensor, parameters: Tensor) -> Tensor:
     """Gaussian blur of one width for all."""
-    return _gaussian(images, images.new_full((len(images),), _SOFT_SIGMA_PX))
+    return _gaussian(images, images.new_full((images.shape[1],), _SOFT_SIGMA_PX))
 
 
 def draw_jpeg(rng: np.random.Generator) -> np.ndarray:

@@ -120,8 +120,8 @@ RECIPES: dict[str, Recipe] = {
     "mask-overlay": Recipe(
         None, fill_mask, "what the collection shows as burned-in overlay is filled with background", masks=True
     ),
-    "grey": Recipe(None, grey, "grey, standardised in each image: no colour, no exposure"),
-    "haematoxylin": Recipe(None, haematoxylin, "the nuclear stain alone, standardised in each image"),
+    "grey": Recipe(None, grey, "grey, standardised in each image: no colour, no exposure", version=2),
+    "haematoxylin": Recipe(None, haematoxylin, "the nuclear stain alone, standardised in each image", version=2),
     "reinhard": Recipe(None, reinhard, "mean and spread of each colour axis as in one reference"),
     "segmented": Recipe(None, segmented, "black but for the nuclei, by the published colour thresholds"),
     "segmented-otsu": Recipe(None, segmented_otsu, "black but for the nuclei, by a threshold that each image sets"),

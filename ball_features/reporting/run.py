@@ -122,6 +122,11 @@ def fit(
     config = config or FitConfig()
     specs = select(config.models)
     check_name(name)
+    if config.head.group_loss and config.groups is None:
+        raise ConfigError(
+            f"Got the group loss {config.head.group_loss!r} without groups, expected --groups FILE.csv, made by "
+            "`ball audit`."
+        )
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, lacking = with_numbers(specs, cache, named=bool(config.models))
     group = None if config.groups is None else read_groups(config.groups, config.group_column, cache.path.tolist())

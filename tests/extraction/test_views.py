@@ -97,7 +97,7 @@ def test_names():
     with pytest.raises(ConfigError, match="Valid: blur"):
         get_recipe("grey+gray")
     assert recipe_version("report") == 1
-    assert recipe_version("grey+blur") == "[[1, 1]]"
+    assert recipe_version("grey+blur") == "[[2, 1]]"
 
 
 def test_views_that_would_be_copies_are_refused():
@@ -156,3 +156,9 @@ def test_reinhard_forgets_a_colour_cast(images):
     apart = (soft - cast).abs().mean()
     views = [make_view(item, DIGESTS, 1, "reinhard", 0) for item in (soft, cast)]
     assert (views[0] - views[1]).abs().mean() < 0.2 * apart
+
+
+@pytest.mark.parametrize("recipe", ["grey", "haematoxylin"])
+def test_a_flat_picture_is_the_same_grey_whatever_its_colour(recipe):
+    flat = torch.tensor([0.1, 1 / 3, 0.77])[:, None, None, None].expand(3, 3, 64, 64).contiguous()
+    assert torch.equal(make_view(flat, DIGESTS, 1, recipe, 0), torch.full((3, 3, 64, 64), 0.5))

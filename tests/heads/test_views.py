@@ -104,9 +104,10 @@ def test_its_bundle_predicts_what_the_run_predicted(robust_cache, tmp_path):
 
 
 def test_its_graph_is_its_prediction(robust_cache, tmp_path):
+    """Exported whole: one image and many, and the module against the prediction step by step."""
     import torch
 
-    from ball_features.deployment.graph import BundleModule
+    from ball_features.deployment.graph import TOLERANCE, BundleModule, export_onnx
     from ball_features.deployment.predict import Predictor
 
     run = fit(
@@ -117,6 +118,7 @@ def test_its_graph_is_its_prediction(robust_cache, tmp_path):
     with torch.no_grad():
         found = BundleModule(predictor.bundle, predictor.module, predictor.mask).eval()(images.float() / 255)[0]
     assert np.abs(found.numpy() - predictor.bundle.probability(predictor.embed(images, [""] * 3))).max() < 1e-4
+    assert export_onnx(predictor, tmp_path / "views.onnx") <= TOLERANCE
     assert predictor.activation(images[0], "", 0).shape == (7, 7)
 
 
@@ -141,6 +143,11 @@ def test_group_losses_look_after_the_small_group():
         MLPHead(group_loss="worst").fit(X, y)
     with pytest.raises(ConfigError, match="group_loss"):
         HeadConfig(group_loss="worst")
+
+
+def test_a_group_loss_asks_for_groups(robust_cache, tmp_path):
+    with pytest.raises(ConfigError, match="--groups"):
+        fit(robust_cache, FitConfig(models=("mlp",), head=HeadConfig(group_loss="dro")), out_root=tmp_path)
 
 
 def test_views_that_differ_are_counted(robust_cache, tmp_path):
