@@ -10,6 +10,7 @@ float32 embeddings of torchvision's module.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import statistics
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +34,9 @@ from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import scan
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.engine import Engine, best_precision, resolve_device
-from ball_features.extraction.extract import batch_size, resize
+from ball_features.extraction.pipeline import batch_size, resize
+from ball_features.extraction.streaming import stream
+from ball_features.extraction.threads import core_count, one_thread
 from ball_features.extraction.views import normalize
 from ball_features.extraction.weights import load_backbone
 
@@ -71,16 +73,19 @@ def loop(files: list[Path], forward: Callable[[torch.Tensor], torch.Tensor], dev
 
 
 def ours(files: list[Path], engine: Engine, device: torch.device) -> np.ndarray:
-    """The pipeline of `ball extract` without the cache: decoding between small batches, the engine."""
+    """The pipeline of `ball extract` without the shortcuts' numbers and the cache."""
+
+    def load(row: int) -> torch.Tensor:
+        return resize(decode(files[row]), 224)
+
+    def compute(rows: np.ndarray, images: list[torch.Tensor]) -> torch.Tensor:
+        batch = torch.stack(images).to(device).float() / 255
+        return engine(normalize(batch, "imagenet")).cpu()
+
     size = batch_size(device.type, engine.precision)
-    rows = []
-    with ThreadPoolExecutor(16) as pool:
-        decoded = map if device.type == "cpu" else pool.map
-        loaded = decoded(lambda file: resize(decode(file), 224), files)
-        for start in range(0, len(files), size):
-            batch = torch.stack([next(loaded) for _ in files[start : start + size]])
-            rows.append(engine(normalize(batch.to(device).float() / 255, "imagenet")).cpu())
-    return torch.cat(rows).numpy()
+    on_cpu = device.type == "cpu"
+    results = stream(np.arange(len(files)), size, load, compute, on_cpu=on_cpu, workers=min(16, core_count()))
+    return torch.cat(list(results)).numpy()
 
 
 def onnx_forward(module: Any, folder: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -150,6 +155,10 @@ def main() -> None:
         network.load_state_dict(own, strict=False)
         return network
 
+    def built(precision: str) -> Engine:
+        with one_thread() if device.type == "cpu" else contextlib.nullcontext():
+            return Engine(module, device, precision)
+
     folder = tempfile.mkdtemp()
     makers: dict[str, Callable[[], Any]] = {
         "plain loop, float32": lambda: reference,
@@ -157,8 +166,8 @@ def main() -> None:
         "timm densenet201, float32": timm_forward,
         "autocast, channels_last": lambda: autocast(last),
         "compile, freezing, autocast": frozen,
-        "ball, float32": lambda: Engine(module, device, "fp32"),
-        f"ball, {half}": lambda: Engine(module, device, half),
+        "ball, float32": lambda: built("fp32"),
+        f"ball, {half}": lambda: built(half),
     }
     wanted = [name for name in makers if not arguments.only or any(key in name for key in arguments.only.split(","))]
     runs: dict[str, Callable[[], np.ndarray]] = {}

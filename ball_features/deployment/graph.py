@@ -194,7 +194,7 @@ def check_graph(path: Path, predictor: Predictor) -> float:
 
     from ball_features.dataset.decode import decode
     from ball_features.dataset.synthetic import draw_smears
-    from ball_features.extraction.extract import resize
+    from ball_features.extraction.pipeline import resize
 
     with tempfile.TemporaryDirectory() as folder:
         draw_smears(folder, per_class=2, seed=0)

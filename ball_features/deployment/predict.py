@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import glob
 import hashlib
 import html
 import json
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,7 +156,7 @@ class Predictor:
     def _mask(self) -> Tensor | None:
         import torch
 
-        from ball_features.extraction.extract import unpack_mask
+        from ball_features.extraction.pipeline import unpack_mask
 
         packed = self.bundle.facts.get("overlay_mask")
         mask = None if packed is None else unpack_mask(packed)
@@ -257,37 +255,46 @@ class Predictor:
         Returns:
             A prediction an image that could be decoded, in order, and the others with their reasons.
         """
-        import torch
-
-        from ball_features.extraction.extract import batch_size
-        from ball_features.extraction.streaming import batches
+        from ball_features.extraction.frozen import runs_on_all_cores
+        from ball_features.extraction.pipeline import batch_size
+        from ball_features.extraction.streaming import stream
+        from ball_features.extraction.threads import core_count
 
         check_coverage(coverage)
         predictions: list[Prediction] = []
         rejected: list[Rejected] = []
         size = batch_size(self.device.type, self.engine.precision)
-        # On a CPU decoding would fight the convolutions for the cores; a GPU would wait for it.
-        ahead = self.device.type != "cpu"
+        on_cpu = self.device.type == "cpu"
+        workers = 1 if on_cpu and runs_on_all_cores(self.engine) else min(16, core_count())
         done = 0
-        with ThreadPoolExecutor() if ahead else contextlib.nullcontext() as pool:
-            for rows, results in batches(pool, lambda row: self._load(files[row]), np.arange(len(files)), size):
-                good, images, digests = [], [], []
-                for row, loaded in zip(rows, results, strict=True):
-                    if isinstance(loaded, str):
-                        rejected.append(Rejected(str(files[row]), loaded))
-                    else:
-                        good.append(str(files[row]))
-                        images.append(loaded[0])
-                        digests.append(loaded[1])
-                if good:
-                    predictions += self.describe(good, self.embed(torch.stack(images), digests), coverage)
-                done += len(rows)
-                if progress:
-                    progress(done, len(files))
+
+        def load(row: int) -> tuple[Tensor, str] | str:
+            return self._load(files[row])
+
+        def compute(
+            rows: np.ndarray, loaded: list[tuple[Tensor, str] | str]
+        ) -> tuple[list[str], np.ndarray | None, list[Rejected]]:
+            import torch
+
+            named = [(str(files[row]), item) for row, item in zip(rows, loaded, strict=True)]
+            bad = [Rejected(name, item) for name, item in named if isinstance(item, str)]
+            good = [(name, *item) for name, item in named if not isinstance(item, str)]
+            if not good:
+                return [], None, bad
+            paths, images, digests = zip(*good, strict=True)
+            return list(paths), self.embed(torch.stack(images), digests), bad
+
+        for paths, X, bad in stream(np.arange(len(files)), size, load, compute, on_cpu=on_cpu, workers=workers):
+            rejected += bad
+            if X is not None:
+                predictions += self.describe(paths, X, coverage)
+            done += len(paths) + len(bad)
+            if progress:
+                progress(done, len(files))
         return predictions, rejected
 
     def _load(self, file: Path) -> tuple[Tensor, str] | str:
-        from ball_features.extraction.extract import resize
+        from ball_features.extraction.pipeline import resize
 
         try:
             data = file.read_bytes()

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import hashlib
 import ipaddress
-import os
 import re
 import secrets
 import time
@@ -29,7 +28,8 @@ from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.predict import Predictor, check_coverage
 from ball_features.errors import ConfigError, ImageError
-from ball_features.extraction.extract import batch_size, resize
+from ball_features.extraction.pipeline import batch_size, resize
+from ball_features.extraction.threads import core_count
 
 __all__ = ["Limits", "create_app", "is_loopback"]
 
@@ -156,7 +156,7 @@ def create_app(
     check_coverage(coverage)
     meters, buckets = _Meters(), _Buckets(limits.requests_per_s)
     # Decoding uses the cores that the network does; more at once would only hold more pixels in memory.
-    decoding = CapacityLimiter(os.cpu_count() or 1)
+    decoding = CapacityLimiter(core_count())
     size = batch_size(predictor.device.type, predictor.engine.precision)
     page, policy = _page()
     facts = predictor.bundle.facts

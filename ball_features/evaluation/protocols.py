@@ -6,7 +6,6 @@ rows; validation rows go only to models that choose an epoch by them.
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError, ConfigError
+from ball_features.extraction.threads import core_count
 from ball_features.extraction.views import is_fixed
 from ball_features.heads.registry import ModelSpec
 
@@ -267,8 +267,7 @@ def evaluate(
     tasks = [(place, number) for place in range(len(specs)) for number in range(len(splits))]
     # The long ones first, so that no core is left with one of them at the end.
     tasks.sort(key=lambda task: -specs[task[0]].cost)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = min(config.jobs or cores, len(tasks))
+    jobs = min(config.jobs or core_count(), len(tasks))
     if numbers.get("embedding", np.empty(0)).size * len(tasks) < PARALLEL_FROM:
         jobs = 1
     done: dict[tuple[int, int], Fitted | str] = {}

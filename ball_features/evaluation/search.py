@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from ball_features.config import HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import Views, view_rows
+from ball_features.extraction.threads import core_count
 
 __all__ = ["Trial", "draw_trials", "search"]
 
@@ -112,7 +112,7 @@ def search(
     sizes = [len(trials)]
     for _ in rungs[1:]:
         sizes.append(max(1, math.ceil(sizes[-1] / FACTOR)))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = core_count()
     count = min(jobs or cores, len(trials))
     alive, out, done = list(trials), [], 0
     with parallel_config("loky", n_jobs=count, inner_max_num_threads=1):

@@ -1,18 +1,15 @@
 """Stage 1 from end to end: manifest, decoding, views, engine, cache.
 
-Work is cut into batches that are aligned slices of the row index. A row keeps its place in its batch whatever is
-already done (finished rows are replaced by zeros), so a resumed run computes exactly what an uninterrupted one does.
+Work is cut into batches that are aligned slices of the row index; `extraction/pipeline.py` computes one,
+`extraction/streaming.py` deals them out.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -25,14 +22,14 @@ from ball_features import __version__
 from ball_features.cache import Cache, create_cache, lock_cache, read_cache
 from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
-from ball_features.errors import CacheError, ConfigError, ImageError
+from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
-from ball_features.extraction.segmentation import segmented
-from ball_features.extraction.streaming import Writing, batches
+from ball_features.extraction.pipeline import Pipeline, batch_size, load_image, pack_mask, unpack_mask
+from ball_features.extraction.streaming import Writing, stream
+from ball_features.extraction.threads import core_count, one_thread
 from ball_features.extraction.views import (
     check_views,
     expand_recipe,
-    make_view,
     mean_std,
     needs_mask,
     normalize,
@@ -46,7 +43,7 @@ if TYPE_CHECKING:
 
     from ball_features.extraction.frozen import EmbeddingEngine
 
-__all__ = ["COMPILE_FROM", "COSINE_BOUND", "Extraction", "batch_size", "extract", "pack_mask", "resize", "unpack_mask"]
+__all__ = ["COMPILE_FROM", "COSINE_BOUND", "Extraction", "extract"]
 
 # Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
 COSINE_BOUND = 0.9995
@@ -54,20 +51,8 @@ SAMPLE_IMAGES = 16
 OVERLAY_IMAGES = 4000  # of a larger collection, those that overlays are learnt on
 # Compiling the element-wise passes takes some seconds, which fewer images than this do not pay back.
 COMPILE_FROM = 500
-# (device, precision) -> images a forward pass. A CPU's batch should stay in its cache, which float32 fills sooner.
-BATCH_SIZE = {("cpu", "fp32"): 4, ("cpu", "bf16"): 16, ("mps", "fp16"): 64, ("cuda", "bf16"): 256}
-_OTHER_BATCH_SIZE = {"cpu": 8, "mps": 32, "cuda": 128}
-# On a CPU a decoding thread takes a core from the convolutions in the midst of each, which costs more than it hides
-# (a seventh of the speed on two cores); images that decode faster than this are decoded between the batches.
-INLINE_S = 0.004
-
 Progress = Callable[[int, int], None]
 Log = Callable[[str], None]
-
-
-def batch_size(device: str, precision: str) -> int:
-    """Images a forward pass, where the user names none."""
-    return BATCH_SIZE.get((device, precision), _OTHER_BATCH_SIZE[device])
 
 
 @dataclass(frozen=True)
@@ -276,7 +261,6 @@ class _Run:
         self.old, self.removed, self.progress, self.log = old, removed, progress or (lambda done, total: None), log
         self.backbone = backbone
         self.bad: dict[int, str] = {}
-        self.inline = False
 
     def __call__(self, start: float) -> Extraction:
         from ball_features.extraction.pixels import SHORTCUT_WIDTHS
@@ -292,24 +276,19 @@ class _Run:
         from ball_features.extraction.engine import resolve_device
 
         self.device = resolve_device(self.config.device)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = min(16, cores)
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            module = load_backbone(self.backbone, self.config.weights, self.config.seed)
-            engine, attributes = self._engine(module, pool)
-            del module
-            batch = attributes["batch_size"]
-            manifest = self.manifest
-            if self.old is None or not _same_rows(manifest, self.old):
-                self._create(manifest, attributes, source=self.old is not None)
-            committed = read_cache(self.out, embeddings=False).committed
-            rows = np.flatnonzero(~committed)
-            began = time.perf_counter()
-            with Writing(self.out) as writing:
-                mask = unpack_mask(attributes["overlay_mask"]) if "overlay_mask" in attributes else None
-                self._stream(engine, None if self.inline else pool, rows, batch, writing, mask)
-                writing.time(len(rows) - len(self.bad), time.perf_counter() - began)
-            forward_s = time.perf_counter() - began
+        module = load_backbone(self.backbone, self.config.weights, self.config.seed)
+        engine, attributes = self._engine(module)
+        del module
+        manifest = self.manifest
+        if self.old is None or not _same_rows(manifest, self.old):
+            self._create(manifest, attributes, source=self.old is not None)
+        committed = read_cache(self.out, embeddings=False).committed
+        rows = np.flatnonzero(~committed)
+        began = time.perf_counter()
+        with Writing(self.out) as writing:
+            self._stream(engine, rows, attributes, writing)
+            writing.time(len(rows) - len(self.bad), time.perf_counter() - began)
+        forward_s = time.perf_counter() - began
         if self.bad:
             manifest = manifest.without(self.bad)
             self._create(manifest, attributes, source=True)
@@ -334,7 +313,7 @@ class _Run:
             source=self.out if source else None,
         )
 
-    def _engine(self, module: nn.Module, pool: ThreadPoolExecutor) -> tuple[EmbeddingEngine, dict[str, Any]]:
+    def _engine(self, module: nn.Module) -> tuple[EmbeddingEngine, dict[str, Any]]:
         """The engine in the precision asked for, and the attributes of the cache."""
         import torch
 
@@ -342,35 +321,43 @@ class _Run:
         from ball_features.extraction.frozen import OnnxNetwork, build_engine
 
         compiled = len(self.manifest.path) * self.config.views >= COMPILE_FROM
+        # As it will run: what is compiled for another number of threads is compiled again.
+        alone = one_thread if self.device.type == "cpu" else contextlib.nullcontext
+
+        def build(precision: str) -> EmbeddingEngine:
+            with alone():
+                return build_engine(self.backbone, module, self.device, precision, compiled)
+
+        def embed(images: Tensor) -> Tensor:
+            with alone():
+                return engine(images)
+
         if self.old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
             attributes = dict(self.old.attributes)
             attributes["images"] = str(self.manifest.root.resolve())
-            engine = build_engine(self.backbone, module, self.device, attributes["precision"], compiled)
-            return engine, attributes
+            return build(attributes["precision"]), attributes
         precision = best_precision(self.device) if self.config.precision == "auto" else self.config.precision
         if self.config.precision == "auto" and isinstance(module, OnnxNetwork):
             precision = "fp32"
-        engine = build_engine(self.backbone, module, self.device, precision, compiled)
+        engine = build(precision)
         spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
-        began = time.perf_counter()
-        loaded = [self._load(int(row)) for row in np.unique(spread.round())]
-        self.inline = self.device.type == "cpu" and time.perf_counter() - began < INLINE_S * len(loaded)
+        loaded = [load_image(self.manifest, int(row), self.backbone.input_px) for row in np.unique(spread.round())]
         sample = [item[:3] for item in loaded if not isinstance(item, str)]
         measured = None
         if sample:
             images = torch.stack(sample).to(self.device).float() / 255
             images = normalize(images, self.config.normalize)
             reference = module.to(self.device)
-            measured = deviation(engine, reference, images)
+            measured = deviation(embed, reference, images)
             if self.config.precision == "auto" and precision != "fp32" and not measured.cosine >= COSINE_BOUND:
                 self.log(
                     f"{precision} strays from float32 on these images (cosine {measured.cosine:.5f}, "
                     f"bound {COSINE_BOUND}); computing in float32."
                 )
                 precision = "fp32"
-                engine = build_engine(self.backbone, module, self.device, precision, compiled)
-                measured = deviation(engine, reference, images)
+                engine = build(precision)
+                measured = deviation(embed, reference, images)
             self.log(
                 f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f}, "
                 f"largest relative error {measured.relative:.1e}, on {measured.images} of these images."
@@ -395,12 +382,40 @@ class _Run:
         }
         return engine, attributes
 
+    def _stream(self, engine: EmbeddingEngine, rows: np.ndarray, attributes: dict[str, Any], writing: Writing) -> None:
+        """Compute rows and hand them to the thread that writes."""
+        import torch
+
+        from ball_features.extraction.frozen import runs_on_all_cores
+
+        mask = unpack_mask(attributes["overlay_mask"]) if "overlay_mask" in attributes else None
+        pipeline = Pipeline(
+            manifest=self.manifest,
+            config=self.config,
+            engine=engine,
+            device=self.device,
+            side_px=self.backbone.input_px,
+            batch=attributes["batch_size"],
+            shortcuts=tuple(self.shortcuts),
+            mask=None if mask is None else torch.from_numpy(mask).to(self.device),
+        )
+        on_cpu = self.device.type == "cpu"
+        workers = 1 if on_cpu and runs_on_all_cores(engine) else min(16, core_count())
+        done = 0
+        self.progress(0, len(rows))
+        for item in stream(rows, pipeline.batch, pipeline.load, pipeline.compute, on_cpu=on_cpu, workers=workers):
+            self.bad |= item.bad
+            if len(item.rows):
+                writing.put(item.rows, item.embeddings, item.shortcuts)
+            done += len(item.rows) + len(item.bad)
+            self.progress(done, len(rows))
+
     def _overlay_mask(self) -> np.ndarray:
         """Where the collection has overlays, bool (input_px, input_px), learnt on a sample spread over it."""
         from ball_features.dataset.overlays import learn_overlays
 
         rows = np.unique(np.linspace(0, len(self.manifest.path) - 1, OVERLAY_IMAGES).round().astype(int))
-        loaded = (self._load(int(row)) for row in rows)
+        loaded = (load_image(self.manifest, row, self.backbone.input_px) for row in rows.tolist())
         model = learn_overlays(item[:3].permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
         mask = model.mask()
         found = (
@@ -408,84 +423,6 @@ class _Run:
         )
         self.log(f"Overlays in these images: {found}.")
         return mask
-
-    def _load(self, row: int) -> Tensor | str:
-        """The image of a row, uint8 (3, input_px, input_px), or the reason why there is none; a twin lies behind it."""
-        import torch
-
-        from ball_features.dataset.decode import decode
-
-        manifest, side = self.manifest, self.backbone.input_px
-        try:
-            image = resize(decode(manifest.root / manifest.path[row]), side)
-        except ImageError as error:
-            return str(error)
-        if not manifest.twin:
-            return image
-        try:
-            return torch.cat([image, resize(decode(manifest.twin[row]), side)])
-        except ImageError as error:
-            return f"its segmented twin {error}"
-
-    def _stream(
-        self,
-        engine: EmbeddingEngine,
-        pool: ThreadPoolExecutor | None,
-        rows: np.ndarray,
-        batch: int,
-        writing: Writing,
-        mask: np.ndarray | None,
-    ) -> None:
-        import torch
-
-        from ball_features.extraction.pixels import shortcut_numbers
-
-        side, planes = self.backbone.input_px, 6 if self.manifest.twin else 3
-        covered = None if mask is None else torch.from_numpy(mask).to(self.device)
-        total, done = len(rows), 0
-        self.progress(0, total)
-        pinned = self.device.type == "cuda"
-        for slots, results in batches(pool, self._load, rows, batch):
-            images = torch.zeros(batch, planes, side, side, dtype=torch.uint8, pin_memory=pinned)
-            digests = ["0"] * batch
-            good = []
-            for row, loaded in zip(slots, results, strict=True):
-                if isinstance(loaded, str):
-                    self.bad[int(row)] = loaded
-                    continue
-                images[row % batch] = loaded
-                digests[row % batch] = self.manifest.sha256[row]
-                good.append(int(row))
-            if good:
-                decoded = images.to(self.device, non_blocking=True).float().div_(255)
-                pixels = decoded[:, :3]
-                channels = [pixels]
-                if len(self.config.channels) > 1:
-                    channels.append(decoded[:, 3:] if self.manifest.twin else segmented(pixels, pixels))
-                views = []
-                for index in range(self.config.views):
-                    for channel in channels:
-                        view = make_view(channel, digests, index, self.config.recipe, self.config.seed, covered)
-                        views.append(engine(normalize(view, self.config.normalize)))
-                places = [row % batch for row in good]
-                stacked = torch.stack(views, 1)[places]  # (good, views, dim)
-                statistics = shortcut_numbers(pixels, list(self.shortcuts))
-                numbers = {name: value[places].cpu().numpy() for name, value in statistics.items()}
-                writing.put(np.array(good), self._checked(stacked.cpu().numpy(), good), numbers)
-            done += len(slots)
-            self.progress(done, total)
-
-    def _checked(self, embeddings: np.ndarray, rows: list[int]) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            stored = embeddings.astype(self.config.dtype)
-        finite = np.isfinite(stored).all((1, 2))
-        if not finite.all():
-            path = self.manifest.path[rows[int(np.argmin(finite))]]
-            raise CacheError(
-                f"The embedding of {path} is not finite in {self.config.dtype}. "
-                "Check the weights, or use --precision fp32 --dtype float32."
-            )
-        return stored
 
 
 def _normalization(config: ExtractConfig, backbone: Backbone) -> str:
@@ -505,26 +442,3 @@ def _weights_name(backbone: Backbone, weights: str) -> str:
     if backbone.path is not None:
         return str(backbone.path.resolve())
     return weights if weights in ("imagenet", "random") else str(Path(weights).resolve())
-
-
-def pack_mask(mask: np.ndarray) -> str:
-    """A square bool mask as text, for an attribute."""
-    return f"{len(mask)}:{base64.b64encode(np.packbits(mask).tobytes()).decode()}"
-
-
-def unpack_mask(text: str) -> np.ndarray | None:
-    """The mask again, bool (side, side), or None where it covers nothing."""
-    side, _, packed = text.partition(":")
-    bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8), count=int(side) ** 2)
-    return bits.astype(bool).reshape(int(side), int(side)) if bits.any() else None
-
-
-def resize(image: Tensor, side_px: int) -> Tensor:
-    """Resize uint8 (3, height, width) to uint8 (3, side_px, side_px), bilinear with antialiasing."""
-    if tuple(image.shape[1:]) == (side_px, side_px):
-        return image
-    import torch
-    import torch.nn.functional as F
-
-    resized = F.interpolate(image[None].float(), (side_px, side_px), mode="bilinear", antialias=True)[0]
-    return resized.round_().clamp_(0, 255).to(torch.uint8)

@@ -18,7 +18,7 @@ from ball_features.extraction.engine import PRECISIONS, Engine
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EmbeddingEngine", "ModuleEngine", "build_engine", "read_network"]
+__all__ = ["EmbeddingEngine", "ModuleEngine", "build_engine", "read_network", "runs_on_all_cores"]
 
 
 class EmbeddingEngine(Protocol):
@@ -78,6 +78,11 @@ def build_engine(
     if backbone.name.startswith("densenet"):
         return Engine(module, device, precision, compiled)
     return ModuleEngine(module, device, precision)
+
+
+def runs_on_all_cores(engine: EmbeddingEngine) -> bool:
+    """Whether one call has threads of its own for every core, as ONNX Runtime does."""
+    return isinstance(getattr(engine, "module", None), OnnxNetwork)
 
 
 class _Network(nn.Module):

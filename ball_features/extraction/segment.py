@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from ball_features.dataset.manifest import Rejected, scan
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
+from ball_features.extraction.threads import core_count
 
 __all__ = ["Segmentation", "segment_folder"]
 
@@ -86,7 +86,7 @@ def segment_folder(
 
     rejected, numbers, paths = list(manifest.rejected), [], []
     try:
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(16, core_count())) as pool:
             for row, found in enumerate(pool.map(one, range(len(names)))):
                 if isinstance(found, str):
                     rejected.append(Rejected(manifest.path[row], found))

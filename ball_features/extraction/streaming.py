@@ -2,40 +2,94 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ball_features.cache import CacheWriter
 from ball_features.errors import CacheError
+from ball_features.extraction.threads import one_thread
 
-__all__ = ["Writing", "batches"]
+__all__ = ["Writing", "pieces", "stream"]
 
 PREFETCH_BATCHES = 3
 
+Loaded = TypeVar("Loaded")
+Result = TypeVar("Result")
 
-def batches(
-    pool: ThreadPoolExecutor | None, load: Callable[[int], Any], rows: np.ndarray, batch: int
-) -> Iterator[tuple[np.ndarray, list[Any]]]:
-    """Rows cut at multiples of `batch`, with their images: loaded a few batches ahead, or here without a pool."""
-    pieces = np.split(rows, np.flatnonzero(np.diff(rows // batch)) + 1) if len(rows) else []
-    if pool is None:
-        yield from ((piece, [load(int(row)) for row in piece]) for piece in pieces)
-        return
-    waiting: deque[tuple[np.ndarray, list[Future[Any]]]] = deque()
-    for piece in pieces:
-        waiting.append((piece, [pool.submit(load, int(row)) for row in piece]))
-        if len(waiting) > PREFETCH_BATCHES:
-            ahead, futures = waiting.popleft()
-            yield ahead, [future.result() for future in futures]
-    for ahead, futures in waiting:
-        yield ahead, [future.result() for future in futures]
+
+def pieces(rows: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Rows, int (rows,) increasing, cut at multiples of `batch`."""
+    return np.split(rows, np.flatnonzero(np.diff(rows // batch)) + 1) if len(rows) else []
+
+
+def stream(
+    rows: np.ndarray,
+    batch: int,
+    load: Callable[[int], Loaded],
+    compute: Callable[[np.ndarray, list[Loaded]], Result],
+    *,
+    on_cpu: bool,
+    workers: int,
+) -> Iterator[Result]:
+    """Load rows and compute them batch by batch; what comes out is in order.
+
+    On a CPU each worker takes a whole batch from file to result on a core of its own, with one torch thread: the cores
+    never wait for one another inside a layer, and the parts that no library shares among cores (decoding, counting
+    pixels) are shared too. Elsewhere the workers decode ahead and this thread feeds the device.
+
+    Args:
+        rows: int (rows,), increasing.
+        batch: Rows a batch; batches are aligned to multiples of it.
+        load: Row -> image.
+        compute: (rows of one batch, what was loaded of each) -> result.
+        on_cpu: Whether `compute` runs on this machine's cores.
+        workers: Threads.
+    """
+    cut = pieces(rows, batch)
+    waiting: deque[Any] = deque()
+    # The threads inherit the one torch thread that is set while they begin.
+    with one_thread() if on_cpu else contextlib.nullcontext():
+        pool = ThreadPoolExecutor(max(1, min(workers, len(cut)) if on_cpu else workers), thread_name_prefix="stream")
+        try:
+            if on_cpu:
+                for piece in cut:
+                    waiting.append(pool.submit(_whole, load, compute, piece))
+                    if len(waiting) > 2 * workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+                return
+            for piece in cut:
+                waiting.append((piece, [pool.submit(load, int(row)) for row in piece]))
+                if len(waiting) > PREFETCH_BATCHES:
+                    yield _fed(compute, *waiting.popleft())
+            while waiting:
+                yield _fed(compute, *waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _whole(
+    load: Callable[[int], Loaded], compute: Callable[[np.ndarray, list[Loaded]], Result], piece: np.ndarray
+) -> Result:
+    import torch
+
+    torch.set_num_threads(1)  # OpenMP counts threads for each thread that asks
+    return compute(piece, [load(int(row)) for row in piece])
+
+
+def _fed(
+    compute: Callable[[np.ndarray, list[Loaded]], Result], piece: np.ndarray, futures: list[Future[Loaded]]
+) -> Result:
+    return compute(piece, [future.result() for future in futures])
 
 
 class Writing:

@@ -14,7 +14,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ball_features.heads.training import Recipe, Training, build_module, fold, forward, one_thread
+from ball_features.extraction.threads import one_thread
+from ball_features.heads.training import Recipe, Training, build_module, fold, forward
 
 __all__ = ["MLPHead"]
 

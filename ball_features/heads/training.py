@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Recipe", "Training", "batch_sizes", "build_module", "fold", "forward", "one_thread"]
+__all__ = ["Recipe", "Training", "batch_sizes", "build_module", "fold", "forward"]
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
@@ -107,17 +106,6 @@ def forward(layers: Sequence[Layer], x: Tensor) -> Tensor:
         if slope is not None:
             x = F.leaky_relu(x, slope)
     return x
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread inside: the products are too small to share, and the result no longer depends on the number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Training:

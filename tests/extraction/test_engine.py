@@ -91,7 +91,7 @@ def test_densenet121_names_a_cat_and_an_espresso(real_weights):
     """The classifier on our embedding, on pictures of scikit-image: weights, preprocessing and pooling are right."""
     from skimage import data
 
-    from ball_features.extraction.extract import resize
+    from ball_features.extraction.pipeline import resize
     from ball_features.extraction.views import normalize
 
     weights = real_weights / "densenet121.pth"

@@ -1,0 +1,182 @@
+"""One batch from files to embeddings: decoding, views, the network, the pixel numbers of the shortcuts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ball_features.config import ExtractConfig
+from ball_features.dataset.manifest import Manifest
+from ball_features.errors import CacheError, ImageError
+from ball_features.extraction.segmentation import segmented
+from ball_features.extraction.views import make_view, normalize
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ball_features.extraction.frozen import EmbeddingEngine
+
+__all__ = ["Computed", "Pipeline", "batch_size", "load_image", "pack_mask", "resize", "unpack_mask"]
+
+# (device, precision) -> images a forward pass. A CPU's batch should stay in its cache, which float32 fills sooner.
+BATCH_SIZE = {("cpu", "fp32"): 4, ("mps", "fp16"): 64, ("cuda", "bf16"): 256}
+_OTHER_BATCH_SIZE = {"cpu": 8, "mps": 32, "cuda": 128}
+
+
+def batch_size(device: str, precision: str) -> int:
+    """Images a forward pass, where the user names none."""
+    return BATCH_SIZE.get((device, precision), _OTHER_BATCH_SIZE[device])
+
+
+def pack_mask(mask: np.ndarray) -> str:
+    """A square bool mask as text, for an attribute."""
+    return f"{len(mask)}:{base64.b64encode(np.packbits(mask).tobytes()).decode()}"
+
+
+def unpack_mask(text: str) -> np.ndarray | None:
+    """The mask again, bool (side, side), or None where it covers nothing."""
+    side, _, packed = text.partition(":")
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8), count=int(side) ** 2)
+    return bits.astype(bool).reshape(int(side), int(side)) if bits.any() else None
+
+
+def resize(image: Tensor, side_px: int) -> Tensor:
+    """Resize uint8 (3, height, width) to uint8 (3, side_px, side_px), bilinear with antialiasing."""
+    if tuple(image.shape[1:]) == (side_px, side_px):
+        return image
+    import torch
+    import torch.nn.functional as F
+
+    resized = F.interpolate(image[None].float(), (side_px, side_px), mode="bilinear", antialias=True)[0]
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
+    """The image of a row, uint8 (3, side_px, side_px), or the reason why there is none; a twin lies behind it."""
+    import torch
+
+    from ball_features.dataset.decode import decode
+
+    try:
+        image = resize(decode(manifest.root / manifest.path[row]), side_px)
+    except ImageError as error:
+        return str(error)
+    if not manifest.twin:
+        return image
+    try:
+        return torch.cat([image, resize(decode(manifest.twin[row]), side_px)])
+    except ImageError as error:
+        return f"its segmented twin {error}"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What became of a batch.
+
+    Attributes:
+        rows: int (good,), those that could be decoded.
+        embeddings: float16 or float32 (good, views, dim).
+        shortcuts: Name -> float32 (good, numbers).
+        bad: Row -> why it could not be decoded.
+    """
+
+    rows: np.ndarray
+    embeddings: np.ndarray
+    shortcuts: dict[str, np.ndarray]
+    bad: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Computes batches of rows, each from nothing but the pixels of its own images.
+
+    A row keeps its place in its batch whatever is missing around it, so that a resumed run computes exactly what an
+    uninterrupted one does.
+
+    Attributes:
+        manifest: The images.
+        config: Views, recipe, normalisation, dtype.
+        engine: The network.
+        device: Where it computes.
+        side_px: Of its input.
+        batch: Images a forward pass.
+        shortcuts: Names of the pixel numbers to take.
+        mask: bool (side_px, side_px) on the device, where the collection has overlays, or None.
+    """
+
+    manifest: Manifest
+    config: ExtractConfig
+    engine: EmbeddingEngine
+    device: torch.device
+    side_px: int
+    batch: int
+    shortcuts: Sequence[str]
+    mask: Tensor | None
+
+    def load(self, row: int) -> Tensor | str:
+        """See `load_image`."""
+        return load_image(self.manifest, row, self.side_px)
+
+    def compute(self, slots: np.ndarray, loaded: Sequence[Tensor | str]) -> Computed:
+        """Embed the images of rows that lie in one batch.
+
+        Args:
+            slots: int (images,), their rows.
+            loaded: What `load` gave of each.
+
+        Raises:
+            CacheError: An embedding is not finite in the dtype it is stored in.
+        """
+        import torch
+
+        from ball_features.extraction.pixels import shortcut_numbers
+
+        manifest, config, batch = self.manifest, self.config, self.batch
+        planes = 6 if manifest.twin else 3
+        pinned = self.device.type == "cuda"
+        images = torch.zeros(batch, planes, self.side_px, self.side_px, dtype=torch.uint8, pin_memory=pinned)
+        digests = ["0"] * batch
+        good: list[int] = []
+        bad: dict[int, str] = {}
+        for row, image in zip(slots.tolist(), loaded, strict=True):
+            if isinstance(image, str):
+                bad[row] = image
+                continue
+            images[row % batch] = image
+            digests[row % batch] = manifest.sha256[row]
+            good.append(row)
+        rows = np.array(good, dtype=np.int64)
+        if not good:
+            return Computed(rows, np.zeros((0, config.views, 0), config.dtype), {}, bad)
+        decoded = images.to(self.device, non_blocking=True).float().div_(255)
+        pixels = decoded[:, :3]
+        channels = [pixels]
+        if len(config.channels) > 1:
+            channels.append(decoded[:, 3:] if manifest.twin else segmented(pixels, pixels))
+        views = []
+        for index in range(config.views):
+            for channel in channels:
+                view = make_view(channel, digests, index, config.recipe, config.seed, self.mask)
+                views.append(self.engine(normalize(view, config.normalize)))
+        places = [row % batch for row in good]
+        stacked = torch.stack(views, 1)[places]  # (good, views, dim)
+        statistics = shortcut_numbers(pixels, list(self.shortcuts))
+        numbers = {name: value[places].cpu().numpy() for name, value in statistics.items()}
+        return Computed(rows, self._checked(stacked.cpu().numpy(), good), numbers, bad)
+
+    def _checked(self, embeddings: np.ndarray, rows: list[int]) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            stored: Any = embeddings.astype(self.config.dtype)
+        finite = np.isfinite(stored).all((1, 2))
+        if not finite.all():
+            path = self.manifest.path[rows[int(np.argmin(finite))]]
+            raise CacheError(
+                f"The embedding of {path} is not finite in {self.config.dtype}. "
+                "Check the weights, or use --precision fp32 --dtype float32."
+            )
+        return stored
