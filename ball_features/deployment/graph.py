@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from ball_features.deployment.bundle import NEIGHBOURS, Bundle
-from ball_features.deployment.predict import Predictor, embed_views
+from ball_features.deployment.predict import Predictor, bundle_views
 from ball_features.errors import ConfigError, DataError
 from ball_features.extraction.backbones import require_extra
+from ball_features.extraction.readouts import reader
 from ball_features.extraction.views import is_fixed
 from ball_features.heads.linear import view_modules
 
@@ -70,7 +71,7 @@ class BundleModule(nn.Module):
         Probability (images, classes) is calibrated; embedding (images, dim) is the mean over views at unit length;
         distance (images,) is the mean cosine distance to the nearest training images.
         """
-        views = embed_views(images, (), self.facts, self.network, self.mask)
+        views = bundle_views(images, (), self.facts, reader(self.network), self.mask)
         each = torch.stack([torch.log_softmax(head(view), 1) for head, view in zip(self.heads, views, strict=True)])
         pooled = each.exp().mean(0) if self.floor is None else torch.softmax(each.clamp(min=self.floor).mean(0), 1)
         probability = pooled @ self.place

@@ -22,7 +22,9 @@ from ball_features.errors import ConfigError, DataError, ImageError, WeightsErro
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Prediction", "Predictor", "check_coverage", "embed_views", "find_images", "write_predictions"]
+    from ball_features.extraction.readouts import Read
+
+__all__ = ["Prediction", "Predictor", "bundle_views", "check_coverage", "find_images", "write_predictions"]
 
 
 @dataclass(frozen=True)
@@ -80,33 +82,37 @@ def find_images(arguments: Sequence[str], listed: Iterable[str] = ()) -> tuple[l
     return list(found), missing
 
 
-def embed_views(
-    pixels: Tensor, sha256: Sequence[str], facts: dict[str, Any], network: Callable[[Tensor], Tensor], mask: Any
-) -> list[Tensor]:
+def bundle_views(pixels: Tensor, sha256: Sequence[str], facts: dict[str, Any], read: Read, mask: Any) -> list[Tensor]:
     """An embedding (images, dim) a view that a bundle tests on, its channels joined as the bundle has them.
 
     Args:
         pixels: float32 (images, 3, input_px, input_px) in [0, 1].
         sha256: Content hash of each, which seeds views that vary.
         facts: Of the bundle.
-        network: Normalised images -> embeddings of one channel.
+        read: Normalised images to embeddings of one channel, see `extraction.readouts.reader`.
         mask: bool (input_px, input_px), where the collection had overlays, or None.
     """
     import torch
 
+    from ball_features.extraction.backbones import BACKBONES
+    from ball_features.extraction.pipeline import embed_views
     from ball_features.extraction.segmentation import segmented
-    from ball_features.extraction.views import make_view, normalize
 
     channels = [
         pixels if name == "original" else segmented(pixels, pixels) for name in facts.get("channels_used", ["original"])
     ]
-    views = []
-    for index in facts["views"]:
-        recipe = facts["recipe"] if index else "report"
-        shown = [make_view(channel, sha256, index, recipe, facts["view_seed"], mask) for channel in channels]
-        own = [network(normalize(view, facts["normalize"])) for view in shown]
-        views.append(torch.cat(own, 1) if facts.get("combine") != "mean" else torch.stack(own).mean(0))
-    return views
+    views = embed_views(
+        channels,
+        sha256,
+        facts["views"],
+        read,
+        recipe=facts["recipe"] if any(facts["views"]) else "report",
+        seed=facts["view_seed"],
+        mask=mask,
+        normalization=facts["normalize"],
+        dim=BACKBONES[facts["backbone"]].dim if facts["backbone"] in BACKBONES else 0,
+    )
+    return [torch.cat(own, 1) if facts.get("combine") != "mean" else torch.stack(own).mean(0) for own in views]
 
 
 class Predictor:
@@ -189,14 +195,18 @@ class Predictor:
         """
         import torch
 
+        from ball_features.extraction.readouts import reader
+
         pixels = images.to(self.device).float().div_(255)
-        return torch.stack(embed_views(pixels, sha256, self.bundle.facts, self.engine, self.mask), 1).cpu().numpy()
+        views = bundle_views(pixels, sha256, self.bundle.facts, reader(self.engine), self.mask)
+        return torch.stack(views, 1).cpu().numpy()
 
     def activation(self, image: Tensor, sha256: str, code: int) -> np.ndarray | None:
-        """Where a class's evidence lies: a class activation map (Zhou et al. 2016, eq. 2), on the first view tested.
+        """Where a class's evidence lies: a class activation map (Zhou et al. 2016, eq. 2).
 
-        The share that each place of the feature map has in the class's logit, less the mean of all classes' logits; for
-        a head of several layers by its gradient at this image (Selvaraju et al. 2017, eq. 1), with its sign kept.
+        On the first view tested that leaves pixels where they are. The share that each place of the feature map has in
+        the class's logit, less the mean of all classes' logits; for a head of several layers by its gradient at this
+        image (Selvaraju et al. 2017, eq. 1), with its sign kept.
 
         Args:
             image: uint8 (3, input_px, input_px).
@@ -204,39 +214,49 @@ class Predictor:
             code: Number of the class in the bundle's `classes`.
 
         Returns:
-            float32 (height, width), several values in each direction, or None where the network, the view or the
-            model has no such map.
+            float32 (height, width), several values in each direction, or None where the network, the views or the
+            model have no such map.
         """
         import torch
+        import torch.nn.functional as F
 
-        from ball_features.extraction.views import is_fixed
+        from ball_features.extraction.readouts import READOUTS, place_weights, read_maps
+        from ball_features.extraction.views import keeps_places
         from ball_features.heads.linear import view_modules
 
         facts, estimator = self.bundle.facts, self.bundle.estimator
-        index = facts["views"][0]
         known = estimator.classes_.tolist()
-        feature_map: Any = getattr(self.engine, "feature_map", None)
-        if feature_map is None or code not in known or not is_fixed(facts["recipe"] if index else "report", index):
+        kept = [
+            place for place, index in enumerate(facts["views"]) if not index or keeps_places(facts["recipe"], index)
+        ]
+        maps_of: Any = getattr(self.engine, "maps", None)
+        if maps_of is None or code not in known or not kept:
             return None
         try:
-            head = view_modules(estimator, 1)[0]
+            head = view_modules(estimator, len(facts["views"]))[kept[0]]
         except DataError:
             return None
-        maps: list[Tensor] = []
+        weighted: list[Tensor] = []  # of each channel, float32 (height, width, dim): what the embedding is the sum of
 
-        def network(pixels: Tensor) -> Tensor:
-            maps.append(feature_map(pixels)[0].cpu())
-            return maps[-1].flatten(0, 1).mean(0)[None]
+        def read(view: Tensor, readouts: Sequence[str], nuclei: Tensor | None) -> list[Tensor]:
+            readout = READOUTS[readouts[0]]
+            maps = maps_of(view, (readout.block,))
+            activations = maps[readout.block][0].float().cpu()
+            height, width, _ = activations.shape
+            weight = place_weights(nuclei if readout.nuclei else None, 1, height, width).cpu()
+            weighted.append(activations * weight.view(height, width, 1))
+            return read_maps(maps, readouts, nuclei)
 
         pixels = image[None].to(self.device).float().div_(255)
-        joined = embed_views(pixels, [sha256], facts | {"views": [index]}, network, self.mask)[0]
-        x = torch.from_numpy(joined.numpy().copy()).requires_grad_()
+        own = facts | {"views": [facts["views"][kept[0]]]}
+        x = bundle_views(pixels, [sha256], own, read, self.mask)[0].cpu().clone().requires_grad_()
         logits = head(x)[0]
         (slope,) = torch.autograd.grad(logits[known.index(code)] - logits.mean(), x)
         if facts.get("combine") == "mean":
-            slope = slope.repeat(1, len(maps)) / len(maps)
-        together = torch.cat(maps, 2)  # (height, width, channels * dim)
-        return (together @ slope[0] / (together.shape[0] * together.shape[1])).numpy()
+            slope = slope.repeat(1, len(weighted)) / len(weighted)
+        dim = slope.shape[1] // len(weighted)  # a shorter map was filled up with zeros
+        together = torch.cat([F.pad(part, (0, dim - part.shape[2])) for part in weighted], 2)
+        return (together @ slope[0]).numpy()
 
     def __call__(
         self,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from ball_features.errors import ConfigError
+from ball_features.extraction.readouts import LAST
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -204,15 +205,24 @@ class Engine:
         Returns:
             float32 (batch, dim), on the engine's device.
         """
-        return self.feature_map(images).flatten(1, 2).mean(1)
+        return self.maps(images, (LAST,))[LAST].flatten(1, 2).mean(1)
 
     @torch.inference_mode()
-    def feature_map(self, images: Tensor) -> Tensor:
-        """What an embedding is the mean of: float32 (batch, height, width, dim)."""
+    def maps(self, images: Tensor, blocks: Sequence[int]) -> dict[int, Tensor]:
+        """Activations of dense blocks; nothing behind the last that is wanted is computed.
+
+        Args:
+            images: Normalised, float (batch, 3, height, width).
+            blocks: Numbers from 1 to 4.
+
+        Returns:
+            Block -> (batch, height, width, dim), float32 of the last block, of others in the engine's precision.
+        """
         x = images.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
         x = self._stem(x).to(self.dtype)
         x = F.max_pool2d(x, 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (batch, height, width, channels)
-        for block in self._blocks:
+        maps: dict[int, Tensor] = {}
+        for number, block in enumerate(self._blocks, 1):
             batch, height, width, channels = x.shape
             total = channels + block.growth * len(block.layers)
             buffer = x.new_empty(batch, height, width, total)
@@ -225,11 +235,16 @@ class Engine:
                 channels += block.growth
             if block.reduce is None:
                 h = torch.relu(flat.float() * block.scale + block.bias)
-                return h.view(batch, height, width, total)
-            h = self._affine_relu(flat, block.scale, block.bias).view(batch, height, width, total).permute(0, 3, 1, 2)
-            h = F.avg_pool2d(h, 2).permute(0, 2, 3, 1)  # (batch, height / 2, width / 2, total)
+            else:
+                h = self._affine_relu(flat, block.scale, block.bias)
+            h = h.view(batch, height, width, total)
+            if number in blocks:
+                maps[number] = h
+            if number == max(blocks) or block.reduce is None:
+                break
+            h = F.avg_pool2d(h.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)  # (batch, height / 2, width / 2, total)
             x = block.reduce(h.reshape(-1, total)).view(*h.shape[:3], -1)
-        raise AssertionError("a DenseNet has four blocks")
+        return maps
 
 
 @dataclass(frozen=True)

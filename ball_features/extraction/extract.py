@@ -33,6 +33,7 @@ from ball_features.extraction.views import (
     mean_std,
     needs_mask,
     normalize,
+    readouts_of,
     recipe_version,
     view_names,
 )
@@ -124,6 +125,7 @@ def extract(
         config, recipe=recipe, views=views, backbone=backbone.name, normalize=_normalization(config, backbone)
     )
     check_views(config.recipe, config.views)
+    _require_maps(config, backbone)
     if out.is_dir():
         raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
     manifest = scan(images, limit=config.limit)
@@ -394,6 +396,7 @@ class _Run:
             config=self.config,
             engine=engine,
             device=self.device,
+            dim=self.backbone.dim,
             side_px=self.backbone.input_px,
             batch=attributes["batch_size"],
             shortcuts=tuple(self.shortcuts),
@@ -423,6 +426,15 @@ class _Run:
         )
         self.log(f"Overlays in these images: {found}.")
         return mask
+
+
+def _require_maps(config: ExtractConfig, backbone: Backbone) -> None:
+    wanted = set(readouts_of(config.recipe)) - {"average"} if config.views > 1 else set()
+    if wanted and not backbone.name.startswith("densenet"):
+        raise ConfigError(
+            f"{backbone.name} has no feature maps that {', '.join(sorted(wanted))} could be read from, expected a "
+            "DenseNet. Leave what follows the @ out of --recipe, or use --backbone densenet201."
+        )
 
 
 def _normalization(config: ExtractConfig, backbone: Backbone) -> str:

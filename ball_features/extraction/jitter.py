@@ -23,6 +23,7 @@ __all__ = [
     "draw_dihedral",
     "draw_jpeg",
     "draw_zoom",
+    "enlarge",
     "soft",
 ]
 
@@ -92,6 +93,13 @@ def apply_blur(images: Tensor, parameters: Tensor) -> Tensor:
 def soft(images: Tensor, parameters: Tensor) -> Tensor:
     """Gaussian blur of one width for all."""
     return _gaussian(images, images.new_full((images.shape[1],), _SOFT_SIGMA_PX))
+
+
+def enlarge(images: Tensor, parameters: Tensor) -> Tensor:
+    """Twice the side, bilinear."""
+    import torch.nn.functional as F
+
+    return F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def draw_jpeg(rng: np.random.Generator) -> np.ndarray:

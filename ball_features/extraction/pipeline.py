@@ -12,8 +12,9 @@ import numpy as np
 from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError, ImageError
+from ball_features.extraction.readouts import READOUTS, Read, reader
 from ball_features.extraction.segmentation import segmented
-from ball_features.extraction.views import make_view, normalize
+from ball_features.extraction.views import make_guided_view, normalize, picture_of, readout_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ball_features.extraction.frozen import EmbeddingEngine
 
-__all__ = ["Computed", "Pipeline", "batch_size", "load_image", "pack_mask", "resize", "unpack_mask"]
+__all__ = ["Computed", "Pipeline", "batch_size", "embed_views", "load_image", "pack_mask", "resize", "unpack_mask"]
 
 # (device, precision) -> images a forward pass. A CPU's batch should stay in its cache, which float32 fills sooner.
 BATCH_SIZE = {("cpu", "fp32"): 4, ("mps", "fp16"): 64, ("cuda", "bf16"): 256}
@@ -74,6 +75,51 @@ def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
         return f"its segmented twin {error}"
 
 
+def embed_views(
+    channels: Sequence[Tensor],
+    sha256: Sequence[str],
+    indices: Sequence[int],
+    read: Read,
+    *,
+    recipe: str,
+    seed: int,
+    mask: Tensor | None,
+    normalization: str,
+    dim: int,
+) -> list[list[Tensor]]:
+    """Views of a batch, embedded; views of one picture in one forward pass.
+
+    Args:
+        channels: Pictures of each image, float32 (batch, 3, side, side) in [0, 1]; nuclei are those of each channel.
+        sha256: Content hash of each image, which seeds views that vary.
+        indices: Numbers of the views.
+        read: See `reader`.
+        recipe: Of the views after the first.
+        seed: Of the recipe.
+        mask: bool (side, side), where the collection has overlays, or None.
+        normalization: See `extraction.views.mean_std`.
+        dim: Of the cache: shorter embeddings are filled up with zeros; 0 where none is.
+
+    Returns:
+        float32 (batch, dim) for each view, for each channel.
+    """
+    import torch.nn.functional as F
+
+    passes: dict[object, list[int]] = {}
+    for index in indices:
+        passes.setdefault(picture_of(recipe, index), []).append(index)
+    rows: dict[int, list[Tensor]] = {index: [] for index in indices}
+    for channel in channels:
+        for together in passes.values():
+            readouts = [readout_of(recipe, index) for index in together]
+            guided = any(READOUTS[name].nuclei for name in readouts)
+            view, nuclei = make_guided_view(channel, sha256, together[0], recipe, seed, mask, guided=guided)
+            for index, vector in zip(together, read(normalize(view, normalization), readouts, nuclei), strict=True):
+                short = dim - vector.shape[1]
+                rows[index].append(F.pad(vector, (0, short)) if short > 0 else vector)
+    return [rows[index] for index in indices]
+
+
 @dataclass(frozen=True)
 class Computed:
     """What became of a batch.
@@ -103,6 +149,7 @@ class Pipeline:
         config: Views, recipe, normalisation, dtype.
         engine: The network.
         device: Where it computes.
+        dim: Length of an embedding.
         side_px: Of its input.
         batch: Images a forward pass.
         shortcuts: Names of the pixel numbers to take.
@@ -113,6 +160,7 @@ class Pipeline:
     config: ExtractConfig
     engine: EmbeddingEngine
     device: torch.device
+    dim: int
     side_px: int
     batch: int
     shortcuts: Sequence[str]
@@ -158,13 +206,20 @@ class Pipeline:
         channels = [pixels]
         if len(config.channels) > 1:
             channels.append(decoded[:, 3:] if manifest.twin else segmented(pixels, pixels))
-        views = []
-        for index in range(config.views):
-            for channel in channels:
-                view = make_view(channel, digests, index, config.recipe, config.seed, self.mask)
-                views.append(self.engine(normalize(view, config.normalize)))
+        views = embed_views(
+            channels,
+            digests,
+            range(config.views),
+            reader(self.engine),
+            recipe=config.recipe,
+            seed=config.seed,
+            mask=self.mask,
+            normalization=config.normalize,
+            dim=self.dim,
+        )
+        flat = [vector for channel in views for vector in channel]
         places = [row % batch for row in good]
-        stacked = torch.stack(views, 1)[places]  # (good, views, dim)
+        stacked = torch.stack(flat, 1)[places]  # (good, views, dim)
         statistics = shortcut_numbers(pixels, list(self.shortcuts))
         numbers = {name: value[places].cpu().numpy() for name, value in statistics.items()}
         return Computed(rows, self._checked(stacked.cpu().numpy(), good), numbers, bad)

@@ -64,9 +64,10 @@ def _otsu(images: Tensor) -> Tensor:
         return torch.where(t > delta**3, t.clamp_min(1e-6) ** (1 / 3), t / (3 * delta**2) + 4 / 29)
 
     a = (500 * (f(x) - f(y)) + 128).clamp(0, 255).round().long()  # (batch, height, width)
-    batch = len(a)
-    rows = torch.arange(batch, device=a.device)[:, None] * 256
-    count = torch.bincount((a.flatten(1) + rows).flatten(), minlength=256 * batch).view(batch, 256).double()
+    a_flat = a.flatten(1)
+    wide = torch.float32 if a.device.type == "mps" else torch.float64
+    count = torch.zeros(len(a), 256, dtype=wide, device=a.device)
+    count = count.scatter_add(1, a_flat, torch.ones_like(a_flat, dtype=wide))  # exact, in any order
     share = count.cumsum(1) / count.sum(1, keepdim=True)  # up to and with each level
     level = (count * torch.arange(256, device=a.device)).cumsum(1) / count.sum(1, keepdim=True)
     between = (level[:, -1:] * share - level) ** 2 / (share * (1 - share)).clamp_min(1e-12)

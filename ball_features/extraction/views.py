@@ -3,7 +3,8 @@
 A view is a pure function of (image content, view index, recipe, seed): its parameters come from a generator
 seeded by those four and nothing else, and it is applied row by row. View 0 is the plain image in every recipe.
 
-Recipes compose: "mask-overlay+grey" does one after the other, "grey,haematoxylin" takes turns from view to view.
+Recipes compose: "mask-overlay+grey" does one after the other, "grey,haematoxylin" takes turns from view to view, and
+"grey@nuclei" says what is read out of the network (`extraction/readouts.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ball_features.errors import ConfigError
+from ball_features.extraction.cells import cells, find_nuclei
 from ball_features.extraction.jitter import (
     apply_blur,
     apply_dihedral,
@@ -26,8 +28,10 @@ from ball_features.extraction.jitter import (
     draw_dihedral,
     draw_jpeg,
     draw_zoom,
+    enlarge,
     soft,
 )
+from ball_features.extraction.readouts import READOUTS
 from ball_features.extraction.segmentation import segmented, segmented_otsu
 from ball_features.extraction.stain import apply_stain, draw_stain, fill_mask, grey, haematoxylin, reinhard
 
@@ -43,10 +47,15 @@ __all__ = [
     "expand_recipe",
     "get_recipe",
     "is_fixed",
+    "keeps_places",
+    "make_guided_view",
     "make_view",
     "mean_std",
     "needs_mask",
     "normalize",
+    "picture_of",
+    "readout_of",
+    "readouts_of",
     "recipe_version",
     "view_names",
 ]
@@ -71,13 +80,17 @@ class Recipe:
         purpose: What it is for, in a line.
         version: Raised when the numbers change; part of a cache's fingerprint.
         masks: Whether it needs to know where the collection's overlays lie.
+        moves: Whether pixels change their places, so that what is known of places must go with them.
+        guided: Whether it takes the nuclei, and gives them back, beside the images: (images, nuclei) -> both.
     """
 
     draw: Callable[[np.random.Generator], np.ndarray] | None
-    apply: Callable[[Tensor, Tensor], Tensor]
+    apply: Callable[[Tensor, Tensor], Any]
     purpose: str
     version: int = 1
     masks: bool = False
+    moves: bool = False
+    guided: bool = False
 
 
 def _draw_report(rng: np.random.Generator) -> np.ndarray:
@@ -111,9 +124,12 @@ RECIPES: dict[str, Recipe] = {
         _draw_report,
         _apply_report,
         "the report's augmentation: rotation within 20 degrees, flips, brightness and contrast within 0.1",
+        moves=True,
     ),
-    "dihedral": Recipe(draw_dihedral, apply_dihedral, "one of the eight flips and quarter turns; a smear has no top"),
-    "zoom": Recipe(draw_zoom, apply_zoom, "crop and scale within a fifth: another camera's pixel size"),
+    "dihedral": Recipe(
+        draw_dihedral, apply_dihedral, "one of the eight flips and quarter turns; a smear has no top", moves=True
+    ),
+    "zoom": Recipe(draw_zoom, apply_zoom, "crop and scale within a fifth: another camera's pixel size", moves=True),
     "blur": Recipe(draw_blur, apply_blur, "Gaussian blur of 0.5 to 2 px: another focus"),
     "jpeg": Recipe(draw_jpeg, apply_jpeg, "JPEG at a quality of 30 to 90: another compression"),
     "stain-jitter": Recipe(draw_stain, apply_stain, "each stain thicker or thinner in optical density: another batch"),
@@ -125,6 +141,8 @@ RECIPES: dict[str, Recipe] = {
     "reinhard": Recipe(None, reinhard, "mean and spread of each colour axis as in one reference"),
     "segmented": Recipe(None, segmented, "black but for the nuclei, by the published colour thresholds"),
     "segmented-otsu": Recipe(None, segmented_otsu, "black but for the nuclei, by a threshold that each image sets"),
+    "enlarge": Recipe(None, enlarge, "twice the size: cells as large as the things of ImageNet", moves=True),
+    "cells": Recipe(None, cells, "sixteen cells, cut out and enlarged; nothing of what lies between them", guided=True),
     "soft": Recipe(None, soft, "Gaussian blur of 1.5 px, always the same: no texture of sensor or compression"),
 }
 
@@ -144,19 +162,55 @@ def expand_recipe(name: str, views: int) -> tuple[str, int]:
     return recipe, 1 + len(recipe.split(",")) if views == 1 else views
 
 
+def _parts(name: str) -> list[tuple[list[str], str]]:
+    """What is done one after the other, and the readout, for each part between commas."""
+    parts = []
+    for part in name.split(","):
+        steps, _, readout = part.partition("@")
+        parts.append((steps.split("+"), readout or "average"))
+    return parts
+
+
 def get_recipe(name: str) -> tuple[tuple[Recipe, ...], ...]:
     """The recipes of a composed name: for each part between commas, what is done one after the other.
 
     Raises:
         ConfigError: A part is in no registry; the message lists the valid ones.
     """
-    for part in name.replace(",", "+").split("+"):
-        if part not in RECIPES:
-            valid = ", ".join(sorted([*RECIPES, *RECIPE_SETS]))
-            raise ConfigError(
-                f"Unknown recipe {part!r}. Valid: {valid}; joined with + one after the other, with commas in turn."
-            )
-    return tuple(tuple(RECIPES[part] for part in one.split("+")) for one in name.split(","))
+    for steps, readout in _parts(name):
+        for step in steps:
+            if step not in RECIPES:
+                valid = ", ".join(sorted([*RECIPES, *RECIPE_SETS]))
+                raise ConfigError(
+                    f"Unknown recipe {step!r}. Valid: {valid}; joined with + one after the other, with commas in turn."
+                )
+        if readout not in READOUTS:
+            raise ConfigError(f"Unknown readout {readout!r} of {name!r}. Valid behind an @: {', '.join(READOUTS)}.")
+    return tuple(tuple(RECIPES[step] for step in steps) for steps, _ in _parts(name))
+
+
+def readouts_of(name: str) -> tuple[str, ...]:
+    """Keys of `READOUTS` that a recipe reads, a part each."""
+    return tuple(readout for _, readout in _parts(name))
+
+
+def readout_of(name: str, index: int) -> str:
+    """The readout of a view; of the plain one the average."""
+    parts = _parts(name)
+    return parts[(index - 1) % len(parts)][1] if index else "average"
+
+
+def keeps_places(name: str, index: int) -> bool:
+    """Whether a view after the first is fixed and leaves each pixel where it is."""
+    parts = get_recipe(name)
+    return is_fixed(name, index) and not any(step.moves or step.guided for step in parts[(index - 1) % len(parts)])
+
+
+def picture_of(name: str, index: int) -> object:
+    """What two views of an image must have equal to be one and the same picture."""
+    parts = _parts(name)
+    steps = parts[(index - 1) % len(parts)][0] if index else []
+    return "+".join(steps), 0 if is_fixed(name, index) else index
 
 
 def recipe_version(name: str) -> int | str:
@@ -166,8 +220,10 @@ def recipe_version(name: str) -> int | str:
 
 
 def needs_mask(name: str) -> bool:
-    """Whether a recipe must know where the collection's overlays lie."""
-    return any(item.masks for one in get_recipe(name) for item in one)
+    """Whether a recipe must know where the collection's overlays lie: to fill them, or not to take them for nuclei."""
+    parts = get_recipe(name)
+    nuclei = any(READOUTS[readout].nuclei for readout in readouts_of(name))
+    return nuclei or any(item.masks or item.guided for one in parts for item in one)
 
 
 def check_views(name: str, views: int) -> None:
@@ -212,26 +268,61 @@ def make_view(
         mask: bool (height, width), where the collection has overlays, or None where it has none.
 
     Returns:
-        float32, the same shape.
+        float32, the same shape, or twice the side where the recipe enlarges.
+    """
+    return make_guided_view(images, sha256, index, recipe, seed, mask)[0]
+
+
+def make_guided_view(
+    images: Tensor,
+    sha256: Sequence[str],
+    index: int,
+    recipe: str,
+    seed: int,
+    mask: Tensor | None = None,
+    *,
+    guided: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """`make_view`, and where nuclei lie in the view.
+
+    Args:
+        images: See `make_view`, as the others.
+        sha256: "
+        index: "
+        recipe: "
+        seed: "
+        mask: "
+        guided: Whether nuclei are wanted.
+
+    Returns:
+        The view, and float32 (batch, 1, height, width) of its nuclei, or None where they were neither wanted nor used.
     """
     import torch
 
-    if index == 0:
-        return images
+    steps = [] if index == 0 else _parts(recipe)[(index - 1) % len(_parts(recipe))][0]
     get_recipe(recipe)
-    parts = recipe.split(",")
-    for name in parts[(index - 1) % len(parts)].split("+"):
+    nuclei = None
+    if guided or any(RECIPES[step].guided for step in steps):
+        # Of the colours as they came, since a step may take them away; an overlay is no nucleus.
+        nuclei = find_nuclei(images if mask is None else fill_mask(images, mask))
+    for name in steps:
         chosen = RECIPES[name]
         if chosen.masks:
             images = images if mask is None else chosen.apply(images, mask)
             continue
-        if chosen.draw is None:
-            images = chosen.apply(images, images.new_zeros(0))
+        if chosen.guided:
+            assert nuclei is not None
+            images, nuclei = chosen.apply(images, nuclei)
             continue
-        words = (index, seed, zlib.crc32(name.encode()))
-        rows = [chosen.draw(np.random.default_rng([int(digest[:32] or "0", 16), *words])) for digest in sha256]
-        images = chosen.apply(images, torch.as_tensor(np.stack(rows), dtype=torch.float32).to(images.device))
-    return images
+        parameters = images.new_zeros(0)
+        if chosen.draw is not None:
+            words = (index, seed, zlib.crc32(name.encode()))
+            rows = [chosen.draw(np.random.default_rng([int(digest[:32] or "0", 16), *words])) for digest in sha256]
+            parameters = torch.as_tensor(np.stack(rows), dtype=torch.float32).to(images.device)
+        images = chosen.apply(images, parameters)
+        if nuclei is not None and chosen.moves:
+            nuclei = chosen.apply(nuclei.expand(-1, 3, -1, -1), parameters)[:, :1]
+    return images, nuclei
 
 
 def mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,0 +1,162 @@
+"""Where nuclei lie, cells side by side, and what is read out of which feature map."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from ball_features import ExtractConfig, extract, read_cache
+from ball_features.errors import ConfigError
+from ball_features.extraction.cells import CELLS, cells, find_nuclei
+from ball_features.extraction.engine import Engine
+from ball_features.extraction.pipeline import embed_views
+from ball_features.extraction.readouts import READOUTS, module_maps, read_maps, reader
+from ball_features.extraction.views import keeps_places, make_guided_view, needs_mask, picture_of, readout_of
+
+SIDE = 224
+PLACES = [(60, 60), (60, 150), (160, 90)]  # x, y
+DIGESTS = [hashlib.sha256(bytes([row])).hexdigest() for row in range(2)]
+
+
+def smear(places, colour=(0.4, 0.2, 0.6)):
+    """Discs of 11 px on a bright background."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    image = np.full((3, SIDE, SIDE), 0.9, dtype=np.float32)
+    for column, row in places:
+        image[:, np.hypot(x - column, y - row) < 11] = np.array(colour, dtype=np.float32)[:, None]
+    return torch.from_numpy(image)[None]
+
+
+@pytest.mark.parametrize("colour", [(0.4, 0.2, 0.6), (0.75, 0.4, 0.7)])
+def test_nuclei_are_found_whatever_their_stain(colour):
+    nuclei = find_nuclei(smear(PLACES, colour))[0, 0]
+    y, x = np.mgrid[:SIDE, :SIDE]
+    truth = np.any([np.hypot(x - column, y - row) < 11 for column, row in PLACES], axis=0)
+    assert np.array_equal(nuclei.numpy() > 0.5, truth)
+
+
+def test_cells_are_cut_out_and_take_turns():
+    image = smear(PLACES)
+    picture, nuclei = cells(image, find_nuclei(image))
+    assert picture.shape == image.shape
+    tile = SIDE // CELLS
+    tiles = nuclei[0, 0].reshape(CELLS, tile, CELLS, tile).permute(0, 2, 1, 3).reshape(-1, tile, tile)
+    assert torch.all(tiles[:, tile // 2, tile // 2] == 1)  # a nucleus in the middle of each
+    area = np.pi * 11**2 * (56 / 40) ** 2
+    assert tiles.sum((1, 2)).numpy() == pytest.approx(area, rel=0.05)
+    assert torch.equal(tiles[0], tiles[3])
+    assert torch.equal(tiles[1], tiles[4])
+
+
+def test_cells_at_the_edge_are_whole_crops_and_an_empty_picture_is_its_middle():
+    picture, _ = cells(smear([(2, 100)]), find_nuclei(smear([(2, 100)])))
+    assert picture.min() > 0.1  # nothing from outside, which would be black
+    ramp = torch.linspace(0, 1, SIDE).expand(1, 3, SIDE, SIDE)
+    picture, _ = cells(ramp, torch.zeros(1, 1, SIDE, SIDE))
+    first = picture[0, 0, : SIDE // CELLS, : SIDE // CELLS]
+    assert first.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_nuclei_move_with_the_pixels():
+    """A view that turns, doubles or cuts out takes its nuclei along; an overlay is none of them."""
+    image = smear(PLACES)
+    for recipe in ("dihedral", "enlarge", "cells", "enlarge+cells", "dihedral+cells"):
+        view, nuclei = make_guided_view(image, DIGESTS[:1], 1, recipe, 0, guided=True)
+        dark = (view.mean(1, keepdim=True) < 0.6).float()
+        assert (dark - nuclei.round()).abs().mean() < 0.01, recipe
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[130:190, 60:120] = True  # covers the third
+    _, nuclei = make_guided_view(image, DIGESTS[:1], 1, "grey", 0, mask, guided=True)
+    assert nuclei[..., mask].sum() == 0
+    assert nuclei.sum() > 0
+
+
+def lively():
+    torch.manual_seed(1)
+    module = torchvision.models.densenet121(weights=None).eval()
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.weight.data.uniform_(0.5, 1.5)
+            part.bias.data.uniform_(-0.3, 0.3)
+            part.running_mean.uniform_(-0.3, 0.3)
+    module.classifier = torch.nn.Identity()
+    return module
+
+
+def test_readouts_of_the_engine_agree_with_torchvision():
+    """Reference: hooks on torchvision's module, and a weighted mean written out."""
+    module = lively()
+    images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    nuclei = (torch.rand(2, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) > 0.7).float()
+    caught = {}
+    hooks = [
+        module.features.transition2.relu.register_forward_hook(lambda *args: caught.update({2: args[2].clone()})),
+        module.features.transition3.relu.register_forward_hook(lambda *args: caught.update({3: args[2].clone()})),
+        module.features.norm5.register_forward_hook(lambda *args: caught.update({4: torch.relu(args[2])})),
+    ]
+    with torch.no_grad():
+        module.features(images)
+        names = list(READOUTS)
+        got = reader(Engine(module, torch.device("cpu"), "fp32", compiled=False))(images, names, nuclei)
+        plain = read_maps(module_maps(module, images, (2, 3, 4)), names, nuclei)
+    for hook in hooks:
+        hook.remove()
+    for name, ours, theirs in zip(names, got, plain, strict=True):
+        activations = caught[READOUTS[name].block]  # (batch, dim, height, width)
+        weight = torch.ones(2, 1, *activations.shape[2:])
+        if READOUTS[name].nuclei:
+            share = SIDE // activations.shape[2]
+            weight = torch.nn.functional.avg_pool2d(nuclei, share) + 1e-3
+        expected = (activations * weight).sum((2, 3)) / weight.sum((2, 3))
+        assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(theirs, expected, rtol=1e-4, atol=1e-5), name
+
+
+def test_nothing_behind_the_last_block_is_computed():
+    engine = Engine(lively(), torch.device("cpu"), "fp32", compiled=False)
+    assert list(engine.maps(torch.zeros(1, 3, 64, 64), (3,))) == [3]
+    maps = module_maps(lively(), torch.zeros(1, 3, 64, 64), (2, 3))
+    assert {block: tuple(value.shape) for block, value in maps.items()} == {2: (1, 8, 8, 512), 3: (1, 4, 4, 1024)}
+
+
+def test_views_of_one_picture_share_a_forward_pass():
+    calls = []
+
+    def read(images, readouts, nuclei):
+        calls.append(list(readouts))
+        return [torch.full((2, 4), float(len(calls) * 10 + place)) for place in range(len(readouts))]
+
+    recipe = "grey@block2,grey+soft,grey@nuclei"
+    images = smear(PLACES).expand(2, -1, -1, -1)
+    shared = {"recipe": recipe, "seed": 0, "mask": None, "normalization": "imagenet", "dim": 6}
+    out = embed_views([images], DIGESTS, range(4), read, **shared)
+    assert calls == [["average"], ["block2", "nuclei"], ["average"]]
+    assert [float(view[0][0, 0]) for view in out] == [10, 20, 30, 21]
+    assert all(view[0].shape == (2, 6) and view[0][:, 4:].sum() == 0 for view in out)
+
+
+def test_names_and_what_follows_from_them():
+    recipe = "mask-overlay+grey@block3-nuclei,dihedral@nuclei,cells"
+    assert [readout_of(recipe, index) for index in range(4)] == ["average", "block3-nuclei", "nuclei", "average"]
+    assert picture_of("grey@block2,grey", 1) == picture_of("grey@block2,grey", 2)
+    assert picture_of("dihedral@block2,dihedral", 1) != picture_of("dihedral@block2,dihedral", 2)
+    assert [keeps_places(recipe, index) for index in (1, 2, 3)] == [True, False, False]
+    assert needs_mask("grey@nuclei")
+    assert needs_mask("cells")
+    assert not needs_mask("grey@block2")
+    with pytest.raises(ConfigError, match="Unknown readout 'block9'"):
+        needs_mask("grey@block9")
+
+
+def test_a_cache_of_several_readouts(tmp_path, smears):
+    recipe = "grey@block2,grey@block3-nuclei,cells"
+    settings = {"backbone": "densenet121", "weights": "random", "dtype": "float32", "precision": "fp32"}
+    extract(smears, tmp_path / "a.h5", ExtractConfig(recipe=recipe, views=4, **settings))
+    cache = read_cache(tmp_path / "a.h5")
+    assert cache.view == ("plain", "grey@block2-1", "grey@block3-nuclei-2", "cells-3")
+    assert cache.embeddings.shape[1:] == (4, 1024)
+    assert not np.allclose(cache.embeddings[:, 1], cache.embeddings[:, 2], rtol=1e-3)
+    with pytest.raises(ConfigError, match="no feature maps"):
+        extract(smears, tmp_path / "b.h5", ExtractConfig(backbone="vgg16", weights="random", recipe=recipe, views=2))
