@@ -137,6 +137,7 @@ class HeadConfig(_Config):
     clip_norm: float | None = 0.01
     class_weight: str | None = None
     group_loss: str | None = None
+    consistency: float = 0.0
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -149,6 +150,7 @@ class HeadConfig(_Config):
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability in [0, 1)")
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
         _require(self.group_loss in (None, "balanced", "dro"), "group_loss", self.group_loss, "none, balanced or dro")
+        _require(self.consistency >= 0, "consistency", self.consistency, "a number of at least 0")
         _require(self.class_weight in (None, "balanced"), "class_weight", self.class_weight, "none or balanced")
 
 
@@ -167,7 +169,8 @@ class FitConfig(_Config):
         groups: Path of a groups file, or None.
         group_column: Its column that a split must keep together.
         tta: Test on the mean probability over all views; short for test_views="all".
-        train_views: Views that train: "all", or names or numbers with commas between.
+        train_views: Views that train: "auto" (the plain one, those that are drawn, those that test), "all", or names
+            or numbers with commas between.
         test_views: Views that validate and test, by their mean probability; as train_views.
         head: The head's settings.
         channels: Channels of the cache that models see, such as ("original", "segmented"); empty for all.
@@ -185,7 +188,7 @@ class FitConfig(_Config):
     groups: str | None = None
     group_column: str = "group"
     tta: bool = False
-    train_views: str = "all"
+    train_views: str = "auto"
     test_views: str = "plain"
     channels: tuple[str, ...] = ()
     combine: str = "concat"

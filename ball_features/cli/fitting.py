@@ -36,7 +36,13 @@ def fit(
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
     group_column: Annotated[str, typer.Option(help="Column of --groups to use.")] = "group",
     tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
-    train_views: Annotated[str, typer.Option(help="Views that train: all, or names or numbers with commas.")] = "all",
+    train_views: Annotated[
+        str,
+        typer.Option(
+            help="Views that train: auto (the plain one, those that are drawn, those that test), all, or names or "
+            "numbers with commas. robust-views trains on each fixed view of its own."
+        ),
+    ] = "auto",
     test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
     channels: Annotated[str, typer.Option(help="Channels of the cache to use, such as original,segmented.")] = "",
     combine: Annotated[str, typer.Option(help="Several channels: concat (behind one another) or mean.")] = "concat",
@@ -57,6 +63,9 @@ def fit(
     group_loss: Annotated[
         str, typer.Option(help="none, balanced or dro: how the series of --groups weigh in the head's loss.")
     ] = "none",
+    consistency: Annotated[
+        float, typer.Option(help="Weight of a second loss of the head: views of an image should get the same logits.")
+    ] = 0.0,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
     name: Annotated[str, typer.Option(help="Name of this run; protocol and time if left out.")] = "",
     jobs: Annotated[int, typer.Option(help="Fits at once; 0 takes every core.")] = 0,
@@ -151,6 +160,7 @@ def _config(values: dict[str, Any]) -> FitConfig:
             clip_norm=values["clip_norm"] or None,
             class_weight=None if values["class_weight"] == "none" else values["class_weight"],
             group_loss=None if values["group_loss"] == "none" else values["group_loss"],
+            consistency=values["consistency"],
         ),
         jobs=values["jobs"],
         **{key: values[key] for key in same},

@@ -138,8 +138,13 @@ def model_views(spec: ModelSpec, cache: Cache, config: FitConfig) -> Views:
     Raises:
         ConfigError: A view is not in the cache.
     """
-    train = choose_views(cache.view, config.train_views)
     test = choose_views(cache.view, "all" if config.tta else config.test_views)
+    if config.train_views == "auto":
+        # A fixed view is another picture, not another look at the same: it trains what it tests.
+        drawn = set(range(len(cache.view))) - set(fixed_views(cache))
+        train = tuple(sorted(drawn | set(test)))
+    else:
+        train = choose_views(cache.view, config.train_views)
     if spec.features != "embedding":
         return Views((0,), (0,))
     if not spec.by_view:
@@ -203,9 +208,11 @@ def _fit_one(
             X, y = numbers[split.train][:, list(views.train)].astype(np.float32), codes[split.train]
         else:
             X, y = view_rows(numbers, split.train, codes, views.train)
-        validation: dict[str, np.ndarray] = {}
+        validation: dict[str, Any] = {}
         if spec.validates:
             validation = dict(zip(("X_val", "y_val"), view_rows(numbers, split.val, codes, views.test), strict=True))
+        if spec.kind == "head" and head.consistency:
+            validation["views"] = len(views.train)
         if spec.groups and group is not None:
             validation["groups"] = np.repeat(group[split.train], len(y) // len(split.train))
         start = time.perf_counter()

@@ -67,9 +67,9 @@ def draw_trials(count: int, seed: int, epochs: int, views: int) -> list[Trial]:
         "batch_size": [16, 32, 64],
         "class_weight": [None, "balanced"],
         "clip_norm": [0.01, 0.1, 1.0],
-        "views": [("all", "plain"), ("all", "all"), ("plain", "plain")] if views > 1 else [("all", "plain")],
+        "views": [("all", "plain"), ("all", "all"), ("plain", "plain")] if views > 1 else [("plain", "plain")],
     }
-    trials = [Trial(HeadConfig(epochs=epochs))]
+    trials = [Trial(HeadConfig(epochs=epochs), space["views"][0])]
     for own in ParameterSampler(space, max(count - 1, 1), random_state=seed):
         chosen, hidden = own.pop("views"), (own.pop("width"),) * own.pop("depth")
         rounded = {key: float(f"{own[key]:.3g}") for key in ("learning_rate", "l2")}

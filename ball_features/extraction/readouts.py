@@ -1,7 +1,7 @@
 """What is read out of a network: which feature map, and over which places it is averaged.
 
-A recipe names it behind an @: `haematoxylin@block2-nuclei`. Views of one picture share one forward pass. Embeddings that
-are shorter than the backbone's are filled up with zeros, so that a cache has one width.
+A recipe names it behind an @: `haematoxylin@block2-nuclei`. Views of one picture share one forward pass. Embeddings
+that are shorter than the backbone's are filled up with zeros, so that a cache has one width.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _otsu(images: Tensor) -> Tensor:
     a = (500 * (f(x) - f(y)) + 128).clamp(0, 255).round().long()  # (batch, height, width)
     a_flat = a.flatten(1)
     wide = torch.float32 if a.device.type == "mps" else torch.float64
-    count = torch.zeros(len(a), 256, dtype=wide, device=a.device)
+    count = torch.zeros(a.shape[0], 256, dtype=wide, device=a.device)  # len() would freeze the batch of a graph
     count = count.scatter_add(1, a_flat, torch.ones_like(a_flat, dtype=wide))  # exact, in any order
     share = count.cumsum(1) / count.sum(1, keepdim=True)  # up to and with each level
     level = (count * torch.arange(256, device=a.device)).cumsum(1) / count.sum(1, keepdim=True)

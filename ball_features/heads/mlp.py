@@ -46,6 +46,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             shared among its groups by the root of their size), or "dro" (the worse a group fares, the more it weighs:
             group DRO, Sagawa et al. 2020).
         group_step: of the groups' weights under "dro".
+        consistency: weight of a second loss, half the mean squared distance of the logits of an image's views from
+            their mean (after Sajjadi et al. 2016, who take the views in pairs), where `fit` is told of several.
         random_state: seeds the initial weights, the order of rows and dropout.
 
     Attributes:
@@ -71,6 +73,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         group_loss: Literal["balanced", "dro"] | None = None,
         group_step: float = 0.01,
+        consistency: float = 0.0,
         random_state: int | np.random.RandomState | None = 0,
     ):
         self.hidden = hidden
@@ -83,9 +86,10 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.group_loss = group_loss
         self.group_step = group_step
+        self.consistency = consistency
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, groups: Any = None) -> MLPHead:
+    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, groups: Any = None, views: int = 1) -> MLPHead:
         """Train; where validation rows are given, keep the weights of the epoch with the lowest validation loss.
 
         Args:
@@ -94,6 +98,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             X_val: (M, D) validation rows, or None.
             y_val: (M,) their labels, all among those of y; classes may be missing.
             groups: (N,) group of each training row, or None; see `group_loss`.
+            views: how many rows, one behind the other, are views of one image; see `consistency`.
 
         Returns:
             self.
@@ -106,6 +111,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         X, y = checked
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
+        if views < 1 or len(X) % views:
+            raise ValueError(f"MLPHead got {len(X)} rows and views={views}, expected a multiple of it.")
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
         validation = self._check_validation(X_val, y_val)
         recipe = Recipe(tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm)
@@ -113,7 +120,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         curves = np.full((4, self.epochs), np.nan)
         best, best_loss, self.best_epoch_ = None, math.inf, self.epochs - 1
         with torch.inference_mode(), one_thread():
-            rows = self._group_options(y, groups)
+            rows = self._group_options(y, groups) | {"views": views, "consistency": self.consistency}
             training = Training(recipe, _tensor(X), torch.from_numpy(codes), torch.from_numpy(weight), seed, **rows)
             for epoch in range(self.epochs):
                 curves[:2, epoch] = training.run_epoch(training.draw_order())
@@ -169,6 +176,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             ("dropout", 0 <= self.dropout < 1, "a probability in [0, 1)"),
             ("group_loss", self.group_loss in (None, "balanced", "dro"), "None, balanced or dro"),
             ("group_step", self.group_step > 0, "a number above 0"),
+            ("consistency", self.consistency >= 0, "a number of at least 0"),
             ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or None"),
         ):
             if not valid:

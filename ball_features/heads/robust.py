@@ -194,7 +194,9 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
                 f"GroupRobustDiscriminant got one class, {self.classes_[0]!r}, expected at least two classes."
             )
         self.scaler_ = StandardScaler().fit(X)
-        Z: Any = self.scaler_.transform(X)
+        # Short embeddings are filled up with zeros, which cost as much as numbers and say nothing.
+        self.used_ = np.flatnonzero(np.asarray(self.scaler_.var_) > 0)
+        Z = np.asarray(self.scaler_.transform(X))[:, self.used_]
         group = np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
         self.removed_ = group_directions(Z, y, group, self.directions)
         priors = np.full(len(self.classes_), 1 / len(self.classes_))
@@ -206,17 +208,23 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
         """Class probabilities of X (N, D), float64 (N, C)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        Z: Any = self.scaler_.transform(checked)
+        Z = np.asarray(self.scaler_.transform(checked))[:, self.used_]
         return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each row of X (N, D)."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        probability = self.predict_proba(X)
+        return self.classes_[probability.argmax(1)]
 
     def to_pipeline(self) -> Pipeline:
         """The same classifier as scikit-learn's own parts, the removed directions folded into the coefficients."""
         check_is_fitted(self)
-        return make_pipeline(self.scaler_, _folded(self.model_, self.removed_))
+        model: Any = _folded(self.model_, self.removed_)
+        width = len(np.asarray(self.scaler_.scale_))
+        coefficients = np.zeros((len(model.coef_), width), dtype=model.coef_.dtype)
+        coefficients[:, self.used_] = model.coef_
+        model.coef_, model.n_features_in_ = coefficients, width
+        return make_pipeline(self.scaler_, model)
 
 
 class ViewEnsemble(ClassifierMixin, BaseEstimator):
@@ -226,8 +234,7 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
     embedding; log-probabilities are averaged (a logarithmic opinion pool, Genest and Zidek 1986, section 3.2).
 
     Args:
-        estimator: Of one view, cloned for each; None is `GroupRobustLogistic` that removes three directions and
-            weights groups.
+        estimator: Of one view, cloned for each; None is `GroupRobustDiscriminant`.
         floor: Least probability that one view can give a class, so that none can veto.
 
     Attributes:
@@ -247,9 +254,8 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
         checked: Any = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         X, y = checked
         check_classification_targets(y)
-        default = GroupRobustLogistic(directions=(3,), balance=(True,))
         known = {} if groups is None else {"groups": groups}
-        self.models_: list[Any] = [clone(self.estimator or default) for _ in _views(X)]
+        self.models_: list[Any] = [clone(self.estimator or GroupRobustDiscriminant()) for _ in _views(X)]
         for model, own in zip(self.models_, _views(X), strict=True):
             model.fit(own, y, **known)
         self.classes_ = self.models_[0].classes_

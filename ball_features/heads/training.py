@@ -122,6 +122,10 @@ class Training:
         row_weight: (N,) float32 weight of each row in the training loss, beside its class's, or None.
         group: (N,) int64 group of each row for group DRO (Sagawa et al. 2020, algorithm 1), or None.
         group_step: step of the groups' weights there.
+        views: rows of X that are views of one image, one behind the other; they stay in one batch where `consistency`
+            is above 0.
+        consistency: weight of half the squared distance of an image's logits from their mean over its views, in the
+            gradient alone.
     """
 
     def __init__(
@@ -134,7 +138,10 @@ class Training:
         row_weight: Tensor | None = None,
         group: Tensor | None = None,
         group_step: float = 0.01,
+        views: int = 1,
+        consistency: float = 0.0,
     ):
+        self.views, self.consistency = (views, consistency) if consistency else (1, 0.0)
         self.recipe, self.X, self.codes, self.class_weight = recipe, X, codes, class_weight
         self.row_weight = class_weight[codes] if row_weight is None else class_weight[codes] * row_weight
         self.group, self.group_step = group, group_step
@@ -162,11 +169,13 @@ class Training:
 
     def draw_order(self) -> Tensor:
         """The next epoch's order of rows, (N,) int64."""
-        return torch.randperm(len(self.X), generator=self.generator)
+        images = torch.randperm(len(self.X) // self.views, generator=self.generator)
+        return (images[:, None] * self.views + torch.arange(self.views)).flatten()
 
     def run_epoch(self, order: Tensor) -> tuple[float, float]:
         """One pass over the rows in this order; returns mean loss and accuracy, each batch's before its own step."""
-        sizes = batch_sizes(len(order), self.recipe.batch_size)
+        whole = self.views * max(1, round(self.recipe.batch_size / self.views))  # images are not torn apart
+        sizes = batch_sizes(len(order), whole if self.views > 1 else self.recipe.batch_size)
         targets = self.onehot[order].split(sizes)  # each (B, C)
         weight = self.row_weight[order].split(sizes)
         scale = [(part / part.sum())[:, None] for part in weight]  # each (B, 1): the loss is a weighted mean
@@ -245,6 +254,9 @@ class Training:
         if group is not None:
             scale = self._worst_groups(logits, target, group)
         dz = torch.softmax(logits, 1).sub_(target).mul_(scale)  # (B, C)
+        if self.consistency:
+            views = logits.view(-1, self.views, logits.shape[1])  # (images, views, C)
+            dz += (views - views.mean(1, keepdim=True)).flatten(0, 1).mul_(self.consistency / len(logits))
         torch.sum(dz, 0, out=grad[output + ".bias"])
         torch.mm(dz.t(), a, out=grad[output + ".weight"])
         da = dz @ value[output + ".weight"]  # (B, H)

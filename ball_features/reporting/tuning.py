@@ -15,7 +15,7 @@ from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits, read_groups
 from ball_features.errors import ConfigError
-from ball_features.evaluation.protocols import evaluate
+from ball_features.evaluation.protocols import evaluate, fixed_views
 from ball_features.evaluation.search import Trial, draw_trials, search
 from ball_features.heads.registry import select
 from ball_features.reporting.run import Run, check_name, complete_cache, describe_cache, store, write_csv
@@ -71,7 +71,8 @@ def tune(
     group = None if config.groups is None else read_groups(config.groups, config.group_column, cache.path.tolist())
     splits, notes = make_splits(config, cache.path, cache.label, cache.sha256, group)
     codes = np.unique(cache.label, return_inverse=True)[1]
-    drawn = draw_trials(trials, config.seed, config.head.epochs, len(cache.view))
+    # Fixed views are other pictures, which a head has no use for beside the plain one.
+    drawn = draw_trials(trials, config.seed, config.head.epochs, 1 if fixed_views(cache) else len(cache.view))
     found = search(cache.embeddings, codes, splits[0], drawn, seed=config.seed, jobs=config.jobs, progress=progress)
     search_s = time.perf_counter() - start
     best = found[0]

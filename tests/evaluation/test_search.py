@@ -22,7 +22,7 @@ def test_trials_begin_with_the_report_and_repeat_by_seed():
     assert first == draw_trials(9, 3, 40, 2)
     assert first[1:] != draw_trials(9, 4, 40, 2)[1:]
     assert len({trial.views for trial in draw_trials(40, 0, 40, 2)}) == 3
-    assert {trial.views for trial in draw_trials(40, 0, 40, 1)} == {("all", "plain")}
+    assert {trial.views for trial in draw_trials(40, 0, 40, 1)} == {("plain", "plain")}
     with pytest.raises(ConfigError, match="trials"):
         draw_trials(0, 0, 40, 1)
 

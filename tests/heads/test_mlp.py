@@ -135,3 +135,48 @@ def test_float16_rows_and_the_global_generator(data):
 def test_parameters_out_of_range(data, wrong):
     with pytest.raises(ValueError, match=f"got {next(iter(wrong))}="):
         MLPHead(**wrong).fit(*data)
+
+
+def test_consistency_agrees_with_autograd(data):
+    """Two views an image: the step with the second loss against autograd, on the same order of rows."""
+    X = torch.from_numpy(np.repeat(data[0][:100], 2, 0) + np.random.default_rng(2).normal(0, 0.5, (200, 30)))
+    X, y = X.float(), torch.from_numpy(np.repeat(np.unique(data[1], return_inverse=True)[1][:100], 2))
+    recipe = Recipe((16, 8), 1e-3, 0.0, 16, 0.0, None)
+    with torch.inference_mode():
+        ours = Training(recipe, X, y, torch.ones(3), seed=1, views=2, consistency=3.0)
+        start = {name: torch.from_numpy(value.copy()) for name, value in ours.state().items()}
+    module = build_module(30, (16, 8), 3, 0.0)
+    module.load_state_dict(start)
+    adam = torch.optim.Adam(module.parameters(), lr=1e-3)
+    module.train()
+    order = ours.draw_order()
+    assert torch.equal(order[1::2], order[::2] + 1)
+    for rows in order.split(16):
+        adam.zero_grad()
+        out = module(X[rows])
+        views = out.view(-1, 2, 3)
+        apart = (views - views.mean(1, keepdim=True)).square().sum() / 2 / len(rows)
+        (torch.nn.functional.cross_entropy(out, y[rows]) + 3.0 * apart).backward()
+        adam.step()
+    with torch.inference_mode():
+        ours.run_epoch(order)
+        expected = module.eval()(X)
+        got = torch.nn.Sequential(*build_module(30, (16, 8), 3, 0.0))
+        got.load_state_dict({name: torch.from_numpy(value) for name, value in ours.state().items()})
+        assert torch.allclose(got.eval()(X), expected, atol=2e-2)
+
+
+def test_consistency_brings_views_together(data):
+    X = np.repeat(data[0], 2, 0) + np.random.default_rng(2).normal(0, 1, (406, 30)).astype(np.float32)
+    y = np.repeat(data[1], 2)
+    settings = {"learning_rate": 1e-2, "epochs": 20, "clip_norm": None}
+    apart = []
+    for weight in (0.0, 30.0):
+        module = MLPHead(consistency=weight, **settings).fit(X, y, views=2).to_module()
+        with torch.inference_mode():
+            logits = module(torch.from_numpy(X)).view(-1, 2, 3)
+        logits = logits / logits.std()
+        apart.append(float((logits[:, 0] - logits[:, 1]).square().mean()))
+    assert apart[1] < 0.8 * apart[0]
+    with pytest.raises(ValueError, match="views=2"):
+        MLPHead().fit(X[:5], y[:5], views=2)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ball_features.heads.robust import GroupRobustLogistic, group_directions, group_weights
+from ball_features.heads.robust import GroupRobustDiscriminant, GroupRobustLogistic, group_directions, group_weights
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def shifted():
     return np.concatenate(X).astype(np.float32), np.array(y), np.array(group)
 
 
-@parametrize_with_checks([GroupRobustLogistic()])
+@parametrize_with_checks([GroupRobustLogistic(), GroupRobustDiscriminant()])
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
@@ -64,3 +64,16 @@ def test_without_groups_it_is_a_logistic_regression(shifted):
     model = GroupRobustLogistic(C=(0.01,)).fit(X, y)
     assert model.chosen_["directions"] == 0
     assert model.score(X, y) > 0.9
+
+
+def test_a_discriminant_without_the_slides(shifted):
+    X, y, group = shifted
+    X = np.hstack([X, np.zeros((len(X), 5), dtype=np.float32)])  # a short embedding, filled up
+    score = []
+    for number in range(12):
+        test = group == number
+        model = GroupRobustDiscriminant(1).fit(X[~test], y[~test], groups=group[~test])
+        score.append(model.score(X[test], y[test]))
+    assert np.mean(score) > 0.95
+    assert len(model.used_) == 20
+    assert np.allclose(model.to_pipeline().predict_proba(X), model.predict_proba(X), atol=1e-6)
