@@ -19,7 +19,7 @@ from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.threads import core_count
-from ball_features.extraction.views import is_fixed
+from ball_features.extraction.views import is_fixed, shows_whole_field
 from ball_features.heads.registry import ModelSpec
 
 __all__ = [
@@ -198,12 +198,15 @@ def _fit_one(
     head: HeadConfig,
     views: Views,
     flip_views: tuple[int, ...],
+    whole_field: tuple[bool, ...],
     group: np.ndarray | None,
     keep: bool,
 ) -> Fitted | str:
     try:
         own = int(np.random.default_rng([seed, split.repeat, split.fold]).integers(2**31))
         estimator = spec.build(own, head)
+        if spec.by_view:
+            estimator.set_params(whole_field=whole_field)
         if spec.by_view:
             X, y = numbers[split.train][:, list(views.train)].astype(np.float32), codes[split.train]
         else:
@@ -267,6 +270,7 @@ def evaluate(
     from threadpoolctl import threadpool_limits
 
     check_finite(cache)
+    recipe = cache.attributes["recipe"] if len(cache.view) > 1 else "report"
     every = tuple(range(len(cache.view))) if config.protocol == "leave-group-out" else ()
     chosen = {spec.name: model_views(spec, cache, config) for spec in specs}
     classes, codes = np.unique(cache.label, return_inverse=True)
@@ -286,7 +290,9 @@ def evaluate(
         flips = () if spec.features != "embedding" else views.test if spec.by_view else every
         if config.protocol != "leave-group-out":
             flips = ()
-        return spec, splits[number], own, codes, len(classes), config.seed, config.head, views, flips, group, kept
+        whole = tuple(shows_whole_field(recipe, view) for view in views.train) if spec.by_view else ()
+        fixed = (config.seed, config.head, views, flips, whole, group, kept)
+        return spec, splits[number], own, codes, len(classes), *fixed
 
     with warnings.catch_warnings():
         # joblib renews a worker whose memory grew, and says so; nothing is lost by it.

@@ -58,6 +58,7 @@ __all__ = [
     "readout_of",
     "readouts_of",
     "recipe_version",
+    "shows_whole_field",
     "view_names",
 ]
 
@@ -153,7 +154,7 @@ RECIPE_SETS: dict[str, str] = {
     # The views that recall most on series never seen (benchmarks/shift.md), for the model robust-views.
     "robust": (
         "mask-overlay+haematoxylin+soft@block2-nuclei,segmented+haematoxylin@block3-nuclei,"
-        "mask-overlay+haematoxylin+cells@block2"
+        "mask-overlay+haematoxylin+cells@block2,mask-overlay+haematoxylin+soft@block2"
     ),
 }
 
@@ -229,6 +230,13 @@ def keeps_places(name: str, index: int) -> bool:
     """Whether a view after the first is fixed and leaves each pixel where it is."""
     parts = get_recipe(name)
     return is_fixed(name, index) and not any(step.moves or step.guided for step in parts[(index - 1) % len(parts)])
+
+
+def shows_whole_field(name: str, index: int) -> bool:
+    """Whether what is read out of a view has a part in it of what lies between the cells."""
+    parts = get_recipe(name)
+    guided = index > 0 and any(step.guided for step in parts[(index - 1) % len(parts)])
+    return not guided and not READOUTS[readout_of(name, index)].nuclei
 
 
 def picture_of(name: str, index: int) -> object:

@@ -234,7 +234,10 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
     embedding; log-probabilities are averaged (a logarithmic opinion pool, Genest and Zidek 1986, section 3.2).
 
     Args:
-        estimator: Of one view, cloned for each; None is `GroupRobustDiscriminant`.
+        estimator: Of one view, cloned for each; None is `GroupRobustDiscriminant` for views of cells and
+            `GroupRobustLogistic` (three directions, weights) for views of whole fields.
+        whole_field: For each view, whether it shows what lies between the cells too; empty for views of cells alone.
+            A discriminant trusts directions that hardly vary, and a background hardly varies within a slide.
         floor: Least probability that one view can give a class, so that none can veto.
 
     Attributes:
@@ -245,8 +248,9 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
 
     by_view = True
 
-    def __init__(self, estimator: Any = None, *, floor: float = 1e-4) -> None:
+    def __init__(self, estimator: Any = None, *, whole_field: tuple[bool, ...] = (), floor: float = 1e-4) -> None:
         self.estimator = estimator
+        self.whole_field = whole_field
         self.floor = floor
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> ViewEnsemble:
@@ -255,7 +259,11 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
         X, y = checked
         check_classification_targets(y)
         known = {} if groups is None else {"groups": groups}
-        self.models_: list[Any] = [clone(self.estimator or GroupRobustDiscriminant()) for _ in _views(X)]
+        whole = self.whole_field or (False,) * len(_views(X))
+        if len(whole) != len(_views(X)):
+            raise ValueError(f"ViewEnsemble got whole_field={whole} and {len(_views(X))} views, expected one for each.")
+        cells, field = GroupRobustDiscriminant(), GroupRobustLogistic(directions=(3,), balance=(True,))
+        self.models_: list[Any] = [clone(self.estimator or (field if seen else cells)) for seen in whole]
         for model, own in zip(self.models_, _views(X), strict=True):
             model.fit(own, y, **known)
         self.classes_ = self.models_[0].classes_

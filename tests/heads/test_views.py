@@ -10,7 +10,14 @@ from ball_features.deployment.bundle import bundle_fitted, read_bundle
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import fixed_views, model_views
 from ball_features.extraction.extract import extract
-from ball_features.extraction.views import RECIPE_SETS, expand_recipe, get_recipe, is_fixed
+from ball_features.extraction.views import (
+    RECIPE_SETS,
+    choose_views,
+    expand_recipe,
+    get_recipe,
+    is_fixed,
+    shows_whole_field,
+)
 from ball_features.heads.mlp import MLPHead
 from ball_features.heads.registry import MODELS
 from ball_features.heads.robust import GroupRobustDiscriminant, ViewEnsemble
@@ -58,17 +65,44 @@ def robust_cache(smears, tmp_path_factory):
 def test_a_recipe_by_its_own_name(robust_cache):
     cache = read_cache(robust_cache)
     assert cache.attributes["recipe"] == RECIPE_SETS["robust"]
-    assert len(cache.view) == 4
+    assert len(cache.view) == 5
     assert expand_recipe("robust", 3) == (RECIPE_SETS["robust"], 3)
     assert expand_recipe("grey", 2) == ("grey", 2)
     for name in RECIPE_SETS.values():
         assert all(is_fixed(name, number) for number in range(1, 1 + len(get_recipe(name))))
-    assert fixed_views(cache) == (1, 2, 3)
+    assert fixed_views(cache) == (1, 2, 3, 4)
+
+
+def test_whole_fields_get_another_model():
+    recipe = RECIPE_SETS["robust"]
+    assert [shows_whole_field(recipe, index) for index in range(5)] == [True, False, False, False, True]
+    X, y = data()
+    ensemble = ViewEnsemble(whole_field=(False, True, False)).fit(X, y)
+    kinds = [type(model).__name__ for model in ensemble.models_]
+    assert kinds == ["GroupRobustDiscriminant", "GroupRobustLogistic", "GroupRobustDiscriminant"]
+    with pytest.raises(ValueError, match="one for each"):
+        ViewEnsemble(whole_field=(True,)).fit(X, y)
+
+
+def test_what_is_made_when_nothing_is_said():
+    assert choose_views(None, None, backbone="densenet201") == ("robust", 5)
+    assert choose_views(None, None, backbone="vgg16") == ("report", 1)
+    assert choose_views(None, None, backbone="densenet201", channels=("original", "segmented")) == ("report", 1)
+    assert choose_views(None, 3, backbone="densenet201") == ("report", 3)
+    assert choose_views("grey,blur", None, backbone="vgg16") == ("grey,blur", 3)
+
+
+def test_fixed_views_train_what_they_test(robust_cache, small_cache):
+    cache, spec = read_cache(robust_cache), MODELS["logistic"]
+    assert model_views(spec, cache, FitConfig()).train == (0,)
+    assert model_views(spec, cache, FitConfig(test_views="2")).train == (0, 2)
+    assert model_views(spec, cache, FitConfig(train_views="all")).train == (0, 1, 2, 3, 4)
+    assert model_views(spec, read_cache(small_cache), FitConfig()).train == (0, 1)
 
 
 def test_which_views_it_sees(robust_cache, small_cache):
     spec, cache = MODELS["robust-views"], read_cache(robust_cache)
-    assert model_views(spec, cache, FitConfig()).test == (1, 2, 3)
+    assert model_views(spec, cache, FitConfig()).test == (1, 2, 3, 4)
     assert model_views(spec, cache, FitConfig(test_views="1,3")).train == (1, 3)
     assert model_views(MODELS["logistic"], cache, FitConfig()).test == (0,)
     assert model_views(spec, read_cache(small_cache), FitConfig()).test == (0,)  # its second view is drawn
@@ -90,7 +124,7 @@ def test_its_bundle_predicts_what_the_run_predicted(robust_cache, tmp_path):
     folder = run.folder / "models" / "robust-views"
     bundle, cache = read_bundle(folder), read_cache(robust_cache)
     assert (folder / "views.skops").exists()
-    assert bundle.facts["views"] == [1, 2, 3]
+    assert bundle.facts["views"] == [1, 2, 3, 4]
     with (run.folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     place = {path: row for row, path in enumerate(cache.path.tolist())}

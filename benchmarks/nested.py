@@ -1,0 +1,111 @@
+"""Views chosen anew for each series left out, on the other series alone: what the choice of a recipe is worth.
+
+    python benchmarks/nested.py CACHE.h5 groups.csv [--most 4] [--jobs 2]
+
+For each pair of series every view of the cache gets a discriminant and a logistic regression that see neither. For
+each series left out, the set of views and models with the best mean recall on the others (each left out in its turn)
+is taken; what it says of the series left out is printed. No number of that series enters the choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import warnings
+
+import numpy as np
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
+
+from ball_features.cache import read_cache
+from ball_features.dataset.splits import MIN_CLASS_TRAIN, read_groups
+from ball_features.heads.robust import GroupRobustDiscriminant, GroupRobustLogistic
+from ball_features.reporting.groups import LEAST_IMAGES
+
+MAKERS = {
+    "discriminant": GroupRobustDiscriminant,
+    "logistic": lambda: GroupRobustLogistic(directions=(3,), balance=(True,)),
+}
+
+
+def log_probabilities(
+    X: np.ndarray, y: np.ndarray, series: np.ndarray, hidden: tuple[str, ...], model: str
+) -> dict[str, np.ndarray]:
+    """Series -> (images, classes) of a model that saw none of the hidden ones."""
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train = ~np.isin(series, hidden)
+        fitted = MAKERS[model]().fit(X[train], y[train], groups=series[train])
+        return {name: np.log(np.clip(fitted.predict_proba(X[series == name]), 1e-4, 1)) for name in hidden}
+
+
+def main() -> None:
+    """Choose and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache")
+    parser.add_argument("groups")
+    parser.add_argument("--most", type=int, default=4, help="views in a set")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    cache = read_cache(arguments.cache)
+    series = read_groups(arguments.groups, "series", cache.path.tolist())
+    classes, y = np.unique(cache.label, return_inverse=True)
+    benign = [str(name).lower() == "benign" for name in classes].index(True)
+    label_of = {name: y[series == name][0] for name in np.unique(series)}
+    left = [
+        name
+        for name in np.unique(series).tolist()
+        if (series == name).sum() >= LEAST_IMAGES
+        and ((y == label_of[name]) & (series != name)).sum() >= MIN_CLASS_TRAIN
+    ]
+    keys = list(itertools.product(range(len(cache.view)), MAKERS))
+    hidden = [*itertools.combinations(left, 2), *((name,) for name in left)]
+
+    def one(view: int, model: str, out: tuple[str, ...]) -> tuple[tuple[int, str], tuple[str, ...], dict]:
+        X = cache.embeddings[:, view].astype(np.float32)
+        X = X[:, X.std(0) > 0]
+        return (view, model), out, log_probabilities(X, y, series, out, model)
+
+    tasks = [(view, model, out) for view, model in keys for out in hidden]
+    found: dict = {}
+    for key, out, answers in Parallel(arguments.jobs, return_as="generator_unordered", mmap_mode="r")(
+        delayed(one)(*task) for task in tasks
+    ):
+        for name, values in answers.items():
+            found[key, name, frozenset(out)] = values
+
+    def hits(chosen: tuple, name: str, out: frozenset) -> np.ndarray:
+        return sum(found[key, name, out] for key in chosen).argmax(1)
+
+    # The best sets of one view are widened by one view at a time: all sets of four would be thousands a series.
+    def choose(outer: str) -> tuple:
+        inner = [name for name in left if name != outer]
+
+        def score(chosen: tuple) -> float:
+            recall = [(hits(chosen, n, frozenset((n, outer))) == label_of[n]).mean() for n in inner]
+            return float(np.mean(recall))
+
+        beam = sorted(((key,) for key in keys), key=score, reverse=True)[:20]
+        best = beam[0]
+        for _ in range(arguments.most - 1):
+            wider = {tuple(sorted((*chosen, key))) for chosen in beam for key in keys if key not in chosen}
+            beam = sorted(wider, key=score, reverse=True)[:20]
+            best = max(best, beam[0], key=score)
+        return best
+
+    print(
+        "| series left out | images | recall | right side | chosen on the others |\n| --- | ---: | ---: | ---: | --- |"
+    )
+    recalls, sides = [], []
+    for outer in left:
+        chosen = choose(outer)
+        predicted = hits(chosen, outer, frozenset((outer,)))
+        recalls.append((predicted == label_of[outer]).mean())
+        sides.append(((predicted == benign) == (label_of[outer] == benign)).mean())
+        names = "; ".join(f"{cache.view[view]} {model}" for view, model in chosen)
+        print(f"| {outer} | {(series == outer).sum()} | {100 * recalls[-1]:.1f} | {100 * sides[-1]:.1f} | {names} |")
+    print(f"\nmean {100 * np.mean(recalls):.1f}, worst {100 * min(recalls):.1f}, right side {100 * np.mean(sides):.1f}")
+
+
+if __name__ == "__main__":
+    main()
