@@ -1,6 +1,6 @@
 """Views chosen anew for each series left out, on the other series alone: what the choice of a recipe is worth.
 
-    python benchmarks/nested.py CACHE.h5 groups.csv [--most 4] [--jobs 2]
+    python benchmarks/nested.py CACHE.h5 groups.csv [--views 1,3,4] [--most 4] [--jobs 2]
 
 For each pair of series every view of the cache gets a discriminant and a logistic regression that see neither. For
 each series left out, the set of views and models with the best mean recall on the others (each left out in its turn)
@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from ball_features.cache import read_cache
 from ball_features.dataset.splits import MIN_CLASS_TRAIN, read_groups
+from ball_features.evaluation.protocols import choose_views
 from ball_features.heads.robust import GroupRobustDiscriminant, GroupRobustLogistic
 from ball_features.reporting.groups import LEAST_IMAGES
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache")
     parser.add_argument("groups")
+    parser.add_argument("--views", default="all", help="names or numbers with commas between")
     parser.add_argument("--most", type=int, default=4, help="views in a set")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
@@ -58,7 +60,7 @@ def main() -> None:
         if (series == name).sum() >= LEAST_IMAGES
         and ((y == label_of[name]) & (series != name)).sum() >= MIN_CLASS_TRAIN
     ]
-    keys = list(itertools.product(range(len(cache.view)), MAKERS))
+    keys = list(itertools.product(choose_views(cache.view, arguments.views), MAKERS))
     hidden = [*itertools.combinations(left, 2), *((name,) for name in left)]
 
     def one(view: int, model: str, out: tuple[str, ...]) -> tuple[tuple[int, str], tuple[str, ...], dict]:

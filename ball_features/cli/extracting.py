@@ -52,7 +52,7 @@ def extract(
         typer.Option(
             help="How the further views are made: report, dihedral, zoom, blur, jpeg, stain-jitter, mask-overlay, "
             "grey, haematoxylin, reinhard, soft, segmented, segmented-otsu, enlarge, cells; a+b does one after the "
-            "other, a,b takes turns, a@block2-nuclei reads an earlier block, over nuclei only. robust is three views "
+            "other, a,b takes turns, a@block2-nuclei reads an earlier block, over nuclei only. robust is four views "
             "against shortcuts, and what is made where neither this nor --views is given.",
             show_default=False,
         ),
@@ -85,7 +85,7 @@ def extract(
 
     The folder holds one folder a class. A second run computes only what is new; a killed run goes on where it was.
     Files that cannot be decoded are listed, in the end and in the cache, and never stop the run. Where nothing is said
-    of views, a DenseNet gets the plain image and three views of it that hold on slides never seen; --views 1 is the
+    of views, a DenseNet gets the plain image and four views that hold on slides never seen; --views 1 is the
     plain image alone, in less than half the time.
     """
     from ball_features.config import ExtractConfig
