@@ -406,7 +406,8 @@ class _Run:
         workers = 1 if on_cpu and runs_on_all_cores(engine) else min(16, core_count())
         done = 0
         self.progress(0, len(rows))
-        for item in stream(rows, pipeline.batch, pipeline.load, pipeline.compute, on_cpu=on_cpu, workers=workers):
+        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "stop": pipeline.stop}
+        for item in stream(rows, pipeline.batch, pipeline.load, pipeline.compute, **threads):
             self.bad |= item.bad
             if len(item.rows):
                 writing.put(item.rows, item.embeddings, item.shortcuts)

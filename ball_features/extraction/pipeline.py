@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,6 +156,7 @@ class Pipeline:
         batch: Images a forward pass.
         shortcuts: Names of the pixel numbers to take.
         mask: bool (side_px, side_px) on the device, where the collection has overlays, or None.
+        stop: Set where the rest of a batch is not wanted any more: after an interrupt.
     """
 
     manifest: Manifest
@@ -165,6 +168,7 @@ class Pipeline:
     batch: int
     shortcuts: Sequence[str]
     mask: Tensor | None
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def load(self, row: int) -> Tensor | str:
         """See `load_image`."""
@@ -210,7 +214,7 @@ class Pipeline:
             channels,
             digests,
             range(config.views),
-            reader(self.engine),
+            self._read,
             recipe=config.recipe,
             seed=config.seed,
             mask=self.mask,
@@ -223,6 +227,11 @@ class Pipeline:
         statistics = shortcut_numbers(pixels, list(self.shortcuts))
         numbers = {name: value[places].cpu().numpy() for name, value in statistics.items()}
         return Computed(rows, self._checked(stacked.cpu().numpy(), good), numbers, bad)
+
+    def _read(self, images: Tensor, readouts: Sequence[str], nuclei: Tensor | None) -> list[Tensor]:
+        if self.stop.is_set():
+            raise CancelledError
+        return reader(self.engine)(images, readouts, nuclei)
 
     def _checked(self, embeddings: np.ndarray, rows: list[int]) -> np.ndarray:
         with np.errstate(over="ignore"):

@@ -38,6 +38,7 @@ def stream(
     *,
     on_cpu: bool,
     workers: int,
+    stop: threading.Event | None = None,
 ) -> Iterator[Result]:
     """Load rows and compute them batch by batch; what comes out is in order.
 
@@ -52,6 +53,7 @@ def stream(
         compute: (rows of one batch, what was loaded of each) -> result.
         on_cpu: Whether `compute` runs on this machine's cores.
         workers: Threads.
+        stop: Set when nobody waits for the rest any more, for a `compute` that takes long to give up by.
     """
     cut = pieces(rows, batch)
     waiting: deque[Any] = deque()
@@ -74,6 +76,8 @@ def stream(
             while waiting:
                 yield _fed(compute, *waiting.popleft())
         finally:
+            if stop is not None:
+                stop.set()
             pool.shutdown(cancel_futures=True)
 
 
