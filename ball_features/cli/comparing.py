@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar
+from ball_features.cli.root import Json, Quiet, TrainViews, Verbose, app, console, progress_bar
 
 __all__ = ["compare"]
 
@@ -29,13 +29,7 @@ def compare(
     folds: Annotated[int, typer.Option(help="Folds of the cross-validations.")] = 5,
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
     group_column: Annotated[str, typer.Option(help="Column of --groups to use.")] = "group",
-    train_views: Annotated[
-        str,
-        typer.Option(
-            help="Views that train: auto (the plain one, those that are drawn, those that test), all, or names or "
-            "numbers with commas. robust-views trains on each fixed view of its own."
-        ),
-    ] = "auto",
+    train_views: TrainViews = "auto",
     test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
     seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),

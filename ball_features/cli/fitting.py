@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar, say
+from ball_features.cli.root import Json, Quiet, TrainViews, Verbose, app, console, progress_bar, say
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import require_extra
 
@@ -36,13 +36,7 @@ def fit(
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
     group_column: Annotated[str, typer.Option(help="Column of --groups to use.")] = "group",
     tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
-    train_views: Annotated[
-        str,
-        typer.Option(
-            help="Views that train: auto (the plain one, those that are drawn, those that test), all, or names or "
-            "numbers with commas. robust-views trains on each fixed view of its own."
-        ),
-    ] = "auto",
+    train_views: TrainViews = "auto",
     test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
     channels: Annotated[str, typer.Option(help="Channels of the cache to use, such as original,segmented.")] = "",
     combine: Annotated[str, typer.Option(help="Several channels: concat (behind one another) or mean.")] = "concat",

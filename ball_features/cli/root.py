@@ -81,6 +81,13 @@ def _root(
 
 
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where files were rejected.")]
+TrainViews = Annotated[
+    str,
+    typer.Option(
+        help="Views that train: auto (the plain one, those that are drawn, those that test), all, or names or numbers "
+        "with commas. robust-views trains on each fixed view of its own."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Load a bundle's model.joblib, which can run any code.")]

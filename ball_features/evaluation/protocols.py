@@ -207,7 +207,6 @@ def _fit_one(
         estimator = spec.build(own, head)
         if spec.by_view:
             estimator.set_params(whole_field=whole_field)
-        if spec.by_view:
             X, y = numbers[split.train][:, list(views.train)].astype(np.float32), codes[split.train]
         else:
             X, y = view_rows(numbers, split.train, codes, views.train)

@@ -112,8 +112,7 @@ def search(
     sizes = [len(trials)]
     for _ in rungs[1:]:
         sizes.append(max(1, math.ceil(sizes[-1] / FACTOR)))
-    cores = core_count()
-    count = min(jobs or cores, len(trials))
+    count = min(jobs or core_count(), len(trials))
     alive, out, done = list(trials), [], 0
     with parallel_config("loky", n_jobs=count, inner_max_num_threads=1):
         for rung, size in zip(rungs, sizes, strict=True):

@@ -262,7 +262,7 @@ class Deviation:
     images: int
 
 
-def deviation(engine: Callable[[Tensor], Tensor], module: nn.Module, images: Tensor) -> Deviation:
+def deviation(engine: Callable[[Tensor], Tensor], module: Callable[[Tensor], Tensor], images: Tensor) -> Deviation:
     """Compare an engine with the published module in float32 on a sample.
 
     Args:

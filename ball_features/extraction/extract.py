@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
-from ball_features.extraction.pipeline import Pipeline, batch_size, load_image, pack_mask, unpack_mask
+from ball_features.extraction.cells import find_nuclei
+from ball_features.extraction.pipeline import Pipeline, batch_size, fill, load_image, pack_mask, unpack_mask
+from ball_features.extraction.readouts import READOUTS, reader
 from ball_features.extraction.streaming import Writing, stream
 from ball_features.extraction.threads import core_count, one_thread
 from ball_features.extraction.views import (
@@ -332,7 +335,11 @@ class _Run:
 
         def embed(images: Tensor) -> Tensor:
             with alone():
-                return engine(images)
+                return read_all(engine, images)
+
+        def read_all(network: Any, images: Tensor) -> Tensor:
+            """A row an image and readout in use, filled up to one width."""
+            return torch.cat([fill(vector, self.backbone.dim) for vector in reader(network)(images, names, nuclei)])
 
         if self.old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
@@ -347,10 +354,12 @@ class _Run:
         loaded = [load_image(self.manifest, int(row), self.backbone.input_px) for row in np.unique(spread.round())]
         sample = [item[:3] for item in loaded if not isinstance(item, str)]
         measured = None
+        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.views > 1 else ())})
         if sample:
-            images = torch.stack(sample).to(self.device).float() / 255
-            images = normalize(images, self.config.normalize)
-            reference = module.to(self.device)
+            pixels = torch.stack(sample).to(self.device).float() / 255
+            nuclei = find_nuclei(pixels) if any(READOUTS[name].nuclei for name in names) else None
+            images = normalize(pixels, self.config.normalize)
+            reference = functools.partial(read_all, module.to(self.device))
             measured = deviation(embed, reference, images)
             if self.config.precision == "auto" and precision != "fp32" and not measured.cosine >= COSINE_BOUND:
                 self.log(

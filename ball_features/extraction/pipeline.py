@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
     from ball_features.extraction.frozen import EmbeddingEngine
 
-__all__ = ["Computed", "Pipeline", "batch_size", "embed_views", "load_image", "pack_mask", "resize", "unpack_mask"]
+__all__ = [
+    "Computed",
+    "Pipeline",
+    "batch_size",
+    "embed_views",
+    "fill",
+    "load_image",
+    "pack_mask",
+    "resize",
+    "unpack_mask",
+]
 
 # (device, precision) -> images a forward pass. A CPU's batch should stay in its cache, which float32 fills sooner.
 BATCH_SIZE = {("cpu", "fp32"): 4, ("mps", "fp16"): 64, ("cuda", "bf16"): 256}
@@ -77,6 +87,14 @@ def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
         return f"its segmented twin {error}"
 
 
+def fill(vectors: Tensor, dim: int) -> Tensor:
+    """Embeddings (batch, width) filled up with zeros to (batch, dim); as they are where they are not shorter."""
+    import torch.nn.functional as F
+
+    short = dim - vectors.shape[1]
+    return F.pad(vectors, (0, short)) if short > 0 else vectors
+
+
 def embed_views(
     channels: Sequence[Tensor],
     sha256: Sequence[str],
@@ -105,8 +123,6 @@ def embed_views(
     Returns:
         float32 (batch, dim) for each view, for each channel.
     """
-    import torch.nn.functional as F
-
     passes: dict[object, list[int]] = {}
     for index in indices:
         passes.setdefault(picture_of(recipe, index), []).append(index)
@@ -117,8 +133,7 @@ def embed_views(
             guided = any(READOUTS[name].nuclei for name in readouts)
             view, nuclei = make_guided_view(channel, sha256, together[0], recipe, seed, mask, guided=guided)
             for index, vector in zip(together, read(normalize(view, normalization), readouts, nuclei), strict=True):
-                short = dim - vector.shape[1]
-                rows[index].append(F.pad(vector, (0, short)) if short > 0 else vector)
+                rows[index].append(fill(vector, dim))
     return [rows[index] for index in indices]
 
 

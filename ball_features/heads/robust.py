@@ -107,15 +107,10 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> GroupRobustLogistic:
         """Fit on X (N, D), labels y (N,) and the group of each row, (N,) or None."""
-        checked: Any = validate_data(self, X, y, dtype=np.float32)
-        X, y = checked
-        check_classification_targets(y)
+        X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise ValueError(f"GroupRobustLogistic got one class, {self.classes_[0]!r}, expected at least two classes.")
         self.scaler_ = StandardScaler().fit(X)
         Z: Any = self.scaler_.transform(X)
-        group = np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
         candidates = list(product(self.C, self.directions, self.balance))
         inner = list(_left_out(y, group))
         self.inner_recall_ = float("nan")
@@ -185,19 +180,12 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> GroupRobustDiscriminant:
         """Fit on X (N, D), labels y (N,) and the group of each row, (N,) or None."""
-        checked: Any = validate_data(self, X, y, dtype=np.float32)
-        X, y = checked
-        check_classification_targets(y)
+        X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"GroupRobustDiscriminant got one class, {self.classes_[0]!r}, expected at least two classes."
-            )
         self.scaler_ = StandardScaler().fit(X)
         # Short embeddings are filled up with zeros, which cost as much as numbers and say nothing.
         self.used_ = np.flatnonzero(np.asarray(self.scaler_.var_) > 0)
         Z = np.asarray(self.scaler_.transform(X))[:, self.used_]
-        group = np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
         self.removed_ = group_directions(Z, y, group, self.directions)
         priors = np.full(len(self.classes_), 1 / len(self.classes_))
         model: Any = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=self.shrinkage, priors=priors)
@@ -285,6 +273,17 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
         """The most probable label of each row of X (N, views, D)."""
         probability = self.predict_proba(X)
         return self.classes_[probability.argmax(1)]
+
+
+def _checked(estimator: Any, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """X float32 (N, D), labels (N,) of two classes or more, and the group of each row, one for all if None."""
+    X, y = validate_data(estimator, X, y, dtype=np.float32)
+    check_classification_targets(y)
+    classes = np.unique(y)
+    if len(classes) < 2:
+        name = type(estimator).__name__
+        raise ValueError(f"{name} got one class, {classes[0]!r}, expected at least two classes.")
+    return X, y, np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
 
 
 def _folded(model: Any, removed: np.ndarray) -> Any:

@@ -24,7 +24,7 @@ from ball_features.config import FitConfig
 from ball_features.dataset.splits import Split, make_splits, merge_units, read_groups
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS
-from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views
+from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views, model_views
 from ball_features.heads.registry import ModelSpec, select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.measure import measure
@@ -134,6 +134,13 @@ def fit(
     said = [*notes, *lacking, *said]
     if config.tta and len(cache.view) == 1:
         raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
+    if config.head.consistency and any(
+        spec.kind == "head" and len(model_views(spec, cache, config).train) == 1 for spec in specs
+    ):
+        raise ConfigError(
+            f"Got the consistency {config.head.consistency} with one view to train on, expected several. Name them: "
+            "--train-views all."
+        )
     saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
     results = evaluate(cache, specs, splits, config, group=series_of(config, cache), keep=kept, progress=progress)

@@ -100,6 +100,14 @@ def test_fixed_views_train_what_they_test(robust_cache, small_cache):
     assert model_views(spec, read_cache(small_cache), FitConfig()).train == (0, 1)
 
 
+def test_consistency_asks_for_views(robust_cache, tmp_path):
+    head = HeadConfig(consistency=1.0, epochs=1)
+    with pytest.raises(ConfigError, match="one view to train on"):
+        fit(robust_cache, FitConfig(models=("mlp",), repeats=1, head=head), out_root=tmp_path)
+    run = fit(robust_cache, FitConfig(models=("mlp",), repeats=1, head=head, train_views="all"), out_root=tmp_path)
+    assert [row["model"] for row in run.metrics] == ["mlp"]
+
+
 def test_which_views_it_sees(robust_cache, small_cache):
     spec, cache = MODELS["robust-views"], read_cache(robust_cache)
     assert model_views(spec, cache, FitConfig()).test == (1, 2, 3, 4)
