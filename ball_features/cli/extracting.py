@@ -86,7 +86,7 @@ def extract(
     The folder holds one folder a class. A second run computes only what is new; a killed run goes on where it was.
     Files that cannot be decoded are listed, in the end and in the cache, and never stop the run. Where nothing is said
     of views, a DenseNet gets the plain image and four views that hold on slides never seen; --views 1 is the
-    plain image alone, in less than half the time.
+    plain image alone, in a third of the time.
     """
     from ball_features.config import ExtractConfig
     from ball_features.extraction.extract import extract as run

@@ -6,14 +6,16 @@ out before the network (`cells`) or after it, by averaging a feature map over nu
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from ball_features.extraction.segmentation import nucleus_mask
+from ball_features.extraction.stain import fill_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CELLS", "cells", "find_nuclei"]
+__all__ = ["CELLS", "Field", "cells", "find_nuclei"]
 
 CELLS = 4  # a side of the picture; 16 in all
 _CROP = 40 / 224  # side of one cell's crop, of the picture's: a blast with a rim of what is around it
@@ -33,6 +35,28 @@ def find_nuclei(images: Tensor) -> Tensor:
         float32 (batch, 1, height, width), 1 on nuclei and 0 elsewhere.
     """
     return nucleus_mask(images, "otsu")[:, None].to(images.dtype)
+
+
+class Field:
+    """Images and what several views of them need, each computed once, when it is first asked for.
+
+    Args:
+        images: float32 (batch, 3, height, width) in [0, 1], RGB.
+        mask: bool (height, width), where the collection has overlays, or None where it has none.
+    """
+
+    def __init__(self, images: Tensor, mask: Tensor | None) -> None:
+        self.images, self.mask = images, mask
+
+    @functools.cached_property
+    def filled(self) -> Tensor:
+        """The images without overlays, the same shape."""
+        return self.images if self.mask is None else fill_mask(self.images, self.mask)
+
+    @functools.cached_property
+    def nuclei(self) -> Tensor:
+        """Where nuclei lie, see `find_nuclei`: by the colours as they came; an overlay is no nucleus."""
+        return find_nuclei(self.filled)
 
 
 def _centres(nuclei: Tensor, count: int) -> tuple[Tensor, Tensor]:
