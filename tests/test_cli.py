@@ -40,11 +40,16 @@ def test_audit_writes_groups_that_fit_takes(tmp_path, smears, small_cache):
     assert "shared fields" in done.stdout
     assert page.read_text().startswith("<!doctype html>")
     facts = json.loads(ball("audit", smears, "--out", groups, "--json").stdout)
+    assert set(facts["series"]) <= set(facts["batches"])  # no bars here: a series is a batch
     assert facts["images"] == 48
     options = ("--groups", groups, "--protocol", "group-cv", "--folds", 3, "--models", "logistic", "--repeats", 1)
-    run = ball("fit", small_cache, *options, "--out", tmp_path / "runs")
-    assert run.returncode == 0, run.stderr
-    assert "group-cv by group" in run.stdout
+    for column in ("group", "class+group"):
+        run = ball("fit", small_cache, *options, "--group-column", column, "--out", tmp_path / "runs")
+        assert run.returncode == 0, run.stderr
+        assert f"group-cv by {column}" in run.stdout
+    unwritable = ball("audit", smears, "--out", tmp_path)
+    assert unwritable.returncode == 2
+    assert "cannot be written" in unwritable.stderr
 
 
 def test_strict_and_dry_run(tmp_path, smears):

@@ -29,15 +29,19 @@ def audit(
     """Find what makes a random split of these images lie, and write what a split must keep together.
 
     Copies (turned and re-encoded ones too), overlapping fields of view, burned-in scale bars and the classes that they
-    give away, likely series, outliers. `ball fit --groups` takes the file; its columns: group, series, overlay, block.
+    give away, likely series and batches with a confidence, outliers. `ball fit --groups` takes the file; its columns:
+    group (never to be split), series (coarse), batch (fine: one stain, together in file order), overlay, block,
+    duplicate_of.
     """
     from ball_features.dataset.audit import audit as run
     from ball_features.dataset.audit import write_groups
     from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
-    from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
+    from ball_features.reporting.audit_page import cached_embeddings, require_writable, summary, write_page
 
     manifest = scan(images)
+    for file in (out, page):
+        require_writable(file)  # before the minutes that the audit takes
     embeddings = None if cache is None else cached_embeddings(cache, manifest)
     with progress_bar("Auditing", quiet or as_json, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)

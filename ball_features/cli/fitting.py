@@ -34,7 +34,9 @@ def fit(
     test_size: Annotated[float, typer.Option(help="Share of images in a hold-out test set.")] = 0.20,
     val_size: Annotated[float, typer.Option(help="Share of images that choose the head's epoch.")] = 0.16,
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
-    group_column: Annotated[str, typer.Option(help="Column of --groups to use.")] = "group",
+    group_column: Annotated[
+        str, typer.Option(help="Column of --groups to use; several with +, such as class+overlay.")
+    ] = "group",
     tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
     train_views: TrainViews = "auto",
     test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import Manifest
 from ball_features.dataset.overlays import NO_OVERLAY, OverlayModel, learn_overlays
 from ball_features.dataset.pairs import Pair, find_pairs
+from ball_features.dataset.series import Series, Trust, find_series
 from ball_features.dataset.splits import merge_units
-from ball_features.errors import DataError, ImageError
+from ball_features.dataset.traits import Traits, collect, encodings, grey, images, load_square
+from ball_features.errors import DataError
 
-__all__ = ["Audit", "audit", "load_square", "write_groups"]
+__all__ = ["Audit", "audit", "write_groups"]
 
-SIDE_PX = 224
 BLOCK_IMAGES = 20
 _SAMPLE = 4000  # images that overlays are learnt on
-_BINS = 16
-_LEAST_ENCODING = 20  # images of a kind of file
 
 Progress = Callable[[int, int], None]
 
@@ -44,8 +40,7 @@ class Audit:
         overlays: What the kinds look like.
         encoding: Kind of file of each image (format, size, JPEG tables, resolution), "encoding-1" the most frequent,
             "other" for those of fewer than 20 images.
-        series: Likely acquisition series of each image: inferred, not known.
-        series_confidence: Series -> share of its images whose nearest neighbour in stain, within the class, is of it.
+        series: Likely series and batches of acquisition: inferred, not known.
         block: Runs of consecutive images within class and series; what belongs together is in one block.
         group: What a split must keep together: copies and shared fields, connected.
         outlier: Row -> why it is unlike the others.
@@ -61,8 +56,7 @@ class Audit:
     overlay: np.ndarray
     overlays: OverlayModel
     encoding: np.ndarray
-    series: np.ndarray
-    series_confidence: dict[str, float]
+    series: Series
     block: np.ndarray
     group: np.ndarray
     outlier: dict[int, str]
@@ -103,10 +97,8 @@ class Audit:
                 str(kind): dict(sorted(Counter(self.label[self.encoding == kind].tolist()).items()))
                 for kind in np.unique(self.encoding)
             },
-            "series": {
-                str(name): {"images": int((self.series == name).sum()), "confidence": self.series_confidence[str(name)]}
-                for name in np.unique(self.series)
-            },
+            "series": {name: _as_dict(trust) for name, trust in self.series.series_trust.items()},
+            "batches": {name: _as_dict(trust) for name, trust in self.series.batch_trust.items()},
             "shortcut_accuracy": self.shortcuts,
             "label_conflicts": [[names[a], names[b]] for a, b in self.conflicts],
             "outliers": {names[row]: why for row, why in self.outlier.items()},
@@ -114,47 +106,6 @@ class Audit:
             "exact": [[names[row] for row in rows] for rows in self.exact],
             "pairs": [asdict(p) | {"first": names[p.first], "second": names[p.second]} for p in self.pairs],
         }
-
-
-def load_square(path: Path, side_px: int = SIDE_PX) -> np.ndarray:
-    """An image as uint8 (side_px, side_px, 3), squeezed to a square by area averaging."""
-    from PIL import Image
-
-    pixels = decode(path).permute(1, 2, 0).numpy()
-    if pixels.shape[:2] == (side_px, side_px):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BOX))
-
-
-@dataclass
-class _Seen:
-    """What is kept of each image."""
-
-    rows: list[int]
-    digest: list[str]
-    grey: list[np.ndarray]
-    colour: list[np.ndarray]
-    moments: list[np.ndarray]
-    evidence: list[np.ndarray]
-
-
-def _images(manifest: Manifest, rows: Any, rejected: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
-    """Decoded images in order; those that cannot be decoded are noted and left out."""
-
-    def load(row: int) -> np.ndarray | str:
-        try:
-            return load_square(manifest.root / manifest.path[row])
-        except ImageError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(rows), 64):  # a bounded number in flight
-            part = rows[start : start + 64]
-            for row, image in zip(part, pool.map(load, part), strict=True):
-                if isinstance(image, str):
-                    rejected[manifest.path[row]] = image
-                else:
-                    yield row, image
 
 
 def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress: Progress | None = None) -> Audit:
@@ -173,69 +124,51 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
     rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}
     count = len(manifest.path)
     sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round().astype(int)).tolist()
-    model = learn_overlays(image for _, image in _images(manifest, sample, rejected))
+    model = learn_overlays(image for _, image in images(manifest, sample, rejected))
     report(count, total)
-    seen = _Seen([], [], [], [], [], [])
-    for row, image in _images(manifest, range(count), rejected):
-        grey = (image.astype(np.uint16).sum(2) / 3).round().astype(np.uint8)
-        channels = image.reshape(-1, 3)
-        seen.rows.append(row)
-        seen.digest.append(hashlib.sha256(image.tobytes()).hexdigest())
-        seen.grey.append(grey)
-        bins = [np.bincount(channels[:, k] >> 4, minlength=_BINS) for k in range(3)]
-        seen.colour.append(np.concatenate(bins).astype(np.float32) / len(channels))
-        seen.moments.append(np.concatenate([channels.mean(0), channels.std(0)]))
-        seen.evidence.append(model.evidence(image))
-        if not len(seen.rows) % 64:
-            report(count + row, total)
+    seen = collect(manifest, model, rejected, lambda done: report(count + done, total))
     path, label = np.array(manifest.path)[seen.rows], np.array(manifest.label)[seen.rows]
     if len(np.unique(label)) < 2:
-        raise DataError(f"{len(path)} images of {manifest.root} can be decoded, expected at least two classes.")
-    grey, colour, moments = np.stack(seen.grey), np.stack(seen.colour), np.stack(seen.moments)
-    own = embeddings[seen.rows] if embeddings is not None else None
+        raise DataError(
+            f"{len(path)} images of {len(np.unique(label))} classes in {manifest.root} can be decoded, expected at "
+            "least two classes. Give the folder that holds one folder a class."
+        )
     pairs = find_pairs(
-        grey,
+        seen.small,
         model.mask(),
+        lambda row: grey(load_square(manifest.root / path[row])),
         progress=lambda done, all_: report(2 * count + 2 * count * done // all_, total),
     )
-    overlay = model.assign(np.stack(seen.evidence))
     group, exact = _groups(seen.digest, pairs, path)
-    encoding = _encodings([manifest.root / name for name in path.tolist()])
-    # A camera or an export writes its own kind of file; where all are alike it tells nothing.
-    kinds = [overlay, encoding] if len(np.unique(encoding)) > 1 else [overlay]
-    series = np.array(["/".join(parts) for parts in zip(label, *kinds, strict=True)])
+    encoding = encodings([manifest.root / name for name in path.tolist()])
+    found = find_series(seen.stain, label, seen.overlay, encoding, group)
     report(total, total)
     return Audit(
         path=path,
         label=label,
         exact=exact,
         pairs=[pair for pair in pairs if seen.digest[pair.first] != seen.digest[pair.second]],
-        overlay=overlay,
+        overlay=seen.overlay,
         overlays=model,
         encoding=encoding,
-        series=series,
-        series_confidence=_confidence(series, label, colour),
-        block=_blocks(series, group),
+        series=found,
+        block=_blocks(found.series, group),
         group=group,
-        outlier=_outliers(grey, colour, own),
+        outlier=_outliers(seen, embeddings[seen.rows] if embeddings is not None else None),
         rejected=sorted(rejected.items()),
-        shortcuts=_shortcuts(moments, overlay, encoding, label, group),
-        association_bits=_mutual_information_bits(overlay, label),
+        shortcuts=_shortcuts(seen.moments, seen.overlay, encoding, label, group),
+        association_bits=_mutual_information_bits(seen.overlay, label),
     )
 
 
-def _encodings(files: list[Path]) -> np.ndarray:
-    """Kind of each file by its header: what a camera, an export or a second compression leaves in it."""
-    from PIL import Image
-
-    signatures = []
-    for file in files:
-        with Image.open(file) as image:
-            tables = tuple(map(tuple, getattr(image, "quantization", {}).values()))
-            signatures.append((image.format, image.size, image.mode, tables, str(image.info.get("dpi"))))
-    frequent = [item for item, count in Counter(signatures).most_common() if count >= _LEAST_ENCODING]
-    names = {item: f"encoding-{number}" for number, item in enumerate(frequent, 1)}
-    return np.array([names.get(item, "other") for item in signatures])
+def _as_dict(trust: Trust) -> dict[str, float]:
+    return {
+        "images": trust.images,
+        "confidence": round(trust.confidence, 4),
+        "stain_agreement": round(trust.stain, 4),
+        "order_agreement": round(trust.order, 4),
+        "by_chance": round(trust.chance, 4),
+    }
 
 
 def _groups(digest: list[str], pairs: list[Pair], path: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
@@ -265,36 +198,20 @@ def _blocks(series: np.ndarray, group: np.ndarray) -> np.ndarray:
     return block
 
 
-def _confidence(series: np.ndarray, label: np.ndarray, colour: np.ndarray) -> dict[str, float]:
-    """Share of a series whose nearest image in colour, of the same class, is of the same series."""
-    from scipy.spatial import KDTree
-
-    agrees = np.ones(len(series))
-    for name in np.unique(label):
-        rows = np.flatnonzero(label == name)
-        if len(rows) > 1:
-            found: Any = KDTree(np.sqrt(colour[rows])).query(np.sqrt(colour[rows]), k=2, workers=-1)
-            near = found[1][:, 1]
-            agrees[rows] = series[rows] == series[rows[near]]
-    return {str(name): float(agrees[series == name].mean()) for name in np.unique(series)}
-
-
-def _outliers(grey: np.ndarray, colour: np.ndarray, embeddings: np.ndarray | None) -> dict[int, str]:
+def _outliers(seen: Traits, embeddings: np.ndarray | None) -> dict[int, str]:
     """Blank, blurred or oddly coloured images, and embeddings far from all others, by robust z-scores (median, MAD)."""
 
     def robust(value: np.ndarray) -> np.ndarray:
         middle = np.median(value)
         return (value - middle) / max(1.4826 * float(np.median(np.abs(value - middle))), 1e-6)
 
-    spread = grey.std((1, 2), dtype=np.float32)
-    sharp = np.array([np.abs(np.diff(image.astype(np.int16), 2, axis=0)).mean() for image in grey])
-    centre = np.median(np.sqrt(colour), axis=0)
-    far = robust(np.log(np.linalg.norm(np.sqrt(colour) - centre, axis=1) + 1e-6))
-    alone = np.zeros(len(grey)) if embeddings is None else robust(np.log(_neighbour_distance(embeddings) + 1e-6))
+    root = np.sqrt(seen.colour)
+    far = robust(np.log(np.linalg.norm(root - np.median(root, axis=0), axis=1) + 1e-6))
+    alone = np.zeros(len(root)) if embeddings is None else robust(np.log(_neighbour_distance(embeddings) + 1e-6))
+    blurred = robust(np.log(seen.sharp + 1e-3)) < -3.5
     found: dict[int, str] = {}
-    blurred = robust(np.log(sharp + 1e-3)) < -3.5
-    for row in range(len(grey)):
-        if spread[row] < 4:
+    for row in range(len(root)):
+        if seen.spread[row] < 4:
             found[row] = "blank"
         elif blurred[row]:
             found[row] = "blurred"
@@ -353,13 +270,14 @@ def _shortcuts(
 
 
 def write_groups(found: Audit, path: Path | str) -> None:
-    """Write `groups.csv`: path,group,series,overlay,block,duplicate_of."""
+    """Write `groups.csv`: path,group,series,batch,overlay,block,duplicate_of."""
     of = {row: rows[0] for rows in found.exact for row in rows[1:]}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "group", "series", "overlay", "block", "duplicate_of"))
+        writer.writerow(("path", "group", "series", "batch", "overlay", "block", "duplicate_of"))
         for row, name in enumerate(found.path):
             copy = found.path[of[row]] if row in of else ""
-            writer.writerow((name, found.group[row], found.series[row], found.overlay[row], found.block[row], copy))
+            inferred = (found.series.series[row], found.series.batch[row], found.overlay[row], found.block[row])
+            writer.writerow((name, found.group[row], *inferred, copy))

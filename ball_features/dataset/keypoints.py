@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
 from ball_features.dataset.neighbours import nearest
+from ball_features.dataset.workers import workers
 
 __all__ = ["Candidates", "candidates_from_features", "candidates_from_thumbnails", "turned"]
 
@@ -72,19 +73,14 @@ def candidates_from_features(
         seed: Of the index.
         progress: Called with the number of images described since the last call.
     """
-    coefficients, where, image = _describe(grey, mask, progress)
+    vectors, position, where, image = _describe(grey, mask, progress)
     if len(image) < 2:
         return _empty()
-    coefficients, position = _canonical(coefficients)
-    vectors = _whiten(coefficients)
+    _whiten(vectors)
     cosine, row = nearest(vectors, vectors, _NEIGHBOURS, query_owner=image, owner=image, seed=seed)
-    asking = torch.arange(len(image))[:, None].expand_as(row)
-    chosen = cosine > _LEAST_COSINE
-    one, two = asking[chosen], row[chosen]
-    swap = image[one] > image[two]
-    one, two = torch.where(swap, two, one), torch.where(swap, one, two)
-    matches = torch.unique(one * len(image) + two)  # two patches that name each other vote once
-    one, two = matches // len(image), matches % len(image)
+    del vectors
+    one, two = _matches(cosine, row, image)
+    del cosine, row
     # The turn that takes b's patch to the common position and from there back to a's.
     turn = position[one].transpose(1, 2) @ position[two]  # (matches, 2, 2) on (x, y)
     centre = (grey.shape[-1] - 1) / 2
@@ -92,17 +88,46 @@ def candidates_from_features(
     return _count(image[one], image[two], _turn_number(turn), shift, len(grey), grey.shape[-1])
 
 
+def _matches(cosine: Tensor, row: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of features that match, the first in the image with the smaller number, of images that match twice."""
+    count = len(image)
+    keys = []
+    for start in range(0, count, 1 << 18):  # a part at a time: there are millions
+        part, place = (cosine[start : start + (1 << 18)] > _LEAST_COSINE).nonzero(as_tuple=True)
+        part = part + start
+        other = row[part, place]
+        swap = image[part] > image[other]
+        keys.append(torch.where(swap, other * count + part, part * count + other).numpy())
+    key = np.unique(np.concatenate(keys))  # two patches that name each other vote once
+    del keys
+    owner = image.numpy()
+    pair = owner[key // count] * (int(owner[-1]) + 1) + owner[key % count]
+    # Most pairs of images match in one place, which is chance; they go before anything is computed of them.
+    ordered = np.sort(pair)
+    often = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    if len(often):
+        place = np.minimum(np.searchsorted(often, pair), len(often) - 1)
+        key = key[often[place] == pair]
+    else:
+        key = key[:0]
+    return torch.from_numpy(key // count), torch.from_numpy(key % count)
+
+
 def candidates_from_thumbnails(grey: np.ndarray, mask: np.ndarray, *, seed: int = 0) -> Candidates:
     """Propose near-duplicates by 16 x 16 thumbnails in all eight positions; sees what is too blurred for features."""
     count, side = grey.shape[:2]
     cell = side // _THUMBNAIL
-    shape = (count, _THUMBNAIL, cell, _THUMBNAIL, cell)
-    weight = torch.from_numpy(mask[:, : cell * _THUMBNAIL, : cell * _THUMBNAIL].reshape(shape).sum((2, 4)))
-    total = torch.from_numpy(
-        np.where(mask, grey, 0)[:, : cell * _THUMBNAIL, : cell * _THUMBNAIL].reshape(shape).sum((2, 4), dtype=np.int64)
-    )
-    mean = total.sum((1, 2), keepdim=True) / weight.sum((1, 2), keepdim=True).clamp(min=1)
-    thumbnail = torch.where(weight > 0, total / weight.clamp(min=1) - mean, 0.0)  # (N, 16, 16)
+    parts = []
+    for start in range(0, count, 256):
+        seen = mask[start : start + 256, : cell * _THUMBNAIL, : cell * _THUMBNAIL]
+        pixels = grey[start : start + 256, : cell * _THUMBNAIL, : cell * _THUMBNAIL]
+        shape = (len(seen), _THUMBNAIL, cell, _THUMBNAIL, cell)
+        weight = torch.from_numpy(seen.reshape(shape).sum((2, 4)))
+        total = torch.from_numpy(np.where(seen, pixels, 0).reshape(shape).sum((2, 4), dtype=np.int64))
+        mean = total.sum((1, 2), keepdim=True) / weight.sum((1, 2), keepdim=True).clamp(min=1)
+        parts.append(torch.where(weight > 0, total / weight.clamp(min=1) - mean, 0.0))
+    thumbnail = torch.cat(parts)  # (N, 16, 16)
     owner = torch.arange(count)
     upright = _unit(thumbnail.flatten(1).float())
     queries = torch.cat([_unit(turned(thumbnail, turn).flatten(1).float()) for turn in range(8)])
@@ -148,8 +173,13 @@ def _basis() -> tuple[Tensor, Tensor]:
 
 def _describe(
     grey: np.ndarray, mask: np.ndarray, progress: Callable[[int], None] | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosine coefficients (features, 6, 6), positions float (features, 2) as x, y, and image rows (features,)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is known of each feature.
+
+    Returns:
+        Unit vectors (features, 35) of cosine coefficients in the common position, the turn (features, 2, 2) on (x, y)
+        that brings the patch there, places float (features, 2) as x, y, and image rows (features,).
+    """
     side = grey.shape[-1]
     basis, flat = _basis()
     basis = basis - basis.sum(1, keepdim=True) * flat  # the mean of a patch does not matter
@@ -157,8 +187,11 @@ def _describe(
     patch = (ruler[:, None] * side + ruler).flatten()  # offsets in a flattened picture
     rim = torch.zeros(side, side, dtype=torch.bool)
     rim[_RADIUS_PX:-_RADIUS_PX, _RADIUS_PX:-_RADIUS_PX] = True
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start in range(0, len(grey), 64):
+    vectors = torch.empty(len(grey) * _PER_IMAGE, _FREQUENCIES**2 - 1)  # the large one: filled in place, never copied
+    found: list[tuple[Tensor, ...]] = []
+    count = 0
+
+    def describe(start: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         images = torch.from_numpy(grey[start : start + 64]).float()[:, None]
         seen = torch.from_numpy(mask[start : start + 64].copy())[:, None] & rim
         strength = (_blur(images, _FINE_PX) - _blur(images, _COARSE_PX)).abs() * seen
@@ -167,17 +200,20 @@ def _describe(
         row, feature = (value > 0).nonzero(as_tuple=True)
         place = place[row, feature]
         pixels = images.flatten()[(row * side * side + place)[:, None] + patch]  # (features, patch)
-        found.append(
-            (
-                (pixels @ basis.T).view(-1, _FREQUENCIES, _FREQUENCIES),
-                torch.stack([place % side, place // side], 1).float(),
-                row + start,
-            )
-        )
-        if progress:
-            progress(len(images))
-    coefficients, where, image = zip(*found, strict=True)
-    return torch.cat(coefficients), torch.cat(where), torch.cat(image)
+        coefficients, position = _canonical((pixels @ basis.T).view(-1, _FREQUENCIES, _FREQUENCIES))
+        where = torch.stack([place % side, place // side], 1).float()
+        return _unit(coefficients.flatten(1)[:, 1:]), position, where, row + start
+
+    with workers() as pool:
+        for start in range(0, len(grey), 1024):  # what is done waits here, so not all at once
+            for own, *others in pool.map(describe, range(start, min(start + 1024, len(grey)), 64)):
+                vectors[count : count + len(own)] = own
+                count += len(own)
+                found.append(tuple(others))
+            if progress:
+                progress(min(1024, len(grey) - start))
+    position, where, image = (torch.cat(column) for column in zip(*found, strict=True))
+    return vectors[:count], position, where, image
 
 
 def _canonical(coefficients: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,12 +230,13 @@ def _canonical(coefficients: Tensor) -> tuple[Tensor, Tensor]:
     return upright, torch.where(swap[:, None, None], turn[:, [1, 0]], turn)
 
 
-def _whiten(coefficients: Tensor) -> Tensor:
-    """Unit vectors (features, 35), in which what all patches share counts less."""
-    vectors = _unit(coefficients.flatten(1)[:, 1:])
-    vectors = vectors - vectors.mean(0)
-    spread = vectors.square().mean(0).sqrt().clamp(min=1e-6)
-    return _unit(vectors / spread.sqrt())
+def _whiten(vectors: Tensor) -> None:
+    """Make what all patches share count less in unit vectors (features, 35), in place."""
+    vectors -= vectors.mean(0)
+    spread = (vectors.norm(dim=0) / math.sqrt(len(vectors))).clamp(min=1e-6)
+    vectors /= spread.sqrt()
+    for part in vectors.split(1 << 16):
+        part /= part.norm(dim=1, keepdim=True).clamp(min=1e-6)
 
 
 # Matrices on (x, y), y downwards, of the eight positions of `turned`.

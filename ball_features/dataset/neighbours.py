@@ -12,11 +12,13 @@ import math
 import torch
 from torch import Tensor
 
+from ball_features.dataset.workers import workers
+
 __all__ = ["nearest"]
 
 _ROUNDS = 6  # of k-means; the cells need to be even, not optimal
 _SAMPLE_PER_CELL = 40
-_CHUNK = 8192  # rows compared with all cells at a time: bounds memory
+_CHUNK = 1024  # rows compared with all cells at a time: bounds memory
 
 
 def nearest(
@@ -47,26 +49,33 @@ def nearest(
     cells = max(1, int(2 * math.sqrt(count)))
     probes = min(probes, cells)
     centres = _centres(vectors, cells, seed)
-    member, member_start = _by_cell(_closest(vectors, centres, 1)[:, 0], cells)
     probed = _closest(queries, centres, probes)
+    own = probed[:, 0] if queries is vectors else _closest(vectors, centres, 1)[:, 0]
+    member, member_start = _by_cell(own, cells)
     cosine = torch.full((len(queries), k), -2.0)
     row = torch.zeros((len(queries), k), dtype=torch.int64)
-    for probe in range(probes):
-        asking, asking_start = _by_cell(probed[:, probe], cells)
-        for cell in range(cells):
-            inside = member[member_start[cell] : member_start[cell + 1]]
-            seekers = asking[asking_start[cell] : asking_start[cell + 1]]
-            if not len(inside):
-                continue
-            for part in seekers.split(_CHUNK):
-                found = queries[part] @ vectors[inside].T  # (part, inside)
-                found[query_owner[part][:, None] == owner[inside]] = -2.0
-                value, place = found.topk(min(k, len(inside)), dim=1)
-                # A vector lies in one cell only, so the neighbours of two probes never coincide.
-                merged = torch.cat([cosine[part], value], 1)
-                rows = torch.cat([row[part], inside[place]], 1)
-                cosine[part], best = merged.topk(k, dim=1)
-                row[part] = rows.gather(1, best)
+
+    def search(cell: int) -> None:
+        """Put a cell's vectors to all who ask there; every query asks in one cell at a time."""
+        inside = member[member_start[cell] : member_start[cell + 1]]
+        seekers = asking[asking_start[cell] : asking_start[cell + 1]]
+        if not len(inside):
+            return
+        for part in seekers.split(_CHUNK):
+            found = queries[part] @ vectors[inside].T  # (part, inside)
+            found[query_owner[part][:, None] == owner[inside]] = -2.0
+            value, place = found.topk(min(k, len(inside)), dim=1)
+            # A vector lies in one cell only, so the neighbours of two probes never coincide.
+            merged = torch.cat([cosine[part], value], 1)
+            rows = torch.cat([row[part], inside[place]], 1)
+            cosine[part], best = merged.topk(k, dim=1)
+            row[part] = rows.gather(1, best)
+
+    with workers() as pool:
+        for probe in range(probes):
+            asking, asking_start = _by_cell(probed[:, probe], cells)
+            for _ in pool.map(search, range(cells)):
+                pass
     return cosine, row
 
 
@@ -85,8 +94,16 @@ def _centres(vectors: Tensor, cells: int, seed: int) -> Tensor:
 
 def _closest(rows: Tensor, centres: Tensor, k: int) -> Tensor:
     """int64 (rows, k): the nearest centres."""
-    parts = [(part @ centres.T).topk(k, dim=1).indices for part in rows.split(_CHUNK)]
-    return torch.cat(parts) if parts else torch.zeros((0, k), dtype=torch.int64)
+    found = torch.empty((len(rows), k), dtype=torch.int64)
+
+    def search(start: int) -> None:
+        # Written in place: small results kept between large temporaries would keep the memory of these.
+        found[start : start + _CHUNK] = (rows[start : start + _CHUNK] @ centres.T).topk(k, dim=1).indices
+
+    with workers() as pool:
+        for _ in pool.map(search, range(0, len(rows), _CHUNK)):
+            pass
+    return found
 
 
 def _by_cell(code: Tensor, cells: int) -> tuple[Tensor, list[int]]:

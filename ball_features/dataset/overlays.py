@@ -18,6 +18,7 @@ __all__ = ["NO_OVERLAY", "OverlayModel", "colour_codes", "learn_overlays"]
 
 NO_OVERLAY = "none"
 _COLOURS = 512  # three bits a channel
+_BLOCK = 512  # images
 _MIN_SHARE = 0.004  # of the images that show a colour at a place
 _TIMES_USUAL = 6  # that colour there, against the 95th percentile over all places
 _TIMES_STEEP = 4  # the gradient there, against the mean over all places
@@ -114,12 +115,13 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     """
     from scipy import ndimage
 
-    codes: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []  # uint16 (512, places): large, so that their memory goes back
+    number = 0
     shape = (0, 0)
     count = steep = np.zeros(0)
     places = np.zeros(0, dtype=np.int64)
     for image in images:
-        if not codes:
+        if not number:
             shape = (image.shape[0], image.shape[1])
             count = np.zeros((shape[0] * shape[1], _COLOURS), dtype=np.uint16)
             steep = np.zeros(count.shape, dtype=np.float32)
@@ -127,8 +129,10 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
         code = colour_codes(image)
         count[places, code] += 1
         steep[places, code] += _steepness(image)
-        codes.append(code)
-    number = len(codes)
+        if not number % _BLOCK:
+            blocks.append(np.empty((_BLOCK, len(code)), dtype=np.uint16))
+        blocks[-1][number % _BLOCK] = code
+        number += 1
     if number < 2 * _MIN_MARKS:
         return OverlayModel(
             shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
@@ -149,7 +153,8 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     large = np.flatnonzero(size >= max(_MIN_MARKS, 0.1 * size.max())) + 1
     odd[~np.isin(labelled.ravel(), large)] = False
     place, colour = np.nonzero(odd)
-    evidence = np.stack([code[place] == colour for code in codes])
+    evidence = np.concatenate([block[:, place] == colour for block in blocks])[:number]
+    del blocks
     profile = _looks(evidence)
     kind = _merge(profile, evidence)
     return OverlayModel(shape, place, colour.astype(np.uint16), profile, kind)

@@ -44,42 +44,55 @@ class Split:
     name: str = ""
 
 
-def read_groups(path: Path | str, column: str, paths: Sequence[str]) -> np.ndarray:
-    """A column of a groups file, in the order of the images.
+def read_groups(
+    path: Path | str, column: str, paths: Sequence[str], label: Sequence[str] | np.ndarray | None = None
+) -> np.ndarray:
+    """A column of a groups file, or several joined, in the order of the images.
 
     Args:
         path: CSV with a header, the columns `path` and `column`, and a row an image.
-        column: The column to read.
+        column: The column to read; `class+overlay` reads two and joins their values with a slash. `class` is the label
+            where the file has no such column.
         paths: Ids of the images.
+        label: Class of each image, for `class`.
 
     Returns:
         str (images,).
 
     Raises:
-        DataError: The file or the column is missing, an image has no row or two, or a cell is empty.
+        DataError: The file or a column is missing, an image has no row or two, or a cell is empty.
     """
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            for name in ("path", column):
-                if name not in columns:
+            wanted = [column] if column in columns else [name.strip() for name in column.split("+")]
+            labelled = label is not None and "class" not in columns
+            for name in ("path", *wanted):
+                if name not in columns and not (labelled and name == "class"):
                     raise DataError(f"{path} has the columns {', '.join(columns) or '(none)'}, expected {name!r} too.")
-            rows = [(row["path"], (row[column] or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError) as error:
+            rows = [(row["path"], [(row.get(name) or "").strip() for name in wanted]) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"No groups file can be read at {path} ({error}). Expected a CSV with path,group.") from error
     twice = [name for name, count in Counter(name for name, _ in rows).items() if count > 1]
     if twice:
         raise DataError(f"{path} lists {len(twice)} images twice (first: {twice[0]}); expected one row an image.")
     table = dict(rows)
-    missing = [name for name in paths if not table.get(name)]
+    own = dict(zip(paths, label, strict=True)) if label is not None and labelled else {}
+    values: dict[str, list[str]] = {}
+    for name in paths:
+        cells = table.get(name, [""] * len(wanted))
+        values[name] = [
+            str(own[name]) if key == "class" and own else cell for key, cell in zip(wanted, cells, strict=True)
+        ]
+    missing = [name for name in paths if name not in table or not all(values[name])]
     if missing:
         raise DataError(
             f"{path} names no {column} for {len(missing)} of {len(paths)} images (first: {missing[0]}). Paths are "
             "relative to the image folder, with forward slashes; give each image a row."
         )
-    return np.array([table[name] for name in paths])
+    return np.array(["/".join(values[name]) for name in paths])
 
 
 def merge_units(*keys: Sequence[str] | np.ndarray) -> np.ndarray:

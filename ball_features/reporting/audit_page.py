@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import html
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ball_features.cache import read_cache
-from ball_features.dataset.audit import Audit, load_square
+from ball_features.dataset.audit import Audit
 from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.overlays import NO_OVERLAY
 from ball_features.dataset.pairs import orient
-from ball_features.errors import CacheError
+from ball_features.dataset.series import Trust
+from ball_features.dataset.traits import load_square
+from ball_features.errors import CacheError, DataError
 from ball_features.reporting.figures import thumbnail
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["cached_embeddings", "summary", "write_page"]
+__all__ = ["cached_embeddings", "require_writable", "summary", "write_page"]
 
 PAIRS_SHOWN = 40
 KIND_IMAGES = 24
+WHOLE_IMAGES = 6
+ODD_IMAGES = 24
+_ZOOM_MARGIN = 0.4  # of the box, on each side
+_ZOOM_PX = 240
 
 
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
@@ -39,6 +48,31 @@ def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
             "leave --cache out."
         )
     return cache.embeddings[[rows[digest] for digest in manifest.sha256], 0]
+
+
+def require_writable(path: Path | None) -> None:
+    """Make the folder of a file that is to be written, and see whether it can be.
+
+    Raises:
+        DataError: It cannot.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
+
+
+def _how_sure(parts: dict[str, Any]) -> str:
+    """Agreement beyond chance over the images of series or batches."""
+    images = sum(part["images"] for part in parts.values())
+    mean = sum(part["images"] * part["confidence"] for part in parts.values()) / images
+    return f"confidence {mean:.2f} of 1 (stain of other images, beyond chance)"
 
 
 def _findings(found: Audit) -> list[tuple[str, str]]:
@@ -67,7 +101,14 @@ def _findings(found: Audit) -> list[tuple[str, str]]:
         rows.append(("kinds of file", kinds))
     for name, value in facts["shortcut_accuracy"].items():
         rows.append((f"{name}", f"{100 * value:.1f} % accuracy without looking at a cell"))
-    rows.append(("likely series", f"{len(facts['series'])}, inferred from class, overlay and kind of file; not known"))
+    rows.append(("likely series", f"{len(facts['series'])}, inferred; {_how_sure(facts['series'])}"))
+    rows.append(
+        (
+            "likely batches",
+            f"{len(facts['batches'])}, by stain and file order within class, overlay and kind of file; "
+            f"{_how_sure(facts['batches'])}",
+        )
+    )
     rows.append(("outliers", f"{len(facts['outliers'])} blank, blurred or oddly coloured images"))
     if facts["rejected"]:
         rows.append(("rejected", f"{len(facts['rejected'])} files that cannot be decoded"))
@@ -90,6 +131,7 @@ _STYLE = """
 table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}
 figure{display:inline-block;margin:.4rem}figcaption{font-size:.8rem;max-width:21rem;overflow-wrap:anywhere}
 img{width:160px;height:160px;margin-right:2px}
+img.zoom{width:auto;height:120px}
 """
 
 
@@ -107,8 +149,19 @@ def write_page(found: Audit, root: Path, path: Path) -> None:
         pixels = orient(load_square(root / found.path[row]), orientation)
         return f'<img loading="lazy" alt="{name}" src="{thumbnail(pixels)}">'
 
+    def zoomed(row: int, box: tuple[int, int, int, int]) -> str:
+        name = html.escape(f"{found.path[row]}, enlarged")
+        return (
+            f'<img loading="lazy" class="zoom" alt="{name}" src="{thumbnail(_zoom(found, root, row, box), _ZOOM_PX)}">'
+        )
+
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in _findings(found))
     parts = [f"<h1>Audit of {len(found.path)} images</h1><table>{rows}</table>"]
+    if found.conflicts:
+        parts.append(f"<h2>Label conflicts: {min(len(found.conflicts), PAIRS_SHOWN)} of {len(found.conflicts)}</h2>")
+        for one, two in found.conflicts[:PAIRS_SHOWN]:
+            names = html.escape(f"{found.path[one]} and {found.path[two]}")
+            parts.append(f"<figure>{picture(one)}{picture(two)}<figcaption>{names}</figcaption></figure>")
     rng = np.random.default_rng(0)
     for kind in ("near-duplicate", "shared-field"):
         pairs = [pair for pair in found.pairs if pair.kind == kind]
@@ -121,12 +174,61 @@ def write_page(found: Audit, root: Path, path: Path) -> None:
                 f"<figure>{picture(pair.first)}{picture(pair.second, pair.orientation)}"
                 f"<figcaption>{html.escape(names)}: {moved}</figcaption></figure>"
             )
-    for kind in np.unique(found.overlay):
+    for number, kind in enumerate([*found.overlays.names, NO_OVERLAY]):
         own = np.flatnonzero(found.overlay == kind)
+        if not len(own):
+            continue
+        box = found.overlays.box(number) if kind != NO_OVERLAY else _around(found)
         parts.append(f"<h2>{html.escape(str(kind))}: {len(own)} images</h2>")
-        for row in own[np.unique(np.linspace(0, len(own) - 1, min(KIND_IMAGES, len(own))).astype(int))]:
-            parts.append(f"<figure>{picture(int(row))}</figure>")
+        if box is not None:
+            parts.append("<p>" + ("The place, enlarged" if kind != NO_OVERLAY else "Where others have one") + ":</p>")
+            parts += [f"<figure>{zoomed(int(row), box)}</figure>" for row in _spread(own, KIND_IMAGES)]
+        parts += [f"<figure>{picture(int(row))}</figure>" for row in _spread(own, WHOLE_IMAGES)]
+    for title, trusted in (("series", found.series.series_trust), ("batches", found.series.batch_trust)):
+        parts.append(f"<h2>Likely {title}</h2>{_trust_table(trusted)}")
+    if found.outlier:
+        parts.append(f"<h2>Outliers: {min(len(found.outlier), ODD_IMAGES)} of {len(found.outlier)}</h2>")
+        for row in _spread(np.array(sorted(found.outlier)), ODD_IMAGES):
+            caption = html.escape(f"{found.path[row]}: {found.outlier[int(row)]}")
+            parts.append(f"<figure>{picture(int(row))}<figcaption>{caption}</figcaption></figure>")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
     text = f'<!doctype html><html lang="en"><head>{head}<title>Audit</title></head><body>{"".join(parts)}</body></html>'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most so many of the rows, evenly spread."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
+
+
+def _around(found: Audit) -> tuple[int, int, int, int] | None:
+    """The box that holds those of all kinds."""
+    boxes = np.array([found.overlays.box(number) for number in range(len(found.overlays.names))]).reshape(-1, 4)
+    if not len(boxes):
+        return None
+    left, top, right, bottom = (int(edge) for edge in (*boxes[:, :2].min(0), *boxes[:, 2:].max(0)))
+    return left, top, right, bottom
+
+
+def _zoom(found: Audit, root: Path, row: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """The part of an image around a box, enlarged so that its longer side is 240 px."""
+    from PIL import Image
+
+    left, top, right, bottom = box
+    margin = round(_ZOOM_MARGIN * max(right - left, bottom - top))
+    part = load_square(root / found.path[row])[
+        max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin
+    ]
+    scale = _ZOOM_PX / max(part.shape[:2])
+    size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+    return np.asarray(Image.fromarray(part).resize(size, Image.Resampling.NEAREST))
+
+
+def _trust_table(trusted: dict[str, Trust]) -> str:
+    names = ("images", "confidence", "agreement in stain", "agreement in file order", "by chance")
+    lines = [f"<tr><th></th>{''.join(f'<th>{name}</th>' for name in names)}</tr>"]
+    for name, own in trusted.items():
+        values = "".join(f"<td>{value:.2f}</td>" for value in (own.confidence, own.stain, own.order, own.chance))
+        lines.append(f"<tr><th>{html.escape(name)}</th><td>{own.images}</td>{values}</tr>")
+    return f"<table>{''.join(lines)}</table>"

@@ -105,7 +105,11 @@ def compare(
     named = [_read(argument) for argument in caches]
     first = named[0][1]
     short = _short_names([key for key, _ in named], [cache for _, cache in named])
-    group = None if config.groups is None else read_groups(config.groups, config.group_column, first.path.tolist())
+    group = (
+        None
+        if config.groups is None
+        else read_groups(config.groups, config.group_column, first.path.tolist(), first.label)
+    )
     splits, notes = make_splits(config, first.path, first.label, first.sha256, group)
     series = series_of(config, first)
     results, facts = [], {}

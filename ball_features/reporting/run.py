@@ -129,7 +129,11 @@ def fit(
         )
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, lacking = with_numbers(specs, cache, named=bool(config.models))
-    group = None if config.groups is None else read_groups(config.groups, config.group_column, cache.path.tolist())
+    group = (
+        None
+        if config.groups is None
+        else read_groups(config.groups, config.group_column, cache.path.tolist(), cache.label)
+    )
     splits, said = make_splits(config, cache.path, cache.label, cache.sha256, group)
     said = [*notes, *lacking, *said]
     if config.tta and len(cache.view) == 1:
@@ -295,7 +299,7 @@ def series_of(config: FitConfig, cache: Cache) -> np.ndarray | None:
     try:
         return read_groups(config.groups, "series", cache.path.tolist())
     except DataError:
-        return read_groups(config.groups, config.group_column, cache.path.tolist())
+        return read_groups(config.groups, config.group_column, cache.path.tolist(), cache.label)
 
 
 def _require_savable(save: str, names: Sequence[str]) -> Sequence[str]:

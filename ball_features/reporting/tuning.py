@@ -68,7 +68,11 @@ def tune(
         raise ConfigError(f"Got the protocol {config.protocol}, expected holdout: folds would test what chose.")
     config = replace(config, repeats=1)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    group = None if config.groups is None else read_groups(config.groups, config.group_column, cache.path.tolist())
+    group = (
+        None
+        if config.groups is None
+        else read_groups(config.groups, config.group_column, cache.path.tolist(), cache.label)
+    )
     splits, notes = make_splits(config, cache.path, cache.label, cache.sha256, group)
     codes = np.unique(cache.label, return_inverse=True)[1]
     # Fixed views are other pictures, which a head has no use for beside the plain one.

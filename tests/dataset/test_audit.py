@@ -80,7 +80,7 @@ def test_groups_file(planted, tmp_path):
     write_groups(found, tmp_path / "groups.csv")
     with (tmp_path / "groups.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "group", "series", "overlay", "block", "duplicate_of"]
+    assert list(rows[0]) == ["path", "group", "series", "batch", "overlay", "block", "duplicate_of"]
     assert [row["path"] for row in rows] == found.path.tolist()
     copies = [row for row in rows if row["duplicate_of"]]
     assert len(copies) == 24
@@ -112,6 +112,14 @@ def test_the_known_data_set(real_images):
     red = max(by_kind, key=lambda kind: by_kind[kind])
     assert by_kind[red] == pytest.approx(0.63, abs=0.02)
     assert not (found.overlay[found.label == "Pro"] == red).any()
+    marked = found.overlay != "none"
+    named = np.char.add(np.char.add(found.label, "/"), found.overlay)
+    assert (found.series.series[marked] == named[marked]).all()
+    # The two halves of one series, with a gap of five hundred numbers between them, are stained differently.
+    rows = np.flatnonzero(found.series.series == f"Pre/{red}")
+    number = np.array([int(name[-7:-4]) for name in found.path[rows].tolist()])
+    assert not set(found.series.batch[rows[number < 300]]) & set(found.series.batch[rows[number > 750]])
+    assert len(np.unique(found.series.batch)) < 40
 
 
 def test_kinds_of_file_are_series_of_their_own(tmp_path):
@@ -130,6 +138,6 @@ def test_kinds_of_file_are_series_of_their_own(tmp_path):
     found = audit(scan(tmp_path))
     assert {str(kind) for kind in np.unique(found.encoding)} == {"encoding-1", "encoding-2"}
     assert set(found.label[found.encoding == "encoding-2"]) == {"Pro"}
-    assert {name.rsplit("/", 1)[1] for name in found.series} == {"encoding-1", "encoding-2"}
+    assert {name.split("/")[2] for name in found.series.series} == {"encoding-1", "encoding-2"}
     # Pro for certain, and one of three others at random.
     assert found.shortcuts["kind of file, random folds"] == pytest.approx(0.5, abs=0.05)

@@ -15,7 +15,7 @@ from ball_features.errors import DataError
 def test_the_table_holds_every_file():
     own = KNOWN["mehradaria-leukemia"]
     lines = own.table.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "path,sha256,group,series,overlay,block,duplicate_of"
+    assert lines[0] == "path,sha256,group,series,batch,overlay,block,duplicate_of"
     assert len(lines) - 1 == own.images == 3256
     hashes = own.hashes()
     assert all(len(digest) == 64 for digest in hashes)

@@ -116,3 +116,21 @@ def test_groups_files(tmp_path):
     file.write_text("path,group\na.jpg,1\na.jpg,2\n")
     with pytest.raises(DataError, match="twice"):
         read_groups(file, "group", ["a.jpg"])
+
+
+def test_several_columns_of_a_groups_file(tmp_path):
+    file = tmp_path / "groups.csv"
+    file.write_text("path,overlay,batch,odd+name\na.jpg,red,1,p\nb.jpg,none,1,q\nc.jpg,red,2,r\n")
+    paths, label = ["c.jpg", "a.jpg", "b.jpg"], np.array(["Pro", "Early", "Pro"])
+    assert read_groups(file, "overlay+batch", paths).tolist() == ["red/2", "red/1", "none/1"]
+    assert read_groups(file, "class+overlay", paths, label).tolist() == ["Pro/red", "Early/red", "Pro/none"]
+    assert read_groups(file, "class", paths, label).tolist() == label.tolist()
+    assert read_groups(file, "odd+name", paths).tolist() == ["r", "p", "q"]
+    with pytest.raises(DataError, match="expected 'class'"):
+        read_groups(file, "class+overlay", paths)
+    with pytest.raises(DataError, match="expected 'slide'"):
+        read_groups(file, "class+slide", paths, label)
+    file.write_text("path,class,overlay\na.jpg,own,red\nb.jpg,own,\nc.jpg,own,red\n")
+    assert read_groups(file, "class+overlay", ["a.jpg"], ["Early"]).tolist() == ["own/red"]
+    with pytest.raises(DataError, match=r"no class\+overlay for 1 of 2"):
+        read_groups(file, "class+overlay", ["a.jpg", "b.jpg"], ["Early", "Pro"])

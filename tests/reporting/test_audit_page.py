@@ -1,0 +1,61 @@
+"""The audit's page and summary: every finding is on them, and nothing is fetched from elsewhere."""
+
+import io
+import re
+import shutil
+
+import pytest
+from rich.console import Console
+
+from ball_features.dataset.audit import audit
+from ball_features.dataset.manifest import scan
+from ball_features.dataset.synthetic import draw_smears
+from ball_features.errors import DataError
+from ball_features.reporting.audit_page import require_writable, summary, write_page
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smears")
+    draw_smears(folder, per_class=24, seed=3, overlay_share=1, shared_fields=1, near_duplicates=1, series=2)
+    shutil.copy(next((folder / "Pro").iterdir()), folder / "Benign" / "again.jpg")
+    return folder, audit(scan(folder))
+
+
+def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
+    folder, result = found
+    write_page(result, folder, tmp_path / "audit.html")
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    for kind in result.overlays.names:
+        part = page.split(f"<h2>{kind}:")[1].split("<h2>")[0]
+        assert part.count('class="zoom"') >= min(10, (result.overlay == kind).sum())
+        assert part.count("<img") > part.count('class="zoom"')  # some whole ones beside them
+    for title in ("Label conflicts: 1 of 1", "Likely series", "Likely batches", "near-duplicates: ", "shared-fields: "):
+        assert title in page
+    assert set(re.findall(r'src="([^",]*)', page)) == {"data:image/jpeg;base64"}
+    for name in result.series.batch_trust:
+        assert f"<th>{name}</th>" in page
+
+
+def test_the_summary_says_what_each_shortcut_reaches(found):
+    _, result = found
+    screen = Console(width=160, file=io.StringIO())
+    screen.print(summary(result))
+    text = screen.file.getvalue()
+    for words in ("overlay, random folds", "% accuracy without looking at a cell", "1 pairs that show the same under"):
+        assert words in text
+    assert re.search(r"likely series +\d+, inferred; confidence [01]\.\d\d", text)
+    assert re.search(r"likely batches +\d+, by stain and file order", text)
+    facts = result.to_dict()
+    assert set(facts["batches"]) == set(result.series.batch)
+    assert all(0 <= item["confidence"] <= 1 for item in [*facts["series"].values(), *facts["batches"].values()])
+
+
+def test_what_cannot_be_written_is_said_first(tmp_path):
+    require_writable(None)
+    require_writable(tmp_path / "new" / "groups.csv")
+    assert (tmp_path / "new").is_dir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "groups.csv"):
+        with pytest.raises(DataError, match=r"cannot be written .*Name another file"):
+            require_writable(path)
