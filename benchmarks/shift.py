@@ -1,21 +1,66 @@
-"""Views and training options on series never seen: mean and worst recall, and benign against malignant.
+"""Views and training options where nothing shifts and on series never seen, with intervals by group.
 
-    python benchmarks/shift.py CACHE.h5 groups.csv --models mlp,robust-logistic [--sets "plain;a-1;a-1,b-2"]
+    python benchmarks/shift.py CACHE.h5 groups.csv --models mlp,logistic,xgboost [--sets "plain;1;1,8,11"]
+        [--rungs random,blocks,series] [--group-loss dro] [--consistency 10]
 
-Each set of views trains and tests (by the mean of its views' probabilities). Prints a row a set and model.
+Each set of views trains and tests (by the mean of its views' probabilities). Prints a row a set and model: accuracy on
+random hold-outs and on blocks; mean recall over the series left out, the worst, and the right side of benign and
+malignant. The 95 % intervals are bootstraps over groups, over blocks, and over the series.
 """
+
+from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 
-from ball_features.cache import read_cache
+from ball_features.cache import Cache, read_cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import make_splits, read_groups
+from ball_features.dataset.splits import make_splits, merge_units, read_groups
 from ball_features.evaluation.protocols import evaluate
+from ball_features.evaluation.uncertainty import group_bootstrap
 from ball_features.heads.registry import select
 from ball_features.reporting.groups import group_rows, over_groups
+
+# Name -> protocol, column that a split keeps together (None: copies alone), column that the interval is over.
+RUNGS = {
+    "random": ("holdout", None, "group"),
+    "blocks": ("block-cv", "block", "block"),
+    "series": ("leave-group-out", "series", "series"),
+}
+
+
+def shown(value: float, interval: tuple[float, float]) -> str:
+    """A share and its interval in %."""
+    return f"{100 * value:.1f} ({100 * interval[0]:.0f} - {100 * interval[1]:.0f})"
+
+
+def measure(cache: Cache, name: str, rung: str, config: FitConfig, groups: str, each: bool) -> str:
+    """The cells of one rung for one model, or why there are none."""
+    protocol, column, over = RUNGS[rung]
+    series = read_groups(groups, "series", cache.path.tolist())
+    kept = read_groups(groups, column, cache.path.tolist()) if column else None
+    config = replace(config, protocol=protocol, group_column=column or "group")
+    splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, kept)
+    (result,) = evaluate(cache, select([name]), splits, config, group=series)
+    if not result.fitted:
+        return str(result.failure)
+    if rung == "series":
+        rows = over_groups(group_rows(cache, [result]), name)
+        recall = np.array([row["recall"] for row in rows])
+        side = float(np.mean([row["benign_malignant"] for row in rows]))
+        interval = group_bootstrap(recall, np.arange(len(recall)))
+        if each:
+            for row in rows:
+                print(f"    {row['group']} {row['images']} {100 * row['recall']:.1f} {row['taken_for']}")
+        return f"{shown(float(recall.mean()), interval)} | {100 * recall.min():.1f} | {100 * side:.1f}"
+    codes = np.unique(cache.label, return_inverse=True)[1]
+    where = np.concatenate([item.split.test for item in result.fitted])
+    hit = np.concatenate([item.probability.argmax(1) == codes[item.split.test] for item in result.fitted]).astype(float)
+    units = merge_units(cache.sha256, read_groups(groups, over, cache.path.tolist()))
+    return shown(float(hit.mean()), group_bootstrap(hit, units[where]))
 
 
 def main() -> None:
@@ -23,36 +68,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache")
     parser.add_argument("groups")
-    parser.add_argument("--models", default="mlp,logistic,robust-logistic")
-    parser.add_argument("--sets", default="")
+    parser.add_argument("--models", default="mlp,logistic,xgboost")
+    parser.add_argument("--sets", default="", help="sets of views, names or numbers, with semicolons between")
+    parser.add_argument("--rungs", default=",".join(RUNGS))
+    parser.add_argument("--group-loss", choices=("balanced", "dro"))
+    parser.add_argument("--consistency", type=float, default=0.0)
+    parser.add_argument("--repeats", type=int, default=2, help="random hold-outs")
     parser.add_argument("--each", action="store_true", help="print every series too")
     arguments = parser.parse_args()
     cache = read_cache(arguments.cache)
-    series = read_groups(arguments.groups, "series", cache.path.tolist())
-    sets = arguments.sets.split(";") if arguments.sets else list(cache.view)
-    print("| views | model | mean recall | worst | benign or not | s |\n| --- | --- | ---: | ---: | ---: | ---: |")
-    for views in sets:
-        config = FitConfig(
-            protocol="leave-group-out", groups=arguments.groups, group_column="series", repeats=1, train_views=views,
-            test_views=views,
-        )  # fmt: skip
-        splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, series)
+    rungs = arguments.rungs.split(",")
+    heading = {"random": "random", "blocks": "blocks", "series": "series, mean | worst | benign or not"}
+    print(f"| views | model | {' | '.join(heading[rung] for rung in rungs)} | s |")
+    print(f"| --- | --- |{' ---: |' * (len(rungs) + 1 + 2 * ('series' in rungs))}")
+    for views in arguments.sets.split(";") if arguments.sets else list(cache.view):
+        base = FitConfig(train_views=views, test_views=views, repeats=1, groups=arguments.groups)
+        base = replace(
+            base, head=replace(base.head, group_loss=arguments.group_loss, consistency=arguments.consistency)
+        )
         for name in arguments.models.split(","):
             start = time.perf_counter()
-            (result,) = evaluate(cache, select([name]), splits, config, group=series)
-            if not result.fitted:
-                print(f"| {views} | {name} | {result.failure} |")
-                continue
-            rows = over_groups(group_rows(cache, [result]), name)
-            mean, worst, sided = (
-                100 * f([row[key] for row in rows])
-                for f, key in ((np.mean, "recall"), (min, "recall"), (np.mean, "benign_malignant"))
-            )
+            cells = [
+                measure(
+                    cache,
+                    name,
+                    rung,
+                    replace(base, repeats=arguments.repeats if rung == "random" else 1),
+                    arguments.groups,
+                    arguments.each,
+                )
+                for rung in rungs
+            ]
             took = time.perf_counter() - start
-            print(f"| {views} | {name} | {mean:.1f} | {worst:.1f} | {sided:.1f} | {took:.0f} |", flush=True)
-            if arguments.each:
-                for row in rows:
-                    print(f"    {row['group']} {row['images']} {100 * row['recall']:.1f} {row['taken_for']}")
+            print(f"| {views} | {name} | {' | '.join(cells)} | {took:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
