@@ -1,5 +1,7 @@
 """The fast forward pass against torchvision's own module."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,20 @@ def test_a_row_does_not_depend_on_its_companions(images):
     alone = torch.zeros_like(images)
     alone[1] = images[1]
     assert torch.equal(engine(images)[1], engine(alone)[1])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_kept_between_calls_never_shows(images, precision):
+    engine = Engine(lively(torchvision.models.densenet121(weights=None)), CPU, precision, compiled=False)
+    alone = [engine.maps(image[None], (1, 2, 3, 4)) for image in images]
+    before = [{block: values.clone() for block, values in maps.items()} for maps in alone]
+    engine(images.flip(3))  # a larger batch of other pictures
+    for maps, same in zip(alone, before, strict=True):
+        assert all(torch.equal(maps[block], same[block]) for block in same)
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda image: engine.maps(image[None], (1, 2, 3, 4)), images.repeat(3, 1, 1, 1)))
+    for place, maps in enumerate(together):
+        assert all(torch.equal(maps[block], before[place % 3][block]) for block in maps)
 
 
 def test_devices_and_precisions():
