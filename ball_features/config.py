@@ -167,7 +167,8 @@ class FitConfig(_Config):
         val_size: Share of images in validation; the head's epoch is chosen there.
         seed: Of splits and models.
         groups: Path of a groups file, or None.
-        group_column: Its column that a split must keep together; several joined with +, such as class+overlay.
+        group_column: Its column that a split must keep together; several joined with +, such as class+overlay. "auto":
+            block for block-cv, series for leave-group-out, else group.
         tta: Test on the mean probability over all views; short for test_views="all".
         train_views: Views that train: "auto" (the plain one, those that are drawn, those that test), "all", or names
             or numbers with commas between.
@@ -186,7 +187,7 @@ class FitConfig(_Config):
     val_size: float = 0.16
     seed: int = 0
     groups: str | None = None
-    group_column: str = "group"
+    group_column: str = "auto"
     tta: bool = False
     train_views: str = "auto"
     test_views: str = "plain"

@@ -5,7 +5,7 @@
 
 Each set of views trains and tests (by the mean of its views' probabilities). Prints a row a set and model: accuracy on
 random hold-outs and on blocks; mean recall over the series left out, the worst, and the right side of benign and
-malignant. The 95 % intervals are bootstraps over groups, over blocks, and over the series.
+malignant. The 95 % intervals are by the scatter of groups and of blocks, and Student's over the series.
 """
 
 from __future__ import annotations
@@ -15,52 +15,50 @@ import time
 from dataclasses import replace
 
 import numpy as np
+from scipy.stats import t
 
 from ball_features.cache import Cache, read_cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import make_splits, merge_units, read_groups
+from ball_features.dataset.splits import make_splits, merge_units, read_grouping
 from ball_features.evaluation.protocols import evaluate
-from ball_features.evaluation.uncertainty import group_bootstrap
+from ball_features.evaluation.uncertainty import share_interval
 from ball_features.heads.registry import select
 from ball_features.reporting.groups import group_rows, over_groups
 
-# Name -> protocol, column that a split keeps together (None: copies alone), column that the interval is over.
-RUNGS = {
-    "random": ("holdout", None, "group"),
-    "blocks": ("block-cv", "block", "block"),
-    "series": ("leave-group-out", "series", "series"),
-}
+RUNGS = {"random": "holdout", "blocks": "block-cv", "series": "leave-group-out"}
 
 
 def shown(value: float, interval: tuple[float, float]) -> str:
     """A share and its interval in %."""
-    return f"{100 * value:.1f} ({100 * interval[0]:.0f} - {100 * interval[1]:.0f})"
+    return f"{100 * value:.1f} ({100 * interval[0]:.1f} - {100 * interval[1]:.1f})"
 
 
-def measure(cache: Cache, name: str, rung: str, config: FitConfig, groups: str, each: bool) -> str:
+def measure(cache: Cache, name: str, rung: str, config: FitConfig, each: bool) -> str:
     """The cells of one rung for one model, or why there are none."""
-    protocol, column, over = RUNGS[rung]
-    series = read_groups(groups, "series", cache.path.tolist())
-    kept = read_groups(groups, column, cache.path.tolist()) if column else None
-    config = replace(config, protocol=protocol, group_column=column or "group")
-    splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, kept)
-    (result,) = evaluate(cache, select([name]), splits, config, group=series)
+    config = replace(config, protocol=RUNGS[rung])
+    grouping = read_grouping(config, cache.path, cache.label)
+    assert grouping is not None
+    # Hold-outs keep byte-identical copies together and nothing else, as the published figures do at best.
+    kept = (grouping.group, grouping.together) if rung != "random" else ()
+    splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, *kept)
+    (result,) = evaluate(cache, select([name]), splits, config, group=grouping.series)
     if not result.fitted:
         return str(result.failure)
     if rung == "series":
-        rows = over_groups(group_rows(cache, [result]), name)
+        rows = over_groups(group_rows(cache, [result], merge_units(cache.sha256, grouping.together)), name)
         recall = np.array([row["recall"] for row in rows])
         side = float(np.mean([row["benign_malignant"] for row in rows]))
-        interval = group_bootstrap(recall, np.arange(len(recall)))
+        half = float(t.ppf(0.975, len(recall) - 1) * recall.std(ddof=1) / np.sqrt(len(recall)))
         if each:
             for row in rows:
                 print(f"    {row['group']} {row['images']} {100 * row['recall']:.1f} {row['taken_for']}")
+        interval = (max(0.0, float(recall.mean()) - half), min(1.0, float(recall.mean()) + half))
         return f"{shown(float(recall.mean()), interval)} | {100 * recall.min():.1f} | {100 * side:.1f}"
     codes = np.unique(cache.label, return_inverse=True)[1]
     where = np.concatenate([item.split.test for item in result.fitted])
-    hit = np.concatenate([item.probability.argmax(1) == codes[item.split.test] for item in result.fitted]).astype(float)
-    units = merge_units(cache.sha256, read_groups(groups, over, cache.path.tolist()))
-    return shown(float(hit.mean()), group_bootstrap(hit, units[where]))
+    hit = np.concatenate([item.probability.argmax(1) == codes[item.split.test] for item in result.fitted])
+    units = merge_units(cache.sha256, grouping.group, grouping.together)
+    return shown(float(hit.mean()), share_interval(hit, units[where], images=len(np.unique(where))))
 
 
 def main() -> None:
@@ -94,7 +92,6 @@ def main() -> None:
                     name,
                     rung,
                     replace(base, repeats=arguments.repeats if rung == "random" else 1),
-                    arguments.groups,
                     arguments.each,
                 )
                 for rung in rungs

@@ -28,7 +28,7 @@ def compare(
     repeats: Annotated[int, typer.Option(help="Repeats of the protocol with another seed.")] = 5,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validations.")] = 5,
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
-    group_column: Annotated[str, typer.Option(help="Column of --groups to use; several with +.")] = "group",
+    group_column: Annotated[str, typer.Option(help="Column of --groups to use; several with +.")] = "auto",
     train_views: TrainViews = "auto",
     test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
     seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,

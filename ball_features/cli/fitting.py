@@ -35,8 +35,11 @@ def fit(
     val_size: Annotated[float, typer.Option(help="Share of images that choose the head's epoch.")] = 0.16,
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
     group_column: Annotated[
-        str, typer.Option(help="Column of --groups to use; several with +, such as class+overlay.")
-    ] = "group",
+        str,
+        typer.Option(
+            help="Column of --groups to use; several with +, such as class+overlay. auto: what the protocol is by."
+        ),
+    ] = "auto",
     tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
     train_views: TrainViews = "auto",
     test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
@@ -84,6 +87,12 @@ def fit(
     if protocol == "ladder":
         from ball_features.reporting.ladder import ladder, render_ladder
 
+        for option in ("compat_batch_metrics", "save"):
+            if values[option]:
+                raise ConfigError(
+                    f"--{option.replace('_', '-')} goes with a run of one protocol, not with the ladder. "
+                    "Use it with --protocol holdout."
+                )
         with progress_bar("Fitting", quiet or as_json, "fits") as progress:
             folder, rows, notes = ladder(cache, config, out_root=out, name=name or "ladder", progress=progress)
         if tensorboard is not None:

@@ -22,7 +22,7 @@ def tune(
     test_size: Annotated[float, typer.Option(help="Share of images in the test set, which chooses nothing.")] = 0.20,
     val_size: Annotated[float, typer.Option(help="Share of images that choose.")] = 0.16,
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what the split keeps together.")] = None,
-    group_column: Annotated[str, typer.Option(help="Column of --groups to use; several with +.")] = "group",
+    group_column: Annotated[str, typer.Option(help="Column of --groups to use; several with +.")] = "auto",
     channels: Annotated[str, typer.Option(help="Channels of the cache to use, such as original,segmented.")] = "",
     combine: Annotated[str, typer.Option(help="Several channels: concat (behind one another) or mean.")] = "concat",
     seed: Annotated[int, typer.Option(help="Of the split, the settings and the trainings.")] = 0,

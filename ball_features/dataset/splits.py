@@ -1,7 +1,9 @@
 """Protocols: which images train, choose and test.
 
-The unit of every split is a set of images that must stay together: byte-identical copies always, and whatever a
-groups file names. Units are dealt out so that each part gets its share of every class.
+The unit of every split is a set of images that must stay together: byte-identical copies always, the `group` of a
+groups file (copies and shared fields) under every protocol, and the column that the protocol is by. Units are dealt out
+so that each part gets its share of every class. Where a series is left out, an image elsewhere that shows the same as
+one of its images trains nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +19,14 @@ import numpy as np
 from ball_features.config import FitConfig
 from ball_features.errors import DataError, SplitError
 
-__all__ = ["MIN_CLASS_TRAIN", "Split", "make_splits", "merge_units", "read_groups"]
+__all__ = ["MIN_CLASS_TRAIN", "Grouping", "Split", "make_splits", "merge_units", "read_grouping", "read_groups"]
+
+# Protocol -> the column that it is by, where the user names none; of others `group`.
+_COLUMNS = {"block-cv": "block", "leave-group-out": "series"}
 
 # A group is left out only where every class it holds keeps at least so many images to learn from.
 MIN_CLASS_TRAIN = 50
+_LEAST_UNITS = 10  # of a class, from which validation takes whole ones
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,65 @@ class Split:
     val: np.ndarray
     test: np.ndarray
     name: str = ""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What a groups file says of the images under a protocol.
+
+    Attributes:
+        column: The column that the protocol is by.
+        group: str (images,), its values.
+        together: str (images,), the file's `group`: what shows the same; each image alone where the file lacks it.
+        series: str (images,), what models are trained against: the file's `series`; as `group` where it lacks it.
+    """
+
+    column: str
+    group: np.ndarray
+    together: np.ndarray
+    series: np.ndarray
+
+    def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
+        """What counts once in intervals and tests, int (images,): a whole series where series are left out."""
+        if protocol == "leave-group-out":
+            return merge_units(self.group)
+        return merge_units(sha256, self.group, self.together)
+
+
+def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Grouping | None:
+    """The columns of a groups file that a protocol needs, in the order of the images; None without a file.
+
+    Args:
+        config: `groups`, `group_column`, `protocol`.
+        path: str (images,).
+        label: str (images,).
+
+    Raises:
+        DataError: As `read_groups`.
+    """
+    if config.groups is None:
+        return None
+    columns = _columns(Path(config.groups))
+
+    def read(name: str) -> np.ndarray:
+        return read_groups(config.groups or "", name, path.tolist(), label)
+
+    column = config.group_column
+    if column == "auto":
+        column = _COLUMNS.get(config.protocol, "group")
+        column = column if column in columns else "group"
+    group = read(column)
+    together = read("group") if "group" in columns else path
+    return Grouping(column, group, together, read("series") if "series" in columns else group)
+
+
+def _columns(path: Path) -> list[str]:
+    """Names of the columns; none where the file cannot be read, which `read_groups` reports."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file).fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def read_groups(
@@ -126,6 +191,7 @@ def make_splits(
     label: np.ndarray,
     sha256: np.ndarray,
     group: np.ndarray | None = None,
+    together: np.ndarray | None = None,
 ) -> tuple[list[Split], list[str]]:
     """Carry out a protocol.
 
@@ -135,6 +201,7 @@ def make_splits(
         label: str (images,).
         sha256: str (images,); equal hashes never cross a split.
         group: str (images,), for the protocols by group and, where given, for hold-out and cv too.
+        together: str (images,), what no protocol may cut, such as copies and shared fields; None: `group` alone.
 
     Returns:
         The splits, and notes for the user.
@@ -147,13 +214,17 @@ def make_splits(
             f"Protocol {config.protocol} needs groups, got none. Give --groups FILE.csv with the columns path,group."
         )
     classes, codes = np.unique(label, return_inverse=True)
-    units = merge_units(sha256) if group is None else merge_units(sha256, group)
+    by_unit = None if config.protocol == "leave-group-out" else group
+    units = merge_units(*(key for key in (sha256, together, by_unit) if key is not None))
     copies = len(label) - len(np.unique(sha256))
     notes = []
     if group is None:
         many = "is a byte-identical copy" if copies == 1 else "are byte-identical copies"
         seen = f"{copies} of {len(label)} images {many} of another and stay on its side of the split. "
-        notes.append((seen if copies else "") + "Overlapping fields cannot be seen here: --groups names them.")
+        unseen = (
+            "Overlapping fields cannot be seen here: `ball audit IMAGES` finds them, --groups takes what it writes."
+        )
+        notes.append((seen if copies else "") + unseen)
     if config.protocol == "leave-group-out":
         assert group is not None
         splits = _leave_out(config, path, codes, classes, merge_units(sha256), units, group, notes)
@@ -174,7 +245,7 @@ def make_splits(
                 train, val = _carve(rest, units, codes, config, path, rng)
                 splits.append(Split(repeat, fold, train, val, np.flatnonzero(part == fold)))
     for split in splits:
-        _check(split, units if config.protocol != "leave-group-out" else merge_units(sha256), codes, classes)
+        _check(split, units, merge_units(sha256), codes, classes)
     return splits, notes
 
 
@@ -231,24 +302,31 @@ def _leave_out(
 ) -> list[Split]:
     splits = []
     skipped = []
-    for unit in np.unique(units):
-        test = np.flatnonzero(units == unit)
-        name = "+".join(np.unique(group[test]))
-        rest = np.flatnonzero(units != unit)
+    dropped: set[int] = set()
+    for number, name in enumerate(np.unique(group).tolist()):
+        test = np.flatnonzero(group == name)
+        elsewhere = np.flatnonzero(group != name)
+        shared = np.isin(units[elsewhere], units[test])
+        rest = elsewhere[~shared]
         left = np.bincount(codes[rest], minlength=len(classes))
         short = [str(classes[code]) for code in np.unique(codes[test]) if left[code] < MIN_CLASS_TRAIN]
         if short:
             skipped.append(f"{name} ({', '.join(short)})")
             continue
+        # Where a class is left with a few large groups (patients), none of them can go to validation as a whole.
+        many = min(len(np.unique(units[rest][codes[rest] == code])) for code in range(len(classes))) >= _LEAST_UNITS
         for repeat in range(config.repeats):
             rng = np.random.default_rng([config.seed, repeat, len(splits)])
-            train, val = _carve(rest, copies, codes, config, path, rng)
-            splits.append(Split(repeat, int(unit), train, val, test, name))
+            train, val = _carve(rest, units if many else copies, codes, config, path, rng)
+            splits.append(Split(repeat, number, train, val, test, name))
+        dropped |= set(elsewhere[shared].tolist())
     if skipped:
         notes.append(
             f"{len(skipped)} groups are not left out, since their class would keep fewer than {MIN_CLASS_TRAIN} "
             f"training images: {', '.join(skipped[:5])}{' ...' if len(skipped) > 5 else ''}."
         )
+    if dropped:
+        notes.append(f"{len(dropped)} images show the same as one of a group left out, and do not train for it.")
     if not splits:
         raise SplitError(
             f"No group can be left out: each holds a class that would keep fewer than {MIN_CLASS_TRAIN} training "
@@ -267,14 +345,14 @@ def _require_units(units: np.ndarray, codes: np.ndarray, classes: np.ndarray, le
             )
 
 
-def _check(split: Split, units: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:
-    """Disjointness, always: by row and by unit."""
+def _check(split: Split, units: np.ndarray, copies: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:
+    """Disjointness, always: of what trains and of what tests by unit, of train and validation at least by copy."""
     parts = {"train": split.train, "val": split.val, "test": split.test}
     for name, rows in parts.items():
         if not len(rows):
             raise SplitError(f"The {name} part of repeat {split.repeat} is empty. Add images, or change the sizes.")
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        if np.intersect1d(units[parts[a]], units[parts[b]]).size:
+    for a, b, of in (("train", "val", copies), ("train", "test", units), ("val", "test", units)):
+        if np.intersect1d(of[parts[a]], of[parts[b]]).size:
             raise SplitError(f"An image or a copy of it is in {a} and in {b}. This is a fault of ball; report it.")
     absent = [str(name) for code, name in enumerate(classes) if not np.any(codes[split.train] == code)]
     if absent:

@@ -13,7 +13,6 @@ import numpy as np
 
 from ball_features.deployment.bundle import Bundle
 from ball_features.errors import DataError
-from ball_features.evaluation.uncertainty import wilson
 
 __all__ = ["write_card"]
 
@@ -114,7 +113,7 @@ def _figures(model: dict[str, Any], run: dict[str, Any]) -> str:
     rows += [(name, f"{model[name]:.3f}") for name in ("auroc", "mcc", "log_loss", "ece") if model[name] is not None]
     classes = []
     for name, own in model["per_class"].items():
-        low, high = wilson(own["recall"], own["support"]) if own["recall"] is not None else (math.nan, math.nan)
+        low, high = (math.nan if own[key] is None else own[key] for key in ("recall_low", "recall_high"))
         classes.append(
             (
                 name,

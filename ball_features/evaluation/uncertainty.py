@@ -9,9 +9,11 @@ import numpy as np
 
 from ball_features.evaluation.metrics import BINS, METRICS, confidence_bins, log_losses
 
-__all__ = ["group_bootstrap", "holm", "mcnemar_exact", "metric_intervals", "paired_bootstrap", "wilson"]
+__all__ = ["holm", "mcnemar_exact", "metric_intervals", "paired_bootstrap", "share_interval", "wilson"]
 
 _CELLS = 20_000_000  # numbers held at once while resampling: 160 MB
+_EXACT_GROUPS = 12
+_FLIPS = 9999
 
 
 def wilson(share: float, count: float, level: float = 0.95) -> tuple[float, float]:
@@ -42,33 +44,46 @@ def _sums(value: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.bincount(code, value), np.bincount(code).astype(float)
 
 
-def group_bootstrap(
-    value: np.ndarray, group: np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+def share_interval(
+    hit: np.ndarray, group: np.ndarray, *, images: int | None = None, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile interval of a mean, groups drawn with replacement (Field and Welsh 2007, cluster bootstrap).
+    """Score interval of a share that respects groups, proper for few groups and for no error at all.
 
-    Where every value is the same (no error at all), resampling says nothing: the Wilson interval on the number of
-    groups stands in.
+    Wilson's interval on the effective number of images: how many independent ones would scatter as the groups do, with
+    Student's t of the groups in place of the normal (Korn and Graubard 1998, "Confidence intervals for proportions with
+    small expected number of positive counts estimated from survey data"). Without an error nothing scatters, and the
+    number is that of groups of equal size (Kish 1965): an error would strike a whole group.
 
     Args:
-        value: float (images,), such as 1 for a hit and 0 for a miss.
-        group: (images,), what is drawn together.
+        hit: (predictions,), 1 or True for a hit; an image tested several times stands there several times.
+        group: (predictions,), what belongs together.
+        images: Distinct images among them, which the effective number never exceeds; the predictions if None.
         level: Of confidence.
-        draws: Bootstrap samples.
-        seed: Of the draws.
     """
-    total, size = _sums(value, group)
-    if np.ptp(value) == 0 and value[0] in (0, 1):
-        return wilson(float(value[0]), len(total), level)
-    drawn = _weights(len(total), draws, seed)
-    low, high = np.quantile((drawn @ total) / (drawn @ size), [0.5 - level / 2, 0.5 + level / 2])
-    return float(low), float(high)
+    from scipy.stats import norm, t
+
+    total, size = _sums(np.asarray(hit, dtype=np.float64), group)
+    groups, count = len(size), size.sum()
+    share = float(total.sum() / count)
+    kish = float(count**2 / np.square(size).sum())
+    if groups < 2:
+        return wilson(share, 1, level)
+    variance = groups / (groups - 1) * np.square(total - share * size).sum() / count**2
+    effective = share * (1 - share) / variance if variance > 1e-15 and 0 < share < 1 else kish
+    effective = min(effective, float(images or count))
+    quantile = 0.5 + level / 2
+    return wilson(share, effective * float(norm.ppf(quantile) / t.ppf(quantile, groups - 1)) ** 2, level)
 
 
 def paired_bootstrap(
     difference: np.ndarray, group: np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Interval and two-sided p-value of a mean difference between two models on the same images.
+
+    The interval is that of a bootstrap over groups (Field and Welsh 2007). The p-value is that of a permutation test
+    that turns the sign of whole groups (Fisher 1935; Good 2005, "Permutation, parametric and bootstrap tests of
+    hypotheses", section 3.2), which keeps its level for few groups, where a bootstrap rejects far too often: all
+    patterns of signs where up to twelve groups differ, else 9,999 of them.
 
     Args:
         difference: float (images,), one model's score less the other's.
@@ -78,14 +93,30 @@ def paired_bootstrap(
         seed: Of the draws.
 
     Returns:
-        (low, high, p); p counts the samples on the other side of 0 (Davison and Hinkley 1997, eq. 4.11).
+        (low, high, p); one group has no interval (NaN) and p = 1.
     """
     total, size = _sums(difference, group)
+    if len(total) < 2:
+        return float("nan"), float("nan"), 1.0
     drawn = _weights(len(total), draws, seed)
     means = (drawn @ total) / (drawn @ size)
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    tail = min((means <= 1e-12).sum(), (means >= -1e-12).sum())
-    return float(low), float(high), min(1.0, 2 * (float(tail) + 1) / (draws + 1))
+    return float(low), float(high), _sign_flips(total[np.abs(total) > 1e-12], seed)
+
+
+def _sign_flips(total: np.ndarray, seed: int) -> float:
+    """P-value of a sum of groups' differences (groups,), by turning their signs."""
+    count = len(total)
+    least = abs(total.sum()) - 1e-9
+    if count <= _EXACT_GROUPS:
+        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return float((np.abs(signs @ total) >= least).mean())
+    rng = np.random.default_rng(seed)
+    reached = 0
+    for start in range(0, _FLIPS, 1000):
+        signs = 1 - 2 * rng.integers(0, 2, (min(1000, _FLIPS - start), count), dtype=np.int8)
+        reached += int((np.abs(signs @ total) >= least).sum())
+    return (reached + 1) / (_FLIPS + 1)
 
 
 def metric_intervals(
@@ -93,19 +124,21 @@ def metric_intervals(
     probability: np.ndarray,
     group: np.ndarray,
     *,
+    images: int | None = None,
     level: float = 0.95,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of every metric of the table, groups drawn with replacement (as `group_bootstrap`).
+    """Percentile intervals of every metric of the table, groups drawn with replacement (Field and Welsh 2007).
 
-    Where a rate is 1 in every draw (no error at all) the mean over classes of Wilson's interval on the groups stands
-    in; an AUROC or MCC without an error has none (NaN).
+    The accuracy's is `share_interval`. Where another rate is 1 or 0 in every draw the mean over classes of that
+    interval stands in; an AUROC or MCC without an error has none (NaN), nor has anything else where there is one group.
 
     Args:
         truth: int (predictions,), class indices; an image tested several times stands there several times.
         probability: float (predictions, classes).
         group: (predictions,), what is drawn together.
+        images: Distinct images among them; the predictions if None.
         level: Of confidence.
         draws: Bootstrap samples; the AUROC of many predictions takes fewer.
         seed: Of the draws.
@@ -133,17 +166,19 @@ def metric_intervals(
     sampled["ece"] = np.abs(gaps).sum(1) / total
     fewer = int(np.clip(3_000_000 // len(truth), min(200, draws), draws))
     sampled["auroc"] = _aurocs(truth, probability, code, weights[:fewer])
-    result = {}
+    hit = predicted == truth
+    result = {"accuracy": share_interval(hit, group, images=images, level=level)}
     for name in METRICS:
         values = sampled[name][np.isfinite(sampled[name])]
-        if not len(values):
+        same = len(values) > 0 and np.ptp(values) == 0
+        if name == "accuracy":
+            continue
+        if not len(values) or groups == 1 or (same and name in ("auroc", "mcc")):
             result[name] = (float("nan"), float("nan"))
-        elif np.ptp(values) == 0 and values[0] == 1:
-            sizes = [len(np.unique(code[truth == own])) for own in np.unique(truth)]
-            if name == "accuracy":
-                sizes = [int(groups)]
-            low = float(np.mean([wilson(1.0, size, level)[0] for size in sizes]))
-            result[name] = (float("nan"),) * 2 if name in ("auroc", "mcc") else (low, 1.0)
+        elif same and values[0] in (0, 1):
+            value = np.full(len(truth), values[0])
+            each = [share_interval(value[truth == own], code[truth == own], level=level) for own in np.unique(truth)]
+            result[name] = (float(np.mean([low for low, _ in each])), float(np.mean([high for _, high in each])))
         else:
             low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
             result[name] = (float(low), float(high))

@@ -5,8 +5,8 @@ What changes against torchvision's module, all of it exact in real arithmetic:
 * the second batch norm of each layer, and the stem's, are folded into the convolution before them;
 * each dense block writes into one channels-last buffer, so nothing is concatenated;
 * batch norm and ReLU before a 1x1 convolution are one pass, compiled once for all widths;
-* on a CPU the early blocks, wide in pixels and light in weights, take a few images of the batch at a time, which stay in
-  the cache, and large arrays are kept from call to call, since fresh memory costs the system a page fault every 4 KiB;
+* on a CPU the early blocks, wide in pixels and light in weights, take a few images of the batch at a time, which stay
+  in the cache, and large arrays are kept from call to call: fresh memory costs a page fault every 4 KiB;
 * a transition pools before its 1x1 convolution, which is linear and so does a quarter of the work;
 * on a CPU every weight is packed once for oneDNN, whose products then add the bias and apply the ReLU on the way out.
 
@@ -294,7 +294,7 @@ class Engine:
         return kept[name][: rows * width].view(rows, width)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import make_splits, read_groups
+from ball_features.dataset.splits import read_grouping
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.protocols import evaluate
 from ball_features.heads.registry import select
-from ball_features.reporting.run import Run, check_name, complete_cache, series_of, store, with_numbers, write_csv
+from ball_features.reporting.run import Run, check_name, complete_cache, split_by, store, with_numbers, write_csv
 from ball_features.reporting.tables import SAME_MARK, comparison
 
 if TYPE_CHECKING:
@@ -105,13 +105,9 @@ def compare(
     named = [_read(argument) for argument in caches]
     first = named[0][1]
     short = _short_names([key for key, _ in named], [cache for _, cache in named])
-    group = (
-        None
-        if config.groups is None
-        else read_groups(config.groups, config.group_column, first.path.tolist(), first.label)
-    )
-    splits, notes = make_splits(config, first.path, first.label, first.sha256, group)
-    series = series_of(config, first)
+    grouping = read_grouping(config, first.path, first.label)
+    splits, notes = split_by(config, first, grouping)
+    series = None if grouping is None else grouping.series
     results, facts = [], {}
     for number, ((_, read), label) in enumerate(zip(named, short, strict=True)):
         cache = _aligned(read, caches[number], first)
@@ -138,7 +134,7 @@ def compare(
         results,
         splits,
         config,
-        group=group,
+        grouping=grouping,
         notes=notes,
         source=list(caches),
         what=f"{len(first.path)} images, {len(caches)} caches",

@@ -11,7 +11,7 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.evaluation.metrics import batch_averaged
 from ball_features.evaluation.protocols import ModelResult
-from ball_features.evaluation.uncertainty import wilson
+from ball_features.evaluation.uncertainty import share_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,11 +23,16 @@ COMPAT_BATCH = 16  # images a batch, as in the report
 _BENIGN = "benign"  # the class that is not malignant, by the name that this disease's data sets give it
 
 
-def group_rows(cache: Cache, results: Sequence[ModelResult]) -> list[dict[str, Any]]:
+def group_rows(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> list[dict[str, Any]]:
     """A row a model and group left out.
 
+    Args:
+        cache: Its labels are the truth.
+        results: Of the models.
+        units: (images,), what shows the same and counts as little more than one image in intervals.
+
     Returns:
-        model, group, images, recall with its 95 % Wilson interval, what errors were taken for ("Pre 12, Pro 3"), and
+        model, group, images, recall with its 95 % interval, what errors were taken for ("Pre 12, Pro 3"), and
         `benign_malignant`, the share on the right side of that line (None where no class is called benign), and
         `flip_rate`, the share of images whose views are given different classes (None where there is one view).
     """
@@ -43,7 +48,7 @@ def group_rows(cache: Cache, results: Sequence[ModelResult]) -> list[dict[str, A
             where = np.concatenate([item.split.test for item in items])
             truth, predicted = codes[where], np.concatenate([item.probability.argmax(1) for item in items])
             hit = truth == predicted
-            low, high = wilson(float(hit.mean()), len(np.unique(where)))
+            low, high = share_interval(hit, units[where], images=len(np.unique(where)))
             wrong = Counter(str(classes[code]) for code in predicted[~hit]).most_common()
             flips = [item.flips for item in items if item.flips is not None]
             same_side = np.isin(truth, benign) == np.isin(predicted, benign)

@@ -11,14 +11,14 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import make_splits, merge_units, read_groups
-from ball_features.errors import ConfigError, DataError
+from ball_features.dataset.splits import make_splits, merge_units, read_grouping
+from ball_features.errors import ConfigError, DataError, SplitError
 from ball_features.evaluation.protocols import ModelResult, evaluate
-from ball_features.evaluation.uncertainty import group_bootstrap
+from ball_features.evaluation.uncertainty import share_interval
 from ball_features.heads.registry import select
 from ball_features.reporting.groups import group_rows, over_groups
 from ball_features.reporting.joint import write_ladder_report
-from ball_features.reporting.run import complete_cache, place_folder, with_numbers, write_csv, write_json
+from ball_features.reporting.run import complete_cache, place_folder, split_by, with_numbers, write_csv, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,8 +53,8 @@ def ladder(
         progress: Called with (fits done, fits in all, model just done), from the start on each rung.
 
     Returns:
-        The run's folder; a row a model and rung with `accuracy`, its 95 % interval by bootstrap over what the rung
-        keeps together, `mean_recall` and `worst_recall` over the groups left out; and notes.
+        The run's folder; a row a model and rung with `accuracy`, its 95 % interval by the scatter of what the
+        rung keeps together, `mean_recall` and `worst_recall` over the groups left out; and notes.
 
     Raises:
         ConfigError: No groups file is named.
@@ -62,19 +62,32 @@ def ladder(
     """
     if config.groups is None:
         raise ConfigError("The ladder needs groups, got none. Make them: ball audit IMAGES --out groups.csv")
+    if config.group_column not in ("auto", "series"):
+        raise ConfigError(
+            f"Got the group column {config.group_column!r} for a ladder, whose rungs are by group, block and series. "
+            f"Use --protocol leave-group-out --group-column {config.group_column}."
+        )
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, notes = with_numbers(select(config.models), cache, named=bool(config.models))
     rows: list[dict[str, Any]] = []
-    series = read_groups(config.groups, "series", cache.path.tolist())
     for rung, (protocol, column) in RUNGS.items():
         own = replace(config, protocol=protocol, repeats=config.repeats if protocol == "holdout" else 1)
-        group = read_groups(config.groups, column, cache.path.tolist()) if column else None
-        alone = cache.path if column is None else cache.sha256
-        splits, said = make_splits(own, cache.path, cache.label, alone, group)
+        grouping = read_grouping(replace(own, group_column=column or "auto"), cache.path, cache.label)
+        assert grouping is not None
+        try:
+            if column:
+                splits, said = split_by(own, cache, grouping)
+                units = grouping.units(protocol, cache.sha256)
+            else:
+                alone = cache.path if column is None else cache.sha256
+                splits, said = make_splits(own, cache.path, cache.label, alone)
+                units = merge_units(alone)
+        except SplitError as error:
+            notes.append(f"{rung}: {error}")
+            continue
         if column:
             notes += [f"{rung}: {note}" for note in said]
-        units = merge_units(alone) if group is None else merge_units(alone, group)
-        for result in evaluate(cache, specs, splits, own, group=series, progress=progress):
+        for result in evaluate(cache, specs, splits, own, group=grouping.series, progress=progress):
             if result.fitted:
                 rows.append({"rung": rung} | _row(cache, result, units))
 
@@ -93,10 +106,10 @@ def _row(cache: Cache, result: ModelResult, units: np.ndarray) -> dict[str, Any]
     codes = np.unique(cache.label, return_inverse=True)[1]
     where = np.concatenate([item.split.test for item in result.fitted])
     hit = np.concatenate([item.probability.argmax(1) == codes[item.split.test] for item in result.fitted]).astype(float)
-    low, high = group_bootstrap(hit, units[where])
+    low, high = share_interval(hit, units[where], images=len(np.unique(where)))
     row: dict[str, Any] = {"model": result.spec.name, "kind": result.spec.kind, "accuracy": float(hit.mean())}
     row |= {"accuracy_low": low, "accuracy_high": high, "mean_recall": None, "worst_recall": None}
-    groups = over_groups(group_rows(cache, [result]), result.spec.name)
+    groups = over_groups(group_rows(cache, [result], units), result.spec.name)
     if groups:
         recalls = [item["recall"] for item in groups]
         row |= {"mean_recall": float(np.mean(recalls)), "worst_recall": min(recalls)}
@@ -130,7 +143,7 @@ def render_ladder(rows: list[dict[str, Any]]) -> RenderableType:
         style = {"head": "bold", "shortcut": "yellow"}.get(kind)
         table.add_row(name, kind, *cells, worst, drop, style=style)
     caption = (
-        "Below each figure its 95 % interval, by bootstrap over what a rung keeps together. Series are inferred from "
+        "Below each figure its 95 % interval, by the scatter of what a rung keeps together. Series are inferred from "
         "class and overlay: likely, not known. Sorted by the last rung."
     )
     return Group(table, Text(caption, style="dim"))

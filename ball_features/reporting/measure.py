@@ -10,7 +10,7 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.evaluation.metrics import evaluate_predictions
 from ball_features.evaluation.protocols import ModelResult
-from ball_features.evaluation.uncertainty import holm, mcnemar_exact, metric_intervals, paired_bootstrap, wilson
+from ball_features.evaluation.uncertainty import holm, mcnemar_exact, metric_intervals, paired_bootstrap, share_interval
 
 __all__ = ["measure"]
 
@@ -36,13 +36,14 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
         numbers = evaluate_predictions(truth, probability)
         tested[where] = True
         # Repeats test an image several times; it is still one image, and its copies are no news either.
-        low, high = wilson(numbers["accuracy"], len(np.unique(units[where])))
+        intervals = metric_intervals(truth, probability, units[where], images=len(np.unique(where)))
+        low, high = intervals["accuracy"]
         each, counts = numbers.pop("per_class"), numbers.pop("confusion")
         row = {"model": result.spec.name, "kind": result.spec.kind, **numbers}
         row |= {"accuracy_low": low, "accuracy_high": high}
         row |= {key: float(np.mean([getattr(item, key) for item in result.fitted])) for key in ("fit_s", "predict_s")}
         rows.append(row)
-        intervals = metric_intervals(truth, probability, units[where])
+        recalls = _recall_intervals(truth, probability.argmax(1), units[where], where, len(classes))
         first = [item for item in result.fitted if item.split.repeat == result.fitted[0].split.repeat]
         once[result.spec.name] = np.concatenate(
             [item.probability.argmax(1) == codes[item.split.test] for item in first]
@@ -57,7 +58,9 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
             row
             | {
                 "per_class": {
-                    str(name): {key: value[code] for key, value in each.items()} for code, name in enumerate(classes)
+                    str(name): {key: value[code] for key, value in each.items()}
+                    | {"recall_low": recalls[code][0], "recall_high": recalls[code][1]}
+                    for code, name in enumerate(classes)
                 },
                 "confusion": counts.tolist(),
                 "intervals": {key: {"low": low, "high": high} for key, (low, high) in intervals.items()},
@@ -84,3 +87,16 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
             row |= {"behind_low": behind["low"], "behind_high": behind["high"]}
             row["p_against_best"] = detail["p_against_best"]
     return rows, {"classes": [str(name) for name in classes], "models": details}
+
+
+def _recall_intervals(
+    truth: np.ndarray, predicted: np.ndarray, unit: np.ndarray, where: np.ndarray, classes: int
+) -> list[tuple[float, float]]:
+    """95 % interval of the recall of each class; NaN where none of it was tested."""
+    found = []
+    for code in range(classes):
+        own = truth == code
+        hit = predicted[own] == code
+        images = len(np.unique(where[own]))
+        found.append(share_interval(hit, unit[own], images=images) if images else (float("nan"),) * 2)
+    return found

@@ -16,7 +16,6 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.dataset.splits import read_groups
 from ball_features.errors import DataError
-from ball_features.evaluation.uncertainty import wilson
 from ball_features.reporting.figures import (
     bars,
     embedding_map,
@@ -192,7 +191,7 @@ def _groups(folder: Path, chosen: Sequence[str]) -> str:
                 for row in table
                 if row["model"] == name
             ],
-            f"{name}: recall in % of each group left out, Wilson interval on its images",
+            f"{name}: recall in % of each group left out, with its 95 % interval",
         )
         for name in chosen
     ]
@@ -203,8 +202,8 @@ def _class_bars(row: dict[str, Any]) -> str:
     values = []
     for name, own in row["per_class"].items():
         if own["recall"] is not None:
-            values.append((name, own["recall"], *wilson(own["recall"], own["support"])))
-    return bars(values, f"{row['model']}: recall in %, Wilson interval on test images")
+            values.append((name, own["recall"], own["recall_low"], own["recall_high"]))
+    return bars(values, f"{row['model']}: recall in %, with its 95 % interval")
 
 
 def _curves(found: _Predictions, classes: Sequence[str], name: str) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 from ball_features import __version__
 from ball_features.cache import Cache, choose_channels, read_cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import Split, make_splits, merge_units, read_groups
+from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views, model_views
@@ -42,7 +42,7 @@ __all__ = [
     "fit",
     "place_folder",
     "read_run",
-    "series_of",
+    "split_by",
     "store",
     "with_numbers",
     "write_csv",
@@ -129,12 +129,8 @@ def fit(
         )
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, lacking = with_numbers(specs, cache, named=bool(config.models))
-    group = (
-        None
-        if config.groups is None
-        else read_groups(config.groups, config.group_column, cache.path.tolist(), cache.label)
-    )
-    splits, said = make_splits(config, cache.path, cache.label, cache.sha256, group)
+    grouping = read_grouping(config, cache.path, cache.label)
+    splits, said = split_by(config, cache, grouping)
     said = [*notes, *lacking, *said]
     if config.tta and len(cache.view) == 1:
         raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
@@ -147,7 +143,8 @@ def fit(
         )
     saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
-    results = evaluate(cache, specs, splits, config, group=series_of(config, cache), keep=kept, progress=progress)
+    series = None if grouping is None else grouping.series
+    results = evaluate(cache, specs, splits, config, group=series, keep=kept, progress=progress)
 
     def more(folder: Path, rows: list[dict[str, Any]]) -> None:
         best = next((row["model"] for row in rows if row["model"] in saved), None)
@@ -160,7 +157,7 @@ def fit(
         results,
         splits,
         config,
-        group=group,
+        grouping=grouping,
         notes=said,
         source=str(cache_path),
         what=describe_cache(cache),
@@ -179,7 +176,7 @@ def store(
     splits: Sequence[Split],
     config: FitConfig,
     *,
-    group: np.ndarray | None,
+    grouping: Grouping | None,
     notes: list[str],
     source: Any,
     what: str,
@@ -197,7 +194,7 @@ def store(
         results: A result a model.
         splits: That they were made on.
         config: As stored.
-        group: What splits keep together, or None.
+        grouping: From the groups file, or None.
         notes: For the reader; failures are added.
         source: Of the embeddings, for `run.json`.
         what: The same for the title.
@@ -211,11 +208,13 @@ def store(
     notes = notes + [
         f"{result.spec.name} failed and is not in the table: {result.failure}" for result in results if result.failure
     ]
-    units = merge_units(cache.sha256) if group is None else merge_units(cache.sha256, group)
+    copies = merge_units(cache.sha256)
+    units = copies if grouping is None else grouping.units(config.protocol, cache.sha256)
     rows, details = measure(cache, results, units)
-    groups = group_rows(cache, results)
+    groups = group_rows(cache, results, copies if grouping is None else merge_units(cache.sha256, grouping.together))
     compat = compat_rows(cache, results) if compat_batch_metrics else []
-    title, caption = _words(what, config, splits)
+    column = "" if grouping is None else grouping.column
+    title, caption = _words(what, config, column, splits)
     values = {
         "title": title,
         "caption": caption,
@@ -240,7 +239,9 @@ def store(
         write_json(folder / "metrics.json", details)
         write_csv(folder / "metrics.csv", _COLUMNS, ([row[key] for key in _COLUMNS] for row in rows))
         header = ("path", "label", "group", "repeat", "split", "fold")
-        write_csv(folder / "splits.csv", header, _split_rows(cache, splits, units if group is None else group))
+        write_csv(
+            folder / "splits.csv", header, _split_rows(cache, splits, units if grouping is None else grouping.group)
+        )
         classes = sorted(set(cache.label.tolist()))
         header = ("model", "repeat", "fold", "path", "label", "predicted", *(f"p_{key}" for key in classes))
         write_csv(folder / "predictions.csv", header, _prediction_rows(cache, results, classes))
@@ -292,14 +293,10 @@ def describe_cache(cache: Cache) -> str:
     return f"{len(cache.path)} images, {views}, {cache.attributes['backbone']}{channels}"
 
 
-def series_of(config: FitConfig, cache: Cache) -> np.ndarray | None:
-    """What robust models are trained against: the file's series where it names them, else the column in use."""
-    if config.groups is None:
-        return None
-    try:
-        return read_groups(config.groups, "series", cache.path.tolist())
-    except DataError:
-        return read_groups(config.groups, config.group_column, cache.path.tolist(), cache.label)
+def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
+    """`make_splits` of a cache, with what its groups file says."""
+    group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
+    return make_splits(config, cache.path, cache.label, cache.sha256, group, together)
 
 
 def _require_savable(save: str, names: Sequence[str]) -> Sequence[str]:
@@ -343,17 +340,20 @@ def complete_cache(path: Path) -> Cache:
     return cache
 
 
-def _words(what: str, config: FitConfig, splits: Sequence[Split]) -> tuple[str, str]:
+def _words(what: str, config: FitConfig, column: str, splits: Sequence[Split]) -> tuple[str, str]:
     distinct = len(np.unique(np.concatenate([split.test for split in splits])))
     tests = int(np.mean([len(split.test) for split in splits]))
     many = {"holdout": f"{config.repeats} random hold-outs", "cv": f"{config.repeats} x {config.folds}-fold cv"}
-    how = many.get(config.protocol, f"{config.protocol} by {config.group_column}")
+    how = many.get(config.protocol, f"{config.protocol} by {column}")
+    if config.protocol == "leave-group-out":
+        whole, what_not = f"whole {column} values", "as far as so few can tell"
+    else:
+        whole, what_not = "copies" if not column else "groups", "not that of slides or patients"
     title = f"{how} · {what} · {tests} test images a split"
     caption = (
         f"Sorted by accuracy, pooled over {len(splits)} test sets; {distinct} distinct images were tested, and the "
-        "95 % Wilson interval counts each (with its copies or group) once: it covers the choice of images, not the "
-        "choice of slides or patients. n/a: not defined. "
-        f"{SAME_MARK}: not distinguishable from the best (paired bootstrap by unit, Holm, 5 %). "
+        f"95 % interval is Wilson's on as many as scatter like {whole}: it covers their choice, {what_not}. n/a: not "
+        f"defined. {SAME_MARK}: not distinguishable from the best (signs of {whole} turned, Holm, 5 %). "
         "Shortcuts see pixel numbers only, no network."
     )
     return title, caption

@@ -13,12 +13,12 @@ import numpy as np
 
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import make_splits, read_groups
+from ball_features.dataset.splits import read_grouping
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import evaluate, fixed_views
 from ball_features.evaluation.search import Trial, draw_trials, search
 from ball_features.heads.registry import select
-from ball_features.reporting.run import Run, check_name, complete_cache, describe_cache, store, write_csv
+from ball_features.reporting.run import Run, check_name, complete_cache, describe_cache, split_by, store, write_csv
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,12 +68,8 @@ def tune(
         raise ConfigError(f"Got the protocol {config.protocol}, expected holdout: folds would test what chose.")
     config = replace(config, repeats=1)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    group = (
-        None
-        if config.groups is None
-        else read_groups(config.groups, config.group_column, cache.path.tolist(), cache.label)
-    )
-    splits, notes = make_splits(config, cache.path, cache.label, cache.sha256, group)
+    grouping = read_grouping(config, cache.path, cache.label)
+    splits, notes = split_by(config, cache, grouping)
     codes = np.unique(cache.label, return_inverse=True)[1]
     # Fixed views are other pictures, which a head has no use for beside the plain one.
     drawn = draw_trials(trials, config.seed, config.head.epochs, 1 if fixed_views(cache) else len(cache.view))
@@ -105,7 +101,7 @@ def tune(
         results,
         splits,
         tuned,
-        group=group,
+        grouping=grouping,
         notes=notes,
         source=str(cache_path),
         what=describe_cache(cache),

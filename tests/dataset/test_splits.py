@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import make_splits, merge_units, read_groups
+from ball_features.dataset.splits import make_splits, merge_units, read_grouping, read_groups
 from ball_features.errors import DataError, SplitError
 
 
@@ -86,6 +86,45 @@ def test_leave_group_out():
         assert split.name not in set(group[split.train]) | set(group[split.val])
     with pytest.raises(SplitError, match="No group can be left out"):
         make_splits(FitConfig(protocol="leave-group-out"), path, label, sha, label)
+
+
+def test_what_shows_the_same_does_not_train_for_a_series_left_out():
+    path, label, sha = collection([120, 120])
+    series = np.array(["a1"] * 30 + ["a2"] * 90 + ["b1"] * 60 + ["b2"] * 60)
+    together = np.array([f"f{row}" for row in range(240)])
+    together[[29, 30, 31]] = "across"  # a field that a1 and a2 both show
+    together[[100, 101, 102, 103]] = "within"
+    together[[10, 200]] = "conflict"  # the same picture under two classes
+    splits, notes = make_splits(FitConfig(protocol="leave-group-out", repeats=1), path, label, sha, series, together)
+    assert [split.name for split in splits] == ["a1", "b1", "b2"]
+    assert "show the same as one of a group left out" in notes[-1]
+    for split in splits:
+        assert set(series[split.test]) == {split.name}
+        used = np.concatenate([split.train, split.val])
+        assert not set(together[split.test]) & set(together[used])
+        assert not set(together[split.train]) & set(together[split.val])
+    assert len(splits[0].train) + len(splits[0].val) == 210 - 3
+    for protocol in ("block-cv", "cv", "holdout", "group-cv"):
+        for split in make_splits(FitConfig(protocol=protocol), path, label, sha, np.arange(240) // 2, together)[0]:
+            assert not set(together[split.test]) & set(together[np.concatenate([split.train, split.val])])
+
+
+def test_the_column_follows_the_protocol(tmp_path):
+    path, label, _ = collection([3, 3])
+    file = tmp_path / "groups.csv"
+    rows = [f"{name},{row},s{row // 2},b{row // 3}" for row, name in enumerate(path)]
+    file.write_text("\n".join(["path,group,series,block", *rows]))
+    for protocol, column in (("holdout", "group"), ("block-cv", "block"), ("leave-group-out", "series")):
+        found = read_grouping(FitConfig(protocol=protocol, groups=str(file)), path, label)
+        assert found.column == column
+        assert found.together.tolist() == [str(row) for row in range(6)]
+        assert found.series.tolist() == ["s0", "s0", "s1", "s1", "s2", "s2"]
+    named = read_grouping(FitConfig(protocol="block-cv", groups=str(file), group_column="series"), path, label)
+    assert (named.column, named.group.tolist()) == ("series", named.series.tolist())
+    file.write_text("\n".join(["path,group", *(f"{name},p{row // 3}" for row, name in enumerate(path))]))
+    patient = read_grouping(FitConfig(protocol="leave-group-out", groups=str(file)), path, label)
+    assert (patient.column, patient.series.tolist()) == ("group", ["p0"] * 3 + ["p1"] * 3)
+    assert read_grouping(FitConfig(), path, label) is None
 
 
 def test_units_are_connected_components():

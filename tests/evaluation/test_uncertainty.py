@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+from scipy.stats import norm, permutation_test, t
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from ball_features.evaluation.uncertainty import group_bootstrap, holm, mcnemar_exact, paired_bootstrap, wilson
+from ball_features.evaluation.uncertainty import holm, mcnemar_exact, paired_bootstrap, share_interval, wilson
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (652, 655), (7, 20)])
@@ -26,23 +27,46 @@ def test_mcnemar():
     assert mcnemar_exact(first, first) == 1.0
 
 
-def test_bootstrap_of_single_images_is_near_wilson():
+def test_single_images_are_near_wilson():
     hits = np.repeat([1.0, 0.0], [900, 100])
-    low, high = group_bootstrap(hits, np.arange(1000))
-    assert (low, high) == pytest.approx(wilson(0.9, 1000), abs=4e-3)
+    assert share_interval(hits, np.arange(1000)) == pytest.approx(wilson(0.9, 1000), abs=2e-4)
+    twice = share_interval(np.tile(hits, 2), np.tile(np.arange(1000), 2), images=1000)
+    assert twice == pytest.approx(wilson(0.9, 1000), abs=2e-4)  # an image tested again is no news
 
 
 def test_groups_widen_the_interval():
     rng = np.random.default_rng(1)
     hits = np.repeat((rng.random(50) < 0.8).astype(float), 20)  # groups are right or wrong as a whole
-    low, high = group_bootstrap(hits, np.repeat(np.arange(50), 20))
-    # The exact standard error of a mean of 50 groups.
-    assert high - low == pytest.approx(2 * 1.96 * hits.std() / np.sqrt(50), rel=0.15)
+    low, high = share_interval(hits, np.repeat(np.arange(50), 20))
+    assert (low, high) == pytest.approx(wilson(hits.mean(), 49 * (norm.ppf(0.975) / t.ppf(0.975, 49)) ** 2), abs=1e-9)
 
 
-def test_no_error_still_has_an_interval():
-    low, high = group_bootstrap(np.ones(60), np.repeat(np.arange(20), 3))
-    assert (low, high) == wilson(1.0, 20)
+def test_an_interval_by_hand():
+    hits, group = np.array([1, 1, 0, 1, 0, 0]), np.array([0, 0, 0, 1, 1, 2])
+    # Shares 2/3, 1/2 and 0 of 3, 2 and 1: residuals 0.5, 0, -0.5, so variance 3/2 * 0.5 / 36 and 12 effective images.
+    expected = wilson(0.5, 6 * (norm.ppf(0.975) / t.ppf(0.975, 2)) ** 2)
+    assert share_interval(hits, group, images=6) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("groups", "size"), [(8, 40), (200, 3)])
+def test_coverage_where_groups_err_together(groups, size):
+    rng = np.random.default_rng(3)
+    group = np.repeat(np.arange(groups), size)
+    covered = 0
+    for _ in range(600):
+        chance = rng.beta(9, 1, groups)  # of each group, 0.9 on average
+        low, high = share_interval(rng.random(len(group)) < chance[group], group)
+        covered += low <= 0.9 <= high
+    assert covered / 600 >= 0.93
+
+
+def test_no_error_and_no_hit_still_have_an_interval():
+    group = np.repeat(np.arange(20), 3)
+    low, high = share_interval(np.ones(60), group)
+    assert (low, high) == wilson(1.0, 20 * (norm.ppf(0.975) / t.ppf(0.975, 19)) ** 2)
+    assert share_interval(np.zeros(60), group) == pytest.approx((1 - high, 1 - low))
+    low, high = share_interval(np.ones(60), np.zeros(60))  # one group tells as much as one image
+    assert (low, high) == wilson(1.0, 1)
 
 
 def test_paired_bootstrap():
@@ -53,8 +77,31 @@ def test_paired_bootstrap():
     assert p > 0.5
     low, high, p = paired_bootstrap((rng.random(400) < 0.1).astype(float), np.arange(400))
     assert 0 < low < 0.1 < high
-    assert p < 0.01
+    assert p <= 0.001
     assert paired_bootstrap(np.zeros(10), np.arange(10))[2] == 1.0
+    assert paired_bootstrap(np.ones(10), np.zeros(10))[2] == 1.0
+    assert paired_bootstrap(np.ones(10), np.repeat([0, 1], 5))[2] == 0.5
+
+
+@pytest.mark.parametrize("groups", [3, 9, 30])
+def test_signs_turned_against_scipy(groups):
+    rng = np.random.default_rng(groups)
+    group = np.repeat(np.arange(groups), 7)
+    difference = rng.choice([-1.0, 0.0, 1.0], len(group), p=[0.2, 0.4, 0.4])
+    total = np.bincount(group, difference)
+    expected = permutation_test((total,), np.sum, permutation_type="samples", n_resamples=9999, rng=0).pvalue
+    assert paired_bootstrap(difference, group)[2] == pytest.approx(expected, abs=1e-12 if groups < 12 else 0.02)
+
+
+@pytest.mark.parametrize("groups", [3, 5, 9])
+def test_few_groups_claim_no_difference_too_often(groups):
+    rng = np.random.default_rng(4)
+    group = np.repeat(np.arange(groups), 20)
+    claimed = 0
+    for _ in range(400):
+        difference = rng.normal(size=groups)[group] + rng.normal(size=len(group))
+        claimed += paired_bootstrap(difference, group, draws=50)[2] <= 0.05
+    assert claimed / 400 <= 0.07
 
 
 def test_intervals_of_every_metric_against_a_plain_bootstrap():
@@ -76,7 +123,8 @@ def test_intervals_of_every_metric_against_a_plain_bootstrap():
         plain.append([evaluate_predictions(truth[rows], probability[rows])[name] for name in METRICS])
     low, high = np.quantile(np.array(plain), [0.025, 0.975], axis=0)
     for place, name in enumerate(METRICS):
-        assert got[name] == pytest.approx((low[place], high[place]), abs=1e-9), name
+        near = 0.03 if name == "accuracy" else 1e-9  # a score interval, not the bootstrap's
+        assert got[name] == pytest.approx((low[place], high[place]), abs=near), name
 
 
 def test_no_error_leaves_room_for_one():
@@ -85,8 +133,10 @@ def test_no_error_leaves_room_for_one():
     truth = np.repeat([0, 1], 50)
     probability = np.eye(2)[truth] * 0.9 + 0.05
     got = metric_intervals(truth, probability, np.arange(100))
-    assert got["accuracy"] == pytest.approx(wilson(1.0, 100))
-    assert got["recall"] == pytest.approx(wilson(1.0, 50))
+    assert got["accuracy"] == share_interval(np.ones(100), np.arange(100))
+    assert got["recall"] == share_interval(np.ones(50), np.arange(50))
+    wrong = metric_intervals(truth, probability[::-1], np.arange(100))
+    assert wrong["recall"] == share_interval(np.zeros(50), np.arange(50))
     assert np.isnan(got["auroc"]).all()
     low, high = got["log_loss"]
     assert low <= high
