@@ -346,14 +346,15 @@ def _words(what: str, config: FitConfig, column: str, splits: Sequence[Split]) -
     many = {"holdout": f"{config.repeats} random hold-outs", "cv": f"{config.repeats} x {config.folds}-fold cv"}
     how = many.get(config.protocol, f"{config.protocol} by {column}")
     if config.protocol == "leave-group-out":
-        whole, what_not = f"whole {column} values", "as far as so few can tell"
+        whole, covers = "the groups left out do", f"their choice, of which there are {len(splits) // config.repeats}"
     else:
-        whole, what_not = "copies" if not column else "groups", "not that of slides or patients"
+        whole = "groups of images do" if column else "images do, with their copies"
+        covers = "the choice of images, not that of slides or patients"
     title = f"{how} · {what} · {tests} test images a split"
     caption = (
-        f"Sorted by accuracy, pooled over {len(splits)} test sets; {distinct} distinct images were tested, and the "
-        f"95 % interval is Wilson's on as many as scatter like {whole}: it covers their choice, {what_not}. n/a: not "
-        f"defined. {SAME_MARK}: not distinguishable from the best (signs of {whole} turned, Holm, 5 %). "
+        f"Sorted by accuracy, pooled over {len(splits)} test sets; {distinct} distinct images were tested. The 95 % "
+        f"interval is Wilson's on as many independent images as would scatter as {whole}: it covers {covers}. "
+        f"n/a: not defined. {SAME_MARK}: not distinguishable from the best (signs of whole groups turned, Holm, 5 %). "
         "Shortcuts see pixel numbers only, no network."
     )
     return title, caption
