@@ -30,12 +30,12 @@ MAKERS = {
 
 
 def log_probabilities(
-    X: np.ndarray, y: np.ndarray, series: np.ndarray, hidden: tuple[str, ...], model: str
+    X: np.ndarray, y: np.ndarray, series: np.ndarray, group: np.ndarray, hidden: tuple[str, ...], model: str
 ) -> dict[str, np.ndarray]:
     """Series -> (images, classes) of a model that saw none of the hidden ones."""
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        train = ~np.isin(series, hidden)
+        train = ~np.isin(group, group[np.isin(series, hidden)])  # nor anything that shows the same
         fitted = MAKERS[model]().fit(X[train], y[train], groups=series[train])
         return {name: np.log(np.clip(fitted.predict_proba(X[series == name]), 1e-4, 1)) for name in hidden}
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     cache = read_cache(arguments.cache)
-    series = read_groups(arguments.groups, "series", cache.path.tolist())
+    series, group = (read_groups(arguments.groups, name, cache.path.tolist()) for name in ("series", "group"))
     classes, y = np.unique(cache.label, return_inverse=True)
     benign = [str(name).lower() == "benign" for name in classes].index(True)
     label_of = {name: y[series == name][0] for name in np.unique(series)}
@@ -66,7 +66,7 @@ def main() -> None:
     def one(view: int, model: str, out: tuple[str, ...]) -> tuple[tuple[int, str], tuple[str, ...], dict]:
         X = cache.embeddings[:, view].astype(np.float32)
         X = X[:, X.std(0) > 0]
-        return (view, model), out, log_probabilities(X, y, series, out, model)
+        return (view, model), out, log_probabilities(X, y, series, group, out, model)
 
     tasks = [(view, model, out) for view, model in keys for out in hidden]
     found: dict = {}
