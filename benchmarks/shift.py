@@ -3,9 +3,10 @@
     python benchmarks/shift.py CACHE.h5 groups.csv --models mlp,logistic,xgboost [--sets "plain;1;1,8,11"]
         [--test plain] [--rungs random,blocks,series] [--group-loss dro] [--consistency 1]
 
-Each set of views trains, and tests by the mean of its views' probabilities where --test names no others. Prints a row a set and model: accuracy on
-random hold-outs and on blocks; mean recall over the series left out, the worst, and the right side of benign and
-malignant. The 95 % intervals are by the scatter of groups and of blocks, and Student's over the series.
+Each set of views trains, and tests by the mean of its views' probabilities where --test names no others. Prints a row
+a set and model: accuracy on random hold-outs and on blocks; mean recall over the series left out, the worst, and the
+right side of benign and malignant. The 95 % intervals are by the scatter of groups and of blocks, and Student's over
+the series.
 """
 
 from __future__ import annotations
