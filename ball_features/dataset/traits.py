@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ball_features.dataset.decode import decode
+from ball_features.dataset.frames import frame
 from ball_features.dataset.manifest import Manifest
 from ball_features.dataset.overlays import OverlayModel
 from ball_features.dataset.pairs import SMALL_PX, shrink
@@ -117,7 +118,7 @@ def collect(
             (
                 np.array(bins, dtype=np.float32).reshape(len(pictures), -1) / flat.shape[1],
                 np.stack([np.concatenate([pixels.mean(0), pixels.std(0)]) for pixels in flat]),
-                np.stack([stain_numbers(image, mask) for image in pictures]),
+                np.stack([stain_numbers(image, mask | frame(own)) for image, own in zip(pictures, greys, strict=True)]),
                 model.assign(np.stack([model.evidence(image) for image in pictures])),
                 greys.std((1, 2), dtype=np.float32),
                 np.array([np.abs(np.diff(image.astype(np.int16), 2, axis=0)).mean() for image in greys]),
