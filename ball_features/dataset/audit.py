@@ -22,6 +22,7 @@ from ball_features.errors import DataError
 __all__ = ["Audit", "audit", "write_groups"]
 
 BLOCK_IMAGES = 20
+_FOLDS = 5
 _SAMPLE = 4000  # images that overlays are learnt on
 
 Progress = Callable[[int, int], None]
@@ -242,17 +243,19 @@ def _mutual_information_bits(a: np.ndarray, b: np.ndarray) -> float:
 def _shortcuts(
     moments: np.ndarray, overlay: np.ndarray, encoding: np.ndarray, label: np.ndarray, group: np.ndarray
 ) -> dict[str, float]:
-    """Accuracy of colour, of overlay and of the kind of file alone by 5-fold cross-validation, random and grouped."""
+    """Accuracy of colour, of overlay and of the kind of file alone by cross-validation, random and grouped.
+
+    What cannot be computed, for want of images or groups, is left out.
+    """
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
     from sklearn.tree import DecisionTreeClassifier
 
     kinds, files = ((own[:, None] == np.unique(own)).astype(np.float32) for own in (overlay, encoding))
-    least = min(Counter(label.tolist()).values())
-    folds = min(5, least)
     result = {"majority": float(max(Counter(label.tolist()).values()) / len(label))}
-    if folds < 2:
-        return result
+    # The class with the fewest images, or groups, must have one for each fold; with one there are no folds.
+    images = min(_FOLDS, *Counter(label.tolist()).values())
+    groups = min(_FOLDS, *(len(np.unique(group[label == name])) for name in np.unique(label)))
     for name, X, model in (
         ("colour", moments, ExtraTreesClassifier(200, random_state=0, n_jobs=-1)),
         ("overlay", kinds, DecisionTreeClassifier(random_state=0)),
@@ -260,12 +263,14 @@ def _shortcuts(
     ):
         if X.shape[1] == 1:
             continue
-        for way, splitter in (
-            ("random", StratifiedKFold(folds, shuffle=True, random_state=0)),
-            ("grouped", StratifiedGroupKFold(folds, shuffle=True, random_state=0)),
+        for way, folds, kind, units in (
+            ("random", images, StratifiedKFold, None),
+            ("grouped", groups, StratifiedGroupKFold, group),
         ):
-            score = cross_val_score(model, X, label, groups=group, cv=splitter)
-            result[f"{name}, {way} folds"] = float(score.mean())
+            if folds > 1:
+                splitter = kind(folds, shuffle=True, random_state=0)
+                score = cross_val_score(model, X, label, groups=units, cv=splitter)
+                result[f"{name}, {way} folds"] = float(score.mean())
     return result
 
 
