@@ -35,7 +35,7 @@ class Audit:
     Attributes:
         path: Ids of the images that could be decoded.
         label: Class of each.
-        exact: Lists of rows whose pixels are identical.
+        exact: Lists of rows whose decoded pixels are identical.
         pairs: Near-duplicates and shared fields.
         overlay: Kind of burned-in overlay of each image, "none" where there is none.
         overlays: What the kinds look like.

@@ -7,6 +7,8 @@ In the collection: places that have one and the same value in nearly every image
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 __all__ = ["frame", "painted", "same_everywhere"]
@@ -64,7 +66,8 @@ def _dark_from_edge(grey: np.ndarray) -> np.ndarray:
     if not np.any(edge):
         return np.zeros(grey.shape, dtype=bool)
     dark &= ndimage.maximum_filter(grey, 3) - ndimage.minimum_filter(grey, 3) <= _EVEN
-    labelled, _ = ndimage.label(dark)
+    found: Any = ndimage.label(dark)
+    labelled = found[0]
     touching = np.unique(np.concatenate([labelled[0], labelled[-1], labelled[:, 0], labelled[:, -1]]))
     return np.isin(labelled, touching[touching > 0])
 

@@ -124,6 +124,19 @@ def test_fewer_groups_than_folds(tmp_path, classes, groups):
     write_groups(found, tmp_path / "groups.csv")
 
 
+def test_a_reduction_is_a_near_duplicate_and_no_exact_one(tmp_path):
+    draw_smears(tmp_path, per_class=2, seed=3, size_px=672)
+    with Image.open(tmp_path / "Pro" / "WBC-Pro-001.jpg") as image:
+        large = image.convert("RGB")
+    large.save(tmp_path / "Pro" / "same.png")
+    large.resize((224, 224), Image.Resampling.BOX).save(tmp_path / "Pro" / "third.png")
+    found = audit(scan(tmp_path))
+    assert [found.path[rows].tolist() for rows in found.exact] == [["Pro/WBC-Pro-001.jpg", "Pro/same.png"]]
+    near = pair_names(found, "near-duplicate")
+    assert near == {frozenset((name, "Pro/third.png")) for name in ("Pro/WBC-Pro-001.jpg", "Pro/same.png")}
+    assert len(set(found.group)) == 8
+
+
 @pytest.mark.real_data
 @pytest.mark.timeout(900)
 def test_the_known_data_set(real_images):
