@@ -157,9 +157,11 @@ def write_page(found: Audit, root: Path, path: Path) -> None:
 
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in _findings(found))
     parts = [f"<h1>Audit of {len(found.path)} images</h1><table>{rows}</table>"]
-    if found.conflicts:
-        parts.append(f"<h2>Label conflicts: {min(len(found.conflicts), PAIRS_SHOWN)} of {len(found.conflicts)}</h2>")
-        for one, two in found.conflicts[:PAIRS_SHOWN]:
+    copies = [(rows[0], row) for rows in found.exact for row in rows[1:]]
+    for title, linked in (("Label conflicts", found.conflicts), ("Identical pixels", copies)):
+        if linked:
+            parts.append(f"<h2>{title}: {min(len(linked), PAIRS_SHOWN)} of {len(linked)}</h2>")
+        for one, two in linked[:PAIRS_SHOWN]:
             names = html.escape(f"{found.path[one]} and {found.path[two]}")
             parts.append(f"<figure>{picture(one)}{picture(two)}<figcaption>{names}</figcaption></figure>")
     rng = np.random.default_rng(0)

@@ -30,8 +30,18 @@ def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
         part = page.split(f"<h2>{kind}:")[1].split("<h2>")[0]
         assert part.count('class="zoom"') >= min(10, (result.overlay == kind).sum())
         assert part.count("<img") > part.count('class="zoom"')  # some whole ones beside them
-    for title in ("Label conflicts: 1 of 1", "Likely series", "Likely batches", "near-duplicates: ", "shared-fields: "):
+    for title in (
+        "Label conflicts: 1 of 1",
+        "Identical pixels: 1 of 1",
+        "Likely series",
+        "Likely batches",
+        "near-duplicates: ",
+        "shared-fields: ",
+    ):
         assert title in page
+    copies = page.split("<h2>Identical pixels:")[1].split("<h2>")[0]
+    assert copies.count("<img") == 2
+    assert "Benign/again.jpg and Pro/" in copies
     assert set(re.findall(r'src="([^",]*)', page)) == {"data:image/jpeg;base64"}
     for name in result.series.batch_trust:
         assert f"<th>{name}</th>" in page
