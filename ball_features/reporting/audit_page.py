@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import html
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,7 @@ import numpy as np
 
 from ball_features.cache import read_cache
 from ball_features.dataset.audit import Audit
-from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.manifest import SUFFIXES, Manifest
 from ball_features.dataset.overlays import NO_OVERLAY
 from ball_features.dataset.pairs import orient
 from ball_features.dataset.series import Trust
@@ -54,16 +52,18 @@ def require_writable(path: Path | None) -> None:
     """Make the folder of a file that is to be written, and see whether it can be.
 
     Raises:
-        DataError: It cannot.
+        DataError: It cannot, or it is an image.
     """
     if path is None:
         return
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        raise DataError(f"{path} is an image and would be overwritten. Name another file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        there = path.exists()
+        path.open("ab").close()  # permissions do not tell: some file systems take no new files
+        if not there:
+            path.unlink()
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
 

@@ -3,6 +3,7 @@
 import io
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -69,3 +70,11 @@ def test_what_cannot_be_written_is_said_first(tmp_path):
     for path in (tmp_path, tmp_path / "file" / "groups.csv"):
         with pytest.raises(DataError, match=r"cannot be written .*Name another file"):
             require_writable(path)
+    assert not (tmp_path / "new" / "groups.csv").exists()  # trying leaves nothing behind
+    with pytest.raises(DataError, match=r"cannot be written"):
+        require_writable(Path("/proc/groups.csv"))  # whose permissions allow it
+    image = tmp_path / "smear.JPG"
+    image.write_bytes(b"pixels")
+    with pytest.raises(DataError, match=r"is an image and would be overwritten\. Name another file"):
+        require_writable(image)
+    assert image.read_bytes() == b"pixels"
