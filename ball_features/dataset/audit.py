@@ -42,7 +42,7 @@ class Audit:
         encoding: Kind of file of each image (format, size, JPEG tables, resolution), "encoding-1" the most frequent,
             "other" for those of fewer than 20 images.
         series: Likely series and batches of acquisition: inferred, not known.
-        block: Runs of consecutive images within class and series; what belongs together is in one block.
+        block: Runs of consecutive images within class and series; what belongs together is in one block of its class.
         group: What a split must keep together: copies and shared fields, connected.
         outlier: Row -> why it is unlike the others.
         rejected: Files that could not be decoded, with the reason.
@@ -153,7 +153,7 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
         overlays=model,
         encoding=encoding,
         series=found,
-        block=_blocks(found.series, group),
+        block=_blocks(found.series, label, group),
         group=group,
         outlier=_outliers(seen, embeddings[seen.rows] if embeddings is not None else None),
         rejected=sorted(rejected.items()),
@@ -186,15 +186,19 @@ def _groups(digest: list[str], pairs: list[Pair], path: np.ndarray) -> tuple[np.
     return merge_units(component, digest), [rows for rows in sets.values() if len(rows) > 1]
 
 
-def _blocks(series: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Runs of `BLOCK_IMAGES` in file order within a series; a group belongs to the block of its first image."""
+def _blocks(series: np.ndarray, label: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Runs of `BLOCK_IMAGES` in file order within a series; a group belongs to the block of its first image.
+
+    A group with several labels has a block in each class: a class has no image in another's block.
+    """
     block = np.empty(len(series), dtype=np.int64)
-    first: dict[int, int] = {}
+    first: dict[tuple[str, int], int] = {}
     number = 0
     for name in np.unique(series):
         rows = np.flatnonzero(series == name)
         for place, row in enumerate(rows):
-            block[row] = first.setdefault(int(group[row]), number + place // BLOCK_IMAGES)
+            own = (str(label[row]), int(group[row]))
+            block[row] = first.setdefault(own, number + place // BLOCK_IMAGES)
         number += -(-len(rows) // BLOCK_IMAGES)
     return block
 

@@ -1,6 +1,7 @@
 """The audit on drawn smears with planted faults: what was planted is found, and nothing else."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -135,6 +136,18 @@ def test_a_reduction_is_a_near_duplicate_and_no_exact_one(tmp_path):
     near = pair_names(found, "near-duplicate")
     assert near == {frozenset((name, "Pro/third.png")) for name in ("Pro/WBC-Pro-001.jpg", "Pro/same.png")}
     assert len(set(found.group)) == 8
+
+
+def test_a_label_conflict_joins_no_blocks(tmp_path):
+    truth = draw_smears(tmp_path, per_class=6, seed=77)
+    for name, other in (("Benign", "Early"), ("Early", "Pre")):
+        shutil.copy(tmp_path / name / f"WBC-{name}-002.jpg", tmp_path / other / "again.jpg")
+    found = audit(scan(tmp_path))
+    assert len(found.conflicts) == 2
+    assert len(set(found.group)) == len(truth.label)
+    assert {(label, block) for label, block in zip(found.label, found.block, strict=True)} == {
+        (name, number) for number, name in enumerate(("Benign", "Early", "Pre", "Pro"))
+    }
 
 
 @pytest.mark.real_data
