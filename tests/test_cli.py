@@ -42,6 +42,7 @@ def test_audit_writes_groups_that_fit_takes(tmp_path, smears, small_cache):
     facts = json.loads(ball("audit", smears, "--out", groups, "--json").stdout)
     assert set(facts["series"]) <= set(facts["batches"])  # no bars here: a series is a batch
     assert facts["images"] == 48
+    assert facts["known"] == ""
     options = ("--groups", groups, "--protocol", "group-cv", "--folds", 3, "--models", "logistic", "--repeats", 1)
     for column in ("group", "class+group"):
         run = ball("fit", small_cache, *options, "--group-column", column, "--out", tmp_path / "runs")

@@ -48,12 +48,13 @@ def audit(
     write_groups(found, out)
     if page is not None:
         write_page(found, manifest.root, page)
+    known = recognise(manifest.sha256)
     if as_json:
-        typer.echo(json.dumps(found.to_dict() | {"groups_file": str(out)}, indent=1))
+        typer.echo(json.dumps(found.to_dict() | {"known": known, "groups_file": str(out)}, indent=1))
     else:
         if manifest.note:
             say(manifest.note)
-        if known := recognise(manifest.sha256):
+        if known:
             say(known)
         console().print(summary(found))
         typer.echo(f"Groups: {out}" + (f"\nPage: {page} (holds thumbnails; do not pass it on)" if page else ""))

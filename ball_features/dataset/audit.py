@@ -22,6 +22,7 @@ from ball_features.errors import DataError
 __all__ = ["Audit", "audit", "write_groups"]
 
 BLOCK_IMAGES = 20
+_FOLDS = 5
 _SAMPLE = 4000  # images that overlays are learnt on
 
 Progress = Callable[[int, int], None]
@@ -34,14 +35,14 @@ class Audit:
     Attributes:
         path: Ids of the images that could be decoded.
         label: Class of each.
-        exact: Lists of rows whose pixels are identical.
+        exact: Lists of rows whose decoded pixels are identical.
         pairs: Near-duplicates and shared fields.
         overlay: Kind of burned-in overlay of each image, "none" where there is none.
         overlays: What the kinds look like.
         encoding: Kind of file of each image (format, size, JPEG tables, resolution), "encoding-1" the most frequent,
             "other" for those of fewer than 20 images.
         series: Likely series and batches of acquisition: inferred, not known.
-        block: Runs of consecutive images within class and series; what belongs together is in one block.
+        block: Runs of consecutive images within class and series; what belongs together is in one block of its class.
         group: What a split must keep together: copies and shared fields, connected.
         outlier: Row -> why it is unlike the others.
         rejected: Files that could not be decoded, with the reason.
@@ -152,7 +153,7 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
         overlays=model,
         encoding=encoding,
         series=found,
-        block=_blocks(found.series, group),
+        block=_blocks(found.series, label, group),
         group=group,
         outlier=_outliers(seen, embeddings[seen.rows] if embeddings is not None else None),
         rejected=sorted(rejected.items()),
@@ -185,15 +186,19 @@ def _groups(digest: list[str], pairs: list[Pair], path: np.ndarray) -> tuple[np.
     return merge_units(component, digest), [rows for rows in sets.values() if len(rows) > 1]
 
 
-def _blocks(series: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Runs of `BLOCK_IMAGES` in file order within a series; a group belongs to the block of its first image."""
+def _blocks(series: np.ndarray, label: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Runs of `BLOCK_IMAGES` in file order within a series; a group belongs to the block of its first image.
+
+    A group with several labels has a block in each class: a class has no image in another's block.
+    """
     block = np.empty(len(series), dtype=np.int64)
-    first: dict[int, int] = {}
+    first: dict[tuple[str, int], int] = {}
     number = 0
     for name in np.unique(series):
         rows = np.flatnonzero(series == name)
         for place, row in enumerate(rows):
-            block[row] = first.setdefault(int(group[row]), number + place // BLOCK_IMAGES)
+            own = (str(label[row]), int(group[row]))
+            block[row] = first.setdefault(own, number + place // BLOCK_IMAGES)
         number += -(-len(rows) // BLOCK_IMAGES)
     return block
 
@@ -242,17 +247,19 @@ def _mutual_information_bits(a: np.ndarray, b: np.ndarray) -> float:
 def _shortcuts(
     moments: np.ndarray, overlay: np.ndarray, encoding: np.ndarray, label: np.ndarray, group: np.ndarray
 ) -> dict[str, float]:
-    """Accuracy of colour, of overlay and of the kind of file alone by 5-fold cross-validation, random and grouped."""
+    """Accuracy of colour, of overlay and of the kind of file alone by cross-validation, random and grouped.
+
+    What cannot be computed, for want of images or groups, is left out.
+    """
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
     from sklearn.tree import DecisionTreeClassifier
 
     kinds, files = ((own[:, None] == np.unique(own)).astype(np.float32) for own in (overlay, encoding))
-    least = min(Counter(label.tolist()).values())
-    folds = min(5, least)
     result = {"majority": float(max(Counter(label.tolist()).values()) / len(label))}
-    if folds < 2:
-        return result
+    # The class with the fewest images, or groups, must have one for each fold; with one there are no folds.
+    images = min(_FOLDS, *Counter(label.tolist()).values())
+    groups = min(_FOLDS, *(len(np.unique(group[label == name])) for name in np.unique(label)))
     for name, X, model in (
         ("colour", moments, ExtraTreesClassifier(200, random_state=0, n_jobs=-1)),
         ("overlay", kinds, DecisionTreeClassifier(random_state=0)),
@@ -260,12 +267,14 @@ def _shortcuts(
     ):
         if X.shape[1] == 1:
             continue
-        for way, splitter in (
-            ("random", StratifiedKFold(folds, shuffle=True, random_state=0)),
-            ("grouped", StratifiedGroupKFold(folds, shuffle=True, random_state=0)),
+        for way, folds, kind, units in (
+            ("random", images, StratifiedKFold, None),
+            ("grouped", groups, StratifiedGroupKFold, group),
         ):
-            score = cross_val_score(model, X, label, groups=group, cv=splitter)
-            result[f"{name}, {way} folds"] = float(score.mean())
+            if folds > 1:
+                splitter = kind(folds, shuffle=True, random_state=0)
+                score = cross_val_score(model, X, label, groups=units, cv=splitter)
+                result[f"{name}, {way} folds"] = float(score.mean())
     return result
 
 

@@ -39,10 +39,10 @@ class KnownDataset:
         beside = Path(__file__).parents[2] / "data" / file
         return beside if beside.is_file() else Path(__file__).with_name(file)
 
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 -> path below the class folders."""
+    def files(self) -> dict[str, str]:
+        """Path, class folder first, -> SHA-256."""
         with self.table.open(newline="", encoding="utf-8") as file:
-            return {row["sha256"]: row["path"] for row in csv.DictReader(file)}
+            return {row["path"]: row["sha256"] for row in csv.DictReader(file)}
 
 
 KNOWN: dict[str, KnownDataset] = {
@@ -64,10 +64,10 @@ def recognise(sha256: Sequence[str]) -> str:
     for known in KNOWN.values():
         if not known.table.is_file():
             continue
-        hashes = known.hashes()
+        hashes = set(known.files().values())
         found = sum(digest in hashes for digest in sha256)
         if found >= _RECOGNISED * len(sha256) and found:
-            missing = len(hashes.keys() - set(sha256))
+            missing = len(hashes - set(sha256))
             rest = f"; {missing} of its {len(hashes)} contents are not here" if missing else ""
             return (
                 f"Known data set: {found} of {len(sha256)} files are of {known.handle}{rest}. What an audit found in "
@@ -109,13 +109,17 @@ def download(name: str = "mehradaria-leukemia", *, log: Callable[[str], None] = 
     if not roots:
         raise DataError(f"{folder} holds no folder called Original, expected one. {by_hand}")
     manifest = scan(roots[0])
-    hashes = known.hashes()
-    strange = [path for path, digest in zip(manifest.path, manifest.sha256, strict=True) if digest not in hashes]
-    missing = hashes.keys() - set(manifest.sha256)
-    if strange or missing:
+    files = known.files()
+    contents = set(files.values())
+    got = dict(zip(manifest.path, manifest.sha256, strict=True))
+    strange = [path for path, digest in got.items() if digest not in contents]
+    moved = [path for path, digest in got.items() if digest in contents and files.get(path) != digest]
+    missing = files.keys() - got.keys()
+    if strange or moved or missing:
+        first = next(iter([*strange, *moved]), "")
         raise DataError(
-            f"{roots[0]} differs from what is known: {len(strange)} files are others"
-            f"{f' (first: {strange[0]})' if strange else ''}, {len(missing)} are missing. Delete {folder} and try "
+            f"{roots[0]} differs from what is known: {len(strange)} files are others, {len(moved)} lie under the name "
+            f"of another{f' (first: {first})' if first else ''}, {len(missing)} are missing. Delete {folder} and try "
             "again."
         )
     return manifest

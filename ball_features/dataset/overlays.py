@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ball_features.dataset.frames import frame
+
 __all__ = ["NO_OVERLAY", "OverlayModel", "colour_codes", "learn_overlays"]
 
 NO_OVERLAY = "none"
@@ -22,6 +24,7 @@ _BLOCK = 512  # images
 _MIN_SHARE = 0.004  # of the images that show a colour at a place
 _TIMES_USUAL = 6  # that colour there, against the 95th percentile over all places
 _TIMES_STEEP = 4  # the gradient there, against the mean over all places
+_MOST_FRAMED = 0.9  # of the images: a frame that all have tells no two apart
 _MIN_MARKS = 8  # in an image that has an overlay
 _SAME_LOOK = 0.3  # Jaccard index of two images' marks
 _SAME_KIND = 0.1  # mean cosine of looks; those of different overlays share next to nothing
@@ -118,14 +121,16 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     blocks: list[np.ndarray] = []  # uint16 (512, places): large, so that their memory goes back
     number = 0
     shape = (0, 0)
-    count = steep = np.zeros(0)
+    count = steep = framed = np.zeros(0)
     places = np.zeros(0, dtype=np.int64)
     for image in images:
         if not number:
             shape = (image.shape[0], image.shape[1])
             count = np.zeros((shape[0] * shape[1], _COLOURS), dtype=np.uint16)
             steep = np.zeros(count.shape, dtype=np.float32)
+            framed = np.zeros(len(count), dtype=np.int64)
             places = np.arange(len(count))
+        framed += frame(image.mean(2).astype(np.uint8)).ravel()
         code = colour_codes(image)
         count[places, code] += 1
         steep[places, code] += _steepness(image)
@@ -141,6 +146,7 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     mean_steep = float(steep.sum() / count.sum(dtype=np.int64))
     often = (count >= max(5, _MIN_SHARE * number)) & (count > _TIMES_USUAL * (usual + 1))
     odd = often & (steep > _TIMES_STEEP * mean_steep * count)
+    odd[framed >= _MOST_FRAMED * number] = False
     # Chance makes specks; an overlay is a connected thing, so small islands beside the largest one go.
     spread = ndimage.binary_dilation(odd.any(1).reshape(shape), iterations=4)
     found: Any = ndimage.label(spread)

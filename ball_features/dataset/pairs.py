@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ball_features.dataset.frames import frame, painted, same_everywhere
 from ball_features.dataset.workers import workers
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ _DETAIL_PX = 6  # what is coarser is not detail
 _SMOOTH_PX = 1.0  # noise and JPEG blocks, which two pictures of one place do not share
 _TILE_PX = 24
 _TEXTURED = 0.5  # of the median variance: flat tiles say nothing
+_LEAST_OVERLAP = 0.1  # of the picture; what a frame leaves of a common area may be less
 # Agreement that an overlap of this share of the field needs. Of 21,000 unrelated pairs of 20,000 drawn fields that
-# agreed at the working size none reaches it; a turned field has had seven more chances.
+# agreed at the working size none reaches it; a turned field has had seven more chances, one within a frame shows less.
 _OVERLAP = (0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6)
 _AGREEMENT = (0.91, 0.89, 0.86, 0.79, 0.68, 0.58, 0.5)
-_AGREEMENT_TURNED = (0.94, 0.94, 0.91, 0.84, 0.73, 0.66, 0.57)
+_AGREEMENT_CAREFUL = (0.94, 0.94, 0.91, 0.84, 0.73, 0.66, 0.57)
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,14 @@ def find_pairs(
         progress: Called with (steps done, steps in all), four steps an image.
 
     Returns:
-        Confirmed pairs, in order of rows.
+        Confirmed pairs, in order of rows. What surrounds a picture (`frames`) is left out, as overlays are.
     """
     from ball_features.dataset.keypoints import candidates_from_features, candidates_from_thumbnails
 
     if len(small) < 2:
         return []
-    seen = _small_mask(overlay)
-    masks = np.broadcast_to(seen, small.shape)
+    everywhere = same_everywhere(small)
+    small, masks = _without_frames(small, everywhere, _small_mask(overlay))
     count, described = len(small), 0
 
     def tell(images: int) -> None:
@@ -117,13 +119,21 @@ def find_pairs(
     pairs: list[Pair] = []
     parts = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
     with workers() as pool:
-        confirmed = pool.map(lambda some: _confirm(small, seen, a[some], b[some], turn[some], votes[some]), parts)
+        confirmed = pool.map(lambda some: _confirm(small, masks, a[some], b[some], turn[some], votes[some]), parts)
         for number, some in enumerate(confirmed, 1):
             pairs += some
             if progress:
                 progress(count + 3 * count * number // len(parts), 4 * count)
-    picture = lru_cache(_BATCH)(full)  # pairs in order of rows ask for the same picture again
-    exact = [_at_full_size(picture, overlay, pair) for pair in pairs]
+    place = np.arange(len(overlay)) * SMALL_PX // len(overlay)
+    everywhere = everywhere[np.ix_(place, place)]
+
+    @lru_cache(_BATCH)  # pairs in order of rows ask for the same picture again
+    def picture(row: int) -> tuple[np.ndarray, np.ndarray]:
+        grey = full(row)
+        outside = frame(grey) | everywhere
+        return (painted(grey, outside) if outside.any() else grey), ~outside
+
+    exact = [_at_full_size(picture, ~overlay, pair) for pair in pairs]
     return sorted((pair for pair in exact if pair is not None), key=lambda pair: (pair.first, pair.second))
 
 
@@ -144,6 +154,22 @@ def _small_mask(overlay: np.ndarray) -> np.ndarray:
     return (adaptive_avg_pool2d(torch.from_numpy(overlay).float()[None, None], SMALL_PX)[0, 0] == 0).numpy()
 
 
+def _without_frames(small: np.ndarray, everywhere: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures with their frames painted over, and where each counts: uint8 and bool (images, 128, 128).
+
+    Neither is copied where there are no frames.
+    """
+    masks = np.broadcast_to(seen, small.shape)
+    for row in range(len(small)):
+        outside = frame(small[row]) | everywhere
+        if not outside.any():
+            continue
+        if not masks.flags.writeable:
+            small, masks = small.copy(), masks.copy()
+        small[row], masks[row] = painted(small[row], outside), seen & ~outside
+    return small, masks
+
+
 def _confirm(
     small: np.ndarray, seen: np.ndarray, a: np.ndarray, b: np.ndarray, turn: np.ndarray, votes: np.ndarray
 ) -> list[Pair]:
@@ -154,9 +180,11 @@ def _confirm(
     from ball_features.dataset.keypoints import turned
 
     pixels_a, pixels_b = torch.from_numpy(small[a]).float(), torch.from_numpy(small[b]).float()
-    seen_a = torch.from_numpy(seen).expand(len(a), -1, -1)
-    seen_b = torch.stack([turned(torch.from_numpy(seen), int(value)) for value in turn])
-    pixels_b = torch.stack([turned(image, int(value)) for image, value in zip(pixels_b, turn, strict=True)])
+    seen_a, seen_b = torch.from_numpy(seen[a]), torch.from_numpy(seen[b])
+    pixels_b, seen_b = (
+        torch.stack([turned(image, int(value)) for image, value in zip(images, turn, strict=True)])
+        for images in (pixels_b, seen_b)
+    )
     half_a = _half(pixels_a, seen_a)
     score, _, overlap = correlate(*half_a, *_half(pixels_b, seen_b))
     excess = score - required_score(overlap)
@@ -205,15 +233,23 @@ def _in_place(a: Tensor, seen_a: Tensor, b: Tensor, seen_b: Tensor) -> Tensor:
     return (a * b).sum((1, 2)) / size
 
 
-def _at_full_size(picture: Callable[[int], np.ndarray], overlay: np.ndarray, pair: Pair) -> Pair | None:
+def _at_full_size(
+    picture: Callable[[int], tuple[np.ndarray, np.ndarray]], clear: np.ndarray, pair: Pair
+) -> Pair | None:
     """The pair with its shift in pixels of the picture, if it agrees there too; None where only shapes did.
 
     At the working size two drawings of round cells agree well enough. Two things tell fields apart: what is finer than
     a cell, and whether every place agrees. One dark cell on another makes a correlation, but in one tile only.
+
+    Args:
+        picture: Row -> grey uint8 (side, side), and bool (side, side), what lies within its frame.
+        clear: bool (side, side), where no overlay is.
+        pair: Shifts in working pixels.
     """
-    side = len(overlay)
-    first, second = picture(pair.first), orient(picture(pair.second), pair.orientation)
-    seen, seen_second = ~overlay, orient(~overlay, pair.orientation)
+    first, inside = picture(pair.first)
+    second, inside_second = (orient(part, pair.orientation) for part in picture(pair.second))
+    seen, seen_second = inside & clear, inside_second & orient(clear, pair.orientation)
+    side = len(first)
     one, two = _detail(first), _detail(second)
     dx, dy = (round(step * side / SMALL_PX) for step in (pair.shift_x_px, pair.shift_y_px))
     near = range(-_REACH_PX, _REACH_PX + 1)
@@ -228,9 +264,12 @@ def _at_full_size(picture: Callable[[int], np.ndarray], overlay: np.ndarray, pai
     if pair.kind == "near-duplicate":  # confirmed in place, and maybe scaled
         return moved
     here, there = _common(side, x, y, 1)
+    overlap = float((inside[here] & inside_second[there]).sum() / side**2)
+    if overlap < _LEAST_OVERLAP:
+        return None
     agreement = (best + _typical_tile(first[here], second[there], seen[here] & seen_second[there])) / 2
-    overlap = (1 - abs(x) / side) * (1 - abs(y) / side)
-    needed = np.interp(overlap, _OVERLAP, _AGREEMENT_TURNED if pair.orientation else _AGREEMENT)
+    careful = pair.orientation or not (inside.all() and inside_second.all())
+    needed = np.interp(overlap, _OVERLAP, _AGREEMENT_CAREFUL if careful else _AGREEMENT)
     return moved if agreement >= needed else None
 
 

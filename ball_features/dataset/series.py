@@ -18,10 +18,14 @@ from ball_features.dataset.stain import LEAST_DENSITY, LEAST_IMAGES, stretches, 
 
 __all__ = ["OTHER_ENCODING", "Series", "Trust", "find_series"]
 
+ANY_OVERLAY = "any"  # in a name: its kinds tell no series apart
 OTHER_ENCODING = "other"  # kinds of file too rare to be one
 _NEAR = 10  # images on either side in file order that may be an image's batch-mates
 _VOTERS = 5
 _VOTES = 4
+_UNMARKED = 0.1  # of a class's images may lack an overlay that the others have
+_STRAYS = 0.01  # of them may show another kind than most of their stain, and the kind still tells
+_TELLS = 0.5  # agreement beyond chance, of stain and order together, from which it does
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,10 @@ def find_series(
     """Infer batches, and from them series.
 
     A series is a class with one overlay and one kind of file: coarse, but whole sessions stay in it. Where no class
-    shows two such kinds none could be left out, and a series is a batch. An image without overlay, or of a rare kind
-    of file, belongs to the batch of those that show the same as it does, else to that of its neighbours in
-    file order if it has their stain.
+    shows two such kinds none could be left out, and a series is a batch. Where overlays of a class come and go within
+    one stain ("any" in the name) they tell no series apart, and a series is a batch there too. An image without
+    overlay, or of a rare kind of file, belongs to the batch of those that show the same as it does, else to that of
+    its neighbours in file order if it has their stain.
 
     Args:
         stain: float (images, 9), images in file order.
@@ -80,6 +85,8 @@ def find_series(
         encoding: str (images,), the kind of file, "other" for rare ones.
         group: int (images,), images that show the same: of one batch, and so no evidence for one another.
     """
+    telling = _telling(stain, label, overlay, encoding)
+    overlay = np.where(telling, overlay, ANY_OVERLAY)
     parts = (label, overlay, encoding) if len(np.unique(encoding)) > 1 else (label, overlay)
     kind = np.array(["/".join(part) for part in zip(*parts, strict=True)])
     stray = (overlay == NO_OVERLAY) & (overlay != NO_OVERLAY).any()
@@ -99,9 +106,48 @@ def find_series(
         batch[rows] = stretches(stain[rows]) + batch.max() + 1
     names = _names(kind, batch)
     coarse = max(len(np.unique(kind[label == name])) for name in np.unique(label)) > 1
-    series = kind if coarse else names
+    series = np.where(telling, kind, names) if coarse else names
     mates = _mates(stain, label, batch, group)
     return Series(series, names, _trust(series, mates, label, group), _trust(names, mates, label, group))
+
+
+def _telling(stain: np.ndarray, label: np.ndarray, overlay: np.ndarray, encoding: np.ndarray) -> np.ndarray:
+    """Where the kind of overlay tells series apart, bool (images,): in classes where it goes with stain or file order.
+
+    Among images of one stain, neighbours in stain or in file order must show the same kind more often than by chance;
+    else the kind comes and goes within a series. A few images without overlay, or of another kind, decide nothing.
+    """
+    telling = np.ones(len(label), dtype=bool)
+    marked = overlay != NO_OVERLAY
+    for name in np.unique(label):
+        counts = (label == name) & (marked | ((~marked)[label == name].mean() > _UNMARKED))
+        mixed = by_chance = by_stain = by_order = 0.0
+        for file in np.unique(encoding[counts]):
+            rows = np.flatnonzero(counts & (encoding == file))
+            batch = stretches(stain[rows])
+            for number in np.unique(batch):
+                own = rows[batch == number]
+                _, kind, count = np.unique(overlay[own], return_inverse=True, return_counts=True)
+                if len(count) < 2:
+                    continue
+                unlike = 1 - (count * (count - 1)).sum() / (len(own) * (len(own) - 1))
+                by_chance += len(own) * unlike
+                mixed += len(own) - count.max()
+                by_stain += len(own) * _unlike_nearest(stain[own], kind)
+                by_order += len(own) * float((kind[1:] != kind[:-1]).mean())
+        agreement = sum(max(0.0, by_chance - unlike) for unlike in (by_stain, by_order))
+        if mixed > _STRAYS * counts.sum() and agreement < _TELLS * by_chance:
+            telling[label == name] = False
+    return telling
+
+
+def _unlike_nearest(stain: np.ndarray, kind: np.ndarray) -> float:
+    """Share of the five nearest in stain that are of another kind."""
+    from scipy.spatial import KDTree
+
+    scaled = stain @ whitening(stain, np.zeros(len(stain)), LEAST_DENSITY**2)
+    answer: Any = KDTree(scaled).query(scaled, k=min(len(stain), _VOTERS + 1))
+    return float((kind[answer[1][:, 1:]] != kind[:, None]).mean())
 
 
 def _join_by_field(batch: np.ndarray, group: np.ndarray) -> np.ndarray:

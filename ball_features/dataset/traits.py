@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ball_features.dataset.decode import decode
+from ball_features.dataset.frames import frame
 from ball_features.dataset.manifest import Manifest
 from ball_features.dataset.overlays import OverlayModel
 from ball_features.dataset.pairs import SMALL_PX, shrink
@@ -27,6 +28,8 @@ _TOGETHER = 64  # images in flight
 _BINS = 16
 _LEAST_ENCODING = 20  # images of a kind of file
 
+Loaded = TypeVar("Loaded")
+
 
 @dataclass(frozen=True)
 class Traits:
@@ -34,7 +37,7 @@ class Traits:
 
     Attributes:
         rows: int, its row in the manifest.
-        digest: SHA-256 of its pixels.
+        digest: SHA-256 of its decoded pixels and their shape.
         small: uint8 (images, 128, 128), grey.
         colour: float32 (images, 48), shares of 16 bins a channel.
         moments: float64 (images, 6), mean and standard deviation a channel.
@@ -57,12 +60,25 @@ class Traits:
 
 def load_square(path: Path, side_px: int = SIDE_PX) -> np.ndarray:
     """An image as uint8 (side_px, side_px, 3), squeezed to a square by area averaging."""
+    return _square(_pixels(path), side_px)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """uint8 (height, width, 3)."""
+    return decode(path).permute(1, 2, 0).numpy()
+
+
+def _square(pixels: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
     from PIL import Image
 
-    pixels = decode(path).permute(1, 2, 0).numpy()
     if pixels.shape[:2] == (side_px, side_px):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BOX))
+
+
+def _square_and_digest(path: Path) -> tuple[np.ndarray, str]:
+    pixels = _pixels(path)
+    return _square(pixels), hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -72,21 +88,28 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 def images(manifest: Manifest, rows: Any, rejected: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
     """Decoded images in order; those that cannot be decoded are noted and left out."""
+    return _loaded(load_square, manifest, rows, rejected)
 
-    def load(row: int) -> np.ndarray | str:
+
+def _loaded(
+    load: Callable[[Path], Loaded], manifest: Manifest, rows: Any, rejected: dict[str, str]
+) -> Iterator[tuple[int, Loaded]]:
+    """What is loaded of each file, in order; those that cannot be decoded are noted and left out."""
+
+    def attempt(row: int) -> Loaded | ImageError:
         try:
-            return load_square(manifest.root / manifest.path[row])
+            return load(manifest.root / manifest.path[row])
         except ImageError as error:
-            return str(error)
+            return error
 
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, len(rows), _TOGETHER):  # a bounded number in flight
             part = rows[start : start + _TOGETHER]
-            for row, image in zip(part, pool.map(load, part), strict=True):
-                if isinstance(image, str):
-                    rejected[manifest.path[row]] = image
+            for row, result in zip(part, pool.map(attempt, part), strict=True):
+                if isinstance(result, ImageError):
+                    rejected[manifest.path[row]] = str(result)
                 else:
-                    yield row, image
+                    yield row, result
 
 
 def collect(
@@ -117,7 +140,7 @@ def collect(
             (
                 np.array(bins, dtype=np.float32).reshape(len(pictures), -1) / flat.shape[1],
                 np.stack([np.concatenate([pixels.mean(0), pixels.std(0)]) for pixels in flat]),
-                np.stack([stain_numbers(image, mask) for image in pictures]),
+                np.stack([stain_numbers(image, mask | frame(own)) for image, own in zip(pictures, greys, strict=True)]),
                 model.assign(np.stack([model.evidence(image) for image in pictures])),
                 greys.std((1, 2), dtype=np.float32),
                 np.array([np.abs(np.diff(image.astype(np.int16), 2, axis=0)).mean() for image in greys]),
@@ -125,9 +148,9 @@ def collect(
         )
         waiting.clear()
 
-    for row, image in images(manifest, range(len(manifest.path)), rejected):
+    for row, (image, own) in _loaded(_square_and_digest, manifest, range(len(manifest.path)), rejected):
         rows.append(row)
-        digest.append(hashlib.sha256(image.tobytes()).hexdigest())
+        digest.append(own)
         waiting.append(image)
         if len(waiting) == _TOGETHER:
             digested()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import html
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,7 @@ import numpy as np
 
 from ball_features.cache import read_cache
 from ball_features.dataset.audit import Audit
-from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.manifest import SUFFIXES, Manifest
 from ball_features.dataset.overlays import NO_OVERLAY
 from ball_features.dataset.pairs import orient
 from ball_features.dataset.series import Trust
@@ -54,16 +52,18 @@ def require_writable(path: Path | None) -> None:
     """Make the folder of a file that is to be written, and see whether it can be.
 
     Raises:
-        DataError: It cannot.
+        DataError: It cannot, or it is an image.
     """
     if path is None:
         return
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        raise DataError(f"{path} is an image and would be overwritten. Name another file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        there = path.exists()
+        path.open("ab").close()  # permissions do not tell: some file systems take no new files
+        if not there:
+            path.unlink()
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
 
@@ -157,9 +157,11 @@ def write_page(found: Audit, root: Path, path: Path) -> None:
 
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in _findings(found))
     parts = [f"<h1>Audit of {len(found.path)} images</h1><table>{rows}</table>"]
-    if found.conflicts:
-        parts.append(f"<h2>Label conflicts: {min(len(found.conflicts), PAIRS_SHOWN)} of {len(found.conflicts)}</h2>")
-        for one, two in found.conflicts[:PAIRS_SHOWN]:
+    copies = [(rows[0], row) for rows in found.exact for row in rows[1:]]
+    for title, linked in (("Label conflicts", found.conflicts), ("Identical pixels", copies)):
+        if linked:
+            parts.append(f"<h2>{title}: {min(len(linked), PAIRS_SHOWN)} of {len(linked)}</h2>")
+        for one, two in linked[:PAIRS_SHOWN]:
             names = html.escape(f"{found.path[one]} and {found.path[two]}")
             parts.append(f"<figure>{picture(one)}{picture(two)}<figcaption>{names}</figcaption></figure>")
     rng = np.random.default_rng(0)

@@ -1,9 +1,11 @@
 """The audit on drawn smears with planted faults: what was planted is found, and nothing else."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ball_features.dataset.audit import audit, write_groups
 from ball_features.dataset.manifest import scan
@@ -98,6 +100,54 @@ def test_a_clean_collection_has_no_findings(tmp_path):
     assert found.association_bits == pytest.approx(0, abs=1e-9)
     assert len(set(found.group)) == 80
     assert found.to_dict()["shared_field_pairs"] == 0
+
+
+def save_all(folder, images):
+    """One PNG an image: (class, name) -> pixels."""
+    for (label, name), pixels in images.items():
+        (folder / label).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / label / f"{name}.png")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("classes", "groups"), [("AB", 1), ("AB", 3), ("ABC", 1)])
+def test_fewer_groups_than_folds(tmp_path, classes, groups):
+    noise = np.random.default_rng(0).integers(0, 255, (3, 12, 12, 3), dtype=np.uint8)
+    distinct = [np.asarray(Image.fromarray(own).resize((96, 96), Image.Resampling.BICUBIC)) for own in noise]
+    blank = np.full((96, 96, 3), 200, dtype=np.uint8)
+    images = distinct if groups == 3 else [blank] * 8
+    save_all(tmp_path, {(name, number): own for name in classes for number, own in enumerate(images)})
+    found = audit(scan(tmp_path))
+    assert len(set(found.group)) == groups
+    assert found.shortcuts["majority"] == pytest.approx(1 / len(classes))
+    assert ("colour, grouped folds" in found.shortcuts) == (groups > 1)
+    assert "colour, random folds" in found.shortcuts
+    write_groups(found, tmp_path / "groups.csv")
+
+
+def test_a_reduction_is_a_near_duplicate_and_no_exact_one(tmp_path):
+    draw_smears(tmp_path, per_class=2, seed=3, size_px=672)
+    with Image.open(tmp_path / "Pro" / "WBC-Pro-001.jpg") as image:
+        large = image.convert("RGB")
+    large.save(tmp_path / "Pro" / "same.png")
+    large.resize((224, 224), Image.Resampling.BOX).save(tmp_path / "Pro" / "third.png")
+    found = audit(scan(tmp_path))
+    assert [found.path[rows].tolist() for rows in found.exact] == [["Pro/WBC-Pro-001.jpg", "Pro/same.png"]]
+    near = pair_names(found, "near-duplicate")
+    assert near == {frozenset((name, "Pro/third.png")) for name in ("Pro/WBC-Pro-001.jpg", "Pro/same.png")}
+    assert len(set(found.group)) == 8
+
+
+def test_a_label_conflict_joins_no_blocks(tmp_path):
+    truth = draw_smears(tmp_path, per_class=6, seed=77)
+    for name, other in (("Benign", "Early"), ("Early", "Pre")):
+        shutil.copy(tmp_path / name / f"WBC-{name}-002.jpg", tmp_path / other / "again.jpg")
+    found = audit(scan(tmp_path))
+    assert len(found.conflicts) == 2
+    assert len(set(found.group)) == len(truth.label)
+    assert {(label, block) for label, block in zip(found.label, found.block, strict=True)} == {
+        (name, number) for number, name in enumerate(("Benign", "Early", "Pre", "Pro"))
+    }
 
 
 @pytest.mark.real_data

@@ -17,9 +17,9 @@ def test_the_table_holds_every_file():
     lines = own.table.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "path,sha256,group,series,batch,overlay,block,duplicate_of"
     assert len(lines) - 1 == own.images == 3256
-    hashes = own.hashes()
+    hashes = list(own.files().values())
     assert all(len(digest) == 64 for digest in hashes)
-    assert "3000 of 3000 files" in recognise(list(hashes)[:3000])
+    assert "3000 of 3000 files" in recognise(hashes[:3000])
     assert recognise(["0" * 64] * 10) == ""
     assert recognise([]) == ""
 
@@ -51,7 +51,16 @@ def test_download_checks_every_file(stand_in):
     assert manifest.root == root / "Original"
     assert "Cite" in said[0]
     (root / "Original" / "Pro" / "b.jpg").write_bytes(b"another")
-    with pytest.raises(DataError, match=r"1 files are others \(first: Pro/b.jpg\), 1 are missing"):
+    with pytest.raises(DataError, match=r"1 files are others, 0 lie .*\(first: Pro/b.jpg\), 0 are missing"):
+        download()
+    (root / "Original" / "Pro" / "b.jpg").unlink()
+    (root / "Original" / "Pro" / "c.jpg").write_bytes(b"Pro/b.jpg")
+    with pytest.raises(DataError, match=r"0 files are others, 1 lie .*\(first: Pro/c.jpg\), 1 are missing"):
+        download()
+    (root / "Original" / "Pro").rename(root / "aside")
+    (root / "Original" / "Benign").rename(root / "Original" / "Pro")
+    (root / "aside").rename(root / "Original" / "Benign")
+    with pytest.raises(DataError, match=r"2 lie under the name of another"):
         download()
 
     def offline(handle):

@@ -3,6 +3,7 @@
 import io
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -30,8 +31,18 @@ def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
         part = page.split(f"<h2>{kind}:")[1].split("<h2>")[0]
         assert part.count('class="zoom"') >= min(10, (result.overlay == kind).sum())
         assert part.count("<img") > part.count('class="zoom"')  # some whole ones beside them
-    for title in ("Label conflicts: 1 of 1", "Likely series", "Likely batches", "near-duplicates: ", "shared-fields: "):
+    for title in (
+        "Label conflicts: 1 of 1",
+        "Identical pixels: 1 of 1",
+        "Likely series",
+        "Likely batches",
+        "near-duplicates: ",
+        "shared-fields: ",
+    ):
         assert title in page
+    copies = page.split("<h2>Identical pixels:")[1].split("<h2>")[0]
+    assert copies.count("<img") == 2
+    assert "Benign/again.jpg and Pro/" in copies
     assert set(re.findall(r'src="([^",]*)', page)) == {"data:image/jpeg;base64"}
     for name in result.series.batch_trust:
         assert f"<th>{name}</th>" in page
@@ -59,3 +70,11 @@ def test_what_cannot_be_written_is_said_first(tmp_path):
     for path in (tmp_path, tmp_path / "file" / "groups.csv"):
         with pytest.raises(DataError, match=r"cannot be written .*Name another file"):
             require_writable(path)
+    assert not (tmp_path / "new" / "groups.csv").exists()  # trying leaves nothing behind
+    with pytest.raises(DataError, match=r"cannot be written"):
+        require_writable(Path("/proc/groups.csv"))  # whose permissions allow it
+    image = tmp_path / "smear.JPG"
+    image.write_bytes(b"pixels")
+    with pytest.raises(DataError, match=r"is an image and would be overwritten\. Name another file"):
+        require_writable(image)
+    assert image.read_bytes() == b"pixels"

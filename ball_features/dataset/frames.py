@@ -1,0 +1,93 @@
+"""What surrounds a picture: the black round of an aperture, bars of letterboxing, whatever is the same in all images.
+
+Unrelated images agree on it, so it is left out of every comparison. Two things are looked for. In an image: dark, even
+regions and rows of one value that reach in from the edge and leave one solid piece; a bright background does neither.
+In the collection: places that have one and the same value in nearly every image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["frame", "painted", "same_everywhere"]
+
+_DARK = 32  # grey levels; the darkest nuclei are lighter
+_EVEN = 12  # range in grey levels: noise and what JPEG leaves beside an edge
+_LEAST_SHARE = 0.01  # of the picture
+_SOLID = 0.9  # of the rows and columns between their first and last pixel inside; cells on black leave gaps
+_GROW = 1 / 56  # of the side: the soft edge of an aperture
+_SAME = 3  # grey levels from the median over the collection
+_MOST = 0.9  # of its images
+_SAMPLE = 1000
+_LEAST_IMAGES = 10  # fewer may agree by chance
+
+
+def frame(grey: np.ndarray) -> np.ndarray:
+    """What surrounds one picture, with a margin: uint8 (side, side) -> bool (side, side)."""
+    outside = _dark_from_edge(grey) | _bars(grey)
+    if outside.mean() < _LEAST_SHARE or outside.all():
+        return np.zeros(grey.shape, dtype=bool)
+    inside = ~outside
+    if inside.sum() < _SOLID * (_filled(inside) | _filled(inside.T).T).sum():
+        return np.zeros(grey.shape, dtype=bool)
+    return _grown(outside)
+
+
+def same_everywhere(grey: np.ndarray) -> np.ndarray:
+    """Places that hardly differ from image to image, with a margin.
+
+    Args:
+        grey: uint8 (images, side, side).
+
+    Returns:
+        bool (side, side); all False where the collection is small or most places are of that kind (an empty slide).
+    """
+    nowhere = np.zeros(grey.shape[1:], dtype=bool)
+    if len(grey) < _LEAST_IMAGES:
+        return nowhere
+    some = grey[np.unique(np.linspace(0, len(grey) - 1, _SAMPLE).round().astype(int))]
+    middle = np.median(some, axis=0)
+    same = np.mean([np.abs(image - middle) <= _SAME for image in some], axis=0) >= _MOST
+    return _grown(same) if _LEAST_SHARE <= same.mean() <= 0.5 else nowhere
+
+
+def painted(grey: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """The picture with what surrounds it in its median grey, so that filters see no edge: uint8 (side, side)."""
+    return np.where(outside, np.median(grey[~outside]), grey).astype(np.uint8)
+
+
+def _dark_from_edge(grey: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    dark = grey <= _DARK
+    edge = [dark[0], dark[-1], dark[:, 0], dark[:, -1]]
+    if not np.any(edge):
+        return np.zeros(grey.shape, dtype=bool)
+    dark &= ndimage.maximum_filter(grey, 3) - ndimage.minimum_filter(grey, 3) <= _EVEN
+    found: Any = ndimage.label(dark)
+    labelled = found[0]
+    touching = np.unique(np.concatenate([labelled[0], labelled[-1], labelled[:, 0], labelled[:, -1]]))
+    return np.isin(labelled, touching[touching > 0])
+
+
+def _bars(grey: np.ndarray) -> np.ndarray:
+    """Rows and columns without any variation, from the edges inwards."""
+    bars = np.zeros(grey.shape, dtype=bool)
+    for lines, marks in ((grey, bars), (grey.T, bars.T)):
+        even = np.ptp(lines, axis=1) <= _EVEN
+        marks[np.logical_and.accumulate(even) | np.logical_and.accumulate(even[::-1])[::-1]] = True
+    return bars
+
+
+def _filled(inside: np.ndarray) -> np.ndarray:
+    """Each row filled from its first to its last pixel."""
+    begun = np.logical_or.accumulate(inside, axis=1)
+    return begun & np.logical_or.accumulate(inside[:, ::-1], axis=1)[:, ::-1]
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import binary_dilation
+
+    return binary_dilation(mask, np.ones((3, 3), dtype=bool), iterations=round(_GROW * len(mask)) + 1)
