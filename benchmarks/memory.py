@@ -40,7 +40,7 @@ def main() -> None:
         draw_smears(folder / "drawn", per_class=8, seed=0)
         for count in (int(part) for part in arguments.counts.split(",")):
             link(folder / "drawn", folder / str(count), count)
-            settings = ["--backbone", "densenet121", "--weights", "random", "--quiet"]
+            settings = ["--backbone", "densenet121", "--weights", "random", "--views", "1", "--quiet"]
             command = [sys.executable, "-m", "ball_features", "extract", str(folder / str(count))]
             process = subprocess.Popen([*command, "--out", str(folder / f"{count}.h5"), *settings])
             _, status, usage = os.wait4(process.pid, 0)
