@@ -190,7 +190,7 @@ def render_comparison(rows: Sequence[dict[str, Any]], title: str, width: int = 1
     for line, row in zip(lines[2:], rows, strict=True):
         table.add_row(*(cell.strip() for cell in line), style={"head": "bold", "shortcut": "yellow"}.get(row["kind"]))
     caption = (
-        f"The same images and splits for all. {SAME_MARK}: not distinguishable from the best (paired bootstrap by "
+        f"The same images and splits for all. {SAME_MARK}: not distinguishable from the best (signs turned by "
         "unit, Holm, 5 %); behind: 95 % interval of the difference in accuracy to the best, each alone."
     )
     return Group(table, Text(caption, style="dim"))

@@ -126,8 +126,8 @@ def _ladder(folder: Path) -> str:
     return (
         "<section><h1>Optimism ladder</h1>"
         + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
-        + "<p>Accuracy in % under ever stricter protocols; in brackets a 95 % bootstrap interval over what each rung "
-        "keeps together. Series are inferred: likely, not known.</p>"
+        + "<p>Accuracy in % under ever stricter protocols; in brackets a 95 % interval by the scatter of "
+        "what each rung keeps together. Series are inferred: likely, not known.</p>"
         + sortable(["model", "kind", *rungs, "worst series", "drop"], rows, 2)
         + "<div class='figures'>"
         + lines(points, "Accuracy from rung to rung: " + ", ".join(rungs), "rung", "accuracy")

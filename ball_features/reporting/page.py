@@ -161,8 +161,9 @@ def _intervals(models: Sequence[dict[str, Any]]) -> str:
     ]
     header = ["model", *(name.replace("_", " ") for name in names), "McNemar p"]
     return (
-        "<details><summary>95 % intervals of every metric, by bootstrap over what splits keep together; exact McNemar "
-        f"test against the best on the first repeat (Holm)</summary>{sortable(header, rows, 1)}</details>"
+        "<details><summary>95 % intervals of every metric, by what splits keep together (accuracy: its scatter; "
+        "others: bootstrap); exact McNemar test against the best on the first repeat (Holm)</summary>"
+        f"{sortable(header, rows, 1)}</details>"
     )
 
 

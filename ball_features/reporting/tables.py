@@ -97,7 +97,11 @@ def interval_table(models: Sequence[Mapping[str, Any]]) -> str:
         return " - ".join(format(factor * end, form) for end in ends) if known else "n/a"
 
     header = ["model", *(_NUMBERS[name][0] for name in names), "McNemar p"]
-    lines = ["95 % intervals by bootstrap over what splits keep together:", "", f"| {' | '.join(header)} |"]
+    lines = [
+        "95 % intervals by what splits keep together (accuracy: its scatter; others: bootstrap):",
+        "",
+        f"| {' | '.join(header)} |",
+    ]
     lines.append("| --- |" + " ---: |" * (len(header) - 1))
     for model in models:
         cells = [model["model"], *(cell(model, name) for name in names)]
