@@ -58,7 +58,7 @@ class Grouping:
         column: The column that the protocol is by.
         group: str (images,), its values.
         together: str (images,), the file's `group`: what shows the same; each image alone where the file lacks it.
-        series: str (images,), what models are trained against: the file's `series`; as `group` where it lacks it.
+        series: str (images,), what models are trained against: the file's `series`; as `group` where it lacks some.
     """
 
     column: str
@@ -97,7 +97,11 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
         column = column if column in columns else "group"
     group = read(column)
     together = read("group") if "group" in columns else path
-    return Grouping(column, group, together, read("series") if "series" in columns else group)
+    try:
+        series = read("series") if "series" in columns else group
+    except DataError:  # a column of the user's own with gaps, which only some models would have used
+        series = group
+    return Grouping(column, group, together, series)
 
 
 def _columns(path: Path) -> list[str]:

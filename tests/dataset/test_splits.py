@@ -125,6 +125,9 @@ def test_the_column_follows_the_protocol(tmp_path):
     patient = read_grouping(FitConfig(protocol="leave-group-out", groups=str(file)), path, label)
     assert (patient.column, patient.series.tolist()) == ("group", ["p0"] * 3 + ["p1"] * 3)
     assert read_grouping(FitConfig(), path, label) is None
+    file.write_text("\n".join(["path,patient,series", *(f"{name},p{row // 3}," for row, name in enumerate(path))]))
+    gaps = read_grouping(FitConfig(protocol="group-cv", groups=str(file), group_column="patient"), path, label)
+    assert gaps.series.tolist() == gaps.group.tolist() == ["p0"] * 3 + ["p1"] * 3
 
 
 def test_units_are_connected_components():
