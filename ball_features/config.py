@@ -138,6 +138,8 @@ class HeadConfig(_Config):
     class_weight: str | None = None
     group_loss: str | None = None
     consistency: float = 0.0
+    per_image: bool = False
+    center: bool = False
 
     def __post_init__(self) -> None:
         """Check ranges."""

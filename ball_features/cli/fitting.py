@@ -65,6 +65,12 @@ def fit(
     consistency: Annotated[
         float, typer.Option(help="Weight of a second loss of the head: views of an image should get the same logits.")
     ] = 0.0,
+    per_image: Annotated[
+        bool, typer.Option("--per-image", help="Standardise each embedding in itself before the head.")
+    ] = False,
+    center: Annotated[
+        bool, typer.Option("--center", help="Take the mean of its series from each embedding before the head.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
     name: Annotated[str, typer.Option(help="Name of this run; protocol and time if left out.")] = "",
     jobs: Annotated[int, typer.Option(help="Fits at once; 0 takes every core.")] = 0,
@@ -166,6 +172,8 @@ def _config(values: dict[str, Any]) -> FitConfig:
             class_weight=None if values["class_weight"] == "none" else values["class_weight"],
             group_loss=None if values["group_loss"] == "none" else values["group_loss"],
             consistency=values["consistency"],
+            per_image=values["per_image"],
+            center=values["center"],
         ),
         jobs=values["jobs"],
         **{key: values[key] for key in same},

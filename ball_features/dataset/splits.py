@@ -58,7 +58,8 @@ class Grouping:
         column: The column that the protocol is by.
         group: str (images,), its values.
         together: str (images,), the file's `group`: what shows the same; each image alone where the file lacks it.
-        series: str (images,), what models are trained against: the file's `series`; as `group` where it lacks some.
+        series: str (images,), what models are trained against: the column that is left out where the user names it,
+            else the file's `series`; as `group` where it lacks some.
     """
 
     column: str
@@ -97,8 +98,9 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
         column = column if column in columns else "group"
     group = read(column)
     together = read("group") if "group" in columns else path
+    named = config.protocol == "leave-group-out" and config.group_column != "auto"
     try:
-        series = read("series") if "series" in columns else group
+        series = read("series") if "series" in columns and not named else group
     except DataError:  # a column of the user's own with gaps, which only some models would have used
         series = group
     return Grouping(column, group, together, series)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,24 +167,34 @@ def view_rows(
     return X.reshape(len(rows) * len(views), -1).astype(np.float32), np.repeat(codes[rows], len(views))
 
 
-def _predict(estimator: Any, numbers: np.ndarray, rows: np.ndarray, classes: int, views: tuple[int, ...]) -> np.ndarray:
+def _predict(
+    estimator: Any,
+    numbers: np.ndarray,
+    rows: np.ndarray,
+    classes: int,
+    views: tuple[int, ...],
+    known: Mapping[str, np.ndarray],
+) -> np.ndarray:
     """Class probabilities, their mean over views; classes unseen in training get 0."""
     total = np.zeros((len(rows), classes))
     if getattr(estimator, "by_view", False):
-        total[:, estimator.classes_] = estimator.predict_proba(numbers[rows][:, list(views)].astype(np.float32))
+        X = numbers[rows][:, list(views)].astype(np.float32)
+        total[:, estimator.classes_] = estimator.predict_proba(X, **known)
         return total
     for view in views:
-        total[:, estimator.classes_] += estimator.predict_proba(numbers[rows, view].astype(np.float32))
+        total[:, estimator.classes_] += estimator.predict_proba(numbers[rows, view].astype(np.float32), **known)
     return total / total.sum(1, keepdims=True)
 
 
-def _flips(estimator: Any, numbers: np.ndarray, rows: np.ndarray, views: tuple[int, ...]) -> np.ndarray:
+def _flips(
+    estimator: Any, numbers: np.ndarray, rows: np.ndarray, views: tuple[int, ...], known: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """Whether views of an image are given different classes, bool (images,)."""
     if getattr(estimator, "by_view", False):
-        called = estimator.view_proba(numbers[rows][:, list(views)].astype(np.float32)).argmax(2)
+        called = estimator.view_proba(numbers[rows][:, list(views)].astype(np.float32), **known).argmax(2)
     else:
-        each = [estimator.predict_proba(numbers[rows, view].astype(np.float32)).argmax(1) for view in views]
-        called = np.stack(each, 1)
+        parts = (numbers[rows, view].astype(np.float32) for view in views)
+        called = np.stack([estimator.predict_proba(part, **known).argmax(1) for part in parts], 1)
     return (called != called[:, :1]).any(1)
 
 
@@ -215,13 +225,17 @@ def _fit_one(
             validation = dict(zip(("X_val", "y_val"), view_rows(numbers, split.val, codes, views.test), strict=True))
         if spec.kind == "head" and head.consistency:
             validation["views"] = len(views.train)
+        known: dict[str, np.ndarray] = {}
         if spec.groups and group is not None:
             validation["groups"] = np.repeat(group[split.train], len(y) // len(split.train))
+            if spec.validates:
+                validation["groups_val"] = np.repeat(group[split.val], len(views.test))
+            known["groups"] = group[split.test]
         start = time.perf_counter()
         estimator.fit(X, y, **validation)
         fit_s = time.perf_counter() - start
         start = time.perf_counter()
-        probability = _predict(estimator, numbers, split.test, classes, views.test)
+        probability = _predict(estimator, numbers, split.test, classes, views.test, known)
         predict_s = time.perf_counter() - start
         return Fitted(
             split=split,
@@ -230,7 +244,7 @@ def _fit_one(
             best_epoch=int(getattr(estimator, "best_epoch_", -1)),
             fit_s=fit_s,
             predict_s=predict_s,
-            flips=_flips(estimator, numbers, split.test, flip_views) if len(flip_views) > 1 else None,
+            flips=_flips(estimator, numbers, split.test, flip_views, known) if len(flip_views) > 1 else None,
             estimator=estimator if keep else None,
         )
     except Exception as error:  # one model that fails takes its row out of the table, not the others

@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ball_features.extraction.threads import one_thread
+from ball_features.heads.alignment import Alignment
 from ball_features.heads.training import Recipe, Training, build_module, fold, forward
 
 __all__ = ["MLPHead"]
@@ -48,6 +49,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         group_step: of the groups' weights under "dro".
         consistency: weight of a second loss, half the mean squared distance of the logits of an image's views from
             their mean (after Sajjadi et al. 2016, who take the views in pairs), where `fit` is told of several.
+        per_image: standardise each embedding in itself first; see `Alignment`.
+        center: take from each embedding the mean of its group first; then validation and prediction need groups too.
         random_state: seeds the initial weights, the order of rows and dropout.
 
     Attributes:
@@ -74,6 +77,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         group_loss: Literal["balanced", "dro"] | None = None,
         group_step: float = 0.01,
         consistency: float = 0.0,
+        per_image: bool = False,
+        center: bool = False,
         random_state: int | np.random.RandomState | None = 0,
     ):
         self.hidden = hidden
@@ -87,9 +92,20 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self.group_loss = group_loss
         self.group_step = group_step
         self.consistency = consistency
+        self.per_image = per_image
+        self.center = center
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, groups: Any = None, views: int = 1) -> MLPHead:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        X_val: Any = None,
+        y_val: Any = None,
+        groups: Any = None,
+        views: int = 1,
+        groups_val: Any = None,
+    ) -> MLPHead:
         """Train; where validation rows are given, keep the weights of the epoch with the lowest validation loss.
 
         Args:
@@ -97,8 +113,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             y: (N,) labels of any sortable type.
             X_val: (M, D) validation rows, or None.
             y_val: (M,) their labels, all among those of y; classes may be missing.
-            groups: (N,) group of each training row, or None; see `group_loss`.
+            groups: (N,) group of each training row, or None; see `group_loss` and `center`.
             views: how many rows, one behind the other, are views of one image; see `consistency`.
+            groups_val: (M,) group of each validation row, or None; see `center`.
 
         Returns:
             self.
@@ -114,7 +131,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         if views < 1 or len(X) % views:
             raise ValueError(f"MLPHead got {len(X)} rows and views={views}, expected a multiple of it.")
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
-        validation = self._check_validation(X_val, y_val)
+        self.alignment_ = Alignment(self.per_image, self.center)
+        X = self.alignment_.fit(X, groups)
+        validation = self._check_validation(X_val, y_val, groups_val)
         recipe = Recipe(tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         curves = np.full((4, self.epochs), np.nan)
@@ -134,23 +153,23 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self.history_ = dict(zip(names, curves, strict=True))
         return self
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities, (N, C) float64 in the order of `classes_`, for X (N, D)."""
+    def predict_proba(self, X: Any, groups: Any = None) -> np.ndarray:
+        """Class probabilities, (N, C) float64 in the order of `classes_`, for X (N, D); `center` needs groups (N,)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=DTYPES, order="C", reset=False)
-        X = _tensor(checked)
+        X = _tensor(self.alignment_.transform(checked, groups))
         with torch.inference_mode():
             layers = fold(self.state_, len(self.hidden), torch.float64)
             parts = [torch.softmax(forward(layers, part), 1) for part in X.split(ROWS_A_PREDICTION)]
             return torch.cat(parts).numpy()
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, groups: Any = None) -> np.ndarray:
         """The most probable label of each row, (N,) in the type of the training labels, for X (N, D)."""
-        probability = self.predict_proba(X)
+        probability = self.predict_proba(X, groups)
         return self.classes_[probability.argmax(axis=1)]
 
     def to_module(self) -> torch.nn.Sequential:
-        """The fitted network as a plain torch module in eval mode: (N, D) float32 -> (N, C) logits."""
+        """The fitted network as a plain torch module in eval mode: (N, D) float32, aligned -> (N, C) logits."""
         check_is_fitted(self)
         module = build_module(len(self.state_["0.weight"]), self.hidden, len(self.classes_), self.dropout)
         module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.state_.items()})
@@ -182,7 +201,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             if not valid:
                 raise ValueError(f"MLPHead got {name}={getattr(self, name)!r}, expected {expected}.")
 
-    def _check_validation(self, X_val: Any, y_val: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _check_validation(self, X_val: Any, y_val: Any, groups: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
         if X_val is None and y_val is None:
             return None
         if X_val is None or y_val is None:
@@ -191,7 +210,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         unknown = sorted(set(y_val.tolist()) - set(self.classes_.tolist()))
         if unknown:
             raise ValueError(f"MLPHead got y_val with {unknown}, expected only classes of y: {self.classes_.tolist()}.")
-        return _tensor(X_val), torch.from_numpy(np.searchsorted(self.classes_, y_val))
+        return _tensor(self.alignment_.transform(X_val, groups)), torch.from_numpy(
+            np.searchsorted(self.classes_, y_val)
+        )
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

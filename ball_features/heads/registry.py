@@ -25,7 +25,8 @@ class ModelSpec:
             that looks at labels only and takes any X of the right length.
         build: (seed, head settings) -> an unfitted scikit-learn classifier with `predict_proba`, on one thread.
         validates: Whether `fit` takes `X_val` and `y_val` and chooses by them.
-        groups: Whether `fit` takes `groups`, the group of each training row.
+        groups: Whether `fit` and `predict_proba` take `groups`, the group of each row (and `fit` with `validates`
+            `groups_val`).
         by_view: Whether it takes X (images, views, dim) and tells views apart.
         cost: Seconds to fit 2,084 x 1920 on one core, roughly; the long ones are best started first.
     """

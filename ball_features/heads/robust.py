@@ -20,6 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ball_features.heads.alignment import Alignment
+
 __all__ = ["GroupRobustDiscriminant", "GroupRobustLogistic", "ViewEnsemble", "group_directions", "group_weights"]
 
 _LEAST_GROUP = 20  # images of a group whose mean says something
@@ -86,6 +88,8 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         C: Candidates of the inverse strength of L2.
         directions: Candidates of the number of group directions to remove.
         balance: Candidates: whether groups are weighted.
+        per_image: Standardise each embedding in itself first; see `Alignment`.
+        center: Take from each embedding the mean of its group first; then prediction needs groups too.
 
     Attributes:
         classes_: (C,) sorted labels.
@@ -100,15 +104,21 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         *,
         directions: tuple[int, ...] = (3, 0),
         balance: tuple[bool, ...] = (True, False),
+        per_image: bool = False,
+        center: bool = False,
     ) -> None:
         self.C = C
         self.directions = directions
         self.balance = balance
+        self.per_image = per_image
+        self.center = center
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> GroupRobustLogistic:
         """Fit on X (N, D), labels y (N,) and the group of each row, (N,) or None."""
         X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
+        self.alignment_ = Alignment(self.per_image, self.center)
+        X = self.alignment_.fit(X, groups)
         self.scaler_ = StandardScaler().fit(X)
         Z: Any = self.scaler_.transform(X)
         candidates = list(product(self.C, self.directions, self.balance))
@@ -141,21 +151,26 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         predicted = model.predict(Z[test] - (Z[test] @ removed.T) @ removed)
         return float(np.mean(predicted == y[test]))
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities of X (N, D), float64 (N, C)."""
+    def predict_proba(self, X: Any, groups: Any = None) -> np.ndarray:
+        """Class probabilities of X (N, D), float64 (N, C); `center` alone looks at the group of each row, (N,)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        Z: Any = self.scaler_.transform(checked)
+        Z: Any = self.scaler_.transform(self.alignment_.transform(checked, groups))
         return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The most probable label of each row of X (N, D)."""
-        probability = self.predict_proba(X)
+    def predict(self, X: Any, groups: Any = None) -> np.ndarray:
+        """The most probable label of each row of X (N, D); for `groups` see `predict_proba`."""
+        probability = self.predict_proba(X, groups)
         return self.classes_[probability.argmax(1)]
 
     def to_pipeline(self) -> Pipeline:
-        """The same classifier as scikit-learn's own parts, the removed directions folded into the coefficients."""
+        """The same classifier as scikit-learn's own parts, the removed directions folded into the coefficients.
+
+        Raises:
+            ValueError: It aligns embeddings first, which those parts cannot.
+        """
         check_is_fitted(self)
+        _require_unaligned(self)
         return make_pipeline(self.scaler_, _folded(self.model_, self.removed_))
 
 
@@ -168,20 +183,33 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
     Args:
         directions: Group directions to remove.
         shrinkage: Of the covariance, 0 to 1, or "auto".
+        per_image: Standardise each embedding in itself first; see `Alignment`.
+        center: Take from each embedding the mean of its group first; then prediction needs groups too.
 
     Attributes:
         classes_: (C,) sorted labels.
         n_features_in_: D.
     """
 
-    def __init__(self, directions: int = 3, *, shrinkage: float | str = "auto") -> None:
+    def __init__(
+        self,
+        directions: int = 3,
+        *,
+        shrinkage: float | str = "auto",
+        per_image: bool = False,
+        center: bool = False,
+    ) -> None:
         self.directions = directions
         self.shrinkage = shrinkage
+        self.per_image = per_image
+        self.center = center
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> GroupRobustDiscriminant:
         """Fit on X (N, D), labels y (N,) and the group of each row, (N,) or None."""
         X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
+        self.alignment_ = Alignment(self.per_image, self.center)
+        X = self.alignment_.fit(X, groups)
         self.scaler_ = StandardScaler().fit(X)
         # Short embeddings are filled up with zeros, which cost as much as numbers and say nothing.
         self.used_ = np.flatnonzero(np.asarray(self.scaler_.var_) > 0)
@@ -192,21 +220,26 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
         self.model_ = model.fit(Z - (Z @ self.removed_.T) @ self.removed_, y)
         return self
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities of X (N, D), float64 (N, C)."""
+    def predict_proba(self, X: Any, groups: Any = None) -> np.ndarray:
+        """Class probabilities of X (N, D), float64 (N, C); `center` alone looks at the group of each row, (N,)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        Z = np.asarray(self.scaler_.transform(checked))[:, self.used_]
+        Z = np.asarray(self.scaler_.transform(self.alignment_.transform(checked, groups)))[:, self.used_]
         return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The most probable label of each row of X (N, D)."""
-        probability = self.predict_proba(X)
+    def predict(self, X: Any, groups: Any = None) -> np.ndarray:
+        """The most probable label of each row of X (N, D); for `groups` see `predict_proba`."""
+        probability = self.predict_proba(X, groups)
         return self.classes_[probability.argmax(1)]
 
     def to_pipeline(self) -> Pipeline:
-        """The same classifier as scikit-learn's own parts, the removed directions folded into the coefficients."""
+        """The same classifier as scikit-learn's own parts, the removed directions folded into the coefficients.
+
+        Raises:
+            ValueError: It aligns embeddings first, which those parts cannot.
+        """
         check_is_fitted(self)
+        _require_unaligned(self)
         model: Any = _folded(self.model_, self.removed_)
         width = len(np.asarray(self.scaler_.scale_))
         coefficients = np.zeros((len(model.coef_), width), dtype=model.coef_.dtype)
@@ -257,22 +290,29 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
         self.classes_ = self.models_[0].classes_
         return self
 
-    def view_proba(self, X: Any) -> np.ndarray:
+    def view_proba(self, X: Any, groups: Any = None) -> np.ndarray:
         """Class probabilities of each view's model on its own, float64 (N, views, C)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
+        known = {} if groups is None else {"groups": groups}
         pairs = zip(self.models_, _views(checked), strict=True)
-        return np.stack([model.predict_proba(own).astype(np.float64) for model, own in pairs], 1)
+        return np.stack([model.predict_proba(own, **known).astype(np.float64) for model, own in pairs], 1)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities of X (N, views, D), float64 (N, C)."""
-        pooled = np.exp(np.log(np.clip(self.view_proba(X), self.floor, 1)).mean(1))
+    def predict_proba(self, X: Any, groups: Any = None) -> np.ndarray:
+        """Class probabilities of X (N, views, D), float64 (N, C); `groups` (N,) goes to each view's model."""
+        pooled = np.exp(np.log(np.clip(self.view_proba(X, groups), self.floor, 1)).mean(1))
         return pooled / pooled.sum(1, keepdims=True)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, groups: Any = None) -> np.ndarray:
         """The most probable label of each row of X (N, views, D)."""
-        probability = self.predict_proba(X)
+        probability = self.predict_proba(X, groups)
         return self.classes_[probability.argmax(1)]
+
+
+def _require_unaligned(estimator: Any) -> None:
+    if estimator.per_image or estimator.center:
+        name = type(estimator).__name__
+        raise ValueError(f"{name} got per_image or center, expected neither: no pipeline of scikit-learn's does that.")
 
 
 def _checked(estimator: Any, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -122,16 +122,12 @@ def fit(
     config = config or FitConfig()
     specs = select(config.models)
     check_name(name)
-    if config.head.group_loss and config.groups is None:
-        raise ConfigError(
-            f"Got the group loss {config.head.group_loss!r} without groups, expected --groups FILE.csv, made by "
-            "`ball audit`."
-        )
+    _require_groups(config, save)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, lacking = with_numbers(specs, cache, named=bool(config.models))
     grouping = read_grouping(config, cache.path, cache.label)
     splits, said = split_by(config, cache, grouping)
-    said = [*notes, *lacking, *said]
+    said = [*notes, *lacking, *said, *_of_centring(config, cache, grouping)]
     if config.tta and len(cache.view) == 1:
         raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
     if config.head.consistency and any(
@@ -168,6 +164,34 @@ def fit(
         page_cache=cache,
         more=more,
     )
+
+
+def _require_groups(config: FitConfig, save: str) -> None:
+    """Raise `ConfigError` for options of the head that lack what they work by."""
+    for wanted, option in (
+        (config.head.group_loss, f"the group loss {config.head.group_loss!r}"),
+        (config.head.center, "--center"),
+    ):
+        if wanted and config.groups is None:
+            raise ConfigError(f"Got {option} without groups, expected --groups FILE.csv, made by `ball audit`.")
+    if save in ("mlp", "all", "best") and (config.head.per_image or config.head.center):
+        raise ConfigError(
+            f"Got --save {save} with --per-image or --center, which a bundle does not hold. Leave them out, or name "
+            "another model."
+        )
+
+
+def _of_centring(config: FitConfig, cache: Cache, grouping: Grouping | None) -> list[str]:
+    """A warning where a group's mean is its class."""
+    if not config.head.center or grouping is None:
+        return []
+    names = np.unique(grouping.series)
+    if any(len(np.unique(cache.label[grouping.series == name])) > 1 for name in names):
+        return []
+    return [
+        f"Each of the {len(names)} groups holds one class, which --center takes out with its mean. Name a column whose "
+        "groups hold several classes, such as --group-column overlay."
+    ]
 
 
 def store(

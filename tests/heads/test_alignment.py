@@ -1,0 +1,124 @@
+"""Embeddings aligned before a model: against scikit-learn and by hand; nothing of a label, nothing of the filling."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.preprocessing import scale
+
+from ball_features.cache import read_cache
+from ball_features.config import FitConfig, HeadConfig
+from ball_features.dataset import splits
+from ball_features.errors import ConfigError
+from ball_features.heads.alignment import Alignment
+from ball_features.heads.mlp import MLPHead
+from ball_features.heads.robust import GroupRobustDiscriminant, GroupRobustLogistic, ViewEnsemble
+from ball_features.reporting.run import fit
+
+QUICK = {"learning_rate": 1e-2, "epochs": 20, "clip_norm": None}
+MODELS = [lambda **options: MLPHead(**QUICK, **options), GroupRobustLogistic, GroupRobustDiscriminant]
+
+
+@pytest.fixture(scope="module")
+def stained():
+    """Two classes in each of four stains, whose shift is many times the distance of the classes, filled with zeros."""
+    rng = np.random.default_rng(0)
+    y = np.tile(np.repeat([0, 1], 40), 4)
+    group = np.repeat(np.arange(4), 80)
+    X = rng.normal(size=(320, 12)) + 3 * y[:, None] * (np.arange(12) == 0)
+    X = X + rng.normal(0, 20, size=(4, 12))[group]
+    return np.hstack([X, np.zeros((320, 4))]).astype(np.float32), y, group
+
+
+def test_each_image_is_standardised_in_itself(stained):
+    X, _, group = stained
+    Z = Alignment(per_image=True, center=False).fit(X, group)
+    assert np.allclose(Z[:, :12], scale(X[:, :12].astype(float), axis=1), atol=1e-5)
+    assert not Z[:, 12:].any()
+
+
+def test_nothing_is_copied_where_nothing_is_asked(stained):
+    X, _, group = stained
+    assert Alignment(per_image=False, center=False).fit(X, group) is X
+
+
+def test_groups_lose_their_mean_and_known_ones_keep_theirs(stained):
+    X, _, group = stained
+    alignment = Alignment(per_image=False, center=True)
+    Z = alignment.fit(X[group < 3], group[group < 3])
+    assert np.allclose([Z[group[group < 3] == g].mean(0) for g in range(3)], 0, atol=1e-4)
+    few = np.flatnonzero(group == 1)[:3]  # their own mean is not that of their group
+    assert np.allclose(alignment.transform(X[few], group[few]), X[few] - X[group == 1].mean(0), atol=1e-4)
+    new = group == 3
+    assert np.allclose(alignment.transform(X[new], group[new]), X[new] - X[new].mean(0), atol=1e-4)
+
+
+def test_both_at_once(stained):
+    X, _, group = stained
+    Z = Alignment(per_image=True, center=True).fit(X, group)
+    each = scale(X[:, :12].astype(float), axis=1)
+    assert np.allclose(Z[group == 2, :12], each[group == 2] - each[group == 2].mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_stain_never_seen_is_recognised_once_centred(stained, build):
+    X, y, group = stained
+    new = group == 3
+    plain = build().fit(X[~new], y[~new], groups=group[~new])
+    centred = build(center=True).fit(X[~new], y[~new], groups=group[~new])
+    assert (centred.predict(X[new], group[new]) == y[new]).mean() > 0.85
+    assert (centred.predict(X[new], group[new]) == y[new]).mean() > (plain.predict(X[new]) == y[new]).mean()
+    with pytest.raises(ValueError, match=r"center=True and 80 rows without groups"):
+        centred.predict(X[new])
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_brightness_of_an_image_does_not_matter_once_standardised(stained, build):
+    X, y, group = stained
+    model = build(per_image=True).fit(X, y, groups=group)
+    brighter = X.copy()
+    brighter[:, :12] = 2 * X[:, :12] + 5
+    assert np.allclose(model.predict_proba(brighter), model.predict_proba(X), atol=1e-3)
+
+
+def test_validation_is_aligned_as_training_is(stained):
+    X, y, group = stained
+    head = MLPHead(**QUICK, center=True)
+    head.fit(X, y, X[:80], y[:80], groups=group, groups_val=group[:80])
+    assert head.history_["val_accuracy"][head.best_epoch_] > 0.85
+    with pytest.raises(ValueError, match="without groups"):
+        head.fit(X, y, X[:80], y[:80], groups=group)
+
+
+def test_views_of_an_ensemble_are_centred(stained):
+    X, y, group = stained
+    views = np.stack([X, X[:, ::-1]], 1)
+    new = group == 3
+    model = ViewEnsemble(GroupRobustLogistic(center=True)).fit(views[~new], y[~new], groups=group[~new])
+    assert (model.predict(views[new], group[new]) == y[new]).mean() > 0.85
+
+
+def test_no_pipeline_does_what_alignment_does(stained):
+    X, y, group = stained
+    with pytest.raises(ValueError, match="got per_image or center"):
+        GroupRobustLogistic(per_image=True).fit(X, y, groups=group).to_pipeline()
+
+
+def test_groups_that_hold_one_class_are_told_of(small_cache, tmp_path, monkeypatch):
+    cache = read_cache(small_cache)
+    groups = tmp_path / "groups.csv"
+    rows = [
+        f"{path},{path},{label}-{number % 2},{number % 3}"
+        for number, (path, label) in enumerate(zip(cache.path, cache.label, strict=True))
+    ]
+    groups.write_text("path,group,series,stain\n" + "\n".join(rows), encoding="utf-8")
+    config = FitConfig(models=("mlp",), repeats=1, head=HeadConfig(center=True, epochs=1), groups=str(groups))
+    run = fit(small_cache, config, out_root=tmp_path)
+    assert any("groups holds one class" in note for note in run.notes), run.notes
+    monkeypatch.setattr(splits, "MIN_CLASS_TRAIN", 2)  # there are twelve images a class
+    by_stain = replace(config, protocol="leave-group-out", group_column="stain")
+    assert not any("one class" in note for note in fit(small_cache, by_stain, out_root=tmp_path).notes)
+    with pytest.raises(ConfigError, match="--center without groups"):
+        fit(small_cache, replace(config, groups=None), out_root=tmp_path)
+    with pytest.raises(ConfigError, match="a bundle does not hold"):
+        fit(small_cache, config, out_root=tmp_path, save="mlp")
