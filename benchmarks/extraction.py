@@ -1,9 +1,10 @@
 """Extraction against what users would write instead, on the same images and weights, in turn.
 
     python benchmarks/extraction.py IMAGES --weights FILE --images 256 --turns 3
+    python benchmarks/extraction.py IMAGES --weights FILE --images 3256 --device cuda --forward 64,256,512
 
 Every peer goes from JPEG files to embeddings; decoding, resizing and normalising are part of the time, loading the
-weights and compiling are not. The figures are medians over the turns; the deviation is the worst image's cosine to
+weights and compiling are not. --forward adds the forward pass alone, on batches that lie on the device. The figures are medians over the turns; the deviation is the worst image's cosine to
 float32 embeddings of torchvision's module.
 """
 
@@ -110,6 +111,31 @@ def onnx_forward(module: Any, folder: str) -> Callable[[torch.Tensor], torch.Ten
     return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 
 
+def forward_rate(forward: Callable[[torch.Tensor], torch.Tensor], size: int, device: torch.device, turns: int) -> float:
+    """Images a second of batches on the device: the median over turns of a second or ten batches."""
+    batch = torch.randn(size, 3, 224, 224, device=device)
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    rates = []
+    with torch.inference_mode():
+        for _ in range(4):  # compiles, and records what is recorded
+            forward(batch)
+        for _ in range(turns):
+            wait()
+            start, done = time.perf_counter(), 0
+            while done < 10 or time.perf_counter() - start < 1:
+                forward(batch)
+                done += 1
+                if done % 10 == 0:
+                    wait()
+            wait()
+            rates.append(done * size / (time.perf_counter() - start))
+    return statistics.median(rates)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,6 +145,7 @@ def main() -> None:
     parser.add_argument("--images", dest="count", type=int, default=256)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--forward", default="", help="sizes of batches with commas between")
     parser.add_argument("--only", default="", help="names with commas between")
     arguments = parser.parse_args()
 
@@ -171,11 +198,13 @@ def main() -> None:
     }
     wanted = [name for name in makers if not arguments.only or any(key in name for key in arguments.only.split(","))]
     runs: dict[str, Callable[[], np.ndarray]] = {}
+    forwards: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
     for name in wanted:
         forward = makers[name]()
         if forward is None:
             print(f"{name}: not installed, left out", file=sys.stderr)
             continue
+        forwards[name] = forward
         if name.startswith("ball"):
             runs[name] = functools.partial(ours, files, forward, device)
         else:
@@ -200,6 +229,15 @@ def main() -> None:
     for name, values in rates.items():
         median = statistics.median(values)
         print(f"| {name} | {median:.1f} | {median / first:.2f} | {cosine[name]:.6f} |")
+    sizes = [int(part) for part in arguments.forward.split(",") if part]
+    if sizes:
+        print(f"| forward pass alone, images/s, batches of | {' | '.join(map(str, sizes))} |")
+        print(f"| --- |{' ---: |' * len(sizes)}")
+    for name, forward in forwards.items() if sizes else ():
+        alone = one_thread() if device.type == "cpu" and name.startswith("ball") else contextlib.nullcontext()
+        with alone:
+            cells = [f"{forward_rate(forward, size, device, arguments.turns):.0f}" for size in sizes]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Views chosen anew for each series left out, on the other series alone: what the choice of a recipe is worth.
 
     python benchmarks/nested.py CACHE.h5 groups.csv [--views 1,3,4] [--most 4] [--jobs 2]
+    python benchmarks/nested.py CACHE.h5 groups.csv --sets "each;1d,11d;1d,8d,11d,4l"
 
 For each pair of series every view of the cache gets a discriminant and a logistic regression that see neither. For
 each series left out, the set of views and models with the best mean recall on the others (each left out in its turn)
 is taken, and the twenty best sets together, which hang less on the six series that choose; what they say of the series
 left out is printed. No number of that series enters the choice.
+
+With --sets nothing is chosen: each view and model on its own, or sets of them (d: discriminant, l: logistic).
 """
 
 from __future__ import annotations
@@ -48,6 +51,9 @@ def main() -> None:
     parser.add_argument("cache")
     parser.add_argument("groups")
     parser.add_argument("--views", default="all", help="names or numbers with commas between")
+    parser.add_argument(
+        "--sets", default="", help="sets to measure instead, such as 1d,11d,4l, with semicolons between"
+    )
     parser.add_argument("--most", type=int, default=4, help="views in a set")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
@@ -64,6 +70,13 @@ def main() -> None:
     ]
     keys = list(itertools.product(choose_views(cache.view, arguments.views), MAKERS))
     hidden = [*itertools.combinations(left, 2), *((name,) for name in left)]
+    sets = []
+    for text in filter(None, arguments.sets.split(";")):
+        short = {name[0]: name for name in MAKERS}
+        sets += [(key,) for key in keys] if text == "each" else []
+        sets += [] if text == "each" else [tuple((int(part[:-1]), short[part[-1]]) for part in text.split(","))]
+    if sets:
+        keys, hidden = list(dict.fromkeys(key for chosen in sets for key in chosen)), [(name,) for name in left]
 
     def one(view: int, model: str, out: tuple[str, ...]) -> tuple[tuple[int, str], tuple[str, ...], dict]:
         X = cache.embeddings[:, view].astype(np.float32)
@@ -80,6 +93,20 @@ def main() -> None:
 
     def summed(chosen: tuple, name: str, out: frozenset) -> np.ndarray:
         return sum(found[key, name, out] for key in chosen)
+
+    def recall_and_side(values: np.ndarray, name: str) -> tuple[float, float]:
+        called = values.argmax(1)
+        sides = (called == benign) == (label_of[name] == benign)
+        return float((called == label_of[name]).mean()), float(sides.mean())
+
+    if sets:
+        print("| views and models | mean | worst | right side |\n| --- | ---: | ---: | ---: |")
+        for chosen in sets:
+            pairs = [recall_and_side(summed(chosen, name, frozenset((name,))), name) for name in left]
+            own, right = 100 * np.array(pairs).T
+            names = ", ".join(f"{cache.view[view]} {model}" for view, model in chosen)
+            print(f"| {names} | {own.mean():.1f} | {own.min():.1f} | {right.mean():.1f} |")
+        return
 
     # The best sets of one view are widened by one view at a time: all sets of four would be thousands a series.
     def choose(outer: str) -> list[tuple]:
@@ -101,13 +128,13 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | --- |")
     recalls, sides = [], []
     for outer in left:
-        sets = choose(outer)
+        found_sets = choose(outer)
         alone = frozenset((outer,))
-        each = [summed(sets[0], outer, alone), sum(summed(chosen, outer, alone) / len(chosen) for chosen in sets)]
-        predicted = [values.argmax(1) for values in each]
-        recalls.append([(called == label_of[outer]).mean() for called in predicted])
-        sides.append([((called == benign) == (label_of[outer] == benign)).mean() for called in predicted])
-        names = "; ".join(f"{cache.view[view]} {model}" for view, model in sets[0])
+        each = [summed(found_sets[0], outer, alone), sum(summed(c, outer, alone) / len(c) for c in found_sets)]
+        pairs = [recall_and_side(values, outer) for values in each]
+        recalls.append([recall for recall, _ in pairs])
+        sides.append([side for _, side in pairs])
+        names = "; ".join(f"{cache.view[view]} {model}" for view, model in found_sets[0])
         shown = " | ".join(f"{100 * value:.1f}" for value in recalls[-1])
         print(f"| {outer} | {(series == outer).sum()} | {shown} | {names} |")
     for place, name in enumerate(("best set", f"best {BEST} sets together")):

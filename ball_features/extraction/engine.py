@@ -4,10 +4,13 @@ What changes against torchvision's module, all of it exact in real arithmetic:
 
 * the second batch norm of each layer, and the stem's, are folded into the convolution before them;
 * each dense block writes into one channels-last buffer, so nothing is concatenated;
-* batch norm and ReLU before a 1x1 convolution are one pass, compiled once for all widths;
+* batch norm and ReLU before a 1x1 convolution are one pass, in C++ on a CPU, compiled once for all widths elsewhere;
+* channels that training has switched off, by a gain of nothing, are constants (a fifth of DenseNet-201's): that pass
+  leaves them out, and what they add goes into the bias behind the convolution;
 * on a CPU the early blocks, wide in pixels and light in weights, take a few images of the batch at a time, which stay
   in the cache, and large arrays are kept from call to call: fresh memory costs a page fault every 4 KiB;
 * a transition pools before its 1x1 convolution, which is linear and so does a quarter of the work;
+* on CUDA a pass whose shape comes again is recorded as a graph and launched at once;
 * on a CPU every weight is packed once for oneDNN, whose products then add the bias and apply the ReLU on the way out.
 
 Biases stay in float32 when activations are bfloat16: a rounded bias is the same error at every pixel, which pooling
@@ -17,8 +20,8 @@ cannot average away.
 from __future__ import annotations
 
 import functools
-import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +30,19 @@ import torch
 import torch.nn.functional as F
 
 from ball_features.errors import ConfigError
+from ball_features.extraction.graphs import Graph
+from ball_features.extraction.passes import (
+    NO_GAIN,
+    Norm,
+    Product,
+    fold,
+    make_affine,
+    make_conv,
+    make_finish,
+    make_linear,
+    make_norm,
+    packs,
+)
 from ball_features.extraction.readouts import LAST
 
 if TYPE_CHECKING:
@@ -35,6 +51,9 @@ if TYPE_CHECKING:
 __all__ = ["PRECISIONS", "Deviation", "Engine", "best_precision", "deviation", "resolve_device"]
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# A pass is recorded as a CUDA graph when a batch of its shape comes for this time: recording costs some passes.
+GRAPH_FROM = 3
 
 # Images of a batch that go through the stem and each block together, on a CPU; 0: all.
 PART_IMAGES = (4, 2, 4, 0, 0)
@@ -71,73 +90,11 @@ def best_precision(device: torch.device) -> str:
     return "bf16" if has_bf16 and "AVX512" in capabilities else "fp32"
 
 
-def _affine_relu(x: Tensor, scale: Tensor, bias: Tensor, out: Tensor) -> None:
-    out.copy_(torch.relu(x.float() * scale + bias))
-
-
-@functools.cache
-def _compiled_affine_relu() -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
-    """The element-wise pass, compiled for any width where a compiler is there."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    try:
-        affine_relu: Any = torch.compile(_affine_relu, dynamic=True)
-        probe = torch.zeros(6, 10, dtype=torch.bfloat16)[:, :8]
-        with torch.inference_mode():
-            affine_relu(probe, torch.ones(8), torch.zeros(8), torch.empty(6, 8, dtype=torch.bfloat16))
-    except Exception:  # no C++ compiler, or one that does not work: the same pass, slower
-        return _affine_relu
-    return affine_relu
-
-
-Product = Callable[[Any], Any]
-
-
-def _linear(weight: Tensor, bias: Tensor | None, relu: bool, packed: bool) -> Product:
-    """(rows, in) -> (rows, out) by weight (out, in), with float32 bias and ReLU where asked for."""
-    if packed:
-        ready = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        after = "relu" if relu else "none"
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, ready, bias, after, [], "")
-    return lambda x: _finish(F.linear(x, weight), bias, relu)
-
-
-def _conv(weight: Tensor, bias: Tensor | None, relu: bool, stride: int, padding: int, packed: bool) -> Product:
-    """A convolution of channels-last (batch, channels, height, width), with float32 bias and ReLU where asked for."""
-    if packed:
-        pad, step = [padding] * 2, [stride] * 2
-        ready = torch.ops.mkldnn._reorder_convolution_weight(weight, pad, step, [1, 1], 1, None)
-        after = "relu" if relu else "none"
-        return lambda x: torch.ops.mkldnn._convolution_pointwise(x, ready, bias, pad, step, [1, 1], 1, after, [], "")
-    shaped = None if bias is None else bias[:, None, None]
-    return lambda x: _finish(F.conv2d(x, weight, None, stride=stride, padding=padding), shaped, relu)
-
-
-def _finish(x: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    out = x if bias is None else (x.float() + bias).to(x.dtype)
-    return torch.relu(out) if relu else out
-
-
-@functools.cache
-def _packs() -> bool:
-    """Whether this torch has oneDNN's packed products; they are not public, so they are tried once."""
-    try:
-        with torch.inference_mode():
-            weight, x = torch.eye(32).repeat(1, 2), torch.ones(4, 64)
-            linear = _linear(weight, torch.ones(32), True, packed=True)(x)
-            kernel = torch.zeros(32, 32, 3, 3).contiguous(memory_format=torch.channels_last)
-            image = torch.ones(1, 32, 4, 4).contiguous(memory_format=torch.channels_last)
-            conv = _conv(kernel, torch.ones(32), True, 1, 1, packed=True)(image)
-            return bool(torch.all(linear == 3)) and bool(torch.all(conv == 1))
-    except Exception:  # missing, or with other arguments in this version
-        return False
-
-
 @dataclass(frozen=True)
 class _Layer:
-    scale: Tensor  # (channels,) float32, of the batch norm before the 1x1 convolution
-    bias: Tensor  # (channels,) float32
-    reduce: Product  # (rows, channels) -> (rows, bottleneck), with the second batch norm and ReLU
-    conv: Product  # (batch, bottleneck, height, width) -> (batch, growth, height, width)
+    norm: Norm  # before the 1x1 convolution
+    reduce: Product  # (rows, kept) -> (rows, bottleneck), with the second batch norm and ReLU
+    spread: Product  # (batch, bottleneck, height, width) -> (batch, growth, height, width)
 
 
 @dataclass(frozen=True)
@@ -145,14 +102,8 @@ class _Block:
     layers: list[_Layer]
     channels: int  # that come in
     growth: int  # channels that each layer adds
-    scale: Tensor  # (channels,) of the batch norm after it
-    bias: Tensor
+    norm: Norm  # after it
     reduce: Product | None  # of the transition; None after the last block
-
-
-def _fold(norm: Any) -> tuple[Tensor, Tensor]:
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
 
 
 class Engine:
@@ -162,17 +113,21 @@ class Engine:
         module: The network, in eval mode; its parameters are copied, the module is not changed.
         device: Where to compute.
         precision: Key of `PRECISIONS`, of activations and of convolution weights.
-        compiled: Compile the element-wise passes where a compiler is there.
+        compiled: Compile the element-wise passes on CUDA, where a compiler is there.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, precision: str = "fp32", compiled: bool = True) -> None:
         self.device = device
         self.dtype = PRECISIONS[precision]
         self.precision = precision
-        self._affine_relu = _compiled_affine_relu() if compiled else _affine_relu
+        self._affine_relu, leaves_out = make_affine(device, precision, compiled)
+        self._graphs: dict[Any, Graph | None] = {}
+        self._seen: Counter[Any] = Counter()
         self._kept = threading.local()
         features: Any = module.features
-        packed = device.type == "cpu" and precision != "fp16" and _packs()
+        packed = device.type == "cpu" and precision != "fp16" and packs()
+        finish = make_finish(device, compiled)
+        no_gain = NO_GAIN[self.dtype] if leaves_out else 0.0
         put = functools.partial(torch.Tensor.to, device=device, dtype=self.dtype)
         keep = functools.partial(torch.Tensor.to, device=device)
 
@@ -180,27 +135,30 @@ class Engine:
             return put(weight).contiguous(memory_format=torch.channels_last)
 
         with torch.inference_mode():
-            scale, bias = _fold(features.norm0)
+            scale, bias = fold(features.norm0)
             # Always float32: a smear's background is flat, so rounding its pixels is one error all over the image, and
             # alone makes most of the deviation of bfloat16.
             stem = keep(features.conv0.weight * scale[:, None, None, None])
             stem = stem.contiguous(memory_format=torch.channels_last)
-            self._stem = _conv(stem, keep(bias), True, 2, 3, device.type == "cpu" and _packs())
+            self._stem = make_conv(stem, keep(bias), True, 2, 3, device.type == "cpu" and packs())
             self._blocks: list[_Block] = []
             for number in range(1, 5):
                 layers = []
                 for layer in features.get_submodule(f"denseblock{number}").children():
-                    scale1, bias1 = _fold(layer.norm1)
-                    scale2, bias2 = _fold(layer.norm2)
-                    reduce = _linear(put(layer.conv1.weight[:, :, 0, 0] * scale2[:, None]), keep(bias2), True, packed)
-                    conv = _conv(kernel(layer.conv2.weight), None, False, 1, 1, packed)
-                    layers.append(_Layer(keep(scale1), keep(bias1), reduce, conv))
+                    norm, dead = make_norm(layer.norm1, device, no_gain)
+                    scale2, bias2 = fold(layer.norm2)
+                    weight = layer.conv1.weight[:, :, 0, 0] * scale2[:, None]
+                    bias2 = bias2 + weight[:, dead] @ torch.relu(layer.norm1.bias[dead])
+                    reduce = make_linear(put(weight[:, ~dead]), keep(bias2), True, packed, finish)
+                    spread = make_conv(kernel(layer.conv2.weight), None, False, 1, 1, packed)
+                    layers.append(_Layer(norm, reduce, spread))
                 first: Any = next(features.get_submodule(f"denseblock{number}").children())
                 between = features.get_submodule(f"transition{number}") if number < 4 else None
-                scale, bias = _fold(features.norm5 if between is None else between.norm)
-                reduce = None if between is None else _linear(put(between.conv.weight[:, :, 0, 0]), None, False, packed)
-                sizes = (first.conv1.in_channels, first.conv2.out_channels)
-                self._blocks.append(_Block(layers, *sizes, keep(scale), keep(bias), reduce))
+                norm, _ = make_norm(features.norm5 if between is None else between.norm, device, 0.0)
+                reduce = None
+                if between is not None:
+                    reduce = make_linear(put(between.conv.weight[:, :, 0, 0]), None, False, packed)
+                self._blocks.append(_Block(layers, first.conv1.in_channels, first.conv2.out_channels, norm, reduce))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -225,7 +183,22 @@ class Engine:
         Returns:
             Block -> (batch, height, width, dim), float32 of the last block, of others in the engine's precision.
         """
-        x = _joined([self._begin(part) for part in self._parts(images.to(self.device, torch.float32), 0)])
+        images, wanted = images.to(self.device, torch.float32), tuple(sorted(blocks))
+        if self.device.type == "cuda":
+            return self._replay(images, wanted)
+        return self._maps(images, wanted)
+
+    def _replay(self, images: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:
+        """The pass as a CUDA graph, once its shape has come often enough: one launch instead of a thousand."""
+        key = (tuple(images.shape), blocks)
+        self._seen[key] += 1
+        if self._seen[key] == GRAPH_FROM:
+            self._graphs[key] = Graph.record(functools.partial(self._maps, blocks=blocks), images)
+        graph = self._graphs.get(key)
+        return self._maps(images, blocks) if graph is None else graph(images)
+
+    def _maps(self, images: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:
+        x = _joined([self._begin(part) for part in self._parts(images, 0)])
         maps: dict[int, Tensor] = {}
         for number, block in enumerate(self._blocks, 1):
             last = number == max(blocks)
@@ -266,10 +239,10 @@ class Engine:
         buffer = flat.view(batch, height, width, total)
         buffer[..., :channels] = x
         for layer in block.layers:
-            h = self._scratch("activated", rows, channels)
-            self._affine_relu(flat[:, :channels], layer.scale, layer.bias, h)
+            h = self._scratch("activated", rows, layer.norm.kept)
+            self._affine_relu(flat[:, :channels], layer.norm, h)
             h = layer.reduce(h)
-            new = layer.conv(h.view(batch, height, width, -1).permute(0, 3, 1, 2))
+            new = layer.spread(h.view(batch, height, width, -1).permute(0, 3, 1, 2))
             buffer[..., channels : channels + block.growth] = new.permute(0, 2, 3, 1)
             channels += block.growth
         if wanted:
@@ -277,7 +250,7 @@ class Engine:
             h = torch.empty(rows, total, dtype=dtype, device=self.device)
         else:
             h = self._scratch("activated", rows, total)
-        self._affine_relu(flat, block.scale, block.bias, h)
+        self._affine_relu(flat, block.norm, h)
         h = h.view(batch, height, width, total)
         if last or block.reduce is None:
             return h, h

@@ -53,7 +53,7 @@ __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Extraction", "extract"]
 COSINE_BOUND = 0.9995
 SAMPLE_IMAGES = 16
 OVERLAY_IMAGES = 4000  # of a larger collection, those that overlays are learnt on
-# Compiling the element-wise passes takes some seconds, which fewer images than this do not pay back.
+# Compiling the element-wise passes for CUDA takes some seconds, which fewer images than this do not pay back.
 COMPILE_FROM = 500
 Progress = Callable[[int, int], None]
 Log = Callable[[str], None]
@@ -322,11 +322,12 @@ class _Run:
         """The engine in the precision asked for, and the attributes of the cache."""
         import torch
 
-        from ball_features.extraction.engine import best_precision, deviation
-        from ball_features.extraction.frozen import OnnxNetwork, build_engine
+        from ball_features.extraction.engine import Engine, best_precision, deviation
+        from ball_features.extraction.frozen import ModuleEngine, OnnxNetwork, build_engine
+        from ball_features.extraction.kernels import NO_COMPILER, affine_relu_kernel
 
         compiled = len(self.manifest.path) * self.config.views >= COMPILE_FROM
-        # As it will run: what is compiled for another number of threads is compiled again.
+        # As it will run.
         alone = one_thread if self.device.type == "cpu" else contextlib.nullcontext
 
         def build(precision: str) -> EmbeddingEngine:
@@ -350,6 +351,8 @@ class _Run:
         if self.config.precision == "auto" and isinstance(module, OnnxNetwork):
             precision = "fp32"
         engine = build(precision)
+        if self.device.type == "cpu" and isinstance(engine, Engine) and affine_relu_kernel() is None:
+            self.log(NO_COMPILER)
         spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
         loaded = [load_image(self.manifest, int(row), self.backbone.input_px) for row in np.unique(spread.round())]
         sample = [item[:3] for item in loaded if not isinstance(item, str)]
@@ -368,6 +371,10 @@ class _Run:
                 )
                 precision = "fp32"
                 engine = build(precision)
+                measured = deviation(embed, reference, images)
+            if precision == "fp32" and not measured.cosine >= COSINE_BOUND:
+                self.log(f"The fast pass is wrong here (cosine {measured.cosine:.5f}); computing by torchvision's own.")
+                engine = ModuleEngine(module, self.device)
                 measured = deviation(embed, reference, images)
             self.log(
                 f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f}, "

@@ -66,7 +66,7 @@ def build_engine(
         module: It, from `load_backbone`.
         device: Where to compute.
         precision: Key of `PRECISIONS`.
-        compiled: Compile the element-wise passes of a DenseNet where a compiler is there.
+        compiled: Compile a DenseNet's element-wise passes on CUDA.
 
     Raises:
         ConfigError: An ONNX file, whose precision is fixed, is asked for another one.

@@ -99,7 +99,7 @@ def test_readouts_of_the_engine_agree_with_torchvision():
     with torch.no_grad():
         module.features(images)
         names = list(READOUTS)
-        got = reader(Engine(module, torch.device("cpu"), "fp32", compiled=False))(images, names, nuclei)
+        got = reader(Engine(module, torch.device("cpu"), "fp32"))(images, names, nuclei)
         plain = read_maps(module_maps(module, images, (2, 3, 4)), names, nuclei)
     for hook in hooks:
         hook.remove()
@@ -115,7 +115,7 @@ def test_readouts_of_the_engine_agree_with_torchvision():
 
 
 def test_nothing_behind_the_last_block_is_computed():
-    engine = Engine(lively(), torch.device("cpu"), "fp32", compiled=False)
+    engine = Engine(lively(), torch.device("cpu"), "fp32")
     assert list(engine.maps(torch.zeros(1, 3, 64, 64), (3,))) == [3]
     maps = module_maps(lively(), torch.zeros(1, 3, 64, 64), (2, 3))
     assert {block: tuple(value.shape) for block, value in maps.items()} == {2: (1, 8, 8, 512), 3: (1, 4, 4, 1024)}

@@ -1,0 +1,81 @@
+"""The pass in C++ against torch, for every kind of width; machines that cannot compile it."""
+
+import numpy as np
+import pytest
+import torch
+
+from ball_features.extraction import kernels
+from ball_features.extraction.kernels import affine_relu_kernel, pack_bits
+
+KINDS = [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)]
+needs_compiler = pytest.mark.skipif(affine_relu_kernel() is None, reason="no C++ compiler here")
+
+
+@pytest.fixture
+def compile_again():
+    affine_relu_kernel.cache_clear()
+    yield
+    affine_relu_kernel.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 64, 100, 1003])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_it_is_batch_norm_and_relu_of_the_wanted_channels(kind, channels, share):
+    rng = np.random.default_rng(channels)
+    keep = rng.random(channels) <= share
+    keep[0] = True
+    own, other = kind
+    wide = torch.from_numpy(rng.normal(size=(37, channels + 9)).astype(np.float32)).to(own)
+    x = wide[:, :channels]  # rows that lie further apart than they are long, as in a block's buffer
+    scale, bias = (torch.from_numpy(rng.normal(size=channels).astype(np.float32)) for _ in range(2))
+    # One more row, which must stay as it is.
+    out = torch.full((38, int(keep.sum())), 7.0, dtype=other)
+    kernel = affine_relu_kernel()
+    assert kernel is not None
+    kernel(x, scale, bias, pack_bits(keep), out[:37])
+    expected = torch.relu(torch.addcmul(bias, x.float(), scale))[:, torch.from_numpy(keep)].to(other)
+    assert torch.equal(out[37], torch.full_like(out[37], 7.0))
+    if other == torch.float32:
+        assert torch.allclose(out[:37], expected, atol=1e-6)
+    else:  # the same but where a product and a sum rounded together fall on the other side
+        assert torch.allclose(out[:37].float(), expected.float(), rtol=2**-7, atol=1e-6)
+        assert (out[:37] == expected).float().mean() > 0.999
+
+
+@needs_compiler
+def test_threads_share_the_rows(compile_again):
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(101, 40)).astype(np.float32))
+    scale, bias, keep = torch.ones(40), torch.zeros(40), pack_bits(np.arange(40) % 2 == 0)
+    kernel, before = affine_relu_kernel(), torch.get_num_threads()
+    assert kernel is not None
+    found = []
+    try:
+        for threads in (1, 2, 7, 64):
+            torch.set_num_threads(threads)
+            out = torch.empty(101, 20)
+            kernel(x, scale, bias, keep, out)
+            found.append(out)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(out, found[0]) for out in found)
+
+
+def test_bits_lie_as_the_source_reads_them():
+    bits = pack_bits(np.array([True] + [False] * 15 + [False, True]))
+    assert bits.dtype == np.uint16
+    assert bits.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_there_is_none(compiler, compile_again, monkeypatch):
+    monkeypatch.setenv("CXX", compiler)
+    assert affine_relu_kernel() is None
+
+
+@needs_compiler
+def test_a_compiler_without_threads_or_tuning_does(compile_again, monkeypatch):
+    monkeypatch.setattr(kernels, "_TUNING", (("-no-such-option",), ()))
+    assert affine_relu_kernel() is not None
