@@ -4,8 +4,8 @@
     python benchmarks/extraction.py IMAGES --weights FILE --images 3256 --device cuda --forward 64,256,512
 
 Every peer goes from JPEG files to embeddings; decoding, resizing and normalising are part of the time, loading the
-weights and compiling are not. --forward adds the forward pass alone, on batches that lie on the device. The figures are medians over the turns; the deviation is the worst image's cosine to
-float32 embeddings of torchvision's module.
+weights and compiling are not. --forward adds the forward pass alone, on batches that lie on the device. The figures
+are medians over the turns; the deviation is the worst image's cosine to float32 embeddings of torchvision's module.
 """
 
 from __future__ import annotations

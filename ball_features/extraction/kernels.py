@@ -21,18 +21,18 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "pack_bits"]
+__all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "find_compiler", "pack_bits"]
 
 NO_COMPILER = (
-    "Found no C++ compiler that works (c++, g++, clang++, or what CXX names): extraction takes about twice as long. "
-    "Install one, such as apt-get install g++, or go on."
+    "Found no C++ compiler (c++, g++, clang++, or what CXX names), without which extraction takes up to twice as long. "
+    "To have one: apt-get install g++, or what your system calls it."
 )
 
 _SOURCE = Path(__file__).with_name("affine_relu.cpp")
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-shared", "-fPIC", "-std=c++17")
-# The first that the compiler takes: tuned to this processor and threaded, threaded, or neither.
-_TUNING = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())
+# The first that the compiler takes: with threads or without.
+_TUNING = (("-march=native", "-fopenmp"), ("-march=native",))
 
 
 def pack_bits(keep: np.ndarray) -> np.ndarray:
@@ -80,11 +80,15 @@ class AffineRelu:
         )  # fmt: skip
 
 
+def find_compiler() -> list[str]:
+    """The command of the machine's C++ compiler, that of CXX first; empty where there is none."""
+    return shlex.split(os.environ.get("CXX", "")) or list(filter(shutil.which, _COMPILERS))[:1]
+
+
 @functools.cache
 def affine_relu_kernel() -> AffineRelu | None:
-    """The pass, compiled for this processor in half a second; None where there is no C++ compiler that works."""
-    named = shlex.split(os.environ.get("CXX", ""))
-    compiler = named or list(filter(shutil.which, _COMPILERS))[:1]
+    """The pass, compiled for this processor in half a second; None without AVX2 or a C++ compiler that works."""
+    compiler = find_compiler()
     if not compiler:
         return None
     # A library once loaded needs no file; one kept for the next run might meet another processor.

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ball_features.extraction import kernels
+from ball_features.config import ExtractConfig
+from ball_features.extraction import kernels, passes
+from ball_features.extraction.extract import extract
 from ball_features.extraction.kernels import affine_relu_kernel, pack_bits
 
 KINDS = [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)]
@@ -18,11 +20,28 @@ def compile_again():
     affine_relu_kernel.cache_clear()
 
 
-@needs_compiler
+@pytest.fixture(scope="module", params=["native", "avx2", "avx512"])
+def kernel(request):
+    """The pass as compiled for this processor, and for others whose instructions this one has too."""
+    if affine_relu_kernel() is None:
+        pytest.skip("no C++ compiler here")
+    if request.param == "native":
+        return affine_relu_kernel()
+    wanted = {"avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx512f", "-mavx512bw")}[request.param]
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX512", request.param.upper()):
+        pytest.skip("not on this processor")
+    affine_relu_kernel.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_TUNING", (wanted,))
+        built = affine_relu_kernel()
+    affine_relu_kernel.cache_clear()
+    return built
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("channels", [1, 15, 16, 17, 64, 100, 1003])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
-def test_it_is_batch_norm_and_relu_of_the_wanted_channels(kind, channels, share):
+def test_it_is_batch_norm_and_relu_of_the_wanted_channels(kernel, kind, channels, share):
     rng = np.random.default_rng(channels)
     keep = rng.random(channels) <= share
     keep[0] = True
@@ -32,8 +51,6 @@ def test_it_is_batch_norm_and_relu_of_the_wanted_channels(kind, channels, share)
     scale, bias = (torch.from_numpy(rng.normal(size=channels).astype(np.float32)) for _ in range(2))
     # One more row, which must stay as it is.
     out = torch.full((38, int(keep.sum())), 7.0, dtype=other)
-    kernel = affine_relu_kernel()
-    assert kernel is not None
     kernel(x, scale, bias, pack_bits(keep), out[:37])
     expected = torch.relu(torch.addcmul(bias, x.float(), scale))[:, torch.from_numpy(keep)].to(other)
     assert torch.equal(out[37], torch.full_like(out[37], 7.0))
@@ -77,5 +94,17 @@ def test_without_a_compiler_there_is_none(compiler, compile_again, monkeypatch):
 
 @needs_compiler
 def test_a_compiler_without_threads_or_tuning_does(compile_again, monkeypatch):
-    monkeypatch.setattr(kernels, "_TUNING", (("-no-such-option",), ()))
+    monkeypatch.setattr(kernels, "_TUNING", (("-no-such-option",), ("-march=native",)))
     assert affine_relu_kernel() is not None
+    affine_relu_kernel.cache_clear()
+    monkeypatch.setattr(kernels, "_TUNING", ((),))  # any processor of the kind: torch's own passes are faster there
+    assert affine_relu_kernel() is None
+
+
+def test_a_run_says_that_there_is_none(smears, tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "find_compiler", lambda: [])
+    monkeypatch.setattr(passes, "affine_relu_kernel", lambda: None)
+    said: list[str] = []
+    settings = ExtractConfig(backbone="densenet121", weights="random", limit=8, precision="fp32")
+    extract(smears, tmp_path / "c.h5", settings, log=said.append)
+    assert kernels.NO_COMPILER in said
