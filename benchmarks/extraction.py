@@ -85,7 +85,9 @@ def ours(files: list[Path], engine: Engine, device: torch.device) -> np.ndarray:
 
     size = batch_size(device.type, engine.precision)
     on_cpu = device.type == "cpu"
-    results = stream(np.arange(len(files)), size, load, compute, on_cpu=on_cpu, workers=min(16, core_count()))
+    feeders = 2 if device.type == "cuda" else 1
+    threads = {"on_cpu": on_cpu, "workers": min(16, core_count()), "feeders": feeders}
+    results = stream(np.arange(len(files)), size, load, compute, **threads)
     return torch.cat(list(results)).numpy()
 
 

@@ -123,6 +123,7 @@ class Engine:
         self._affine_relu, leaves_out = make_affine(device, precision, compiled)
         self._graphs: dict[Any, Graph | None] = {}
         self._seen: Counter[Any] = Counter()
+        self._recording = threading.Lock()
         self._kept = threading.local()
         features: Any = module.features
         packed = device.type == "cpu" and precision != "fp16" and packs()
@@ -191,10 +192,11 @@ class Engine:
     def _replay(self, images: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:
         """The pass as a CUDA graph, once its shape has come often enough: one launch instead of a thousand."""
         key = (tuple(images.shape), blocks)
-        self._seen[key] += 1
-        if self._seen[key] == GRAPH_FROM:
-            self._graphs[key] = Graph.record(functools.partial(self._maps, blocks=blocks), images)
-        graph = self._graphs.get(key)
+        with self._recording:
+            self._seen[key] += 1
+            if self._seen[key] == GRAPH_FROM:
+                self._graphs[key] = Graph.record(functools.partial(self._maps, blocks=blocks), images)
+            graph = self._graphs.get(key)
         return self._maps(images, blocks) if graph is None else graph(images)
 
     def _maps(self, images: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:

@@ -422,7 +422,8 @@ class _Run:
         workers = 1 if on_cpu and runs_on_all_cores(engine) else min(16, core_count())
         done = 0
         self.progress(0, len(rows))
-        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "stop": pipeline.stop}
+        feeders = 2 if self.device.type == "cuda" else 1
+        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "feeders": feeders, "stop": pipeline.stop}
         for item in stream(rows, pipeline.batch, pipeline.load, pipeline.compute, **threads):
             self.bad |= item.bad
             if len(item.rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ class Graph:
     """
 
     def __init__(self, run: Callable[[Tensor], dict[int, Tensor]], images: Tensor) -> None:
+        self.lock = threading.Lock()
         self.images = images.clone()
         stream = torch.cuda.Stream(images.device)
         stream.wait_stream(torch.cuda.current_stream(images.device))
@@ -37,9 +39,10 @@ class Graph:
 
     def __call__(self, images: Tensor) -> dict[int, Tensor]:
         """As `run`; what comes out is not touched by the next call."""
-        self.images.copy_(images)
-        self.graph.replay()
-        return {block: values.clone() for block, values in self.maps.items()}
+        with self.lock:  # on one stream what is launched together stays together
+            self.images.copy_(images)
+            self.graph.replay()
+            return {block: values.clone() for block, values in self.maps.items()}
 
     @classmethod
     def record(cls, run: Callable[[Tensor], dict[int, Tensor]], images: Tensor) -> Graph | None:

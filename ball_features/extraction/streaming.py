@@ -38,13 +38,15 @@ def stream(
     *,
     on_cpu: bool,
     workers: int,
+    feeders: int = 1,
     stop: threading.Event | None = None,
 ) -> Iterator[Result]:
     """Load rows and compute them batch by batch; what comes out is in order.
 
     On a CPU each worker takes a whole batch from file to result on a core of its own, with one torch thread: the cores
     never wait for one another inside a layer, and the parts that no library shares among cores (decoding, counting
-    pixels) are shared too. Elsewhere the workers decode ahead and this thread feeds the device.
+    pixels) are shared too. Elsewhere the workers decode ahead and the feeders feed the device: while one waits for
+    a result, the other puts the next batch together.
 
     Args:
         rows: int (rows,), increasing.
@@ -53,6 +55,7 @@ def stream(
         compute: (rows of one batch, what was loaded of each) -> result.
         on_cpu: Whether `compute` runs on this machine's cores.
         workers: Threads.
+        feeders: Threads that feed another device.
         stop: Set when nobody waits for the rest any more, for a `compute` that takes long to give up by.
     """
     cut = pieces(rows, batch)
@@ -60,6 +63,7 @@ def stream(
     # The threads inherit the one torch thread that is set while they begin.
     with one_thread() if on_cpu else contextlib.nullcontext():
         pool = ThreadPoolExecutor(max(1, min(workers, len(cut)) if on_cpu else workers), thread_name_prefix="stream")
+        feed = ThreadPoolExecutor(feeders, thread_name_prefix="feed")
         try:
             if on_cpu:
                 for piece in cut:
@@ -70,15 +74,18 @@ def stream(
                     yield waiting.popleft().result()
                 return
             for piece in cut:
-                waiting.append((piece, [pool.submit(load, int(row)) for row in piece]))
+                loading = [pool.submit(load, int(row)) for row in piece]
+                waiting.append(feed.submit(_fed, compute, piece, loading))
                 if len(waiting) > PREFETCH_BATCHES:
-                    yield _fed(compute, *waiting.popleft())
+                    yield waiting.popleft().result()
             while waiting:
-                yield _fed(compute, *waiting.popleft())
+                yield waiting.popleft().result()
         finally:
             if stop is not None:
                 stop.set()
+            feed.shutdown(wait=False, cancel_futures=True)
             pool.shutdown(cancel_futures=True)
+            feed.shutdown()
 
 
 def _whole(

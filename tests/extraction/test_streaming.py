@@ -1,0 +1,60 @@
+"""Batches come out in order whoever computes them, and an error in one ends all."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ball_features.extraction.streaming import pieces, stream
+
+WAYS = [{"on_cpu": True, "workers": 3}, {"on_cpu": False, "workers": 3}, {"on_cpu": False, "workers": 3, "feeders": 2}]
+
+
+def test_batches_are_aligned():
+    rows = np.array([0, 1, 3, 4, 9, 10])
+    assert [piece.tolist() for piece in pieces(rows, 4)] == [[0, 1, 3], [4], [9, 10]]
+    assert pieces(rows[:0], 4) == []
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_results_come_in_order(way):
+    def compute(rows, loaded):
+        time.sleep(0.02 if rows[0] % 16 == 0 else 0)  # the first of each four is the last to be done
+        return rows.tolist(), loaded
+
+    rows = np.arange(3, 103)
+    found = list(stream(rows, 4, lambda row: row * row, compute, **way))
+    assert [row for own, _ in found for row in own] == rows.tolist()
+    assert [value for _, own in found for value in own] == (rows**2).tolist()
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_an_error_ends_it_and_leaves_no_thread(way):
+    before, stop = set(threading.enumerate()), threading.Event()
+
+    def compute(rows, loaded):
+        if rows[0] >= 8:
+            raise MemoryError("full")
+        return rows
+
+    with pytest.raises(MemoryError, match="full"):
+        list(stream(np.arange(400), 4, float, compute, stop=stop, **way))
+    assert stop.is_set()
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_who_stops_reading_stops_the_rest(way):
+    done = []
+    results = stream(np.arange(4000), 4, float, lambda rows, loaded: done.append(rows[0]), **way)
+    next(results)
+    results.close()
+    assert len(done) < 100
+
+
+def test_two_feed_at_once():
+    """Each waits for the other: with one feeder this would never end."""
+    meeting = threading.Barrier(2, timeout=20)
+    ways = {"on_cpu": False, "workers": 2, "feeders": 2}
+    assert len(list(stream(np.arange(40), 10, float, lambda rows, loaded: meeting.wait(), **ways))) == 4
