@@ -51,7 +51,8 @@ def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which does not concern the pixels
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(*image.size, max_pixels)
-                return _to_rgb(image)
+                decoded = _plain_jpeg(image, data)
+                return _to_rgb(image) if decoded is None else decoded
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -67,6 +68,20 @@ def _check_size(width: int, height: int, most: int) -> None:
         raise ImageError(f"is {width} x {height} pixels, more than {most / 10**6:g} megapixels; cut it into fields")
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(f"is {width} x {height} pixels, expected at least {MIN_SIDE_PX} a side")
+
+
+def _plain_jpeg(image: Any, data: bytes) -> Tensor | None:
+    """The same pixels by torchvision's decoder, in half the time; None where an image is not plain, or damaged."""
+    if image.format != "JPEG" or image.mode != "RGB" or "exif" in image.info:
+        return None
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        pixels = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return decode_jpeg(pixels, mode=ImageReadMode.RGB).contiguous()
+    except RuntimeError:  # Pillow says what is wrong with it
+        return None
 
 
 def _to_rgb(image: Any) -> Tensor:
