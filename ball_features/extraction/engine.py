@@ -219,8 +219,9 @@ class Engine:
 
     def _begin(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, height / 4, width / 4, channels), contiguous."""
-        x = self._stem(images.contiguous(memory_format=torch.channels_last)).to(self.dtype)
-        return F.max_pool2d(x, 3, stride=2, padding=1).permute(0, 2, 3, 1)
+        x = self._stem(images.contiguous(memory_format=torch.channels_last))
+        # A maximum is the same before and after rounding, and a quarter of the numbers is left to round.
+        return F.max_pool2d(x, 3, stride=2, padding=1).to(self.dtype).permute(0, 2, 3, 1)
 
     def _pass(self, x: Tensor, block: _Block, wanted: bool, last: bool) -> tuple[Tensor, Tensor]:
         """One dense block, and the transition after it.
