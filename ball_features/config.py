@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -126,7 +127,10 @@ class ExtractConfig(_Config):
 
 @dataclass(frozen=True)
 class HeadConfig(_Config):
-    """The MLP head; the defaults are the report's recipe. `heads.mlp.MLPHead` documents each."""
+    """The MLP head; the defaults are the report's recipe. `heads.mlp.MLPHead` documents each.
+
+    `per_image` goes for the robust models too.
+    """
 
     hidden: tuple[int, ...] = (64, 64)
     learning_rate: float = 1e-4
@@ -139,7 +143,6 @@ class HeadConfig(_Config):
     group_loss: str | None = None
     consistency: float = 0.0
     per_image: bool = False
-    center: bool = False
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -152,8 +155,14 @@ class HeadConfig(_Config):
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability in [0, 1)")
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
         _require(self.group_loss in (None, "balanced", "dro"), "group_loss", self.group_loss, "none, balanced or dro")
-        _require(self.consistency >= 0, "consistency", self.consistency, "a number of at least 0")
+        _require(0 <= self.consistency < math.inf, "consistency", self.consistency, "a finite number of at least 0")
         _require(self.class_weight in (None, "balanced"), "class_weight", self.class_weight, "none or balanced")
+        _require(
+            self.class_weight is None or self.group_loss != "dro",
+            "class_weight",
+            self.class_weight,
+            "none beside the group loss dro, which weighs every row by its group",
+        )
 
 
 @dataclass(frozen=True)
@@ -171,10 +180,13 @@ class FitConfig(_Config):
         groups: Path of a groups file, or None.
         group_column: Its column that a split must keep together; several joined with +, such as class+overlay. "auto":
             block for block-cv, series for leave-group-out, else group.
+        center: Column of the groups file whose mean is taken from each embedding before the head and the robust models,
+            or None; several joined with +.
         tta: Test on the mean probability over all views; short for test_views="all".
         train_views: Views that train: "auto" (the plain one, those that are drawn, those that test), "all", or names
             or numbers with commas between.
-        test_views: Views that validate and test, by their mean probability; as train_views.
+        test_views: Views that validate and test, by their mean probability: "auto" (the plain one; of a model that
+            tells views apart those that are not drawn), or as train_views.
         head: The head's settings.
         channels: Channels of the cache that models see, such as ("original", "segmented"); empty for all.
         combine: What becomes of several channels: "concat" (one long embedding) or "mean".
@@ -190,9 +202,10 @@ class FitConfig(_Config):
     seed: int = 0
     groups: str | None = None
     group_column: str = "auto"
+    center: str | None = None
     tta: bool = False
     train_views: str = "auto"
-    test_views: str = "plain"
+    test_views: str = "auto"
     channels: tuple[str, ...] = ()
     combine: str = "concat"
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -206,6 +219,7 @@ class FitConfig(_Config):
         object.__setattr__(self, "channels", tuple(self.channels))
         _require(self.combine in ("concat", "mean"), "combine", self.combine, "concat or mean")
         _require(self.protocol in PROTOCOLS, "protocol", self.protocol, f"one of {', '.join(PROTOCOLS)}")
+        _require(not self.tta or self.test_views in ("auto", "all"), "test_views", self.test_views, "none beside tta")
         _require(self.repeats >= 1, "repeats", self.repeats, "at least 1")
         _require(self.folds >= 2, "folds", self.folds, "at least 2")
         _require(0 < self.test_size < 1, "test_size", self.test_size, "a share between 0 and 1")

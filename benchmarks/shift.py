@@ -1,7 +1,8 @@
 """Views and training options where nothing shifts and on series never seen, with intervals by group.
 
     python benchmarks/shift.py CACHE.h5 groups.csv --models mlp,logistic,xgboost [--sets "plain;1;1,8,11"]
-        [--test plain] [--rungs random,blocks,series] [--group-loss dro] [--consistency 1] [--per-image] [--center]
+        [--test plain] [--rungs random,blocks,series] [--group-loss dro] [--consistency 1] [--per-image]
+        [--center overlay] [--seed 1]
 
 Each set of views trains, and tests by the mean of its views' probabilities where --test names no others. Prints a row
 a set and model: accuracy on random hold-outs and on blocks; mean recall over the series left out, the worst, and the
@@ -21,9 +22,10 @@ from scipy.stats import t
 from ball_features.cache import Cache, read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits, merge_units, read_grouping
+from ball_features.errors import BallError
 from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.uncertainty import share_interval
-from ball_features.heads.registry import ModelSpec, select
+from ball_features.heads.registry import select
 from ball_features.reporting.groups import group_rows, over_groups
 
 RUNGS = {"random": "holdout", "blocks": "block-cv", "series": "leave-group-out"}
@@ -34,15 +36,6 @@ def shown(value: float, interval: tuple[float, float]) -> str:
     return f"{100 * value:.1f} ({100 * interval[0]:.1f} - {100 * interval[1]:.1f})"
 
 
-def aligned(name: str, config: FitConfig) -> ModelSpec:
-    """A model by name; what the head's settings say of alignment goes for the robust ones too."""
-    (spec,) = select([name])
-    if name != "robust-logistic":
-        return spec
-    options = {"per_image": config.head.per_image, "center": config.head.center}
-    return replace(spec, build=lambda seed, head: spec.build(seed, head).set_params(**options))
-
-
 def measure(cache: Cache, name: str, rung: str, config: FitConfig, each: bool) -> str:
     """The cells of one rung for one model, or why there are none."""
     config = replace(config, protocol=RUNGS[rung])
@@ -51,7 +44,7 @@ def measure(cache: Cache, name: str, rung: str, config: FitConfig, each: bool) -
     # Hold-outs keep byte-identical copies together and nothing else, as the published figures do at best.
     kept = (grouping.group, grouping.together) if rung != "random" else ()
     splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, *kept)
-    (result,) = evaluate(cache, [aligned(name, config)], splits, config, group=grouping.series)
+    (result,) = evaluate(cache, select([name]), splits, config, group=grouping.series, center=grouping.center)
     if not result.fitted:
         return str(result.failure)
     if rung == "series":
@@ -83,7 +76,8 @@ def main() -> None:
     parser.add_argument("--group-loss", choices=("balanced", "dro"))
     parser.add_argument("--consistency", type=float, default=0.0)
     parser.add_argument("--per-image", action="store_true", help="each embedding standardised in itself")
-    parser.add_argument("--center", action="store_true", help="less the mean of its series")
+    parser.add_argument("--center", help="column of the groups file whose mean is taken from each embedding")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=2, help="random hold-outs")
     parser.add_argument("--each", action="store_true", help="print every series too")
     arguments = parser.parse_args()
@@ -93,8 +87,15 @@ def main() -> None:
     print(f"| views | model | {' | '.join(heading[rung] for rung in rungs)} | s |")
     print(f"| --- | --- |{' ---: |' * (len(rungs) + 1 + 2 * ('series' in rungs))}")
     for views in arguments.sets.split(";") if arguments.sets else list(cache.view):
-        base = FitConfig(train_views=views, test_views=arguments.test or views, repeats=1, groups=arguments.groups)
-        names = ("group_loss", "consistency", "per_image", "center")
+        base = FitConfig(
+            train_views=views,
+            test_views=arguments.test or views,
+            repeats=1,
+            groups=arguments.groups,
+            center=arguments.center,
+            seed=arguments.seed,
+        )
+        names = ("group_loss", "consistency", "per_image")
         base = replace(base, head=replace(base.head, **{name: getattr(arguments, name) for name in names}))
         for name in arguments.models.split(","):
             start = time.perf_counter()
@@ -113,4 +114,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BallError as error:
+        raise SystemExit(f"Error: {error}") from None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, TrainViews, Verbose, app, console, progress_bar
+from ball_features.cli.root import Json, Quiet, TestViews, TrainViews, Verbose, app, console, progress_bar
 
 __all__ = ["compare"]
 
@@ -30,7 +30,7 @@ def compare(
     groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
     group_column: Annotated[str, typer.Option(help="Column of --groups to use; several with +.")] = "auto",
     train_views: TrainViews = "auto",
-    test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
+    test_views: TestViews = "auto",
     seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
     name: Annotated[str, typer.Option(help="Name of this run; protocol and time if left out.")] = "",

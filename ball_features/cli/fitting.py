@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, TrainViews, Verbose, app, console, progress_bar, say
+from ball_features.cli.root import Json, Quiet, TestViews, TrainViews, Verbose, app, console, progress_bar, say
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import require_extra
 
@@ -42,13 +42,19 @@ def fit(
     ] = "auto",
     tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
     train_views: TrainViews = "auto",
-    test_views: Annotated[str, typer.Option(help="Views that validate and test, by their mean.")] = "plain",
+    test_views: TestViews = "auto",
     channels: Annotated[str, typer.Option(help="Channels of the cache to use, such as original,segmented.")] = "",
     combine: Annotated[str, typer.Option(help="Several channels: concat (behind one another) or mean.")] = "concat",
     compat_batch_metrics: Annotated[
         bool, typer.Option("--compat-batch-metrics", help="Add the student report's batch-averaged figures.")
     ] = False,
-    save: Annotated[str, typer.Option(help="Bundle a model for `ball predict`: its name, best or all.")] = "",
+    save: Annotated[
+        str,
+        typer.Option(
+            help="Bundle a model for `ball predict`: its name, all, or best (the first of the table, or robust-views "
+            "where it cannot be told from that)."
+        ),
+    ] = "",
     tensorboard: Annotated[Path | None, typer.Option(help="Write the curves there too, for TensorBoard.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
     hidden: Annotated[str, typer.Option(help="Widths of the head's layers.")] = "64,64",
@@ -66,11 +72,13 @@ def fit(
         float, typer.Option(help="Weight of a second loss of the head: views of an image should get the same logits.")
     ] = 0.0,
     per_image: Annotated[
-        bool, typer.Option("--per-image", help="Standardise each embedding in itself before the head.")
+        bool,
+        typer.Option("--per-image", help="Standardise each embedding in itself, for the head and the robust models."),
     ] = False,
     center: Annotated[
-        bool, typer.Option("--center", help="Take the mean of its series from each embedding before the head.")
-    ] = False,
+        str,
+        typer.Option(help="Column of --groups whose mean is taken from embeddings first, such as overlay; likewise."),
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
     name: Annotated[str, typer.Option(help="Name of this run; protocol and time if left out.")] = "",
     jobs: Annotated[int, typer.Option(help="Fits at once; 0 takes every core.")] = 0,
@@ -160,6 +168,7 @@ def _config(values: dict[str, Any]) -> FitConfig:
         models=_names(values["models"]),
         channels=_names(values["channels"]),
         combine=values["combine"],
+        center=values["center"] or None,
         groups=None if values["groups"] is None else str(values["groups"]),
         head=HeadConfig(
             hidden=_widths(values["hidden"]),
@@ -173,7 +182,6 @@ def _config(values: dict[str, Any]) -> FitConfig:
             group_loss=None if values["group_loss"] == "none" else values["group_loss"],
             consistency=values["consistency"],
             per_image=values["per_image"],
-            center=values["center"],
         ),
         jobs=values["jobs"],
         **{key: values[key] for key in same},

@@ -88,6 +88,13 @@ TrainViews = Annotated[
         "with commas. robust-views trains on each fixed view of its own."
     ),
 ]
+TestViews = Annotated[
+    str,
+    typer.Option(
+        help="Views that validate and test, by their mean: auto (the plain one; robust-views: each fixed one), all, or "
+        "names or numbers with commas."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Load a bundle's model.joblib, which can run any code.")]

@@ -79,7 +79,8 @@ def _plain_jpeg(image: Any, data: bytes) -> Tensor | None:
 
     try:
         pixels = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return decode_jpeg(pixels, mode=ImageReadMode.RGB).contiguous()
+        decoded: Any = decode_jpeg(pixels, mode=ImageReadMode.RGB)
+        return decoded.contiguous()
     except RuntimeError:  # Pillow says what is wrong with it
         return None
 

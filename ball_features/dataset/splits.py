@@ -60,12 +60,14 @@ class Grouping:
         together: str (images,), the file's `group`: what shows the same; each image alone where the file lacks it.
         series: str (images,), what models are trained against: the column that is left out where the user names it,
             else the file's `series`; as `group` where it lacks some.
+        center: str (images,), whose mean is taken from embeddings, or None.
     """
 
     column: str
     group: np.ndarray
     together: np.ndarray
     series: np.ndarray
+    center: np.ndarray | None = None
 
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
         """What counts once in intervals and tests, int (images,): a whole series where series are left out."""
@@ -83,7 +85,7 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
         label: str (images,).
 
     Raises:
-        DataError: As `read_groups`.
+        DataError: As `read_groups`; or a column to centre by tells the class.
     """
     if config.groups is None:
         return None
@@ -103,7 +105,13 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
         series = read("series") if "series" in columns and not named else group
     except DataError:  # a column of the user's own with gaps, which only some models would have used
         series = group
-    return Grouping(column, group, together, series)
+    center = read(config.center) if config.center else None
+    if center is not None and all(len(np.unique(label[center == name])) == 1 for name in np.unique(center)):
+        raise DataError(
+            f"Got {config.center} to centre by, each of whose values holds one class, which would go with its mean; "
+            "expected a column that several classes share, such as overlay."
+        )
+    return Grouping(column, group, together, series, center)
 
 
 def _columns(path: Path) -> list[str]:
@@ -329,14 +337,14 @@ def _leave_out(
     if skipped:
         notes.append(
             f"{len(skipped)} groups are not left out, since their class would keep fewer than {MIN_CLASS_TRAIN} "
-            f"training images: {', '.join(skipped[:5])}{' ...' if len(skipped) > 5 else ''}."
+            f"images to train and validate on: {', '.join(skipped[:5])}{' ...' if len(skipped) > 5 else ''}."
         )
     if dropped:
         notes.append(f"{len(dropped)} images show the same as one of a group left out, and do not train for it.")
     if not splits:
         raise SplitError(
-            f"No group can be left out: each holds a class that would keep fewer than {MIN_CLASS_TRAIN} training "
-            "images. Use --protocol group-cv, or a --group-column with smaller groups."
+            f"No group can be left out: each holds a class that would keep fewer than {MIN_CLASS_TRAIN} images "
+            "to train and validate on. Use --protocol group-cv, or a --group-column with smaller groups."
         )
     return splits
 

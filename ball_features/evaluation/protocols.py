@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,13 +109,15 @@ class Views:
 
 
 def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
-    """Numbers of views from "all", or names or numbers with commas between.
+    """Numbers of views from "all", or names or numbers with commas between; "auto" is the plain one.
 
     Raises:
         ConfigError: No such view; the message lists those of the cache.
     """
     if wanted == "all":
         return tuple(range(len(names)))
+    if wanted == "auto":
+        return (0,)
     chosen = []
     for part in (part.strip() for part in wanted.split(",")):
         if part in names:
@@ -149,7 +151,7 @@ def model_views(spec: ModelSpec, cache: Cache, config: FitConfig) -> Views:
         return Views((0,), (0,))
     if not spec.by_view:
         return Views(train, test)
-    own = test if config.tta or config.test_views != "plain" else fixed_views(cache) or test
+    own = test if config.tta or config.test_views != "auto" else fixed_views(cache) or test
     return Views(own, own)
 
 
@@ -167,34 +169,45 @@ def view_rows(
     return X.reshape(len(rows) * len(views), -1).astype(np.float32), np.repeat(codes[rows], len(views))
 
 
+@dataclass(frozen=True)
+class _Kinds:
+    """What the images of a test are centred with: int (images,), or None. Each view has its own mean."""
+
+    codes: np.ndarray | None
+    views: int
+
+    def of(self, view: int) -> dict[str, np.ndarray]:
+        """As an argument of `predict_proba` on one view."""
+        return {} if self.codes is None else {"kinds": self.codes * self.views + view}
+
+    def rows(self, views: tuple[int, ...]) -> np.ndarray:
+        """Of several views of each image, in the order of `view_rows`."""
+        assert self.codes is not None
+        return (self.codes[:, None] * self.views + np.array(views)).ravel()
+
+
 def _predict(
-    estimator: Any,
-    numbers: np.ndarray,
-    rows: np.ndarray,
-    classes: int,
-    views: tuple[int, ...],
-    known: Mapping[str, np.ndarray],
+    estimator: Any, numbers: np.ndarray, rows: np.ndarray, classes: int, views: tuple[int, ...], kinds: _Kinds
 ) -> np.ndarray:
     """Class probabilities, their mean over views; classes unseen in training get 0."""
     total = np.zeros((len(rows), classes))
     if getattr(estimator, "by_view", False):
         X = numbers[rows][:, list(views)].astype(np.float32)
-        total[:, estimator.classes_] = estimator.predict_proba(X, **known)
+        total[:, estimator.classes_] = estimator.predict_proba(X, **kinds.of(0))
         return total
     for view in views:
-        total[:, estimator.classes_] += estimator.predict_proba(numbers[rows, view].astype(np.float32), **known)
+        X = numbers[rows, view].astype(np.float32)
+        total[:, estimator.classes_] += estimator.predict_proba(X, **kinds.of(view))
     return total / total.sum(1, keepdims=True)
 
 
-def _flips(
-    estimator: Any, numbers: np.ndarray, rows: np.ndarray, views: tuple[int, ...], known: Mapping[str, np.ndarray]
-) -> np.ndarray:
+def _flips(estimator: Any, numbers: np.ndarray, rows: np.ndarray, views: tuple[int, ...], kinds: _Kinds) -> np.ndarray:
     """Whether views of an image are given different classes, bool (images,)."""
     if getattr(estimator, "by_view", False):
-        called = estimator.view_proba(numbers[rows][:, list(views)].astype(np.float32), **known).argmax(2)
+        called = estimator.view_proba(numbers[rows][:, list(views)].astype(np.float32), **kinds.of(0)).argmax(2)
     else:
-        parts = (numbers[rows, view].astype(np.float32) for view in views)
-        called = np.stack([estimator.predict_proba(part, **known).argmax(1) for part in parts], 1)
+        parts = ((numbers[rows, view].astype(np.float32), kinds.of(view)) for view in views)
+        called = np.stack([estimator.predict_proba(part, **known).argmax(1) for part, known in parts], 1)
     return (called != called[:, :1]).any(1)
 
 
@@ -210,6 +223,7 @@ def _fit_one(
     flip_views: tuple[int, ...],
     whole_field: tuple[bool, ...],
     group: np.ndarray | None,
+    center: np.ndarray | None,
     keep: bool,
 ) -> Fitted | str:
     try:
@@ -225,17 +239,21 @@ def _fit_one(
             validation = dict(zip(("X_val", "y_val"), view_rows(numbers, split.val, codes, views.test), strict=True))
         if spec.kind == "head" and head.consistency:
             validation["views"] = len(views.train)
-        known: dict[str, np.ndarray] = {}
         if spec.groups and group is not None:
             validation["groups"] = np.repeat(group[split.train], len(y) // len(split.train))
+        count = numbers.shape[1]
+        kinds = _Kinds(None, count)
+        if spec.groups and center is not None:
+            kinds = _Kinds(center[split.test], count)
+            own_views = (0,) if spec.by_view else views.train
+            validation["kinds"] = _Kinds(center[split.train], count).rows(own_views)
             if spec.validates:
-                validation["groups_val"] = np.repeat(group[split.val], len(views.test))
-            known["groups"] = group[split.test]
+                validation["kinds_val"] = _Kinds(center[split.val], count).rows(views.test)
         start = time.perf_counter()
         estimator.fit(X, y, **validation)
         fit_s = time.perf_counter() - start
         start = time.perf_counter()
-        probability = _predict(estimator, numbers, split.test, classes, views.test, known)
+        probability = _predict(estimator, numbers, split.test, classes, views.test, kinds)
         predict_s = time.perf_counter() - start
         return Fitted(
             split=split,
@@ -244,7 +262,7 @@ def _fit_one(
             best_epoch=int(getattr(estimator, "best_epoch_", -1)),
             fit_s=fit_s,
             predict_s=predict_s,
-            flips=_flips(estimator, numbers, split.test, flip_views, known) if len(flip_views) > 1 else None,
+            flips=_flips(estimator, numbers, split.test, flip_views, kinds) if len(flip_views) > 1 else None,
             estimator=estimator if keep else None,
         )
     except Exception as error:  # one model that fails takes its row out of the table, not the others
@@ -258,6 +276,7 @@ def evaluate(
     config: FitConfig,
     *,
     group: np.ndarray | None = None,
+    center: np.ndarray | None = None,
     keep: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> list[ModelResult]:
@@ -269,6 +288,7 @@ def evaluate(
         splits: From `dataset.splits.make_splits`.
         config: Seed, head, test-time averaging, processes.
         group: (images,), for models that are trained against groups.
+        center: (images,), what those models are centred with.
         keep: Names of models whose estimator of the first split is returned.
         progress: Called with (fits done, fits in all, model just done).
 
@@ -284,7 +304,7 @@ def evaluate(
 
     check_finite(cache)
     recipe = cache.attributes["recipe"] if len(cache.view) > 1 else "report"
-    every = tuple(range(len(cache.view))) if config.protocol == "leave-group-out" else ()
+    kinds = None if center is None else np.unique(center, return_inverse=True)[1]
     chosen = {spec.name: model_views(spec, cache, config) for spec in specs}
     classes, codes = np.unique(cache.label, return_inverse=True)
     numbers = {name: _numbers(cache, name) for name in dict.fromkeys(spec.features for spec in specs)}
@@ -300,11 +320,11 @@ def evaluate(
         spec = specs[place]
         kept = spec.name in keep and number == 0
         own, views = numbers[spec.features], chosen[spec.name]
-        flips = () if spec.features != "embedding" else views.test if spec.by_view else every
+        flips = () if spec.features != "embedding" else tuple(sorted({*views.train, *views.test}))
         if config.protocol != "leave-group-out":
             flips = ()
         whole = tuple(shows_whole_field(recipe, view) for view in views.train) if spec.by_view else ()
-        fixed = (config.seed, config.head, views, flips, whole, group, kept)
+        fixed = (config.seed, config.head, views, flips, whole, group, kinds, kept)
         return spec, splits[number], own, codes, len(classes), *fixed
 
     with warnings.catch_warnings():

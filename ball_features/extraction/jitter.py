@@ -20,20 +20,20 @@ __all__ = [
     "apply_jpeg",
     "apply_zoom",
     "draw_blur",
-    "draw_dihedral",
     "draw_jpeg",
     "draw_zoom",
     "enlarge",
     "soft",
+    "turn_dihedral",
 ]
 
 _BLUR_RADIUS_PX = 6
 _SOFT_SIGMA_PX = 1.5
 
 
-def draw_dihedral(rng: np.random.Generator) -> np.ndarray:
-    """One of eight positions, other than the upright one."""
-    return np.array([rng.integers(1, 8)], dtype=np.float64)
+def turn_dihedral(rng: np.random.Generator, number: int) -> np.ndarray:
+    """One of the eight positions other than the upright one: seven views of an image are the seven, in any order."""
+    return np.array([1 + rng.permutation(7)[number % 7]], dtype=np.float64)
 
 
 def apply_dihedral(images: Tensor, parameters: Tensor) -> Tensor:

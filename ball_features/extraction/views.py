@@ -25,11 +25,11 @@ from ball_features.extraction.jitter import (
     apply_jpeg,
     apply_zoom,
     draw_blur,
-    draw_dihedral,
     draw_jpeg,
     draw_zoom,
     enlarge,
     soft,
+    turn_dihedral,
 )
 from ball_features.extraction.readouts import READOUTS
 from ball_features.extraction.segmentation import segmented, segmented_otsu
@@ -75,23 +75,26 @@ class Recipe:
     """How views after the first are made.
 
     Attributes:
-        draw: Generator -> parameters of one view, float64 (parameters,); None where nothing is drawn.
+        draw: Generator -> parameters of one view, float64 (parameters,); None where nothing is drawn. With `turns`
+            it gets the number of the view among its recipe's too, and the same generator for all views of an image.
         apply: (images float32 (batch, 3, height, width) in [0, 1], parameters float32 (batch, parameters)) ->
             images of the same shape. One that draws nothing gets no parameters, one with `masks` bool (height,
             width) instead.
         purpose: What it is for, in a line.
         version: Raised when the numbers change; part of a cache's fingerprint.
         masks: Whether it needs to know where the collection's overlays lie.
-        moves: Whether pixels change their places, so that what is known of places must go with them.
+        move: Where pixels change their places, `apply` as far as it does that: what is known of places goes with them.
+        turns: How many different views there are, taken in turn; 0 where each is drawn anew.
         guided: Whether it takes the nuclei, and gives them back, beside the images: (images, nuclei) -> both.
     """
 
-    draw: Callable[[np.random.Generator], np.ndarray] | None
+    draw: Callable[..., np.ndarray] | None
     apply: Callable[[Tensor, Tensor], Any]
     purpose: str
     version: int = 1
     masks: bool = False
-    moves: bool = False
+    move: Callable[[Tensor, Tensor], Tensor] | None = None
+    turns: int = 0
     guided: bool = False
 
 
@@ -102,11 +105,11 @@ def _draw_report(rng: np.random.Generator) -> np.ndarray:
     return np.array([angle_deg, *flips, brightness, contrast])
 
 
-def _apply_report(images: Tensor, parameters: Tensor) -> Tensor:
+def _turn_report(images: Tensor, parameters: Tensor) -> Tensor:
     import torch
     import torch.nn.functional as F
 
-    angle, flip_x, flip_y, brightness, contrast = parameters.unbind(1)
+    angle, flip_x, flip_y = parameters.unbind(1)[:3]
     cos, sin = torch.cos(torch.deg2rad(angle)), torch.sin(torch.deg2rad(angle))
     zero = torch.zeros_like(cos)
     theta = torch.stack(
@@ -114,7 +117,14 @@ def _apply_report(images: Tensor, parameters: Tensor) -> Tensor:
     )  # (batch, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     # Corners turned in from outside are black, as torchvision's RandomRotation leaves them.
-    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _apply_report(images: Tensor, parameters: Tensor) -> Tensor:
+    import torch
+
+    brightness, contrast = parameters.unbind(1)[3:]
+    images = _turn_report(images, parameters)
     images = (images * brightness[:, None, None, None]).clamp(0, 1)
     luma = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]
     mean = (images * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)  # (batch, 1, 1, 1)
@@ -126,12 +136,20 @@ RECIPES: dict[str, Recipe] = {
         _draw_report,
         _apply_report,
         "the report's augmentation: rotation within 20 degrees, flips, brightness and contrast within 0.1",
-        moves=True,
+        version=2,
+        move=_turn_report,
     ),
     "dihedral": Recipe(
-        draw_dihedral, apply_dihedral, "one of the eight flips and quarter turns; a smear has no top", moves=True
+        turn_dihedral,
+        apply_dihedral,
+        "the eight flips and quarter turns, seven views beside the plain one; a smear has no top",
+        version=2,
+        move=apply_dihedral,
+        turns=7,
     ),
-    "zoom": Recipe(draw_zoom, apply_zoom, "crop and scale within a fifth: another camera's pixel size", moves=True),
+    "zoom": Recipe(
+        draw_zoom, apply_zoom, "crop and scale within a fifth: another camera's pixel size", move=apply_zoom
+    ),
     "blur": Recipe(draw_blur, apply_blur, "Gaussian blur of 0.5 to 2 px: another focus"),
     "jpeg": Recipe(draw_jpeg, apply_jpeg, "JPEG at a quality of 30 to 90: another compression"),
     "stain-jitter": Recipe(draw_stain, apply_stain, "each stain thicker or thinner in optical density: another batch"),
@@ -143,7 +161,7 @@ RECIPES: dict[str, Recipe] = {
     "reinhard": Recipe(None, reinhard, "mean and spread of each colour axis as in one reference"),
     "segmented": Recipe(None, segmented, "black but for the nuclei, by the published colour thresholds"),
     "segmented-otsu": Recipe(None, segmented_otsu, "black but for the nuclei, by a threshold that each image sets"),
-    "enlarge": Recipe(None, enlarge, "twice the size: cells as large as the things of ImageNet", moves=True),
+    "enlarge": Recipe(None, enlarge, "twice the size: cells as large as the things of ImageNet", move=enlarge),
     "cells": Recipe(None, cells, "sixteen cells, cut out and enlarged; nothing of what lies between them", guided=True),
     "soft": Recipe(None, soft, "Gaussian blur of 1.5 px, always the same: no texture of sensor or compression"),
 }
@@ -161,6 +179,7 @@ RECIPE_SETS: dict[str, str] = {
 
 def expand_recipe(name: str, views: int) -> tuple[str, int]:
     """A recipe with its own name written out; its number of views follows where one view was asked for."""
+    name = name.replace(" ", "")
     if name not in RECIPE_SETS:
         return name, views
     recipe = RECIPE_SETS[name]
@@ -180,7 +199,15 @@ def choose_views(
         views: Or None: as many as the recipe has parts, and the plain one.
         backbone: Key of `extraction.backbones.BACKBONES`, or another.
         channels: Several are two pictures of each view already.
+
+    Raises:
+        ConfigError: A recipe and one view, which is the plain image.
     """
+    if recipe is not None and views == 1:
+        raise ConfigError(
+            f"Got --recipe {recipe} with --views 1, which is the plain image alone; expected one of the two. Leave "
+            "--views out for a view of each part of the recipe."
+        )
     if recipe is None:
         if views is None and backbone.startswith("densenet") and len(channels) == 1:
             return "robust", 1 + len(RECIPE_SETS["robust"].split(","))
@@ -210,6 +237,12 @@ def get_recipe(name: str) -> tuple[tuple[Recipe, ...], ...]:
                 raise ConfigError(
                     f"Unknown recipe {step!r}. Valid: {valid}; joined with + one after the other, with commas in turn."
                 )
+        moved = [step for step in steps if RECIPES[step].move or RECIPES[step].guided]
+        if moved and any(RECIPES[step].masks for step in steps[steps.index(moved[0]) :]):
+            raise ConfigError(
+                f"Got mask-overlay after {moved[0]} in {name!r}, which moves what it would fill; expected it before: "
+                f"mask-overlay+{moved[0]}."
+            )
         if readout not in READOUTS:
             raise ConfigError(f"Unknown readout {readout!r} of {name!r}. Valid behind an @: {', '.join(READOUTS)}.")
     return tuple(tuple(RECIPES[step] for step in steps) for steps, _ in _parts(name))
@@ -229,7 +262,7 @@ def readout_of(name: str, index: int) -> str:
 def keeps_places(name: str, index: int) -> bool:
     """Whether a view after the first is fixed and leaves each pixel where it is."""
     parts = get_recipe(name)
-    return is_fixed(name, index) and not any(step.moves or step.guided for step in parts[(index - 1) % len(parts)])
+    return is_fixed(name, index) and not any(step.move or step.guided for step in parts[(index - 1) % len(parts)])
 
 
 def shows_whole_field(name: str, index: int) -> bool:
@@ -263,9 +296,21 @@ def check_views(name: str, views: int) -> None:
     """Refuse views that would be copies of one another.
 
     Raises:
-        ConfigError: The recipe draws nothing and is asked for more views than it has parts.
+        ConfigError: Two parts are the same, or there are fewer different views than are asked for.
     """
     parts = get_recipe(name)
+    texts = name.split(",")
+    twice = [text for number, text in enumerate(texts) if text in texts[:number]]
+    if twice and views > 1:
+        raise ConfigError(
+            f"Got {twice[0]!r} twice in --recipe {name}, expected each part once; give more --views instead."
+        )
+    turning = [one for one in parts if {step.turns for step in one if step.draw is not None} == {7}]
+    if turning and views > 1 + 7 * len(parts):
+        raise ConfigError(
+            f"Got --views {views} with --recipe {name}, expected at most {1 + 7 * len(parts)}: there are eight "
+            "positions, and the plain image is one. Add a part that varies more, such as +zoom."
+        )
     fixed = [one for one in parts if all(item.draw is None for item in one)]
     if fixed and views > 1 + len(parts):
         raise ConfigError(
@@ -343,12 +388,14 @@ def make_guided_view(
             continue
         parameters = images.new_zeros(0)
         if chosen.draw is not None:
-            words = (index, seed, zlib.crc32(name.encode()))
-            rows = [chosen.draw(np.random.default_rng([int(digest[:32] or "0", 16), *words])) for digest in sha256]
+            words = [seed, zlib.crc32(name.encode())]
+            words, number = (words, [(index - 1) // len(parts)]) if chosen.turns else ([index, *words], [])
+            rngs = (np.random.default_rng([int(digest[:32] or "0", 16), *words]) for digest in sha256)
+            rows = [chosen.draw(rng, *number) for rng in rngs]
             parameters = torch.as_tensor(np.stack(rows), dtype=torch.float32).to(images.device)
         images = chosen.apply(images, parameters)
-        if nuclei is not None and chosen.moves:
-            nuclei = chosen.apply(nuclei.expand(-1, 3, -1, -1), parameters)[:, :1]
+        if nuclei is not None and chosen.move:
+            nuclei = chosen.move(nuclei.expand(-1, 3, -1, -1), parameters)[:, :1]
     return images, nuclei
 
 

@@ -50,7 +50,6 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         consistency: weight of a second loss, half the mean squared distance of the logits of an image's views from
             their mean (after Sajjadi et al. 2016, who take the views in pairs), where `fit` is told of several.
         per_image: standardise each embedding in itself first; see `Alignment`.
-        center: take from each embedding the mean of its group first; then validation and prediction need groups too.
         random_state: seeds the initial weights, the order of rows and dropout.
 
     Attributes:
@@ -78,7 +77,6 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         group_step: float = 0.01,
         consistency: float = 0.0,
         per_image: bool = False,
-        center: bool = False,
         random_state: int | np.random.RandomState | None = 0,
     ):
         self.hidden = hidden
@@ -93,7 +91,6 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self.group_step = group_step
         self.consistency = consistency
         self.per_image = per_image
-        self.center = center
         self.random_state = random_state
 
     def fit(
@@ -104,7 +101,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         y_val: Any = None,
         groups: Any = None,
         views: int = 1,
-        groups_val: Any = None,
+        kinds: Any = None,
+        kinds_val: Any = None,
     ) -> MLPHead:
         """Train; where validation rows are given, keep the weights of the epoch with the lowest validation loss.
 
@@ -113,9 +111,10 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             y: (N,) labels of any sortable type.
             X_val: (M, D) validation rows, or None.
             y_val: (M,) their labels, all among those of y; classes may be missing.
-            groups: (N,) group of each training row, or None; see `group_loss` and `center`.
+            groups: (N,) group of each training row, or None; see `group_loss`.
             views: how many rows, one behind the other, are views of one image; see `consistency`.
-            groups_val: (M,) group of each validation row, or None; see `center`.
+            kinds: (N,) what each training row is centred with, or None; see `Alignment`.
+            kinds_val: (M,) the same of each validation row.
 
         Returns:
             self.
@@ -131,9 +130,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         if views < 1 or len(X) % views:
             raise ValueError(f"MLPHead got {len(X)} rows and views={views}, expected a multiple of it.")
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
-        self.alignment_ = Alignment(self.per_image, self.center)
-        X = self.alignment_.fit(X, groups)
-        validation = self._check_validation(X_val, y_val, groups_val)
+        self.alignment_ = Alignment(self.per_image)
+        X = self.alignment_.fit(X, kinds)
+        validation = self._check_validation(X_val, y_val, kinds_val)
         recipe = Recipe(tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         curves = np.full((4, self.epochs), np.nan)
@@ -153,19 +152,19 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self.history_ = dict(zip(names, curves, strict=True))
         return self
 
-    def predict_proba(self, X: Any, groups: Any = None) -> np.ndarray:
-        """Class probabilities, (N, C) float64 in the order of `classes_`, for X (N, D); `center` needs groups (N,)."""
+    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """Class probabilities, (N, C) float64 in the order of `classes_`, for X (N, D); kinds (N,) as in training."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=DTYPES, order="C", reset=False)
-        X = _tensor(self.alignment_.transform(checked, groups))
+        X = _tensor(self.alignment_.transform(checked, kinds))
         with torch.inference_mode():
             layers = fold(self.state_, len(self.hidden), torch.float64)
             parts = [torch.softmax(forward(layers, part), 1) for part in X.split(ROWS_A_PREDICTION)]
             return torch.cat(parts).numpy()
 
-    def predict(self, X: Any, groups: Any = None) -> np.ndarray:
+    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
         """The most probable label of each row, (N,) in the type of the training labels, for X (N, D)."""
-        probability = self.predict_proba(X, groups)
+        probability = self.predict_proba(X, kinds)
         return self.classes_[probability.argmax(axis=1)]
 
     def to_module(self) -> torch.nn.Sequential:
@@ -178,7 +177,10 @@ class MLPHead(ClassifierMixin, BaseEstimator):
     def _group_options(self, y: np.ndarray, groups: Any) -> dict[str, Any]:
         if groups is None or self.group_loss is None:
             return {}
-        group = np.unique(np.asarray(groups), return_inverse=True)[1]
+        group = np.asarray(groups)
+        if group.shape != y.shape:
+            raise ValueError(f"MLPHead got groups of shape {group.shape}, expected {y.shape}: one a row.")
+        group = np.unique(group, return_inverse=True)[1]
         if self.group_loss == "balanced":
             from ball_features.heads.robust import group_weights
 
@@ -195,13 +197,14 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             ("dropout", 0 <= self.dropout < 1, "a probability in [0, 1)"),
             ("group_loss", self.group_loss in (None, "balanced", "dro"), "None, balanced or dro"),
             ("group_step", self.group_step > 0, "a number above 0"),
-            ("consistency", self.consistency >= 0, "a number of at least 0"),
+            ("consistency", 0 <= self.consistency < math.inf, "a finite number of at least 0"),
+            ("class_weight", self.class_weight is None or self.group_loss != "dro", "None beside group_loss='dro'"),
             ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or None"),
         ):
             if not valid:
                 raise ValueError(f"MLPHead got {name}={getattr(self, name)!r}, expected {expected}.")
 
-    def _check_validation(self, X_val: Any, y_val: Any, groups: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _check_validation(self, X_val: Any, y_val: Any, kinds: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
         if X_val is None and y_val is None:
             return None
         if X_val is None or y_val is None:
@@ -210,9 +213,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         unknown = sorted(set(y_val.tolist()) - set(self.classes_.tolist()))
         if unknown:
             raise ValueError(f"MLPHead got y_val with {unknown}, expected only classes of y: {self.classes_.tolist()}.")
-        return _tensor(self.alignment_.transform(X_val, groups)), torch.from_numpy(
-            np.searchsorted(self.classes_, y_val)
-        )
+        return _tensor(self.alignment_.transform(X_val, kinds)), torch.from_numpy(np.searchsorted(self.classes_, y_val))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -25,8 +25,8 @@ class ModelSpec:
             that looks at labels only and takes any X of the right length.
         build: (seed, head settings) -> an unfitted scikit-learn classifier with `predict_proba`, on one thread.
         validates: Whether `fit` takes `X_val` and `y_val` and chooses by them.
-        groups: Whether `fit` and `predict_proba` take `groups`, the group of each row (and `fit` with `validates`
-            `groups_val`).
+        groups: Whether `fit` takes `groups`, the group of each training row, and `kinds` (with `validates` also
+            `kinds_val`), what it is centred with; `predict_proba` takes `kinds` too.
         by_view: Whether it takes X (images, views, dim) and tells views apart.
         cost: Seconds to fit 2,084 x 1920 on one core, roughly; the long ones are best started first.
     """
@@ -44,13 +44,13 @@ class ModelSpec:
 def _build_robust(seed: int, head: HeadConfig) -> Any:
     from ball_features.heads.robust import GroupRobustLogistic
 
-    return GroupRobustLogistic()
+    return GroupRobustLogistic(per_image=head.per_image)
 
 
 def _build_views(seed: int, head: HeadConfig) -> Any:
     from ball_features.heads.robust import ViewEnsemble
 
-    return ViewEnsemble()
+    return ViewEnsemble(per_image=head.per_image)
 
 
 def _build_mlp(seed: int, head: HeadConfig) -> Any:

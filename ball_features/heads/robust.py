@@ -62,6 +62,8 @@ def group_directions(X: np.ndarray, y: np.ndarray, group: np.ndarray, count: int
     Returns:
         float (directions, columns), orthonormal rows.
     """
+    if count < 0:
+        raise ValueError(f"Got {count} directions to remove, expected at least 0.")
     apart = []
     for name in np.unique(y):
         own = y == name
@@ -89,7 +91,6 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         directions: Candidates of the number of group directions to remove.
         balance: Candidates: whether groups are weighted.
         per_image: Standardise each embedding in itself first; see `Alignment`.
-        center: Take from each embedding the mean of its group first; then prediction needs groups too.
 
     Attributes:
         classes_: (C,) sorted labels.
@@ -105,62 +106,60 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         directions: tuple[int, ...] = (3, 0),
         balance: tuple[bool, ...] = (True, False),
         per_image: bool = False,
-        center: bool = False,
     ) -> None:
         self.C = C
         self.directions = directions
         self.balance = balance
         self.per_image = per_image
-        self.center = center
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> GroupRobustLogistic:
-        """Fit on X (N, D), labels y (N,) and the group of each row, (N,) or None."""
+    def fit(self, X: Any, y: Any, groups: Any = None, kinds: Any = None) -> GroupRobustLogistic:
+        """Fit on X (N, D), labels y (N,), the group of each row and the kind that it is centred with, (N,) or None."""
         X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
-        self.alignment_ = Alignment(self.per_image, self.center)
-        X = self.alignment_.fit(X, groups)
-        self.scaler_ = StandardScaler().fit(X)
-        Z: Any = self.scaler_.transform(X)
+        self.alignment_ = Alignment(self.per_image)
+        X = self.alignment_.fit(X, kinds)
         candidates = list(product(self.C, self.directions, self.balance))
         inner = list(_left_out(y, group))
         self.inner_recall_ = float("nan")
         best = (self.C[-1], 0, self.balance[0])
         if inner and len(candidates) > 1:
             # The first of equals, so that the order of the candidates decides, not noise.
-            scores = [np.mean([self._recall(Z, y, group, test, c) for test in inner]) for c in candidates]
+            scores = [np.mean([self._recall(X, y, group, test, c) for test in inner]) for c in candidates]
             best, self.inner_recall_ = candidates[int(np.argmax(scores))], float(np.max(scores))
         elif inner:
             best = candidates[0]
         self.chosen_ = dict(zip(("C", "directions", "balance"), best, strict=True))
-        self.removed_, self.model_ = self._fit(Z, y, group, best)
+        self.scaler_, self.removed_, self.model_ = self._fit(X, y, group, best)
         return self
 
     def _fit(
-        self, Z: np.ndarray, y: np.ndarray, group: np.ndarray, candidate: tuple[float, int, bool]
-    ) -> tuple[np.ndarray, LogisticRegression]:
+        self, X: np.ndarray, y: np.ndarray, group: np.ndarray, candidate: tuple[float, int, bool]
+    ) -> tuple[StandardScaler, np.ndarray, LogisticRegression]:
         strength, count, balance = candidate
+        scaler = StandardScaler().fit(X)
+        Z: Any = scaler.transform(X)
         removed = group_directions(Z, y, group, count)
         weight = group_weights(y, group if balance else np.zeros(len(y)))
         model = LogisticRegression(C=strength, max_iter=200, tol=1e-3)
-        return removed, model.fit(Z - (Z @ removed.T) @ removed, y, sample_weight=weight)
+        return scaler, removed, model.fit(Z - (Z @ removed.T) @ removed, y, sample_weight=weight)
 
     def _recall(
-        self, Z: np.ndarray, y: np.ndarray, group: np.ndarray, test: np.ndarray, candidate: tuple[float, int, bool]
+        self, X: np.ndarray, y: np.ndarray, group: np.ndarray, test: np.ndarray, candidate: tuple[float, int, bool]
     ) -> float:
-        removed, model = self._fit(Z[~test], y[~test], group[~test], candidate)
-        predicted = model.predict(Z[test] - (Z[test] @ removed.T) @ removed)
-        return float(np.mean(predicted == y[test]))
+        scaler, removed, model = self._fit(X[~test], y[~test], group[~test], candidate)
+        Z: Any = scaler.transform(X[test])
+        return float(np.mean(model.predict(Z - (Z @ removed.T) @ removed) == y[test]))
 
-    def predict_proba(self, X: Any, groups: Any = None) -> np.ndarray:
-        """Class probabilities of X (N, D), float64 (N, C); `center` alone looks at the group of each row, (N,)."""
+    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """Class probabilities of X (N, D), float64 (N, C); kinds (N,) where there were some in training."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        Z: Any = self.scaler_.transform(self.alignment_.transform(checked, groups))
+        Z: Any = self.scaler_.transform(self.alignment_.transform(checked, kinds))
         return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
 
-    def predict(self, X: Any, groups: Any = None) -> np.ndarray:
-        """The most probable label of each row of X (N, D); for `groups` see `predict_proba`."""
-        probability = self.predict_proba(X, groups)
+    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """The most probable label of each row of X (N, D); for `kinds` see `predict_proba`."""
+        probability = self.predict_proba(X, kinds)
         return self.classes_[probability.argmax(1)]
 
     def to_pipeline(self) -> Pipeline:
@@ -184,7 +183,6 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
         directions: Group directions to remove.
         shrinkage: Of the covariance, 0 to 1, or "auto".
         per_image: Standardise each embedding in itself first; see `Alignment`.
-        center: Take from each embedding the mean of its group first; then prediction needs groups too.
 
     Attributes:
         classes_: (C,) sorted labels.
@@ -197,19 +195,17 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
         *,
         shrinkage: float | str = "auto",
         per_image: bool = False,
-        center: bool = False,
     ) -> None:
         self.directions = directions
         self.shrinkage = shrinkage
         self.per_image = per_image
-        self.center = center
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> GroupRobustDiscriminant:
-        """Fit on X (N, D), labels y (N,) and the group of each row, (N,) or None."""
+    def fit(self, X: Any, y: Any, groups: Any = None, kinds: Any = None) -> GroupRobustDiscriminant:
+        """Fit on X (N, D), labels y (N,), the group of each row and the kind that it is centred with, (N,) or None."""
         X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
-        self.alignment_ = Alignment(self.per_image, self.center)
-        X = self.alignment_.fit(X, groups)
+        self.alignment_ = Alignment(self.per_image)
+        X = self.alignment_.fit(X, kinds)
         self.scaler_ = StandardScaler().fit(X)
         # Short embeddings are filled up with zeros, which cost as much as numbers and say nothing.
         self.used_ = np.flatnonzero(np.asarray(self.scaler_.var_) > 0)
@@ -220,16 +216,16 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
         self.model_ = model.fit(Z - (Z @ self.removed_.T) @ self.removed_, y)
         return self
 
-    def predict_proba(self, X: Any, groups: Any = None) -> np.ndarray:
-        """Class probabilities of X (N, D), float64 (N, C); `center` alone looks at the group of each row, (N,)."""
+    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """Class probabilities of X (N, D), float64 (N, C); kinds (N,) where there were some in training."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        Z = np.asarray(self.scaler_.transform(self.alignment_.transform(checked, groups)))[:, self.used_]
+        Z = np.asarray(self.scaler_.transform(self.alignment_.transform(checked, kinds)))[:, self.used_]
         return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
 
-    def predict(self, X: Any, groups: Any = None) -> np.ndarray:
-        """The most probable label of each row of X (N, D); for `groups` see `predict_proba`."""
-        probability = self.predict_proba(X, groups)
+    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """The most probable label of each row of X (N, D); for `kinds` see `predict_proba`."""
+        probability = self.predict_proba(X, kinds)
         return self.classes_[probability.argmax(1)]
 
     def to_pipeline(self) -> Pipeline:
@@ -260,6 +256,7 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
         whole_field: For each view, whether it shows what lies between the cells too; empty for views of cells alone.
             A discriminant trusts directions that hardly vary, and a background hardly varies within a slide.
         floor: Least probability that one view can give a class, so that none can veto.
+        per_image: Of the estimators that None stands for.
 
     Attributes:
         classes_: (C,) sorted labels.
@@ -269,50 +266,63 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
 
     by_view = True
 
-    def __init__(self, estimator: Any = None, *, whole_field: tuple[bool, ...] = (), floor: float = 1e-4) -> None:
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        whole_field: tuple[bool, ...] = (),
+        floor: float = 1e-4,
+        per_image: bool = False,
+    ) -> None:
         self.estimator = estimator
         self.whole_field = whole_field
         self.floor = floor
+        self.per_image = per_image
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> ViewEnsemble:
-        """Fit on X (N, views, D), or (N, D) for one view, labels y (N,) and the group of each row, (N,) or None."""
+    def fit(self, X: Any, y: Any, groups: Any = None, kinds: Any = None) -> ViewEnsemble:
+        """Fit on X (N, views, D), or (N, D) for one view, labels y (N,); groups and kinds go to each view's model."""
         checked: Any = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         X, y = checked
         check_classification_targets(y)
-        known = {} if groups is None else {"groups": groups}
+        known = _given(groups=groups, kinds=kinds)
         whole = self.whole_field or (False,) * len(_views(X))
         if len(whole) != len(_views(X)):
             raise ValueError(f"ViewEnsemble got whole_field={whole} and {len(_views(X))} views, expected one for each.")
-        cells, field = GroupRobustDiscriminant(), GroupRobustLogistic(directions=(3,), balance=(True,))
+        cells = GroupRobustDiscriminant(per_image=self.per_image)
+        field = GroupRobustLogistic(directions=(3,), balance=(True,), per_image=self.per_image)
         self.models_: list[Any] = [clone(self.estimator or (field if seen else cells)) for seen in whole]
         for model, own in zip(self.models_, _views(X), strict=True):
             model.fit(own, y, **known)
         self.classes_ = self.models_[0].classes_
         return self
 
-    def view_proba(self, X: Any, groups: Any = None) -> np.ndarray:
+    def view_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
         """Class probabilities of each view's model on its own, float64 (N, views, C)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
-        known = {} if groups is None else {"groups": groups}
+        known = _given(kinds=kinds)
         pairs = zip(self.models_, _views(checked), strict=True)
         return np.stack([model.predict_proba(own, **known).astype(np.float64) for model, own in pairs], 1)
 
-    def predict_proba(self, X: Any, groups: Any = None) -> np.ndarray:
-        """Class probabilities of X (N, views, D), float64 (N, C); `groups` (N,) goes to each view's model."""
-        pooled = np.exp(np.log(np.clip(self.view_proba(X, groups), self.floor, 1)).mean(1))
+    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """Class probabilities of X (N, views, D), float64 (N, C); kinds (N,) where there were some in training."""
+        pooled = np.exp(np.log(np.clip(self.view_proba(X, kinds), self.floor, 1)).mean(1))
         return pooled / pooled.sum(1, keepdims=True)
 
-    def predict(self, X: Any, groups: Any = None) -> np.ndarray:
+    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
         """The most probable label of each row of X (N, views, D)."""
-        probability = self.predict_proba(X, groups)
+        probability = self.predict_proba(X, kinds)
         return self.classes_[probability.argmax(1)]
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _require_unaligned(estimator: Any) -> None:
-    if estimator.per_image or estimator.center:
+    if estimator.per_image or estimator.alignment_.centers_ is not None:
         name = type(estimator).__name__
-        raise ValueError(f"{name} got per_image or center, expected neither: no pipeline of scikit-learn's does that.")
+        raise ValueError(f"{name} got per_image or kinds, expected neither: no pipeline of scikit-learn's does that.")
 
 
 def _checked(estimator: Any, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -323,7 +333,12 @@ def _checked(estimator: Any, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, n
     if len(classes) < 2:
         name = type(estimator).__name__
         raise ValueError(f"{name} got one class, {classes[0]!r}, expected at least two classes.")
-    return X, y, np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
+    group = np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
+    if group.shape != y.shape:
+        raise ValueError(
+            f"{type(estimator).__name__} got groups of shape {group.shape}, expected {y.shape}: one a row."
+        )
+    return X, y, group
 
 
 def _folded(model: Any, removed: np.ndarray) -> Any:

@@ -115,12 +115,17 @@ def render_groups(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> list[
             known = all(row["flip_rate"] is not None for row in over_groups(rows, name))
             shown.append(f"{100 * mean(name, 'flip_rate'):.1f}" if known else "")
         overall.add_row(name, *shown)
+    own = sorted((row for row in rows if row["model"] == models[0]), key=lambda row: row["recall"])
+    differ = all(row["flip_rate"] is not None for row in own)
     each = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{models[0]}, group by group", title_justify="left")
-    for place, heading in enumerate(("group", "images", "recall", "95 %", "errors were taken for")):
-        each.add_column(heading, justify="right" if 0 < place < 4 else "left")
-    for row in sorted((row for row in rows if row["model"] == models[0]), key=lambda row: row["recall"]):
-        interval = f"{100 * row['recall_low']:.0f} - {100 * row['recall_high']:.0f}"
-        each.add_row(row["group"], str(row["images"]), f"{100 * row['recall']:.1f}", interval, row["taken_for"])
+    more = [*(["benign or not"] if sided else []), *(["views differ"] if differ else [])]
+    for heading in ("group", "images", "recall", "95 %", *more, "errors were taken for"):
+        each.add_column(heading, justify="left" if heading in ("group", "errors were taken for") else "right")
+    for row in own:
+        cells = [f"{100 * row['recall']:.1f}", f"{100 * row['recall_low']:.0f} - {100 * row['recall_high']:.0f}"]
+        cells += [f"{100 * row['benign_malignant']:.1f}"] if sided else []
+        cells += [f"{100 * row['flip_rate']:.1f}"] if differ else []
+        each.add_row(row["group"], str(row["images"]), *cells, row["taken_for"])
     return [overall, each]
 
 

@@ -18,7 +18,15 @@ from ball_features.evaluation.uncertainty import share_interval
 from ball_features.heads.registry import select
 from ball_features.reporting.groups import group_rows, over_groups
 from ball_features.reporting.joint import write_ladder_report
-from ball_features.reporting.run import complete_cache, place_folder, split_by, with_numbers, write_csv, write_json
+from ball_features.reporting.run import (
+    check_options,
+    complete_cache,
+    place_folder,
+    split_by,
+    with_numbers,
+    write_csv,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,6 +77,7 @@ def ladder(
         )
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, notes = with_numbers(select(config.models), cache, named=bool(config.models))
+    check_options(config, specs, cache)
     rows: list[dict[str, Any]] = []
     for rung, (protocol, column) in RUNGS.items():
         own = replace(config, protocol=protocol, repeats=config.repeats if protocol == "holdout" else 1)
@@ -87,7 +96,9 @@ def ladder(
             continue
         if column:
             notes += [f"{rung}: {note}" for note in said]
-        for result in evaluate(cache, specs, splits, own, group=grouping.series, progress=progress):
+        for result in evaluate(
+            cache, specs, splits, own, group=grouping.series, center=grouping.center, progress=progress
+        ):
             if result.fitted:
                 rows.append({"rung": rung} | _row(cache, result, units))
 

@@ -183,8 +183,13 @@ def _groups(folder: Path, chosen: Sequence[str]) -> str:
             (row["taken_for"], None),
             (row["images"], float(row["images"])),
         ]
-        rows.append(("", [*cells, (f"{100 * recall:.1f}", recall), (interval, float(row["recall_low"]))]))
-    header = ("model", "group left out", "errors were taken for", "images", "recall", "95 %")
+        cells += [(f"{100 * recall:.1f}", recall), (interval, float(row["recall_low"]))]
+        for key in ("benign_malignant", "flip_rate"):
+            share = float(row[key]) if row.get(key) else None
+            cells.append(("" if share is None else f"{100 * share:.1f}", -1.0 if share is None else share))
+        rows.append(("", cells))
+    named = ("model", "group left out", "errors were taken for")
+    header = (*named, "images", "recall", "95 %", "benign or not", "views differ")
     figures = [
         bars(
             [

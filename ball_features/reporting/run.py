@@ -25,7 +25,7 @@ from ball_features.dataset.splits import Grouping, Split, make_splits, merge_uni
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views, model_views
-from ball_features.heads.registry import ModelSpec, select
+from ball_features.heads.registry import MODELS, ModelSpec, select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.measure import measure
 from ball_features.reporting.page import write_report
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "check_name",
+    "check_options",
     "complete_cache",
     "describe_cache",
     "fit",
@@ -107,7 +108,8 @@ def fit(
         out_root: Folder of the runs.
         name: The run's folder in it; protocol and time if None. A name that is taken gets a number.
         compat_batch_metrics: Add the student report's own arithmetic as one more table.
-        save: Models to hand to `saver`: a name, "best" (of those on embeddings) or "all".
+        save: Models to hand to `saver`: a name, "all" (of those on embeddings), or "best": the first, or
+            robust-views where it cannot be told from that.
         saver: Called with (folder of models, cache, configuration, fitted model, its name) for each of them.
         notes: To begin the run's notes with.
         progress: Called with (fits done, fits in all, model just done).
@@ -122,28 +124,24 @@ def fit(
     config = config or FitConfig()
     specs = select(config.models)
     check_name(name)
-    _require_groups(config, save)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, lacking = with_numbers(specs, cache, named=bool(config.models))
+    check_options(config, specs, cache, save)
     grouping = read_grouping(config, cache.path, cache.label)
     splits, said = split_by(config, cache, grouping)
-    said = [*notes, *lacking, *said, *_of_centring(config, cache, grouping)]
-    if config.tta and len(cache.view) == 1:
-        raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
-    if config.head.consistency and any(
-        spec.kind == "head" and len(model_views(spec, cache, config).train) == 1 for spec in specs
-    ):
-        raise ConfigError(
-            f"Got the consistency {config.head.consistency} with one view to train on, expected several. Name them: "
-            "--train-views all."
-        )
+    if grouping is None and any(spec.groups and spec.kind != "head" for spec in specs):
+        said = [
+            *said,
+            "Without --groups the robust models know no series to be trained against; `ball audit` infers them.",
+        ]
+    said = [*notes, *lacking, *said]
     saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
-    series = None if grouping is None else grouping.series
-    results = evaluate(cache, specs, splits, config, group=series, keep=kept, progress=progress)
+    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    results = evaluate(cache, specs, splits, config, keep=kept, progress=progress, **against)
 
     def more(folder: Path, rows: list[dict[str, Any]]) -> None:
-        best = next((row["model"] for row in rows if row["model"] in saved), None)
+        best = _best([row for row in rows if row["model"] in saved])
         for result in results:
             if saver is not None and result.fitted and result.spec.name in ([best] if save == "best" else saved):
                 saver(folder / "models", cache, config, result.fitted[0], result.spec.name)
@@ -166,32 +164,49 @@ def fit(
     )
 
 
-def _require_groups(config: FitConfig, save: str) -> None:
-    """Raise `ConfigError` for options of the head that lack what they work by."""
-    for wanted, option in (
-        (config.head.group_loss, f"the group loss {config.head.group_loss!r}"),
-        (config.head.center, "--center"),
-    ):
+def _best(rows: Sequence[dict[str, Any]]) -> str | None:
+    """The first model, or robust-views where it cannot be told from the best: it is made for images of other series.
+
+    Which of several equals comes first on these test images says nothing; choosing by it would be choosing on them.
+    """
+    equals = [row["model"] for row in rows if row["ties_best"] and MODELS[row["model"]].by_view]
+    return next(iter([*equals, *(row["model"] for row in rows)]), None)
+
+
+def check_options(config: FitConfig, specs: Sequence[ModelSpec], cache: Cache, save: str = "") -> None:
+    """Refuse options that no chosen model would heed, or that lack what they work by.
+
+    Raises:
+        ConfigError: There is such an option.
+    """
+    head, names = config.head, ", ".join(spec.name for spec in specs)
+    own = [name for name in ("group_loss", "consistency") if getattr(head, name)]
+    shared = [*(["per_image"] if head.per_image else []), *(["center"] if config.center else [])]
+    heads, robust = [spec for spec in specs if spec.kind == "head"], [spec for spec in specs if spec.groups]
+    for options, heeding, expected in ((own, heads, "mlp"), (shared, robust, "mlp or one of the robust models")):
+        if options and not heeding:
+            shown = " and ".join(f"--{name.replace('_', '-')}" for name in options)
+            raise ConfigError(
+                f"Got {shown} with the models {names}, none of which heeds it. Name {expected} too, or leave it out."
+            )
+    for wanted, option in ((head.group_loss, f"the group loss {head.group_loss!r}"), (config.center, "--center")):
         if wanted and config.groups is None:
             raise ConfigError(f"Got {option} without groups, expected --groups FILE.csv, made by `ball audit`.")
-    if save in ("mlp", "all", "best") and (config.head.per_image or config.head.center):
+    if config.tta and len(cache.view) == 1:
+        raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
+    if head.consistency and any(
+        spec.kind == "head" and len(model_views(spec, cache, config).train) == 1 for spec in specs
+    ):
         raise ConfigError(
-            f"Got --save {save} with --per-image or --center, which a bundle does not hold. Leave them out, or name "
-            "another model."
+            f"Got the consistency {head.consistency} with one view to train on, expected several. Name them: "
+            "--train-views all."
         )
-
-
-def _of_centring(config: FitConfig, cache: Cache, grouping: Grouping | None) -> list[str]:
-    """A warning where a group's mean is its class."""
-    if not config.head.center or grouping is None:
-        return []
-    names = np.unique(grouping.series)
-    if any(len(np.unique(cache.label[grouping.series == name])) > 1 for name in names):
-        return []
-    return [
-        f"Each of the {len(names)} groups holds one class, which --center takes out with its mean. Name a column whose "
-        "groups hold several classes, such as --group-column overlay."
-    ]
+    saved = [spec.name for spec in robust if save in ("all", "best", spec.name)]
+    if saved and shared:
+        raise ConfigError(
+            f"Got --save {save} with --{' and --'.join(name.replace('_', '-') for name in shared)}, which no bundle of "
+            f"{', '.join(saved)} holds. Leave out one or the other."
+        )
 
 
 def store(

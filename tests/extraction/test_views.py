@@ -1,17 +1,23 @@
 """Views: functions of content, index, recipe and seed alone."""
 
 import hashlib
+import itertools
 
 import numpy as np
 import pytest
 import torch
 
+from ball_features.dataset.decode import decode
 from ball_features.errors import ConfigError
+from ball_features.extraction.cells import Field
 from ball_features.extraction.views import (
     NORMALIZATIONS,
     RECIPES,
     check_views,
+    choose_views,
+    expand_recipe,
     get_recipe,
+    make_guided_view,
     make_view,
     normalize,
     recipe_version,
@@ -35,7 +41,7 @@ def test_a_view_depends_on_its_own_row_only(recipe, images):
     images = images[..., :48, :48]
     together = make_view(images, DIGESTS, 2, recipe, 7)
     alone = make_view(images[1:2], DIGESTS[1:2], 2, recipe, 7)
-    assert together.shape == (3, 3, 96, 96) if recipe == "enlarge" else images.shape
+    assert together.shape == ((3, 3, 96, 96) if recipe == "enlarge" else images.shape)
     assert torch.allclose(together[1], alone[0], atol=1e-6)
     assert 0 <= together.min() <= together.max() <= 1
 
@@ -96,7 +102,7 @@ def test_names():
     assert view_names("grey,blur", 4) == ("plain", "grey-1", "blur-2", "grey-3")
     with pytest.raises(ConfigError, match="Valid: blur"):
         get_recipe("grey+gray")
-    assert recipe_version("report") == 1
+    assert recipe_version("report") == 2
     assert recipe_version("grey+blur") == "[[2, 1]]"
 
 
@@ -162,3 +168,35 @@ def test_reinhard_forgets_a_colour_cast(images):
 def test_a_flat_picture_is_the_same_grey_whatever_its_colour(recipe):
     flat = torch.tensor([0.1, 1 / 3, 0.77])[:, None, None, None].expand(3, 3, 64, 64).contiguous()
     assert torch.equal(make_view(flat, DIGESTS, 1, recipe, 0), torch.full((3, 3, 64, 64), 0.5))
+
+
+def test_the_eight_positions_are_views_of_their_own(images):
+    images = images[..., :48, :48]
+    views = [make_view(images, DIGESTS, index, "dihedral", 0) for index in range(8)]
+    for one, other in itertools.combinations(views, 2):
+        assert all(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert torch.equal(make_view(images, DIGESTS, 8, "dihedral", 0), views[1])
+    with pytest.raises(ConfigError, match=r"expected at most 8: there are eight positions"):
+        check_views("dihedral", 9)
+    check_views("dihedral+zoom", 20)
+
+
+def test_recipes_that_cannot_be_meant():
+    for recipe in ("enlarge+mask-overlay", "grey+dihedral+mask-overlay", "cells+mask-overlay"):
+        with pytest.raises(ConfigError, match="Got mask-overlay after"):
+            get_recipe(recipe)
+    with pytest.raises(ConfigError, match="Got 'grey' twice"):
+        check_views("grey,grey", 3)
+    with pytest.raises(ConfigError, match="with --views 1, which is the plain image alone"):
+        choose_views("robust", 1, backbone="densenet201")
+    assert expand_recipe("grey, blur", 3) == ("grey,blur", 3)
+
+
+def test_nuclei_move_with_the_report_and_keep_their_brightness(smears):
+    images = torch.stack([decode(path) for path in sorted(smears.rglob("*.*"))[:3]]).float() / 255
+    field = Field(images, None)
+    _, nuclei = make_guided_view(field, DIGESTS, 1, "report", 0, guided=True)
+    assert 0 <= nuclei.min() <= nuclei.max() <= 1
+    before, after = field.nuclei.mean((1, 2, 3)), nuclei.mean((1, 2, 3))
+    assert before.min() > 0.001
+    assert torch.all(after <= before * 1.05 + 0.01)  # turning cuts corners off and adds nothing

@@ -8,8 +8,7 @@ from sklearn.preprocessing import scale
 
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig, HeadConfig
-from ball_features.dataset import splits
-from ball_features.errors import ConfigError
+from ball_features.errors import ConfigError, DataError
 from ball_features.heads.alignment import Alignment
 from ball_features.heads.mlp import MLPHead
 from ball_features.heads.robust import GroupRobustDiscriminant, GroupRobustLogistic, ViewEnsemble
@@ -31,20 +30,20 @@ def stained():
 
 
 def test_each_image_is_standardised_in_itself(stained):
-    X, _, group = stained
-    Z = Alignment(per_image=True, center=False).fit(X, group)
+    X = stained[0]
+    Z = Alignment(per_image=True).fit(X)
     assert np.allclose(Z[:, :12], scale(X[:, :12].astype(float), axis=1), atol=1e-5)
     assert not Z[:, 12:].any()
 
 
 def test_nothing_is_copied_where_nothing_is_asked(stained):
-    X, _, group = stained
-    assert Alignment(per_image=False, center=False).fit(X, group) is X
+    X = stained[0]
+    assert Alignment(per_image=False).fit(X) is X
 
 
 def test_groups_lose_their_mean_and_known_ones_keep_theirs(stained):
     X, _, group = stained
-    alignment = Alignment(per_image=False, center=True)
+    alignment = Alignment(per_image=False)
     Z = alignment.fit(X[group < 3], group[group < 3])
     assert np.allclose([Z[group[group < 3] == g].mean(0) for g in range(3)], 0, atol=1e-4)
     few = np.flatnonzero(group == 1)[:3]  # their own mean is not that of their group
@@ -55,7 +54,7 @@ def test_groups_lose_their_mean_and_known_ones_keep_theirs(stained):
 
 def test_both_at_once(stained):
     X, _, group = stained
-    Z = Alignment(per_image=True, center=True).fit(X, group)
+    Z = Alignment(per_image=True).fit(X, group)
     each = scale(X[:, :12].astype(float), axis=1)
     assert np.allclose(Z[group == 2, :12], each[group == 2] - each[group == 2].mean(0), atol=1e-5)
 
@@ -65,10 +64,10 @@ def test_a_stain_never_seen_is_recognised_once_centred(stained, build):
     X, y, group = stained
     new = group == 3
     plain = build().fit(X[~new], y[~new], groups=group[~new])
-    centred = build(center=True).fit(X[~new], y[~new], groups=group[~new])
+    centred = build().fit(X[~new], y[~new], groups=group[~new], kinds=group[~new])
     assert (centred.predict(X[new], group[new]) == y[new]).mean() > 0.85
     assert (centred.predict(X[new], group[new]) == y[new]).mean() > (plain.predict(X[new]) == y[new]).mean()
-    with pytest.raises(ValueError, match=r"center=True and 80 rows without groups"):
+    with pytest.raises(ValueError, match=r"80 rows without kinds"):
         centred.predict(X[new])
 
 
@@ -83,42 +82,69 @@ def test_brightness_of_an_image_does_not_matter_once_standardised(stained, build
 
 def test_validation_is_aligned_as_training_is(stained):
     X, y, group = stained
-    head = MLPHead(**QUICK, center=True)
-    head.fit(X, y, X[:80], y[:80], groups=group, groups_val=group[:80])
+    head = MLPHead(**QUICK)
+    head.fit(X, y, X[:80], y[:80], kinds=group, kinds_val=group[:80])
     assert head.history_["val_accuracy"][head.best_epoch_] > 0.85
-    with pytest.raises(ValueError, match="without groups"):
-        head.fit(X, y, X[:80], y[:80], groups=group)
+    with pytest.raises(ValueError, match="without kinds"):
+        head.fit(X, y, X[:80], y[:80], kinds=group)
+    with pytest.raises(ValueError, match="expected one a row"):
+        head.fit(X, y, kinds=group[:9])
 
 
 def test_views_of_an_ensemble_are_centred(stained):
     X, y, group = stained
     views = np.stack([X, X[:, ::-1]], 1)
     new = group == 3
-    model = ViewEnsemble(GroupRobustLogistic(center=True)).fit(views[~new], y[~new], groups=group[~new])
+    model = ViewEnsemble().fit(views[~new], y[~new], groups=group[~new], kinds=group[~new])
     assert (model.predict(views[new], group[new]) == y[new]).mean() > 0.85
 
 
 def test_no_pipeline_does_what_alignment_does(stained):
     X, y, group = stained
-    with pytest.raises(ValueError, match="got per_image or center"):
+    with pytest.raises(ValueError, match="got per_image or kinds"):
         GroupRobustLogistic(per_image=True).fit(X, y, groups=group).to_pipeline()
 
 
-def test_groups_that_hold_one_class_are_told_of(small_cache, tmp_path, monkeypatch):
-    cache = read_cache(small_cache)
-    groups = tmp_path / "groups.csv"
+@pytest.fixture
+def groups(small_cache, tmp_path):
+    cache, path = read_cache(small_cache), tmp_path / "groups.csv"
     rows = [
-        f"{path},{path},{label}-{number % 2},{number % 3}"
-        for number, (path, label) in enumerate(zip(cache.path, cache.label, strict=True))
+        f"{name},{name},{label}-{number % 2},{number % 3}"
+        for number, (name, label) in enumerate(zip(cache.path, cache.label, strict=True))
     ]
-    groups.write_text("path,group,series,stain\n" + "\n".join(rows), encoding="utf-8")
-    config = FitConfig(models=("mlp",), repeats=1, head=HeadConfig(center=True, epochs=1), groups=str(groups))
-    run = fit(small_cache, config, out_root=tmp_path)
-    assert any("groups holds one class" in note for note in run.notes), run.notes
-    monkeypatch.setattr(splits, "MIN_CLASS_TRAIN", 2)  # there are twelve images a class
-    by_stain = replace(config, protocol="leave-group-out", group_column="stain")
-    assert not any("one class" in note for note in fit(small_cache, by_stain, out_root=tmp_path).notes)
+    path.write_text("path,group,series,stain\n" + "\n".join(rows), encoding="utf-8")
+    return str(path)
+
+
+def test_a_run_centres_by_a_column_and_each_view_by_itself(small_cache, groups, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        Alignment, "fit", lambda self, X, kinds=None: seen.append(kinds) or setattr(self, "centers_", None) or X
+    )
+    monkeypatch.setattr(Alignment, "transform", lambda self, X, kinds=None: seen.append(kinds) or X)
+    config = FitConfig(
+        models=("mlp",), repeats=1, head=HeadConfig(epochs=1), groups=groups, center="stain", tta=True, jobs=1
+    )
+    fit(small_cache, config, out_root=tmp_path)
+    training, validation, *tests = seen
+    assert len(np.unique(training)) == len(np.unique(validation)) == 6  # three stains, two views
+    assert [set((kinds % 2).tolist()) for kinds in tests] == [{0}, {1}]
+    monkeypatch.undo()
+    assert fit(small_cache, replace(config, models=("mlp", "robust-logistic")), out_root=tmp_path).metrics
+
+
+def test_options_that_nothing_heeds_are_refused(small_cache, groups, tmp_path):
+    def run(save="", **options):
+        return fit(small_cache, FitConfig(repeats=1, **options), out_root=tmp_path, save=save)
+
+    with pytest.raises(DataError, match="each of whose values holds one class"):
+        run(models=("mlp",), groups=groups, center="series")
     with pytest.raises(ConfigError, match="--center without groups"):
-        fit(small_cache, replace(config, groups=None), out_root=tmp_path)
-    with pytest.raises(ConfigError, match="a bundle does not hold"):
-        fit(small_cache, config, out_root=tmp_path, save="mlp")
+        run(models=("mlp",), center="stain")
+    with pytest.raises(ConfigError, match="no bundle of mlp holds"):
+        run(save="mlp", models=("mlp", "logistic"), groups=groups, center="stain")
+    for models, head in ((("logistic",), {"consistency": 1.0}), (("knn",), {"per_image": True})):
+        with pytest.raises(ConfigError, match=r"none of which heeds it"):
+            run(models=models, head=HeadConfig(**head))
+    with pytest.raises(ConfigError, match="test_views"):
+        run(models=("mlp",), tta=True, test_views="1")
