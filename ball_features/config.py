@@ -57,8 +57,8 @@ class ExtractConfig(_Config):
     Attributes:
         backbone: Key of `extraction.backbones.BACKBONES`, `timm:NAME` or `file:PATH`.
         weights: "imagenet", "random", or the path of a state dict.
-        views: Views of each image, the plain one included. `ball extract` makes five of a DenseNet where nothing is said
-            (`extraction.views.choose_views`); recipe="robust" is the same here.
+        views: Views of each image, the plain one included. `ball extract` makes five of a DenseNet where nothing is
+            said (`extraction.views.choose_views`); recipe="robust" is the same here.
         recipe: Of `extraction.views.RECIPES` and `RECIPE_SETS`, composed; makes the views after the first.
         normalize: "auto" (the backbone's own), or as `extraction.views.mean_std` takes it.
         input_px: Side of the network's input; 0 takes the backbone's own.

@@ -336,8 +336,8 @@ def _leave_out(
         dropped |= set(elsewhere[shared].tolist())
     if skipped:
         notes.append(
-            f"Not left out, since a class of theirs would keep fewer than {MIN_CLASS_TRAIN} images to train and validate "
-            f"on: {', '.join(skipped[:5])}{f' and {len(skipped) - 5} more' if len(skipped) > 5 else ''}."
+            f"Not left out, since a class of theirs would keep fewer than {MIN_CLASS_TRAIN} images to train and "
+            f"validate on: {', '.join(skipped[:5])}{f' and {len(skipped) - 5} more' if len(skipped) > 5 else ''}."
         )
     if dropped:
         notes.append(f"{len(dropped)} images show the same as one of a group left out, and do not train for it.")
