@@ -330,7 +330,9 @@ class _Run:
         # As it will run.
         alone = one_thread if self.device.type == "cpu" else contextlib.nullcontext
 
-        def build(precision: str) -> EmbeddingEngine:
+        def build(precision: str, *, plain: bool = False) -> EmbeddingEngine:
+            if plain:
+                return ModuleEngine(module, self.device, precision)
             with alone():
                 return build_engine(self.backbone, module, self.device, precision, compiled)
 
@@ -346,7 +348,7 @@ class _Run:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
             attributes = dict(self.old.attributes)
             attributes["images"] = str(self.manifest.root.resolve())
-            return build(attributes["precision"]), attributes
+            return build(attributes["precision"], plain="pass" in attributes), attributes
         precision = best_precision(self.device) if self.config.precision == "auto" else self.config.precision
         if self.config.precision == "auto" and isinstance(module, OnnxNetwork):
             precision = "fp32"
@@ -356,7 +358,7 @@ class _Run:
         spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
         loaded = [load_image(self.manifest, int(row), self.backbone.input_px) for row in np.unique(spread.round())]
         sample = [item[:3] for item in loaded if not isinstance(item, str)]
-        measured = None
+        measured, plain = None, {}
         names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.views > 1 else ())})
         if sample:
             pixels = torch.stack(sample).to(self.device).float() / 255
@@ -372,9 +374,9 @@ class _Run:
                 precision = "fp32"
                 engine = build(precision)
                 measured = deviation(embed, reference, images)
-            if precision == "fp32" and not measured.cosine >= COSINE_BOUND:
+            if precision == "fp32" and isinstance(engine, Engine) and not measured.cosine >= COSINE_BOUND:
                 self.log(f"The fast pass is wrong here (cosine {measured.cosine:.5f}); computing by torchvision's own.")
-                engine = ModuleEngine(module, self.device)
+                engine, plain = build(precision, plain=True), {"pass": "torchvision"}
                 measured = deviation(embed, reference, images)
             self.log(
                 f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f}, "
@@ -384,20 +386,26 @@ class _Run:
         if self.config.views > 1 and needs_mask(self.config.recipe):
             # Found once and kept: images added later are masked as the first ones were.
             settings["overlay_mask"] = pack_mask(self._overlay_mask())
-        attributes = settings | {
-            "fingerprint": self.config.fingerprint(**settings),
-            "weights": _weights_name(self.backbone, self.config.weights),
-            "input_px": self.backbone.input_px,
-            "batch_size": self.config.batch_size or batch_size(self.device.type, precision),
-            "device": self.device.type,
-            "deviation_cosine": measured.cosine if measured else float("nan"),
-            "deviation_relative": measured.relative if measured else float("nan"),
-            "deviation_images": measured.images if measured else 0,
-            "images": str(self.manifest.root.resolve()),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "ball_version": __version__,
-            "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "h5py", "pillow")},
-        }
+        attributes = (
+            settings
+            | plain
+            | {
+                "fingerprint": self.config.fingerprint(**settings),
+                "weights": _weights_name(self.backbone, self.config.weights),
+                "input_px": self.backbone.input_px,
+                "batch_size": self.config.batch_size or batch_size(self.device.type, precision),
+                "device": self.device.type,
+                "deviation_cosine": measured.cosine if measured else float("nan"),
+                "deviation_relative": measured.relative if measured else float("nan"),
+                "deviation_images": measured.images if measured else 0,
+                "images": str(self.manifest.root.resolve()),
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "ball_version": __version__,
+                "versions": {
+                    name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "h5py", "pillow")
+                },
+            }
+        )
         return engine, attributes
 
     def _stream(self, engine: EmbeddingEngine, rows: np.ndarray, attributes: dict[str, Any], writing: Writing) -> None:

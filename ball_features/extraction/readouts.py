@@ -127,7 +127,9 @@ def reader(network: Any) -> Read:
         if set(readouts) == {"average"}:
             return [network(images)] * len(readouts)
         blocks = sorted({READOUTS[name].block for name in readouts})
-        maps = network.maps(images, blocks) if hasattr(network, "maps") else module_maps(network, images, blocks)
+        if hasattr(network, "maps"):
+            return read_maps(network.maps(images, blocks), readouts, nuclei)
+        maps = module_maps(getattr(network, "module", network), images, blocks)  # an engine's, or the reference itself
         return read_maps(maps, readouts, nuclei)
 
     return read

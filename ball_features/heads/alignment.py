@@ -26,8 +26,8 @@ class Alignment:
 
     def fit(self, X: np.ndarray, kinds: Any = None) -> np.ndarray:
         """Learn from X (N, D) and the kind of each row, (N,) or None for no centring; what `transform` makes of it."""
-        # Short embeddings are filled up with zeros, which are no part of them.
-        self.used_ = X.min(0) < X.max(0)
+        if self.per_image:  # short embeddings are filled up with zeros, which are no part of them
+            self.used_ = X.min(0) < X.max(0)
         self.centers_ = None
         if kinds is not None:
             Z, names = self._each(X), _checked(X, kinds)

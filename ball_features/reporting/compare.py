@@ -16,7 +16,16 @@ from ball_features.dataset.splits import read_grouping
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.protocols import evaluate
 from ball_features.heads.registry import select
-from ball_features.reporting.run import Run, check_name, complete_cache, split_by, store, with_numbers, write_csv
+from ball_features.reporting.run import (
+    Run,
+    check_name,
+    check_options,
+    complete_cache,
+    split_by,
+    store,
+    with_numbers,
+    write_csv,
+)
 from ball_features.reporting.tables import SAME_MARK, comparison
 
 if TYPE_CHECKING:
@@ -107,7 +116,7 @@ def compare(
     short = _short_names([key for key, _ in named], [cache for _, cache in named])
     grouping = read_grouping(config, first.path, first.label)
     splits, notes = split_by(config, first, grouping)
-    series = None if grouping is None else grouping.series
+    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
     results, facts = [], {}
     for number, ((_, read), label) in enumerate(zip(named, short, strict=True)):
         cache = _aligned(read, caches[number], first)
@@ -116,7 +125,8 @@ def compare(
         own = [spec for spec in specs if spec.kind != "shortcut" or number == 0]
         own, said = with_numbers(own, cache, named=bool(config.models))
         notes += said
-        for result in evaluate(cache, own, splits, config, group=series, progress=progress):
+        check_options(config, own, cache)
+        for result in evaluate(cache, own, splits, config, progress=progress, **against):
             shared = result.spec.kind == "shortcut"
             full = result.spec.name if shared else f"{label}/{result.spec.name}"
             facts[full] = _facts(None if shared else cache, label, result.spec.name)

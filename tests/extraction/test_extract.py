@@ -17,6 +17,7 @@ from PIL import Image
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cache import lock_cache
 from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataError
+from ball_features.extraction.engine import Engine
 
 CONFIG = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", dtype="float32", batch_size=4)
 
@@ -241,3 +242,25 @@ def test_real_images_agree_with_torchvision(tmp_path, real_images, real_weights)
             batch = ((pixels - mean) / std).permute(2, 0, 1)[None]
             expected = torch.relu(module.features(batch)).mean((2, 3))[0].numpy()
         assert np.linalg.norm(cache.embeddings[row, 0] - expected) / np.linalg.norm(expected) < 1e-4
+
+
+def test_a_wrong_pass_is_left_for_torchvisions_and_a_resumed_run_goes_on_with_it(tmp_path, folder, monkeypatch):
+    config = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", recipe="robust", limit=0)
+    right = tmp_path / "right.h5"
+    last = sorted(folder.glob("*/*"))[-1]
+    extract(folder, right, config)
+    whole = Engine._maps
+
+    def wrong(self, images, blocks):
+        return {block: values.flip(-1) for block, values in whole(self, images, blocks).items()}
+
+    monkeypatch.setattr(Engine, "_maps", wrong)
+    said: list[str] = []
+    content, out = last.read_bytes(), tmp_path / "wrong.h5"
+    last.unlink()
+    extract(folder, out, config, log=said.append)
+    assert any("The fast pass is wrong here" in line for line in said)
+    last.write_bytes(content)
+    assert extract(folder, out, config).computed == 1
+    got, expected = read_cache(out).embeddings.astype(float), read_cache(right).embeddings.astype(float)
+    assert np.allclose(got, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())

@@ -197,6 +197,7 @@ def test_nuclei_move_with_the_report_and_keep_their_brightness(smears):
     field = Field(images, None)
     _, nuclei = make_guided_view(field, DIGESTS, 1, "report", 0, guided=True)
     assert 0 <= nuclei.min() <= nuclei.max() <= 1
-    before, after = field.nuclei.mean((1, 2, 3)), nuclei.mean((1, 2, 3))
-    assert before.min() > 0.001
-    assert torch.all(after <= before * 1.05 + 0.01)  # turning cuts corners off and adds nothing
+    empty = (field.nuclei == 0).float().mean((1, 2, 3))
+    assert empty.max() < 0.999
+    # Turning blurs edges by a pixel; contrast would have lifted every empty place.
+    assert torch.all((nuclei == 0).float().mean((1, 2, 3)) > empty - 0.1)
