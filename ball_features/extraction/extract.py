@@ -324,7 +324,7 @@ class _Run:
 
         from ball_features.extraction.engine import Engine, best_precision, deviation
         from ball_features.extraction.frozen import ModuleEngine, OnnxNetwork, build_engine
-        from ball_features.extraction.kernels import NO_COMPILER, find_compiler
+        from ball_features.extraction.kernels import NO_COMPILER, kernel_is_missing
 
         compiled = len(self.manifest.path) * self.config.views >= COMPILE_FROM
         # As it will run.
@@ -353,7 +353,7 @@ class _Run:
         if self.config.precision == "auto" and isinstance(module, OnnxNetwork):
             precision = "fp32"
         engine = build(precision)
-        if self.device.type == "cpu" and isinstance(engine, Engine) and not find_compiler():
+        if self.device.type == "cpu" and isinstance(engine, Engine) and kernel_is_missing():
             self.log(NO_COMPILER)
         spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
         loaded = [load_image(self.manifest, int(row), self.backbone.input_px) for row in np.unique(spread.round())]

@@ -21,10 +21,10 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "find_compiler", "pack_bits"]
+__all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "kernel_is_missing", "pack_bits"]
 
 NO_COMPILER = (
-    "Found no C++ compiler (c++, g++, clang++, or what CXX names), without which extraction takes up to twice as long. "
+    "Found no C++ compiler that works (c++, g++, clang++, or what CXX names); extraction takes up to twice as long. "
     "To have one: apt-get install g++, or what your system calls it."
 )
 
@@ -80,15 +80,10 @@ class AffineRelu:
         )  # fmt: skip
 
 
-def find_compiler() -> list[str]:
-    """The command of the machine's C++ compiler, that of CXX first; empty where there is none."""
-    return shlex.split(os.environ.get("CXX", "")) or list(filter(shutil.which, _COMPILERS))[:1]
-
-
 @functools.cache
 def affine_relu_kernel() -> AffineRelu | None:
     """The pass, compiled for this processor in half a second; None without AVX2 or a C++ compiler that works."""
-    compiler = find_compiler()
+    compiler = shlex.split(os.environ.get("CXX", "")) or list(filter(shutil.which, _COMPILERS))[:1]
     if not compiler:
         return None
     # A library once loaded needs no file; one kept for the next run might meet another processor.
@@ -103,6 +98,13 @@ def affine_relu_kernel() -> AffineRelu | None:
                 continue
             return kernel if _works(kernel) else None
     return None
+
+
+def kernel_is_missing() -> bool:
+    """Whether this processor could run the pass, and no compiler makes it."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and affine_relu_kernel() is None
 
 
 def _works(kernel: AffineRelu) -> bool:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ball_features.config import ExtractConfig
-from ball_features.extraction import kernels, passes
+from ball_features.extraction import kernels
 from ball_features.extraction.extract import extract
 from ball_features.extraction.kernels import affine_relu_kernel, pack_bits
 
@@ -101,9 +101,9 @@ def test_a_compiler_without_threads_or_tuning_does(compile_again, monkeypatch):
     assert affine_relu_kernel() is None
 
 
-def test_a_run_says_that_there_is_none(smears, tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "find_compiler", lambda: [])
-    monkeypatch.setattr(passes, "affine_relu_kernel", lambda: None)
+@needs_compiler
+def test_a_run_says_that_there_is_none(smears, tmp_path, compile_again, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
     said: list[str] = []
     settings = ExtractConfig(backbone="densenet121", weights="random", limit=8, precision="fp32")
     extract(smears, tmp_path / "c.h5", settings, log=said.append)
