@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from ball_features.dataset.decode import decode
+from ball_features.dataset.jpeg import decode_jpegs
 from ball_features.dataset.manifest import scan
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.engine import Engine, best_precision, resolve_device
@@ -111,6 +112,26 @@ def onnx_forward(module: Any, folder: str) -> Callable[[torch.Tensor], torch.Ten
     torch.onnx.export(Pooled().eval(), (example,), path, dynamo=False, **names)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+def decode_rates(files: list[Path], device: torch.device, turns: int) -> dict[str, float]:
+    """Images a second of decoding alone, by Pillow and by ours on one core, and on the device."""
+    contents = [file.read_bytes() for file in files[:256]]
+    ways: dict[str, Callable[[], object]] = {
+        "Pillow, one core": lambda: [np.asarray(Image.open(file).convert("RGB")) for file in files[:256]],
+        "ball, one core": lambda: [decode(file) for file in files[:256]],
+    }
+    if device.type == "cuda":
+        ways["the GPU"] = lambda: (decode_jpegs(contents, device), torch.cuda.synchronize(device))
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    with one_thread():
+        for turn in range(turns + 1):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way()
+                if turn:
+                    rates[name].append(len(contents) / (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def forward_rate(forward: Callable[[torch.Tensor], torch.Tensor], size: int, device: torch.device, turns: int) -> float:
@@ -231,6 +252,8 @@ def main() -> None:
     for name, values in rates.items():
         median = statistics.median(values)
         print(f"| {name} | {median:.1f} | {median / first:.2f} | {cosine[name]:.6f} |")
+    decoding = decode_rates(files, device, arguments.turns)
+    print(f"decoding alone, images/s: {', '.join(f'{name} {rate:.0f}' for name, rate in decoding.items())}")
     sizes = [int(part) for part in arguments.forward.split(",") if part]
     if sizes:
         print(f"| forward pass alone, images/s, batches of | {' | '.join(map(str, sizes))} |")

@@ -38,7 +38,7 @@ def predict(
     from ball_features.deployment.bundle import read_bundle
     from ball_features.deployment.predict import Predictor, find_images, write_predictions
     from ball_features.errors import DataError
-    from ball_features.extraction.extract import COMPILE_FROM
+    from ball_features.extraction.choosing import COMPILE_FROM
 
     if out is not None and out.suffix not in (".csv", ".json", ".html"):
         raise DataError(f"Got --out {out}, expected a name that ends in .csv, .json or .html.")

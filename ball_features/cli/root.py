@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,7 @@ def main() -> None:
     """Run `ball`; errors raised on purpose are printed as one message."""
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, _interrupt)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, which does not concern the pixels
     try:
         app(standalone_mode=True)
     except BallError as error:

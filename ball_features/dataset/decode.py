@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ball_features.dataset.jpeg import decode_jpegs, is_plain_jpeg
 from ball_features.errors import ImageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE_PX", "decode", "decode_bytes"]
+__all__ = ["MAX_PIXELS", "MIN_SIDE_PX", "decode", "decode_bytes", "read_plain_jpeg"]
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
@@ -33,26 +35,45 @@ def decode(path: Path | str) -> Tensor:
     Raises:
         ImageError: The file is missing, no image, truncated or of absurd size; the message is the bare reason.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})") from error
-    return decode_bytes(data)
+    return decode_bytes(_read(path))
 
 
 def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode an image file's content of at most so many pixels; see `decode`."""
+    with _opened(data, max_pixels) as image:
+        decoded = decode_jpegs([data]) if is_plain_jpeg(image) else None
+        return decoded[0] if decoded else _to_rgb(image)  # of a damaged file Pillow says what is wrong with it
+
+
+def read_plain_jpeg(path: Path | str) -> bytes | None:
+    """The content of a plain JPEG file, for a decoder elsewhere; None of any other image.
+
+    Raises:
+        ImageError: As `decode`, as far as the head of a file tells.
+    """
+    data = _read(path)
+    with _opened(data, MAX_PIXELS) as image:
+        return data if is_plain_jpeg(image) else None
+
+
+def _read(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from error
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
+    """Pillow's image, not decoded yet; what Pillow raises about it becomes an `ImageError`."""
     from PIL import Image
 
     if not data:
         raise ImageError("is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which does not concern the pixels
-            with Image.open(io.BytesIO(data)) as image:
-                _check_size(*image.size, max_pixels)
-                decoded = _plain_jpeg(image, data)
-                return _to_rgb(image) if decoded is None else decoded
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(*image.size, max_pixels)
+            yield image
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -68,21 +89,6 @@ def _check_size(width: int, height: int, most: int) -> None:
         raise ImageError(f"is {width} x {height} pixels, more than {most / 10**6:g} megapixels; cut it into fields")
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(f"is {width} x {height} pixels, expected at least {MIN_SIDE_PX} a side")
-
-
-def _plain_jpeg(image: Any, data: bytes) -> Tensor | None:
-    """The same pixels by torchvision's decoder, in half the time; None where an image is not plain, or damaged."""
-    if image.format != "JPEG" or image.mode != "RGB" or "exif" in image.info:
-        return None
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    try:
-        pixels = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        decoded: Any = decode_jpeg(pixels, mode=ImageReadMode.RGB)
-        return decoded.contiguous()
-    except RuntimeError:  # Pillow says what is wrong with it
-        return None
 
 
 def _to_rgb(image: Any) -> Tensor:

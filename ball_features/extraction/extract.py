@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,17 +24,15 @@ from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
-from ball_features.extraction.cells import find_nuclei
-from ball_features.extraction.pipeline import Pipeline, batch_size, fill, load_image, pack_mask, unpack_mask
-from ball_features.extraction.readouts import READOUTS, reader
+from ball_features.extraction.decoding import ON_DEVICE
+from ball_features.extraction.pipeline import Pipeline, batch_size, load_image, pack_mask, unpack_mask
 from ball_features.extraction.streaming import Writing, stream
-from ball_features.extraction.threads import core_count, one_thread
+from ball_features.extraction.threads import core_count
 from ball_features.extraction.views import (
     check_views,
     expand_recipe,
     mean_std,
     needs_mask,
-    normalize,
     readouts_of,
     recipe_version,
     view_names,
@@ -43,18 +40,13 @@ from ball_features.extraction.views import (
 from ball_features.extraction.weights import load_backbone, weights_digest
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ball_features.extraction.frozen import EmbeddingEngine
 
-__all__ = ["COMPILE_FROM", "COSINE_BOUND", "Extraction", "extract"]
+__all__ = ["Extraction", "extract"]
 
-# Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
-COSINE_BOUND = 0.9995
-SAMPLE_IMAGES = 16
 OVERLAY_IMAGES = 4000  # of a larger collection, those that overlays are learnt on
-# Compiling the element-wise passes for CUDA takes some seconds, which fewer images than this do not pay back.
-COMPILE_FROM = 500
 Progress = Callable[[int, int], None]
 Log = Callable[[str], None]
 
@@ -320,80 +312,29 @@ class _Run:
 
     def _engine(self, module: nn.Module) -> tuple[EmbeddingEngine, dict[str, Any]]:
         """The engine in the precision asked for, and the attributes of the cache."""
-        import torch
+        from ball_features.extraction.choosing import Chooser
 
-        from ball_features.extraction.engine import Engine, best_precision, deviation
-        from ball_features.extraction.frozen import ModuleEngine, OnnxNetwork, build_engine
-        from ball_features.extraction.kernels import NO_COMPILER, kernel_is_missing
-
-        compiled = len(self.manifest.path) * self.config.views >= COMPILE_FROM
-        # As it will run.
-        alone = one_thread if self.device.type == "cpu" else contextlib.nullcontext
-
-        def build(precision: str, *, plain: bool = False) -> EmbeddingEngine:
-            if plain:
-                return ModuleEngine(module, self.device, precision)
-            with alone():
-                return build_engine(self.backbone, module, self.device, precision, compiled)
-
-        def embed(images: Tensor) -> Tensor:
-            with alone():
-                return read_all(engine, images)
-
-        def read_all(network: Any, images: Tensor) -> Tensor:
-            """A row an image and readout in use, filled up to one width."""
-            return torch.cat([fill(vector, self.backbone.dim) for vector in reader(network)(images, names, nuclei)])
-
+        chooser = Chooser(
+            module, self.backbone, self.config, self.manifest, self.device, min(16, core_count()), self.log
+        )
         if self.old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
-            attributes = dict(self.old.attributes)
-            attributes["images"] = str(self.manifest.root.resolve())
-            return build(attributes["precision"], plain="pass" in attributes), attributes
-        precision = best_precision(self.device) if self.config.precision == "auto" else self.config.precision
-        if self.config.precision == "auto" and isinstance(module, OnnxNetwork):
-            precision = "fp32"
-        engine = build(precision)
-        if self.device.type == "cpu" and isinstance(engine, Engine) and kernel_is_missing():
-            self.log(NO_COMPILER)
-        spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
-        loaded = [load_image(self.manifest, int(row), self.backbone.input_px) for row in np.unique(spread.round())]
-        sample = [item[:3] for item in loaded if not isinstance(item, str)]
-        measured, plain = None, {}
-        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.views > 1 else ())})
-        if sample:
-            pixels = torch.stack(sample).to(self.device).float() / 255
-            nuclei = find_nuclei(pixels) if any(READOUTS[name].nuclei for name in names) else None
-            images = normalize(pixels, self.config.normalize)
-            reference = functools.partial(read_all, module.to(self.device))
-            measured = deviation(embed, reference, images)
-            if self.config.precision == "auto" and precision != "fp32" and not measured.cosine >= COSINE_BOUND:
-                self.log(
-                    f"{precision} strays from float32 on these images (cosine {measured.cosine:.5f}, "
-                    f"bound {COSINE_BOUND}); computing in float32."
-                )
-                precision = "fp32"
-                engine = build(precision)
-                measured = deviation(embed, reference, images)
-            if precision == "fp32" and isinstance(engine, Engine) and not measured.cosine >= COSINE_BOUND:
-                self.log(f"The fast pass is wrong here (cosine {measured.cosine:.5f}); computing by torchvision's own.")
-                engine, plain = build(precision, plain=True), {"pass": "torchvision"}
-                measured = deviation(embed, reference, images)
-            self.log(
-                f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f}, "
-                f"largest relative error {measured.relative:.1e}, on {measured.images} of these images."
-            )
-        settings = self.settings | {"precision": precision}
+            attributes = self.old.attributes | {"images": str(self.manifest.root.resolve())}
+            return chooser.build(attributes["precision"], plain="pass" in attributes), attributes
+        choice = chooser.choose()
+        settings = self.settings | {"precision": choice.precision}
         if self.config.views > 1 and needs_mask(self.config.recipe):
             # Found once and kept: images added later are masked as the first ones were.
             settings["overlay_mask"] = pack_mask(self._overlay_mask())
+        measured = choice.measured
         attributes = (
             settings
-            | plain
+            | choice.attributes
             | {
                 "fingerprint": self.config.fingerprint(**settings),
                 "weights": _weights_name(self.backbone, self.config.weights),
                 "input_px": self.backbone.input_px,
-                "batch_size": self.config.batch_size or batch_size(self.device.type, precision),
+                "batch_size": self.config.batch_size or batch_size(self.device.type, choice.precision),
                 "device": self.device.type,
                 "deviation_cosine": measured.cosine if measured else float("nan"),
                 "deviation_relative": measured.relative if measured else float("nan"),
@@ -406,7 +347,7 @@ class _Run:
                 },
             }
         )
-        return engine, attributes
+        return choice.engine, attributes
 
     def _stream(self, engine: EmbeddingEngine, rows: np.ndarray, attributes: dict[str, Any], writing: Writing) -> None:
         """Compute rows and hand them to the thread that writes."""
@@ -425,6 +366,8 @@ class _Run:
             batch=attributes["batch_size"],
             shortcuts=tuple(self.shortcuts),
             mask=None if mask is None else torch.from_numpy(mask).to(self.device),
+            # A run that goes on without the GPU that decoded decodes on its cores: nearly the same pixels.
+            decodes=self.device.type == "cuda" and attributes.get("decoder") == ON_DEVICE,
         )
         on_cpu = self.device.type == "cpu"
         workers = 1 if on_cpu and runs_on_all_cores(engine) else min(16, core_count())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features.config import ExtractConfig
+from ball_features.dataset.decode import decode, read_plain_jpeg
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError, ImageError
 from ball_features.extraction.cells import Field
+from ball_features.extraction.decoding import decode_together
 from ball_features.extraction.readouts import READOUTS, Read, reader
 from ball_features.extraction.segmentation import segmented
 from ball_features.extraction.views import make_guided_view, normalize, picture_of, readout_of
@@ -73,8 +75,6 @@ def resize(image: Tensor, side_px: int) -> Tensor:
 def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
     """The image of a row, uint8 (3, side_px, side_px), or the reason why there is none; a twin lies behind it."""
     import torch
-
-    from ball_features.dataset.decode import decode
 
     try:
         image = resize(decode(manifest.root / manifest.path[row]), side_px)
@@ -173,6 +173,7 @@ class Pipeline:
         batch: Images a forward pass.
         shortcuts: Names of the pixel numbers to take.
         mask: bool (side_px, side_px) on the device, where the collection has overlays, or None.
+        decodes: The device decodes plain JPEG files.
         stop: Set where the rest of a batch is not wanted any more: after an interrupt.
     """
 
@@ -185,13 +186,20 @@ class Pipeline:
     batch: int
     shortcuts: Sequence[str]
     mask: Tensor | None
+    decodes: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def load(self, row: int) -> Tensor | str:
-        """See `load_image`."""
+    def load(self, row: int) -> Tensor | bytes | str:
+        """See `load_image`; a file that the device decodes comes as it is."""
+        if self.decodes:
+            try:
+                if (content := read_plain_jpeg(self.manifest.root / self.manifest.path[row])) is not None:
+                    return content
+            except ImageError as error:
+                return str(error)
         return load_image(self.manifest, row, self.side_px)
 
-    def compute(self, slots: np.ndarray, loaded: Sequence[Tensor | str]) -> Computed:
+    def compute(self, slots: np.ndarray, loaded: Sequence[Tensor | bytes | str]) -> Computed:
         """Embed the images of rows that lie in one batch.
 
         Args:
@@ -207,12 +215,14 @@ class Pipeline:
 
         manifest, config, batch = self.manifest, self.config, self.batch
         planes = 6 if manifest.twin else 3
-        pinned = self.device.type == "cuda"
-        images = torch.zeros(batch, planes, self.side_px, self.side_px, dtype=torch.uint8, pin_memory=pinned)
+        where: dict[str, Any] = {"pin_memory": self.device.type == "cuda"}
+        if self.decodes:
+            where = {"device": self.device}
+        images = torch.zeros(batch, planes, self.side_px, self.side_px, dtype=torch.uint8, **where)
         digests = ["0"] * batch
         good: list[int] = []
         bad: dict[int, str] = {}
-        for row, image in zip(slots.tolist(), loaded, strict=True):
+        for row, image in zip(slots.tolist(), self._decoded(loaded), strict=True):
             if isinstance(image, str):
                 bad[row] = image
                 continue
@@ -244,6 +254,13 @@ class Pipeline:
         statistics = shortcut_numbers(pixels, list(self.shortcuts))
         numbers = {name: value[places].cpu().numpy() for name, value in statistics.items()}
         return Computed(rows, self._checked(stacked.cpu().numpy(), good), numbers, bad)
+
+    def _decoded(self, loaded: Sequence[Tensor | bytes | str]) -> Iterator[Tensor | str]:
+        """What was loaded, in order, with files decoded on the device in between."""
+        decoded = iter(decode_together([item for item in loaded if isinstance(item, bytes)], self.device))
+        for item in loaded:
+            image = next(decoded) if isinstance(item, bytes) else item
+            yield image if isinstance(image, str) else resize(image, self.side_px)
 
     def _read(self, images: Tensor, readouts: Sequence[str], nuclei: Tensor | None) -> list[Tensor]:
         if self.stop.is_set():
