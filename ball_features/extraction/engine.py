@@ -4,7 +4,8 @@ What changes against torchvision's module, all of it exact in real arithmetic:
 
 * the second batch norm of each layer, and the stem's, are folded into the convolution before them;
 * each dense block writes into one channels-last buffer, so nothing is concatenated;
-* batch norm and ReLU before a 1x1 convolution are one pass, in C++ on a CPU, compiled once for all widths elsewhere;
+* batch norm and ReLU before a 1x1 convolution are one pass, in C++ on a CPU, compiled once for all widths elsewhere; on
+  CUDA they and the convolution are one kernel, where that is faster;
 * channels that training has switched off, by a gain of nothing, are constants (a fifth of DenseNet-201's): that pass
   leaves them out, and what they add goes into the bias behind the convolution;
 * on a CPU the early blocks, wide in pixels and light in weights, take a few images of the batch at a time, which stay
@@ -39,6 +40,7 @@ from ball_features.extraction.passes import (
     make_affine,
     make_conv,
     make_finish,
+    make_fused,
     make_linear,
     make_norm,
     packs,
@@ -94,6 +96,7 @@ def best_precision(device: torch.device) -> str:
 class _Layer:
     norm: Norm  # before the 1x1 convolution
     reduce: Product  # (rows, kept) -> (rows, bottleneck), with the second batch norm and ReLU
+    fused: Product | None  # (rows, channels) -> (rows, bottleneck), both, where that is one kernel
     spread: Product  # (batch, bottleneck, height, width) -> (batch, growth, height, width)
 
 
@@ -128,6 +131,7 @@ class Engine:
         features: Any = module.features
         packed = device.type == "cpu" and precision != "fp16" and packs()
         finish = make_finish(device, compiled)
+        fused = make_fused(device, self.dtype, self._affine_relu, finish) if compiled else None
         no_gain = NO_GAIN[self.dtype] if leaves_out else 0.0
         put = functools.partial(torch.Tensor.to, device=device, dtype=self.dtype)
         keep = functools.partial(torch.Tensor.to, device=device)
@@ -150,9 +154,11 @@ class Engine:
                     scale2, bias2 = fold(layer.norm2)
                     weight = layer.conv1.weight[:, :, 0, 0] * scale2[:, None]
                     bias2 = bias2 + weight[:, dead] @ torch.relu(layer.norm1.bias[dead])
-                    reduce = make_linear(put(weight[:, ~dead]), keep(bias2), True, packed, finish)
+                    weight = put(weight[:, ~dead]).contiguous()
+                    reduce = make_linear(weight, keep(bias2), True, packed, finish)
                     spread = make_conv(kernel(layer.conv2.weight), None, False, 1, 1, packed)
-                    layers.append(_Layer(norm, reduce, spread))
+                    at_once = None if fused is None else _at_once(fused, norm, weight, keep(bias2))
+                    layers.append(_Layer(norm, reduce, at_once, spread))
                 first: Any = next(features.get_submodule(f"denseblock{number}").children())
                 between = features.get_submodule(f"transition{number}") if number < 4 else None
                 norm, _ = make_norm(features.norm5 if between is None else between.norm, device, 0.0)
@@ -242,9 +248,12 @@ class Engine:
         buffer = flat.view(batch, height, width, total)
         buffer[..., :channels] = x
         for layer in block.layers:
-            h = self._scratch("activated", rows, layer.norm.kept)
-            self._affine_relu(flat[:, :channels], layer.norm, h)
-            h = layer.reduce(h)
+            if layer.fused is not None:
+                h = layer.fused(flat[:, :channels])
+            else:
+                h = self._scratch("activated", rows, layer.norm.kept)
+                self._affine_relu(flat[:, :channels], layer.norm, h)
+                h = layer.reduce(h)
             new = layer.spread(h.view(batch, height, width, -1).permute(0, 3, 1, 2))
             buffer[..., channels : channels + block.growth] = new.permute(0, 2, 3, 1)
             channels += block.growth
@@ -268,6 +277,10 @@ class Engine:
         if name not in kept or len(kept[name]) < rows * width:
             kept[name] = torch.empty(rows * width, dtype=self.dtype)
         return kept[name][: rows * width].view(rows, width)
+
+
+def _at_once(fused: Callable[..., Tensor], norm: Norm, weight: Tensor, bias: Tensor) -> Product:
+    return lambda x: fused(x, norm.scale, norm.bias, weight, bias)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

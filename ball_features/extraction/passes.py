@@ -24,6 +24,7 @@ __all__ = [
     "make_affine",
     "make_conv",
     "make_finish",
+    "make_fused",
     "make_linear",
     "make_norm",
     "packs",
@@ -108,6 +109,62 @@ def _compiled(function: Callable[..., Any], device: torch.device) -> Callable[..
     except Exception:  # no Triton, or one that does not work here: the same passes, slower
         return None
     return compiled
+
+
+Fused = Callable[["Tensor", "Tensor", "Tensor", "Tensor", "Tensor"], "Tensor"]
+# What a layer of DenseNet-201 reads in its first, third and fourth block, rows and channels of 64 images.
+_FUSED_TRIALS = ((200_704, 160), (12_544, 1008), (3_136, 1392))
+
+
+def make_fused(device: torch.device, dtype: torch.dtype, affine: Affine, finish: Finish) -> Fused | None:
+    """`fused.norm_product`, where it is right and faster than one pass after another on this very device; else None."""
+    if device.type != "cuda" or dtype == torch.float32:
+        return None
+    try:
+        from ball_features.extraction.fused import norm_product
+
+        return norm_product if _pays(norm_product, device, dtype, affine, finish) else None
+    except Exception:  # no Triton, or one that does not work here; too little shared memory
+        return None
+
+
+def _pays(fused: Fused, device: torch.device, dtype: torch.dtype, affine: Affine, finish: Finish) -> bool:
+    seconds = [0.0, 0.0]
+    generator = torch.Generator(device).manual_seed(0)
+    for rows, channels in _FUSED_TRIALS:
+        apart = torch.randn(rows, channels + 64, device=device, generator=generator).to(dtype)
+        x = apart[:, :channels]
+        weight = (torch.randn(128, channels, device=device, generator=generator) / channels**0.5).to(dtype)
+        scale, shift = torch.rand(2, channels, device=device, generator=generator)
+        bias = torch.randn(128, device=device, generator=generator)
+        norm = Norm(scale, shift, pack_bits(np.ones(channels, bool)), channels)
+        linear = make_linear(weight, bias, True, False, finish)
+
+        def one_by_one(x: Tensor = x, norm: Norm = norm, linear: Product = linear) -> Tensor:
+            h = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            affine(x, norm, h)
+            return linear(h)
+
+        def at_once(x: Tensor = x, norm: Norm = norm, weight: Tensor = weight, bias: Tensor = bias) -> Tensor:
+            return fused(x, norm.scale, norm.bias, weight, bias)
+
+        expected, got = one_by_one().float(), at_once().float()
+        if not (got - expected).norm() <= 0.01 * expected.norm():
+            return False
+        for way, run in enumerate((one_by_one, at_once)):
+            seconds[way] += _device_seconds(run)
+    return seconds[1] < seconds[0]
+
+
+def _device_seconds(run: Callable[[], object], calls: int = 10) -> float:
+    run()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(calls):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 def make_linear(weight: Tensor, bias: Tensor | None, relu: bool, packed: bool, finish: Finish = _finish) -> Product:
