@@ -29,13 +29,13 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
     Raises:
         DataError: The run's files or the ladder cannot be read, or the card cannot be written.
     """
-    run, model = _read_run(folder, bundle.facts["model"])
+    run, metrics, model = _read_run(folder, bundle.facts["model"])
     parts = [
         f"# Model card: {bundle.facts['model']} on {bundle.facts['backbone']}",
         _about(bundle, run),
         _use(),
         _data(bundle, run),
-        _figures(model, run),
+        _figures(model, metrics, run),
         _ladder(ladder, bundle.facts["model"]),
         _limits(bundle),
         _provenance(bundle, run),
@@ -48,12 +48,13 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
     return path
 
 
-def _read_run(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_run(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What run.json and metrics.json hold, and the model's own part of the latter."""
     place = folder.resolve().parent.parent
     try:
         run = json.loads((place / "run.json").read_text(encoding="utf-8"))
-        models = json.loads((place / "metrics.json").read_text(encoding="utf-8"))["models"]
-        return run, next(item for item in models if item["model"] == name)
+        metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+        return run, metrics, next(item for item in metrics["models"] if item["model"] == name)
     except (OSError, ValueError, KeyError, StopIteration) as error:
         raise DataError(
             f"{folder} does not lie in the run that made it ({error}), expected RUN/models/MODEL. The card's figures "
@@ -105,7 +106,26 @@ def _data(bundle: Bundle, run: dict[str, Any]) -> str:
     )
 
 
-def _figures(model: dict[str, Any], run: dict[str, Any]) -> str:
+def _chosen(model: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """How many models these test images have compared."""
+    rivals = [item["model"] for item in metrics["models"] if item["kind"] != "shortcut"]
+    if len(rivals) < 2:
+        return "No other model was compared on these test images."
+    text = (
+        f"{len(rivals)} models were compared on these test images; by accuracy this one is number "
+        f"{rivals.index(model['model']) + 1}. A model that is taken because it was best here looks better than it is "
+        "(Cawley and Talbot 2010)"
+    )
+    best = metrics.get("best_of")
+    if not best or best["accuracy"] is None:
+        return f"{text}."
+    return (
+        f"{text}: the best of them reaches {_percent(best['accuracy'], 2)} % ({_percent(best['low'])} - "
+        f"{_percent(best['high'])}) on images that did not choose it."
+    )
+
+
+def _figures(model: dict[str, Any], metrics: dict[str, Any], run: dict[str, Any]) -> str:
     interval = f"{_percent(model['accuracy_low'])} - {_percent(model['accuracy_high'])}"
     names = ("specificity", "precision", "recall", "f1")
     rows = [("accuracy", f"{_percent(model['accuracy'], 2)} ({interval})")]
@@ -124,7 +144,8 @@ def _figures(model: dict[str, Any], run: dict[str, Any]) -> str:
         )
     confusion = [(name, *row) for name, row in zip(model["per_class"], model["confusion"], strict=True)]
     return (
-        f"## Figures\n\n{run['title']}. {run['caption']}\n\n{_table(('metric', '% or value'), rows)}\n\n"
+        f"## Figures\n\n{run['title']}. {run['caption']} {_chosen(model, metrics)}\n\n"
+        f"{_table(('metric', '% or value'), rows)}\n\n"
         f"{_table(('class', 'tests', 'precision %', 'recall % (95 %)'), classes)}\n\n"
         f"{_table(('true / predicted', *model['per_class']), confusion)}"
     )

@@ -10,7 +10,14 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.evaluation.metrics import evaluate_predictions
 from ball_features.evaluation.protocols import ModelResult
-from ball_features.evaluation.uncertainty import holm, mcnemar_exact, metric_intervals, paired_bootstrap, share_interval
+from ball_features.evaluation.uncertainty import (
+    corrected_best,
+    holm,
+    mcnemar_exact,
+    metric_intervals,
+    paired_bootstrap,
+    share_interval,
+)
 
 __all__ = ["measure"]
 
@@ -27,14 +34,13 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
     rows, details = [], []
     hits: dict[str, np.ndarray] = {}
     once: dict[str, np.ndarray] = {}  # of the first repeat, where each image is tested once
-    tested = np.zeros(len(codes), dtype=bool)
+    tests = np.zeros(len(codes), dtype=int)
     for result in results:
         if not result.fitted:
             continue
         where = np.concatenate([item.split.test for item in result.fitted])
         truth, probability = codes[where], np.concatenate([item.probability for item in result.fitted])
         numbers = evaluate_predictions(truth, probability)
-        tested[where] = True
         # Repeats test an image several times; it is still one image, and its copies are no news either.
         intervals = metric_intervals(truth, probability, units[where], images=len(np.unique(where)))
         low, high = intervals["accuracy"]
@@ -48,12 +54,13 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
         once[result.spec.name] = np.concatenate(
             [item.probability.argmax(1) == codes[item.split.test] for item in first]
         )
-        share = np.bincount(where, probability.argmax(1) == truth, minlength=len(codes))
-        hits[result.spec.name] = share / np.maximum(np.bincount(where, minlength=len(codes)), 1)
+        right = np.bincount(where, probability.argmax(1) == truth, minlength=len(codes))
+        tests = np.bincount(where, minlength=len(codes))  # the same for all models
+        hits[result.spec.name] = right / np.maximum(tests, 1)
         by_repeat: dict[int, list[bool]] = {}
         for item in result.fitted:
-            right = item.probability.argmax(1) == codes[item.split.test]
-            by_repeat.setdefault(item.split.repeat, []).extend(right.tolist())
+            correct = item.probability.argmax(1) == codes[item.split.test]
+            by_repeat.setdefault(item.split.repeat, []).extend(correct.tolist())
         details.append(
             row
             | {
@@ -70,6 +77,7 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
         )
     order = sorted(range(len(rows)), key=lambda place: (-rows[place]["accuracy"], rows[place]["log_loss"]))
     rows, details = [rows[place] for place in order], [details[place] for place in order]
+    tested = tests > 0
     if rows:
         best = hits[rows[0]["model"]][tested]
         compared = [paired_bootstrap(best - hits[row["model"]][tested], units[tested]) for row in rows[1:]]
@@ -86,7 +94,13 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
             behind = detail.get("behind_best", {"low": 0.0, "high": 0.0})
             row |= {"behind_low": behind["low"], "behind_high": behind["high"]}
             row["p_against_best"] = detail["p_against_best"]
-    return rows, {"classes": [str(name) for name in classes], "models": details}
+    values: dict[str, Any] = {"classes": [str(name) for name in classes], "models": details}
+    chosen_from = [row["model"] for row in rows if row["kind"] != "shortcut"]
+    if len(chosen_from) > 1:
+        right = np.column_stack([hits[name] * tests for name in chosen_from])
+        accuracy, low, high = corrected_best(right[tested], tests[tested], units[tested])
+        values["best_of"] = {"models": len(chosen_from), "accuracy": accuracy, "low": low, "high": high}
+    return rows, values
 
 
 def _recall_intervals(

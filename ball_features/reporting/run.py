@@ -250,6 +250,7 @@ def store(
     copies = merge_units(cache.sha256)
     units = copies if grouping is None else grouping.units(config.protocol, cache.sha256)
     rows, details = measure(cache, results, units)
+    notes = [*notes, *_choice_note(details)]
     groups = group_rows(cache, results, copies if grouping is None else merge_units(cache.sha256, grouping.together))
     compat = compat_rows(cache, results) if compat_batch_metrics else []
     column = "" if grouping is None else grouping.column
@@ -397,6 +398,17 @@ def _words(what: str, config: FitConfig, column: str, splits: Sequence[Split]) -
         "Shortcuts see pixel numbers only, no network."
     )
     return title, caption
+
+
+def _choice_note(details: dict[str, Any]) -> list[str]:
+    """What the first line of the table is worth to who chooses by it."""
+    best = details.get("best_of")
+    if best is None or not math.isfinite(best["accuracy"]):
+        return []
+    return [
+        f"The best of {best['models']} models, on images that did not choose it: {100 * best['accuracy']:.2f} % (95 % "
+        f"{100 * best['low']:.1f} - {100 * best['high']:.1f}; bootstrap of the choice, Tsamardinos et al. 2018)."
+    ]
 
 
 def _split_rows(cache: Cache, splits: Sequence[Split], group: np.ndarray) -> Iterable[Sequence[Any]]:

@@ -59,13 +59,15 @@ def tune(
         The run, and a row a trial: the columns of `trials.csv`.
 
     Raises:
-        ConfigError: Another protocol than a hold-out.
+        ConfigError: Another protocol than a hold-out, or centring.
         BallError: As `reporting.run.fit`.
     """
     start = time.perf_counter()
     check_name(name)
     if config.protocol != "holdout":
         raise ConfigError(f"Got the protocol {config.protocol}, expected holdout: folds would test what chose.")
+    if config.center:
+        raise ConfigError(f"Got --center {config.center}, which the search does not heed. Leave it out.")
     config = replace(config, repeats=1)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     grouping = read_grouping(config, cache.path, cache.label)

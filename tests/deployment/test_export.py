@@ -142,6 +142,7 @@ def test_tables_hold_every_number(small_cache, tmp_path):
 def test_the_card_says_what_the_run_found(run, small_cache, tmp_path):
     folder = run.folder / "models" / "mlp"
     text = write_card(read_bundle(folder), folder, tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "compared on these test images" in text
     row = next(row for row in run.metrics if row["model"] == "mlp")
     assert f"{100 * row['accuracy']:.2f}" in text
     for words in ("Intended use", "Not a medical device", "was not given", read_bundle(folder).facts["weights_sha256"]):

@@ -5,7 +5,14 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from ball_features.evaluation.uncertainty import holm, mcnemar_exact, paired_bootstrap, share_interval, wilson
+from ball_features.evaluation.uncertainty import (
+    corrected_best,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    share_interval,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (652, 655), (7, 20)])
@@ -67,6 +74,38 @@ def test_no_error_and_no_hit_still_have_an_interval():
     assert share_interval(np.zeros(60), group) == pytest.approx((1 - high, 1 - low))
     low, high = share_interval(np.ones(60), np.zeros(60))  # one group tells as much as one image
     assert (low, high) == wilson(1.0, 1)
+
+
+def test_the_best_of_equals_is_no_better():
+    """Forty models that are right on four images of five, whatever the table says of the first."""
+    seen, found = [], []
+    for seed in range(20):
+        share = (np.random.default_rng(seed).random((200, 40)) < 0.8).astype(float)
+        seen.append(share.mean(0).max())
+        accuracy, low, high = corrected_best(share, np.ones(200), np.arange(200), draws=200)
+        assert low < accuracy < high
+        found.append(accuracy)
+    assert np.mean(seen) > 0.85
+    assert np.mean(found) == pytest.approx(0.8, abs=0.01)
+
+
+def test_the_best_by_far_keeps_its_figure():
+    rng = np.random.default_rng(4)
+    tests = rng.integers(1, 4, 300)
+    right = np.column_stack([rng.binomial(tests, chance) for chance in (0.5, 0.95, 0.6)])
+    group = np.repeat(np.arange(100), 3)
+    accuracy, low, high = corrected_best(right, tests, group)
+    share = right[:, 1].sum() / tests.sum()
+    assert accuracy == pytest.approx(share, abs=0.005)
+    assert low < share < high
+    # The same by loops, for a few draws.
+    expected = []
+    for times in np.random.default_rng(0).multinomial(100, np.full(100, 0.01), size=5):
+        own = np.repeat(times, 3)
+        best = max(range(3), key=lambda model: (own * right[:, model]).sum())
+        expected.append(right[own == 0, best].sum() / tests[own == 0].sum())
+    assert corrected_best(right, tests, group, draws=5)[0] == pytest.approx(np.mean(expected))
+    assert np.isnan(corrected_best(right, tests, np.zeros(300))[0])
 
 
 def test_paired_bootstrap():

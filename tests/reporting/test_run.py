@@ -89,6 +89,26 @@ def test_json_is_strict_and_details_add_up(run):
     assert json.loads((run.folder / "run.json").read_text())["cache_fingerprint"]
 
 
+def test_choosing_the_best_is_paid_for(run):
+    """A bootstrap of the predictions file alone, with other draws; copies are not asked for in drawn smears."""
+    best = json.loads((run.folder / "metrics.json").read_text())["best_of"]
+    rows = [row for row in table(run.folder / "predictions.csv") if row["model"] in ("mlp", "logistic", "knn")]
+    names, models = sorted({row["path"] for row in rows}), ("mlp", "logistic", "knn")
+    right, tests = np.zeros((len(names), 3)), np.zeros(len(names))
+    for row in rows:
+        place = names.index(row["path"]), models.index(row["model"])
+        right[place] += row["label"] == row["predicted"]
+        tests[place[0]] += row["model"] == "knn"
+    rng, reached = np.random.default_rng(5), []
+    for _ in range(1500):
+        drawn = rng.integers(0, len(names), len(names))
+        others = np.setdiff1d(np.arange(len(names)), drawn)
+        reached.append(right[others, right[drawn].sum(0).argmax()].sum() / tests[others].sum())
+    assert best["models"] == 3
+    assert best["accuracy"] == pytest.approx(np.mean(reached), abs=0.02)
+    assert any("on images that did not choose it" in note for note in run.notes)
+
+
 def test_reading_back(run):
     again = read_run(run.folder)
     assert [row["model"] for row in again.metrics] == [row["model"] for row in run.metrics]
