@@ -17,8 +17,8 @@ Decoder = Callable[["list[Tensor]", "torch.device"], Any]  # contents -> list of
 
 
 def is_plain_jpeg(image: Any) -> bool:
-    """Whether an image that Pillow has opened is an RGB JPEG file that needs no turning upright."""
-    return image.format == "JPEG" and image.mode == "RGB" and "exif" not in image.info
+    """Whether an image that Pillow has opened is an RGB JPEG file without EXIF or XMP, which may turn it."""
+    return image.format == "JPEG" and image.mode == "RGB" and not {"exif", "xmp"} & image.info.keys()
 
 
 def decode_jpegs(data: Sequence[bytes], device: torch.device | None = None) -> list[Tensor] | None:

@@ -139,7 +139,7 @@ class Predictor:
         compiled: bool = False,
     ) -> None:
         from ball_features.extraction.backbones import get_backbone
-        from ball_features.extraction.engine import resolve_device
+        from ball_features.extraction.engine import best_precision, resolve_device
         from ball_features.extraction.frozen import build_engine
         from ball_features.extraction.weights import load_backbone, weights_digest
 
@@ -154,7 +154,10 @@ class Predictor:
                 f"(SHA-256 {facts['weights_sha256'][:12]}...). Give that file to --weights."
             )
         self.device = resolve_device(device)
-        chosen = facts["precision"] if precision == "auto" else precision
+        chosen = precision
+        if precision == "auto":
+            # Where the bundle's own would be emulated, float32 is faster and nearer to what it stands for.
+            chosen = facts["precision"] if facts["precision"] == best_precision(self.device) else "fp32"
         self.module = load_backbone(self.backbone, wanted, seed)
         self.engine = build_engine(self.backbone, self.module, self.device, chosen, compiled)
         self.mask = self._mask()

@@ -36,7 +36,7 @@ inline Vector load(const uint16_t* x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16));
 }
 inline Vector affine_relu(Vector x, const float* scale, const float* bias) {
-    return _mm512_max_ps(_mm512_fmadd_ps(x, load(scale), load(bias)), _mm512_setzero_ps());
+    return _mm512_max_ps(_mm512_setzero_ps(), _mm512_fmadd_ps(x, load(scale), load(bias)));  // NaN stays NaN
 }
 inline Vector pack(Vector v, unsigned mask) { return _mm512_maskz_compress_ps(__mmask16(mask), v); }
 inline void store(float* out, Vector v) { _mm512_storeu_ps(out, v); }
@@ -74,7 +74,7 @@ inline Vector load(const uint16_t* x) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)x)), 16));
 }
 inline Vector affine_relu(Vector x, const float* scale, const float* bias) {
-    return _mm256_max_ps(_mm256_fmadd_ps(x, load(scale), load(bias)), _mm256_setzero_ps());
+    return _mm256_max_ps(_mm256_setzero_ps(), _mm256_fmadd_ps(x, load(scale), load(bias)));  // NaN stays NaN
 }
 inline Vector pack(Vector v, unsigned mask) {
     return _mm256_permutevar8x32_ps(v, _mm256_load_si256((const __m256i*)ORDER.lane[mask]));
@@ -108,7 +108,7 @@ void rows_of(const In* x, int64_t stride, int64_t channels, const float* scale, 
         for (; c < channels; ++c) {
             if (!(bits_at(keep, c) & 1)) continue;
             const float value = widen(x[c]) * scale[c] + bias[c];
-            narrow(value > 0 ? value : 0, to++);
+            narrow(value < 0 ? 0 : value, to++);
         }
     }
 }

@@ -129,7 +129,7 @@ class Engine:
         self._recording = threading.Lock()
         self._kept = threading.local()
         features: Any = module.features
-        packed = device.type == "cpu" and precision != "fp16" and packs()
+        packed = device.type == "cpu" and precision != "fp16" and packs(self.dtype)
         finish = make_finish(device, compiled)
         fused = make_fused(device, self.dtype, self._affine_relu, finish) if compiled else None
         no_gain = NO_GAIN[self.dtype] if leaves_out else 0.0
@@ -145,7 +145,7 @@ class Engine:
             # alone makes most of the deviation of bfloat16.
             stem = keep(features.conv0.weight * scale[:, None, None, None])
             stem = stem.contiguous(memory_format=torch.channels_last)
-            self._stem = make_conv(stem, keep(bias), True, 2, 3, device.type == "cpu" and packs())
+            self._stem = make_conv(stem, keep(bias), True, 2, 3, device.type == "cpu" and packs(torch.float32))
             self._blocks: list[_Block] = []
             for number in range(1, 5):
                 layers = []

@@ -188,17 +188,17 @@ def make_conv(weight: Tensor, bias: Tensor | None, relu: bool, stride: int, padd
 
 
 @functools.cache
-def packs() -> bool:
-    """Whether this torch has oneDNN's packed products; they are not public, so they are tried once."""
+def packs(dtype: torch.dtype) -> bool:
+    """Whether this torch and processor have oneDNN's packed products in a dtype; not public, so they are tried once."""
     try:
         with torch.inference_mode():
-            weight, x = torch.eye(32).repeat(1, 2), torch.ones(4, 64)
+            weight, x = torch.eye(32, dtype=dtype).repeat(1, 2), torch.ones(4, 64, dtype=dtype)
             linear = make_linear(weight, torch.ones(32), True, packed=True)(x)
-            kernel = torch.zeros(32, 32, 3, 3).contiguous(memory_format=torch.channels_last)
-            image = torch.ones(1, 32, 4, 4).contiguous(memory_format=torch.channels_last)
+            kernel = torch.zeros(32, 32, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            image = torch.ones(1, 32, 4, 4, dtype=dtype).contiguous(memory_format=torch.channels_last)
             conv = make_conv(kernel, torch.ones(32), True, 1, 1, packed=True)(image)
             return bool(torch.all(linear == 3)) and bool(torch.all(conv == 1))
-    except Exception:  # missing, or with other arguments in this version
+    except Exception:  # missing, or with other arguments in this version; bfloat16 on a processor without AVX-512
         return False
 
 

@@ -27,8 +27,9 @@ def _colour(images: Tensor) -> Tensor:
     """Mean, then (population) standard deviation, of R, G and B: (batch, 6)."""
     import torch
 
-    variance, mean = torch.var_mean(images, dim=(2, 3), correction=0)  # each (batch, 3)
-    return torch.cat([mean, variance.sqrt()], dim=1)
+    flat = images.flatten(2)  # (batch, 3, pixels); torch.var_mean takes twenty times as long
+    mean = flat.mean(2, keepdim=True)
+    return torch.cat([mean[..., 0], (flat - mean).square_().mean(2).sqrt()], dim=1)
 
 
 def _histogram(images: Tensor) -> Tensor:

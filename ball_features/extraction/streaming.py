@@ -110,6 +110,7 @@ class Writing:
         self._path = path
         self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]] | None] = queue.Queue(8)
         self._error: BaseException | None = None
+        self._ended = False
         self._timing = (0, 0.0)
         self._thread = threading.Thread(target=self._work, name="write", daemon=True)
 
@@ -135,25 +136,26 @@ class Writing:
             raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run it again.")
         self._queue.put((rows, embeddings, shortcuts))
 
+    def _queued(self) -> list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+        """All that waits, or the next thing; nothing once it has ended."""
+        items = []
+        while not self._ended and (not items or not self._queue.empty()):
+            item = self._queue.get()
+            if item is None:
+                self._ended = True
+            else:
+                items.append(item)
+        return items
+
     def _work(self) -> None:
         try:
             with CacheWriter(self._path) as writer:
-                while (item := self._queue.get()) is not None:
-                    items = [item]
-                    last = False
-                    while not self._queue.empty():
-                        more = self._queue.get()
-                        if more is None:
-                            last = True
-                            break
-                        items.append(more)
+                while items := self._queued():
                     rows, embeddings, shortcuts = zip(*items, strict=True)
                     numbers = {name: np.concatenate([part[name] for part in shortcuts]) for name in shortcuts[0]}
                     writer.write(np.concatenate(rows), np.concatenate(embeddings), numbers)
-                    if last:
-                        break
                 writer.time(*self._timing)
         except BaseException as error:  # handed to the thread that feeds this one
             self._error = error
-            while self._queue.get() is not None:
+            while self._queued():
                 pass

@@ -80,6 +80,15 @@ def test_upright(picture, kind, orientation):
     assert np.abs(got - expected).max() <= 3
 
 
+def test_upright_by_xmp_alone(picture):
+    turned = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description tiff:Orientation="6" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"/></rdf:RDF></x:xmpmeta>'
+    )
+    assert rgb(saved(picture, "JPEG")).shape == (60, 80, 3)
+    assert rgb(saved(picture, "JPEG", xmp=turned)).shape == (80, 60, 3)
+
+
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
 def test_truncated_files_are_refused(picture, kind, share):

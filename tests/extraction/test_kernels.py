@@ -80,6 +80,16 @@ def test_threads_share_the_rows(compile_again):
     assert all(torch.equal(out, found[0]) for out in found)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_what_is_not_a_number_stays_none(kernel, kind):
+    """Else damaged weights would look like an embedding of zeros."""
+    x = torch.ones(3, 45, dtype=kind[0])
+    x[1, 4] = x[2, 44] = torch.nan
+    out = torch.empty(3, 45, dtype=kind[1])
+    kernel(x, torch.ones(45), torch.zeros(45), pack_bits(np.ones(45, bool)), out)
+    assert torch.equal(out.isnan(), x.isnan())
+
+
 def test_bits_lie_as_the_source_reads_them():
     bits = pack_bits(np.array([True] + [False] * 15 + [False, True]))
     assert bits.dtype == np.uint16

@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from ball_features.extraction.streaming import pieces, stream
+from ball_features.errors import CacheError
+from ball_features.extraction import streaming
+from ball_features.extraction.streaming import Writing, pieces, stream
 
 WAYS = [{"on_cpu": True, "workers": 3}, {"on_cpu": False, "workers": 3}, {"on_cpu": False, "workers": 3, "feeders": 2}]
 
@@ -58,3 +60,40 @@ def test_two_feed_at_once():
     meeting = threading.Barrier(2, timeout=20)
     ways = {"on_cpu": False, "workers": 2, "feeders": 2}
     assert len(list(stream(np.arange(40), 10, float, lambda rows, loaded: meeting.wait(), **ways))) == 4
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("breaks", ["open", "write", "time", "close"])
+@pytest.mark.parametrize("batches", [0, 1, 30])
+def test_a_disk_that_fails_ends_the_run(tmp_path, monkeypatch, breaks, batches):
+    """Whenever it fails, and however much waits: the one who feeds is told, and waits for nothing."""
+
+    class Broken:
+        def __init__(self, path):
+            self.fail("open")
+
+        def fail(self, where):
+            if where == breaks:
+                raise OSError("no space left")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc):
+            self.fail("close")
+
+        def write(self, rows, embeddings, shortcuts):
+            time.sleep(0.01)
+            self.fail("write")
+
+        def time(self, images, seconds):
+            self.fail("time")
+
+    monkeypatch.setattr(streaming, "CacheWriter", Broken)
+    if breaks == "write" and not batches:
+        return
+    with pytest.raises(CacheError, match="no space left"), Writing(tmp_path / "a.h5") as writing:
+        for row in range(batches):
+            writing.put(np.array([row]), np.zeros((1, 1, 4)), {"colour": np.zeros((1, 6))})
+        time.sleep(0.05 if batches == 30 else 0)
+    assert not [thread for thread in threading.enumerate() if thread.name == "write"]
