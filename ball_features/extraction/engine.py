@@ -4,8 +4,8 @@ What changes against torchvision's module, all of it exact in real arithmetic:
 
 * the second batch norm of each layer, and the stem's, are folded into the convolution before them;
 * each dense block writes into one channels-last buffer, so nothing is concatenated;
-* batch norm and ReLU before a 1x1 convolution are one pass, in C++ on a CPU, compiled once for all widths elsewhere; on
-  CUDA they and the convolution are one kernel, where that is faster;
+* batch norm and ReLU before a 1x1 convolution are one pass, in C++ on a CPU; on CUDA they and the convolution are one
+  kernel, where that is faster;
 * channels that training has switched off, by a gain of nothing, are constants (a fifth of DenseNet-201's): that pass
   leaves them out, and what they add goes into the bias behind the convolution;
 * on a CPU the early blocks, wide in pixels and light in weights, take a few images of the batch at a time, which stay
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,18 +30,19 @@ import torch
 import torch.nn.functional as F
 
 from ball_features.errors import ConfigError
-from ball_features.extraction.graphs import Graph
+from ball_features.extraction.graphs import Graphs
 from ball_features.extraction.passes import (
     NO_GAIN,
     Norm,
     Product,
     fold,
+    gpu_kernels,
     make_affine,
     make_conv,
-    make_finish,
     make_fused,
     make_linear,
     make_norm,
+    make_stem,
     packs,
 )
 from ball_features.extraction.readouts import LAST
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
 __all__ = ["PRECISIONS", "Deviation", "Engine", "best_precision", "deviation", "resolve_device"]
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-# A pass is recorded as a CUDA graph when a batch of its shape comes for this time: recording costs some passes.
-GRAPH_FROM = 3
 
 # Images of a batch that go through the stem and each block together, on a CPU; 0: all.
 PART_IMAGES = (4, 2, 4, 0, 0)
@@ -116,22 +113,20 @@ class Engine:
         module: The network, in eval mode; its parameters are copied, the module is not changed.
         device: Where to compute.
         precision: Key of `PRECISIONS`, of activations and of convolution weights.
-        compiled: Compile the element-wise passes on CUDA, where a compiler is there.
+        compiled: On CUDA, use kernels of our own, which take some seconds to compile.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, precision: str = "fp32", compiled: bool = True) -> None:
         self.device = device
         self.dtype = PRECISIONS[precision]
         self.precision = precision
-        self._affine_relu, leaves_out = make_affine(device, precision, compiled)
-        self._graphs: dict[Any, Graph | None] = {}
-        self._seen: Counter[Any] = Counter()
-        self._recording = threading.Lock()
+        gpu = gpu_kernels(device) if compiled else None
+        self._affine_relu, leaves_out = make_affine(device, precision, gpu)
+        self._graphs = Graphs(self._maps) if device.type == "cuda" else None
         self._kept = threading.local()
         features: Any = module.features
         packed = device.type == "cpu" and precision != "fp16" and packs(self.dtype)
-        finish = make_finish(device, compiled)
-        fused = make_fused(device, self.dtype, self._affine_relu, finish) if compiled else None
+        fused = make_fused(device, self.dtype, gpu)
         no_gain = NO_GAIN[self.dtype] if leaves_out else 0.0
         put = functools.partial(torch.Tensor.to, device=device, dtype=self.dtype)
         keep = functools.partial(torch.Tensor.to, device=device)
@@ -142,10 +137,11 @@ class Engine:
         with torch.inference_mode():
             scale, bias = fold(features.norm0)
             # Always float32: a smear's background is flat, so rounding its pixels is one error all over the image, and
-            # alone makes most of the deviation of bfloat16.
+            # alone makes most of the deviation of bfloat16. TF32 rounds them an eighth as much.
             stem = keep(features.conv0.weight * scale[:, None, None, None])
             stem = stem.contiguous(memory_format=torch.channels_last)
-            self._stem = make_conv(stem, keep(bias), True, 2, 3, device.type == "cpu" and packs(torch.float32))
+            packs_stem = device.type == "cpu" and packs(torch.float32)
+            self._stem = make_stem(stem, keep(bias), self.dtype, packs_stem, gpu, tf32=precision != "fp32")
             self._blocks: list[_Block] = []
             for number in range(1, 5):
                 layers = []
@@ -155,7 +151,7 @@ class Engine:
                     weight = layer.conv1.weight[:, :, 0, 0] * scale2[:, None]
                     bias2 = bias2 + weight[:, dead] @ torch.relu(layer.norm1.bias[dead])
                     weight = put(weight[:, ~dead]).contiguous()
-                    reduce = make_linear(weight, keep(bias2), True, packed, finish)
+                    reduce = make_linear(weight, keep(bias2), True, packed, gpu)
                     spread = make_conv(kernel(layer.conv2.weight), None, False, 1, 1, packed)
                     at_once = None if fused is None else _at_once(fused, norm, weight, keep(bias2))
                     layers.append(_Layer(norm, reduce, at_once, spread))
@@ -191,22 +187,11 @@ class Engine:
             Block -> (batch, height, width, dim), float32 of the last block, of others in the engine's precision.
         """
         images, wanted = images.to(self.device, torch.float32), tuple(sorted(blocks))
-        if self.device.type == "cuda":
-            return self._replay(images, wanted)
-        return self._maps(images, wanted)
-
-    def _replay(self, images: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:
-        """The pass as a CUDA graph, once its shape has come often enough: one launch instead of a thousand."""
-        key = (tuple(images.shape), blocks)
-        with self._recording:
-            self._seen[key] += 1
-            if self._seen[key] == GRAPH_FROM:
-                self._graphs[key] = Graph.record(functools.partial(self._maps, blocks=blocks), images)
-            graph = self._graphs.get(key)
-        return self._maps(images, blocks) if graph is None else graph(images)
+        return self._maps(images, wanted) if self._graphs is None else self._graphs(images, wanted)
 
     def _maps(self, images: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:
-        x = _joined([self._begin(part) for part in self._parts(images, 0)])
+        images = images.contiguous(memory_format=torch.channels_last)
+        x = _joined([self._stem(part) for part in self._parts(images, 0)])
         maps: dict[int, Tensor] = {}
         for number, block in enumerate(self._blocks, 1):
             last = number == max(blocks)
@@ -222,12 +207,6 @@ class Engine:
         """A batch as it goes through the stem (0) or a block."""
         images = PART_IMAGES[number] if self.device.type == "cpu" else 0
         return x.split(images) if images else [x]
-
-    def _begin(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) -> (batch, height / 4, width / 4, channels), contiguous."""
-        x = self._stem(images.contiguous(memory_format=torch.channels_last))
-        # A maximum is the same before and after rounding, and a quarter of the numbers is left to round.
-        return F.max_pool2d(x, 3, stride=2, padding=1).to(self.dtype).permute(0, 2, 3, 1)
 
     def _pass(self, x: Tensor, block: _Block, wanted: bool, last: bool) -> tuple[Tensor, Tensor]:
         """One dense block, and the transition after it.

@@ -21,12 +21,13 @@ __all__ = [
     "Norm",
     "Product",
     "fold",
+    "gpu_kernels",
     "make_affine",
     "make_conv",
-    "make_finish",
     "make_fused",
     "make_linear",
     "make_norm",
+    "make_stem",
     "packs",
 ]
 
@@ -54,105 +55,79 @@ def _affine_relu(x: Tensor, scale: Tensor, bias: Tensor, out: Tensor) -> None:
         out.copy_(torch.addcmul(bias, x.float(), scale).relu_())
 
 
-def _affine_relu_fused(x: Tensor, scale: Tensor, bias: Tensor, out: Tensor) -> None:
-    out.copy_(torch.relu(x.float() * scale + bias))
+@functools.cache
+def gpu_kernels(device: torch.device) -> Any:
+    """The module `extraction.gpu`, where Triton is there and its passes prove right on the device; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    try:
+        from ball_features.extraction import gpu
+
+        with torch.inference_mode():
+            apart = torch.linspace(-2, 2, 37 * 104, device=device).view(37, 104).to(torch.float16)
+            x, vector = apart[:, :72], torch.linspace(-1, 1, 72, device=device)
+            out = torch.empty(37, 72, device=device)
+            gpu.affine_relu(x, vector, vector, out)
+            image = torch.linspace(-2, 2, 2 * 9 * 7 * 24, device=device).view(2, 9, 7, 24)
+            bias = vector[:24].contiguous()
+            pooled = gpu.stem_pool(image, bias, torch.float32)
+        same = torch.allclose(out, torch.relu(x.float() * vector + vector), atol=1e-5)
+        same = same and torch.allclose(pooled, _pool_relu(image.permute(0, 3, 1, 2), bias), atol=1e-5)
+        return gpu if same else None
+    except Exception:  # no Triton, or one that does not work here: the same passes, slower
+        return None
 
 
-def make_affine(device: torch.device, precision: str, compiled: bool) -> tuple[Affine, bool]:
+def make_affine(device: torch.device, precision: str, gpu: Any) -> tuple[Affine, bool]:
     """Batch norm and ReLU, (rows, channels) -> (rows, kept), the fastest there is; whether it leaves channels out."""
     if device.type == "cpu" and precision != "fp16" and (kernel := affine_relu_kernel()) is not None:
         return lambda x, norm, out: kernel(x, norm.scale, norm.bias, norm.keep, out), True
-    element_wise = _compiled(_affine_relu_fused, device) if compiled else None
-    element_wise = element_wise or _affine_relu
+    element_wise = _affine_relu if gpu is None else gpu.affine_relu
     return lambda x, norm, out: element_wise(x, norm.scale, norm.bias, out), False
 
 
 Product = Callable[[Any], Any]
-Finish = Callable[["Tensor", "Tensor | None", bool], "Tensor"]
-
-
-def _finish(x: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    out = x if bias is None else (x.float() + bias).to(x.dtype)
-    return torch.relu(out) if relu else out
-
-
-def _bias_relu_fused(x: Tensor, bias: Tensor) -> None:
-    x.copy_(torch.relu(x.float() + bias))
-
-
-def make_finish(device: torch.device, compiled: bool) -> Finish:
-    """Bias and ReLU behind a product, in one pass where they can be compiled; what the product wrote is overwritten."""
-    fused = _compiled(_bias_relu_fused, device) if compiled else None
-    if fused is None:
-        return _finish
-
-    def finish(x: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-        if bias is None or not relu:
-            return _finish(x, bias, relu)
-        fused(x, bias)
-        return x
-
-    return finish
-
-
-def _compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any] | None:
-    """An element-wise function of x, float32 vectors and perhaps out, compiled for any width; None off CUDA."""
-    if device.type != "cuda":
-        return None
-    compiled: Any = torch.compile(function, dynamic=True)
-    try:
-        with torch.inference_mode():
-            for width in (8, 24):
-                x = torch.zeros(6, 32, dtype=torch.bfloat16, device=device)[:, :width]
-                vector = torch.zeros(width, device=device)
-                compiled(*((x, vector, vector, x.clone()) if function is _affine_relu_fused else (x, vector)))
-    except Exception:  # no Triton, or one that does not work here: the same passes, slower
-        return None
-    return compiled
-
-
 Fused = Callable[["Tensor", "Tensor", "Tensor", "Tensor", "Tensor"], "Tensor"]
-# What a layer of DenseNet-201 reads in its first, third and fourth block, rows and channels of 64 images.
-_FUSED_TRIALS = ((200_704, 160), (12_544, 1008), (3_136, 1392))
 
 
-def make_fused(device: torch.device, dtype: torch.dtype, affine: Affine, finish: Finish) -> Fused | None:
-    """`fused.norm_product`, where it is right and faster than one pass after another on this very device; else None."""
-    if device.type != "cuda" or dtype == torch.float32:
+def make_fused(device: torch.device, dtype: torch.dtype, gpu: Any) -> Fused | None:
+    """`gpu.norm_product`, where it is right and faster than one pass after another on this very device; else None."""
+    if gpu is None or dtype == torch.float32:
         return None
     try:
-        from ball_features.extraction.fused import norm_product
-
-        return norm_product if _pays(norm_product, device, dtype, affine, finish) else None
-    except Exception:  # no Triton, or one that does not work here; too little shared memory
+        with torch.cuda.device(device), torch.inference_mode():
+            return gpu.norm_product if _pays(gpu, device, dtype) else None
+    except Exception:  # too little shared memory, or a processor that Triton has no products for
         return None
 
 
-def _pays(fused: Fused, device: torch.device, dtype: torch.dtype, affine: Affine, finish: Finish) -> bool:
+# What layers of DenseNet-201's first, third and fourth block read of 64 images, rows and channels, and how many there
+# are of their kind.
+_TRIALS = ((200_704, 160, 6), (12_544, 1008, 48), (3_136, 1392, 32))
+
+
+def _pays(gpu: Any, device: torch.device, dtype: torch.dtype) -> bool:
     seconds = [0.0, 0.0]
     generator = torch.Generator(device).manual_seed(0)
-    for rows, channels in _FUSED_TRIALS:
+    for rows, channels, layers in _TRIALS:
         apart = torch.randn(rows, channels + 64, device=device, generator=generator).to(dtype)
         x = apart[:, :channels]
         weight = (torch.randn(128, channels, device=device, generator=generator) / channels**0.5).to(dtype)
         scale, shift = torch.rand(2, channels, device=device, generator=generator)
         bias = torch.randn(128, device=device, generator=generator)
-        norm = Norm(scale, shift, pack_bits(np.ones(channels, bool)), channels)
-        linear = make_linear(weight, bias, True, False, finish)
+        linear = make_linear(weight, bias, True, False, gpu)
 
-        def one_by_one(x: Tensor = x, norm: Norm = norm, linear: Product = linear) -> Tensor:
+        def one_by_one(x: Tensor = x, scale: Tensor = scale, shift: Tensor = shift, linear: Product = linear) -> Tensor:
             h = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-            affine(x, norm, h)
+            gpu.affine_relu(x, scale, shift, h)
             return linear(h)
 
-        def at_once(x: Tensor = x, norm: Norm = norm, weight: Tensor = weight, bias: Tensor = bias) -> Tensor:
-            return fused(x, norm.scale, norm.bias, weight, bias)
-
+        at_once = functools.partial(gpu.norm_product, x, scale, shift, weight, bias)
         expected, got = one_by_one().float(), at_once().float()
         if not (got - expected).norm() <= 0.01 * expected.norm():
             return False
         for way, run in enumerate((one_by_one, at_once)):
-            seconds[way] += _device_seconds(run)
+            seconds[way] += layers * _device_seconds(run)
     return seconds[1] < seconds[0]
 
 
@@ -167,24 +142,101 @@ def _device_seconds(run: Callable[[], object], calls: int = 10) -> float:
     return start.elapsed_time(end) / 1000
 
 
-def make_linear(weight: Tensor, bias: Tensor | None, relu: bool, packed: bool, finish: Finish = _finish) -> Product:
+def make_linear(weight: Tensor, bias: Tensor | None, relu: bool, packed: bool, gpu: Any = None) -> Product:
     """(rows, in) -> (rows, out) by weight (out, in), with float32 bias and ReLU where asked for."""
     if packed:
         ready = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         after = "relu" if relu else "none"
         return lambda x: torch.ops.mkldnn._linear_pointwise(x, ready, bias, after, [], "")
-    return lambda x: finish(F.linear(x, weight), bias, relu)
+    if gpu is None or bias is None or not relu:
+        return lambda x: _finish(F.linear(x, weight), bias, relu)
+    ones = torch.ones_like(bias)
+
+    def product(x: Tensor) -> Tensor:
+        out = F.linear(x, weight)
+        gpu.affine_relu(out, ones, bias, out)
+        return out
+
+    return product
 
 
-def make_conv(weight: Tensor, bias: Tensor | None, relu: bool, stride: int, padding: int, packed: bool) -> Product:
-    """A convolution of channels-last (batch, channels, height, width), with float32 bias and ReLU where asked for."""
+def _finish(x: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    out = x if bias is None else (x.float() + bias).to(x.dtype)
+    return torch.relu(out) if relu else out
+
+
+def make_conv(
+    weight: Tensor,
+    bias: Tensor | None,
+    relu: bool,
+    stride: int,
+    padding: int,
+    packed: bool,
+    *,
+    tf32: bool = False,
+) -> Product:
+    """A convolution of channels-last (batch, channels, height, width), with float32 bias and ReLU where asked for.
+
+    Args:
+        weight: Its weight, channels-last.
+        bias: float32 (out,).
+        relu: Whether a ReLU follows.
+        stride: Both ways.
+        padding: On each side.
+        packed: Whether by oneDNN's packed product.
+        tf32: Whether CUDA may round float32 to ten bits of mantissa, which is its default.
+    """
+    pad, step, one = [padding] * 2, [stride] * 2, [1, 1]
     if packed:
-        pad, step = [padding] * 2, [stride] * 2
-        ready = torch.ops.mkldnn._reorder_convolution_weight(weight, pad, step, [1, 1], 1, None)
+        ready = torch.ops.mkldnn._reorder_convolution_weight(weight, pad, step, one, 1, None)
         after = "relu" if relu else "none"
-        return lambda x: torch.ops.mkldnn._convolution_pointwise(x, ready, bias, pad, step, [1, 1], 1, after, [], "")
+        return lambda x: torch.ops.mkldnn._convolution_pointwise(x, ready, bias, pad, step, one, 1, after, [], "")
     shaped = None if bias is None else bias[:, None, None]
-    return lambda x: _finish(F.conv2d(x, weight, None, stride=stride, padding=padding), shaped, relu)
+
+    def convolve(x: Tensor) -> Tensor:
+        return F.conv2d(x, weight, None, stride=stride, padding=padding)
+
+    def by_cudnn(x: Tensor) -> Tensor:
+        # torch's switch is one for all threads.
+        return torch.cudnn_convolution(x, weight, pad, step, one, 1, torch.backends.cudnn.benchmark, False, tf32)
+
+    if weight.device.type == "cuda":
+        example = torch.zeros(1, weight.shape[1], 16, 16, dtype=weight.dtype, device=weight.device)
+        try:
+            by_cudnn(example.contiguous(memory_format=torch.channels_last))
+            convolve = by_cudnn
+        except Exception:  # AMD's, or one without cuDNN
+            pass
+    return lambda x: _finish(convolve(x), shaped, relu)
+
+
+def make_stem(
+    weight: Tensor, bias: Tensor, dtype: torch.dtype, packed: bool, gpu: Any = None, *, tf32: bool = False
+) -> Product:
+    """All before the first block: (batch, 3, height, width) -> (batch, height / 4, width / 4, channels), contiguous.
+
+    A maximum is the same before and after rounding, and a quarter of the numbers is left to round.
+
+    Args:
+        weight: Of the 7x7 convolution, float32, channels-last, with its batch norm.
+        bias: Of that batch norm, float32.
+        dtype: Of the result.
+        packed: See `make_conv`.
+        gpu: From `gpu_kernels`.
+        tf32: See `make_conv`.
+    """
+    if packed:
+        convolve = make_conv(weight, bias, True, 2, 3, True)
+        return lambda x: F.max_pool2d(convolve(x), 3, stride=2, padding=1).to(dtype).permute(0, 2, 3, 1)
+    convolve = make_conv(weight, None, False, 2, 3, False, tf32=tf32)
+    if gpu is not None:
+        return lambda x: gpu.stem_pool(convolve(x).permute(0, 2, 3, 1).contiguous(), bias, dtype)
+    return lambda x: _pool_relu(convolve(x), bias).to(dtype)
+
+
+def _pool_relu(x: Tensor, bias: Tensor) -> Tensor:
+    """(batch, channels, height, width) -> (batch, height / 2, width / 2, channels)."""
+    return torch.relu(F.max_pool2d(x, 3, stride=2, padding=1).permute(0, 2, 3, 1) + bias)
 
 
 @functools.cache
