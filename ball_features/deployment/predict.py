@@ -286,7 +286,7 @@ class Predictor:
         check_coverage(coverage)
         predictions: list[Prediction] = []
         rejected: list[Rejected] = []
-        size = batch_size(self.device.type, self.engine.precision)
+        size = batch_size(self.device.type, self.engine.precision, self.backbone.input_px)
         on_cpu = self.device.type == "cpu"
         workers = 1 if on_cpu and runs_on_all_cores(self.engine) else min(16, core_count())
         done = 0

@@ -157,7 +157,7 @@ def create_app(
     meters, buckets = _Meters(), _Buckets(limits.requests_per_s)
     # Decoding uses the cores that the network does; more at once would only hold more pixels in memory.
     decoding = CapacityLimiter(core_count())
-    size = batch_size(predictor.device.type, predictor.engine.precision)
+    size = batch_size(predictor.device.type, predictor.engine.precision, predictor.backbone.input_px)
     page, policy = _page()
     facts = predictor.bundle.facts
 

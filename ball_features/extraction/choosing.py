@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ball_features.config import ExtractConfig
 from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import Manifest
+from ball_features.errors import CacheError
 from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.cells import find_nuclei
 from ball_features.extraction.decoding import ON_DEVICE, decode_on, device_decoding_pays, forward_rate
@@ -32,6 +33,7 @@ __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Choice", "Chooser"]
 # Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
 COSINE_BOUND = 0.9995
 SAMPLE_IMAGES = 16
+RESUMED_IMAGES = 4
 # Compiling the element-wise passes for CUDA takes some seconds, which fewer images than this do not pay back.
 COMPILE_FROM = 500
 
@@ -91,15 +93,10 @@ class Chooser:
         engine = self.build(precision)
         if self.device.type == "cpu" and isinstance(engine, Engine) and kernel_is_missing():
             self.log(NO_COMPILER)
-        spread = np.linspace(0, len(self.manifest.path) - 1, min(SAMPLE_IMAGES, len(self.manifest.path)))
-        rows = np.unique(spread.round()).astype(int).tolist()
-        loaded = {row: load_image(self.manifest, row, self.backbone.input_px) for row in rows}
-        sample = {row: item[:3] for row, item in loaded.items() if isinstance(item, Tensor)}
+        sample = self._sample(SAMPLE_IMAGES)
         if not sample:
             return Choice(engine, precision, None, {})
-        pixels = torch.stack(list(sample.values()))
-        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.views > 1 else ())})
-        held = functools.partial(self._deviation, pixels=pixels, names=names)
+        held = functools.partial(self._deviation, pixels=torch.stack(list(sample.values())))
         measured, attributes = held(engine), {}
         if auto and precision != "fp32" and not measured.cosine >= COSINE_BOUND:
             self.log(
@@ -138,7 +135,7 @@ class Chooser:
             How far the embeddings of what the device decoded are from float32; None where the cores decode.
         """
         side_px = self.backbone.input_px
-        batch = self.config.batch_size or batch_size(self.device.type, engine.precision)
+        batch = self.config.batch_size or batch_size(self.device.type, engine.precision, side_px)
         images = torch.zeros(batch, 3, side_px, side_px, device=self.device)
         passes = self.config.views * len(self.config.channels)
         rate = forward_rate(lambda: engine(images), batch, self.device) / passes
@@ -153,6 +150,38 @@ class Chooser:
         self.log(f"JPEG files are decoded on the GPU: {why}.")
         return measured
 
+    def resume(self, attributes: dict[str, Any]) -> EmbeddingEngine:
+        """The engine that a cache was begun with.
+
+        Args:
+            attributes: Of the cache.
+
+        Raises:
+            CacheError: Here it strays from float32 much further than it did then.
+        """
+        precision = attributes["precision"]
+        engine = self.build(precision, plain="pass" in attributes)
+        sample = self._sample(RESUMED_IMAGES)
+        if not sample:
+            return engine
+        measured = self._deviation(engine, torch.stack(list(sample.values())))
+        then = attributes["deviation_cosine"]
+        allowed = 1 - COSINE_BOUND + (3 * (1 - then) if np.isfinite(then) else 0)
+        if not 1 - measured.cosine <= allowed:
+            raise CacheError(
+                f"Computing in {precision} on {self.device.type} strays from float32 further than when the cache was "
+                f"begun: cosine {measured.cosine:.5f}, then {then:.5f} on {attributes['device']}. Use --device "
+                f"{attributes['device']}, or --overwrite to begin anew."
+            )
+        return engine
+
+    def _sample(self, count: int) -> dict[int, Tensor]:
+        """Row -> uint8 (3, side, side), of images spread over the collection that can be decoded."""
+        spread = np.linspace(0, len(self.manifest.path) - 1, min(count, len(self.manifest.path)))
+        rows = np.unique(spread.round()).astype(int).tolist()
+        loaded = {row: load_image(self.manifest, row, self.backbone.input_px) for row in rows}
+        return {row: item[:3] for row, item in loaded.items() if isinstance(item, Tensor)}
+
     @property
     def _large(self) -> bool:
         return len(self.manifest.path) * self.config.views >= COMPILE_FROM
@@ -161,17 +190,15 @@ class Chooser:
         """As the engine will run: on a core of its own."""
         return one_thread() if self.device.type == "cpu" else contextlib.nullcontext()
 
-    def _deviation(
-        self, engine: EmbeddingEngine, pixels: Tensor, names: Sequence[str], taken: Tensor | None = None
-    ) -> Deviation:
+    def _deviation(self, engine: EmbeddingEngine, pixels: Tensor, taken: Tensor | None = None) -> Deviation:
         """How far the engine is from the module in float32, over all readouts in use.
 
         Args:
             engine: The engine.
             pixels: uint8 (images, 3, side, side).
-            names: Keys of `READOUTS`.
             taken: The same images as the engine will get them, where another decoder reads them.
         """
+        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.views > 1 else ())})
 
         def read(network: Any, images: Tensor, nuclei: Tensor | None) -> Tensor:
             """A row an image and readout, filled up to one width."""

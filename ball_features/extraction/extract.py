@@ -26,7 +26,7 @@ from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
 from ball_features.extraction.decoding import ON_DEVICE
 from ball_features.extraction.pipeline import Pipeline, batch_size, load_image, pack_mask, unpack_mask
-from ball_features.extraction.streaming import Writing, stream
+from ball_features.extraction.streaming import Writing, feeders, stream
 from ball_features.extraction.threads import core_count
 from ball_features.extraction.views import (
     check_views,
@@ -320,7 +320,7 @@ class _Run:
         if self.old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
             attributes = self.old.attributes | {"images": str(self.manifest.root.resolve())}
-            return chooser.build(attributes["precision"], plain="pass" in attributes), attributes
+            return chooser.resume(self.old.attributes), attributes
         choice = chooser.choose()
         settings = self.settings | {"precision": choice.precision}
         if self.config.views > 1 and needs_mask(self.config.recipe):
@@ -334,7 +334,8 @@ class _Run:
                 "fingerprint": self.config.fingerprint(**settings),
                 "weights": _weights_name(self.backbone, self.config.weights),
                 "input_px": self.backbone.input_px,
-                "batch_size": self.config.batch_size or batch_size(self.device.type, choice.precision),
+                "batch_size": self.config.batch_size
+                or batch_size(self.device.type, choice.precision, self.backbone.input_px),
                 "device": self.device.type,
                 "deviation_cosine": measured.cosine if measured else float("nan"),
                 "deviation_relative": measured.relative if measured else float("nan"),
@@ -373,14 +374,15 @@ class _Run:
         workers = 1 if on_cpu and runs_on_all_cores(engine) else min(16, core_count())
         done = 0
         self.progress(0, len(rows))
-        feeders = 2 if self.device.type == "cuda" else 1
-        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "feeders": feeders, "stop": pipeline.stop}
-        for item in stream(rows, pipeline.batch, pipeline.load, pipeline.compute, **threads):
-            self.bad |= item.bad
-            if len(item.rows):
-                writing.put(item.rows, item.embeddings, item.shortcuts)
-            done += len(item.rows) + len(item.bad)
-            self.progress(done, len(rows))
+        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "feeders": feeders(self.device.type)}
+        results = stream(rows, pipeline.batch, pipeline.load, pipeline.compute, stop=pipeline.stop, **threads)
+        with contextlib.closing(results):
+            for item in results:
+                self.bad |= item.bad
+                if len(item.rows):
+                    writing.put(item.rows, item.embeddings, item.shortcuts)
+                done += len(item.rows) + len(item.bad)
+                self.progress(done, len(rows))
 
     def _overlay_mask(self) -> np.ndarray:
         """Where the collection has overlays, bool (input_px, input_px), learnt on a sample spread over it."""

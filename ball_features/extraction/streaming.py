@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +17,19 @@ from ball_features.cache import CacheWriter
 from ball_features.errors import CacheError
 from ball_features.extraction.threads import one_thread
 
-__all__ = ["Writing", "pieces", "stream"]
+__all__ = ["Writing", "feeders", "pieces", "stream"]
 
-PREFETCH_BATCHES = 3
+PREFETCH_BATCHES = 2  # beside those that are being fed
+# While a GPU computes one batch, others are put together, and the pixel numbers of finished ones counted on the cores.
+_FEEDERS = {"cuda": 4}
 
 Loaded = TypeVar("Loaded")
 Result = TypeVar("Result")
+
+
+def feeders(device: str) -> int:
+    """Threads that feed a kind of device."""
+    return _FEEDERS.get(device, 1)
 
 
 def pieces(rows: np.ndarray, batch: int) -> list[np.ndarray]:
@@ -40,7 +47,7 @@ def stream(
     workers: int,
     feeders: int = 1,
     stop: threading.Event | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Load rows and compute them batch by batch; what comes out is in order.
 
     On a CPU each worker takes a whole batch from file to result on a core of its own, with one torch thread: the cores
@@ -76,7 +83,7 @@ def stream(
             for piece in cut:
                 loading = [pool.submit(load, int(row)) for row in piece]
                 waiting.append(feed.submit(_fed, compute, piece, loading))
-                if len(waiting) > PREFETCH_BATCHES:
+                if len(waiting) >= feeders + PREFETCH_BATCHES:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -264,3 +264,18 @@ def test_a_wrong_pass_is_left_for_torchvisions_and_a_resumed_run_goes_on_with_it
     assert extract(folder, out, config).computed == 1
     got, expected = read_cache(out).embeddings.astype(float), read_cache(right).embeddings.astype(float)
     assert np.allclose(got, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_run_is_not_resumed_with_a_pass_that_strays(tmp_path, folder, monkeypatch):
+    last = sorted(folder.glob("*/*"))[-1]
+    content, out = last.read_bytes(), tmp_path / "a.h5"
+    last.unlink()
+    extract(folder, out, CONFIG)
+    last.write_bytes(content)
+    before, whole = out.read_bytes(), Engine._maps
+    monkeypatch.setattr(Engine, "_maps", lambda *own: {key: one.flip(-1) for key, one in whole(*own).items()})
+    with pytest.raises(CacheError, match="strays from float32 further than when the cache was begun"):
+        extract(folder, out, CONFIG)
+    assert out.read_bytes() == before
+    monkeypatch.setattr(Engine, "_maps", whole)
+    assert extract(folder, out, CONFIG).computed == 1
