@@ -4,8 +4,9 @@
     python benchmarks/extraction.py IMAGES --weights FILE --images 3256 --device cuda --forward 64,256,512
 
 Every peer goes from JPEG files to embeddings; decoding, resizing and normalising are part of the time, loading the
-weights and compiling are not. --forward adds the forward pass alone, on batches that lie on the device. The figures
-are medians over the turns; the deviation is the worst image's cosine to float32 embeddings of torchvision's module.
+weights and compiling are not. Ours is `ball extract`, which also counts pixels for the shortcuts and writes the cache.
+--forward adds the forward pass alone, on batches that lie on the device. The figures are medians over the turns; the
+deviation is the worst image's cosine to float32 embeddings of torchvision's module.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from ball_features.cache import read_cache
+from ball_features.config import ExtractConfig
 from ball_features.dataset.decode import decode
 from ball_features.dataset.jpeg import decode_jpegs
 from ball_features.dataset.manifest import scan
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.engine import Engine, best_precision, resolve_device
-from ball_features.extraction.pipeline import batch_size, resize
-from ball_features.extraction.streaming import stream
-from ball_features.extraction.threads import core_count, one_thread
-from ball_features.extraction.views import normalize
+from ball_features.extraction.extract import extract
+from ball_features.extraction.threads import one_thread
 from ball_features.extraction.weights import load_backbone
 
 BATCH = 32
@@ -65,31 +66,29 @@ class Files(Dataset):
         return self.transform(Image.open(self.files[index]).convert("RGB"))
 
 
-def loop(files: list[Path], forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> np.ndarray:
-    """A DataLoader and a forward pass a batch."""
-    rows = []
+def loop(
+    files: list[Path], forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+) -> tuple[np.ndarray, float]:
+    """A DataLoader and a forward pass a batch: embeddings, and seconds."""
+    start, rows = time.perf_counter(), []
     with torch.no_grad():
         for batch in DataLoader(Files(files), BATCH):
             rows.append(forward(batch.to(device)).float().cpu())
-    return torch.cat(rows).numpy()
+    return torch.cat(rows).numpy(), time.perf_counter() - start
 
 
-def ours(files: list[Path], engine: Engine, device: torch.device) -> np.ndarray:
-    """The pipeline of `ball extract` without the shortcuts' numbers and the cache."""
-
-    def load(row: int) -> torch.Tensor:
-        return resize(decode(files[row]), 224)
-
-    def compute(rows: np.ndarray, images: list[torch.Tensor]) -> torch.Tensor:
-        batch = torch.stack(images).to(device).float() / 255
-        return engine(normalize(batch, "imagenet")).cpu()
-
-    size = batch_size(device.type, engine.precision)
-    on_cpu = device.type == "cpu"
-    feeders = 2 if device.type == "cuda" else 1
-    threads = {"on_cpu": on_cpu, "workers": min(16, core_count()), "feeders": feeders}
-    results = stream(np.arange(len(files)), size, load, compute, **threads)
-    return torch.cat(list(results)).numpy()
+def ours(images: Path, arguments: argparse.Namespace, precision: str, folder: str) -> tuple[np.ndarray, float]:
+    """`ball extract`, shortcuts' numbers and cache included: embeddings, and seconds without loading the network."""
+    config = ExtractConfig(
+        backbone=arguments.backbone,
+        weights=arguments.weights,
+        precision=precision,
+        device=arguments.device,
+        dtype="float32",
+        limit=arguments.count,
+    )
+    done = extract(images, Path(folder) / f"{precision}.h5", config, overwrite=True)
+    return read_cache(done.cache).embeddings[:, 0], done.forward_s
 
 
 def onnx_forward(module: Any, folder: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -220,7 +219,7 @@ def main() -> None:
         f"ball, {half}": lambda: built(half),
     }
     wanted = [name for name in makers if not arguments.only or any(key in name for key in arguments.only.split(","))]
-    runs: dict[str, Callable[[], np.ndarray]] = {}
+    runs: dict[str, Callable[[], tuple[np.ndarray, float]]] = {}
     forwards: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
     for name in wanted:
         forward = makers[name]()
@@ -229,17 +228,15 @@ def main() -> None:
             continue
         forwards[name] = forward
         if name.startswith("ball"):
-            runs[name] = functools.partial(ours, files, forward, device)
+            runs[name] = functools.partial(ours, arguments.images, arguments, forward.precision, folder)
         else:
             runs[name] = functools.partial(loop, files, forward, device)
-    expected = loop(files, reference, device)
+    expected, _ = loop(files, reference, device)
     rates: dict[str, list[float]] = {name: [] for name in runs}
     cosine: dict[str, float] = {}
     for turn in range(arguments.turns + 1):  # the first turn warms up and compiles
         for name, run in runs.items():
-            start = time.perf_counter()
-            got = run()
-            seconds = time.perf_counter() - start
+            got, seconds = run()
             if turn:
                 rates[name].append(len(files) / seconds)
             dots = (got * expected).sum(1)

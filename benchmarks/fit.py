@@ -16,12 +16,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, TensorDataset
+from xgboost import XGBClassifier
 
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig, HeadConfig
@@ -67,11 +75,27 @@ def sklearn_head(X: np.ndarray, y: np.ndarray, T: np.ndarray) -> np.ndarray:
     return head.fit(X, y).predict(T)
 
 
+def defaults() -> dict[str, Any]:
+    """The models whose settings were chosen for speed, as their libraries set them."""
+    calibration: dict[str, Any] = {"method": "sigmoid", "cv": 3, "ensemble": False}
+    return {
+        "linear-svm": make_pipeline(
+            StandardScaler(), CalibratedClassifierCV(SVC(kernel="linear", C=0.01), **calibration)
+        ),
+        "rbf-svm": make_pipeline(StandardScaler(), CalibratedClassifierCV(SVC(C=10), **calibration)),
+        "random-forest": RandomForestClassifier(random_state=0),
+        "extra-trees": ExtraTreesClassifier(random_state=0),
+        "hist-gradient-boosting": HistGradientBoostingClassifier(random_state=0),
+        "xgboost": XGBClassifier(n_jobs=1, random_state=0),
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, nargs="?")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--defaults", action="store_true", help="also models with the settings of their libraries")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -83,6 +107,9 @@ def main() -> None:
     for name, spec in MODELS.items():
         if spec.features == "embedding":
             runs[name] = lambda spec=spec: spec.build(0, HeadConfig()).fit(X, y).predict(T)
+    if arguments.defaults:
+        for name, model in defaults().items():
+            runs[f"{name}, defaults"] = lambda model=model: clone(model).fit(X, y).predict(T)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     right: dict[str, float] = {}
     with threadpool_limits(1):

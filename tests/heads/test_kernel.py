@@ -1,0 +1,49 @@
+"""The machines against scikit-learn's own parts, put together as it documents them."""
+
+import numpy as np
+import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ball_features.heads import kernel
+from ball_features.heads.kernel import KernelSVM
+
+
+@parametrize_with_checks([KernelSVM("linear"), KernelSVM("rbf")])
+def test_it_is_an_estimator_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.repeat(["a", "b", "c"], [60, 50, 40]))
+    X = (rng.normal(size=(150, 30)) + 1.2 * (y[:, None] == np.array(["a", "b", "c"] * 10))).astype(np.float32)
+    return X[:110], y[:110], X[110:]
+
+
+@pytest.mark.parametrize(("name", "C"), [("linear", 0.01), ("rbf", 10.0)])
+@pytest.mark.parametrize("held", [True, False], ids=["gram", "columns"])
+def test_it_says_what_the_pipeline_says(data, name, C, held, monkeypatch):
+    if not held:
+        monkeypatch.setattr(kernel, "GRAM_ROWS", 100)
+    X, y, T = data
+    reference = make_pipeline(
+        StandardScaler(), CalibratedClassifierCV(SVC(kernel=name, C=C), method="sigmoid", cv=3, ensemble=False)
+    )
+    expected = reference.fit(X.astype(float), y).predict_proba(T.astype(float))
+    own = KernelSVM(name, C=C).fit(X, y)
+    # The scale of a kernel from float32 rows, and where an optimiser stops.
+    assert np.allclose(own.predict_proba(T), expected, atol=5e-3)
+    alone = own.to_pipeline()
+    assert np.allclose(alone.predict_proba(T), own.predict_proba(T), atol=5e-3)
+    assert alone.predict(T).tolist() == own.predict(T).tolist()
+    assert type(alone[-1]) is CalibratedClassifierCV
+
+
+def test_wrong_kernels_are_named(data):
+    with pytest.raises(ValueError, match="expected linear or rbf"):
+        KernelSVM("poly").fit(*data[:2])
