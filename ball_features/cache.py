@@ -15,6 +15,9 @@ Root attributes: schema_version, fingerprint, every setting that changes a numbe
 A file is created whole (every chunk allocated) under another name, closed, synced and then renamed, so a name in
 place is a valid file. After that only raw data is overwritten: first a block of embeddings, synced, then its
 `committed` flags, synced. A process killed at any moment leaves complete rows, or rows that are not committed.
+
+Chunks are not compressed and lie one behind the other in the file, so a large cache is not read but mapped: processes
+that fit models on it share one copy, which the system keeps in memory as it can.
 """
 
 from __future__ import annotations
@@ -37,15 +40,18 @@ from ball_features.errors import CacheBusyError, CacheError, ConfigError
 __all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "choose_channels", "create_cache", "lock_cache", "read_cache"]
 
 SCHEMA_VERSION = 1
+MAPPED_FROM = 100_000_000  # bytes of embeddings; less is read, and owes nothing to the file any more
 _TEXT = h5py.string_dtype("utf-8")
+# The index of the chunks gets a place of its own in the file, or it would lie between them.
+_INDEX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Cache:
-    """What a cache holds, in memory.
+    """What a cache holds.
 
     Attributes:
-        embeddings: float16 or float32 (images, views, dim).
+        embeddings: float16 or float32 (images, views, dim); of a large cache a read-only map of the file.
         path: str (images,), relative to the image folder, with forward slashes: the image's id.
         label: str (images,), the class.
         sha256: str (images,), of the file's bytes.
@@ -56,6 +62,7 @@ class Cache:
         rejected: Files that could not be used.
         twin_sha256: str (images,), of the twin's bytes; empty where no twins are used.
         images_per_s: Images embedded a second, all views of each; NaN where it was not measured.
+        mapped: The file that the embeddings are a map of, and which one it was; None where they were read.
     """
 
     embeddings: np.ndarray
@@ -69,6 +76,7 @@ class Cache:
     rejected: tuple[Rejected, ...]
     twin_sha256: np.ndarray = field(default_factory=lambda: np.empty(0, dtype="<U1"))
     images_per_s: float = float("nan")
+    mapped: tuple[Path, tuple[int, int]] | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -86,6 +94,11 @@ class Cache:
     def complete(self) -> bool:
         """Whether every row is committed."""
         return bool(self.committed.all())
+
+    def require_unchanged(self) -> None:
+        """Raise `CacheError` where other processes may have mapped another file than this one."""
+        if self.mapped is not None and (not self.mapped[0].exists() or _identity(self.mapped[0]) != self.mapped[1]):
+            raise CacheError(f"{self.mapped[0]} was replaced while it was in use. Run it again.")
 
 
 def choose_channels(cache: Cache, wanted: Sequence[str] = (), combine: str = "concat") -> Cache:
@@ -179,8 +192,12 @@ def _read(file: h5py.File, path: Path, embeddings: bool) -> Cache:
         values = dataset(name).asstr()[:]
         return values.astype(str) if len(values) else np.empty(0, dtype="<U1")
 
-    stored = dataset("embeddings")
-    if embeddings:
+    stored, mapped = dataset("embeddings"), None
+    offset = _extent(stored) if embeddings and stored.nbytes >= MAPPED_FROM else None
+    if offset is not None:
+        data: np.ndarray = np.memmap(path, stored.dtype, "r", offset, stored.shape)
+        mapped = (path.resolve(), _identity(path))
+    elif embeddings:
         data = np.empty(stored.shape, stored.dtype)
         if data.size:
             stored.read_direct(data)  # straight into the array: no second copy
@@ -199,7 +216,30 @@ def _read(file: h5py.File, path: Path, embeddings: bool) -> Cache:
         rejected=tuple(Rejected(str(p), str(reason), str(sha)) for p, reason, sha in rejected),
         twin_sha256=text("twin_sha256") if "twin_sha256" in file else np.empty(0, dtype="<U1"),
         images_per_s=_rate(file),
+        mapped=mapped,
     )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _extent(stored: Any) -> int | None:
+    """Where the rows of a dataset begin in its file, if they lie there as they are, one behind the other."""
+    if (
+        os.name == "nt" or stored.chunks is None or stored.chunks[1:] != stored.shape[1:]
+    ):  # there a map forbids renaming
+        return None
+    places: list[tuple[int, int, int, int]] = []
+    stored.id.chunk_iter(lambda one: places.append((one.chunk_offset[0], one.byte_offset, one.size, one.filter_mask)))
+    places.sort()
+    step = int(np.prod(stored.chunks)) * stored.dtype.itemsize
+    start = places[0][1] if places else 0
+    wanted = [(number * stored.chunks[0], start + number * step, step, 0) for number in range(len(places))]
+    whole = len(places) == -(-stored.shape[0] // stored.chunks[0])
+    plain = stored.compression is None and not stored.shuffle and not stored.fletcher32 and stored.dtype.isnative
+    return start if places and whole and plain and places == wanted else None
 
 
 def _rate(file: Any) -> float:
@@ -252,7 +292,7 @@ def create_cache(
     """
     rows, views = len(paths), len(view)
     partial = path.with_name(path.name + ".partial")
-    with h5py.File(partial, "w", libver="earliest") as file:
+    with h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file:
         for key, value in attributes.items():
             file.attrs[key] = _to_attribute(value)
         file.attrs["schema_version"] = SCHEMA_VERSION

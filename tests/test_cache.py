@@ -82,3 +82,58 @@ def test_what_is_no_cache(tmp_path):
         file.attrs["schema_version"] = 99
     with pytest.raises(CacheError, match="schema version 99, expected 1"):
         read_cache(path)
+
+
+def test_a_large_cache_is_mapped_and_not_read(tmp_path):
+    """More chunks than a node of their index holds: they still lie one behind the other."""
+    path, count, dim = tmp_path / "a.h5", 101, 1 << 19
+    own = {name: [f"{name}{row}" for row in range(count)] for name in ("paths", "labels", "sha256")}
+    create(path, **own, view=["plain"], dim=dim)
+    row = np.arange(dim, dtype=np.float16)
+    with CacheWriter(path) as writer:
+        writer.write(np.array([3, 100]), np.stack([row, -row])[:, None], {"colour": np.zeros((2, 6), np.float32)})
+    cache = read_cache(path)
+    assert isinstance(cache.embeddings, np.memmap)
+    assert cache.embeddings.shape == (count, 1, dim)
+    assert np.array_equal(cache.embeddings[3, 0], row)
+    assert np.array_equal(cache.embeddings[100, 0], -row)
+    assert not cache.embeddings[4:100].any()
+    with pytest.raises(ValueError, match="read-only"):
+        cache.embeddings[0] = 1
+    cache.require_unchanged()
+    create(path, source=path)
+    with pytest.raises(CacheError, match="was replaced while it was in use"):
+        cache.require_unchanged()
+    assert np.array_equal(cache.embeddings[3, 0], row)  # the old file, as long as it is held
+
+
+@pytest.mark.parametrize("change", [{}, {"compression": "gzip"}, {"chunks": (1, 1, 5)}, {"dtype": ">f2"}], ids=str)
+def test_other_layouts_are_read(tmp_path, monkeypatch, change):
+    path = tmp_path / "a.h5"
+    create(path)
+    values = np.arange(30, dtype=np.float16).reshape(3, 2, 5)
+    with h5py.File(path, "r+") as file:
+        if change:
+            del file["embeddings"]
+            file.create_dataset(
+                "embeddings", data=values.astype(change.pop("dtype", "f2")), **{"chunks": (2, 2, 5)} | change
+            )
+        else:
+            file["embeddings"][:] = values
+    monkeypatch.setattr("ball_features.cache.MAPPED_FROM", 0)
+    cache = read_cache(path)
+    assert np.array_equal(cache.embeddings, values)
+    assert not cache.committed.any()
+
+
+def test_a_mapped_cache_gives_the_same_table(small_cache, tmp_path, monkeypatch):
+    from ball_features import FitConfig, fit
+
+    config = FitConfig(models=("logistic", "knn"), repeats=2, jobs=2)
+    read = fit(small_cache, config, out_root=tmp_path / "read")
+    monkeypatch.setattr("ball_features.cache.MAPPED_FROM", 0)
+    monkeypatch.setattr("ball_features.evaluation.protocols.PARALLEL_FROM", 0)
+    assert isinstance(read_cache(small_cache).embeddings, np.memmap)
+    mapped = fit(small_cache, config, out_root=tmp_path / "mapped")
+    first, second = ((run.folder / "predictions.csv").read_text() for run in (read, mapped))
+    assert first == second

@@ -165,7 +165,7 @@ def view_rows(
     numbers: np.ndarray, rows: np.ndarray, codes: np.ndarray, views: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """These views of these images as float32 (rows * views, columns), and their classes."""
-    X = numbers[rows] if len(views) == numbers.shape[1] else numbers[rows][:, list(views)]
+    X = numbers[rows[:, None], list(views)]  # no row of other views is touched
     return X.reshape(len(rows) * len(views), -1).astype(np.float32), np.repeat(codes[rows], len(views))
 
 
@@ -192,7 +192,7 @@ def _predict(
     """Class probabilities, their mean over views; classes unseen in training get 0."""
     total = np.zeros((len(rows), classes))
     if getattr(estimator, "by_view", False):
-        X = numbers[rows][:, list(views)].astype(np.float32)
+        X = numbers[rows[:, None], list(views)].astype(np.float32)
         total[:, estimator.classes_] = estimator.predict_proba(X, **kinds.of(0))
         return total
     for view in views:
@@ -204,7 +204,7 @@ def _predict(
 def _flips(estimator: Any, numbers: np.ndarray, rows: np.ndarray, views: tuple[int, ...], kinds: _Kinds) -> np.ndarray:
     """Whether views of an image are given different classes, bool (images,)."""
     if getattr(estimator, "by_view", False):
-        called = estimator.view_proba(numbers[rows][:, list(views)].astype(np.float32), **kinds.of(0)).argmax(2)
+        called = estimator.view_proba(numbers[rows[:, None], list(views)].astype(np.float32), **kinds.of(0)).argmax(2)
     else:
         parts = ((numbers[rows, view].astype(np.float32), kinds.of(view)) for view in views)
         called = np.stack([estimator.predict_proba(part, **known).argmax(1) for part, known in parts], 1)
@@ -231,7 +231,7 @@ def _fit_one(
         estimator = spec.build(own, head)
         if spec.by_view:
             estimator.set_params(whole_field=whole_field)
-            X, y = numbers[split.train][:, list(views.train)].astype(np.float32), codes[split.train]
+            X, y = numbers[split.train[:, None], list(views.train)].astype(np.float32), codes[split.train]
         else:
             X, y = view_rows(numbers, split.train, codes, views.train)
         validation: dict[str, Any] = {}
@@ -330,7 +330,7 @@ def evaluate(
     with warnings.catch_warnings():
         # joblib renews a worker whose memory grew, and says so; nothing is lost by it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        # Processes with one thread each; joblib maps the arrays into them instead of copying.
+        # Processes with one thread each; joblib maps the arrays into them, those of a mapped cache from its file.
         with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1) if jobs > 1 else threadpool_limits(1):
             work = (delayed(_numbered)(place, number, arguments(place, number)) for place, number in tasks)
             results: Any = Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="r")(work)
@@ -338,6 +338,7 @@ def evaluate(
                 done[place, number] = result
                 if progress:
                     progress(len(done), len(tasks), specs[place].name)
+    cache.require_unchanged()
     table = []
     for place, spec in enumerate(specs):
         own = [done[place, number] for number in range(len(splits))]

@@ -76,6 +76,7 @@ def tune(
     # Fixed views are other pictures, which a head has no use for beside the plain one.
     drawn = draw_trials(trials, config.seed, config.head.epochs, 1 if fixed_views(cache) else len(cache.view))
     found = search(cache.embeddings, codes, splits[0], drawn, seed=config.seed, jobs=config.jobs, progress=progress)
+    cache.require_unchanged()
     search_s = time.perf_counter() - start
     best = found[0]
     tuned = replace(config, head=best.head, train_views=best.views[0], test_views=best.views[1], models=("mlp",))
