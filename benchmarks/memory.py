@@ -1,20 +1,27 @@
-"""Peak memory of `ball extract` by the number of images.
+"""Peak memory of `ball extract` by the number of images, and of `ball fit` by the size of the cache.
 
     python benchmarks/memory.py --counts 2000,20000
+    python benchmarks/memory.py --fit 2000,20000
 
 Drawn images, linked as often as it takes, go through DenseNet-121 with random weights; every link is a row of its own
-and is computed. The peak is the resident memory of the process that extracts.
+and is computed. The peak is the resident memory of the process that extracts. --fit makes caches of noise, 15 views of
+1920, and fits two models on the plain one; the peak is what all its processes hold besides files (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import numpy as np
+
+from ball_features.cache import CacheWriter, create_cache
 from ball_features.dataset.synthetic import draw_smears
 
 
@@ -28,11 +35,69 @@ def link(source: Path, target: Path, count: int) -> None:
         os.link(file, place)
 
 
+def held(root: int) -> float:
+    """Megabytes that a process and its children hold: of their own, and in shared memory."""
+    parent, own = {}, {}
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, KeyError):  # gone, no process, a thread of the system
+            fields = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
+            parent[int(place.name)] = int(fields["PPid"])
+            own[int(place.name)] = int(fields["RssAnon"].split()[0]) / 1024
+    tree = {root}
+    while more := {one for one, above in parent.items() if above in tree} - tree:
+        tree |= more
+    shared = os.statvfs("/dev/shm")
+    return sum(own.get(one, 0.0) for one in tree) + (shared.f_blocks - shared.f_bfree) * shared.f_frsize / 1e6
+
+
+def fit_peak(folder: Path, count: int) -> tuple[float, float]:
+    """Megabytes of a cache of noise, and at most held by `ball fit` on it."""
+    cache, views, dim = folder / "noise.h5", 15, 1920
+    rng = np.random.default_rng(0)
+    labels = [f"{row % 4}" for row in range(count)]
+    attributes = {"fingerprint": "noise", "backbone": "densenet201", "recipe": "report", "precision": "fp32"}
+    create_cache(
+        cache,
+        paths=[f"{label}/{row}" for row, label in enumerate(labels)],
+        labels=labels,
+        sha256=[f"{row:064x}" for row in range(count)],
+        view=["plain", *(f"view-{number}" for number in range(1, views))],
+        dim=dim,
+        dtype="float16",
+        shortcuts={},
+        attributes=attributes,
+    )
+    with CacheWriter(cache) as writer:
+        for start in range(0, count, 500):
+            rows = np.arange(start, min(start + 500, count))
+            writer.write(rows, rng.normal(size=(len(rows), views, dim)).astype(np.float16), {})
+    command = [sys.executable, "-m", "ball_features", "fit", str(cache), "--models", "logistic,knn"]
+    options = ["--train-views", "plain", "--repeats", "1", "--out", str(folder), "--quiet"]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, held(process.pid))
+        time.sleep(0.05)
+    if process.returncode:
+        sys.exit(f"The fit on {count} images failed.")
+    size = cache.stat().st_size / 1e6
+    cache.unlink()
+    return size, peak
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", default="2000,20000")
+    parser.add_argument("--fit", default="", help="images of caches to fit on, with commas between")
     arguments = parser.parse_args()
+    if arguments.fit:
+        print("| images | cache MB | peak MB |\n| ---: | ---: | ---: |")
+        with tempfile.TemporaryDirectory() as name:
+            for count in (int(part) for part in arguments.fit.split(",")):
+                size, peak = fit_peak(Path(name), count)
+                print(f"| {count} | {size:.0f} | {peak:.0f} |", flush=True)
+        return
     peaks: list[float] = []
     print("| images | peak MB |\n| ---: | ---: |")
     with tempfile.TemporaryDirectory() as name:

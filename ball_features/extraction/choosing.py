@@ -23,6 +23,7 @@ from ball_features.extraction.decoding import ON_DEVICE, decode_on, device_decod
 from ball_features.extraction.engine import Deviation, Engine, best_precision, deviation
 from ball_features.extraction.frozen import EmbeddingEngine, ModuleEngine, OnnxNetwork, build_engine
 from ball_features.extraction.kernels import NO_COMPILER, kernel_is_missing
+from ball_features.extraction.passes import gpu_kernels
 from ball_features.extraction.pipeline import batch_size, fill, load_image, resize
 from ball_features.extraction.readouts import READOUTS, reader
 from ball_features.extraction.threads import one_thread
@@ -93,6 +94,9 @@ class Chooser:
         engine = self.build(precision)
         if self.device.type == "cpu" and isinstance(engine, Engine) and kernel_is_missing():
             self.log(NO_COMPILER)
+        if self.device.type == "cuda" and self._large and isinstance(engine, Engine):
+            if gpu_kernels(self.device) is None:
+                self.log("Triton does not work here; the passes between products are torch's own, which is slower.")
         sample = self._sample(SAMPLE_IMAGES)
         if not sample:
             return Choice(engine, precision, None, {})

@@ -153,7 +153,7 @@ class Engine:
                     weight = put(weight[:, ~dead]).contiguous()
                     reduce = make_linear(weight, keep(bias2), True, packed, gpu)
                     spread = make_conv(kernel(layer.conv2.weight), None, False, 1, 1, packed)
-                    at_once = None if fused is None else _at_once(fused, norm, weight, keep(bias2))
+                    at_once = _at_once(fused[number - 1], norm, weight, keep(bias2))
                     layers.append(_Layer(norm, reduce, at_once, spread))
                 first: Any = next(features.get_submodule(f"denseblock{number}").children())
                 between = features.get_submodule(f"transition{number}") if number < 4 else None
@@ -258,8 +258,8 @@ class Engine:
         return kept[name][: rows * width].view(rows, width)
 
 
-def _at_once(fused: Callable[..., Tensor], norm: Norm, weight: Tensor, bias: Tensor) -> Product:
-    return lambda x: fused(x, norm.scale, norm.bias, weight, bias)
+def _at_once(fused: Callable[..., Tensor] | None, norm: Norm, weight: Tensor, bias: Tensor) -> Product | None:
+    return None if fused is None else lambda x: fused(x, norm.scale, norm.bias, weight, bias)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "kernel_is_missing", "pack_bits"]
 
 NO_COMPILER = (
-    "Found no C++ compiler that works (c++, g++, clang++, or what CXX names); extraction takes up to twice as long. "
-    "To have one: apt-get install g++, or what your system calls it."
+    "Found no C++ compiler that works (c++, g++, clang++, or what CXX names), or no folder for temporary files that a "
+    "library can be loaded from (TMPDIR); extraction takes two to three times as long. To have a compiler: apt-get "
+    "install g++, or what your system calls it."
 )
 
 _SOURCE = Path(__file__).with_name("affine_relu.cpp")

@@ -90,45 +90,41 @@ Product = Callable[[Any], Any]
 Fused = Callable[["Tensor", "Tensor", "Tensor", "Tensor", "Tensor"], "Tensor"]
 
 
-def make_fused(device: torch.device, dtype: torch.dtype, gpu: Any) -> Fused | None:
-    """`gpu.norm_product`, where it is right and faster than one pass after another on this very device; else None."""
+def make_fused(device: torch.device, dtype: torch.dtype, gpu: Any) -> list[Fused | None]:
+    """For each block `gpu.norm_product`, where it is right and faster than one pass after another on this device."""
+    none: list[Fused | None] = [None] * len(_TRIALS)
     if gpu is None or dtype == torch.float32:
-        return None
+        return none
     try:
         with torch.cuda.device(device), torch.inference_mode():
-            return gpu.norm_product if _pays(gpu, device, dtype) else None
+            return [gpu.norm_product if _pays(gpu, device, dtype, *trial) else None for trial in _TRIALS]
     except Exception:  # too little shared memory, or a processor that Triton has no products for
-        return None
+        return none
 
 
-# What layers of DenseNet-201's first, third and fourth block read of 64 images, rows and channels, and how many there
-# are of their kind.
-_TRIALS = ((200_704, 160, 6), (12_544, 1008, 48), (3_136, 1392, 32))
+# What a layer in the middle of DenseNet-201's blocks reads of 64 images: rows and channels.
+_TRIALS = ((200_704, 160), (50_176, 320), (12_544, 1008), (3_136, 1392))
 
 
-def _pays(gpu: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    seconds = [0.0, 0.0]
+def _pays(gpu: Any, device: torch.device, dtype: torch.dtype, rows: int, channels: int) -> bool:
     generator = torch.Generator(device).manual_seed(0)
-    for rows, channels, layers in _TRIALS:
-        apart = torch.randn(rows, channels + 64, device=device, generator=generator).to(dtype)
-        x = apart[:, :channels]
-        weight = (torch.randn(128, channels, device=device, generator=generator) / channels**0.5).to(dtype)
-        scale, shift = torch.rand(2, channels, device=device, generator=generator)
-        bias = torch.randn(128, device=device, generator=generator)
-        linear = make_linear(weight, bias, True, False, gpu)
+    apart = torch.randn(rows, channels + 64, device=device, generator=generator).to(dtype)
+    x = apart[:, :channels]
+    weight = (torch.randn(128, channels, device=device, generator=generator) / channels**0.5).to(dtype)
+    scale, shift = torch.rand(2, channels, device=device, generator=generator)
+    bias = torch.randn(128, device=device, generator=generator)
+    linear = make_linear(weight, bias, True, False, gpu)
 
-        def one_by_one(x: Tensor = x, scale: Tensor = scale, shift: Tensor = shift, linear: Product = linear) -> Tensor:
-            h = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-            gpu.affine_relu(x, scale, shift, h)
-            return linear(h)
+    def one_by_one() -> Tensor:
+        h = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        gpu.affine_relu(x, scale, shift, h)
+        return linear(h)
 
-        at_once = functools.partial(gpu.norm_product, x, scale, shift, weight, bias)
-        expected, got = one_by_one().float(), at_once().float()
-        if not (got - expected).norm() <= 0.01 * expected.norm():
-            return False
-        for way, run in enumerate((one_by_one, at_once)):
-            seconds[way] += layers * _device_seconds(run)
-    return seconds[1] < seconds[0]
+    at_once = functools.partial(gpu.norm_product, x, scale, shift, weight, bias)
+    expected, got = one_by_one().float(), at_once().float()
+    if not (got - expected).norm() <= 0.01 * expected.norm():
+        return False
+    return _device_seconds(at_once) < _device_seconds(one_by_one)
 
 
 def _device_seconds(run: Callable[[], object], calls: int = 10) -> float:
