@@ -6,6 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from ball_features.cli import app
+
+RANDOM = ("--backbone", "densenet121", "--weights", "random")
 
 
 def ball(*arguments, **options):
@@ -51,6 +56,27 @@ def test_audit_writes_groups_that_fit_takes(tmp_path, smears, small_cache):
     unwritable = ball("audit", smears, "--out", tmp_path)
     assert unwritable.returncode == 2
     assert "cannot be written" in unwritable.stderr
+
+
+def test_json_of_every_command_is_strict(tmp_path, small_cache, smears):
+    """Also where a number is not defined: the correlation of a model that always says the same."""
+    other = shutil.copy(small_cache, tmp_path / "other.h5")
+    options = ("--repeats", 1, "--out", tmp_path / "runs", "--jobs", 1)
+    for command in (
+        ("fit", small_cache, "--models", "majority,colour", *options),
+        ("compare", small_cache, other, "--models", "logistic,majority", *options),
+        ("tune", small_cache, "--trials", 1, "--epochs", 1, "--out", tmp_path / "runs", "--jobs", 1),
+        ("inspect", small_cache),
+        ("extract", smears, "--out", tmp_path / "new.h5", *RANDOM, "--limit", 4, "--dry-run"),
+    ):
+        done = CliRunner().invoke(app, [*map(str, command), "--json"])
+        assert done.exit_code == 0, done.output
+        values = json.loads(done.stdout, parse_constant=lambda name, own=command[0]: pytest.fail(f"{own}: {name}"))
+        if command[0] in ("fit", "compare"):
+            rows = values["metrics" if command[0] == "fit" else "rows"]
+            assert "majority" in {row["model"] for row in rows}
+        if command[0] == "fit":
+            assert {row["model"]: row["mcc"] for row in values["metrics"]}["majority"] is None
 
 
 def test_strict_and_dry_run(tmp_path, smears):

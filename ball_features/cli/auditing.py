@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar, say
+from ball_features.cli.root import Json, Quiet, Verbose, app, console, print_json, progress_bar, say
 
 __all__ = ["audit"]
 
@@ -50,7 +49,7 @@ def audit(
         write_page(found, manifest.root, page)
     known = recognise(manifest.sha256)
     if as_json:
-        typer.echo(json.dumps(found.to_dict() | {"known": known, "groups_file": str(out)}, indent=1))
+        print_json(found.to_dict() | {"known": known, "groups_file": str(out)})
     else:
         if manifest.note:
             say(manifest.note)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Trust, Verbose, app, progress_bar, say
+from ball_features.cli.root import Json, Quiet, Trust, Verbose, app, print_json, progress_bar, say
 
 __all__ = ["predict"]
 
@@ -58,7 +57,7 @@ def predict(
         write_predictions(predictions, out, predictor.bundle.classes)
     if as_json:
         values = [vars(item) | {"set": list(item.set), "nearest": list(item.nearest)} for item in predictions]
-        typer.echo(json.dumps({"predictions": values, "rejected": [vars(item) for item in rejected]}, indent=1))
+        print_json({"predictions": values, "rejected": [vars(item) for item in rejected]})
     else:
         for item in predictions if out is None else ():
             strange = "  UNUSUAL" if item.unusual else ""

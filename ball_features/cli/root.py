@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,19 @@ from ball_features.errors import BallError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Json", "Quiet", "Strict", "Trust", "Verbose", "app", "console", "main", "progress_bar", "say"]
+__all__ = [
+    "Json",
+    "Quiet",
+    "Strict",
+    "Trust",
+    "Verbose",
+    "app",
+    "console",
+    "main",
+    "print_json",
+    "progress_bar",
+    "say",
+]
 
 app = typer.Typer(
     name="ball",
@@ -67,6 +79,13 @@ def _interrupt(number: int, frame: object) -> None:
 def say(line: str) -> None:
     """One line on standard error."""
     typer.echo(line, err=True)
+
+
+def print_json(values: Any) -> None:
+    """One JSON object on standard output."""
+    from ball_features.reporting.strict_json import json_text
+
+    typer.echo(json_text(values))
 
 
 def _version(wanted: bool) -> None:

@@ -29,6 +29,7 @@ from ball_features.heads.registry import MODELS, ModelSpec, select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.measure import measure
 from ball_features.reporting.page import write_report
+from ball_features.reporting.strict_json import json_text
 from ball_features.reporting.tables import SAME_MARK, interval_table, markdown, render
 
 if TYPE_CHECKING:
@@ -497,17 +498,4 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) 
 
 def write_json(path: Path, values: Any) -> None:
     """Write strict JSON; what is not a number becomes null."""
-    path.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON knows; NaN becomes null."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    path.write_text(json_text(values) + "\n", encoding="utf-8")
