@@ -2,13 +2,19 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
 
+from ball_features import FitConfig, fit
 from ball_features.cli import app
+from ball_features.cli.root import InterruptError
+from ball_features.deployment.bundle import bundle_fitted
+from ball_features.reporting.run import place_folder
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random")
 
@@ -128,23 +134,49 @@ def test_demo(tmp_path):
     assert "mlp" in done.stdout
 
 
-def test_an_interrupt_has_its_own_code(tmp_path, smears):
-    """Ctrl-C ends with 130 and one line, and what was computed is kept."""
-    import signal
-    import subprocess
-    import sys
-    import time
-
-    command = [sys.executable, "-m", "ball_features", "extract", str(smears), "--out", str(tmp_path / "c.h5")]
-    command += ["--backbone", "densenet121", "--weights", "random", "--views", "200"]
+def interrupted(*arguments, after):
+    """Exit code and standard error of a command that gets Ctrl-C once a line of its standard error holds `after`."""
+    command = [sys.executable, "-m", "ball_features", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if "images/s" in line:
+        if after in line:
             break
-    time.sleep(0.2)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "Interrupted" in errors
     assert "Traceback" not in errors
+    return process.returncode, errors
+
+
+def test_an_interrupt_has_its_own_code_and_says_what_is_left(tmp_path, smears, small_cache):
+    extract = ("extract", smears, "--out", tmp_path / "c.h5", *RANDOM, "--views", 200)
+    code, errors = interrupted(*extract, after="images/s")
+    assert code == 130
+    assert "the same command goes on from there" in errors
+    code, errors = interrupted(*extract, "--overwrite", after="images/s")
+    assert code == 130
+    assert "the same command without --overwrite goes on" in errors
+    runs = tmp_path / "runs"
+    options = ("--models", "mlp", "--repeats", 1000, "--jobs", 1, "--out", runs)
+    code, errors = interrupted("fit", small_cache, *options, after="of 1000 fits")
+    assert (code, errors.splitlines()[-1]) == (130, "Interrupted. Nothing was written.")
+    assert not list(runs.iterdir()) if runs.exists() else True
+
+
+def test_an_interrupt_while_a_run_is_written_leaves_none(tmp_path):
+    def write(folder):
+        (folder / "run.json").touch()
+        raise InterruptError
+
+    with pytest.raises(InterruptError):
+        place_folder(tmp_path, "a", write)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_ends_quietly(tmp_path, small_cache):
+    pytest.importorskip("uvicorn")
+    config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3)
+    run = fit(small_cache, config, out_root=tmp_path, save="all", saver=bundle_fitted)
+    code, errors = interrupted("serve", run.folder / "models" / "logistic", "--port", 0, after="Stop it with Ctrl-C")
+    assert (code, errors) == (0, "")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
+    "InterruptError",
     "Json",
     "Quiet",
     "Strict",
@@ -55,8 +56,8 @@ def main() -> None:
     except BallError as error:
         say(f"Error: {error}")
         sys.exit(2)
-    except _InterruptError:
-        say("Interrupted. What was finished is kept; the same command goes on from there.")
+    except InterruptError:
+        say(f"Interrupted. {_what_is_left()}")
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
@@ -68,12 +69,32 @@ def main() -> None:
         sys.exit(3)
 
 
-class _InterruptError(BaseException):
+class InterruptError(BaseException):
     """Ctrl-C; not `KeyboardInterrupt`, which the parser would turn into another exit code."""
 
 
 def _interrupt(number: int, frame: object) -> None:
-    raise _InterruptError
+    raise InterruptError
+
+
+# What a command that was interrupted has left; of others nothing is there before the end.
+_LEFT = {
+    "extract": "What was finished is kept; the same command goes on from there.",
+    "download": "kagglehub keeps what it has fetched; the same command goes on from there.",
+    "segment": "The pictures written so far stay; the same command writes all of them again.",
+    "demo": "What was written so far stays; the same command begins anew.",
+    "audit": "It is not finished; run it again.",
+    "report": "It is not finished; run it again.",
+    "export": "It is not finished; run it again.",
+    "serve": "It had not begun to listen.",
+}
+
+
+def _what_is_left() -> str:
+    command = _running[-1] if _running else ""
+    if command == "extract" and "--overwrite" in sys.argv:  # the flag would begin anew
+        return "What was finished is kept; the same command without --overwrite goes on from there."
+    return "Nothing was written." if "--dry-run" in sys.argv else _LEFT.get(command, "Nothing was written.")
 
 
 def say(line: str) -> None:
@@ -94,11 +115,15 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_running: list[str] = []  # the command that was asked for
+
+
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    pass
+    _running[:] = [context.invoked_subcommand or ""]
 
 
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where files were rejected.")]

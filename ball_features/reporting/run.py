@@ -472,13 +472,16 @@ def _save_heads(folder: Path, results: Sequence[ModelResult], classes: list[str]
 
 def place_folder(root: Path, name: str, write: Callable[[Path], None]) -> Path:
     """Write a folder whole, then give it a name that is free."""
+    partial = root / f".{name}.{os.getpid()}.partial"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        partial = root / f".{name}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         write(partial)
-    except OSError as error:
+    except BaseException as error:  # an interrupt too leaves nothing that looks like a run
+        shutil.rmtree(partial, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise DataError(f"The run cannot be written to {root} ({error.strerror}). Give another --out.") from error
     for number in range(1, 10_000):
         folder = root / (name if number == 1 else f"{name}-{number}")
