@@ -128,15 +128,19 @@ def lock_cache(path: Path) -> Iterator[None]:
 
     Raises:
         CacheBusyError: Another process holds it.
+        CacheError: The folder takes no files.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).touch()  # where no file can be made, the lock below would seem to be held
         lock.acquire(timeout=0)
     except Timeout as error:
         raise CacheBusyError(
             f"{path} is being written by another process. Wait for it to end, or write to another --out."
         ) from error
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror or error}). Give another --out.") from error
     try:
         yield
     finally:

@@ -174,9 +174,22 @@ def test_an_interrupt_while_a_run_is_written_leaves_none(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_ends_quietly(tmp_path, small_cache):
-    pytest.importorskip("uvicorn")
+@pytest.fixture(scope="module")
+def bundle(small_cache, tmp_path_factory):
     config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3)
-    run = fit(small_cache, config, out_root=tmp_path, save="all", saver=bundle_fitted)
-    code, errors = interrupted("serve", run.folder / "models" / "logistic", "--port", 0, after="Stop it with Ctrl-C")
+    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all", saver=bundle_fitted)
+    return run.folder / "models" / "logistic"
+
+
+def test_a_server_ends_quietly(bundle):
+    pytest.importorskip("uvicorn")
+    code, errors = interrupted("serve", bundle, "--port", 0, after="Stop it with Ctrl-C")
     assert (code, errors) == (0, "")
+
+
+def test_predict_says_first_that_a_table_cannot_be_written(tmp_path, bundle, smears):
+    (tmp_path / "file").touch()
+    done = ball("predict", bundle, smears, "--out", tmp_path / "file" / "p.csv")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "Predicting" not in done.stderr

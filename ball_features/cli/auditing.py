@@ -36,11 +36,12 @@ def audit(
     from ball_features.dataset.audit import write_groups
     from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
-    from ball_features.reporting.audit_page import cached_embeddings, require_writable, summary, write_page
+    from ball_features.dataset.targets import require_writable
+    from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
 
     manifest = scan(images)
-    for file in (out, page):
-        require_writable(file)  # before the minutes that the audit takes
+    for file, option in ((out, "--out"), (page, "--page")):
+        require_writable(file, option)  # before the minutes that the audit takes
     embeddings = None if cache is None else cached_embeddings(cache, manifest)
     with progress_bar("Auditing", quiet or as_json, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)

@@ -19,6 +19,7 @@ from ball_features.cli.root import (
     progress_bar,
     say,
 )
+from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import require_extra
 
@@ -105,6 +106,7 @@ def fit(
 
     if tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "--tensorboard")
+        require_folder(tensorboard, "--tensorboard")
     values, preset_notes = _with_preset(context, preset)
     config = _config(values)
     protocol, compat_batch_metrics = values["protocol"], values["compat_batch_metrics"]

@@ -34,6 +34,7 @@ def predict(
     --coverage, the distance to the nearest training images, and whether that is unusual. An unusual image (another
     stain, another magnification, no smear at all) gets a class all the same: do not trust it.
     """
+    from ball_features.dataset.targets import require_writable
     from ball_features.deployment.bundle import read_bundle
     from ball_features.deployment.predict import Predictor, find_images, write_predictions
     from ball_features.errors import DataError
@@ -47,6 +48,7 @@ def predict(
         raise DataError(f"Found no image in {', '.join(images[:3])}, expected folders, patterns or files.")
     compiled = len(files) >= COMPILE_FROM
     loaded = read_bundle(bundle, trust=trust)
+    require_writable(out, "--out")
     predictor = Predictor(loaded, weights=weights, device=device, precision=precision, compiled=compiled)
     if predictor.caveat:
         say(predictor.caveat)

@@ -10,18 +10,18 @@ import numpy as np
 
 from ball_features.cache import read_cache
 from ball_features.dataset.audit import Audit
-from ball_features.dataset.manifest import SUFFIXES, Manifest
+from ball_features.dataset.manifest import Manifest
 from ball_features.dataset.overlays import NO_OVERLAY
 from ball_features.dataset.pairs import orient
 from ball_features.dataset.series import Trust
 from ball_features.dataset.traits import load_square
-from ball_features.errors import CacheError, DataError
+from ball_features.errors import CacheError
 from ball_features.reporting.figures import thumbnail
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["cached_embeddings", "require_writable", "summary", "write_page"]
+__all__ = ["cached_embeddings", "summary", "write_page"]
 
 PAIRS_SHOWN = 40
 KIND_IMAGES = 24
@@ -46,26 +46,6 @@ def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
             "leave --cache out."
         )
     return cache.embeddings[[rows[digest] for digest in manifest.sha256], 0]
-
-
-def require_writable(path: Path | None) -> None:
-    """Make the folder of a file that is to be written, and see whether it can be.
-
-    Raises:
-        DataError: It cannot, or it is an image.
-    """
-    if path is None:
-        return
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
-        raise DataError(f"{path} is an image and would be overwritten. Name another file.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        there = path.exists()
-        path.open("ab").close()  # permissions do not tell: some file systems take no new files
-        if not there:
-            path.unlink()
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
 
 
 def _how_sure(parts: dict[str, Any]) -> str:

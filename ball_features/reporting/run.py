@@ -22,6 +22,7 @@ from ball_features import __version__
 from ball_features.cache import Cache, choose_channels, read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
+from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views, model_views
@@ -139,6 +140,7 @@ def fit(
     saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
     against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    require_folder(out_root)
     results = evaluate(cache, specs, splits, config, keep=kept, progress=progress, **against)
 
     def more(folder: Path, rows: list[dict[str, Any]]) -> None:

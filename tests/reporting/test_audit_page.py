@@ -3,7 +3,6 @@
 import io
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,8 +10,7 @@ from rich.console import Console
 from ball_features.dataset.audit import audit
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
-from ball_features.errors import DataError
-from ball_features.reporting.audit_page import require_writable, summary, write_page
+from ball_features.reporting.audit_page import summary, write_page
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +58,3 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
     facts = result.to_dict()
     assert set(facts["batches"]) == set(result.series.batch)
     assert all(0 <= item["confidence"] <= 1 for item in [*facts["series"].values(), *facts["batches"].values()])
-
-
-def test_what_cannot_be_written_is_said_first(tmp_path):
-    require_writable(None)
-    require_writable(tmp_path / "new" / "groups.csv")
-    assert (tmp_path / "new").is_dir()
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "groups.csv"):
-        with pytest.raises(DataError, match=r"cannot be written .*Name another file"):
-            require_writable(path)
-    assert not (tmp_path / "new" / "groups.csv").exists()  # trying leaves nothing behind
-    with pytest.raises(DataError, match=r"cannot be written"):
-        require_writable(Path("/proc/groups.csv"))  # whose permissions allow it
-    image = tmp_path / "smear.JPG"
-    image.write_bytes(b"pixels")
-    with pytest.raises(DataError, match=r"is an image and would be overwritten\. Name another file"):
-        require_writable(image)
-    assert image.read_bytes() == b"pixels"
