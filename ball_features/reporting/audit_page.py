@@ -34,18 +34,25 @@ _ZOOM_PX = 240
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
     """Embeddings of the plain view, float (images, dim), in the manifest's order, matched by content.
 
+    Those of images that the cache knows to be unusable are NaN.
+
     Raises:
-        CacheError: The cache does not hold all images of the manifest.
+        CacheError: The cache does not know all images of the manifest.
     """
     cache = read_cache(path)
     rows = {digest: row for row, digest in enumerate(cache.sha256.tolist()) if cache.committed[row]}
-    missing = sum(digest not in rows for digest in manifest.sha256)
+    rejected = {item.sha256 or item.path for item in cache.rejected}  # without a hash where a twin was at fault
+    here = np.array([digest in rows for digest in manifest.sha256])
+    known = [{digest, name} & rejected for digest, name in zip(manifest.sha256, manifest.path, strict=True)]
+    missing = sum(not found and not own for found, own in zip(here, known, strict=True))
     if missing:
         raise CacheError(
             f"{path} lacks {missing} of {len(manifest.path)} images. Bring it up to date with `ball extract`, or "
             "leave --cache out."
         )
-    return cache.embeddings[[rows[digest] for digest in manifest.sha256], 0]
+    found = np.full((len(here), cache.embeddings.shape[2]), np.nan, dtype=cache.embeddings.dtype)
+    found[here] = cache.embeddings[[rows[digest] for digest in manifest.sha256 if digest in rows], 0]
+    return found
 
 
 def _how_sure(parts: dict[str, Any]) -> str:

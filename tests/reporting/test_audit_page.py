@@ -4,13 +4,16 @@ import io
 import re
 import shutil
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from ball_features import ExtractConfig, extract
 from ball_features.dataset.audit import audit
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
-from ball_features.reporting.audit_page import summary, write_page
+from ball_features.errors import CacheError
+from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +61,21 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
     facts = result.to_dict()
     assert set(facts["batches"]) == set(result.series.batch)
     assert all(0 <= item["confidence"] <= 1 for item in [*facts["series"].values(), *facts["batches"].values()])
+
+
+def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears):
+    folder = shutil.copytree(smears, tmp_path / "images")
+    whole = sorted((folder / "Pro").iterdir())
+    whole[0].write_bytes(whole[0].read_bytes()[:300])
+    cache = tmp_path / "a.h5"
+    done = extract(folder, cache, ExtractConfig(backbone="densenet121", weights="random", precision="fp32"))
+    assert [item.path for item in done.rejected] == [f"Pro/{whole[0].name}"]
+    manifest = scan(folder)
+    embeddings = cached_embeddings(cache, manifest)
+    assert np.isnan(embeddings).all(1).tolist() == [path == f"Pro/{whole[0].name}" for path in manifest.path]
+    assert audit(manifest, embeddings=embeddings).to_dict()["rejected"].keys() == {f"Pro/{whole[0].name}"}
+    shutil.copy(whole[1], whole[0])
+    with whole[0].open("ab") as file:
+        file.write(b"other bytes")  # mended since: the cache is not up to date
+    with pytest.raises(CacheError, match="lacks 1 of 48 images"):
+        cached_embeddings(cache, scan(folder))
