@@ -161,8 +161,7 @@ def extract(
             known = old.attributes if old else settings
             return _finish(start, out, manifest, todo, removed, 0.0, known, backbone.dim, config.views)
         require_folder(out.parent)
-        if old and _same_rows(manifest, old):  # written into, where it would otherwise be replaced
-            require_writable(out, "--out")
+        require_writable(out, "--out")
         return _Run(out, config, backbone, manifest, settings, old, removed, progress, log)(start)
 
 
