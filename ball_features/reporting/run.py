@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -20,7 +21,7 @@ import numpy as np
 
 from ball_features import __version__
 from ball_features.cache import Cache, choose_channels, read_cache
-from ball_features.config import FitConfig
+from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError, DataError
@@ -183,10 +184,22 @@ def check_options(config: FitConfig, specs: Sequence[ModelSpec], cache: Cache, s
         ConfigError: There is such an option.
     """
     head, names = config.head, ", ".join(spec.name for spec in specs)
-    own = [name for name in ("group_loss", "consistency") if getattr(head, name)]
+    given = [
+        item.name for item in dataclasses.fields(head) if getattr(head, item.name) != getattr(HeadConfig(), item.name)
+    ]
+    own = ["head_batch_size" if name == "batch_size" else name for name in given if name != "per_image"]
     shared = [*(["per_image"] if head.per_image else []), *(["center"] if config.center else [])]
+    training = ["train_views"] if config.train_views != "auto" else []
+    testing = ["tta"] if config.tta else ["test_views"] if config.test_views != "auto" else []
     heads, robust = [spec for spec in specs if spec.kind == "head"], [spec for spec in specs if spec.groups]
-    for options, heeding, expected in ((own, heads, "mlp"), (shared, robust, "mlp or one of the robust models")):
+    seeing = [spec for spec in specs if spec.features == "embedding"]
+    mixing = [spec for spec in seeing if not spec.by_view]  # the others train on each view that they test on
+    for options, heeding, expected in (
+        (own, heads, "mlp"),
+        (shared, robust, "mlp or one of the robust models"),
+        (training, mixing, "a model on embeddings other than robust-views"),
+        (testing, seeing, "a model on embeddings"),
+    ):
         if options and not heeding:
             shown = " and ".join(f"--{name.replace('_', '-')}" for name in options)
             raise ConfigError(
