@@ -41,6 +41,7 @@ __all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "choose_channels", "create_
 
 SCHEMA_VERSION = 1
 MAPPED_FROM = 100_000_000  # bytes of embeddings; less is read, and owes nothing to the file any more
+_NEEDED = ("backbone", "batch_size", "fingerprint", "precision", "recipe")  # attributes that others read
 _TEXT = h5py.string_dtype("utf-8")
 # The index of the chunks gets a place of its own in the file, or it would lie between them.
 _INDEX_BYTES = 1 << 20
@@ -141,15 +142,19 @@ def lock_cache(path: Path) -> Iterator[None]:
 
     Raises:
         CacheBusyError: Another process holds it.
+        CacheError: The folder takes no files.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).touch()  # where no file can be made, the lock below would seem to be held
         lock.acquire(timeout=0)
     except Timeout as error:
         raise CacheBusyError(
             f"{path} is being written by another process. Wait for it to end, or write to another --out."
         ) from error
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror or error}). Give another --out.") from error
     try:
         yield
     finally:
@@ -164,27 +169,55 @@ def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
         embeddings: False leaves the large array out (an empty one of the right width stands in).
 
     Raises:
-        CacheError: The file is missing, not HDF5, or of another schema.
+        CacheError: The file is missing, no cache, damaged, or of another schema.
     """
     path = Path(path)
     if not path.exists():
         raise CacheError(f"No cache at {path}. Make one: ball extract IMAGES --out {path}")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return _read(file, path, embeddings)
-    except (OSError, KeyError, RuntimeError) as error:
+    if path.is_dir():
         raise CacheError(
-            f"{path} is not a cache of ball ({error}). Expected an HDF5 file made by `ball extract`."
-        ) from error
-
-
-def _read(file: h5py.File, path: Path, embeddings: bool) -> Cache:
-    version = file.attrs.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise CacheError(
-            f"{path} has schema version {version}, expected {SCHEMA_VERSION}. Make it again with `ball extract`."
+            f"Got the folder {path}, expected a cache. Name the file, or make one of a folder of images: "
+            "ball extract IMAGES --out FILE.h5"
         )
+    again = f"Make it again: ball extract IMAGES --out {path} --overwrite"
+    try:
+        if not h5py.is_hdf5(path):
+            with path.open("rb"):  # says so where it may not be read
+                raise CacheError(f"{path} is not a cache of ball: no HDF5 file, or damaged. Name another. {again}")
+        with h5py.File(path, "r", locking=False) as file:
+            version = file.attrs.get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise CacheError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}. {again}")
+            fault = _fault(file)
+            if fault:
+                raise CacheError(f"{path} was changed by other hands or is damaged: {fault}. {again}")
+            return _read(file, embeddings)
+    except PermissionError as error:
+        raise CacheError(f"{path} cannot be read ({error.strerror}). Ask its owner, or name another.") from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise CacheError(f"{path} is damaged, or was not closed ({error}). {again}") from error
 
+
+def _fault(file: Any) -> str:
+    """What a file of this schema lacks, or has of the wrong shape, or ""."""
+    texts = ["path", "label", "sha256"]
+    names = ["embeddings", *texts, "committed", "view", *(f"rejected/{key}" for key in ("path", "reason", "sha256"))]
+    lacking = [name for name in [*names, "shortcuts"] if name not in file]
+    lacking += [f"the attribute {name}" for name in _NEEDED if name not in file.attrs]
+    if lacking:
+        return f"it lacks {', '.join(lacking)}"
+    stored = file["embeddings"]
+    if stored.ndim != 3 or stored.dtype.kind != "f":
+        return f"embeddings is {stored.dtype}{stored.shape}, expected floats (images, views, numbers)"
+    rows = [*texts, "committed", *(f"shortcuts/{name}" for name in file["shortcuts"])]
+    rows += ["twin_sha256"] if "twin_sha256" in file else []
+    for name, count in [*((name, stored.shape[0]) for name in rows), ("view", stored.shape[1])]:
+        if len(file[name]) != count:
+            return f"{name} has {len(file[name])} rows, expected {count} for embeddings of {stored.shape}"
+    return ""
+
+
+def _read(file: h5py.File, embeddings: bool) -> Cache:
     def dataset(name: str) -> Any:
         return file[name]
 
@@ -195,6 +228,7 @@ def _read(file: h5py.File, path: Path, embeddings: bool) -> Cache:
     stored, mapped = dataset("embeddings"), None
     offset = _extent(stored) if embeddings and stored.nbytes >= MAPPED_FROM else None
     if offset is not None:
+        path = Path(file.filename)
         data: np.ndarray = np.memmap(path, stored.dtype, "r", offset, stored.shape)
         mapped = (path.resolve(), _identity(path))
     elif embeddings:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config import ExtractConfig, FitConfig
-from ball_features.errors import WeightsError
+from ball_features.errors import DataError, WeightsError
 
 __all__ = ["Demo", "demo"]
 
@@ -52,6 +52,7 @@ def demo(
     import shutil
 
     from ball_features.dataset.synthetic import draw_smears
+    from ball_features.dataset.targets import require_folder
     from ball_features.extraction.backbones import get_backbone
     from ball_features.extraction.extract import extract
     from ball_features.extraction.weights import weights_digest
@@ -59,10 +60,14 @@ def demo(
 
     out = Path(out)
     images, cache = out / "images", out / "cache.h5"
-    if images.exists():
-        shutil.rmtree(images)
+    require_folder(out)
     log(f"Drawing {4 * per_class} smears in {images}")
-    draw_smears(images, per_class=per_class, seed=seed)
+    try:
+        if images.exists():
+            shutil.rmtree(images)
+        draw_smears(images, per_class=per_class, seed=seed)
+    except OSError as error:
+        raise DataError(f"{images} cannot be written ({error.strerror}). Give another --out.") from error
     config = ExtractConfig()
     try:
         weights_digest(get_backbone(config.backbone), "imagenet")

@@ -55,7 +55,8 @@ def fit_peak(folder: Path, count: int) -> tuple[float, float]:
     cache, views, dim = folder / "noise.h5", 15, 1920
     rng = np.random.default_rng(0)
     labels = [f"{row % 4}" for row in range(count)]
-    attributes = {"fingerprint": "noise", "backbone": "densenet201", "recipe": "report", "precision": "fp32"}
+    attributes = {"fingerprint": "noise", "backbone": "densenet201", "recipe": "report", "precision": "fp32",
+                  "batch_size": 8}  # fmt: skip
     create_cache(
         cache,
         paths=[f"{label}/{row}" for row, label in enumerate(labels)],

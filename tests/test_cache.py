@@ -11,7 +11,8 @@ ROWS = {"paths": ["a/1", "a/2", "b/1"], "labels": ["a", "a", "b"], "sha256": ["x
 
 def create(path, **change):
     options = {"view": ["plain", "v-1"], "dim": 5, "dtype": "float16", "shortcuts": {"colour": 6}}
-    create_cache(path, **ROWS | options | {"attributes": {"fingerprint": "f", "versions": {"a": "1"}}} | change)
+    settings = {"backbone": "b", "batch_size": 8, "fingerprint": "f", "precision": "fp32", "recipe": "plain"}
+    create_cache(path, **ROWS | options | {"attributes": settings | {"versions": {"a": "1"}}} | change)
 
 
 def test_round_trip(tmp_path):
@@ -80,7 +81,58 @@ def test_what_is_no_cache(tmp_path):
     create(path)
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 99
-    with pytest.raises(CacheError, match="schema version 99, expected 1"):
+    with pytest.raises(CacheError, match=r"schema version 99, expected 1\..* --overwrite"):
+        read_cache(path)
+    with pytest.raises(CacheError, match=r"^Got the folder .*, expected a cache"):
+        read_cache(tmp_path)
+
+
+def _without(name):
+    def change(file):
+        del file[name]
+
+    return change
+
+
+def _shorter(name):
+    def change(file):
+        values = file[name][:-1]
+        del file[name]
+        file[name] = values
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file.attrs.__delitem__("recipe"), "it lacks the attribute recipe"),
+        (lambda file: file.attrs.__delitem__("fingerprint"), "it lacks the attribute fingerprint"),
+        (_without("embeddings"), "it lacks embeddings"),
+        (_without("shortcuts"), "it lacks shortcuts"),
+        (_shorter("label"), r"label has 2 rows, expected 3 for embeddings of \(3, 2, 5\)"),
+        (_shorter("committed"), "committed has 2 rows, expected 3"),
+        (_shorter("shortcuts/colour"), "shortcuts/colour has 2 rows, expected 3"),
+        (_shorter("view"), "view has 1 rows, expected 2"),
+        (_shorter("rejected/path"), "is damaged"),
+        (lambda file: file.attrs.__setitem__("versions", "json:{"), "is damaged"),
+    ],
+)
+def test_what_other_hands_changed(tmp_path, change, message):
+    path = tmp_path / "a.h5"
+    create(path, rejected=[Rejected("a/3", "is empty")])
+    with h5py.File(path, "r+") as file:
+        change(file)
+    for embeddings in (True, False):
+        with pytest.raises(CacheError, match=f"{message}.*Make it again: .*--overwrite"):
+            read_cache(path, embeddings=embeddings)
+
+
+def test_a_cache_that_was_cut_short(tmp_path):
+    path = tmp_path / "a.h5"
+    create(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CacheError, match=r"is damaged, or was not closed .*Make it again"):
         read_cache(path)
 
 

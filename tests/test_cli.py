@@ -2,10 +2,21 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from typer.testing import CliRunner
+
+from ball_features import FitConfig, fit
+from ball_features.cli import app
+from ball_features.cli.root import InterruptError
+from ball_features.deployment.bundle import bundle_fitted
+from ball_features.reporting.run import place_folder
+
+RANDOM = ("--backbone", "densenet121", "--weights", "random")
 
 
 def ball(*arguments, **options):
@@ -51,6 +62,27 @@ def test_audit_writes_groups_that_fit_takes(tmp_path, smears, small_cache):
     unwritable = ball("audit", smears, "--out", tmp_path)
     assert unwritable.returncode == 2
     assert "cannot be written" in unwritable.stderr
+
+
+def test_json_of_every_command_is_strict(tmp_path, small_cache, smears):
+    """Also where a number is not defined: the correlation of a model that always says the same."""
+    other = shutil.copy(small_cache, tmp_path / "other.h5")
+    options = ("--repeats", 1, "--out", tmp_path / "runs", "--jobs", 1)
+    for command in (
+        ("fit", small_cache, "--models", "majority,colour", *options),
+        ("compare", small_cache, other, "--models", "logistic,majority", *options),
+        ("tune", small_cache, "--trials", 1, "--epochs", 1, "--out", tmp_path / "runs", "--jobs", 1),
+        ("inspect", small_cache),
+        ("extract", smears, "--out", tmp_path / "new.h5", *RANDOM, "--limit", 4, "--dry-run"),
+    ):
+        done = CliRunner().invoke(app, [*map(str, command), "--json"])
+        assert done.exit_code == 0, done.output
+        values = json.loads(done.stdout, parse_constant=lambda name, own=command[0]: pytest.fail(f"{own}: {name}"))
+        if command[0] in ("fit", "compare"):
+            rows = values["metrics" if command[0] == "fit" else "rows"]
+            assert "majority" in {row["model"] for row in rows}
+        if command[0] == "fit":
+            assert {row["model"]: row["mcc"] for row in values["metrics"]}["majority"] is None
 
 
 def test_strict_and_dry_run(tmp_path, smears):
@@ -102,23 +134,62 @@ def test_demo(tmp_path):
     assert "mlp" in done.stdout
 
 
-def test_an_interrupt_has_its_own_code(tmp_path, smears):
-    """Ctrl-C ends with 130 and one line, and what was computed is kept."""
-    import signal
-    import subprocess
-    import sys
-    import time
-
-    command = [sys.executable, "-m", "ball_features", "extract", str(smears), "--out", str(tmp_path / "c.h5")]
-    command += ["--backbone", "densenet121", "--weights", "random", "--views", "200"]
+def interrupted(*arguments, after):
+    """Exit code and standard error of a command that gets Ctrl-C once a line of its standard error holds `after`."""
+    command = [sys.executable, "-m", "ball_features", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if "images/s" in line:
+        if after in line:
             break
-    time.sleep(0.2)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "Interrupted" in errors
     assert "Traceback" not in errors
+    return process.returncode, errors
+
+
+def test_an_interrupt_has_its_own_code_and_says_what_is_left(tmp_path, smears, small_cache):
+    extract = ("extract", smears, "--out", tmp_path / "c.h5", *RANDOM, "--views", 200)
+    code, errors = interrupted(*extract, after="images/s")
+    assert code == 130
+    assert "the same command goes on from there" in errors
+    code, errors = interrupted(*extract, "--overwrite", after="images/s")
+    assert code == 130
+    assert "the same command without --overwrite goes on" in errors
+    runs = tmp_path / "runs"
+    options = ("--models", "mlp", "--repeats", 1000, "--jobs", 1, "--out", runs)
+    code, errors = interrupted("fit", small_cache, *options, after="of 1000 fits")
+    assert (code, errors.splitlines()[-1]) == (130, "Interrupted. Nothing was written.")
+    assert not list(runs.iterdir()) if runs.exists() else True
+
+
+def test_an_interrupt_while_a_run_is_written_leaves_none(tmp_path):
+    def write(folder):
+        (folder / "run.json").touch()
+        raise InterruptError
+
+    with pytest.raises(InterruptError):
+        place_folder(tmp_path, "a", write)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def bundle(small_cache, tmp_path_factory):
+    config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3)
+    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all", saver=bundle_fitted)
+    return run.folder / "models" / "logistic"
+
+
+def test_a_server_ends_quietly(bundle):
+    pytest.importorskip("uvicorn")
+    code, errors = interrupted("serve", bundle, "--port", 0, after="Stop it with Ctrl-C")
+    assert (code, errors) == (0, "")
+
+
+def test_predict_says_first_that_a_table_cannot_be_written(tmp_path, bundle, smears):
+    (tmp_path / "file").touch()
+    done = ball("predict", bundle, smears, "--out", tmp_path / "file" / "p.csv")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "Predicting" not in done.stderr

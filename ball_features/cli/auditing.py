@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar, say
+from ball_features.cli.root import Json, Quiet, Verbose, app, console, print_json, progress_bar, say
 
 __all__ = ["audit"]
 
@@ -37,11 +36,12 @@ def audit(
     from ball_features.dataset.audit import write_groups
     from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
-    from ball_features.reporting.audit_page import cached_embeddings, require_writable, summary, write_page
+    from ball_features.dataset.targets import require_writable
+    from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
 
     manifest = scan(images)
-    for file in (out, page):
-        require_writable(file)  # before the minutes that the audit takes
+    for file, option in ((out, "--out"), (page, "--page")):
+        require_writable(file, option)  # before the minutes that the audit takes
     embeddings = None if cache is None else cached_embeddings(cache, manifest)
     with progress_bar("Auditing", quiet or as_json, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)
@@ -50,7 +50,7 @@ def audit(
         write_page(found, manifest.root, page)
     known = recognise(manifest.sha256)
     if as_json:
-        typer.echo(json.dumps(found.to_dict() | {"known": known, "groups_file": str(out)}, indent=1))
+        print_json(found.to_dict() | {"known": known, "groups_file": str(out)})
     else:
         if manifest.note:
             say(manifest.note)

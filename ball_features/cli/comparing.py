@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, TestViews, TrainViews, Verbose, app, console, progress_bar
+from ball_features.cli.root import Json, Quiet, TestViews, TrainViews, Verbose, app, console, print_json, progress_bar
 
 __all__ = ["compare"]
 
@@ -60,7 +59,7 @@ def compare(
         result, rows = run(caches, config, out_root=out, name=name or None, progress=progress)
     if as_json:
         values = {"run": str(result.folder), "rows": rows, "notes": result.notes}
-        typer.echo(json.dumps(values, indent=1, default=str))
+        print_json(values)
         return
     screen = console()
     for note in result.notes:

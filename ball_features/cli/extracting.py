@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Strict, Verbose, app, progress_bar, say
+from ball_features.cli.root import Json, Quiet, Strict, Verbose, app, print_json, progress_bar, say
 from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def extract(
         log = (lambda line: None) if quiet else say
         result = run(images, out, config, overwrite=overwrite, dry_run=dry_run, progress=progress, log=log)
     if as_json:
-        typer.echo(json.dumps(_extraction_json(result), indent=2))
+        print_json(_extraction_json(result))
     else:
         _print_extraction(result, dry_run)
     if strict and result.rejected:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, TestViews, TrainViews, Verbose, app, console, progress_bar, say
+from ball_features.cli.root import (
+    Json,
+    Quiet,
+    TestViews,
+    TrainViews,
+    Verbose,
+    app,
+    console,
+    print_json,
+    progress_bar,
+    say,
+)
+from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import require_extra
 
@@ -95,6 +106,7 @@ def fit(
 
     if tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "--tensorboard")
+        require_folder(tensorboard, "--tensorboard")
     values, preset_notes = _with_preset(context, preset)
     config = _config(values)
     protocol, compat_batch_metrics = values["protocol"], values["compat_batch_metrics"]
@@ -112,7 +124,7 @@ def fit(
         if tensorboard is not None:
             say("--tensorboard: a ladder has no curves; it is for a run of one protocol.")
         if as_json:
-            typer.echo(json.dumps({"run": str(folder), "ladder": rows, "notes": notes}, indent=1))
+            print_json({"run": str(folder), "ladder": rows, "notes": notes})
         else:
             for note in [*preset_notes, *notes]:
                 typer.echo(note)
@@ -204,7 +216,7 @@ def print_run(result: Any, as_json: bool) -> None:
     if as_json:
         values = {"run": str(result.folder), "metrics": result.metrics, "notes": list(result.notes)}
         values |= {"groups": result.groups, "compat": result.compat}
-        typer.echo(json.dumps(values, indent=2, default=str))
+        print_json(values)
         return
     screen = console()
     for note in result.notes:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Verbose, app, console
+from ball_features.cli.root import Json, Verbose, app, console, print_json
 
 __all__ = ["inspect"]
 
@@ -25,6 +24,6 @@ def inspect(
 
     values = describe(read_cache(cache, embeddings=False), cache)
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        print_json(values)
     else:
         console().print(render(values))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Trust, Verbose, app, progress_bar, say
+from ball_features.cli.root import Json, Quiet, Trust, Verbose, app, print_json, progress_bar, say
 
 __all__ = ["predict"]
 
@@ -35,6 +34,7 @@ def predict(
     --coverage, the distance to the nearest training images, and whether that is unusual. An unusual image (another
     stain, another magnification, no smear at all) gets a class all the same: do not trust it.
     """
+    from ball_features.dataset.targets import require_writable
     from ball_features.deployment.bundle import read_bundle
     from ball_features.deployment.predict import Predictor, find_images, write_predictions
     from ball_features.errors import DataError
@@ -48,6 +48,7 @@ def predict(
         raise DataError(f"Found no image in {', '.join(images[:3])}, expected folders, patterns or files.")
     compiled = len(files) >= COMPILE_FROM
     loaded = read_bundle(bundle, trust=trust)
+    require_writable(out, "--out")
     predictor = Predictor(loaded, weights=weights, device=device, precision=precision, compiled=compiled)
     if predictor.caveat:
         say(predictor.caveat)
@@ -58,7 +59,7 @@ def predict(
         write_predictions(predictions, out, predictor.bundle.classes)
     if as_json:
         values = [vars(item) | {"set": list(item.set), "nearest": list(item.nearest)} for item in predictions]
-        typer.echo(json.dumps({"predictions": values, "rejected": [vars(item) for item in rejected]}, indent=1))
+        print_json({"predictions": values, "rejected": [vars(item) for item in rejected]})
     else:
         for item in predictions if out is None else ():
             strange = "  UNUSUAL" if item.unusual else ""

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,20 @@ from ball_features.errors import BallError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Json", "Quiet", "Strict", "Trust", "Verbose", "app", "console", "main", "progress_bar", "say"]
+__all__ = [
+    "InterruptError",
+    "Json",
+    "Quiet",
+    "Strict",
+    "Trust",
+    "Verbose",
+    "app",
+    "console",
+    "main",
+    "print_json",
+    "progress_bar",
+    "say",
+]
 
 app = typer.Typer(
     name="ball",
@@ -43,8 +56,8 @@ def main() -> None:
     except BallError as error:
         say(f"Error: {error}")
         sys.exit(2)
-    except _InterruptError:
-        say("Interrupted. What was finished is kept; the same command goes on from there.")
+    except InterruptError:
+        say(f"Interrupted. {_what_is_left()}")
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
@@ -56,17 +69,44 @@ def main() -> None:
         sys.exit(3)
 
 
-class _InterruptError(BaseException):
+class InterruptError(BaseException):
     """Ctrl-C; not `KeyboardInterrupt`, which the parser would turn into another exit code."""
 
 
 def _interrupt(number: int, frame: object) -> None:
-    raise _InterruptError
+    raise InterruptError
+
+
+# What a command that was interrupted has left; of others nothing is there before the end.
+_LEFT = {
+    "extract": "What was finished is kept; the same command goes on from there.",
+    "download": "kagglehub keeps what it has fetched; the same command goes on from there.",
+    "segment": "The pictures written so far stay; the same command writes all of them again.",
+    "demo": "What was written so far stays; the same command begins anew.",
+    "audit": "It is not finished; run it again.",
+    "report": "It is not finished; run it again.",
+    "export": "It is not finished; run it again.",
+    "serve": "It had not begun to listen.",
+}
+
+
+def _what_is_left() -> str:
+    command = _running[-1] if _running else ""
+    if command == "extract" and "--overwrite" in sys.argv:  # the flag would begin anew
+        return "What was finished is kept; the same command without --overwrite goes on from there."
+    return "Nothing was written." if "--dry-run" in sys.argv else _LEFT.get(command, "Nothing was written.")
 
 
 def say(line: str) -> None:
     """One line on standard error."""
     typer.echo(line, err=True)
+
+
+def print_json(values: Any) -> None:
+    """One JSON object on standard output."""
+    from ball_features.reporting.strict_json import json_text
+
+    typer.echo(json_text(values))
 
 
 def _version(wanted: bool) -> None:
@@ -75,11 +115,15 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_running: list[str] = []  # the command that was asked for
+
+
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    pass
+    _running[:] = [context.invoked_subcommand or ""]
 
 
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where files were rejected.")]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Strict, Verbose, app, progress_bar, say
+from ball_features.cli.root import Json, Quiet, Strict, Verbose, app, print_json, progress_bar, say
 
 __all__ = ["segment"]
 
@@ -37,7 +36,7 @@ def segment(
         result = segment_folder(images, out, method=method, clean=clean, progress=progress)
     if as_json:
         values = {"folder": str(out), "images": result.images, "median_area": result.median_area}
-        typer.echo(json.dumps(values | {"rejected": [vars(item) for item in result.rejected]}, indent=1))
+        print_json(values | {"rejected": [vars(item) for item in result.rejected]})
     else:
         for item in result.rejected:
             say(f"rejected  {item.path}: {item.reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Quiet, Trust, Verbose, app, say
+from ball_features.cli.root import InterruptError, Quiet, Trust, Verbose, app, say
 
 __all__ = ["serve"]
 
@@ -72,7 +73,8 @@ def serve(
     config = uvicorn.Config(
         service, log_level=level, access_log=verbose, server_header=False, timeout_graceful_shutdown=5
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(InterruptError):  # Ctrl-C, as asked for
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

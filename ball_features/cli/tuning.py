@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ball_features.cli.fitting import print_run
-from ball_features.cli.root import Json, Quiet, Verbose, app, console, progress_bar
+from ball_features.cli.root import Json, Quiet, Verbose, app, console, print_json, progress_bar
 
 __all__ = ["tune"]
 
@@ -57,7 +56,7 @@ def tune(
         result, rows = run(cache, config, trials=trials, out_root=out, name=name or None, progress=progress)
     if as_json:
         values = {"run": str(result.folder), "trials": rows, "metrics": result.metrics, "notes": result.notes}
-        typer.echo(json.dumps(values, indent=1, default=str))
+        print_json(values)
         return
     console().print(render_trials(rows))
     print_run(result, as_json=False)

@@ -114,7 +114,8 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
 
     Args:
         manifest: From `scan`.
-        embeddings: float (images, dim) in the manifest's order, to find images far from all others with.
+        embeddings: float (images, dim) in the manifest's order, to find images far from all others with; NaN where
+            there is none.
         progress: Called with (steps done, steps in all).
 
     Raises:
@@ -212,7 +213,10 @@ def _outliers(seen: Traits, embeddings: np.ndarray | None) -> dict[int, str]:
 
     root = np.sqrt(seen.colour)
     far = robust(np.log(np.linalg.norm(root - np.median(root, axis=0), axis=1) + 1e-6))
-    alone = np.zeros(len(root)) if embeddings is None else robust(np.log(_neighbour_distance(embeddings) + 1e-6))
+    alone = np.zeros(len(root))
+    if embeddings is not None:
+        known = ~np.isnan(embeddings).any(1)
+        alone[known] = robust(np.log(_neighbour_distance(embeddings[known]) + 1e-6))
     blurred = robust(np.log(seen.sharp + 1e-3)) < -3.5
     found: dict[int, str] = {}
     for row in range(len(root)):

@@ -22,6 +22,7 @@ from ball_features import __version__
 from ball_features.cache import Cache, create_cache, lock_cache, read_cache
 from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
+from ball_features.dataset.targets import require_folder, require_writable
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
 from ball_features.extraction.decoding import ON_DEVICE
@@ -107,7 +108,7 @@ def extract(
 
     Raises:
         ConfigError: A name is in no registry, or the device is not there.
-        DataError: No usable image, or fewer than two classes.
+        DataError: No usable image, fewer than two classes, or a file that cannot be written.
         WeightsError: The weights are missing or do not fit.
         CacheError: The cache was made with other settings, or is no cache.
         CacheBusyError: Another process writes it.
@@ -159,6 +160,8 @@ def extract(
         if dry_run or (old and not todo and _same_rows(manifest, old)):
             known = old.attributes if old else settings
             return _finish(start, out, manifest, todo, removed, 0.0, known, backbone.dim, config.views)
+        require_folder(out.parent)
+        require_writable(out, "--out")
         return _Run(out, config, backbone, manifest, settings, old, removed, progress, log)(start)
 
 

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ball_features.heads.kernel import KernelSVM
@@ -62,6 +63,7 @@ class XGBoost(ClassifierMixin, BaseEstimator):
         from xgboost import XGBClassifier
 
         X, y = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         self.booster_ = XGBClassifier(
             n_estimators=self.n_estimators,

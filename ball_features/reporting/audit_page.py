@@ -10,18 +10,18 @@ import numpy as np
 
 from ball_features.cache import read_cache
 from ball_features.dataset.audit import Audit
-from ball_features.dataset.manifest import SUFFIXES, Manifest
+from ball_features.dataset.manifest import Manifest
 from ball_features.dataset.overlays import NO_OVERLAY
 from ball_features.dataset.pairs import orient
 from ball_features.dataset.series import Trust
 from ball_features.dataset.traits import load_square
-from ball_features.errors import CacheError, DataError
+from ball_features.errors import CacheError
 from ball_features.reporting.figures import thumbnail
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["cached_embeddings", "require_writable", "summary", "write_page"]
+__all__ = ["cached_embeddings", "summary", "write_page"]
 
 PAIRS_SHOWN = 40
 KIND_IMAGES = 24
@@ -34,38 +34,25 @@ _ZOOM_PX = 240
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
     """Embeddings of the plain view, float (images, dim), in the manifest's order, matched by content.
 
+    Those of images that the cache knows to be unusable are NaN.
+
     Raises:
-        CacheError: The cache does not hold all images of the manifest.
+        CacheError: The cache does not know all images of the manifest.
     """
     cache = read_cache(path)
     rows = {digest: row for row, digest in enumerate(cache.sha256.tolist()) if cache.committed[row]}
-    missing = sum(digest not in rows for digest in manifest.sha256)
+    rejected = {item.sha256 or item.path for item in cache.rejected}  # without a hash where a twin was at fault
+    here = np.array([digest in rows for digest in manifest.sha256])
+    known = [{digest, name} & rejected for digest, name in zip(manifest.sha256, manifest.path, strict=True)]
+    missing = sum(not found and not own for found, own in zip(here, known, strict=True))
     if missing:
         raise CacheError(
             f"{path} lacks {missing} of {len(manifest.path)} images. Bring it up to date with `ball extract`, or "
             "leave --cache out."
         )
-    return cache.embeddings[[rows[digest] for digest in manifest.sha256], 0]
-
-
-def require_writable(path: Path | None) -> None:
-    """Make the folder of a file that is to be written, and see whether it can be.
-
-    Raises:
-        DataError: It cannot, or it is an image.
-    """
-    if path is None:
-        return
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
-        raise DataError(f"{path} is an image and would be overwritten. Name another file.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        there = path.exists()
-        path.open("ab").close()  # permissions do not tell: some file systems take no new files
-        if not there:
-            path.unlink()
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
+    found = np.full((len(here), cache.embeddings.shape[2]), np.nan, dtype=cache.embeddings.dtype)
+    found[here] = cache.embeddings[[rows[digest] for digest in manifest.sha256 if digest in rows], 0]
+    return found
 
 
 def _how_sure(parts: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.protocols import evaluate
 from ball_features.heads.registry import select
@@ -117,6 +118,7 @@ def compare(
     grouping = read_grouping(config, first.path, first.label)
     splits, notes = split_by(config, first, grouping)
     against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    require_folder(out_root)
     results, facts = [], {}
     for number, ((_, read), label) in enumerate(zip(named, short, strict=True)):
         cache = _aligned(read, caches[number], first)

@@ -12,6 +12,7 @@ import numpy as np
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits, merge_units, read_grouping
+from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError, DataError, SplitError
 from ball_features.evaluation.protocols import ModelResult, evaluate
 from ball_features.evaluation.uncertainty import share_interval
@@ -78,6 +79,7 @@ def ladder(
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, notes = with_numbers(select(config.models), cache, named=bool(config.models))
     check_options(config, specs, cache)
+    require_folder(out_root)
     rows: list[dict[str, Any]] = []
     for rung, (protocol, column) in RUNGS.items():
         own = replace(config, protocol=protocol, repeats=config.repeats if protocol == "holdout" else 1)

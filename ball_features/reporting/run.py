@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -20,8 +21,9 @@ import numpy as np
 
 from ball_features import __version__
 from ball_features.cache import Cache, choose_channels, read_cache
-from ball_features.config import FitConfig
+from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
+from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views, model_views
@@ -29,6 +31,7 @@ from ball_features.heads.registry import MODELS, ModelSpec, select
 from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.measure import measure
 from ball_features.reporting.page import write_report
+from ball_features.reporting.strict_json import json_text
 from ball_features.reporting.tables import SAME_MARK, interval_table, markdown, render
 
 if TYPE_CHECKING:
@@ -138,6 +141,7 @@ def fit(
     saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
     against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    require_folder(out_root)
     results = evaluate(cache, specs, splits, config, keep=kept, progress=progress, **against)
 
     def more(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -180,10 +184,22 @@ def check_options(config: FitConfig, specs: Sequence[ModelSpec], cache: Cache, s
         ConfigError: There is such an option.
     """
     head, names = config.head, ", ".join(spec.name for spec in specs)
-    own = [name for name in ("group_loss", "consistency") if getattr(head, name)]
+    given = [
+        item.name for item in dataclasses.fields(head) if getattr(head, item.name) != getattr(HeadConfig(), item.name)
+    ]
+    own = ["head_batch_size" if name == "batch_size" else name for name in given if name != "per_image"]
     shared = [*(["per_image"] if head.per_image else []), *(["center"] if config.center else [])]
+    training = ["train_views"] if config.train_views != "auto" else []
+    testing = ["tta"] if config.tta else ["test_views"] if config.test_views != "auto" else []
     heads, robust = [spec for spec in specs if spec.kind == "head"], [spec for spec in specs if spec.groups]
-    for options, heeding, expected in ((own, heads, "mlp"), (shared, robust, "mlp or one of the robust models")):
+    seeing = [spec for spec in specs if spec.features == "embedding"]
+    mixing = [spec for spec in seeing if not spec.by_view]  # the others train on each view that they test on
+    for options, heeding, expected in (
+        (own, heads, "mlp"),
+        (shared, robust, "mlp or one of the robust models"),
+        (training, mixing, "a model on embeddings other than robust-views"),
+        (testing, seeing, "a model on embeddings"),
+    ):
         if options and not heeding:
             shown = " and ".join(f"--{name.replace('_', '-')}" for name in options)
             raise ConfigError(
@@ -471,13 +487,16 @@ def _save_heads(folder: Path, results: Sequence[ModelResult], classes: list[str]
 
 def place_folder(root: Path, name: str, write: Callable[[Path], None]) -> Path:
     """Write a folder whole, then give it a name that is free."""
+    partial = root / f".{name}.{os.getpid()}.partial"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        partial = root / f".{name}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         write(partial)
-    except OSError as error:
+    except BaseException as error:  # an interrupt too leaves nothing that looks like a run
+        shutil.rmtree(partial, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise DataError(f"The run cannot be written to {root} ({error.strerror}). Give another --out.") from error
     for number in range(1, 10_000):
         folder = root / (name if number == 1 else f"{name}-{number}")
@@ -497,17 +516,4 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) 
 
 def write_json(path: Path, values: Any) -> None:
     """Write strict JSON; what is not a number becomes null."""
-    path.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON knows; NaN becomes null."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    path.write_text(json_text(values) + "\n", encoding="utf-8")

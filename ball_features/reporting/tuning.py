@@ -14,6 +14,7 @@ import numpy as np
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import evaluate, fixed_views
 from ball_features.evaluation.search import Trial, draw_trials, search
@@ -73,6 +74,7 @@ def tune(
     grouping = read_grouping(config, cache.path, cache.label)
     splits, notes = split_by(config, cache, grouping)
     codes = np.unique(cache.label, return_inverse=True)[1]
+    require_folder(out_root)
     # Fixed views are other pictures, which a head has no use for beside the plain one.
     drawn = draw_trials(trials, config.seed, config.head.epochs, 1 if fixed_views(cache) else len(cache.view))
     found = search(cache.embeddings, codes, splits[0], drawn, seed=config.seed, jobs=config.jobs, progress=progress)

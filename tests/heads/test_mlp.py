@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ball_features.heads.mlp import MLPHead
 from ball_features.heads.training import Recipe, Training, batch_sizes, build_module
@@ -65,11 +65,15 @@ def test_training_agrees_with_autograd(data, clip_norm, hidden):
         assert ours.evaluate(X, y)[0] == pytest.approx(loss_of(module(X), y).item(), rel=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "check"),
-    # A head that learns these tiny sets in few epochs: the report's own learning rate needs thousands of steps.
-    list(estimator_checks_generator(MLPHead(learning_rate=0.05, epochs=60, clip_norm=None))),
-    ids=lambda item: getattr(getattr(item, "func", None), "__name__", ""),
+def _too_slow(head):
+    """What the report's learning rate does not reach on fifty rows, where forty epochs are 160 steps of 1e-4."""
+    if head.learning_rate > 1e-4:
+        return {}
+    return {"check_class_weight_classifiers": "underfits at the report's learning rate; passes at 0.05, beside it"}
+
+
+@parametrize_with_checks(
+    [MLPHead(), MLPHead(learning_rate=0.05, epochs=60, clip_norm=None)], expected_failed_checks=_too_slow
 )
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)

@@ -3,16 +3,17 @@
 import io
 import re
 import shutil
-from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from ball_features import ExtractConfig, extract
 from ball_features.dataset.audit import audit
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
-from ball_features.errors import DataError
-from ball_features.reporting.audit_page import require_writable, summary, write_page
+from ball_features.errors import CacheError
+from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +63,19 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
     assert all(0 <= item["confidence"] <= 1 for item in [*facts["series"].values(), *facts["batches"].values()])
 
 
-def test_what_cannot_be_written_is_said_first(tmp_path):
-    require_writable(None)
-    require_writable(tmp_path / "new" / "groups.csv")
-    assert (tmp_path / "new").is_dir()
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "groups.csv"):
-        with pytest.raises(DataError, match=r"cannot be written .*Name another file"):
-            require_writable(path)
-    assert not (tmp_path / "new" / "groups.csv").exists()  # trying leaves nothing behind
-    with pytest.raises(DataError, match=r"cannot be written"):
-        require_writable(Path("/proc/groups.csv"))  # whose permissions allow it
-    image = tmp_path / "smear.JPG"
-    image.write_bytes(b"pixels")
-    with pytest.raises(DataError, match=r"is an image and would be overwritten\. Name another file"):
-        require_writable(image)
-    assert image.read_bytes() == b"pixels"
+def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears):
+    folder = shutil.copytree(smears, tmp_path / "images")
+    whole = sorted((folder / "Pro").iterdir())
+    whole[0].write_bytes(whole[0].read_bytes()[:300])
+    cache = tmp_path / "a.h5"
+    done = extract(folder, cache, ExtractConfig(backbone="densenet121", weights="random", precision="fp32"))
+    assert [item.path for item in done.rejected] == [f"Pro/{whole[0].name}"]
+    manifest = scan(folder)
+    embeddings = cached_embeddings(cache, manifest)
+    assert np.isnan(embeddings).all(1).tolist() == [path == f"Pro/{whole[0].name}" for path in manifest.path]
+    assert audit(manifest, embeddings=embeddings).to_dict()["rejected"].keys() == {f"Pro/{whole[0].name}"}
+    shutil.copy(whole[1], whole[0])
+    with whole[0].open("ab") as file:
+        file.write(b"other bytes")  # mended since: the cache is not up to date
+    with pytest.raises(CacheError, match="lacks 1 of 48 images"):
+        cached_embeddings(cache, scan(folder))

@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 
-from ball_features import FitConfig, HeadConfig, read_cache
+from ball_features import FitConfig, read_cache
 from ball_features.errors import ConfigError
 from ball_features.reporting.ladder import RUNGS, ladder, render_ladder
 
@@ -14,7 +14,7 @@ def test_every_rung_and_the_drop(small_cache, tmp_path, monkeypatch):
     groups = tmp_path / "groups.csv"
     lines = [f"{path},{row // 2},{row // 2 % 2},{row // 4}" for row, path in enumerate(cache.path)]
     groups.write_text("\n".join(["path,group,series,block", *lines]))
-    config = FitConfig(models=("logistic", "colour"), repeats=2, folds=3, groups=str(groups), head=HeadConfig(epochs=2))
+    config = FitConfig(models=("logistic", "colour"), repeats=2, folds=3, groups=str(groups))
     folder, rows, _ = ladder(small_cache, config, out_root=tmp_path)
     assert [(row["rung"], row["model"]) for row in rows] == [(r, m) for r in RUNGS for m in ("logistic", "colour")]
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
