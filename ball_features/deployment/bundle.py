@@ -17,6 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features import __version__
+from ball_features.deployment.calibration import (
+    conformal_threshold,
+    fit_temperature,
+    mean_probability,
+    neighbour_distance,
+    tempered,
+    unit_mean,
+)
+from ball_features.deployment.estimators import read_model, write_model
 from ball_features.errors import DataError
 from ball_features.evaluation.protocols import model_views
 from ball_features.heads.registry import MODELS
@@ -26,22 +35,9 @@ if TYPE_CHECKING:
     from ball_features.config import FitConfig
     from ball_features.evaluation.protocols import Fitted
 
-__all__ = [
-    "FORMAT",
-    "NEIGHBOURS",
-    "Bundle",
-    "bundle_fitted",
-    "conformal_threshold",
-    "fit_temperature",
-    "mean_probability",
-    "neighbour_distance",
-    "read_bundle",
-    "unit_mean",
-    "write_bundle",
-]
+__all__ = ["FORMAT", "Bundle", "bundle_fitted", "read_bundle", "write_bundle"]
 
 FORMAT = 1
-NEIGHBOURS = 5
 # Share of validation images that may lie further out than the threshold.
 _UNUSUAL_SHARE = 0.01
 # What a prediction must do as the extraction did.
@@ -60,7 +56,6 @@ _FROM_CACHE = (
     "combine",
     "segmentation",
 )
-_TRUSTED = ("sklearn.", "numpy.", "scipy.", "collections.", "builtins.")
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ class Bundle:
 
     def probability(self, X: np.ndarray) -> np.ndarray:
         """Calibrated class probabilities, float64 (images, classes), of embeddings (images, views, dim)."""
-        return _tempered(mean_probability(self.estimator, X, len(self.classes)), self.facts["temperature"])
+        return tempered(mean_probability(self.estimator, X, len(self.classes)), self.facts["temperature"])
 
     def distance(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean cosine distance to the nearest training images, (images,), and their rows (images, neighbours).
@@ -115,61 +110,6 @@ class Bundle:
         inside = 1 - probability <= self.threshold(coverage)
         inside[np.arange(len(probability)), probability.argmax(1)] = True
         return inside
-
-
-def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
-    """The ceil((n + 1) * coverage)-th smallest score (Vovk et al. 2005); infinite where n is too small for it."""
-    place = int(np.ceil((len(scores) + 1) * coverage))
-    return float(np.sort(scores)[place - 1]) if place <= len(scores) else float("inf")
-
-
-def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
-    """Mean over views of predicted probabilities: (images, views, dim) -> float64 (images, classes)."""
-    total = np.zeros((len(X), classes))
-    if getattr(estimator, "by_view", False):
-        total[:, estimator.classes_] = estimator.predict_proba(X.astype(np.float32))
-        return total
-    for view in range(X.shape[1]):
-        total[:, estimator.classes_] += estimator.predict_proba(X[:, view].astype(np.float32))
-    return total / total.sum(1, keepdims=True)
-
-
-def neighbour_distance(X: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `Bundle.distance`; `train` is the mean over views at unit length."""
-    cosine = unit_mean(X) @ train.T
-    count = min(NEIGHBOURS, train.shape[0])
-    rows = np.argpartition(-cosine, count - 1, 1)[:, :count]
-    rows = np.take_along_axis(rows, np.argsort(-np.take_along_axis(cosine, rows, 1), 1, kind="stable"), 1)
-    return 1 - np.take_along_axis(cosine, rows, 1).mean(1, dtype=np.float64), rows
-
-
-def unit_mean(X: np.ndarray) -> np.ndarray:
-    """Embeddings (images, views, dim) -> their mean over views at unit length, float32 (images, dim)."""
-    mean = X.astype(np.float32).mean(1)
-    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-
-
-def _tempered(probability: np.ndarray, temperature: float) -> np.ndarray:
-    logits = np.log(np.clip(probability, 1e-12, 1)) / temperature
-    logits -= logits.max(1, keepdims=True)
-    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-
-
-def fit_temperature(probability: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature of least log loss on validation images (Guo et al. 2017, section 4.2), between 0.05 and 20.
-
-    Args:
-        probability: float (validation, classes).
-        truth: int (validation,).
-    """
-    from scipy.optimize import minimize_scalar
-
-    def loss(log_temperature: float) -> float:
-        chosen = _tempered(probability, float(np.exp(log_temperature)))[np.arange(len(truth)), truth]
-        return float(-np.log(np.clip(chosen, 1e-12, 1)).mean())
-
-    found: Any = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
-    return float(np.exp(found.x))
 
 
 def write_bundle(
@@ -202,12 +142,12 @@ def write_bundle(
     folder.mkdir(parents=True)
     raw = mean_probability(estimator, validation, len(classes))
     temperature = fit_temperature(raw, truth)
-    scores = 1 - _tempered(raw, temperature)[np.arange(len(truth)), truth]
+    scores = 1 - tempered(raw, temperature)[np.arange(len(truth)), truth]
     reference = unit_mean(train)
     distances, _ = neighbour_distance(validation, reference)
     arrays = {"train": reference.astype(np.float16), "scores": np.sort(scores), "distances": np.sort(distances)}
     save_file(arrays, folder / "reference.safetensors")
-    kind = _write_model(folder, estimator)
+    kind = write_model(folder, estimator)
     own = {
         "format": FORMAT,
         "model": name,
@@ -256,94 +196,6 @@ def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted,
     )
 
 
-def _write_model(folder: Path, estimator: Any) -> str:
-    if hasattr(estimator, "state_"):
-        from safetensors.numpy import save_file
-
-        state = {key: np.ascontiguousarray(value) for key, value in estimator.state_.items()}
-        parameters = {"parameters": json.dumps(estimator.get_params())}
-        save_file(state, folder / "head.safetensors", metadata=parameters)
-        return "head.safetensors"
-    if hasattr(estimator, "booster_"):
-        estimator.booster_.save_model(folder / "xgboost.json")
-        return "xgboost.json"
-    from skops import io
-
-    if getattr(estimator, "by_view", False):
-        packed = io.dumps([model.to_pipeline() for model in estimator.models_])
-        (folder / "views.skops").write_bytes(packed)
-        return "views.skops"
-    if hasattr(estimator, "to_pipeline"):
-        estimator = estimator.to_pipeline()  # a bundle holds scikit-learn's own types only
-    packed = io.dumps(estimator)
-    if _strange(io.get_untrusted_types(data=packed)):  # someone's own estimator
-        import joblib
-
-        joblib.dump(estimator, folder / "model.joblib")
-        return "model.joblib"
-    (folder / "model.skops").write_bytes(packed)
-    return "model.skops"
-
-
-def _strange(types: Sequence[str]) -> list[str]:
-    return [item for item in types if not item.startswith(_TRUSTED)]
-
-
-def _read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
-    kind, classes = facts["model_file"], np.array(facts["estimator_classes"])
-    if kind == "head.safetensors":
-        from safetensors import safe_open
-
-        from ball_features.heads.alignment import Alignment
-        from ball_features.heads.mlp import MLPHead
-
-        with safe_open(folder / kind, "numpy") as file:
-            head: Any = MLPHead(**json.loads(file.metadata()["parameters"]))
-            head.state_ = {key: file.get_tensor(key) for key in file.keys()}
-        head.classes_, head.n_features_in_ = classes, len(head.state_["0.weight"])
-        head.alignment_ = Alignment(per_image=False)  # `fit` bundles no other
-        return head
-    if kind == "xgboost.json":
-        from xgboost import XGBClassifier
-
-        from ball_features.heads.baselines import XGBoost
-
-        model: Any = XGBoost()
-        model.booster_ = XGBClassifier()
-        model.booster_.load_model(folder / kind)
-        model.classes_, model.n_features_in_ = classes, int(model.booster_.n_features_in_)
-        return model
-    if kind in ("model.skops", "views.skops"):
-        from skops import io
-
-        unknown = io.get_untrusted_types(file=folder / kind)
-        strange = _strange(unknown)
-        if strange:
-            raise DataError(
-                f"{folder / kind} holds types that a classifier has no need of ({', '.join(strange[:3])}), expected "
-                "those of scikit-learn and NumPy. It was not loaded; get the bundle from its maker again."
-            )
-        loaded: Any = io.load(folder / kind, trusted=unknown)
-        if kind == "model.skops":
-            return loaded
-        from ball_features.heads.robust import ViewEnsemble
-
-        ensemble: Any = ViewEnsemble()
-        ensemble.models_, ensemble.classes_ = list(loaded), classes
-        ensemble.n_features_in_ = len(loaded)
-        return ensemble
-    if kind == "model.joblib":
-        if not trust:
-            raise DataError(
-                f"{folder} holds its model as joblib, which can run any code when it is loaded. If you made it, or "
-                "trust its maker with your account, add --trust."
-            )
-        import joblib
-
-        return joblib.load(folder / kind)
-    raise DataError(f"{folder} names the model file {kind!r}, which is not known. Update ball, or make it again.")
-
-
 def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
     """Read a bundle; nothing in it is executed.
 
@@ -362,7 +214,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
         arrays = load_file(folder / "reference.safetensors")
         if facts["format"] != FORMAT:
             raise DataError(f"{folder} has bundle format {facts['format']}, expected {FORMAT}. Make it again.")
-        estimator = _read_model(folder, facts, trust)
+        estimator = read_model(folder, facts, trust)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is not a bundle ({type(error).__name__}: {error}). Expected a folder made by "

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ball_features.deployment.bundle import NEIGHBOURS, Bundle
+from ball_features.deployment.bundle import Bundle
+from ball_features.deployment.calibration import NEIGHBOURS
 from ball_features.deployment.predict import Predictor, bundle_views
 from ball_features.errors import ConfigError, DataError
 from ball_features.extraction.backbones import require_extra

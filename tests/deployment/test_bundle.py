@@ -8,7 +8,8 @@ import pytest
 
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig
-from ball_features.deployment.bundle import bundle_fitted, conformal_threshold, fit_temperature, read_bundle
+from ball_features.deployment.bundle import bundle_fitted, read_bundle
+from ball_features.deployment.calibration import conformal_threshold, fit_temperature
 from ball_features.deployment.predict import Predictor, find_images, write_predictions
 from ball_features.errors import ConfigError, DataError, WeightsError
 from ball_features.reporting.run import fit
