@@ -19,11 +19,11 @@ _TRUSTED = ("sklearn.", "numpy.", "scipy.", "collections.", "builtins.")
 def write_model(folder: Path, estimator: Any) -> str:
     """Write a fitted estimator into a folder and return the name of its file."""
     if hasattr(estimator, "state_"):
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         state = {key: np.ascontiguousarray(value) for key, value in estimator.state_.items()}
         parameters = {"parameters": json.dumps(estimator.get_params())}
-        save_file(state, folder / "head.safetensors", metadata=parameters)
+        (folder / "head.safetensors").write_bytes(save(state, metadata=parameters))
         return "head.safetensors"
     if hasattr(estimator, "booster_"):
         estimator.booster_.save_model(folder / "xgboost.json")

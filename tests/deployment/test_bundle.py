@@ -2,14 +2,16 @@
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig
-from ball_features.deployment.bundle import bundle_fitted, read_bundle
-from ball_features.deployment.calibration import conformal_threshold, fit_temperature
+from ball_features.deployment.bundle import bundle_fitted, read_bundle, saved_notes
 from ball_features.deployment.predict import Predictor, find_images, write_predictions
 from ball_features.errors import ConfigError, DataError, WeightsError
 from ball_features.reporting.run import fit
@@ -78,7 +80,6 @@ def test_other_weights_are_refused(run, tmp_path):
 
 def test_strange_types_are_not_loaded(run, tmp_path):
     """A bundle whose model file holds another kind of object is refused before anything is built."""
-    import shutil
     from pathlib import PurePosixPath
 
     from skops import io
@@ -91,28 +92,91 @@ def test_strange_types_are_not_loaded(run, tmp_path):
         read_bundle(tmp_path)
 
 
-def test_conformal_threshold_by_hand():
-    scores = np.arange(1, 20) / 20  # 19 scores: (19 + 1) * 0.9 = 18th
-    assert conformal_threshold(scores, 0.9) == pytest.approx(18 / 20)
-    assert conformal_threshold(scores[:5], 0.9) == float("inf")
+def damage(folder, name):
+    file = folder / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def test_coverage_holds_on_exchangeable_scores():
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [
+        ("mlp", "head.safetensors"),
+        ("mlp", "reference.safetensors"),
+        ("logistic", "model.skops"),
+        ("xgboost", "xgboost.json"),
+    ],
+)
+def test_a_damaged_bundle_is_one_clear_error(run, tmp_path, model, file):
+    folder = shutil.copytree(run.folder / "models" / model, tmp_path / "bundle")
+    damage(folder, file)
+    with pytest.raises(DataError, match=r"damaged bundle.*Copy it again"):
+        read_bundle(folder)
+    (folder / file).unlink()
+    with pytest.raises(DataError, match="damaged bundle"):
+        read_bundle(folder)
+
+
+def test_a_bundle_that_lacks_facts_or_rows_is_damaged(run, tmp_path):
+    folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
+    facts = json.loads((folder / "bundle.json").read_text())
+    for own in (
+        facts | {"train_path": facts["train_path"][:3]},
+        {k: v for k, v in facts.items() if k != "classes"},
+        [],
+    ):
+        (folder / "bundle.json").write_text(json.dumps(own))
+        with pytest.raises(DataError, match="damaged bundle"):
+            read_bundle(folder)
+    damage(folder, "bundle.json")
+    with pytest.raises(DataError, match="not a bundle"):
+        read_bundle(folder)
+
+
+def test_files_of_a_run_have_the_umask_s_mode(run):
+    """safetensors' own `save_file` lets only the owner read what it writes."""
+    umask = os.umask(0)
+    os.umask(umask)
+    files = [path for path in (run.folder / "models").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"mlp.safetensors", "head.safetensors", "reference.safetensors"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+
+
+def test_few_validation_images_do_not_turn_the_warning_off(run, tmp_path):
+    """14 validation images: the largest distance among them is the threshold, and noise lies beyond it."""
+    bundle = read_bundle(run.folder / "models" / "logistic")
+    assert bundle.unusual_from == bundle.distances.max()
+    assert bundle.unusual_share == pytest.approx(1 / (len(bundle.distances) + 1))
     rng = np.random.default_rng(0)
-    covered = []
-    for _ in range(400):
-        scores = rng.random(100)
-        covered.append((rng.random(200) <= conformal_threshold(scores, 0.9)).mean())
-    assert 0.89 < np.mean(covered) < 0.915
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    predictions, _ = Predictor(bundle)(sorted(tmp_path.iterdir()))
+    assert all(item.unusual for item in predictions)
+    (note,) = (note for note in bundle.notes(0.95) if "unusual" in note)
+    assert f"{len(bundle.distances)} validation images" in note
+    assert f"one image in {len(bundle.distances) + 1}" in note
+    assert note in saved_notes(run.folder / "models" / "logistic")
 
 
-def test_temperature_recovers_a_known_one():
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(20000, 4)) * 2
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    truth = np.array([rng.choice(4, p=row) for row in p])
-    sharp = np.exp(3 * logits) / np.exp(3 * logits).sum(1, keepdims=True)
-    assert fit_temperature(sharp, truth) == pytest.approx(3, rel=0.05)
+def test_what_it_does_on_its_test_images_is_in_the_bundle(run, small_cache):
+    """Recomputed from the bundle as it is read back and the split as it is written down."""
+    bundle = read_bundle(run.folder / "models" / "logistic")
+    cache = read_cache(small_cache)
+    with (run.folder / "splits.csv").open(newline="") as file:
+        names = [row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
+    rows = np.flatnonzero(np.isin(cache.path, names))
+    truth = np.array([bundle.classes.index(label) for label in cache.label[rows]])
+    found = bundle.facts["test"]
+    probability = bundle.probability(cache.embeddings[rows][:, :1])
+    assert found["images"] == len(rows)
+    assert found["accuracy"] == pytest.approx((probability.argmax(1) == truth).mean())
+    assert found["log_loss"] == pytest.approx(-np.log(probability[np.arange(len(truth)), truth]).mean(), abs=1e-6)
+    distance, _ = bundle.distance(cache.embeddings[rows][:, :1])
+    assert found["unusual"] == pytest.approx((distance > bundle.unusual_from).mean())
+    for own in found["sets"]:
+        inside = bundle.sets(probability, own["coverage"])
+        assert own["covered"] == pytest.approx(inside[np.arange(len(truth)), truth].mean())
+        assert own["size"] == pytest.approx(inside.sum(1).mean())
+        assert own["single"] == pytest.approx((inside.sum(1) == 1).mean())
 
 
 def test_saving_a_shortcut_is_refused(small_cache, tmp_path):
