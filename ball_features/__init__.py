@@ -9,11 +9,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ball_features.cache import Cache, read_cache
     from ball_features.config import ExtractConfig, FitConfig, HeadConfig
+    from ball_features.dataset.audit import audit, write_groups
     from ball_features.dataset.synthetic import draw_smears
+    from ball_features.deployment.answers import Predictions
+    from ball_features.deployment.bundle import read_bundle
+    from ball_features.deployment.fitting import fit
+    from ball_features.deployment.predict import Predictor, predict
     from ball_features.errors import BallError
     from ball_features.extraction.extract import Extraction, extract
     from ball_features.heads.mlp import MLPHead
-    from ball_features.reporting.run import Run, fit, read_run
+    from ball_features.reporting.compare import compare
+    from ball_features.reporting.run import Run, read_run
 
 __all__ = [
     "BallError",
@@ -23,12 +29,19 @@ __all__ = [
     "FitConfig",
     "HeadConfig",
     "MLPHead",
+    "Predictions",
+    "Predictor",
     "Run",
+    "audit",
+    "compare",
     "draw_smears",
     "extract",
     "fit",
+    "predict",
+    "read_bundle",
     "read_cache",
     "read_run",
+    "write_groups",
 ]
 
 _ROOM = {
@@ -39,12 +52,19 @@ _ROOM = {
     "FitConfig": "config",
     "HeadConfig": "config",
     "MLPHead": "heads.mlp",
+    "Predictions": "deployment.answers",
+    "Predictor": "deployment.predict",
     "Run": "reporting.run",
+    "audit": "dataset.audit",
+    "compare": "reporting.compare",
     "draw_smears": "dataset.synthetic",
     "extract": "extraction.extract",
-    "fit": "reporting.run",
+    "fit": "deployment.fitting",
+    "predict": "deployment.predict",
+    "read_bundle": "deployment.bundle",
     "read_cache": "cache",
     "read_run": "reporting.run",
+    "write_groups": "dataset.audit",
 }
 
 

@@ -15,12 +15,19 @@ def test_exported_members():
         "FitConfig",
         "HeadConfig",
         "MLPHead",
+        "Predictions",
+        "Predictor",
         "Run",
+        "audit",
+        "compare",
         "draw_smears",
         "extract",
         "fit",
+        "predict",
+        "read_bundle",
         "read_cache",
         "read_run",
+        "write_groups",
     ]
     assert ball_features.__all__ == sorted(ball_features.__all__)
     for name in ball_features.__all__:
@@ -43,3 +50,6 @@ def test_heavy_libraries_are_imported_where_they_are_used():
     assert not heavy & loaded_by("import ball_features, ball_features.cli")
     assert not {"torch", "sklearn", "xgboost"} & loaded_by("import ball_features; ball_features.read_cache")
     assert "torchvision" not in loaded_by("import ball_features; ball_features.fit, ball_features.MLPHead")
+    assert not {"torch", "sklearn"} & loaded_by(
+        "import ball_features; ball_features.predict, ball_features.read_bundle"
+    )

@@ -63,7 +63,8 @@ def fit(
         str,
         typer.Option(
             help="Bundle a model for `ball predict`: its name, all, or best (the first of the table, or robust-views "
-            "where it cannot be told from that)."
+            "where it cannot be told from that). A bundle is the first split's model, fitted on its training images "
+            "only; under leave-group-out it has not seen the first group."
         ),
     ] = "",
     tensorboard: Annotated[Path | None, typer.Option(help="Write the curves there too, for TensorBoard.")] = None,
@@ -102,7 +103,8 @@ def fit(
     Views and byte-identical copies of an image never cross a split, nothing is fitted or chosen on test images,
     and shortcuts (models that see a few pixel numbers, no network) stand in the same table.
     """
-    from ball_features.reporting.run import fit as run
+    from ball_features.deployment.bundle import saved_notes
+    from ball_features.deployment.fitting import fit as run
 
     if tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "--tensorboard")
@@ -131,8 +133,6 @@ def fit(
             console().print(render_ladder(rows))
             typer.echo(f"Run: {folder}")
         return
-    from ball_features.deployment.bundle import bundle_fitted
-
     with progress_bar("Fitting", quiet or as_json, "fits") as progress:
         result = run(
             cache,
@@ -141,11 +141,14 @@ def fit(
             name=name or None,
             compat_batch_metrics=compat_batch_metrics,
             save=save,
-            saver=bundle_fitted if save else None,
             notes=preset_notes,
             progress=progress,
         )
     print_run(result, as_json)
+    for bundle in () if as_json else result.bundles:
+        typer.echo(f"Bundle: {bundle}")
+        for note in () if quiet else saved_notes(bundle):
+            say(note)
     if tensorboard is not None:
         from ball_features.reporting.events import write_events
 
@@ -216,6 +219,7 @@ def print_run(result: Any, as_json: bool) -> None:
     if as_json:
         values = {"run": str(result.folder), "metrics": result.metrics, "notes": list(result.notes)}
         values |= {"groups": result.groups, "compat": result.compat}
+        values |= {"bundles": [str(path) for path in result.bundles]}
         print_json(values)
         return
     screen = console()

@@ -66,6 +66,9 @@ def serve(
     service = create_app(predictor, limits=limits, token=token, loopback=local, coverage=coverage)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
+    if not quiet:
+        for note in loaded.notes(coverage):
+            say(note)
     typer.echo(f"{loaded.facts['model']} on {loaded.facts['backbone']} at http://{shown}:{listener.getsockname()[1]}")
     if not quiet:
         say("Stop it with Ctrl-C.")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.manifest import Manifest, scan
 from ball_features.dataset.overlays import NO_OVERLAY, OverlayModel, learn_overlays
 from ball_features.dataset.pairs import Pair, find_pairs
 from ball_features.dataset.series import Series, Trust, find_series
@@ -109,11 +109,13 @@ class Audit:
         }
 
 
-def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress: Progress | None = None) -> Audit:
+def audit(
+    manifest: Manifest | Path | str, *, embeddings: np.ndarray | None = None, progress: Progress | None = None
+) -> Audit:
     """Look for everything that makes a random split of these images lie.
 
     Args:
-        manifest: From `scan`.
+        manifest: From `scan`, or the folder with one folder a class.
         embeddings: float (images, dim) in the manifest's order, to find images far from all others with; NaN where
             there is none.
         progress: Called with (steps done, steps in all).
@@ -121,6 +123,8 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
     Raises:
         DataError: Fewer than two classes can be decoded.
     """
+    if not isinstance(manifest, Manifest):
+        manifest = scan(manifest)
     report = progress or (lambda done, total: None)
     total = 4 * len(manifest.path)
     rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}
@@ -135,14 +139,15 @@ def audit(manifest: Manifest, *, embeddings: np.ndarray | None = None, progress:
             f"{len(path)} images of {len(np.unique(label))} classes in {manifest.root} can be decoded, expected at "
             "least two classes. Give the folder that holds one folder a class."
         )
+    root = manifest.root
     pairs = find_pairs(
         seen.small,
         model.mask(),
-        lambda row: grey(load_square(manifest.root / path[row])),
+        lambda row: grey(load_square(root / path[row])),
         progress=lambda done, all_: report(2 * count + 2 * count * done // all_, total),
     )
     group, exact = _groups(seen.digest, pairs, path)
-    encoding = encodings([manifest.root / name for name in path.tolist()])
+    encoding = encodings([root / name for name in path.tolist()])
     found = find_series(seen.stain, label, seen.overlay, encoding, group)
     report(total, total)
     return Audit(

@@ -14,7 +14,17 @@ from pathlib import Path, PurePosixPath
 
 from ball_features.errors import DataError
 
-__all__ = ["MAX_BYTES", "SUFFIXES", "Manifest", "Rejected", "scan", "twin_folder", "with_twins"]
+__all__ = [
+    "MAX_BYTES",
+    "SUFFIXES",
+    "Manifest",
+    "Rejected",
+    "list_images",
+    "printable",
+    "scan",
+    "twin_folder",
+    "with_twins",
+]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff"})
 # A smear of 100 megapixels, uncompressed in 16 bits, is 600 MB; larger files are whole slides.
@@ -110,8 +120,8 @@ def with_twins(manifest: Manifest, folder: Path) -> Manifest:
     """
     if not folder.is_dir():
         raise DataError(f"No folder {folder}, expected segmented twins of the images of {manifest.root}.")
-    images, _, _ = _walk(folder)
-    by_name: dict[str, str] = {str(PurePosixPath(name).with_suffix("")): name for name in images}
+    names, _ = list_images(folder)
+    by_name: dict[str, str] = {str(PurePosixPath(name).with_suffix("")): name for name in names if "/" in name}
     found = [by_name.get(str(PurePosixPath(path).with_suffix(""))) for path in manifest.path]
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(lambda name: _digest(folder / name) if name else ("", ""), found))
@@ -144,16 +154,17 @@ def scan(root: Path | str, *, limit: int = 0) -> Manifest:
         got = "a file" if root.exists() else "nothing"
         raise DataError(f"Found {got} at {root}, expected a folder with one folder of images a class.")
     root, notes = _original(root)
-    images, loose, ignored = _walk(root)
+    names, ignored = list_images(root)
+    images, loose = [name for name in names if "/" in name], [name for name in names if "/" not in name]
     if ignored:
         notes.append(f"{ignored} other files in {root} are not images and were left out.")
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(lambda name: _digest(root / name), images))
-    rejected = [Rejected(_shown(name), "lies outside the class folders; move it into one") for name in loose]
+    rejected = [Rejected(printable(name), "lies outside the class folders; move it into one") for name in loose]
     rows = []
     for name, (digest, reason) in zip(images, digests, strict=True):
         if reason:
-            rejected.append(Rejected(_shown(name), reason))
+            rejected.append(Rejected(printable(name), reason))
         else:
             rows.append((name, name.split("/", 1)[0], digest))
     classes = sorted({label for _, label, _ in rows})
@@ -183,9 +194,12 @@ def _original(root: Path) -> tuple[Path, list[str]]:
     return root, []
 
 
-def _walk(root: Path) -> tuple[list[str], list[str], int]:
-    """Image files below class folders, image files outside them, and the count of other files."""
-    inside, outside, ignored = [], [], 0
+def list_images(root: Path) -> tuple[list[str], int]:
+    """Image files below a folder, relative to it with forward slashes, in natural order, and the count of other files.
+
+    What is hidden is left out. Linked folders are followed, each folder once.
+    """
+    images, ignored = [], 0
     seen: set[tuple[int, int]] = set()
     for folder, names, files in os.walk(root, followlinks=True):
         status = Path(folder).stat()
@@ -200,11 +214,9 @@ def _walk(root: Path) -> tuple[list[str], list[str], int]:
                 continue
             if Path(name).suffix.lower() not in SUFFIXES:
                 ignored += 1
-            elif below == ".":
-                outside.append(name)
             else:
-                inside.append(f"{below}/{name}")
-    return sorted(inside, key=_natural), sorted(outside, key=_natural), ignored
+                images.append(name if below == "." else f"{below}/{name}")
+    return sorted(images, key=_natural), ignored
 
 
 def _natural(path: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -213,14 +225,14 @@ def _natural(path: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts], path
 
 
-def _shown(path: str) -> str:
-    """A path with undecodable bytes made printable."""
+def printable(path: str) -> str:
+    """A path whose bytes that are not UTF-8 are written as escapes."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _digest(path: Path) -> tuple[str, str]:
     """(SHA-256, "") or ("", reason)."""
-    if _shown(str(path)) != str(path):
+    if printable(str(path)) != str(path):
         return "", "its name is not UTF-8; rename it"
     try:
         size = path.stat().st_size

@@ -17,7 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features import __version__
-from ball_features.errors import DataError
+from ball_features.deployment.calibration import (
+    conformal_threshold,
+    fit_temperature,
+    mean_probability,
+    neighbour_distance,
+    outlier_threshold,
+    set_note,
+    tempered,
+    unit_mean,
+    unusual_note,
+)
+from ball_features.deployment.estimators import read_model, write_model
+from ball_features.errors import BallError, DataError
+from ball_features.evaluation.metrics import calibration_error, log_losses
 from ball_features.evaluation.protocols import model_views
 from ball_features.heads.registry import MODELS
 
@@ -27,21 +40,19 @@ if TYPE_CHECKING:
     from ball_features.evaluation.protocols import Fitted
 
 __all__ = [
+    "COVERAGE",
     "FORMAT",
-    "NEIGHBOURS",
     "Bundle",
     "bundle_fitted",
-    "conformal_threshold",
-    "fit_temperature",
-    "mean_probability",
-    "neighbour_distance",
+    "measure_bundle",
     "read_bundle",
-    "unit_mean",
+    "saved_notes",
     "write_bundle",
 ]
 
 FORMAT = 1
-NEIGHBOURS = 5
+COVERAGE = 0.95  # of prediction sets, where nothing is said
+_MEASURED = (0.9, COVERAGE, 0.99)
 # Share of validation images that may lie further out than the threshold.
 _UNUSUAL_SHARE = 0.01
 # What a prediction must do as the extraction did.
@@ -60,7 +71,6 @@ _FROM_CACHE = (
     "combine",
     "segmentation",
 )
-_TRUSTED = ("sklearn.", "numpy.", "scipy.", "collections.", "builtins.")
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class Bundle:
 
     def probability(self, X: np.ndarray) -> np.ndarray:
         """Calibrated class probabilities, float64 (images, classes), of embeddings (images, views, dim)."""
-        return _tempered(mean_probability(self.estimator, X, len(self.classes)), self.facts["temperature"])
+        return tempered(mean_probability(self.estimator, X, len(self.classes)), self.facts["temperature"])
 
     def distance(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean cosine distance to the nearest training images, (images,), and their rows (images, neighbours).
@@ -100,11 +110,21 @@ class Bundle:
     @property
     def unusual_from(self) -> float:
         """Distance beyond which an image is unlike those that the model was made from."""
-        return conformal_threshold(self.distances, 1 - _UNUSUAL_SHARE)
+        return outlier_threshold(self.distances, _UNUSUAL_SHARE)[0]
+
+    @property
+    def unusual_share(self) -> float:
+        """Share of images like the validation images that lies further out all the same, at most."""
+        return outlier_threshold(self.distances, _UNUSUAL_SHARE)[1]
 
     def threshold(self, coverage: float) -> float:
-        """1 - p of a class up to which it belongs to the set of this coverage."""
-        return conformal_threshold(self.scores, coverage)
+        """1 - p of a class up to which it belongs to the set of this coverage; 1 where validation is too small."""
+        return min(conformal_threshold(self.scores, coverage), 1.0)
+
+    def notes(self, coverage: float) -> list[str]:
+        """What a reader of sets at this coverage, and of the flag for unusual images, must know."""
+        notes = (set_note(self.scores, coverage), unusual_note(self.distances, _UNUSUAL_SHARE))
+        return [note for note in notes if note]
 
     def sets(self, probability: np.ndarray, coverage: float) -> np.ndarray:
         """Prediction sets, bool (images, classes), that hold the truth with this probability on images alike.
@@ -115,61 +135,6 @@ class Bundle:
         inside = 1 - probability <= self.threshold(coverage)
         inside[np.arange(len(probability)), probability.argmax(1)] = True
         return inside
-
-
-def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
-    """The ceil((n + 1) * coverage)-th smallest score (Vovk et al. 2005); infinite where n is too small for it."""
-    place = int(np.ceil((len(scores) + 1) * coverage))
-    return float(np.sort(scores)[place - 1]) if place <= len(scores) else float("inf")
-
-
-def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
-    """Mean over views of predicted probabilities: (images, views, dim) -> float64 (images, classes)."""
-    total = np.zeros((len(X), classes))
-    if getattr(estimator, "by_view", False):
-        total[:, estimator.classes_] = estimator.predict_proba(X.astype(np.float32))
-        return total
-    for view in range(X.shape[1]):
-        total[:, estimator.classes_] += estimator.predict_proba(X[:, view].astype(np.float32))
-    return total / total.sum(1, keepdims=True)
-
-
-def neighbour_distance(X: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `Bundle.distance`; `train` is the mean over views at unit length."""
-    cosine = unit_mean(X) @ train.T
-    count = min(NEIGHBOURS, train.shape[0])
-    rows = np.argpartition(-cosine, count - 1, 1)[:, :count]
-    rows = np.take_along_axis(rows, np.argsort(-np.take_along_axis(cosine, rows, 1), 1, kind="stable"), 1)
-    return 1 - np.take_along_axis(cosine, rows, 1).mean(1, dtype=np.float64), rows
-
-
-def unit_mean(X: np.ndarray) -> np.ndarray:
-    """Embeddings (images, views, dim) -> their mean over views at unit length, float32 (images, dim)."""
-    mean = X.astype(np.float32).mean(1)
-    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-
-
-def _tempered(probability: np.ndarray, temperature: float) -> np.ndarray:
-    logits = np.log(np.clip(probability, 1e-12, 1)) / temperature
-    logits -= logits.max(1, keepdims=True)
-    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-
-
-def fit_temperature(probability: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature of least log loss on validation images (Guo et al. 2017, section 4.2), between 0.05 and 20.
-
-    Args:
-        probability: float (validation, classes).
-        truth: int (validation,).
-    """
-    from scipy.optimize import minimize_scalar
-
-    def loss(log_temperature: float) -> float:
-        chosen = _tempered(probability, float(np.exp(log_temperature)))[np.arange(len(truth)), truth]
-        return float(-np.log(np.clip(chosen, 1e-12, 1)).mean())
-
-    found: Any = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
-    return float(np.exp(found.x))
 
 
 def write_bundle(
@@ -183,6 +148,9 @@ def write_bundle(
     validation: np.ndarray,
     truth: np.ndarray,
     facts: dict[str, Any],
+    test: np.ndarray | None = None,
+    test_truth: np.ndarray | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write a bundle.
 
@@ -196,28 +164,76 @@ def write_bundle(
         validation: float (validation, views, dim); calibrates, and sets the thresholds.
         truth: int (validation,), class numbers.
         facts: Network, preprocessing and provenance.
+        test: float (test, views, dim), images that took no part: what the bundle does on them is noted in it.
+        test_truth: int (test,), class numbers.
+        notes: What its user should know; what follows from few validation images is added.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     folder.mkdir(parents=True)
     raw = mean_probability(estimator, validation, len(classes))
     temperature = fit_temperature(raw, truth)
-    scores = 1 - _tempered(raw, temperature)[np.arange(len(truth)), truth]
-    reference = unit_mean(train)
-    distances, _ = neighbour_distance(validation, reference)
-    arrays = {"train": reference.astype(np.float16), "scores": np.sort(scores), "distances": np.sort(distances)}
-    save_file(arrays, folder / "reference.safetensors")
-    kind = _write_model(folder, estimator)
-    own = {
+    scores = 1 - tempered(raw, temperature)[np.arange(len(truth)), truth]
+    reference = unit_mean(train).astype(np.float16)  # distances are to what will be read back
+    distances, _ = neighbour_distance(validation, reference.astype(np.float32))
+    own = facts | {
         "format": FORMAT,
         "model": name,
-        "model_file": kind,
         "classes": list(classes),
         "estimator_classes": np.asarray(estimator.classes_).tolist(),
         "temperature": temperature,
-        "train_path": list(train_path),
     }
-    (folder / "bundle.json").write_text(json.dumps(own | facts, indent=1) + "\n", encoding="utf-8")
+    bundle = Bundle(
+        estimator=estimator,
+        classes=tuple(classes),
+        facts=own,
+        train=reference.astype(np.float32),
+        train_path=tuple(train_path),
+        scores=np.sort(scores),
+        distances=np.sort(distances),
+    )
+    arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
+    # Not `save_file`, whose files only their owner may read.
+    (folder / "reference.safetensors").write_bytes(save(arrays))
+    own["model_file"] = write_model(folder, estimator)
+    own["notes"] = [*notes, *bundle.notes(COVERAGE)]
+    if test is not None and test_truth is not None and len(test):
+        own["test"] = measure_bundle(bundle, test, test_truth)
+    own["train_path"] = list(train_path)
+    (folder / "bundle.json").write_text(json.dumps(own, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_bundle(bundle: Bundle, X: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """What a bundle does on images whose classes are known: its figures, its sets, its flags.
+
+    Args:
+        bundle: To measure.
+        X: float (images, views, dim).
+        truth: int (images,), class numbers.
+
+    Returns:
+        Shares of the images but for their count, the log losses and the mean sizes; "sets" has a row a coverage.
+    """
+    raw = mean_probability(bundle.estimator, X, len(bundle.classes))
+    probability = bundle.probability(X)
+    rows = []
+    for coverage in _MEASURED:
+        inside = bundle.sets(probability, coverage)
+        size = inside.sum(1)
+        covered = float(inside[np.arange(len(truth)), truth].mean())
+        rows.append(
+            {"coverage": coverage, "covered": covered, "size": float(size.mean()), "single": float((size == 1).mean())}
+        )
+    return {
+        "images": len(truth),
+        "accuracy": float((probability.argmax(1) == truth).mean()),
+        "log_loss": float(log_losses(truth, probability).mean()),
+        "ece": calibration_error(truth, probability),
+        "uncalibrated_log_loss": float(log_losses(truth, raw).mean()),
+        "uncalibrated_ece": calibration_error(truth, raw),
+        "sets": rows,
+        "unusual": float((bundle.distance(X)[0] > bundle.unusual_from).mean()),
+    }
 
 
 def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted, name: str) -> None:
@@ -230,6 +246,7 @@ def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted,
         fitted: With its estimator.
         name: Of the model.
     """
+    split = fitted.split
     classes, codes = np.unique(cache.label, return_inverse=True)
     views = list(model_views(MODELS[name], cache, config).test)
     own = cache.attributes
@@ -239,109 +256,31 @@ def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted,
         "view_seed": int(own["seed"]) if len(cache.view) > 1 else 0,
         "cache_fingerprint": own["fingerprint"],
         "protocol": config.protocol,
-        "train_images": len(fitted.split.train),
-        "validation_images": len(fitted.split.val),
+        "left_out": split.name,
+        "train_images": len(split.train),
+        "validation_images": len(split.val),
         "ball_version": __version__,
     }
+    note = (
+        f"The bundle is the first split's model, fitted on {len(split.train)} of {len(cache.path)} images: "
+        f"{len(split.val)} others calibrate it and {len(split.test)} test it."
+    )
+    if split.name:
+        note += f" It has seen nothing of {split.name}, the first group left out."
     write_bundle(
         folder / name,
         name=name,
         estimator=fitted.estimator,
         classes=[str(item) for item in classes],
-        train=cache.embeddings[fitted.split.train][:, views],
-        train_path=[str(path) for path in cache.path[fitted.split.train]],
-        validation=cache.embeddings[fitted.split.val][:, views],
-        truth=codes[fitted.split.val],
+        train=cache.embeddings[split.train][:, views],
+        train_path=[str(path) for path in cache.path[split.train]],
+        validation=cache.embeddings[split.val][:, views],
+        truth=codes[split.val],
         facts=facts,
+        test=cache.embeddings[split.test][:, views],
+        test_truth=codes[split.test],
+        notes=[note],
     )
-
-
-def _write_model(folder: Path, estimator: Any) -> str:
-    if hasattr(estimator, "state_"):
-        from safetensors.numpy import save_file
-
-        state = {key: np.ascontiguousarray(value) for key, value in estimator.state_.items()}
-        parameters = {"parameters": json.dumps(estimator.get_params())}
-        save_file(state, folder / "head.safetensors", metadata=parameters)
-        return "head.safetensors"
-    if hasattr(estimator, "booster_"):
-        estimator.booster_.save_model(folder / "xgboost.json")
-        return "xgboost.json"
-    from skops import io
-
-    if getattr(estimator, "by_view", False):
-        packed = io.dumps([model.to_pipeline() for model in estimator.models_])
-        (folder / "views.skops").write_bytes(packed)
-        return "views.skops"
-    if hasattr(estimator, "to_pipeline"):
-        estimator = estimator.to_pipeline()  # a bundle holds scikit-learn's own types only
-    packed = io.dumps(estimator)
-    if _strange(io.get_untrusted_types(data=packed)):  # someone's own estimator
-        import joblib
-
-        joblib.dump(estimator, folder / "model.joblib")
-        return "model.joblib"
-    (folder / "model.skops").write_bytes(packed)
-    return "model.skops"
-
-
-def _strange(types: Sequence[str]) -> list[str]:
-    return [item for item in types if not item.startswith(_TRUSTED)]
-
-
-def _read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
-    kind, classes = facts["model_file"], np.array(facts["estimator_classes"])
-    if kind == "head.safetensors":
-        from safetensors import safe_open
-
-        from ball_features.heads.alignment import Alignment
-        from ball_features.heads.mlp import MLPHead
-
-        with safe_open(folder / kind, "numpy") as file:
-            head: Any = MLPHead(**json.loads(file.metadata()["parameters"]))
-            head.state_ = {key: file.get_tensor(key) for key in file.keys()}
-        head.classes_, head.n_features_in_ = classes, len(head.state_["0.weight"])
-        head.alignment_ = Alignment(per_image=False)  # `fit` bundles no other
-        return head
-    if kind == "xgboost.json":
-        from xgboost import XGBClassifier
-
-        from ball_features.heads.baselines import XGBoost
-
-        model: Any = XGBoost()
-        model.booster_ = XGBClassifier()
-        model.booster_.load_model(folder / kind)
-        model.classes_, model.n_features_in_ = classes, int(model.booster_.n_features_in_)
-        return model
-    if kind in ("model.skops", "views.skops"):
-        from skops import io
-
-        unknown = io.get_untrusted_types(file=folder / kind)
-        strange = _strange(unknown)
-        if strange:
-            raise DataError(
-                f"{folder / kind} holds types that a classifier has no need of ({', '.join(strange[:3])}), expected "
-                "those of scikit-learn and NumPy. It was not loaded; get the bundle from its maker again."
-            )
-        loaded: Any = io.load(folder / kind, trusted=unknown)
-        if kind == "model.skops":
-            return loaded
-        from ball_features.heads.robust import ViewEnsemble
-
-        ensemble: Any = ViewEnsemble()
-        ensemble.models_, ensemble.classes_ = list(loaded), classes
-        ensemble.n_features_in_ = len(loaded)
-        return ensemble
-    if kind == "model.joblib":
-        if not trust:
-            raise DataError(
-                f"{folder} holds its model as joblib, which can run any code when it is loaded. If you made it, or "
-                "trust its maker with your account, add --trust."
-            )
-        import joblib
-
-        return joblib.load(folder / kind)
-    raise DataError(f"{folder} names the model file {kind!r}, which is not known. Update ball, or make it again.")
 
 
 def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
@@ -352,28 +291,52 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
         trust: Load a model in joblib's format too, which can execute anything.
 
     Raises:
-        DataError: No bundle, of another format, or with types that a classifier has no need of.
+        DataError: No bundle, a damaged one, of another format, or with types that a classifier has no need of.
     """
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     folder = Path(folder)
     try:
-        facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-        arrays = load_file(folder / "reference.safetensors")
+        facts = _read_facts(folder)
         if facts["format"] != FORMAT:
             raise DataError(f"{folder} has bundle format {facts['format']}, expected {FORMAT}. Make it again.")
-        estimator = _read_model(folder, facts, trust)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        arrays = load((folder / "reference.safetensors").read_bytes())
+        bundle = Bundle(
+            estimator=read_model(folder, facts, trust),
+            classes=tuple(facts["classes"]),
+            facts=facts,
+            train=arrays["train"].astype(np.float32),
+            train_path=tuple(facts["train_path"]),
+            scores=arrays["scores"],
+            distances=arrays["distances"],
+        )
+        if len(bundle.train) != len(bundle.train_path) or not len(bundle.scores) == len(bundle.distances) > 0:
+            raise ValueError("reference.safetensors and bundle.json are of other images")
+    except (BallError, ImportError):
+        raise
+    except Exception as error:  # each format has its own kinds for a file that is cut short
+        first = next(iter(str(error).splitlines()), "")
+        raise DataError(
+            f"{folder} is a damaged bundle ({type(error).__name__}: {first}). Copy it again from its maker, or make it "
+            "again: ball fit CACHE --save MODEL"
+        ) from error
+    return bundle
+
+
+def saved_notes(folder: Path | str) -> list[str]:
+    """What a bundle's user should know, as noted when it was made; nothing in bundles of earlier versions.
+
+    Raises:
+        DataError: No bundle.
+    """
+    return list(_read_facts(Path(folder)).get("notes", ()))
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{folder} is not a bundle ({type(error).__name__}: {error}). Expected a folder made by "
             "`ball fit --save MODEL`: RUN/models/MODEL."
         ) from error
-    return Bundle(
-        estimator=estimator,
-        classes=tuple(facts["classes"]),
-        facts=facts,
-        train=arrays["train"].astype(np.float32),
-        train_path=tuple(facts["train_path"]),
-        scores=arrays["scores"],
-        distances=arrays["distances"],
-    )

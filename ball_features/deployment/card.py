@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ball_features.deployment.bundle import Bundle
+from ball_features.deployment.bundle import COVERAGE, Bundle
 from ball_features.errors import DataError
 
 __all__ = ["write_card"]
@@ -35,6 +33,7 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         _about(bundle, run),
         _use(),
         _data(bundle, run),
+        _bundle_figures(bundle),
         _figures(model, metrics, run),
         _ladder(ladder, bundle.facts["model"]),
         _limits(bundle),
@@ -73,14 +72,24 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 def _about(bundle: Bundle, run: dict[str, Any]) -> str:
     facts = bundle.facts
-    views = "the plain image" if facts["views"] == [0] else f"the mean over {len(facts['views'])} views"
+    count = len(facts["views"])
+    views = "the plain image" if facts["views"] == [0] else "one view" if count == 1 else f"{count} views"
+    joined = "" if count == 1 else " The probabilities that it gives the views are averaged."
+    if getattr(bundle.estimator, "by_view", False):
+        joined = " Each view has a classifier of its own, and their log-probabilities are averaged."
+    if facts["temperature"] == 1:
+        how = f"Validation ({facts['validation_images']} images) gave no cause to change its probabilities"
+    else:
+        how = (
+            f"Its probabilities are calibrated by a temperature of {facts['temperature']:.3f} on "
+            f"{facts['validation_images']} validation images"
+        )
     return (
         "## What it is\n\n"
-        f"A classifier of blood smear fields into {', '.join(bundle.classes)}: embeddings of {views} by a frozen "
-        f"{facts['backbone']} (weights `{facts['weights_sha256'][:16]}`, normalisation {facts['normalize']}, recipe "
-        f"{facts['recipe']}), then *{facts['model']}*, its probabilities calibrated by a temperature of "
-        f"{facts['temperature']:.3f} on {facts['validation_images']} validation images. Made {run['created']} with "
-        f"ball {facts['ball_version']}."
+        f"A classifier of blood smear fields into {', '.join(bundle.classes)}: *{facts['model']}* on embeddings of "
+        f"{views} by a frozen {facts['backbone']} (weights `{facts['weights_sha256'][:16]}`, normalisation "
+        f"{facts['normalize']}, recipe {facts['recipe']}).{joined} {how}. Made "
+        f"{run['created']} with ball {facts['ball_version']}."
     )
 
 
@@ -102,7 +111,47 @@ def _data(bundle: Bundle, run: dict[str, Any]) -> str:
     return (
         "## Data\n\n"
         f"Trained on {count} of {run['images']} images (by folder: {by_folder}), validated on "
-        f"{bundle.facts['validation_images']}; tested on others (below). " + " ".join(run["notes"])
+        f"{bundle.facts['validation_images']}; tested on others (below). "
+        + " ".join([_whose(bundle, run), *run["notes"]])
+    )
+
+
+def _whose(bundle: Bundle, run: dict[str, Any]) -> str:
+    """Which of the run's models it is."""
+    text = "It is the model of the run's first split, and is not fitted again on all images."
+    if bundle.facts["protocol"] != "leave-group-out":
+        return text
+    name = bundle.facts.get("left_out")
+    return f"{text} It has seen nothing of {name or 'the first group left out'}."
+
+
+def _bundle_figures(bundle: Bundle) -> str:
+    """What the bundle itself, calibrated, does on the test images of its split."""
+    found = bundle.facts.get("test")
+    if found is None:
+        return (
+            "## Figures of this bundle\n\nNot measured: it was made by an earlier version. Fit again with `--save` to "
+            "have the calibrated figures, the coverage of its sets and the share it flags."
+        )
+    rows = [
+        ("accuracy", _percent(found["accuracy"], 2), ""),
+        ("log loss", f"{found['log_loss']:.4f}", f"{found['uncalibrated_log_loss']:.4f}"),
+        ("expected calibration error", f"{found['ece']:.4f}", f"{found['uncalibrated_ece']:.4f}"),
+        ("flagged as unusual %", _percent(found["unusual"]), ""),
+    ]
+    sets = [
+        (f"{100 * row['coverage']:g}", _percent(row["covered"]), f"{row['size']:.2f}", _percent(row["single"]))
+        for row in found["sets"]
+    ]
+    left_out = bundle.facts.get("left_out")
+    whose = f", all of {left_out}, of which nothing was trained on" if left_out else ""
+    notes = " ".join(bundle.notes(COVERAGE))
+    return (
+        f"## Figures of this bundle\n\nOn the {found['images']} test images of its own split{whose}, with the "
+        "calibrated probabilities that `ball predict` gives:\n\n"
+        f"{_table(('metric', 'calibrated', 'before'), rows)}\n\n"
+        f"{_table(('sets: coverage asked %', 'covered %', 'mean size', 'one class %'), sets)}"
+        + (f"\n\n{notes}" if notes else "")
     )
 
 
@@ -144,7 +193,10 @@ def _figures(model: dict[str, Any], metrics: dict[str, Any], run: dict[str, Any]
         )
     confusion = [(name, *row) for name, row in zip(model["per_class"], model["confusion"], strict=True)]
     return (
-        f"## Figures\n\n{run['title']}. {run['caption']} {_chosen(model, metrics)}\n\n"
+        "## Figures of the comparison\n\n"
+        f"Of {model['model']} on all splits of the run, each fitted anew, before any calibration: log loss and "
+        "calibration error (`ece`) are not the bundle's, which stand above.\n\n"
+        f"{run['title']}. {run['caption']} {_chosen(model, metrics)}\n\n"
         f"{_table(('metric', '% or value'), rows)}\n\n"
         f"{_table(('class', 'tests', 'precision %', 'recall % (95 %)'), classes)}\n\n"
         f"{_table(('true / predicted', *model['per_class']), confusion)}"
@@ -186,10 +238,11 @@ def _limits(bundle: Bundle) -> str:
     return (
         "## Limits\n\n"
         "- A random split puts fields of one slide on both sides: its figures say how well *these* slides are known.\n"
-        "- Prediction sets and calibration hold for images exchangeable with the validation images, no others.\n"
+        "- Prediction sets and calibration hold for images exchangeable with the validation images, no others; the "
+        "same images chose the temperature, and a head's epoch.\n"
         f"- An image is flagged as unusual beyond a cosine distance of {bundle.unusual_from:.4f} to its nearest "
-        f"training images, which {100 * np.mean(bundle.distances > bundle.unusual_from):.1f} % of validation images "
-        "exceed. What is not flagged may still be wrong.\n"
+        f"training images, which up to {100 * bundle.unusual_share:.1f} % of images like the {len(bundle.distances)} "
+        "validation images exceed by chance. What is not flagged may still be wrong.\n"
         "- Nothing is known of patients, ages, devices or treatment behind the images."
     )
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ball_features.deployment.bundle import NEIGHBOURS, Bundle
+from ball_features.deployment.bundle import COVERAGE, Bundle
+from ball_features.deployment.calibration import NEIGHBOURS
 from ball_features.deployment.predict import Predictor, bundle_views
 from ball_features.errors import ConfigError, DataError
 from ball_features.extraction.backbones import require_extra
@@ -177,7 +178,9 @@ def _describe(path: Path, predictor: Predictor) -> None:
         "outputs": "probability: calibrated, in the order of classes; embedding: mean over views at unit length; "
         "distance: mean cosine distance to the nearest training images",
         "unusual_from": repr(bundle.unusual_from),
-        "conformal_threshold_95": repr(bundle.threshold(0.95)),
+        "unusual_share": repr(bundle.unusual_share),
+        "conformal_threshold_95": repr(bundle.threshold(COVERAGE)),
+        "notes": json.dumps(bundle.notes(COVERAGE)),
         "intended_use": "research only, not a medical device",
         **{key: str(facts[key]) for key in ("model", "backbone", "weights_sha256", "normalize", "recipe", "temperature",
                                             "cache_fingerprint", "ball_version")},

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import html
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ball_features.dataset.decode import decode_bytes
-from ball_features.dataset.manifest import SUFFIXES, Rejected
-from ball_features.deployment.bundle import Bundle
+from ball_features.dataset.manifest import Rejected, list_images, printable
+from ball_features.deployment.answers import Prediction, Predictions
+from ball_features.deployment.bundle import COVERAGE, Bundle, read_bundle
 from ball_features.errors import ConfigError, DataError, ImageError, WeightsError
 
 if TYPE_CHECKING:
@@ -24,30 +21,7 @@ if TYPE_CHECKING:
 
     from ball_features.extraction.readouts import Read
 
-__all__ = ["Prediction", "Predictor", "bundle_views", "check_coverage", "find_images", "write_predictions"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is said of one image.
-
-    Attributes:
-        path: As it was given.
-        predicted: The most probable class.
-        probability: Class -> calibrated probability.
-        set: Classes that hold the truth with the coverage asked for, the most probable first.
-        distance: Mean cosine distance to the nearest training images.
-        unusual: Whether that is further than 99 % of validation images lie: do not trust the class.
-        nearest: Ids of the nearest training images.
-    """
-
-    path: str
-    predicted: str
-    probability: dict[str, float]
-    set: tuple[str, ...]
-    distance: float
-    unusual: bool
-    nearest: tuple[str, ...]
+__all__ = ["Predictor", "bundle_views", "check_coverage", "find_images", "predict"]
 
 
 def check_coverage(coverage: float) -> None:
@@ -56,30 +30,35 @@ def check_coverage(coverage: float) -> None:
         raise ConfigError(f"Got --coverage {coverage}, expected a share between 0 and 1, such as 0.95.")
 
 
-def find_images(arguments: Sequence[str], listed: Iterable[str] = ()) -> tuple[list[Path], list[Rejected]]:
+def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Rejected]]:
     """Image files that folders, patterns and names stand for.
 
     Args:
-        arguments: Folders (searched through), patterns such as `*.png`, or files.
-        listed: More names, such as lines of standard input.
+        arguments: Folders (searched through as `ball extract` does), patterns such as `*.png`, or files.
 
     Returns:
-        Files in the order given, each once, and names that lead nowhere.
+        Files in the order given, each once, and names that lead nowhere or cannot be written down.
     """
     found: dict[Path, None] = {}
-    missing = []
-    for text in [*arguments, *(line.strip() for line in listed if line.strip())]:
+    rejected = []
+    for text in arguments:
         path = Path(text)
-        if path.is_dir():
-            inside = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
-            found.update(dict.fromkeys(sorted(inside)))
-        elif path.is_file():
-            found[path] = None
-        elif matches := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207, since a pattern may be absolute
-            found.update(dict.fromkeys(Path(item) for item in matches if Path(item).is_file()))
-        else:
-            missing.append(Rejected(text, "is not there"))
-    return list(found), missing
+        places = [path] if path.exists() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207, since a pattern may be absolute
+        files = [file for place in places for file in _files(place)]
+        if not files:
+            rejected.append(Rejected(printable(text), "holds no image" if places else "is not there"))
+        for file in files:
+            if printable(str(file)) == str(file):
+                found[file] = None
+            else:
+                rejected.append(Rejected(printable(str(file)), "its name is not UTF-8; rename it"))
+    return list(found), rejected
+
+
+def _files(place: Path) -> list[Path]:
+    if place.is_dir():
+        return [place / name for name in list_images(place)[0]]
+    return [place] if place.is_file() else []
 
 
 def bundle_views(pixels: Tensor, sha256: Sequence[str], facts: dict[str, Any], read: Read, mask: Any) -> list[Tensor]:
@@ -182,6 +161,17 @@ class Predictor:
             "thresholds, which differ from them. Extract with --twins none to fit on computed ones."
         )
 
+    def about(self, coverage: float) -> dict[str, Any]:
+        """What predictions are by, and what their sets and flags mean, ready for JSON."""
+        bundle = self.bundle
+        names = ("model", "backbone", "weights_sha256", "cache_fingerprint", "ball_version")
+        return {key: bundle.facts[key] for key in names if key in bundle.facts} | {
+            "coverage": coverage,
+            "set_threshold": bundle.threshold(coverage),
+            "unusual_from": bundle.unusual_from,
+            "unusual_share": bundle.unusual_share,
+        }
+
     def warm_up(self) -> None:
         """Pay for compilation and first allocations now."""
         import torch
@@ -280,7 +270,7 @@ class Predictor:
         """
         from ball_features.extraction.frozen import runs_on_all_cores
         from ball_features.extraction.pipeline import batch_size
-        from ball_features.extraction.streaming import stream
+        from ball_features.extraction.streaming import feeders, stream
         from ball_features.extraction.threads import core_count
 
         check_coverage(coverage)
@@ -307,7 +297,8 @@ class Predictor:
             paths, images, digests = zip(*good, strict=True)
             return list(paths), self.embed(torch.stack(images), digests), bad
 
-        for paths, X, bad in stream(np.arange(len(files)), size, load, compute, on_cpu=on_cpu, workers=workers):
+        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "feeders": feeders(self.device.type)}
+        for paths, X, bad in stream(np.arange(len(files)), size, load, compute, **threads):
             rejected += bad
             if X is not None:
                 predictions += self.describe(paths, X, coverage)
@@ -351,58 +342,56 @@ class Predictor:
         return result
 
 
-def write_predictions(predictions: Sequence[Prediction], path: Path, classes: Sequence[str]) -> None:
-    """Write a table by the ending of its name: .csv, .json or .html.
+def predict(
+    bundle: Path | str,
+    images: Path | str | Sequence[Path | str],
+    *,
+    coverage: float = COVERAGE,
+    weights: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    trust: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Predict the class of new images: research use only, not a diagnosis.
+
+    Args:
+        bundle: RUN/models/MODEL, made by `fit(..., save=MODEL)`.
+        images: Folders, patterns or files.
+        coverage: Of the prediction sets.
+        weights: Of the backbone, where the bundle's own path has moved.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto" (the bundle's), "fp32", "bf16" or "fp16".
+        trust: Load a model in joblib's format too, which can execute anything.
+        progress: Called with (images done, images in all).
 
     Raises:
-        DataError: Another ending, or a folder that cannot be written.
+        ConfigError: The coverage is no share.
+        DataError: No bundle, or no image that can be predicted.
+        WeightsError: The weights are missing, or not those of the bundle.
     """
-    header = ["path", "predicted", *(f"p_{name}" for name in classes), "set", "distance", "unusual"]
-    rows: list[list[Any]] = [
-        [
-            item.path,
-            item.predicted,
-            *(f"{item.probability[name]:.6f}" for name in classes),
-            "|".join(item.set),
-            f"{item.distance:.6f}",
-            str(item.unusual).lower(),
-        ]
-        for item in predictions
-    ]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".csv":
-            with path.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(header)
-                writer.writerows(rows)
-        elif path.suffix == ".json":
-            values = [vars(item) | {"set": list(item.set), "nearest": list(item.nearest)} for item in predictions]
-            path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        elif path.suffix == ".html":
-            path.write_text(_page(header, rows), encoding="utf-8")
-        else:
-            raise DataError(f"Got --out {path}, expected a name that ends in .csv, .json or .html.")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Give another --out.") from error
+    from ball_features.extraction.choosing import COMPILE_FROM
 
-
-def _page(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
-    body = "".join(
-        f"<tr{' class=unusual' if row[-1] == 'true' else ''}>"
-        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
+    check_coverage(coverage)
+    names = [str(name) for name in ([images] if isinstance(images, Path | str) else images)]
+    files, missing = find_images(names)
+    if not files:
+        raise DataError(
+            f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files."
+        )
+    loaded = read_bundle(bundle, trust=trust)
+    predictor = Predictor(
+        loaded, weights=weights, device=device, precision=precision, compiled=len(files) >= COMPILE_FROM
     )
-    style = (
-        ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem}table{border-collapse:"
-        "collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}.unusual{font-weight:bold}"
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>Predictions</title><style>{style}</style></head><body><h1>{len(rows)} predictions</h1>"
-        "<p>Research use only, not a diagnosis. Bold: unlike the images that the model was made from; do not trust the "
-        f"class.</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></body></html>\n"
+    predictions, rejected = predictor(files, coverage=coverage, progress=progress)
+    rejected = [*missing, *rejected]
+    if not predictions:
+        listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
+        raise DataError(f"No file of {len(rejected)} can be predicted, expected images. Rejected files:{listed}")
+    return Predictions(
+        predictions=predictions,
+        rejected=rejected,
+        classes=loaded.classes,
+        about={"bundle": str(bundle)} | predictor.about(coverage),
+        notes=[*([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
     )

@@ -26,6 +26,7 @@ from pydantic import BaseModel, Field
 from ball_features import __version__
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.batching import Batcher, BusyError
+from ball_features.deployment.bundle import COVERAGE
 from ball_features.deployment.predict import Predictor, check_coverage
 from ball_features.errors import ConfigError, ImageError
 from ball_features.extraction.pipeline import batch_size, resize
@@ -78,10 +79,11 @@ class Answer(BaseModel):
     set: list[str] = Field(description="Classes that hold the true one at the stated coverage, on images alike.")
     coverage: float
     distance: float = Field(description="Mean cosine distance to the nearest training images.")
-    unusual: bool = Field(description="Further than 99 % of validation images lie: do not trust the class.")
+    unusual: bool = Field(description="Beyond the threshold that /healthz tells: do not trust the class.")
     nearest: list[str] = Field(description="Ids of the nearest training images.")
     map: ActivationMap | None = Field(None, description="If asked for, and if the model and its view have one.")
     caveat: str = ""
+    notes: list[str] = Field(description="What a reader must know about the set and about unusual.")
 
 
 class Health(BaseModel):
@@ -92,6 +94,8 @@ class Health(BaseModel):
     backbone: str
     classes: list[str]
     token: bool = Field(description="Whether requests need one.")
+    unusual_from: float = Field(description="Distance beyond which an image is called unusual.")
+    unusual_share: float = Field(description="Share of images like the validation images beyond it, at most.")
 
 
 class _Buckets:
@@ -141,7 +145,7 @@ def create_app(
     limits: Limits | None = None,
     token: str = "",
     loopback: bool = True,
-    coverage: float = 0.95,
+    coverage: float = COVERAGE,
 ) -> FastAPI:
     """The application.
 
@@ -267,6 +271,8 @@ def create_app(
             backbone=facts["backbone"],
             classes=list(predictor.bundle.classes),
             token=bool(token),
+            unusual_from=predictor.bundle.unusual_from,
+            unusual_share=predictor.bundle.unusual_share,
         )
 
     @app.get("/metrics", dependencies=[Depends(check_token)], response_class=PlainTextResponse)
@@ -312,6 +318,7 @@ def _answer(predictor: Predictor, row: np.ndarray, image: Any, digest: str, cove
         nearest=list(found.nearest),
         map=shown,
         caveat=predictor.caveat,
+        notes=predictor.bundle.notes(coverage),
     )
 
 

@@ -81,6 +81,11 @@ class Run:
     groups: list[dict[str, Any]] = field(default_factory=list)
     compat: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def bundles(self) -> list[Path]:
+        """Folders of the models that were saved for use on new images, by name."""
+        return sorted(path.parent for path in self.folder.glob("models/*/bundle.json"))
+
     def more_tables(self) -> list[RenderableType]:
         """What else there is to show: recall by group, the report's arithmetic."""
         tables = render_groups(self.groups, [row["model"] for row in self.metrics])
@@ -113,13 +118,14 @@ def fit(
         compat_batch_metrics: Add the student report's own arithmetic as one more table.
         save: Models to hand to `saver`: a name, "all" (of those on embeddings), or "best": the first, or
             robust-views where it cannot be told from that.
-        saver: Called with (folder of models, cache, configuration, fitted model, its name) for each of them.
+        saver: Called with (folder of models, cache, configuration, fitted model, its name) for each of them;
+            `ball_features.fit` brings its own.
         notes: To begin the run's notes with.
         progress: Called with (fits done, fits in all, model just done).
 
     Raises:
         CacheError: The cache is missing, incomplete or not finite.
-        ConfigError: A model is unknown.
+        ConfigError: A model is unknown, or models are to be saved without a saver.
         DataError: The groups file does not fit.
         SplitError: The protocol cannot be carried out on these classes.
     """
@@ -139,6 +145,8 @@ def fit(
         ]
     said = [*notes, *lacking, *said]
     saved = _require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
+    if saved and saver is None:
+        raise ConfigError(f"Got save={save!r} without a saver, expected one: call `ball_features.fit`, which has it.")
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
     against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
     require_folder(out_root)
@@ -461,7 +469,7 @@ def _curve_rows(results: Sequence[ModelResult], names: Sequence[str]) -> Iterabl
 
 def _save_heads(folder: Path, results: Sequence[ModelResult], classes: list[str], cache: Cache) -> None:
     """The heads of the first split: weights as safetensors, and what they need beside them as JSON."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     folder.mkdir()
     for result in results:
@@ -469,10 +477,8 @@ def _save_heads(folder: Path, results: Sequence[ModelResult], classes: list[str]
             if item.estimator is None or not hasattr(item.estimator, "state_"):
                 continue
             name = result.spec.name
-            save_file(
-                {key: np.ascontiguousarray(v) for key, v in item.estimator.state_.items()},
-                folder / f"{name}.safetensors",
-            )
+            state = {key: np.ascontiguousarray(v) for key, v in item.estimator.state_.items()}
+            (folder / f"{name}.safetensors").write_bytes(save(state))  # `save_file` lets only the owner read it
             facts = {
                 "model": name,
                 "repeat": item.split.repeat,

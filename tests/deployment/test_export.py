@@ -1,6 +1,7 @@
 """Graphs, cards and tables: what another program reads is what `ball` has."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -58,6 +59,10 @@ def test_a_graph_answers_as_predict_does(run, tmp_path):
     assert json.loads(facts["classes"]) == list(predictor.bundle.classes)
     assert facts["weights_sha256"] == predictor.bundle.facts["weights_sha256"]
     assert "research" in facts["intended_use"]
+    # Of 14 validation images: numbers all the same, and what they are worth.
+    assert float(facts["unusual_from"]) == predictor.bundle.distances.max()
+    assert 0 < float(facts["conformal_threshold_95"]) <= 1
+    assert json.loads(facts["notes"]) == predictor.bundle.notes(0.95)
     import torch
 
     images = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
@@ -161,6 +166,27 @@ def test_the_card_says_what_the_run_found(run, small_cache, tmp_path):
     alone = shutil.copytree(folder, tmp_path / "alone")
     with pytest.raises(DataError, match="does not lie in the run"):
         write_card(read_bundle(alone), alone, tmp_path / "card.md")
+
+
+def test_the_card_tells_the_bundle_s_figures_from_the_table_s(run, tmp_path):
+    """Calibrated figures, sets and flags are those measured; a bundle that has none says so."""
+    folder = run.folder / "models" / "logistic"
+    bundle = read_bundle(folder)
+    found = bundle.facts["test"]
+    text = write_card(bundle, folder, tmp_path / "card.md").read_text(encoding="utf-8")
+    assert f"On the {found['images']} test images of its own split" in text
+    assert f"| log loss | {found['log_loss']:.4f} | {found['uncalibrated_log_loss']:.4f} |" in text
+    for own in found["sets"]:
+        shares = f"{100 * own['covered']:.1f} | {own['size']:.2f} | {100 * own['single']:.1f}"
+        assert f"| {100 * own['coverage']:g} | {shares} |" in text
+    assert f"| flagged as unusual % | {100 * found['unusual']:.1f} |" in text
+    assert "before any calibration" in text
+    assert "inf" not in text.replace("infer", "")
+    assert f"{len(bundle.distances)} validation images" in text
+    assert "embeddings of the plain image" in text
+    old = dataclasses.replace(bundle, facts={k: v for k, v in bundle.facts.items() if k not in ("test", "left_out")})
+    text = write_card(old, folder, tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "Not measured: it was made by an earlier version" in text
 
 
 def test_the_command_asks_for_what_fits(run, small_cache, tmp_path):

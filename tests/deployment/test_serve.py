@@ -54,12 +54,16 @@ def test_it_answers_as_predict_does(predictor, client, smears):
             assert found["distance"] == pytest.approx(item.distance, abs=1e-5)
             assert found["nearest"] == list(item.nearest)
             assert found["map"] is None
+            assert found["notes"] == predictor.bundle.notes(0.95)
         body = files[0].read_bytes()
         mapped = http.post("/v1/predict?map=true&coverage=0.5", content=body, headers=FILE).json()
         assert (mapped["map"]["height"], mapped["map"]["width"]) == (7, 7)
         assert len(mapped["map"]["values"]) == 49
         assert mapped["coverage"] == 0.5
-        assert http.get("/healthz").json()["classes"] == list(predictor.bundle.classes)
+        health = http.get("/healthz").json()
+        assert health["classes"] == list(predictor.bundle.classes)
+        assert health["unusual_from"] == predictor.bundle.unusual_from
+        assert health["unusual_share"] == predictor.bundle.unusual_share
         metrics = http.get("/metrics").text
         assert 'ball_requests_total{status="200"}' in metrics
         assert "ball_batch_images_count 7.0" in metrics

@@ -7,6 +7,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from ball_features.cache import read_cache
 from ball_features.config import ExtractConfig, FitConfig, HeadConfig
 from ball_features.deployment.bundle import bundle_fitted, read_bundle
+from ball_features.deployment.card import write_card
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import fixed_views, model_views
 from ball_features.extraction.extract import extract
@@ -140,6 +141,9 @@ def test_its_bundle_predicts_what_the_run_predicted(robust_cache, tmp_path):
     expected = np.array([[float(row[f"p_{name}"]) for name in bundle.classes] for row in rows])
     tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts["temperature"])
     assert np.allclose(bundle.probability(X), tempered / tempered.sum(1, keepdims=True), atol=1e-5)
+    card = write_card(bundle, folder, tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "embeddings of 4 views by" in card
+    assert "a classifier of its own, and their log-probabilities are averaged" in card
 
 
 def test_its_graph_is_its_prediction(robust_cache, tmp_path):

@@ -1,0 +1,151 @@
+"""What is said of new images, and files of it: CSV with JSON beside it, JSON, or a page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ball_features.dataset.manifest import Rejected
+from ball_features.errors import DataError
+
+__all__ = ["Prediction", "Predictions", "check_suffix"]
+
+_SUFFIXES = (".csv", ".json", ".html")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of one image.
+
+    Attributes:
+        path: As it was given.
+        predicted: The most probable class.
+        probability: Class -> calibrated probability.
+        set: Classes that hold the truth with the coverage asked for, the most probable first.
+        distance: Mean cosine distance to the nearest training images.
+        unusual: Whether that is beyond the bundle's threshold (see `Bundle.unusual_share`): do not trust the class.
+        nearest: Ids of the nearest training images.
+    """
+
+    path: str
+    predicted: str
+    probability: dict[str, float]
+    set: tuple[str, ...]
+    distance: float
+    unusual: bool
+    nearest: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return vars(self) | {"set": list(self.set), "nearest": list(self.nearest)}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is said of several images, and by what.
+
+    Attributes:
+        predictions: One an image that could be decoded, in the order of the files.
+        rejected: The other files, with reasons.
+        classes: Names, in the order of the probabilities.
+        about: The bundle, its model and network, the coverage of sets and the threshold for unusual images.
+        notes: What a reader must know about sets and flags.
+    """
+
+    predictions: list[Prediction]
+    rejected: list[Rejected]
+    classes: tuple[str, ...]
+    about: dict[str, Any]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return self._beside() | {"predictions": [item.to_dict() for item in self.predictions]}
+
+    def _beside(self) -> dict[str, Any]:
+        rejected = [{"path": item.path, "reason": item.reason} for item in self.rejected]
+        return self.about | {"notes": self.notes, "rejected": rejected}
+
+    def write(self, path: Path | str) -> list[Path]:
+        """Write a file by the ending of its name: .csv, .json or .html.
+
+        Returns:
+            The files written: of p.csv, a row a prediction, p.csv.json too, with all that is not of one image.
+
+        Raises:
+            DataError: Another ending, or a folder that cannot be written.
+        """
+        path = Path(path)
+        check_suffix(path)
+        header = ["path", "predicted", *(f"p_{name}" for name in self.classes), "set", "distance", "unusual"]
+        rows = [_row(item, self.classes) for item in self.predictions]
+        files = [path]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".csv":
+                with path.open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.writer(file, lineterminator="\n")
+                    writer.writerow(header)
+                    writer.writerows(rows)
+                files.append(path.with_name(path.name + ".json"))
+                files[1].write_text(json.dumps(self._beside(), indent=1) + "\n", encoding="utf-8")
+            elif path.suffix == ".json":
+                path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            else:
+                path.write_text(_page(header, rows, self), encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path} cannot be written ({error.strerror}). Give another --out.") from error
+        return files
+
+
+def check_suffix(path: Path) -> None:
+    """Raise `DataError` for the name of a file that predictions cannot be written to."""
+    if path.suffix not in _SUFFIXES:
+        raise DataError(
+            f"Got --out {path}, expected a name that ends in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}."
+        )
+
+
+def _row(item: Prediction, classes: Sequence[str]) -> list[str]:
+    return [
+        item.path,
+        item.predicted,
+        *(f"{item.probability[name]:.6f}" for name in classes),
+        "|".join(item.set),
+        f"{item.distance:.6f}",
+        str(item.unusual).lower(),
+    ]
+
+
+def _page(header: Sequence[str], rows: Sequence[Sequence[Any]], found: Predictions) -> str:
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "".join(
+        f"<tr{' class=unusual' if row[-1] == 'true' else ''}>"
+        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    sure = f"at {100 * found.about['coverage']:g} % coverage"
+    by = f"{found.about['model']} on {found.about['backbone']}, {found.about['bundle']}"
+    said = "".join(f"<p>{html.escape(note)}</p>" for note in found.notes)
+    if found.rejected:
+        listed = "".join(f"<li>{html.escape(f'{item.path}: {item.reason}')}</li>" for item in found.rejected)
+        said += f"<h2>{len(found.rejected)} files rejected</h2><ul>{listed}</ul>"
+    style = (
+        ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem}table{border-collapse:"
+        "collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}.unusual{font-weight:bold}"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>Predictions</title><style>{style}</style></head><body><h1>{len(rows)} predictions</h1>"
+        "<p>Research use only, not a diagnosis. Bold: unlike the images that the model was made from; do not trust the "
+        "class.</p>"
+        f"<p>By {html.escape(by)}. Sets {sure}; unusual beyond a distance of {found.about['unusual_from']:.6f}."
+        f"</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}</body></html>\n"
+    )
