@@ -51,10 +51,10 @@ _IMAGE_BYTES = {"fp32": 60e6, "bf16": 30e6, "fp16": 30e6}
 def batch_size(device: str, precision: str, side_px: int = 224) -> int:
     """Images of `side_px` a forward pass, where the user names none; on CUDA no more than there is memory for."""
     most = BATCH_SIZE.get((device, precision), _OTHER_BATCH_SIZE[device])
-    if device != "cuda":
-        return most
     import torch
 
+    if device != "cuda" or not torch.cuda.is_available():
+        return most
     free, _ = torch.cuda.mem_get_info()
     images = free / (_IMAGE_BYTES[precision] * (side_px / 224) ** 2)
     return min(most, 2 ** max(2, int(images).bit_length() - 1))
