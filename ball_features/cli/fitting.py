@@ -145,10 +145,12 @@ def fit(
             progress=progress,
         )
     print_run(result, as_json)
-    for bundle in () if as_json else result.bundles:
-        typer.echo(f"Bundle: {bundle}")
-        for note in () if quiet else saved_notes(bundle):
-            say(note)
+    if not as_json:
+        for bundle in result.bundles:
+            typer.echo(f"Bundle: {bundle}")
+        for note in dict.fromkeys(note for bundle in result.bundles for note in saved_notes(bundle)):
+            if not quiet:
+                say(note)
     if tensorboard is not None:
         from ball_features.reporting.events import write_events
 

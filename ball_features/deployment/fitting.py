@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ball_features.reporting.run import Run
+from ball_features.reporting.run import Run, Saver
 from ball_features.reporting.run import fit as fit_and_report
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def fit(
     name: str | None = None,
     compat_batch_metrics: bool = False,
     save: str = "",
+    saver: Saver | None = None,
     notes: Sequence[str] = (),
     progress: Callable[..., None] | None = None,
 ) -> Run:
@@ -37,6 +38,8 @@ def fit(
         save: Models to bundle for `predict` (`Run.bundles` tells where): a name, "all" (of those on embeddings), or
             "best": the first, or robust-views where it cannot be told from that. A bundle is the first split's model,
             fitted on its training images only (64 % of all by default); under leave-group-out it lacks the first group.
+        saver: Called with (folder of models, cache, configuration, fitted model, its name) for each of them; None is
+            `deployment.bundle.bundle_fitted`.
         notes: To begin the run's notes with.
         progress: Called with (fits done, fits in all, model just done).
 
@@ -55,7 +58,7 @@ def fit(
         name=name,
         compat_batch_metrics=compat_batch_metrics,
         save=save,
-        saver=bundle_fitted if save else None,
+        saver=saver or bundle_fitted,
         notes=notes,
         progress=progress,
     )

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Run",
+    "Saver",
     "check_name",
     "check_options",
     "complete_cache",
