@@ -146,7 +146,10 @@ def scan(root: Path | str, *, limit: int = 0) -> Manifest:
     root, notes = _original(root)
     images, loose, ignored = _walk(root)
     if ignored:
-        notes.append(f"{ignored} other files in {root} are not images and were left out.")
+        files = "1 other file" if ignored == 1 else f"{ignored} other files"
+        notes.append(
+            f"{files} in {root} {'is not an image and was' if ignored == 1 else 'are not images and were'} left out."
+        )
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(lambda name: _digest(root / name), images))
     rejected = [Rejected(_shown(name), "lies outside the class folders; move it into one") for name in loose]
