@@ -7,9 +7,13 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import numbers
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from ball_features.errors import ConfigError
 
@@ -23,14 +27,44 @@ def _require(valid: bool, name: str, got: Any, expected: str) -> None:
         raise ConfigError(f"Got {name}={got!r}, expected {expected}.")
 
 
+_TYPES: dict[type, tuple[Any, str]] = {
+    str: ((str, os.PathLike), "a text"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    bool: (bool, "True or False"),
+}
+
+
+def _typed(name: str, got: Any, kind: Any) -> Any:
+    """A value as the plain type that is declared for it; what JSON, numpy and paths have for it is taken too."""
+    if typing.get_origin(kind) is tuple:
+        own = typing.get_args(kind)[0]
+        like = "names in a tuple or list, such as ('a',)" if own is str else "numbers in a tuple or list, such as (64,)"
+        _require(isinstance(got, Iterable) and not isinstance(got, str | bytes | Mapping), name, got, like)
+        return tuple(_typed(name, item, own) for item in got)
+    kinds = typing.get_args(kind) or (kind,)
+    if got is None and types.NoneType in kinds:
+        return None
+    plain = getattr(got, "item", lambda: got)()  # of numpy's scalars
+    accepted, words = _TYPES.get(kinds[0], (kinds[0], f"a {kinds[0].__name__}, or a mapping of its keys"))
+    # To Python a truth value is a number.
+    fits = isinstance(plain, accepted) and (kinds[0] is bool or not isinstance(plain, bool))
+    _require(fits, name, got, words)
+    return os.fspath(cast("str", plain)) if kinds[0] is str else plain
+
+
 @dataclass(frozen=True)
 class _Config:
+    def _check_types(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _typed(name, getattr(self, name), kind))
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """Build from a mapping, such as parsed JSON.
 
         Raises:
-            ConfigError: A key is unknown, or a value is out of range.
+            ConfigError: A key is unknown, or a value is of another type or out of range.
         """
         known = {item.name for item in dataclasses.fields(cls)}
         for key in values:
@@ -89,13 +123,13 @@ class ExtractConfig(_Config):
     limit: int = 0
 
     def __post_init__(self) -> None:
-        """Check ranges; names that belong to a registry are checked where the registry is."""
+        """Check types and ranges; names that belong to a registry are checked where the registry is."""
+        self._check_types()
         _require(1 <= self.views <= 1000, "views", self.views, "1 to 1000 (view 0 is the plain image)")
         _require(
             self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", self.precision, "auto, fp32, bf16 or fp16"
         )
         _require(self.dtype in ("float16", "float32"), "dtype", self.dtype, "float16 or float32")
-        object.__setattr__(self, "channels", tuple(self.channels))
         _require(
             self.channels in (("original",), ("original", "segmented")),
             "channels",
@@ -146,8 +180,8 @@ class HeadConfig(_Config):
     per_image: bool = False
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        """Check types and ranges."""
+        self._check_types()
         _require(bool(self.hidden) and min(self.hidden) >= 1, "hidden", self.hidden, "widths of at least 1")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         _require(self.l2 >= 0, "l2", self.l2, "a number of at least 0")
@@ -213,11 +247,10 @@ class FitConfig(_Config):
     jobs: int = 0
 
     def __post_init__(self) -> None:
-        """Check ranges; model names are checked by the registry."""
+        """Check types and ranges; model names are checked by the registry."""
         if isinstance(self.head, Mapping):
             object.__setattr__(self, "head", HeadConfig.from_mapping(self.head))
-        object.__setattr__(self, "models", tuple(self.models))
-        object.__setattr__(self, "channels", tuple(self.channels))
+        self._check_types()
         _require(self.combine in ("concat", "mean"), "combine", self.combine, "concat or mean")
         _require(self.protocol in PROTOCOLS, "protocol", self.protocol, f"one of {', '.join(PROTOCOLS)}")
         _require(not self.tta or self.test_views in ("auto", "all"), "test_views", self.test_views, "none beside tta")

@@ -42,7 +42,8 @@ def demo(
     """Draw smears, embed them, compare models.
 
     Args:
-        out: Folder for everything; images of an earlier demonstration in it are drawn anew.
+        out: Folder for everything; images of an earlier demonstration in it are drawn anew. `truth.json` says what was
+            drawn.
         per_class: Images a class.
         seed: Of the drawing.
         log: Called with one line a step.
@@ -66,6 +67,7 @@ def demo(
         if images.exists():
             shutil.rmtree(images)
         draw_smears(images, per_class=per_class, seed=seed)
+        (images / "truth.json").replace(out / "truth.json")  # among the images it would be reported as none
     except OSError as error:
         raise DataError(f"{images} cannot be written ({error.strerror}). Give another --out.") from error
     config = ExtractConfig()
@@ -78,7 +80,6 @@ def demo(
             "WEIGHTS: RANDOM. ImageNet's could not be had (no cached file, no network), so the network saw random "
             "filters. The figures show that it runs, and nothing else."
         )
-    log(note)
     extract(images, cache, config, overwrite=True, progress=embedding, log=log)
     run = fit(cache, FitConfig(repeats=3), out_root=out / "runs", progress=fitting)
     return Demo(images, cache, run, note)

@@ -85,6 +85,21 @@ def test_json_of_every_command_is_strict(tmp_path, small_cache, smears):
             assert {row["model"]: row["mcc"] for row in values["metrics"]}["majority"] is None
 
 
+def test_odd_metadata_is_not_warned_of(tmp_path, smears):
+    """It does not concern the pixels; Pillow says it wherever it decodes."""
+    from PIL import Image
+
+    folder = shutil.copytree(smears, tmp_path / "images", ignore=shutil.ignore_patterns("truth.json"))
+    cut_short = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00"
+    with Image.open(next((smears / "Pro").iterdir())) as image:
+        image.save(folder / "Pro" / "odd.jpg", exif=cut_short)
+    with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open(folder / "Pro" / "odd.jpg") as image:
+        image.getexif()
+    for command in (("audit", folder, "--out", tmp_path / "g.csv"), ("segment", folder, "--out", tmp_path / "s")):
+        done = ball(*command, "--quiet")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_strict_and_dry_run(tmp_path, smears):
     folder = shutil.copytree(smears, tmp_path / "images")
     (folder / "Pro" / "bad.jpg").touch()
@@ -94,7 +109,8 @@ def test_strict_and_dry_run(tmp_path, smears):
     assert "Would compute 8 of 8" in dry.stdout
     done = ball("extract", folder, *options, "--strict")
     assert done.returncode == 1
-    assert "rejected  Pro/bad.jpg: is empty" in done.stdout
+    assert "rejected  Pro/bad.jpg: is empty" in done.stderr  # as in segment and predict
+    assert "rejected  " not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -130,7 +146,10 @@ def test_version_and_help():
 def test_demo(tmp_path):
     done = ball("demo", "--out", tmp_path / "demo", "--per-class", 10, env={"PATH": "", "TORCH_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
-    assert "WEIGHTS: RANDOM" in done.stdout
+    assert done.stdout.count("WEIGHTS: RANDOM") == 1
+    assert "WEIGHTS" not in done.stderr
+    assert "left out" not in done.stderr  # all files there are images
+    assert json.loads((tmp_path / "demo" / "truth.json").read_text())["label"]
     assert "mlp" in done.stdout
 
 

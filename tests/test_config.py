@@ -1,5 +1,8 @@
+import json
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, HeadConfig
@@ -35,6 +38,43 @@ def test_round_trip():
 def test_ranges(kind, wrong):
     with pytest.raises(ConfigError, match="expected"):
         kind(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "expected"),
+    [
+        (FitConfig, {"models": "mlp"}, "names in a tuple or list"),
+        (FitConfig, {"models": (1,)}, "a text"),
+        (FitConfig, {"folds": 2.5}, "a whole number"),
+        (FitConfig, {"repeats": True}, "a whole number"),
+        (FitConfig, {"test_size": "0.2"}, "a number"),
+        (FitConfig, {"tta": 1}, "True or False"),
+        (FitConfig, {"train_views": None}, "a text"),
+        (FitConfig, {"head": 64}, "a HeadConfig, or a mapping of its keys"),
+        (FitConfig, {"head": {"epochs": "many"}}, "a whole number"),
+        (ExtractConfig, {"views": "a"}, "a whole number"),
+        (ExtractConfig, {"channels": "original"}, "names in a tuple or list"),
+        (HeadConfig, {"hidden": 64}, "numbers in a tuple or list"),
+        (HeadConfig, {"hidden": (64, 2.5)}, "a whole number"),
+        (HeadConfig, {"epochs": 2.5}, "a whole number"),
+        (HeadConfig, {"learning_rate": "1e-4"}, "a number"),
+    ],
+)
+def test_types(kind, wrong, expected):
+    with pytest.raises(ConfigError, match=f"^Got .*expected {expected}"):
+        kind(**wrong)
+
+
+def test_what_json_numpy_and_paths_have_for_a_type_is_taken():
+    config = FitConfig(
+        models=["mlp"], folds=np.int64(3), test_size=np.float32(0.25), groups=Path("a") / "b.csv", head={"hidden": [8]}
+    )
+    assert config.models == ("mlp",)
+    assert (type(config.folds), type(config.test_size)) == (int, float)
+    assert config.groups == str(Path("a") / "b.csv")
+    assert config.head == HeadConfig(hidden=np.array([8]), clip_norm=0.01)
+    assert config.fingerprint() == FitConfig.from_mapping(json.loads(json.dumps(config.to_dict()))).fingerprint()
+    assert HeadConfig(learning_rate=1).learning_rate == 1
 
 
 def test_the_fingerprint_covers_what_changes_a_number_and_nothing_else():

@@ -130,7 +130,7 @@ def _extraction_json(result: Extraction) -> dict[str, Any]:
 
 def _print_extraction(result: Extraction, dry_run: bool = False) -> None:
     for item in result.rejected:
-        typer.echo(f"rejected  {item.path}: {item.reason}")
+        say(f"rejected  {item.path}: {item.reason}")
     shape = f"{result.images} images x {result.views} {'view' if result.views == 1 else 'views'} x {result.dim}"
     if dry_run:
         typer.echo(f"Would compute {result.computed} of {result.images} images; {shape} in {result.cache}")

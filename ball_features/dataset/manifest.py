@@ -157,7 +157,10 @@ def scan(root: Path | str, *, limit: int = 0) -> Manifest:
     names, ignored = list_images(root)
     images, loose = [name for name in names if "/" in name], [name for name in names if "/" not in name]
     if ignored:
-        notes.append(f"{ignored} other files in {root} are not images and were left out.")
+        files = "1 other file" if ignored == 1 else f"{ignored} other files"
+        notes.append(
+            f"{files} in {root} {'is not an image and was' if ignored == 1 else 'are not images and were'} left out."
+        )
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(lambda name: _digest(root / name), images))
     rejected = [Rejected(printable(name), "lies outside the class folders; move it into one") for name in loose]
