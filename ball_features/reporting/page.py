@@ -25,6 +25,7 @@ from ball_features.reporting.figures import (
     roc_points,
 )
 from ball_features.reporting.markup import Html, Thumbnails, sortable, write_page
+from ball_features.reporting.provenance import provenance_block, require_cache_of
 from ball_features.reporting.tables import SAME_MARK
 
 __all__ = ["section", "write_report"]
@@ -58,6 +59,7 @@ def write_report(
         thumbnails: Folder of the images, to put small pictures of them into the page; none without it.
 
     Raises:
+        CacheError: The cache is not that of the run.
         DataError: The folder holds no run.
     """
     return write_page(out or folder / "report.html", folder.name, [section(folder, cache, Thumbnails(thumbnails), 0)])
@@ -72,6 +74,8 @@ def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int
         predictions = _read_predictions(folder / "predictions.csv", numbers["classes"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+    if cache is not None:
+        require_cache_of(details, cache)
     classes = numbers["classes"]
     first = [row["model"] for row in models if row["kind"] == "head"]
     chosen = (first + [row["model"] for row in models if row["kind"] == "baseline"])[:_FIGURES]
@@ -100,7 +104,7 @@ def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int
     if chosen:
         found = predictions[chosen[0]]
         parts.append(_images(folder, found, classes, chosen[0], cache, pictures, details, f"map{number}"))
-    parts.append(_provenance(details, folder))
+    parts.append(provenance_block(details, folder))
     return f"<section>{''.join(parts)}</section>"
 
 
@@ -315,7 +319,7 @@ def _images(
     )
     text += f" first.</p>{listing(wrong)}<h2>Right, but least certain</h2>{listing(unsure)}"
     if cache is None or unit is None:
-        return text + "<p>The cache was not at hand: no map of the embeddings, no neighbours.</p>"
+        return text + "<p>The cache of this run was not at hand: no map of the embeddings, no neighbours.</p>"
     series = _series(details, cache)
     return text + _map(cache, unit, part, {found.path[row] for row in wrong}, series, pictures, name)
 
@@ -367,37 +371,4 @@ def _map(
         "<h2>Map of the embeddings</h2><p>First two principal components of the plain view's embeddings at unit "
         "length; "
         "split of the first repeat and fold.</p>" + embedding_map(place, words, colourings, name=name, pictures=shown)
-    )
-
-
-def _provenance(details: dict[str, Any], folder: Path) -> str:
-    config, cache = details["config"], details["cache_attributes"]
-    facts: dict[str, Any] = {
-        "weights SHA-256": cache.get("weights_sha256"),
-        "cache fingerprint": details["cache_fingerprint"],
-        "backbone": cache.get("backbone"),
-        "precision": cache.get("precision"),
-        "cosine to float32, worst of a sample": cache.get("deviation_cosine"),
-        "images": details["images"],
-        "seed": config["seed"],
-        "made": details["created"],
-        "ball": details["ball_version"],
-        **{f"{key} version": value for key, value in details["versions"].items()},
-    }
-    rows = "".join(
-        f"<tr><td>{html.escape(k)}</td><td class=text>{html.escape(str(v))}</td></tr>" for k, v in facts.items()
-    )
-    options = " ".join(
-        f"--{key.replace('_', '-')} {value}"
-        for key, value in config.items()
-        if key in ("protocol", "repeats", "folds", "test_size", "val_size", "seed", "groups", "group_column")
-        and value is not None
-    )
-    source = details["cache"]
-    command = (
-        f"ball compare {' '.join(source)} {options}" if isinstance(source, list) else f"ball fit {source} {options}"
-    )
-    return (
-        f"<h2>Provenance</h2><table>{rows}</table><p>To repeat it: <code>{html.escape(command)}</code>. "
-        f"Every number can be recomputed from predictions.csv in {html.escape(folder.name)}.</p>"
     )

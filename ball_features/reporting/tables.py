@@ -119,7 +119,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> str:
         behind = f"{100 * row['behind_low']:.1f} - {100 * row['behind_high']:.1f}" if row is not rows[0] else "best"
         cells = (
             row["backbone"] or "none",
-            row["channels"] + (f", {row['recipe']}" if row["recipe"] not in ("", "plain") else ""),
+            row["channels"] + (f", {row['views']}" if row["views"] not in ("", "plain") else ""),
             row["model"] + (f" {SAME_MARK}" if row["ties_best"] else ""),
             str(row["dim"] or ""),
             rate if row["backbone"] else "",
