@@ -16,11 +16,16 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.dataset.splits import read_groups
 from ball_features.errors import DataError
+from ball_features.evaluation.metrics import calibration_error
 from ball_features.reporting.figures import (
+    LEAST_BIN,
+    PALETTE,
+    STYLES,
     bars,
     embedding_map,
     heat_table,
     lines,
+    reliability,
     reliability_points,
     roc_points,
 )
@@ -28,7 +33,7 @@ from ball_features.reporting.markup import Html, Thumbnails, sortable, write_pag
 from ball_features.reporting.provenance import provenance_block, require_cache_of
 from ball_features.reporting.tables import SAME_MARK
 
-__all__ = ["section", "write_report"]
+__all__ = ["section", "told_apart", "write_report"]
 
 _FIGURES = 3  # models that get curves: the head, and the first of the others
 _SHOWN = 40  # errors and uncertain images listed
@@ -222,14 +227,13 @@ def _curves(found: _Predictions, classes: Sequence[str], name: str) -> list[str]
         for code, label in enumerate(classes)
         if 0 < (found.truth == code).sum() < len(found.truth)
     }
+    error = calibration_error(found.truth, found.probability)
     return [
         lines(roc, f"{name}: ROC, each class against the rest", "false positives", "true positives", diagonal=True),
-        lines(
-            {name: reliability_points(found.truth, found.probability)},
+        reliability(
+            reliability_points(found.truth, found.probability),
             f"{name}: reliability of the predicted class",
-            "confidence",
-            "accuracy",
-            diagonal=True,
+            f"ECE {error:.3f} over these bins; discs by images, pale ones of fewer than {LEAST_BIN}",
         ),
     ]
 
@@ -290,7 +294,7 @@ def _images(
             return ""
         rows = np.array(train)
         order = rows[np.argsort(-(unit[rows] @ unit[row_of[found.path[place]]]))[:3]]
-        return Html(" ".join(pictures.named(str(cache.path[row])) for row in order))
+        return Html((" " if pictures.folder else ", ").join(pictures.named(str(cache.path[row])) for row in order))
 
     def listing(rows: np.ndarray) -> str:
         seen: set[str] = set()
@@ -306,13 +310,13 @@ def _images(
                         (pictures.named(found.path[row]), None),
                         (classes[int(found.truth[row])], None),
                         (classes[int(predicted[row])], None),
-                        (near(int(row)), None),
                         (f"{confidence[row]:.3f}", float(confidence[row])),
+                        *([] if cache is None else [(near(int(row)), None)]),
                     ],
                 )
             )
-        header = ("image", "label", "predicted", "nearest training images", "confidence")
-        return sortable(header, cells, 4)
+        header = ("image", "label", "predicted", "confidence", *([] if cache is None else ["nearest training images"]))
+        return sortable(header, cells, 3, wrapped=4)
 
     text = (
         f"<h2>Errors of {html.escape(model)}</h2><p>{len(wrong)} of {len(found.path)} predictions; the most confident"
@@ -333,6 +337,18 @@ def _series(details: dict[str, Any], cache: Cache) -> np.ndarray | None:
         return read_groups(groups, "series", cache.path.tolist())
     except DataError:
         return None
+
+
+def told_apart(series: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names of series and the one of each image; as many as points can look unlike, the smallest ones together."""
+    names, code, count = np.unique(series, return_inverse=True, return_counts=True)
+    most = len(PALETTE) * STYLES
+    if len(names) <= most:
+        return [str(name) for name in names], code
+    kept = np.sort(np.argsort(-count, kind="stable")[: most - 1])
+    place = np.full(len(names), most - 1)
+    place[kept] = np.arange(most - 1)
+    return [*(str(names[number]) for number in kept), f"{len(names) - most + 1} smaller ones"], place[code]
 
 
 def _map(
@@ -363,8 +379,7 @@ def _map(
         "error": (["", "", "", "", "", "wrong at least once", "", "not wrong"], error),
     }
     if series is not None:
-        groups, group = np.unique(series[rows], return_inverse=True)
-        colourings["group"] = ([str(item) for item in groups], group)
+        colourings["group"] = told_apart(series[rows])
         words = [f"{word}, {own}" for word, own in zip(words, series[rows], strict=True)]
     shown = [] if pictures.folder is None else [pictures.address(path) for path in names]
     return (
