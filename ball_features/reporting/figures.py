@@ -123,7 +123,7 @@ def _lines_of(ticks: Sequence[tuple[float, str]]) -> int:
 def _round_ticks(low: float, high: float, least_step: float = 0.0) -> list[float]:
     """Three to six round numbers from low to high, the last of them at high or beyond."""
     high = high if high - low > 1e-9 else low + 1
-    rough = (high - low) / 4
+    rough = (high - low) / 5
     power = 10.0 ** np.floor(np.log10(rough))
     step = max(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999), least_step)
     first, last = np.ceil(low / step - 1e-9), np.ceil(high / step - 1e-9)

@@ -53,7 +53,7 @@ def write_ladder_report(folder: Path) -> Path:
     Raises:
         DataError: The folder holds no ladder.
     """
-    return write_page(folder / "report.html", folder.name, [_ladder(folder)])
+    return write_page(folder / "report.html", "Optimism ladder", [_ladder(folder)])
 
 
 def write_joint_report(
@@ -155,5 +155,5 @@ def _ladder(folder: Path) -> str:
         + sortable(header, rows, 2)
         + "<div class='figures'>"
         + lines(points, "Accuracy from rung to rung", "rung", "accuracy, %", names_x=rungs)
-        + f"</div>{provenance_block(details, folder)}</section>"
+        + f"</div>{provenance_block(details)}</section>"
     )

@@ -31,7 +31,7 @@ from ball_features.reporting.figures import (
 )
 from ball_features.reporting.markup import Html, Thumbnails, sortable, write_page
 from ball_features.reporting.provenance import provenance_block, require_cache_of
-from ball_features.reporting.tables import SAME_MARK
+from ball_features.reporting.tables import SAME_MARK, few_units_note
 
 __all__ = ["section", "told_apart", "write_report"]
 
@@ -67,7 +67,10 @@ def write_report(
         CacheError: The cache is not that of the run.
         DataError: The folder holds no run.
     """
-    return write_page(out or folder / "report.html", folder.name, [section(folder, cache, Thumbnails(thumbnails), 0)])
+    part = section(folder, cache, Thumbnails(thumbnails), 0)
+    # The folder has another name while it is written.
+    title = json.loads((folder / "run.json").read_text(encoding="utf-8"))["title"]
+    return write_page(out or folder / "report.html", title, [part])
 
 
 def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int) -> str:
@@ -91,7 +94,7 @@ def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int
         "<h2>Comparison</h2>",
         _table(models),
         f'<p class="note">{html.escape(details["caption"])} Research use only; not a medical device.</p>',
-        _intervals(models),
+        _intervals(models, numbers.get("units")),
         _groups(folder, chosen),
         "<h2>Confusion</h2><div class='figures'>",
         *(
@@ -109,7 +112,7 @@ def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int
     if chosen:
         found = predictions[chosen[0]]
         parts.append(_images(folder, found, classes, chosen[0], cache, pictures, details, f"map{number}"))
-    parts.append(provenance_block(details, folder))
+    parts.append(provenance_block(details))
     return f"<section>{''.join(parts)}</section>"
 
 
@@ -144,8 +147,8 @@ def _table(models: Sequence[dict[str, Any]]) -> str:
     return sortable(header, rows, 2)
 
 
-def _intervals(models: Sequence[dict[str, Any]]) -> str:
-    """Every metric with its interval; runs of older versions have none."""
+def _intervals(models: Sequence[dict[str, Any]], units: int | None) -> str:
+    """Every metric with its interval; runs of older versions have none, nor the number of what is drawn."""
     if not all("intervals" in row for row in models):
         return ""
     names = list(models[0]["intervals"]) if models else []
@@ -169,10 +172,11 @@ def _intervals(models: Sequence[dict[str, Any]]) -> str:
         for row in models
     ]
     header = ["model", *(name.replace("_", " ") for name in names), "McNemar p"]
+    note = f'<p class="note">{html.escape(few_units_note(units))}</p>' if units else ""
     return (
         "<details><summary>95 % intervals of every metric, by what splits keep together (accuracy: its scatter; "
         "others: bootstrap); exact McNemar test against the best on the first repeat (Holm)</summary>"
-        f"{sortable(header, rows, 1)}</details>"
+        f"{sortable(header, rows, 1)}{note}</details>"
     )
 
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from ball_features import __version__
@@ -132,7 +131,7 @@ def require_cache_of(details: Mapping[str, Any], cache: Cache, name: str = "The 
         )
 
 
-def provenance_block(details: Mapping[str, Any], folder: Path) -> str:
+def provenance_block(details: Mapping[str, Any]) -> str:
     """The part of a page that tells where a run comes from; "" for a ladder of an older version, which does not say."""
     if "cache_attributes" not in details:
         return ""
@@ -161,7 +160,7 @@ def provenance_block(details: Mapping[str, Any], folder: Path) -> str:
     )
     return (
         f"<h2>Provenance</h2><table>{rows}</table><p>{how} "
-        f"Every number can be recomputed from predictions.csv in {html.escape(folder.name)}.</p>"
+        "Every number can be recomputed from the run's predictions.csv.</p>"
     )
 
 

@@ -278,7 +278,7 @@ def store(
         write_csv(folder / "curves.csv", header, _curve_rows(results, header[3:7]))
         intervals = list(_interval_rows(details["models"]))
         write_csv(folder / "intervals.csv", ("model", "metric", "value", "low", "high"), intervals)
-        text = markdown(rows, title, caption) + "\n" + interval_table(details["models"])
+        text = markdown(rows, title, caption) + "\n" + interval_table(details["models"], details["units"])
         (folder / "table.md").write_text(text, encoding="utf-8")
         for table, values_of in (("groups.csv", groups), ("compat.csv", compat)):
             if values_of:

@@ -38,6 +38,7 @@ def test_every_run_has_its_page(run):
     assert not re.search(r'(src|href)="?https?:', page)
     assert "<img" not in page  # no picture of an image leaves the machine
     assert run.details["cache_attributes"]["weights_sha256"] in page
+    assert ".partial" not in page  # the folder's name while it is written
 
 
 def test_without_the_cache_the_map_is_left_out(run, tmp_path):
