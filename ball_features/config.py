@@ -281,12 +281,17 @@ class Preset:
     Attributes:
         settings: Option of `ball fit` -> value.
         keeps: What of the original is kept.
-        changes: What is not.
+        changes: What is not, with {splits} for their number.
     """
 
     settings: Mapping[str, Any]
     keeps: str
     changes: str
+
+    def told(self, repeats: int) -> str:
+        """What is kept and what is not, for so many random splits."""
+        splits = f"{repeats} split{'' if repeats == 1 else 's'}"
+        return f"keeps {self.keeps}. It changes: {self.changes.format(splits=splits)}."
 
 
 _SHORTCUTS = "majority,colour,histogram,nuclei,corner"
@@ -309,8 +314,8 @@ PRESETS: dict[str, Preset] = {
             "compat_batch_metrics": True,
         },
         keeps="the embedding, two layers of 64, Adam at 1e-4, 40 epochs, L2, dropout, clipping, random 64/16/20 splits",
-        changes="five splits instead of one, copies of an image kept together, metrics pooled over all test images "
-        "(the report's averages over batches stand in a table of their own), shortcuts beside it",
+        changes="copies of an image kept together, metrics pooled over all test images of {splits} (the report has one "
+        "split; its averages over batches stand in a table of their own), shortcuts beside it",
     ),
     "paper": Preset(
         {
@@ -323,6 +328,6 @@ PRESETS: dict[str, Preset] = {
         "classifier; random splits",
         changes="the network is frozen instead of fine-tuned and its feature maps are averaged before they are joined, "
         "one network serves both channels, no augmentation unless the cache has views, copies of an image kept "
-        "together, metrics pooled over five splits, shortcuts beside it; `ball compare` sets backbones side by side",
+        "together, metrics pooled over {splits}, shortcuts beside it; `ball compare` sets backbones side by side",
     ),
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, HeadConfig
+from ball_features.config import PRESETS
 from ball_features.errors import ConfigError
 
 
@@ -86,3 +87,10 @@ def test_the_fingerprint_covers_what_changes_a_number_and_nothing_else():
     assert len({config.fingerprint(x=1) for config in [base, *other]}) == 5
     assert base.fingerprint(x=1) != base.fingerprint(x=2)
     assert FitConfig(jobs=1).fingerprint() == FitConfig().fingerprint() != FitConfig(seed=1).fingerprint()
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_tells_the_number_of_splits(preset):
+    assert "of 3 splits" in preset.told(3) or "over 3 splits" in preset.told(3)
+    assert "1 split " in preset.told(1).replace(",", " ")
+    assert "{" not in preset.told(1)

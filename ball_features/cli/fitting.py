@@ -172,8 +172,7 @@ def _with_preset(context: typer.Context, preset: str) -> tuple[dict[str, Any], l
         source = context.get_parameter_source(key)
         if source is None or source.name.startswith("DEFAULT"):
             values[key] = value
-    chosen = PRESETS[preset]
-    return values, [f"Preset {preset} keeps {chosen.keeps}. It changes: {chosen.changes}."]
+    return values, [f"Preset {preset} {PRESETS[preset].told(values['repeats'])}"]
 
 
 def _config(values: dict[str, Any]) -> FitConfig:

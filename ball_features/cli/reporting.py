@@ -19,7 +19,7 @@ __all__ = ["report"]
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders written by `ball fit`.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="One page of all these runs, side by side.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="The cache, where it has moved.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="The run's cache, where it has moved.")] = None,
     thumbnails: Annotated[
         Path | None, typer.Option(help="Folder of the images: put small pictures of them into the page.")
     ] = None,
@@ -50,6 +50,7 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     from ball_features.cache import choose_channels, read_cache
     from ball_features.errors import CacheError
     from ball_features.reporting.joint import is_ladder
+    from ball_features.reporting.provenance import require_cache_of
     from ball_features.reporting.run import read_run
 
     if is_ladder(folder):
@@ -59,10 +60,12 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
         return None
     place = moved or Path(details["cache"])
     try:
-        return choose_channels(read_cache(place), details["config"]["channels"], details["config"]["combine"])
-    except CacheError:
+        found = read_cache(place)
+        require_cache_of(details, found, str(place))
+    except CacheError as error:
         if moved is not None:
             raise
         if not quiet:
-            say(f"No cache at {place}: the page has no map of the embeddings. Give --cache.")
+            say(f"{error} The page has no map of the embeddings; where the cache has moved, give --cache.")
         return None
+    return choose_channels(found, details["config"]["channels"], details["config"]["combine"])

@@ -230,7 +230,7 @@ def _ladder(folder: Path | None, name: str) -> str:
     return (
         "## What the figures are worth\n\n"
         f"From {rows[0]['rung']} to {rows[-1]['rung']} the accuracy drops by {100 * drop:.1f} points.\n\n"
-        + _table(("test images", "accuracy %", "95 %", "worst series %"), cells)
+        + _table(("test images", "accuracy %", "95 %", "worst group %"), cells)
     )
 
 

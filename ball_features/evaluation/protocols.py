@@ -320,9 +320,10 @@ def evaluate(
         spec = specs[place]
         kept = spec.name in keep and number == 0
         own, views = numbers[spec.features], chosen[spec.name]
-        flips = () if spec.features != "embedding" else tuple(sorted({*views.train, *views.test}))
-        if config.protocol != "leave-group-out":
-            flips = ()
+        flips: tuple[int, ...] = ()
+        if config.protocol == "leave-group-out" and spec.features == "embedding":
+            # The models of an ensemble lie in the order of its views: each must be given the one it was trained on.
+            flips = views.test if spec.by_view else tuple(sorted({*views.train, *views.test}))
         whole = tuple(shows_whole_field(recipe, view) for view in views.train) if spec.by_view else ()
         fixed = (config.seed, config.head, views, flips, whole, group, kinds, kept)
         return spec, splits[number], own, codes, len(classes), *fixed

@@ -47,6 +47,19 @@ def _weights(groups: int, draws: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64)
 
 
+def _ends(groups: int, level: float) -> tuple[float, float]:
+    """Quantiles of a bootstrap distribution that make an interval by so many groups.
+
+    A bootstrap of few scatters too little, by the root of (groups - 1) / groups, and its quantiles are the normal's and
+    not Student's; further out they make up for both (the expanded percentile interval of Hesterberg 2015, "What
+    teachers should know about the bootstrap", doi 10.1080/00031305.2015.1089789).
+    """
+    from scipy.stats import norm, t
+
+    tail = float(norm.cdf(-math.sqrt(groups / (groups - 1)) * t.ppf(0.5 + level / 2, groups - 1)))
+    return tail, 1 - tail
+
+
 def _sums(value: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     _, code = np.unique(group, return_inverse=True)
     return np.bincount(code, value), np.bincount(code).astype(float)
@@ -88,10 +101,10 @@ def paired_bootstrap(
 ) -> tuple[float, float, float]:
     """Interval and two-sided p-value of a mean difference between two models on the same images.
 
-    The interval is that of a bootstrap over groups (Field and Welsh 2007). The p-value is that of a permutation test
-    that turns the sign of whole groups (Fisher 1935; Good 2005, "Permutation, parametric and bootstrap tests of
-    hypotheses", section 3.2), which keeps its level for few groups, where a bootstrap rejects far too often: all
-    patterns of signs where up to twelve groups differ, else 9,999 of them.
+    The interval is that of a bootstrap over groups (Field and Welsh 2007), wider where they are few (Hesterberg 2015).
+    The p-value is that of a permutation test that turns the sign of whole groups (Fisher 1935; Good 2005, "Permutation,
+    parametric and bootstrap tests of hypotheses", section 3.2), which keeps its level for few groups, where a bootstrap
+    rejects far too often: all patterns of signs where up to twelve groups differ, else 9,999 of them.
 
     Args:
         difference: float (images,), one model's score less the other's.
@@ -108,7 +121,7 @@ def paired_bootstrap(
         return float("nan"), float("nan"), 1.0
     drawn = _weights(len(total), draws, seed)
     means = (drawn @ total) / (drawn @ size)
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    low, high = np.quantile(means, _ends(len(total), level))
     return float(low), float(high), _sign_flips(total[np.abs(total) > 1e-12], seed)
 
 
@@ -174,6 +187,8 @@ def metric_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of every metric of the table, groups drawn with replacement (Field and Welsh 2007).
 
+    They are widened where groups are few (Hesterberg 2015).
+
     The accuracy's is `share_interval`. Where another rate is 1 or 0 in every draw the mean over classes of that
     interval stands in; an AUROC or MCC without an error has none (NaN), nor has anything else where there is one group.
 
@@ -223,7 +238,7 @@ def metric_intervals(
             each = [share_interval(value[truth == own], code[truth == own], level=level) for own in np.unique(truth)]
             result[name] = (float(np.mean([low for low, _ in each])), float(np.mean([high for _, high in each])))
         else:
-            low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
+            low, high = np.quantile(values, _ends(groups, level))
             result[name] = (float(low), float(high))
     return result
 

@@ -24,8 +24,8 @@ class Alignment:
         self.per_image = per_image
         self.centers_: dict[Any, np.ndarray] | None = None
 
-    def fit(self, X: np.ndarray, kinds: Any = None) -> np.ndarray:
-        """Learn from X (N, D) and the kind of each row, (N,) or None for no centring; what `transform` makes of it."""
+    def fit_transform(self, X: np.ndarray, kinds: Any = None) -> np.ndarray:
+        """Learn from X (N, D) and the kind of each row, (N,) or None for no centring, and return X aligned."""
         if self.per_image:  # short embeddings are filled up with zeros, which are no part of them
             self.used_ = X.min(0) < X.max(0)
         self.centers_ = None

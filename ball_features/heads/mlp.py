@@ -131,7 +131,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             raise ValueError(f"MLPHead got {len(X)} rows and views={views}, expected a multiple of it.")
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
         self.alignment_ = Alignment(self.per_image)
-        X = self.alignment_.fit(X, kinds)
+        X = self.alignment_.fit_transform(X, kinds)
         validation = self._check_validation(X_val, y_val, kinds_val)
         recipe = Recipe(tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))

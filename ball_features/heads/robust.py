@@ -95,7 +95,8 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
     Attributes:
         classes_: (C,) sorted labels.
         chosen_: The candidates that did best on training groups left out: C, directions and balance.
-        inner_recall_: Mean recall over training groups left out with them, NaN where nothing could be left out.
+        inner_accuracy_: Share of right answers on a training group left out with them, the mean over groups; NaN where
+            nothing could be left out, or there was nothing to choose.
         n_features_in_: D.
     """
 
@@ -117,15 +118,15 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
         self.alignment_ = Alignment(self.per_image)
-        X = self.alignment_.fit(X, kinds)
+        X = self.alignment_.fit_transform(X, kinds)
         candidates = list(product(self.C, self.directions, self.balance))
         inner = list(_left_out(y, group))
-        self.inner_recall_ = float("nan")
+        self.inner_accuracy_ = float("nan")
         best = (self.C[-1], 0, self.balance[0])
         if inner and len(candidates) > 1:
             # The first of equals, so that the order of the candidates decides, not noise.
-            scores = [np.mean([self._recall(X, y, group, test, c) for test in inner]) for c in candidates]
-            best, self.inner_recall_ = candidates[int(np.argmax(scores))], float(np.max(scores))
+            scores = [np.mean([self._accuracy(X, y, group, test, c) for test in inner]) for c in candidates]
+            best, self.inner_accuracy_ = candidates[int(np.argmax(scores))], float(np.max(scores))
         elif inner:
             best = candidates[0]
         self.chosen_ = dict(zip(("C", "directions", "balance"), best, strict=True))
@@ -143,7 +144,7 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         model = LogisticRegression(C=strength, max_iter=200, tol=1e-3)
         return scaler, removed, model.fit(Z - (Z @ removed.T) @ removed, y, sample_weight=weight)
 
-    def _recall(
+    def _accuracy(
         self, X: np.ndarray, y: np.ndarray, group: np.ndarray, test: np.ndarray, candidate: tuple[float, int, bool]
     ) -> float:
         scaler, removed, model = self._fit(X[~test], y[~test], group[~test], candidate)
@@ -205,7 +206,7 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
         X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
         self.alignment_ = Alignment(self.per_image)
-        X = self.alignment_.fit(X, kinds)
+        X = self.alignment_.fit_transform(X, kinds)
         self.scaler_ = StandardScaler().fit(X)
         # Short embeddings are filled up with zeros, which cost as much as numbers and say nothing.
         self.used_ = np.flatnonzero(np.asarray(self.scaler_.var_) > 0)

@@ -15,8 +15,9 @@ from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError
-from ball_features.evaluation.protocols import evaluate
-from ball_features.heads.registry import select
+from ball_features.evaluation.protocols import check_finite, evaluate, model_views
+from ball_features.heads.registry import ModelSpec, select
+from ball_features.reporting.provenance import command
 from ball_features.reporting.run import (
     Run,
     check_name,
@@ -36,9 +37,11 @@ __all__ = ["DEFAULT_MODELS", "compare", "render_comparison"]
 
 DEFAULT_MODELS = ("mlp", "logistic", "colour", "histogram", "nuclei")
 _COLUMNS = (
-    "cache", "backbone", "channels", "recipe", "dim", "images_per_s", "model", "kind", "accuracy", "accuracy_low",
-    "accuracy_high", "recall", "f1", "log_loss", "behind_low", "behind_high", "p_against_best", "ties_best",
+    "cache", "backbone", "channels", "recipe", "views", "dim", "images_per_s", "model", "kind", "accuracy",
+    "accuracy_low", "accuracy_high", "recall", "f1", "log_loss", "behind_low", "behind_high", "p_against_best",
+    "ties_best",
 )  # fmt: skip
+_NAMED_VIEWS = 2  # more than these are counted
 
 
 def _read(argument: str) -> tuple[str, Cache]:
@@ -63,6 +66,8 @@ def _aligned(cache: Cache, name: str, first: Cache) -> Cache:
             f"{len(place)}. Extract the same folder for each."
         )
     order = np.array([place[key] for key in wanted])
+    if (cache.label[order] != first.label).any():
+        raise CacheError(f"{name} labels images otherwise than the first cache. Extract the same folder.")
     if (order == np.arange(len(order))).all():
         return cache
     return dataclasses.replace(
@@ -114,24 +119,29 @@ def compare(
         raise ConfigError("Got shortcuts only, expected a model on embeddings too, such as --models mlp,colour.")
     named = [_read(argument) for argument in caches]
     first = named[0][1]
-    short = _short_names([key for key, _ in named], [cache for _, cache in named])
+    # All that can be wrong with a cache is found before the first model is fitted.
+    aligned = [_aligned(cache, argument, first) for (_, cache), argument in zip(named, caches, strict=True)]
+    short = _short_names([key for key, _ in named], aligned)
     grouping = read_grouping(config, first.path, first.label)
     splits, notes = split_by(config, first, grouping)
     against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
     require_folder(out_root)
-    results, facts = [], {}
-    for number, ((_, read), label) in enumerate(zip(named, short, strict=True)):
-        cache = _aligned(read, caches[number], first)
-        if (cache.label != first.label).any():
-            raise CacheError(f"{caches[number]} labels images otherwise than the first cache. Extract the same folder.")
+    chosen: list[list[ModelSpec]] = []
+    for number, cache in enumerate(aligned):
         own = [spec for spec in specs if spec.kind != "shortcut" or number == 0]
         own, said = with_numbers(own, cache, named=bool(config.models))
         notes += said
         check_options(config, own, cache)
+        check_finite(cache)
+        for spec in own:
+            model_views(spec, cache, config)  # raises where a view is not in this cache
+        chosen.append(own)
+    results, facts = [], {}
+    for cache, own, label in zip(aligned, chosen, short, strict=True):
         for result in evaluate(cache, own, splits, config, progress=progress, **against):
             shared = result.spec.kind == "shortcut"
             full = result.spec.name if shared else f"{label}/{result.spec.name}"
-            facts[full] = _facts(None if shared else cache, label, result.spec.name)
+            facts[full] = _facts(None if shared else cache, label, result.spec, config)
             results.append(dataclasses.replace(result, spec=dataclasses.replace(result.spec, name=full)))
     rows: list[dict[str, Any]] = []
 
@@ -149,6 +159,7 @@ def compare(
         grouping=grouping,
         notes=notes,
         source=list(caches),
+        again=command("compare", list(caches), config),
         what=f"{len(first.path)} images, {len(caches)} caches",
         start=start,
         out_root=out_root,
@@ -168,10 +179,10 @@ def _short_names(names: list[str], caches: list[Cache]) -> list[str]:
     return own if len(set(own)) == len(own) else names
 
 
-def _facts(cache: Cache | None, label: str, model: str) -> dict[str, Any]:
+def _facts(cache: Cache | None, label: str, spec: ModelSpec, config: FitConfig) -> dict[str, Any]:
     if cache is None:
-        empty = dict.fromkeys(("cache", "backbone", "channels", "recipe"), "")
-        return empty | {"dim": 0, "images_per_s": float("nan"), "model": model}
+        empty = dict.fromkeys(("cache", "backbone", "channels", "recipe", "views"), "")
+        return empty | {"dim": 0, "images_per_s": float("nan"), "model": spec.name}
     own = cache.attributes
     used = own.get("channels_used", ["original"])
     used = [f"{name} ({own['segmentation']})" if name == "segmented" else name for name in used]
@@ -180,10 +191,21 @@ def _facts(cache: Cache | None, label: str, model: str) -> dict[str, Any]:
         "backbone": own["backbone"],
         "channels": (" + " if own.get("combine", "concat") == "concat" else " mean ").join(used),
         "recipe": own["recipe"],
+        "views": _views_seen(spec, cache, config),
         "dim": cache.embeddings.shape[2],
         "images_per_s": cache.images_per_s,
-        "model": model,
+        "model": spec.name,
     }
+
+
+def _views_seen(spec: ModelSpec, cache: Cache, config: FitConfig) -> str:
+    """The views that a model was trained and tested on, by name; of many only their number."""
+
+    def told(views: tuple[int, ...]) -> str:
+        return f"{len(views)} views" if len(views) > _NAMED_VIEWS else ", ".join(cache.view[view] for view in views)
+
+    views = model_views(spec, cache, config)
+    return told(views.train) if views.train == views.test else f"{told(views.train)}; tested: {told(views.test)}"
 
 
 def render_comparison(rows: Sequence[dict[str, Any]], title: str, width: int = 120) -> RenderableType:

@@ -6,15 +6,33 @@ import base64
 import html
 import io
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["PALETTE", "bars", "embedding_map", "heat_table", "lines", "reliability_points", "roc_points", "thumbnail"]
+from ball_features.evaluation.metrics import BINS, confidence_bins
+
+__all__ = [
+    "LEAST_BIN",
+    "PALETTE",
+    "STYLES",
+    "bars",
+    "embedding_map",
+    "heat_table",
+    "lines",
+    "reliability",
+    "reliability_points",
+    "roc_points",
+    "thumbnail",
+]
 
 # Okabe and Ito 2008: told apart with the common forms of colour blindness.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-_LEFT, _BOTTOM, _WIDTH, _HEIGHT = 44, 34, 320, 240
+STYLES = 3  # of a point: full, a ring, full within a ring; so many times the palette can be told apart
+LEAST_BIN = 20  # images of a bin whose accuracy says something: its standard error is below 12 points
+_LEFT, _TOP, _BOTTOM, _WIDTH, _HEIGHT, _LINE = 56, 6, 38, 320, 240, 14
+_DIAGONAL = f'<path d="M{_LEFT} {_TOP + _HEIGHT}L{_LEFT + _WIDTH} {_TOP}" class="guide"/>'
 
 
 def roc_points(positive: np.ndarray, score: np.ndarray, points: int = 200) -> np.ndarray:
@@ -34,8 +52,8 @@ def roc_points(positive: np.ndarray, score: np.ndarray, points: int = 200) -> np
     return curve[np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).astype(int))]
 
 
-def reliability_points(truth: np.ndarray, probability: np.ndarray, bins: int = 10) -> np.ndarray:
-    """Mean confidence and accuracy of each bin of confidence that has images, (bins, 2).
+def reliability_points(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Mean confidence, accuracy and images of each bin of confidence that has images, (bins, 3): the bins of the ECE.
 
     Args:
         truth: int (images,).
@@ -43,28 +61,84 @@ def reliability_points(truth: np.ndarray, probability: np.ndarray, bins: int = 1
         bins: Of equal width.
     """
     confidence, hit = probability.max(1), probability.argmax(1) == truth
-    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    return np.array([[confidence[place == b].mean(), hit[place == b].mean()] for b in np.unique(place)])
+    place = confidence_bins(confidence, bins)
+    each = ((confidence[place == b], hit[place == b]) for b in np.unique(place))
+    return np.array([[own.mean(), right.mean(), len(own)] for own, right in each])
+
+
+def reliability(points: np.ndarray, title: str, legend: str = "") -> str:
+    """A reliability diagram: a disc a bin, its area the share of images; small bins are pale and no line joins them.
+
+    Args:
+        points: From `reliability_points`.
+        title: Alternative text and caption.
+        legend: Second line of the caption.
+    """
+    ticks = [(share, f"{share:g}") for share in (0, 0.5, 1)]
+    parts = [_axes("confidence", "accuracy", ticks, ticks), _DIAGONAL]
+    large = points[points[:, 2] >= LEAST_BIN]
+    path = "L".join(f"{_x(x):.1f} {_y(y):.1f}" for x, y, _ in large)
+    if len(large) > 1:
+        parts.append(f'<path d="M{path}" fill="none" stroke="{PALETTE[0]}" stroke-width="1.5"/>')
+    for x, y, count in points:
+        radius = 2 + 10 * np.sqrt(count / points[:, 2].sum())
+        pale = "" if count >= LEAST_BIN else ' opacity=".3"'
+        word = f"{count:.0f} images: confidence {x:.3f}, accuracy {y:.3f}"
+        parts.append(
+            f'<circle cx="{_x(x):.1f}" cy="{_y(y):.1f}" r="{radius:.1f}" fill="{PALETTE[0]}"{pale}>'
+            f"<title>{word}</title></circle>"
+        )
+    return _figure("".join(parts), title, html.escape(legend))
+
+
+def _x(share: float) -> float:
+    return _LEFT + share * _WIDTH
+
+
+def _y(share: float) -> float:
+    return _TOP + (1 - share) * _HEIGHT
 
 
 def _axes(
     x_label: str, y_label: str, ticks_x: Sequence[tuple[float, str]], ticks_y: Sequence[tuple[float, str]]
 ) -> str:
-    parts = [f'<rect x="{_LEFT}" y="6" width="{_WIDTH}" height="{_HEIGHT}" class="frame"/>']
+    parts = [f'<rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH}" height="{_HEIGHT}" class="frame"/>']
     for share, text in ticks_x:
-        x = _LEFT + share * _WIDTH
-        parts.append(f'<text x="{x:.0f}" y="{_HEIGHT + 20}" text-anchor="middle">{html.escape(text)}</text>')
+        for line, words in enumerate(textwrap.wrap(text, 11)):
+            y = _HEIGHT + 22 + _LINE * line
+            parts.append(f'<text x="{_x(share):.0f}" y="{y}" text-anchor="middle">{html.escape(words)}</text>')
     for share, text in ticks_y:
-        y = 6 + (1 - share) * _HEIGHT
-        parts.append(f'<text x="{_LEFT - 4}" y="{y + 4:.0f}" text-anchor="end">{html.escape(text)}</text>')
-    middle = _LEFT + _WIDTH / 2
-    parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT + _BOTTOM}" text-anchor="middle">{html.escape(x_label)}</text>')
-    turned = f'transform="rotate(-90 10 {6 + _HEIGHT / 2:.0f})"'
-    parts.append(f'<text x="10" y="{6 + _HEIGHT / 2:.0f}" text-anchor="middle" {turned}>{html.escape(y_label)}</text>')
+        parts.append(f'<text x="{_LEFT - 5}" y="{_y(share) + 4:.0f}" text-anchor="end">{html.escape(text)}</text>')
+    bottom = _HEIGHT + 22 + _LINE * _lines_of(ticks_x)
+    parts.append(f'<text x="{_x(0.5):.0f}" y="{bottom}" text-anchor="middle">{html.escape(x_label)}</text>')
+    turned = f'transform="rotate(-90 11 {_y(0.5):.0f})"'
+    parts.append(f'<text x="11" y="{_y(0.5):.0f}" text-anchor="middle" {turned}>{html.escape(y_label)}</text>')
     return "".join(parts)
 
 
-def lines(series: Mapping[str, np.ndarray], title: str, x_label: str, y_label: str, *, diagonal: bool = False) -> str:
+def _lines_of(ticks: Sequence[tuple[float, str]]) -> int:
+    return max((len(textwrap.wrap(text, 11)) for _, text in ticks), default=1)
+
+
+def _round_ticks(low: float, high: float, least_step: float = 0.0) -> list[float]:
+    """Three to six round numbers from low to high, the last of them at high or beyond."""
+    high = high if high - low > 1e-9 else low + 1
+    rough = (high - low) / 5
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = max(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999), least_step)
+    first, last = np.ceil(low / step - 1e-9), np.ceil(high / step - 1e-9)
+    return [float(step * number) + 0.0 for number in np.arange(first, last + 1)]
+
+
+def lines(
+    series: Mapping[str, np.ndarray],
+    title: str,
+    x_label: str,
+    y_label: str,
+    *,
+    diagonal: bool = False,
+    names_x: Sequence[str] = (),
+) -> str:
     """Lines with a legend, as a figure.
 
     Args:
@@ -73,29 +147,46 @@ def lines(series: Mapping[str, np.ndarray], title: str, x_label: str, y_label: s
         x_label: Of the axis.
         y_label: Of the axis.
         diagonal: Both axes from 0 to 1, with the line of equality.
+        names_x: What stands below x = 0, 1, ...; numbers if empty.
     """
     every = np.concatenate([points for points in series.values() if len(points)] or [np.zeros((1, 2))])
-    low, high = (np.zeros(2), np.ones(2)) if diagonal else (np.minimum(every.min(0), [np.inf, 0]), every.max(0))
-    span = np.maximum(high - low, 1e-9)
-    ticks = [[(share, f"{low[axis] + share * span[axis]:.3g}") for share in (0, 0.5, 1)] for axis in (0, 1)]
-    parts = [_axes(x_label, y_label, *ticks)]
     if diagonal:
-        parts.append(f'<path d="M{_LEFT} {6 + _HEIGHT}L{_LEFT + _WIDTH} 6" class="guide"/>')
+        low, high = np.zeros(2), np.ones(2)
+        at_x = at_y = [0.0, 0.5, 1.0]
+    else:
+        low, high = np.minimum(every.min(0), [np.inf, 0]), every.max(0)
+        at_y = _round_ticks(low[1], high[1])
+        high[1] = at_y[-1]
+        # Epochs: whole numbers, none behind the last.
+        at_x = [tick for tick in _round_ticks(low[0], high[0], 1.0) if tick <= high[0]]
+    if names_x:
+        low[0], high[0], at_x = -0.5, len(names_x) - 0.5, list(range(len(names_x)))
+    span = np.maximum(high - low, 1e-9)
+    ticks_x = [
+        ((tick - low[0]) / span[0], names_x[place] if names_x else f"{tick:g}") for place, tick in enumerate(at_x)
+    ]
+    ticks_y = [((tick - low[1]) / span[1], f"{tick:g}") for tick in at_y]
+    parts = [_axes(x_label, y_label, ticks_x, ticks_y)]
+    if diagonal:
+        parts.append(_DIAGONAL)
     dashes = ("", "6 3", "2 2", "8 3 2 3")
     for number, points in enumerate(series.values()):
         place = (points - low) / span
-        path = "L".join(f"{_LEFT + x * _WIDTH:.1f} {6 + (1 - y) * _HEIGHT:.1f}" for x, y in place)
         colour, dash = PALETTE[number % 8], dashes[number % 4]
+        if len(place) == 1:  # one point makes no line
+            parts.append(f'<circle cx="{_x(place[0, 0]):.1f}" cy="{_y(place[0, 1]):.1f}" r="3" fill="{colour}"/>')
+            continue
+        path = "L".join(f"{_x(x):.1f} {_y(y):.1f}" for x, y in place)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>')
     legend = "".join(
         f'<span><i style="background:{PALETTE[number % 8]}"></i>{html.escape(name)}</span> '
         for number, name in enumerate(series)
     )
-    return _figure("".join(parts), title, legend)
+    return _figure("".join(parts), title, legend, _LINE * (_lines_of(ticks_x) - 1))
 
 
-def _figure(content: str, title: str, legend: str = "") -> str:
-    box = f"0 0 {_LEFT + _WIDTH + 12} {_HEIGHT + _BOTTOM + 8}"
+def _figure(content: str, title: str, legend: str = "", more_px: int = 0) -> str:
+    box = f"0 0 {_LEFT + _WIDTH + 12} {_HEIGHT + _BOTTOM + 8 + more_px}"
     name = html.escape(title)
     return (
         f'<figure><svg viewBox="{box}" role="img" aria-label="{name}">{content}</svg>'
@@ -195,7 +286,7 @@ def embedding_map(
     legends = "".join(
         f'<p class="legend"{" hidden" if number else ""}>'
         + "".join(
-            f'<span><i style="background:{PALETTE[value % 8]}"></i>{html.escape(item)}</span> '
+            f'<span><i class="s{value // 8 % STYLES}" style="--c:{PALETTE[value % 8]}"></i>{html.escape(item)}</span> '
             for value, item in enumerate(colourings[key][0])
             if item
         )

@@ -17,14 +17,34 @@ from ball_features.errors import DataError
 from ball_features.reporting.figures import lines
 from ball_features.reporting.markup import Thumbnails, sortable, write_page
 from ball_features.reporting.page import section
+from ball_features.reporting.provenance import provenance_block
 from ball_features.reporting.tables import SAME_MARK
 
-__all__ = ["is_ladder", "write_joint_report", "write_ladder_report"]
+__all__ = ["column_left_out", "is_ladder", "ladder_caption", "write_joint_report", "write_ladder_report"]
+
+_LEFT_OUT = " left out"  # ends the name of the last rung, behind its column
 
 
 def is_ladder(folder: Path) -> bool:
     """Whether a run's folder holds a ladder."""
     return (folder / "ladder.csv").exists()
+
+
+def column_left_out(rungs: Sequence[str]) -> str:
+    """The column whose values the last of these rungs leaves out; "" where that rung could not be made."""
+    return rungs[-1].removesuffix(_LEFT_OUT) if rungs[-1].endswith(_LEFT_OUT) else ""
+
+
+def ladder_caption(rungs: Sequence[str]) -> str:
+    """What a reader of a ladder with these rungs should know."""
+    column = column_left_out(rungs)
+    said = "The first two rungs are the same random draws, each copy moved to the side of its like on the second; "
+    said += "the others are drawn for themselves, and a small step between them may be chance."
+    if column == "series":
+        return (
+            f"{said} Series made by `ball audit` are inferred from overlays, stain and file order: likely, not known."
+        )
+    return f"{said} Left out one by one: the values of {column!r} in the groups file." if column else said
 
 
 def write_ladder_report(folder: Path) -> Path:
@@ -33,7 +53,7 @@ def write_ladder_report(folder: Path) -> Path:
     Raises:
         DataError: The folder holds no ladder.
     """
-    return write_page(folder / "report.html", folder.name, [_ladder(folder)])
+    return write_page(folder / "report.html", "Optimism ladder", [_ladder(folder)])
 
 
 def write_joint_report(
@@ -94,7 +114,8 @@ def _ladder(folder: Path) -> str:
     try:
         with (folder / "ladder.csv").open(newline="", encoding="utf-8") as file:
             table = list(csv.DictReader(file))
-        notes = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notes"]
+        details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        notes = details["notes"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
     rungs = list(dict.fromkeys(row["rung"] for row in table))
@@ -104,6 +125,7 @@ def _ladder(folder: Path) -> str:
     def at(name: str, rung: str) -> float:
         return float(by_model[name][rung]["accuracy"]) if rung in by_model[name] else math.nan
 
+    column = column_left_out(rungs)
     rows = []
     for name in sorted(kinds, key=lambda name: -np.nan_to_num(at(name, rungs[-1]))):
         cells: list[tuple[str, Any]] = [(name, None), (kinds[name], None)]
@@ -114,22 +136,24 @@ def _ladder(folder: Path) -> str:
                 continue
             interval = f"{100 * float(row['accuracy_low']):.0f} - {100 * float(row['accuracy_high']):.0f}"
             cells.append((f"{100 * at(name, rung):.1f} ({interval})", at(name, rung)))
-        worst = by_model[name].get(rungs[-1], {}).get("worst_recall", "")
-        cells.append((f"{100 * float(worst):.1f}", float(worst)) if worst else ("n/a", -1.0))
+        if column:
+            worst = by_model[name].get(rungs[-1], {}).get("worst_recall", "")
+            cells.append((f"{100 * float(worst):.1f}", float(worst)) if worst else ("n/a", -1.0))
         drop = at(name, rungs[0]) - at(name, rungs[-1])
         cells.append(("n/a", -1.0) if math.isnan(drop) else (f"{100 * drop:.1f}", drop))
         rows.append((kinds[name], cells))
     points = {
-        name: np.array([[place, at(name, rung)] for place, rung in enumerate(rungs) if rung in by_model[name]])
+        name: np.array([[place, 100 * at(name, rung)] for place, rung in enumerate(rungs) if rung in by_model[name]])
         for name in list(kinds)[:8]
     }
+    header = ["model", "kind", *rungs, *([f"worst {column}"] if column else []), "drop"]
     return (
-        "<section><h1>Optimism ladder</h1>"
+        f"<section><h1>{html.escape(details.get('title', 'Optimism ladder'))}</h1>"
         + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
         + "<p>Accuracy in % under ever stricter protocols; in brackets a 95 % interval by the scatter of "
-        "what each rung keeps together. Series are inferred: likely, not known.</p>"
-        + sortable(["model", "kind", *rungs, "worst series", "drop"], rows, 2)
+        f"what each rung keeps together. {html.escape(ladder_caption(rungs))}</p>"
+        + sortable(header, rows, 2)
         + "<div class='figures'>"
-        + lines(points, "Accuracy from rung to rung: " + ", ".join(rungs), "rung", "accuracy")
-        + "</div></section>"
+        + lines(points, "Accuracy from rung to rung", "rung", "accuracy, %", names_x=rungs)
+        + f"</div>{provenance_block(details)}</section>"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from ball_features.dataset.decode import decode
 from ball_features.errors import DataError, ImageError
-from ball_features.reporting.figures import PALETTE, thumbnail
+from ball_features.reporting.figures import PALETTE, STYLES, thumbnail
 
 __all__ = ["Html", "Thumbnails", "sortable", "write_page"]
 
@@ -43,7 +43,7 @@ class Thumbnails:
         """The picture, where there is one, and the name."""
         found = self.address(path)
         text = html.escape(path)
-        return Html(f'<span class="named"><img src="{found}" alt=""><br>{text}</span>' if found else f"{text},")
+        return Html(f'<span class="named"><img src="{found}" alt=""><br>{text}</span>' if found else text)
 
 
 def write_page(out: Path, title: str, parts: Sequence[str]) -> Path:
@@ -54,7 +54,7 @@ def write_page(out: Path, title: str, parts: Sequence[str]) -> Path:
     """
     here = resources.files("ball_features.reporting")
     style, script = (here.joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    script = script.replace("PALETTE", json.dumps(PALETTE))
+    script = script.replace("PALETTE", json.dumps(PALETTE)).replace("STYLES", str(STYLES))
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -69,23 +69,29 @@ def write_page(out: Path, title: str, parts: Sequence[str]) -> Path:
     return out
 
 
-def sortable(header: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[str, Any]]]], text: int) -> str:
+def sortable(
+    header: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[str, Any]]]], text: int, *, wrapped: int = -1
+) -> str:
     """A table that sorts by a click on a heading.
 
     Args:
         header: Of the columns.
         rows: (class of the row, (what is shown, a number to sort by or None) a cell).
         text: So many columns are text, and stand to the left.
+        wrapped: Number of a column of text that may be long, and is broken; -1 for none.
     """
+
+    def kind_of(place: int) -> str:
+        return ' class="text wrap"' if place == wrapped else " class=text" if place < text else ""
+
     head = "".join(
-        f'<th scope="col"{" class=text" if place < text else ""}>'
-        f'<button type="button">{html.escape(name)}</button></th>'
+        f'<th scope="col"{kind_of(place)}><button type="button">{html.escape(name)}</button></th>'
         for place, name in enumerate(header)
     )
     body = "".join(
         f'<tr class="{kind}">'
         + "".join(
-            f"<td{' class=text' if place < text else ''}"
+            f"<td{kind_of(place)}"
             + (f' data-v="{value}"' if isinstance(value, float) else "")
             + f">{shown if isinstance(shown, Html) else html.escape(shown)}</td>"
             for place, (shown, value) in enumerate(cells)

@@ -95,6 +95,7 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
             row |= {"behind_low": behind["low"], "behind_high": behind["high"]}
             row["p_against_best"] = detail["p_against_best"]
     values: dict[str, Any] = {"classes": [str(name) for name in classes], "models": details}
+    values["units"] = len(np.unique(units[tested]))
     chosen_from = [row["model"] for row in rows if row["kind"] != "shortcut"]
     if len(chosen_from) > 1:
         right = np.column_stack([hits[name] * tests for name in chosen_from])

@@ -16,18 +16,24 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.dataset.splits import read_groups
 from ball_features.errors import DataError
+from ball_features.evaluation.metrics import calibration_error
 from ball_features.reporting.figures import (
+    LEAST_BIN,
+    PALETTE,
+    STYLES,
     bars,
     embedding_map,
     heat_table,
     lines,
+    reliability,
     reliability_points,
     roc_points,
 )
 from ball_features.reporting.markup import Html, Thumbnails, sortable, write_page
-from ball_features.reporting.tables import SAME_MARK
+from ball_features.reporting.provenance import provenance_block, require_cache_of
+from ball_features.reporting.tables import SAME_MARK, few_units_note
 
-__all__ = ["section", "write_report"]
+__all__ = ["section", "told_apart", "write_report"]
 
 _FIGURES = 3  # models that get curves: the head, and the first of the others
 _SHOWN = 40  # errors and uncertain images listed
@@ -58,9 +64,13 @@ def write_report(
         thumbnails: Folder of the images, to put small pictures of them into the page; none without it.
 
     Raises:
+        CacheError: The cache is not that of the run.
         DataError: The folder holds no run.
     """
-    return write_page(out or folder / "report.html", folder.name, [section(folder, cache, Thumbnails(thumbnails), 0)])
+    part = section(folder, cache, Thumbnails(thumbnails), 0)
+    # The folder has another name while it is written.
+    title = json.loads((folder / "run.json").read_text(encoding="utf-8"))["title"]
+    return write_page(out or folder / "report.html", title, [part])
 
 
 def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int) -> str:
@@ -72,6 +82,8 @@ def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int
         predictions = _read_predictions(folder / "predictions.csv", numbers["classes"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+    if cache is not None:
+        require_cache_of(details, cache)
     classes = numbers["classes"]
     first = [row["model"] for row in models if row["kind"] == "head"]
     chosen = (first + [row["model"] for row in models if row["kind"] == "baseline"])[:_FIGURES]
@@ -82,7 +94,7 @@ def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int
         "<h2>Comparison</h2>",
         _table(models),
         f'<p class="note">{html.escape(details["caption"])} Research use only; not a medical device.</p>',
-        _intervals(models),
+        _intervals(models, numbers.get("units")),
         _groups(folder, chosen),
         "<h2>Confusion</h2><div class='figures'>",
         *(
@@ -100,7 +112,7 @@ def section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int
     if chosen:
         found = predictions[chosen[0]]
         parts.append(_images(folder, found, classes, chosen[0], cache, pictures, details, f"map{number}"))
-    parts.append(_provenance(details, folder))
+    parts.append(provenance_block(details))
     return f"<section>{''.join(parts)}</section>"
 
 
@@ -135,8 +147,8 @@ def _table(models: Sequence[dict[str, Any]]) -> str:
     return sortable(header, rows, 2)
 
 
-def _intervals(models: Sequence[dict[str, Any]]) -> str:
-    """Every metric with its interval; runs of older versions have none."""
+def _intervals(models: Sequence[dict[str, Any]], units: int | None) -> str:
+    """Every metric with its interval; runs of older versions have none, nor the number of what is drawn."""
     if not all("intervals" in row for row in models):
         return ""
     names = list(models[0]["intervals"]) if models else []
@@ -160,10 +172,11 @@ def _intervals(models: Sequence[dict[str, Any]]) -> str:
         for row in models
     ]
     header = ["model", *(name.replace("_", " ") for name in names), "McNemar p"]
+    note = f'<p class="note">{html.escape(few_units_note(units))}</p>' if units else ""
     return (
         "<details><summary>95 % intervals of every metric, by what splits keep together (accuracy: its scatter; "
         "others: bootstrap); exact McNemar test against the best on the first repeat (Holm)</summary>"
-        f"{sortable(header, rows, 1)}</details>"
+        f"{sortable(header, rows, 1)}{note}</details>"
     )
 
 
@@ -218,14 +231,13 @@ def _curves(found: _Predictions, classes: Sequence[str], name: str) -> list[str]
         for code, label in enumerate(classes)
         if 0 < (found.truth == code).sum() < len(found.truth)
     }
+    error = calibration_error(found.truth, found.probability)
     return [
         lines(roc, f"{name}: ROC, each class against the rest", "false positives", "true positives", diagonal=True),
-        lines(
-            {name: reliability_points(found.truth, found.probability)},
+        reliability(
+            reliability_points(found.truth, found.probability),
             f"{name}: reliability of the predicted class",
-            "confidence",
-            "accuracy",
-            diagonal=True,
+            f"ECE {error:.3f} over these bins; discs by images, pale ones of fewer than {LEAST_BIN}",
         ),
     ]
 
@@ -286,7 +298,7 @@ def _images(
             return ""
         rows = np.array(train)
         order = rows[np.argsort(-(unit[rows] @ unit[row_of[found.path[place]]]))[:3]]
-        return Html(" ".join(pictures.named(str(cache.path[row])) for row in order))
+        return Html((" " if pictures.folder else ", ").join(pictures.named(str(cache.path[row])) for row in order))
 
     def listing(rows: np.ndarray) -> str:
         seen: set[str] = set()
@@ -302,20 +314,20 @@ def _images(
                         (pictures.named(found.path[row]), None),
                         (classes[int(found.truth[row])], None),
                         (classes[int(predicted[row])], None),
-                        (near(int(row)), None),
                         (f"{confidence[row]:.3f}", float(confidence[row])),
+                        *([] if cache is None else [(near(int(row)), None)]),
                     ],
                 )
             )
-        header = ("image", "label", "predicted", "nearest training images", "confidence")
-        return sortable(header, cells, 4)
+        header = ("image", "label", "predicted", "confidence", *([] if cache is None else ["nearest training images"]))
+        return sortable(header, cells, 3, wrapped=4)
 
     text = (
         f"<h2>Errors of {html.escape(model)}</h2><p>{len(wrong)} of {len(found.path)} predictions; the most confident"
     )
     text += f" first.</p>{listing(wrong)}<h2>Right, but least certain</h2>{listing(unsure)}"
     if cache is None or unit is None:
-        return text + "<p>The cache was not at hand: no map of the embeddings, no neighbours.</p>"
+        return text + "<p>The cache of this run was not at hand: no map of the embeddings, no neighbours.</p>"
     series = _series(details, cache)
     return text + _map(cache, unit, part, {found.path[row] for row in wrong}, series, pictures, name)
 
@@ -329,6 +341,18 @@ def _series(details: dict[str, Any], cache: Cache) -> np.ndarray | None:
         return read_groups(groups, "series", cache.path.tolist())
     except DataError:
         return None
+
+
+def told_apart(series: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names of series and the one of each image; as many as points can look unlike, the smallest ones together."""
+    names, code, count = np.unique(series, return_inverse=True, return_counts=True)
+    most = len(PALETTE) * STYLES
+    if len(names) <= most:
+        return [str(name) for name in names], code
+    kept = np.sort(np.argsort(-count, kind="stable")[: most - 1])
+    place = np.full(len(names), most - 1)
+    place[kept] = np.arange(most - 1)
+    return [*(str(names[number]) for number in kept), f"{len(names) - most + 1} smaller ones"], place[code]
 
 
 def _map(
@@ -359,45 +383,11 @@ def _map(
         "error": (["", "", "", "", "", "wrong at least once", "", "not wrong"], error),
     }
     if series is not None:
-        groups, group = np.unique(series[rows], return_inverse=True)
-        colourings["group"] = ([str(item) for item in groups], group)
+        colourings["group"] = told_apart(series[rows])
         words = [f"{word}, {own}" for word, own in zip(words, series[rows], strict=True)]
     shown = [] if pictures.folder is None else [pictures.address(path) for path in names]
     return (
         "<h2>Map of the embeddings</h2><p>First two principal components of the plain view's embeddings at unit "
         "length; "
         "split of the first repeat and fold.</p>" + embedding_map(place, words, colourings, name=name, pictures=shown)
-    )
-
-
-def _provenance(details: dict[str, Any], folder: Path) -> str:
-    config, cache = details["config"], details["cache_attributes"]
-    facts: dict[str, Any] = {
-        "weights SHA-256": cache.get("weights_sha256"),
-        "cache fingerprint": details["cache_fingerprint"],
-        "backbone": cache.get("backbone"),
-        "precision": cache.get("precision"),
-        "cosine to float32, worst of a sample": cache.get("deviation_cosine"),
-        "images": details["images"],
-        "seed": config["seed"],
-        "made": details["created"],
-        "ball": details["ball_version"],
-        **{f"{key} version": value for key, value in details["versions"].items()},
-    }
-    rows = "".join(
-        f"<tr><td>{html.escape(k)}</td><td class=text>{html.escape(str(v))}</td></tr>" for k, v in facts.items()
-    )
-    options = " ".join(
-        f"--{key.replace('_', '-')} {value}"
-        for key, value in config.items()
-        if key in ("protocol", "repeats", "folds", "test_size", "val_size", "seed", "groups", "group_column")
-        and value is not None
-    )
-    source = details["cache"]
-    command = (
-        f"ball compare {' '.join(source)} {options}" if isinstance(source, list) else f"ball fit {source} {options}"
-    )
-    return (
-        f"<h2>Provenance</h2><table>{rows}</table><p>To repeat it: <code>{html.escape(command)}</code>. "
-        f"Every number can be recomputed from predictions.csv in {html.escape(folder.name)}.</p>"
     )

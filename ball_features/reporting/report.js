@@ -20,7 +20,11 @@ for (const box of document.querySelectorAll(".mapped")) {
   const pictures = stored ? JSON.parse(stored.textContent) : [];
   let at = -1;
   const paint = (way) => {
-    points.forEach((point) => { point.style.fill = palette[point.dataset.v.split(" ")[way] % palette.length]; });
+    points.forEach((point) => {
+      const value = Number(point.dataset.v.split(" ")[way]), style = Math.floor(value / palette.length) % STYLES;
+      point.style.setProperty("--c", palette[value % palette.length]);
+      [1, 2].forEach((number) => { point.classList.toggle(`s${number}`, number === style); });
+    });
     box.querySelectorAll(".legend").forEach((item, number) => { item.hidden = number !== way; });
   };
   const tell = (number) => {

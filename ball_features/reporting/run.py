@@ -7,19 +7,16 @@ import dataclasses
 import json
 import math
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ball_features import __version__
 from ball_features.cache import Cache, choose_channels, read_cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
@@ -28,9 +25,10 @@ from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views, model_views
 from ball_features.heads.registry import MODELS, ModelSpec, select
-from ball_features.reporting.groups import compat_rows, group_rows, render_compat, render_groups
+from ball_features.reporting.groups import LEAST_IMAGES, compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.measure import measure
 from ball_features.reporting.page import write_report
+from ball_features.reporting.provenance import command, provenance
 from ball_features.reporting.strict_json import json_text
 from ball_features.reporting.tables import SAME_MARK, interval_table, markdown, render
 
@@ -43,11 +41,14 @@ __all__ = [
     "check_name",
     "check_options",
     "complete_cache",
+    "counted",
     "describe_cache",
     "fit",
     "place_folder",
+    "prediction_rows",
     "read_run",
     "split_by",
+    "split_rows",
     "store",
     "with_numbers",
     "write_csv",
@@ -167,6 +168,7 @@ def fit(
         grouping=grouping,
         notes=said,
         source=str(cache_path),
+        again=command("fit", str(cache_path), config, compat_batch_metrics=compat_batch_metrics, save=save),
         what=describe_cache(cache),
         start=start,
         out_root=out_root,
@@ -243,6 +245,7 @@ def store(
     grouping: Grouping | None,
     notes: list[str],
     source: Any,
+    again: str,
     what: str,
     start: float,
     out_root: Path | str,
@@ -261,6 +264,7 @@ def store(
         grouping: From the groups file, or None.
         notes: For the reader; failures are added.
         source: Of the embeddings, for `run.json`.
+        again: The command that makes the run again, likewise.
         what: The same for the title.
         start: `time.perf_counter()` when it all began.
         out_root: Folder of the runs.
@@ -279,25 +283,10 @@ def store(
     groups = group_rows(cache, results, copies if grouping is None else merge_units(cache.sha256, grouping.together))
     compat = compat_rows(cache, results) if compat_batch_metrics else []
     column = "" if grouping is None else grouping.column
-    title, caption = _words(what, config, column, splits)
-    values = {
-        "title": title,
-        "caption": caption,
-        "notes": notes,
-        "config": config.to_dict(),
-        "config_fingerprint": config.fingerprint(),
-        "cache": source,
-        "cache_fingerprint": cache.attributes["fingerprint"],
-        "cache_attributes": cache.attributes,
-        "images": len(cache.path),
-        "classes": sorted(set(cache.label.tolist())),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "ball_version": __version__,
-        "python": platform.python_version(),
-        "versions": {key: metadata.version(key) for key in ("numpy", "scikit-learn", "torch", "xgboost")},
-        "seeds": {"seed": config.seed, "repeats": sorted({split.repeat for split in splits})},
-        "fit_s": time.perf_counter() - start,
-    }
+    title, caption = _words(what, config, column, splits, cache.label)
+    repeats = [split.repeat for split in splits]
+    values = {"title": title, "caption": caption, "notes": notes}
+    values |= provenance(cache, config, source=source, start=start, repeats=repeats, again=again)
 
     def write(folder: Path) -> None:
         write_json(folder / "run.json", values)
@@ -305,16 +294,16 @@ def store(
         write_csv(folder / "metrics.csv", _COLUMNS, ([row[key] for key in _COLUMNS] for row in rows))
         header = ("path", "label", "group", "repeat", "split", "fold")
         write_csv(
-            folder / "splits.csv", header, _split_rows(cache, splits, units if grouping is None else grouping.group)
+            folder / "splits.csv", header, split_rows(cache, splits, units if grouping is None else grouping.group)
         )
         classes = sorted(set(cache.label.tolist()))
         header = ("model", "repeat", "fold", "path", "label", "predicted", *(f"p_{key}" for key in classes))
-        write_csv(folder / "predictions.csv", header, _prediction_rows(cache, results, classes))
+        write_csv(folder / "predictions.csv", header, prediction_rows(cache, results, classes))
         header = ("model", "repeat", "epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "fold")
         write_csv(folder / "curves.csv", header, _curve_rows(results, header[3:7]))
         intervals = list(_interval_rows(details["models"]))
         write_csv(folder / "intervals.csv", ("model", "metric", "value", "low", "high"), intervals)
-        text = markdown(rows, title, caption) + "\n" + interval_table(details["models"])
+        text = markdown(rows, title, caption) + "\n" + interval_table(details["models"], details["units"])
         (folder / "table.md").write_text(text, encoding="utf-8")
         for table, values_of in (("groups.csv", groups), ("compat.csv", compat)):
             if values_of:
@@ -327,6 +316,11 @@ def store(
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = place_folder(Path(out_root), name or f"{config.protocol}-{stamp}", write)
     return Run(folder, rows, notes, title, caption, values, groups, compat)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 test set", "5 test sets"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def check_name(name: str | None) -> None:
@@ -391,7 +385,24 @@ def read_run(folder: Path | str) -> Run:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
     rows = [{key: math.nan if row[key] is None else row[key] for key in (*_COLUMNS, "ties_best")} for row in models]
-    return Run(folder, rows, details["notes"], details["title"], details["caption"], details)
+    groups, compat = (_read_rows(folder / f"{table}.csv") for table in ("groups", "compat"))
+    return Run(folder, rows, details["notes"], details["title"], details["caption"], details, groups, compat)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """A table of `store` as it was before it was written; none where there is no such file."""
+    if not path.exists():
+        return []
+
+    def value(name: str, text: str) -> Any:
+        if name in ("model", "group", "taken_for"):
+            return text
+        if text == "":
+            return None
+        return int(text) if name == "images" else float(text)
+
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def complete_cache(path: Path) -> Cache:
@@ -405,10 +416,12 @@ def complete_cache(path: Path) -> Cache:
     return cache
 
 
-def _words(what: str, config: FitConfig, column: str, splits: Sequence[Split]) -> tuple[str, str]:
-    distinct = len(np.unique(np.concatenate([split.test for split in splits])))
-    tests = int(np.mean([len(split.test) for split in splits]))
-    many = {"holdout": f"{config.repeats} random hold-outs", "cv": f"{config.repeats} x {config.folds}-fold cv"}
+def _words(what: str, config: FitConfig, column: str, splits: Sequence[Split], label: np.ndarray) -> tuple[str, str]:
+    """Title and caption of a run."""
+    tested = np.unique(np.concatenate([split.test for split in splits]))
+    sizes = sorted({len(split.test) for split in splits})
+    tests = " to ".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
+    many = {"holdout": counted(config.repeats, "random hold-out"), "cv": f"{config.repeats} x {config.folds}-fold cv"}
     how = many.get(config.protocol, f"{config.protocol} by {column}")
     if config.protocol == "leave-group-out":
         whole, covers = "the groups left out do", f"their choice, of which there are {len(splits) // config.repeats}"
@@ -416,12 +429,19 @@ def _words(what: str, config: FitConfig, column: str, splits: Sequence[Split]) -
         whole = "groups of images do" if column else "images do, with their copies"
         covers = "the choice of images, not that of slides or patients"
     title = f"{how} · {what} · {tests} test images a split"
+    few = [(str(name), int((label[tested] == name).sum())) for name in np.unique(label)]
+    few = [f"{name} ({count})" for name, count in few if count < LEAST_IMAGES]
     caption = (
-        f"Sorted by accuracy, pooled over {len(splits)} test sets; {distinct} distinct images were tested. The 95 % "
-        f"interval is Wilson's on as many independent images as would scatter as {whole}: it covers {covers}. "
-        f"n/a: not defined. {SAME_MARK}: not distinguishable from the best (signs of whole groups turned, Holm, 5 %). "
-        "Shortcuts see pixel numbers only, no network."
+        f"Sorted by accuracy, pooled over {counted(len(splits), 'test set')}; {len(tested)} distinct images were "
+        f"tested. The 95 % interval is Wilson's on as many independent images as would scatter as {whole}: it covers "
+        f"{covers}. n/a: not defined. {SAME_MARK}: not distinguishable from the best (signs of whole groups turned, "
+        "Holm, 5 %). Shortcuts see pixel numbers only, no network."
     )
+    if few:
+        caption += (
+            f" Tested by fewer than {LEAST_IMAGES} images: {', '.join(few)}. Precision, recall and F1 are means over "
+            "classes, so that these few images move them as much as all those of another class."
+        )
     return title, caption
 
 
@@ -436,14 +456,16 @@ def _choice_note(details: dict[str, Any]) -> list[str]:
     ]
 
 
-def _split_rows(cache: Cache, splits: Sequence[Split], group: np.ndarray) -> Iterable[Sequence[Any]]:
+def split_rows(cache: Cache, splits: Sequence[Split], group: np.ndarray) -> Iterable[Sequence[Any]]:
+    """Rows of `splits.csv`: path, label, group, repeat, part, fold."""
     for split in splits:
         for part in ("train", "val", "test"):
             for row in getattr(split, part):
                 yield cache.path[row], cache.label[row], group[row], split.repeat, part, split.fold
 
 
-def _prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: list[str]) -> Iterable[Sequence[Any]]:
+def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: list[str]) -> Iterable[Sequence[Any]]:
+    """Rows of `predictions.csv`: model, repeat, fold, path, label, predicted, and the probability of each class."""
     for result in results:
         for item in result.fitted:
             predicted = item.probability.argmax(1)

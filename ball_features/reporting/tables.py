@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["SAME_MARK", "comparison", "interval_table", "markdown", "render"]
+__all__ = ["SAME_MARK", "comparison", "few_units_note", "interval_table", "markdown", "render"]
+
+_FEW_UNITS = 30  # below some 30 clusters a bootstrap of them is too sure (Cameron, Gelbach and Miller 2008)
 
 SAME_MARK = "="
 # Column -> (heading, format, factor); those of the last rank are the first to go on a narrow terminal.
@@ -86,8 +88,19 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str, caption: str) -> str
     return "\n".join([*lines, "", caption, ""])
 
 
-def interval_table(models: Sequence[Mapping[str, Any]]) -> str:
-    """95 % intervals of every metric in Markdown, from the models of `metrics.json`."""
+def few_units_note(units: int) -> str:
+    """What intervals by so many units are worth; "" where there are enough."""
+    if units >= _FEW_UNITS:
+        return ""
+    return (
+        f"Only {units} groups were drawn from. The bootstrap's intervals are widened for that (Hesterberg 2015), and "
+        "still too narrow where groups differ in size or a class lies in a few of them (Cameron, Gelbach and Miller "
+        f"2008, below some {_FEW_UNITS}): read them as the least there is."
+    )
+
+
+def interval_table(models: Sequence[Mapping[str, Any]], units: int) -> str:
+    """95 % intervals of every metric in Markdown, from the models of `metrics.json`, and by how many units."""
     names = [name for name in _NUMBERS if models and name in models[0]["intervals"]]
 
     def cell(model: Mapping[str, Any], name: str) -> str:
@@ -107,7 +120,7 @@ def interval_table(models: Sequence[Mapping[str, Any]]) -> str:
         cells = [model["model"], *(cell(model, name) for name in names)]
         lines.append(f"| {' | '.join(cells)} | {model['mcnemar_p_against_best']:.3f} |")
     caption = "McNemar p: exact test against the best on the images of the first repeat, Holm."
-    return "\n".join([*lines, "", caption, ""])
+    return "\n".join([*lines, "", f"{caption} {few_units_note(units)}".strip(), ""])
 
 
 def comparison(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -119,7 +132,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> str:
         behind = f"{100 * row['behind_low']:.1f} - {100 * row['behind_high']:.1f}" if row is not rows[0] else "best"
         cells = (
             row["backbone"] or "none",
-            row["channels"] + (f", {row['recipe']}" if row["recipe"] not in ("", "plain") else ""),
+            row["channels"] + (f", {row['views']}" if row["views"] not in ("", "plain") else ""),
             row["model"] + (f" {SAME_MARK}" if row["ties_best"] else ""),
             str(row["dim"] or ""),
             rate if row["backbone"] else "",

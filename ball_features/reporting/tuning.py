@@ -19,6 +19,7 @@ from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import evaluate, fixed_views
 from ball_features.evaluation.search import Trial, draw_trials, search
 from ball_features.heads.registry import select
+from ball_features.reporting.provenance import command
 from ball_features.reporting.run import Run, check_name, complete_cache, describe_cache, split_by, store, write_csv
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def tune(
         BallError: As `reporting.run.fit`.
     """
     start = time.perf_counter()
+    again = command("tune", str(cache_path), config, trials=trials)
     check_name(name)
     if config.protocol != "holdout":
         raise ConfigError(f"Got the protocol {config.protocol}, expected holdout: folds would test what chose.")
@@ -88,18 +90,19 @@ def tune(
     ]
     results = [replace(own, spec=replace(own.spec, name="mlp-tuned")), *evaluate(cache, others, splits, config)]
     rows = [_row(number, trial) for number, trial in enumerate(found, 1)]
-    command = _command(str(cache_path), tuned)
+    # One hold-out, this one: in another, images that chose the settings would test them.
+    use = command("fit", str(cache_path), tuned)
     notes = [
         f"mlp-tuned is the best of {len(found)} settings by validation log loss, {best.val_loss:.4f} after epoch "
         f"{best.best_epoch}; the report's own reached {_default_loss(found, drawn[0]):.4f}. Found in {search_s:.1f} s.",
-        f"To use it: {command}",
+        f"To use it: {use}",
         *notes,
     ]
 
     def more(folder: Path, _: list[dict[str, Any]]) -> None:
         write_csv(folder / "trials.csv", _COLUMNS, ([row[key] for key in _COLUMNS] for row in rows))
         values = {"head": best.head.to_dict(), "train_views": best.views[0], "test_views": best.views[1]}
-        (folder / "best.json").write_text(json.dumps(values | {"command": command}, indent=1) + "\n", encoding="utf-8")
+        (folder / "best.json").write_text(json.dumps(values | {"command": use}, indent=1) + "\n", encoding="utf-8")
 
     run = store(
         cache,
@@ -109,6 +112,7 @@ def tune(
         grouping=grouping,
         notes=notes,
         source=str(cache_path),
+        again=again,
         what=describe_cache(cache),
         start=start,
         out_root=out_root,
@@ -129,23 +133,6 @@ def _row(number: int, trial: Trial) -> dict[str, Any]:
     values |= {"hidden": ",".join(map(str, trial.head.hidden)), "class_weight": trial.head.class_weight or "none"}
     values |= {"rank": number, "train_views": trial.views[0], "test_views": trial.views[1]}
     return values | {key: getattr(trial, key) for key in ("val_loss", "val_accuracy", "epochs", "best_epoch")}
-
-
-def _command(cache: str, config: FitConfig) -> str:
-    head = config.head
-    options = {
-        "hidden": ",".join(map(str, head.hidden)),
-        "learning-rate": head.learning_rate,
-        "l2": head.l2,
-        "epochs": head.epochs,
-        "head-batch-size": head.batch_size,
-        "dropout": head.dropout,
-        "clip-norm": head.clip_norm or 0,
-        "class-weight": head.class_weight or "none",
-        "train-views": config.train_views,
-        "test-views": config.test_views,
-    }
-    return f"ball fit {cache} " + " ".join(f"--{key} {value}" for key, value in options.items())
 
 
 def render_trials(rows: Sequence[dict[str, Any]]) -> RenderableType:

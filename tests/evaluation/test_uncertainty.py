@@ -160,10 +160,29 @@ def test_intervals_of_every_metric_against_a_plain_bootstrap():
     for draw in counts:
         rows = np.repeat(np.arange(240), draw[code])
         plain.append([evaluate_predictions(truth[rows], probability[rows])[name] for name in METRICS])
-    low, high = np.quantile(np.array(plain), [0.025, 0.975], axis=0)
+    tail = norm.cdf(-np.sqrt(len(names) / (len(names) - 1)) * t.ppf(0.975, len(names) - 1))  # Hesterberg 2015
+    low, high = np.quantile(np.array(plain), [tail, 1 - tail], axis=0)
     for place, name in enumerate(METRICS):
         near = 0.03 if name == "accuracy" else 1e-9  # a score interval, not the bootstrap's
         assert got[name] == pytest.approx((low[place], high[place]), abs=near), name
+
+
+@pytest.mark.parametrize("groups", [6, 9, 100])
+def test_the_bootstrap_of_few_groups_covers(groups):
+    """Differences that scatter by group: 95 % intervals hold the truth about so often, where plain ones do not."""
+    rng = np.random.default_rng(7)
+    group = np.repeat(np.arange(groups), 10)
+    held = plain = 0
+    for _ in range(300):
+        difference = rng.normal(size=groups)[group] + 0.3 * rng.normal(size=len(group))
+        low, high, _ = paired_bootstrap(difference, group, draws=1000)
+        held += low <= 0 <= high
+        means = np.bincount(group, difference) / 10
+        drawn = means[rng.integers(0, groups, (1000, groups))].mean(1)
+        plain += np.quantile(drawn, 0.025) <= 0 <= np.quantile(drawn, 0.975)
+    assert held / 300 >= 0.925
+    if groups < 10:
+        assert plain / 300 < 0.92
 
 
 def test_no_error_leaves_room_for_one():

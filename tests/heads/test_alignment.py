@@ -31,20 +31,20 @@ def stained():
 
 def test_each_image_is_standardised_in_itself(stained):
     X = stained[0]
-    Z = Alignment(per_image=True).fit(X)
+    Z = Alignment(per_image=True).fit_transform(X)
     assert np.allclose(Z[:, :12], scale(X[:, :12].astype(float), axis=1), atol=1e-5)
     assert not Z[:, 12:].any()
 
 
 def test_nothing_is_copied_where_nothing_is_asked(stained):
     X = stained[0]
-    assert Alignment(per_image=False).fit(X) is X
+    assert Alignment(per_image=False).fit_transform(X) is X
 
 
 def test_groups_lose_their_mean_and_known_ones_keep_theirs(stained):
     X, _, group = stained
     alignment = Alignment(per_image=False)
-    Z = alignment.fit(X[group < 3], group[group < 3])
+    Z = alignment.fit_transform(X[group < 3], group[group < 3])
     assert np.allclose([Z[group[group < 3] == g].mean(0) for g in range(3)], 0, atol=1e-4)
     few = np.flatnonzero(group == 1)[:3]  # their own mean is not that of their group
     assert np.allclose(alignment.transform(X[few], group[few]), X[few] - X[group == 1].mean(0), atol=1e-4)
@@ -54,7 +54,7 @@ def test_groups_lose_their_mean_and_known_ones_keep_theirs(stained):
 
 def test_both_at_once(stained):
     X, _, group = stained
-    Z = Alignment(per_image=True).fit(X, group)
+    Z = Alignment(per_image=True).fit_transform(X, group)
     each = scale(X[:, :12].astype(float), axis=1)
     assert np.allclose(Z[group == 2, :12], each[group == 2] - each[group == 2].mean(0), atol=1e-5)
 
@@ -119,7 +119,9 @@ def groups(small_cache, tmp_path):
 def test_a_run_centres_by_a_column_and_each_view_by_itself(small_cache, groups, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        Alignment, "fit", lambda self, X, kinds=None: seen.append(kinds) or setattr(self, "centers_", None) or X
+        Alignment,
+        "fit_transform",
+        lambda self, X, kinds=None: seen.append(kinds) or setattr(self, "centers_", None) or X,
     )
     monkeypatch.setattr(Alignment, "transform", lambda self, X, kinds=None: seen.append(kinds) or X)
     config = FitConfig(

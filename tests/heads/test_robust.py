@@ -54,9 +54,22 @@ def test_slides_left_out_are_recognised_better(shifted):
         plain.append(LogisticRegression().fit(X[~test], y[~test]).score(X[test], y[test]))
         model = GroupRobustLogistic(directions=(0, 1)).fit(X[~test], y[~test], groups=group[~test])
         robust.append(model.score(X[test], y[test]))
-    assert np.isfinite(model.inner_recall_)
+    assert np.isfinite(model.inner_accuracy_)
     assert np.mean(robust) > 0.95
     assert np.min(robust) > np.min(plain) + 0.5
+
+
+def test_options_are_chosen_by_the_accuracy_on_groups_of_several_classes():
+    rng = np.random.default_rng(0)
+    y, group = np.arange(400) % 2, np.arange(400) // 2 % 4
+    X = (rng.normal(size=(400, 5)) + 1.0 * y[:, None] * (np.arange(5) == 0)).astype(np.float32)
+    model = GroupRobustLogistic(directions=(0, 1)).fit(X, y, groups=group)
+    own = GroupRobustLogistic(directions=(model.chosen_["directions"],), balance=(model.chosen_["balance"],))
+    each = [
+        own.fit(X[group != g], y[group != g], groups=group[group != g]).score(X[group == g], y[group == g])
+        for g in range(4)
+    ]
+    assert model.inner_accuracy_ == pytest.approx(np.mean(each))
 
 
 def test_without_groups_it_is_a_logistic_regression(shifted):

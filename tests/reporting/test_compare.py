@@ -59,6 +59,39 @@ def test_rows_in_another_order_are_brought_together(small_cache, smears, tmp_pat
     assert second["ties_best"]
 
 
+def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smears, other, tmp_path, monkeypatch):
+    import h5py
+
+    def fitted(*arguments, **options):
+        raise AssertionError("a model was fitted")
+
+    monkeypatch.setattr("ball_features.reporting.compare.evaluate", fitted)
+    extract(smears, tmp_path / "few.h5", ExtractConfig(backbone="mobilenet_v3_large", weights="random", limit=20))
+    with pytest.raises(CacheError, match="28 of 48 are not in it"):
+        compare([str(small_cache), str(other), str(tmp_path / "few.h5")], CONFIG, out_root=tmp_path)
+    relabelled = tmp_path / "relabelled.h5"
+    relabelled.write_bytes(small_cache.read_bytes())
+    with h5py.File(relabelled, "r+") as file:
+        file["label"][0] = "Pro"
+    with pytest.raises(CacheError, match="labels images otherwise"):
+        compare([str(small_cache), str(other), str(relabelled)], CONFIG, out_root=tmp_path)
+
+
+def test_the_views_that_a_model_saw_are_shown(small_cache, smears, tmp_path):
+    extract(smears, tmp_path / "fixed.h5", ExtractConfig(
+        backbone="mobilenet_v3_large", weights="random", recipe="grey,haematoxylin", views=3
+    ))  # fmt: skip
+    config = FitConfig(models=("logistic", "robust-views"), repeats=1, test_size=0.3, val_size=0.2)
+    run, rows = compare([str(small_cache), str(tmp_path / "fixed.h5")], config, out_root=tmp_path)
+    names = read_cache(small_cache, embeddings=False).view
+    seen = {(row["backbone"], row["model"]): row["views"] for row in rows}
+    assert seen["densenet121", "logistic"] == f"plain, {names[1]}; tested: plain"  # the drawn view trains
+    assert seen["mobilenet_v3_large", "logistic"] == "plain"  # of three, two of which are fixed
+    assert seen["mobilenet_v3_large", "robust-views"] == "grey-1, haematoxylin-2"
+    lines = [line for line in (run.folder / "compare.md").read_text().splitlines() if "mobilenet" in line]
+    assert ["haematoxylin" in line for line in lines] == ["robust-views" in line for line in lines]
+
+
 def test_other_images_are_refused(small_cache, smears, tmp_path):
     extract(smears, tmp_path / "few.h5", ExtractConfig(backbone="mobilenet_v3_large", weights="random", limit=20))
     with pytest.raises(CacheError, match="28 of 48 are not in it"):

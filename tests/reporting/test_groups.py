@@ -9,7 +9,7 @@ from ball_features.cache import read_cache
 from ball_features.config import FitConfig
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import choose_views
-from ball_features.reporting.run import fit
+from ball_features.reporting.run import fit, read_run
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,39 @@ def test_rows_of_groups_can_be_counted_again(small_cache, groups_file, tmp_path,
         assert row["recall"] == pytest.approx(np.mean([p["label"] == p["predicted"] for p in own]))
         side = np.mean([(p["label"] == "Benign") == (p["predicted"] == "Benign") for p in own])
         assert row["benign_malignant"] == pytest.approx(side)
+    again = read_run(run.folder)
+    assert again.groups == run.groups
+    assert again.compat == run.compat
+    assert len(again.more_tables()) == 3
+    assert "Only 6 groups were drawn from." in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Only 6 groups were drawn from." in (run.folder / "table.md").read_text(encoding="utf-8")
+    assert "8 test images a split" in run.title
+    assert "Tested by fewer than 20 images: Benign (12), Early (12), Pre (12), Pro (12)." in run.caption
     assert len(run.more_tables()) == 3
     assert {row["model"] for row in run.compat} == {"logistic", "colour"}
     accuracy = {row["model"]: row["accuracy"] for row in run.metrics}
     for row in run.compat:
         assert row["accuracy"] == pytest.approx(accuracy[row["model"]])
         assert row["recall"] <= row["accuracy"]
+
+
+def test_test_sets_of_unlike_size_are_told_by_their_range(small_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 2)
+    paths, groups = read_cache(small_cache, embeddings=False).path, tmp_path / "groups.csv"
+    groups.write_text(
+        "path,group\n" + "\n".join(f"{path},{min(row % 12, 2)}" for row, path in enumerate(paths)), encoding="utf-8"
+    )
+    config = FitConfig(protocol="leave-group-out", models=("majority",), repeats=1, groups=str(groups))
+    assert fit(small_cache, config, out_root=tmp_path).title.endswith(" 4 to 40 test images a split")
+
+
+def test_one_is_singular(small_cache, tmp_path):
+    run = fit(small_cache, FitConfig(models=("majority",), repeats=1), out_root=tmp_path)
+    assert run.title.startswith("1 random hold-out ·")
+    assert "pooled over 1 test set;" in run.caption
+    assert fit(small_cache, FitConfig(models=("majority",), repeats=2), out_root=tmp_path).title.startswith(
+        "2 random hold-outs"
+    )
 
 
 def test_views_by_name_and_number():

@@ -11,8 +11,17 @@ import pytest
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig
 from ball_features.errors import DataError
-from ball_features.reporting.figures import reliability_points, roc_points
-from ball_features.reporting.page import write_report
+from ball_features.evaluation.metrics import calibration_error
+from ball_features.reporting.figures import (
+    PALETTE,
+    STYLES,
+    embedding_map,
+    lines,
+    reliability,
+    reliability_points,
+    roc_points,
+)
+from ball_features.reporting.page import told_apart, write_report
 from ball_features.reporting.run import fit
 
 
@@ -29,6 +38,7 @@ def test_every_run_has_its_page(run):
     assert not re.search(r'(src|href)="?https?:', page)
     assert "<img" not in page  # no picture of an image leaves the machine
     assert run.details["cache_attributes"]["weights_sha256"] in page
+    assert ".partial" not in page  # the folder's name while it is written
 
 
 def test_without_the_cache_the_map_is_left_out(run, tmp_path):
@@ -63,8 +73,68 @@ def test_roc_has_the_area_of_scikit_learn():
 
 def test_reliability_by_hand():
     probability = np.array([[0.95, 0.05], [0.93, 0.07], [0.45, 0.55]])
-    points = reliability_points(np.array([0, 1, 1]), probability)
-    assert points.tolist() == [[0.55, 1.0], [pytest.approx(0.94), 0.5]]
+    points = reliability_points(np.array([0, 1, 1]), probability, bins=10)
+    assert points.tolist() == [[0.55, 1.0, 1], [pytest.approx(0.94), 0.5, 2]]
+
+
+def test_reliability_shows_the_bins_of_the_ece():
+    rng = np.random.default_rng(0)
+    probability = rng.dirichlet(np.ones(3), 400)
+    probability[:40] = [0.6, 0.3, 0.1]  # on a bin's upper end, which belongs to it
+    truth = rng.integers(0, 3, 400)
+    confidence, right, count = reliability_points(truth, probability).T
+    assert count.sum() == 400
+    assert (count * np.abs(confidence - right)).sum() / 400 == pytest.approx(calibration_error(truth, probability))
+
+
+def test_one_bin_is_seen_and_small_ones_are_pale():
+    one = reliability(np.array([[0.99, 0.8, 300]]), "lda")
+    assert one.count("<circle") == 1
+    assert "opacity" not in one
+    three = reliability(np.array([[0.4, 1.0, 3], [0.7, 0.6, 90], [0.9, 0.9, 300]]), "mlp")
+    assert three.count("<circle") == 3
+    assert three.count('opacity=".3"') == 1
+    assert three.count("L") == 2  # the line of equality, and one from large bin to large bin
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0.998), (0, 0.744), (0, 0.0401), (1, 40), (0, 99.9), (0, 0), (1, 3)])
+def test_ticks_are_round_and_few(low, high):
+    text = lines({"a": np.array([[1, low], [2, high]])}, "t", "x", "accuracy")
+    found = [float(value) for value in re.findall(r'text-anchor="end">([^<]+)<', text)]
+    assert 2 <= len(found) <= 6
+    assert found[-1] >= high
+    assert all(len(f"{value:g}") <= 5 for value in found)
+
+
+def test_names_stand_below_the_rungs():
+    text = lines(
+        {"a": np.array([[0, 99.0], [2, 60.0]])}, "t", "rung", "accuracy, %", names_x=["random", "b", "series left out"]
+    )
+    shown = re.findall(r'text-anchor="middle">([^<]+)<', text)
+    assert shown[:5] == ["random", "b", "series left", "out", "rung"]
+
+
+def test_series_have_looks_of_their_own():
+    names, code = told_apart(np.array([f"s{number:02d}" for number in range(10)]))
+    assert len(names) == len(set(code.tolist())) == 10
+    many = np.concatenate([np.full(100 - number, f"s{number:02d}") for number in range(30)])
+    names, code = told_apart(many)
+    assert len(names) == len(PALETTE) * STYLES == code.max() + 1
+    assert names[-1] == "7 smaller ones"
+    assert names[0] == "s00"
+    assert (code == code.max()).sum() == sum(100 - number for number in range(23, 30))
+    page = embedding_map(np.zeros((3, 2)), ["a", "b", "c"], {"group": (["x"] * 10, np.array([0, 8, 9]))})
+    assert 'class="s1" style="--c:#0072B2"' in page  # the ninth, a ring in the first one's colour
+
+
+def test_lists_of_images(run, small_cache, tmp_path):
+    page = write_report(run.folder, tmp_path / "r.html", read_cache(small_cache)).read_text(encoding="utf-8")
+    part = page.split("Right, but least certain")[1].split("Map of the")[0]
+    assert re.findall(r'<button type="button">([^<]+)<', part)[-2:] == ["confidence", "nearest training images"]
+    assert ".jpg,</td>" not in part
+    assert re.search(r"\.jpg, \w+/", part)  # neighbours have commas between them
+    alone = write_report(run.folder, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "nearest training images" not in alone
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
@@ -80,7 +150,7 @@ def test_a_browser_sorts_the_table_and_paints_the_map(run, tmp_path):
       heads[2].click(); const worst = first();
       const point = document.querySelector(".map circle");
       point.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
-      const before = point.style.fill;
+      const before = getComputedStyle(point).fill;
       const split = document.querySelectorAll(".colouring input")[1];
       split.checked = true; split.dispatchEvent(new Event("change"));
       const pointed = document.querySelector(".pointed").textContent;
