@@ -50,13 +50,13 @@ def test_every_setting_but_the_processes_is_in_the_command(monkeypatch):
             if item.name not in ("jobs", "tta"):
                 assert getattr(part, item.name) != getattr(default, item.name), f"{item.name} is not tried here"
     line = command("fit", "my caches/a.h5", SETTINGS, save="mlp", compat_batch_metrics=True)
-    (cache, config), options = parsed(line, monkeypatch, "ball_features.reporting.run.fit")
+    (cache, config), options = parsed(line, monkeypatch, "ball_features.deployment.fitting.fit")
     assert str(cache) == "my caches/a.h5"
     assert config == SETTINGS
     assert options["save"] == "mlp"
     assert options["compat_batch_metrics"]
     tta = FitConfig(tta=True)
-    assert parsed(command("fit", "a.h5", tta), monkeypatch, "ball_features.reporting.run.fit")[0][1] == tta
+    assert parsed(command("fit", "a.h5", tta), monkeypatch, "ball_features.deployment.fitting.fit")[0][1] == tta
     assert command("fit", "a.h5", plain) == "ball fit a.h5"
 
 
@@ -114,7 +114,7 @@ def test_what_tune_found_is_fitted_again_to_the_same_numbers(small_cache, tmp_pa
     line = json.loads((run.folder / "best.json").read_text())["command"]
     assert any(note == f"To use it: {line}" for note in run.notes)
     with monkeypatch.context() as patch:
-        (cache, found), _ = parsed(line, patch, "ball_features.reporting.run.fit")
+        (cache, found), _ = parsed(line, patch, "ball_features.deployment.fitting.fit")
     again = fit(cache, found, out_root=tmp_path)
     wanted = next(row for row in run.metrics if row["model"] == "mlp-tuned")
     assert again.metrics[0]["log_loss"] == wanted["log_loss"]
