@@ -205,8 +205,16 @@ class Chooser:
         names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.views > 1 else ())})
 
         def read(network: Any, images: Tensor, nuclei: Tensor | None) -> Tensor:
-            """A row an image and readout, filled up to one width."""
-            return torch.cat([fill(vector, self.backbone.dim) for vector in reader(network)(images, names, nuclei)])
+            """A row an image and readout, filled up to one width; in batches as the run's, which warms them up."""
+            size = self.config.batch_size or batch_size(self.device.type, engine.precision, self.backbone.input_px)
+            parts = [None] * len(images.split(size)) if nuclei is None else nuclei.split(size)
+            return torch.cat(
+                [
+                    fill(vector, self.backbone.dim)
+                    for some, own in zip(images.split(size), parts, strict=True)
+                    for vector in reader(network)(some, names, own)
+                ]
+            )
 
         def prepared(images: Tensor) -> tuple[Tensor, Tensor | None]:
             scaled = images.to(self.device).float() / 255

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +21,8 @@ from ball_features.extraction.threads import one_thread
 
 __all__ = ["Writing", "feeders", "pieces", "stream"]
 
+# Rows are committed together that often: each commit waits twice for the disk, and a kill loses no more than this.
+COMMIT_S = 0.3
 PREFETCH_BATCHES = 2  # beside those that are being fed
 # While a GPU computes one batch, others are put together, and the pixel numbers of finished ones counted on the cores.
 _FEEDERS = {"cuda": 4}
@@ -144,14 +148,19 @@ class Writing:
         self._queue.put((rows, embeddings, shortcuts))
 
     def _queued(self) -> list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-        """All that waits, or the next thing; nothing once it has ended."""
-        items = []
-        while not self._ended and (not items or not self._queue.empty()):
-            item = self._queue.get()
+        """What comes within `COMMIT_S` of the next thing; nothing once it has ended."""
+        items: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
+        until = math.inf
+        while not self._ended:
+            try:
+                item = self._queue.get(timeout=max(0.0, until - time.monotonic()) if items else None)
+            except queue.Empty:
+                break
             if item is None:
                 self._ended = True
-            else:
-                items.append(item)
+                break
+            items.append(item)
+            until = min(until, time.monotonic() + COMMIT_S)
         return items
 
     def _work(self) -> None:
