@@ -102,7 +102,7 @@ class Predictor:
         weights: Weights of the backbone; None takes what the bundle was made with.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto" takes the bundle's where the device has it.
-        compiled: Compile the element-wise passes on CUDA: takes seconds, which hundreds of images pay back.
+        compiled: On CUDA, use kernels of our own: seconds to compile, which hundreds of images pay back.
 
     Raises:
         WeightsError: The weights are missing, or not those of the bundle.

@@ -66,7 +66,7 @@ def build_engine(
         module: It, from `load_backbone`.
         device: Where to compute.
         precision: Key of `PRECISIONS`.
-        compiled: Compile a DenseNet's element-wise passes on CUDA.
+        compiled: On CUDA, use kernels of our own for a DenseNet, which take some seconds to compile.
 
     Raises:
         ConfigError: An ONNX file, whose precision is fixed, is asked for another one.
