@@ -31,7 +31,7 @@ from ball_features.deployment.calibration import (
 from ball_features.deployment.estimators import read_model, write_model
 from ball_features.errors import BallError, DataError
 from ball_features.evaluation.metrics import calibration_error, log_losses
-from ball_features.evaluation.protocols import model_views
+from ball_features.evaluation.views import model_views
 from ball_features.heads.registry import MODELS
 
 if TYPE_CHECKING:

@@ -17,22 +17,13 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
-from ball_features.errors import CacheError, ConfigError
+from ball_features.errors import CacheError
+from ball_features.evaluation.views import Views, model_views, view_rows
 from ball_features.extraction.threads import core_count
-from ball_features.extraction.views import is_fixed, shows_whole_field
+from ball_features.extraction.views import shows_whole_field
 from ball_features.heads.registry import ModelSpec
 
-__all__ = [
-    "Fitted",
-    "ModelResult",
-    "Views",
-    "check_finite",
-    "choose_views",
-    "evaluate",
-    "fixed_views",
-    "model_views",
-    "view_rows",
-]
+__all__ = ["Fitted", "ModelResult", "check_finite", "evaluate"]
 
 # Starting worker processes takes some seconds; less work than this (rows x columns x fits) is done in this one.
 PARALLEL_FROM = 20_000_000
@@ -98,75 +89,6 @@ def _numbers(cache: Cache, features: str) -> np.ndarray:
     if features not in cache.shortcuts:
         raise CacheError(f"The cache holds no {features} numbers; make it again with `ball extract --overwrite`.")
     return cache.shortcuts[features][:, None, :]
-
-
-@dataclass(frozen=True)
-class Views:
-    """Which views of an image train a model, and which validate and test it."""
-
-    train: tuple[int, ...]
-    test: tuple[int, ...]
-
-
-def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
-    """Numbers of views from "all", or names or numbers with commas between; "auto" is the plain one.
-
-    Raises:
-        ConfigError: No such view; the message lists those of the cache.
-    """
-    if wanted == "all":
-        return tuple(range(len(names)))
-    if wanted == "auto":
-        return (0,)
-    chosen = []
-    for part in (part.strip() for part in wanted.split(",")):
-        if part in names:
-            chosen.append(list(names).index(part))
-        elif part.isdigit() and int(part) < len(names):
-            chosen.append(int(part))
-        else:
-            raise ConfigError(
-                f"Got the view {part!r}, expected all, or some of: {', '.join(names)} (or their numbers)."
-            )
-    return tuple(dict.fromkeys(chosen))
-
-
-def model_views(spec: ModelSpec, cache: Cache, config: FitConfig) -> Views:
-    """The views that train a model and those that test it.
-
-    A shortcut's numbers are of the plain image. A model that tells views apart takes all that are not drawn, unless
-    the configuration names some to test on.
-
-    Raises:
-        ConfigError: A view is not in the cache.
-    """
-    test = choose_views(cache.view, "all" if config.tta else config.test_views)
-    if config.train_views == "auto":
-        # A fixed view is another picture, not another look at the same: it trains what it tests.
-        drawn = set(range(len(cache.view))) - set(fixed_views(cache))
-        train = tuple(sorted(drawn | set(test)))
-    else:
-        train = choose_views(cache.view, config.train_views)
-    if spec.features != "embedding":
-        return Views((0,), (0,))
-    if not spec.by_view:
-        return Views(train, test)
-    own = test if config.tta or config.test_views != "auto" else fixed_views(cache) or test
-    return Views(own, own)
-
-
-def fixed_views(cache: Cache) -> tuple[int, ...]:
-    """Numbers of the views that are the same function of every image, the plain one left out."""
-    recipe = cache.attributes["recipe"]
-    return tuple(number for number in range(1, len(cache.view)) if is_fixed(recipe, number))
-
-
-def view_rows(
-    numbers: np.ndarray, rows: np.ndarray, codes: np.ndarray, views: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """These views of these images as float32 (rows * views, columns), and their classes."""
-    X = numbers[rows[:, None], list(views)]  # no row of other views is touched
-    return X.reshape(len(rows) * len(views), -1).astype(np.float32), np.repeat(codes[rows], len(views))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError
-from ball_features.evaluation.protocols import check_finite, evaluate, model_views
+from ball_features.evaluation.protocols import check_finite, evaluate
+from ball_features.evaluation.views import model_views
 from ball_features.heads.registry import ModelSpec, select
 from ball_features.reporting.provenance import command
 from ball_features.reporting.run import (

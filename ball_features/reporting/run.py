@@ -23,7 +23,8 @@ from ball_features.dataset.splits import Grouping, Split, make_splits, merge_uni
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.metrics import METRICS
-from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate, fixed_views, model_views
+from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate
+from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.heads.registry import MODELS, ModelSpec, select
 from ball_features.reporting.groups import LEAST_IMAGES, compat_rows, group_rows, render_compat, render_groups
 from ball_features.reporting.measure import measure

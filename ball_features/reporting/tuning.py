@@ -16,8 +16,9 @@ from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError
-from ball_features.evaluation.protocols import evaluate, fixed_views
+from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.search import Trial, draw_trials, search
+from ball_features.evaluation.views import fixed_views
 from ball_features.heads.registry import select
 from ball_features.reporting.provenance import command
 from ball_features.reporting.run import Run, check_name, complete_cache, describe_cache, split_by, store, write_csv

@@ -9,7 +9,7 @@ from ball_features.config import ExtractConfig, FitConfig, HeadConfig
 from ball_features.deployment.bundle import bundle_fitted, read_bundle
 from ball_features.deployment.card import write_card
 from ball_features.errors import ConfigError
-from ball_features.evaluation.protocols import fixed_views, model_views
+from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.extraction.extract import extract
 from ball_features.extraction.views import (
     RECIPE_SETS,
