@@ -37,7 +37,7 @@ from ball_features.heads.registry import MODELS
 if TYPE_CHECKING:
     from ball_features.cache import Cache
     from ball_features.config import FitConfig
-    from ball_features.evaluation.protocols import Fitted
+    from ball_features.evaluation.fitting import Fitted
 
 __all__ = [
     "COVERAGE",

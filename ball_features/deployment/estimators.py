@@ -34,8 +34,15 @@ def write_model(folder: Path, estimator: Any) -> str:
         packed = io.dumps([model.to_pipeline() for model in estimator.models_])
         (folder / "views.skops").write_bytes(packed)
         return "views.skops"
+    from sklearn.pipeline import Pipeline, make_pipeline
+
+    from ball_features.heads.kernel import KernelSVM
+
+    # A bundle holds scikit-learn's own types only, where it can.
     if hasattr(estimator, "to_pipeline"):
-        estimator = estimator.to_pipeline()  # a bundle holds scikit-learn's own types only
+        estimator = estimator.to_pipeline()
+    elif isinstance(estimator, Pipeline) and isinstance(last := estimator[-1], KernelSVM):
+        estimator = make_pipeline(*estimator[:-1], last.to_calibrated())
     packed = io.dumps(estimator)
     if _strange(io.get_untrusted_types(data=packed)):  # someone's own estimator
         import joblib

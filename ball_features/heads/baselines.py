@@ -101,8 +101,8 @@ def _boosting(seed: int) -> HistGradientBoostingClassifier:
 
 BASELINES: dict[str, Callable[[int], Any]] = {
     "logistic": lambda seed: _scaled(LogisticRegression(C=0.01, max_iter=200, tol=1e-3)),
-    "linear-svm": lambda seed: KernelSVM("linear", C=0.01),
-    "rbf-svm": lambda seed: KernelSVM("rbf", C=10.0),
+    "linear-svm": lambda seed: _scaled(KernelSVM("linear", C=0.01)),
+    "rbf-svm": lambda seed: _scaled(KernelSVM("rbf", C=10.0)),
     "knn": lambda seed: _scaled(KNeighborsClassifier(n_neighbors=5, weights="distance")),
     "lda": lambda seed: _scaled(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
     "random-forest": lambda seed: RandomForestClassifier(100, max_features="sqrt", n_jobs=1, random_state=seed),

@@ -28,7 +28,9 @@ class ModelSpec:
         groups: Whether `fit` takes `groups`, the group of each training row, and `kinds` (with `validates` also
             `kinds_val`), what it is centred with; `predict_proba` takes `kinds` too.
         by_view: Whether it takes X (images, views, dim) and tells views apart.
-        cost: Seconds to fit 2,084 x 1920 on one core, roughly; the long ones are best started first.
+        cost: Seconds to import and fit 2,084 x 1920 on one core, roughly; the long ones are best started first.
+        shares: Whether it, or a step of it, takes a `memory`, so that it is best fitted in one process with others
+            that do, on the same rows.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ModelSpec:
     cost: float
     groups: bool = False
     by_view: bool = False
+    shares: bool = False
 
 
 def _build_robust(seed: int, head: HeadConfig) -> Any:
@@ -71,30 +74,30 @@ def _build_shortcut(name: str, seed: int, head: HeadConfig) -> Any:
     return SHORTCUT_MODELS[name](seed)
 
 
-def _baseline(name: str, cost: float) -> ModelSpec:
-    return ModelSpec(name, "baseline", "embedding", partial(_build_baseline, name), False, cost)
+def _baseline(name: str, cost: float, *, shares: bool = False) -> ModelSpec:
+    return ModelSpec(name, "baseline", "embedding", partial(_build_baseline, name), False, cost, shares=shares)
 
 
 MODELS: dict[str, ModelSpec] = {
-    "mlp": ModelSpec("mlp", "head", "embedding", _build_mlp, True, 2.5, groups=True),
-    "logistic": _baseline("logistic", 0.5),
+    "mlp": ModelSpec("mlp", "head", "embedding", _build_mlp, True, 3.5, groups=True),
+    "logistic": _baseline("logistic", 0.1, shares=True),
     "robust-logistic": ModelSpec("robust-logistic", "baseline", "embedding", _build_robust, False, 1.5, groups=True),
     "robust-views": ModelSpec(
         "robust-views", "baseline", "embedding", _build_views, False, 2.0, groups=True, by_view=True
     ),
-    "linear-svm": _baseline("linear-svm", 1.0),
-    "rbf-svm": _baseline("rbf-svm", 1.0),
-    "knn": _baseline("knn", 0.1),
-    "lda": _baseline("lda", 1.0),
-    "random-forest": _baseline("random-forest", 3.0),
-    "extra-trees": _baseline("extra-trees", 1.5),
-    "hist-gradient-boosting": _baseline("hist-gradient-boosting", 3.0),
+    "linear-svm": _baseline("linear-svm", 0.3, shares=True),
+    "rbf-svm": _baseline("rbf-svm", 0.4, shares=True),
+    "knn": _baseline("knn", 0.1, shares=True),
+    "lda": _baseline("lda", 1.2, shares=True),
+    "random-forest": _baseline("random-forest", 2.9),
+    "extra-trees": _baseline("extra-trees", 1.1),
+    "hist-gradient-boosting": _baseline("hist-gradient-boosting", 2.3),
     "xgboost": _baseline("xgboost", 3.0),
     "majority": ModelSpec("majority", "shortcut", "none", partial(_build_shortcut, "majority"), False, 0.0),
     "colour": ModelSpec("colour", "shortcut", "colour", partial(_build_shortcut, "colour"), False, 0.5),
     "histogram": ModelSpec("histogram", "shortcut", "histogram", partial(_build_shortcut, "histogram"), False, 0.5),
     "nuclei": ModelSpec("nuclei", "shortcut", "nuclei", partial(_build_shortcut, "nuclei"), False, 0.5),
-    "corner": ModelSpec("corner", "shortcut", "corner", partial(_build_shortcut, "corner"), False, 0.7),
+    "corner": ModelSpec("corner", "shortcut", "corner", partial(_build_shortcut, "corner"), False, 1.5),
 }
 
 

@@ -22,8 +22,9 @@ from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError, DataError
+from ball_features.evaluation.fitting import Fitted
 from ball_features.evaluation.metrics import METRICS
-from ball_features.evaluation.protocols import Fitted, ModelResult, evaluate
+from ball_features.evaluation.protocols import ModelResult, evaluate
 from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.heads.registry import MODELS, ModelSpec, select
 from ball_features.reporting.groups import LEAST_IMAGES, compat_rows, group_rows, render_compat, render_groups

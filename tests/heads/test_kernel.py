@@ -1,10 +1,8 @@
-"""The machines against scikit-learn's own parts, put together as it documents them."""
+"""The machines against scikit-learn's own parts."""
 
 import numpy as np
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -27,23 +25,28 @@ def data():
 
 @pytest.mark.parametrize(("name", "C"), [("linear", 0.01), ("rbf", 10.0)])
 @pytest.mark.parametrize("held", [True, False], ids=["gram", "columns"])
-def test_it_says_what_the_pipeline_says(data, name, C, held, monkeypatch):
+def test_it_says_what_scikit_learn_says(data, name, C, held, monkeypatch):
     if not held:
         monkeypatch.setattr(kernel, "GRAM_ROWS", 100)
     X, y, T = data
-    reference = make_pipeline(
-        StandardScaler(), CalibratedClassifierCV(SVC(kernel=name, C=C), method="sigmoid", cv=3, ensemble=False)
-    )
+    reference = CalibratedClassifierCV(SVC(kernel=name, C=C), method="sigmoid", cv=3, ensemble=False)
     expected = reference.fit(X.astype(float), y).predict_proba(T.astype(float))
     own = KernelSVM(name, C=C).fit(X, y)
-    # The scale of a kernel from float32 rows, and where an optimiser stops.
+    # Where an optimiser stops.
     assert np.allclose(own.predict_proba(T), expected, atol=5e-3)
-    alone = own.to_pipeline()
+    alone = own.to_calibrated()
     assert np.allclose(alone.predict_proba(T), own.predict_proba(T), atol=5e-3)
     assert alone.predict(T).tolist() == own.predict(T).tolist()
-    assert type(alone[-1]) is CalibratedClassifierCV
+    assert type(alone) is CalibratedClassifierCV
 
 
 def test_wrong_kernels_are_named(data):
     with pytest.raises(ValueError, match="expected linear or rbf"):
         KernelSVM("poly").fit(*data[:2])
+
+
+def test_a_folder_remembers_too(data, tmp_path):
+    X, y, T = data
+    expected = KernelSVM().fit(X, y).predict_proba(T)
+    for _ in range(2):
+        assert np.array_equal(KernelSVM(memory=str(tmp_path)).fit(X, y).predict_proba(T), expected)
