@@ -14,7 +14,7 @@ from ball_features import FitConfig, fit
 from ball_features.cli import app
 from ball_features.cli.root import InterruptError
 from ball_features.deployment.bundle import bundle_fitted
-from ball_features.reporting.run import place_folder
+from ball_features.reporting.files import place_folder
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random")
 

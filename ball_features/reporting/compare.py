@@ -18,17 +18,10 @@ from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.protocols import check_finite, evaluate
 from ball_features.evaluation.views import model_views
 from ball_features.heads.registry import ModelSpec, select
+from ball_features.reporting.files import write_csv
+from ball_features.reporting.options import check_name, check_options, complete_cache, split_by, with_numbers
 from ball_features.reporting.provenance import command
-from ball_features.reporting.run import (
-    Run,
-    check_name,
-    check_options,
-    complete_cache,
-    split_by,
-    store,
-    with_numbers,
-    write_csv,
-)
+from ball_features.reporting.run import Run, store
 from ball_features.reporting.tables import SAME_MARK, comparison
 
 if TYPE_CHECKING:

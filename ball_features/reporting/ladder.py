@@ -18,22 +18,12 @@ from ball_features.errors import ConfigError, DataError, SplitError
 from ball_features.evaluation.protocols import ModelResult, evaluate
 from ball_features.evaluation.uncertainty import share_interval
 from ball_features.heads.registry import select
+from ball_features.reporting.files import place_folder, prediction_rows, split_rows, write_csv, write_json
 from ball_features.reporting.groups import group_rows, over_groups
 from ball_features.reporting.joint import column_left_out, ladder_caption, write_ladder_report
+from ball_features.reporting.options import check_name, check_options, complete_cache, split_by, with_numbers
 from ball_features.reporting.provenance import command, provenance
-from ball_features.reporting.run import (
-    check_name,
-    check_options,
-    complete_cache,
-    describe_cache,
-    place_folder,
-    prediction_rows,
-    split_by,
-    split_rows,
-    with_numbers,
-    write_csv,
-    write_json,
-)
+from ball_features.reporting.words import describe_cache
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -20,8 +20,11 @@ from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.search import Trial, draw_trials, search
 from ball_features.evaluation.views import fixed_views
 from ball_features.heads.registry import select
+from ball_features.reporting.files import write_csv
+from ball_features.reporting.options import check_name, complete_cache, split_by
 from ball_features.reporting.provenance import command
-from ball_features.reporting.run import Run, check_name, complete_cache, describe_cache, split_by, store, write_csv
+from ball_features.reporting.run import Run, store
+from ball_features.reporting.words import describe_cache
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
