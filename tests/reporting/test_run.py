@@ -131,7 +131,7 @@ def test_test_images_do_not_reach_the_models(run, small_cache, tmp_path, monkeyp
     """Scramble the embeddings of all test images of repeat 0: what is learnt stays the same."""
     from dataclasses import replace
 
-    import ball_features.reporting.run as module
+    import ball_features.reporting.options as module
 
     splits = table(run.folder / "splits.csv")
     tested = {row["path"] for row in splits if row["repeat"] == "0" and row["split"] == "test"}
