@@ -17,11 +17,13 @@ __all__ = ["report"]
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders written by `ball fit`.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="One page of all these runs, side by side.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="The run's cache, where it has moved.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, written by `ball fit`.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write one page of all these runs, side by side, to this file.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="The cache that the run was made on, where it has moved.")] = None,
     thumbnails: Annotated[
-        Path | None, typer.Option(help="Folder of the images: put small pictures of them into the page.")
+        Path | None, typer.Option(help="Folder of the images, to put small pictures of them into the page.")
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
