@@ -37,11 +37,14 @@ def audit(
 ) -> None:
     """Find what makes a random split of these images misleading, and write down what a split must keep together.
 
-    It looks for copies (turned and re-encoded ones too), overlapping fields of view, burned-in scale bars and the
-    classes that they give away, outliers, and likely acquisition series, each with a confidence. `ball fit --groups`
-    takes the file. Its columns: group (images never to be split), series (a class with one kind of scale bar and of
-    file), batch (the part of a series with one stain, most likely a slide or a session), overlay (the kind of scale
-    bar), block (twenty neighbouring files), duplicate_of (the first of identical pictures).
+    It looks for copies (turned and re-encoded ones too), overlapping fields of
+    view, burned-in scale bars and the classes that they give away, outliers,
+    and likely acquisition series, each with a confidence. `ball fit --groups`
+    takes the file. Its columns: group (images never to be split), series (a
+    class with one kind of scale bar and of file), batch (the part of a series
+    with one stain, most likely a slide or a session), overlay (the kind of
+    scale bar), block (twenty neighbouring files), duplicate_of (the first of
+    identical pictures).
     """
     from ball_features.dataset.audit import audit as run
     from ball_features.dataset.audit import write_groups

@@ -47,9 +47,10 @@ def export(
 ) -> None:
     """Write a saved model or a cache in formats that other programs read.
 
-    The ONNX file takes RGB images as float32 (images, 3, side, side) in [0, 1] and gives calibrated probabilities,
-    embeddings and the distance to the training images; its metadata says the rest. It is checked in ONNX Runtime before
-    it is kept. Parquet and CSV have one row for each view of each image.
+    The ONNX file takes RGB images as float32 (images, 3, side, side) in [0, 1]
+    and gives calibrated probabilities, embeddings and the distance to the
+    training images; its metadata says the rest. It is checked in ONNX Runtime
+    before it is kept. Parquet and CSV have one row for each view of each image.
     """
     from ball_features.errors import ConfigError
 

@@ -116,11 +116,13 @@ def extract(
 ) -> None:
     """Turn the images of a folder into embeddings, once, with a frozen network, and keep them in a cache.
 
-    The folder holds one folder per class. A second run computes only what is new; a killed run goes on where it was.
-    Files that cannot be decoded are listed, in the end and in the cache, and never stop the run. Where neither --views
-    nor --recipe is given, a DenseNet's cache holds the plain image and four views for the model robust-views; they
-    were chosen and tested on seven inferred series of one public data set. --views 1 is the plain image alone, in a
-    third of the time.
+    The folder holds one folder per class. A second run computes only what is
+    new; a killed run goes on where it was. Files that cannot be decoded are
+    listed, in the end and in the cache, and never stop the run. Where neither
+    --views nor --recipe is given, a DenseNet's cache holds the plain image and
+    four views for the model robust-views; they were chosen and tested on seven
+    inferred series of one public data set. --views 1 is the plain image alone,
+    in a third of the time.
     """
     from ball_features.config import ExtractConfig
     from ball_features.extraction.extract import extract as run

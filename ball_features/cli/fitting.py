@@ -160,10 +160,12 @@ def fit(
 ) -> None:
     """Compare the head, baselines and shortcuts on a cache, and print one table.
 
-    All views and all byte-identical copies of an image stay on one side of a split, and no model is fitted or tuned on
-    test labels. Two options look further: --save best chooses by the table, that is by test images, and --center uses
-    the mean embedding of test images (not their labels) for a value that training lacks. Shortcuts (models that see a
-    few pixel numbers, no network) stand in the same table.
+    All views and all byte-identical copies of an image stay on one side of a
+    split, and no model is fitted or tuned on test labels. Two options look
+    further: --save best chooses by the table, that is by test images, and
+    --center uses the mean embedding of test images (not their labels) for a
+    value that training lacks. Shortcuts (models that see a few pixel numbers,
+    no network) stand in the same table.
     """
     from ball_features.deployment.bundle import saved_notes
     from ball_features.deployment.fitting import fit as run

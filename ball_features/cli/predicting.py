@@ -52,12 +52,15 @@ def predict(
 ) -> None:
     """Predict the class of new images: research use only, not a diagnosis.
 
-    Columns: path, predicted, a calibrated probability for each class, a set of classes that holds the true one for a
-    share --coverage of images (if they are like those of validation), the distance to the nearest training images, and
-    whether that is unusual. An unusual image (another stain, another magnification, no smear at all) gets a class all
-    the same: do not trust it. Where the model errs on fewer images than --coverage allows, sets hold one class,
-    whatever the doubt. Folders are searched as `ball extract` does. The file beside a CSV holds what does not belong to
-    one image: the model, the coverage, thresholds, rejected files.
+    Columns: path, predicted, a calibrated probability for each class, a set of
+    classes that holds the true one for a share --coverage of images (if they
+    are like those of validation), the distance to the nearest training images,
+    and whether that is unusual. An unusual image (another stain, another
+    magnification, no smear at all) gets a class all the same: do not trust it.
+    Where the model errs on fewer images than --coverage allows, sets hold one
+    class, whatever the doubt. Folders are searched as `ball extract` does. The
+    file beside a CSV holds what does not belong to one image: the model, the
+    coverage, thresholds, rejected files.
     """
     from ball_features.dataset.targets import require_writable
     from ball_features.deployment.answers import check_suffix

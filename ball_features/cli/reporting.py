@@ -30,7 +30,8 @@ def report(
 ) -> None:
     """Write report.html into each run, or one page of several: a file that opens offline.
 
-    Without --thumbnails it holds no picture of an image, since data may not be passed on.
+    Without --thumbnails it holds no picture of an image, since data may not be
+    passed on.
     """
     from ball_features.errors import DataError
     from ball_features.reporting.joint import is_ladder, write_joint_report, write_ladder_report

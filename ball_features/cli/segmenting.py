@@ -37,8 +37,9 @@ def segment(
 ) -> None:
     """Write a copy of each image that is black but for the nuclei, as a PNG file of the same name.
 
-    `ball extract --channels original,segmented --twins OUT` takes the copies as its second channel. OUT/nuclei.csv
-    holds numbers of the nuclei of each picture, such as their area.
+    `ball extract --channels original,segmented --twins OUT` takes the copies as
+    its second channel. OUT/nuclei.csv holds numbers of the nuclei of each
+    picture, such as their area.
     """
     from ball_features.extraction.segment import segment_folder
 

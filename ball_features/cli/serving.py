@@ -54,9 +54,10 @@ def serve(
 ) -> None:
     """Serve a saved model: a page to drop images on, and POST /v1/predict. Research use only, not a diagnosis.
 
-    Listens on this machine only unless --host says otherwise, and then asks for --token. Images that arrive together go
-    through the network together; nothing is written to disk. GET /openapi.json describes the interface, /healthz and
-    /metrics tell how the server does.
+    Listens on this machine only unless --host says otherwise, and then asks for
+    --token. Images that arrive together go through the network together;
+    nothing is written to disk. GET /openapi.json describes the interface,
+    /healthz and /metrics tell how the server does.
     """
     from ball_features.errors import ConfigError
     from ball_features.extraction.backbones import require_extra

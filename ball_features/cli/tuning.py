@@ -51,8 +51,10 @@ def tune(
 ) -> None:
     """Search the head's settings: width, depth, dropout, learning rate, weight decay, batch, epochs, use of views.
 
-    Validation images choose, in many short trainings of which the best third goes on (successive halving). The chosen
-    head and that of the student report are then tested once, on images that chose nothing. Writes trials.csv and a run.
+    Validation images choose, in many short trainings of which the best third
+    goes on (successive halving). The chosen head and that of the student report
+    are then tested once, on images that chose nothing. Writes trials.csv and a
+    run.
     """
     from ball_features.config import FitConfig, HeadConfig
     from ball_features.reporting.tuning import render_trials
