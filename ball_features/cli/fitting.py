@@ -158,7 +158,7 @@ def fit(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare the head, baselines and shortcuts on a cache, and print one table.
+    """Compare the head (a small network), classical baselines and shortcuts on a cache, in one table.
 
     All views and all byte-identical copies of an image stay on one side of a
     split, and no model is fitted or tuned on test labels. Two options look

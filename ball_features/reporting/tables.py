@@ -111,7 +111,7 @@ def interval_table(models: Sequence[Mapping[str, Any]], units: int) -> str:
 
     header = ["model", *(_NUMBERS[name][0] for name in names), "McNemar p"]
     lines = [
-        "95 % intervals by what splits keep together (accuracy: its scatter; others: bootstrap):",
+        "95 % intervals (accuracy: Wilson's on the effective sample size; others: bootstrap over groups):",
         "",
         f"| {' | '.join(header)} |",
     ]
@@ -119,7 +119,7 @@ def interval_table(models: Sequence[Mapping[str, Any]], units: int) -> str:
     for model in models:
         cells = [model["model"], *(cell(model, name) for name in names)]
         lines.append(f"| {' | '.join(cells)} | {model['mcnemar_p_against_best']:.3f} |")
-    caption = "McNemar p: exact test against the best on the images of the first repeat, Holm."
+    caption = "McNemar p: exact test against the best on the images of the first repeat, Holm-corrected."
     return "\n".join([*lines, "", f"{caption} {few_units_note(units)}".strip(), ""])
 
 

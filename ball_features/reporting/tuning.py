@@ -98,7 +98,8 @@ def tune(
     use = command("fit", str(cache_path), tuned)
     notes = [
         f"mlp-tuned is the best of {len(found)} settings by validation log loss, {best.val_loss:.4f} after epoch "
-        f"{best.best_epoch}; the report's own reached {_default_loss(found, drawn[0]):.4f}. Found in {search_s:.1f} s.",
+        f"{best.best_epoch}; those of the student report reached {_default_loss(found, drawn[0]):.4f}. Found in "
+        f"{search_s:.1f} s.",
         f"To use it: {use}",
         *notes,
     ]
