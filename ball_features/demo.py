@@ -39,7 +39,7 @@ def demo(
     embedding: Callable[..., None] | None = None,
     fitting: Callable[..., None] | None = None,
 ) -> Demo:
-    """Draw synthetic smears, embed them, compare models.
+    """Draw smears, embed them, compare models.
 
     Args:
         out: Folder for everything; images of an earlier demonstration in it are drawn anew. `truth.json` says what was
