@@ -38,7 +38,7 @@ def export(
     csv: Annotated[
         Path | None,
         typer.Option(
-            help="Write the cache as a CSV file, with the same columns and one for each number of an embedding."
+            help="Write the cache as a CSV file: path, label, sha256, view, and a column per number of an embedding."
         ),
     ] = None,
     trust: Trust = False,

@@ -80,7 +80,7 @@ def extract(
     channels: Annotated[
         str,
         typer.Option(
-            help="original, or original,segmented: the picture, and beside it the picture of its nuclei alone."
+            help="Pictures that are embedded: original, or original,segmented (the picture, and its nuclei alone)."
         ),
     ] = "original",
     twins: Annotated[

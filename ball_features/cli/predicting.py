@@ -18,7 +18,7 @@ def predict(
     bundle: Annotated[
         Path,
         typer.Argument(
-            help="Folder of a saved model, RUN/models/MODEL, made by `ball fit --save`.", show_default=False
+            help="Folder of a saved model (a bundle), RUN/models/MODEL, made by `ball fit --save`.", show_default=False
         ),
     ],
     images: Annotated[

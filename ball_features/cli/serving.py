@@ -20,7 +20,7 @@ def serve(
     bundle: Annotated[
         Path,
         typer.Argument(
-            help="Folder of a saved model, RUN/models/MODEL, made by `ball fit --save`.", show_default=False
+            help="Folder of a saved model (a bundle), RUN/models/MODEL, made by `ball fit --save`.", show_default=False
         ),
     ],
     host: Annotated[
@@ -52,12 +52,12 @@ def serve(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Serve a saved model: a page to drop images on, and POST /v1/predict. Research use only, not a diagnosis.
+    """Serve a saved model on a page to drop images on, and to programs. Research use only, not a diagnosis.
 
     Listens on this machine only unless --host says otherwise, and then asks for
     --token. Images that arrive together go through the network together;
-    nothing is written to disk. GET /openapi.json describes the interface,
-    /healthz and /metrics tell how the server does.
+    nothing is written to disk. Programs ask by POST /v1/predict, which GET
+    /openapi.json describes; /healthz and /metrics tell how the server does.
     """
     from ball_features.errors import ConfigError
     from ball_features.extraction.backbones import require_extra

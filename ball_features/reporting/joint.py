@@ -38,7 +38,7 @@ def column_left_out(rungs: Sequence[str]) -> str:
 def ladder_caption(rungs: Sequence[str]) -> str:
     """What a reader of a ladder with these rungs should know."""
     column = column_left_out(rungs)
-    said = "The first two rungs are the same random draws, each copy moved to the side of its like on the second; "
+    said = "The first two rungs are the same random draws, but for copies, which the second puts on one side; "
     said += "the others are random draws of their own, and a small step between them may be chance."
     if column == "series":
         return (
