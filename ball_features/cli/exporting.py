@@ -90,4 +90,4 @@ def export(
         predictor = Predictor(bundle, weights=weights, device="cpu", precision="fp32")
         worst = export_onnx(predictor, onnx)
         size = onnx.stat().st_size / 1e6
-        typer.echo(f"{onnx}: {size:.1f} MB, within {worst:.1e} of `ball predict` in ONNX Runtime")
+        typer.echo(f"{onnx}: {size:.1f} MB; in ONNX Runtime it differs from `ball predict` by {worst:.1e} at most")

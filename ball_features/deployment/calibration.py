@@ -83,7 +83,7 @@ def unusual_note(distances: np.ndarray, share: float) -> str:
         return ""
     return (
         f"An image is called unusual where it is further from the training images than all {count} validation images "
-        f"are, as by chance one image in {count + 1} like them is. A threshold that only one in {1 / share:.0f} exceeds "
+        f"are, as by chance one image in {count + 1} like them is. A threshold that one in {1 / share:.0f} exceeds "
         f"takes {1 / share - 1:.0f} validation images."
     )
 
