@@ -93,7 +93,7 @@ def few_units_note(units: int) -> str:
     if units >= _FEW_UNITS:
         return ""
     return (
-        f"Only {units} groups were drawn from. The bootstrap's intervals are widened for that (Hesterberg 2015), and "
+        f"The bootstrap had only {units} groups to resample. Its intervals are widened for that (Hesterberg 2015), and "
         "still too narrow where groups differ in size or a class lies in a few of them (Cameron, Gelbach and Miller "
         f"2008, below some {_FEW_UNITS}): read them as the least there is."
     )
