@@ -160,7 +160,7 @@ def provenance_block(details: Mapping[str, Any]) -> str:
     )
     return (
         f"<h2>Provenance</h2><table>{rows}</table><p>{how} "
-        "Accuracy and the other measures of classification can be recomputed from the run's predictions.csv.</p>"
+        "Every number can be recomputed from the run's predictions.csv.</p>"
     )
 
 
