@@ -162,7 +162,7 @@ class ExtractConfig(_Config):
 
 @dataclass(frozen=True)
 class HeadConfig(_Config):
-    """The MLP head; the defaults are the report's recipe. `heads.mlp.MLPHead` documents each.
+    """The MLP head; the defaults are the student report's recipe. `heads.mlp.MLPHead` documents each.
 
     `per_image` goes for the robust models too.
     """
@@ -218,10 +218,10 @@ class FitConfig(_Config):
         center: Column of the groups file whose mean is taken from each embedding before the head and the robust models,
             or None; several joined with +.
         tta: Test on the mean probability over all views; short for test_views="all".
-        train_views: Views that train: "auto" (the plain one, those that are drawn, those that test), "all", or names
+        train_views: Views that train: "auto" (the plain one, random ones, those that test), "all", or names
             or numbers with commas between.
         test_views: Views that validate and test, by their mean probability: "auto" (the plain one; of a model that
-            tells views apart those that are not drawn), or as train_views.
+            tells views apart those that are not random), or as train_views.
         head: The head's settings.
         channels: Channels of the cache that models see, such as ("original", "segmented"); empty for all.
         combine: What becomes of several channels: "concat" (one long embedding) or "mean".
@@ -314,8 +314,8 @@ PRESETS: dict[str, Preset] = {
             "compat_batch_metrics": True,
         },
         keeps="the embedding, two layers of 64, Adam at 1e-4, 40 epochs, L2, dropout, clipping, random 64/16/20 splits",
-        changes="copies of an image kept together, metrics pooled over all test images of {splits} (the report has one "
-        "split; its averages over batches stand in a table of their own), shortcuts beside it",
+        changes="copies of an image kept together, metrics pooled over all test images of {splits} (the student "
+        "report has one split; its averages over batches stand in a table of their own), shortcuts beside it",
     ),
     "paper": Preset(
         {

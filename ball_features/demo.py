@@ -1,4 +1,4 @@
-"""`ball demo`: the whole way from images to a table, on drawn smears."""
+"""`ball demo`: the whole way from images to a table, on synthetic smears."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Demo:
     """Where a demonstration lies.
 
     Attributes:
-        images: Folder of the drawn smears.
+        images: Folder of the synthetic smears.
         cache: Their embeddings.
         run: The comparison, as `reporting.run.fit` returns it.
         weights_note: Which weights were used, and what that means for the table.
@@ -62,7 +62,7 @@ def demo(
     out = Path(out)
     images, cache = out / "images", out / "cache.h5"
     require_folder(out)
-    log(f"Drawing {4 * per_class} smears in {images}")
+    log(f"Making {4 * per_class} synthetic smears in {images}")
     try:
         if images.exists():
             shutil.rmtree(images)
@@ -73,7 +73,7 @@ def demo(
     config = ExtractConfig()
     try:
         weights_digest(get_backbone(config.backbone), "imagenet")
-        note = "Weights: ImageNet. The smears are drawn: the figures show that it runs, not how well it would do."
+        note = "Weights: ImageNet. The smears are synthetic: the figures show that it runs, not how well it would do."
     except WeightsError:
         config = ExtractConfig(weights="random")
         note = (

@@ -8,12 +8,14 @@ import sys
 import time
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from ball_features import FitConfig, fit
 from ball_features.cli import app
 from ball_features.cli.root import InterruptError
 from ball_features.deployment.bundle import bundle_fitted
+from ball_features.heads.registry import MODELS
 from ball_features.reporting.files import place_folder
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random")
@@ -141,6 +143,15 @@ def test_version_and_help():
     assert ball("--version").stdout.startswith("ball 0.")
     for command in ("extract", "audit", "fit", "demo", "inspect"):
         assert ball(command, "--help").returncode == 0
+
+
+def test_every_option_stands_alone():
+    """A phrase each, and the names of the models where they are asked for."""
+    commands = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    said = {(name, item.name): item.help for name, command in commands.items() for item in command.params}
+    assert {key: text for key, text in said.items() if not text or len(text.split()) < 5 or text[-1] != "."} == {}
+    for command in ("fit", "compare"):
+        assert not [name for name in MODELS if name not in said[command, "models"]]
 
 
 def test_demo(tmp_path):

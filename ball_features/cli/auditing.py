@@ -14,23 +14,37 @@ __all__ = ["audit"]
 
 @app.command()
 def audit(
-    images: Annotated[Path, typer.Argument(help="Folder with one folder a class.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Groups to write.")] = Path("artifacts/groups.csv"),
+    images: Annotated[
+        Path, typer.Argument(help="Folder of images, with one folder per class in it.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The groups file to write, a CSV.")] = Path(
+        "artifacts/groups.csv"
+    ),
     cache: Annotated[
-        Path | None, typer.Option(help="A cache of these images, to find outliers among embeddings.")
+        Path | None, typer.Option(help="Cache of these images, to look for outliers among their embeddings too.")
     ] = None,
-    page: Annotated[Path | None, typer.Option(help="Write a page with the findings, thumbnails included.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where labels conflict.")] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Write a page (HTML) that shows the findings, with small pictures of the images."),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="End with exit code 1 where images that show the same carry different labels."),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find what makes a random split of these images lie, and write what a split must keep together.
+    """Find what makes a random split of these images misleading, and write down what a split must keep together.
 
-    Copies (turned and re-encoded ones too), overlapping fields of view, burned-in scale bars and the classes that they
-    give away, likely series and batches with a confidence, outliers. `ball fit --groups` takes the file; its columns:
-    group (never to be split), series (coarse), batch (fine: one stain, together in file order), overlay, block,
-    duplicate_of.
+    It looks for copies (turned and re-encoded ones too), overlapping fields of
+    view, burned-in scale bars and the classes that they give away, outliers,
+    and likely acquisition series, each with a confidence. `ball fit --groups`
+    takes the file. Its columns: group (images never to be split), series (a
+    class with one kind of scale bar and of file), batch (the part of a series
+    with one stain, most likely a slide or a session), overlay (the kind of
+    scale bar), block (twenty neighbouring files), duplicate_of (the first of
+    identical pictures).
     """
     from ball_features.dataset.audit import audit as run
     from ball_features.dataset.audit import write_groups

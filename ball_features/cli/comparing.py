@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ball_features.cli.root import Json, Quiet, TestViews, TrainViews, Verbose, app, console, print_json, progress_bar
+from ball_features.heads.registry import MODELS
 
 __all__ = ["compare"]
 
@@ -17,28 +18,48 @@ def compare(
     caches: Annotated[
         list[str],
         typer.Argument(
-            help="Caches of the same images; CACHE.h5:original, :segmented, :original,segmented or :mean chooses "
-            "channels.",
+            help="Two or more caches of the same images. CACHE.h5:original, :segmented, :original,segmented or :mean "
+            "chooses the channels of a cache.",
             show_default=False,
         ),
     ],
-    protocol: Annotated[str, typer.Option(help="holdout, cv, group-cv, block-cv or leave-group-out.")] = "holdout",
-    models: Annotated[str, typer.Option(help="Names with commas between.")] = "mlp,logistic,colour,histogram,nuclei",
-    repeats: Annotated[int, typer.Option(help="Repeats of the protocol with another seed.")] = 5,
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validations.")] = 5,
-    groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
-    group_column: Annotated[str, typer.Option(help="Column of --groups to use; several with +.")] = "auto",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="How images are divided: holdout (at random), cv (cross-validation), group-cv (of whole groups), "
+            "block-cv (of runs of neighbouring files), leave-group-out (each series in turn)."
+        ),
+    ] = "holdout",
+    models: Annotated[
+        str, typer.Option(help=f"Models of the table, with commas between, of: {', '.join(MODELS)}.")
+    ] = "mlp,logistic,colour,histogram,nuclei",
+    repeats: Annotated[
+        int, typer.Option(help="How often the protocol is repeated, each time with another random seed.")
+    ] = 5,
+    folds: Annotated[int, typer.Option(help="Number of folds of a cross-validation (cv, group-cv, block-cv).")] = 5,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="Groups file, such as `ball audit` writes: a CSV of path,group, whose groups no split cuts."),
+    ] = None,
+    group_column: Annotated[
+        str, typer.Option(help="Column of --groups that a split keeps together; several joined with +.")
+    ] = "auto",
     train_views: TrainViews = "auto",
     test_views: TestViews = "auto",
-    seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
-    name: Annotated[str, typer.Option(help="Name of this run; protocol and time if left out.")] = "",
-    jobs: Annotated[int, typer.Option(help="Fits at once; 0 takes every core.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the splits and the models.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder that the run's own folder is written into.")] = Path(
+        "artifacts/runs"
+    ),
+    name: Annotated[str, typer.Option(help="Name of this run's folder; protocol and time if left out.")] = "",
+    jobs: Annotated[int, typer.Option(help="Number of models fitted at the same time; 0 uses every core.")] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare caches (backbones, channels, recipes) on the same images and splits, in one table with paired tests."""
+    """Compare caches (networks, channels, recipes of views) on the same images and splits.
+
+    One table, with a paired test of each line against the best.
+    """
     from ball_features.config import FitConfig
     from ball_features.reporting.compare import compare as run
     from ball_features.reporting.compare import render_comparison

@@ -15,13 +15,18 @@ __all__ = ["demo"]
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for images, cache and run.")] = Path("artifacts/demo"),
-    per_class: Annotated[int, typer.Option(help="Drawn images a class.")] = 60,
-    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder that images, cache and run are written into.")] = Path(
+        "artifacts/demo"
+    ),
+    per_class: Annotated[int, typer.Option(help="Number of synthetic images per class.")] = 60,
+    seed: Annotated[int, typer.Option(help="Random seed of the synthetic images.")] = 0,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw a small four-class smear set, then run extract and fit on it: no data, network or account needed."""
+    """Make a small set of synthetic smear images, then run extract and fit on it.
+
+    No data, internet connection or account is needed.
+    """
     from ball_features.demo import demo as run
 
     with progress_bar("Embedding", quiet) as embedding, progress_bar("Fitting", quiet, "fits") as fitting:

@@ -14,22 +14,43 @@ __all__ = ["export"]
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="A bundle (RUN/models/MODEL), or a cache (.h5).", show_default=False)],
-    onnx: Annotated[Path | None, typer.Option(help="Of a bundle: network, pooling and head in one graph.")] = None,
-    card: Annotated[Path | None, typer.Option(help="Of a bundle: a model card in Markdown.")] = None,
-    ladder: Annotated[Path | None, typer.Option(help="For the card: a run of `ball fit --protocol ladder`.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Weights, where the bundle's own path has moved.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Of a cache: path, label, sha256, view, embedding.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Of a cache: the same as text.")] = None,
+    source: Annotated[
+        Path, typer.Argument(help="A saved model (a bundle, RUN/models/MODEL) or a cache (.h5).", show_default=False)
+    ],
+    onnx: Annotated[
+        Path | None, typer.Option(help="Write the bundle as one ONNX file: network, pooling and classifier.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Write a model card of the bundle, in Markdown.")] = None,
+    ladder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run of `ball fit --protocol ladder`, whose figures the model card shows too."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="File of the network's weights, where it is no longer at the path that the bundle names."),
+    ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the cache as a Parquet file, with the columns path, label, sha256, view and embedding."
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the cache as a CSV file: path, label, sha256, view, and a column per number of an embedding."
+        ),
+    ] = None,
     trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a bundle or a cache in formats that other tools read.
+    """Write a saved model or a cache in formats that other programs read.
 
-    The ONNX graph takes float32 RGB (images, 3, side, side) in [0, 1] and gives calibrated probabilities, embeddings
-    and the distance to the training images; its metadata says the rest. It is checked in ONNX Runtime before it is
-    kept. Parquet and CSV have a row an image and view.
+    The ONNX file takes RGB images as float32 (images, 3, side, side) in [0, 1]
+    and gives calibrated probabilities, embeddings and the distance to the
+    training images; its metadata says the rest. It is checked in ONNX Runtime
+    before it is kept. Parquet and CSV have one row for each view of each image.
     """
     from ball_features.errors import ConfigError
 
@@ -69,4 +90,4 @@ def export(
         predictor = Predictor(bundle, weights=weights, device="cpu", precision="fp32")
         worst = export_onnx(predictor, onnx)
         size = onnx.stat().st_size / 1e6
-        typer.echo(f"{onnx}: {size:.1f} MB, within {worst:.1e} of `ball predict` in ONNX Runtime")
+        typer.echo(f"{onnx}: {size:.1f} MB; in ONNX Runtime it differs from `ball predict` by {worst:.1e} at most")

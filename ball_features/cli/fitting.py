@@ -22,6 +22,7 @@ from ball_features.cli.root import (
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import require_extra
+from ball_features.heads.registry import MODELS
 
 if TYPE_CHECKING:
     from ball_features.config import FitConfig
@@ -32,76 +33,139 @@ __all__ = ["fit", "print_run"]
 @app.command()
 def fit(
     context: typer.Context,
-    cache: Annotated[Path, typer.Argument(help="A cache made by `ball extract`.", show_default=False)],
+    cache: Annotated[Path, typer.Argument(help="Cache of embeddings, made by `ball extract`.", show_default=False)],
     preset: Annotated[
-        str, typer.Option(help="report or paper: the settings of either; options given beside it win.")
+        str,
+        typer.Option(
+            help="Settings of the student report (report) or of the paper (paper); options given beside it win."
+        ),
     ] = "",
     protocol: Annotated[
-        str, typer.Option(help="holdout, cv, group-cv, block-cv, leave-group-out, or ladder: one after the other.")
+        str,
+        typer.Option(
+            help="How images are divided: holdout (at random), cv (cross-validation), group-cv (of whole groups), "
+            "block-cv (of runs of neighbouring files), leave-group-out (each series in turn), or ladder (from random "
+            "draws to series left out, one after the other)."
+        ),
     ] = "holdout",
-    models: Annotated[str, typer.Option(help="Names with commas between; all if left out.")] = "",
-    repeats: Annotated[int, typer.Option(help="Repeats of the protocol with another seed.")] = 5,
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validations.")] = 5,
-    test_size: Annotated[float, typer.Option(help="Share of images in a hold-out test set.")] = 0.20,
-    val_size: Annotated[float, typer.Option(help="Share of images that choose the head's epoch.")] = 0.16,
-    groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what a split keeps together.")] = None,
+    models: Annotated[
+        str, typer.Option(help=f"Models of the table, with commas between, of: {', '.join(MODELS)}; all if left out.")
+    ] = "",
+    repeats: Annotated[
+        int, typer.Option(help="How often the protocol is repeated, each time with another random seed.")
+    ] = 5,
+    folds: Annotated[int, typer.Option(help="Number of folds of a cross-validation (cv, group-cv, block-cv).")] = 5,
+    test_size: Annotated[float, typer.Option(help="Share of images in the test set of a hold-out.")] = 0.20,
+    val_size: Annotated[
+        float, typer.Option(help="Share of images in the validation set, which chooses the head's epoch.")
+    ] = 0.16,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="Groups file, such as `ball audit` writes: a CSV of path,group, whose groups no split cuts."),
+    ] = None,
     group_column: Annotated[
         str,
         typer.Option(
-            help="Column of --groups to use; several with +, such as class+overlay. auto: what the protocol is by."
+            help="Column of --groups that a split keeps together; several joined with +, such as class+overlay. auto: "
+            "block for block-cv, series for leave-group-out, else group."
         ),
     ] = "auto",
-    tta: Annotated[bool, typer.Option("--tta", help="Test on the mean over views instead of the plain view.")] = False,
+    tta: Annotated[
+        bool,
+        typer.Option(
+            "--tta", help="Test-time augmentation: test on the mean over all views instead of the plain view."
+        ),
+    ] = False,
     train_views: TrainViews = "auto",
     test_views: TestViews = "auto",
-    channels: Annotated[str, typer.Option(help="Channels of the cache to use, such as original,segmented.")] = "",
-    combine: Annotated[str, typer.Option(help="Several channels: concat (behind one another) or mean.")] = "concat",
+    channels: Annotated[
+        str, typer.Option(help="Channels of the cache to use, such as original,segmented; all if left out.")
+    ] = "",
+    combine: Annotated[
+        str, typer.Option(help="How several channels are joined: concat (one behind the other) or mean.")
+    ] = "concat",
     compat_batch_metrics: Annotated[
-        bool, typer.Option("--compat-batch-metrics", help="Add the student report's batch-averaged figures.")
+        bool,
+        typer.Option(
+            "--compat-batch-metrics", help="Add a table of the student report's figures, averaged over batches."
+        ),
     ] = False,
     save: Annotated[
         str,
         typer.Option(
-            help="Bundle a model for `ball predict`: its name, all, or best (the first of the table, or robust-views "
-            "where it cannot be told from that). A bundle is the first split's model, fitted on its training images "
-            "only; under leave-group-out it has not seen the first group."
+            help="Save a model for `ball predict` (a bundle): its name, all, or best (the first of the table, or "
+            "robust-views where it does not differ significantly from that). A bundle is the first split's model, "
+            "fitted on its training images only; under leave-group-out it has not seen the first group."
         ),
     ] = "",
-    tensorboard: Annotated[Path | None, typer.Option(help="Write the curves there too, for TensorBoard.")] = None,
-    seed: Annotated[int, typer.Option(help="Of splits and models.")] = 0,
-    hidden: Annotated[str, typer.Option(help="Widths of the head's layers.")] = "64,64",
-    learning_rate: Annotated[float, typer.Option(help="Of the head, with Adam.")] = 1e-4,
-    l2: Annotated[float, typer.Option(help="Weight decay of the head.")] = 1e-5,
-    epochs: Annotated[int, typer.Option(help="Of the head; validation chooses among them.")] = 40,
-    head_batch_size: Annotated[int, typer.Option(help="Rows a step of the head.")] = 16,
-    dropout: Annotated[float, typer.Option(help="Of the head, after its first layer.")] = 0.2,
-    clip_norm: Annotated[float, typer.Option(help="Greatest gradient norm of the head; 0 does not clip.")] = 0.01,
-    class_weight: Annotated[str, typer.Option(help="none or balanced, of the head's loss.")] = "none",
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder to write the training curves into as well, for TensorBoard.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the splits and the models.")] = 0,
+    hidden: Annotated[str, typer.Option(help="Widths of the head's hidden layers, with commas between.")] = "64,64",
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of the head, which Adam trains.")] = 1e-4,
+    l2: Annotated[float, typer.Option(help="Weight decay (L2) of the head.")] = 1e-5,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            help="Number of epochs the head is trained for; it keeps the one with the lowest validation loss."
+        ),
+    ] = 40,
+    head_batch_size: Annotated[int, typer.Option(help="Number of embeddings in a training step of the head.")] = 16,
+    dropout: Annotated[
+        float, typer.Option(help="Share of the head's units dropped in training, after its first layer.")
+    ] = 0.2,
+    clip_norm: Annotated[
+        float, typer.Option(help="Greatest norm of the head's gradient, which is clipped to it; 0 does not clip.")
+    ] = 0.01,
+    class_weight: Annotated[
+        str, typer.Option(help="How classes weigh in the head's loss: none (as often as they occur) or balanced.")
+    ] = "none",
     group_loss: Annotated[
-        str, typer.Option(help="none, balanced or dro: how the series of --groups weigh in the head's loss.")
+        str,
+        typer.Option(
+            help="How the series of --groups weigh in the head's loss: none, balanced (small ones more), or dro (those "
+            "that the head does worst on more: distributionally robust optimisation)."
+        ),
     ] = "none",
     consistency: Annotated[
-        float, typer.Option(help="Weight of a second loss of the head: views of an image should get the same logits.")
+        float,
+        typer.Option(
+            help="Weight of a second loss of the head, by which all views of an image should get the same answer "
+            "(logits)."
+        ),
     ] = 0.0,
     per_image: Annotated[
         bool,
-        typer.Option("--per-image", help="Standardise each embedding in itself, for the head and the robust models."),
+        typer.Option(
+            "--per-image", help="Give each embedding mean 0 and spread 1, for the head and the robust models."
+        ),
     ] = False,
     center: Annotated[
         str,
-        typer.Option(help="Column of --groups whose mean is taken from embeddings first, such as overlay; likewise."),
+        typer.Option(
+            help="Column of --groups, such as overlay: the mean embedding of all images with the same value there is "
+            "subtracted from each, for the head and the robust models. Where training lacks a value, the mean is that "
+            "of the images tested."
+        ),
     ] = "",
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
-    name: Annotated[str, typer.Option(help="Name of this run; protocol and time if left out.")] = "",
-    jobs: Annotated[int, typer.Option(help="Fits at once; 0 takes every core.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder that the run's own folder is written into.")] = Path(
+        "artifacts/runs"
+    ),
+    name: Annotated[str, typer.Option(help="Name of this run's folder; protocol and time if left out.")] = "",
+    jobs: Annotated[int, typer.Option(help="Number of models fitted at the same time; 0 uses every core.")] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare the head, baselines and shortcuts on a cache, and print one table.
+    """Compare the head (a small network), classical baselines and shortcuts on a cache, in one table.
 
-    Views and byte-identical copies of an image never cross a split, nothing is fitted or chosen on test images,
-    and shortcuts (models that see a few pixel numbers, no network) stand in the same table.
+    All views and all byte-identical copies of an image stay on one side of a
+    split, and no model is fitted or tuned on test labels. Two options look
+    further: --save best chooses by the table, that is by test images, and
+    --center uses the mean embedding of test images (not their labels) for a
+    value that training lacks. Shortcuts (models that see a few pixel numbers,
+    no network) stand in the same table.
     """
     from ball_features.deployment.bundle import saved_notes
     from ball_features.deployment.fitting import fit as run

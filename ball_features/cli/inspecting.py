@@ -14,11 +14,11 @@ __all__ = ["inspect"]
 
 @app.command()
 def inspect(
-    cache: Annotated[Path, typer.Argument(help="A cache made by `ball extract`.", show_default=False)],
+    cache: Annotated[Path, typer.Argument(help="Cache of embeddings, made by `ball extract`.", show_default=False)],
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what a cache holds: images a class, views, provenance, rejected files, whether it is complete."""
+    """Show what a cache holds: images per class, views, provenance, rejected files, whether it is complete."""
     from ball_features.cache import read_cache
     from ball_features.reporting.inspection import describe, render
 

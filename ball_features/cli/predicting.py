@@ -15,29 +15,52 @@ __all__ = ["predict"]
 
 @app.command()
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="RUN/models/MODEL, made by `ball fit --save`.", show_default=False)],
-    images: Annotated[list[str], typer.Argument(help="Folders, patterns or files; - reads names from standard input.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a saved model (a bundle), RUN/models/MODEL, made by `ball fit --save`.", show_default=False
+        ),
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, patterns such as 'new/*.png', or files; - reads their names from standard input."
+        ),
+    ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write .csv (and facts to .csv.json), .json or .html."),
+        typer.Option("--out", "-o", help="File to write: .csv (with a .csv.json beside it), .json or .html."),
     ] = None,
-    coverage: Annotated[float, typer.Option(help="Share of images whose set should hold the true class.")] = 0.95,
-    weights: Annotated[str | None, typer.Option(help="Weights, where the bundle's own path has moved.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (the bundle's), fp32, bf16 or fp16.")] = "auto",
+    coverage: Annotated[
+        float, typer.Option(help="Share of images whose set of classes should hold the true one.")
+    ] = 0.95,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="File of the network's weights, where it is no longer at the path that the bundle names."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where the network runs: auto, cpu, cuda (NVIDIA) or mps (Apple).")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Number format the network computes in: auto (the bundle's own), fp32, bf16 or fp16.")
+    ] = "auto",
     trust: Trust = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where files were rejected.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 where files were rejected.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Predict the class of new images: research use only, not a diagnosis.
 
-    Columns: path, predicted, a calibrated probability a class, the set of classes that holds the true one at
-    --coverage, the distance to the nearest training images, and whether that is unusual. An unusual image (another
-    stain, another magnification, no smear at all) gets a class all the same: do not trust it. Where the model errs on
-    fewer images than --coverage allows, sets hold one class, whatever the doubt. Folders are searched as `ball extract`
-    does. The file beside a CSV holds what is not of one image: bundle, coverage, thresholds, rejected files.
+    Columns: path, predicted, a calibrated probability for each class, a set of
+    classes that holds the true one for a share --coverage of images (if they
+    are like those of validation), the distance to the nearest training images,
+    and whether that is unusual. An unusual image (another stain, another
+    magnification, no smear at all) gets a class all the same: do not trust it.
+    Where the model errs on fewer images than --coverage allows, sets hold one
+    class, whatever the doubt. Folders are searched as `ball extract` does. The
+    file beside a CSV holds what does not belong to one image: the model, the
+    coverage, thresholds, rejected files.
     """
     from ball_features.dataset.targets import require_writable
     from ball_features.deployment.answers import check_suffix

@@ -17,18 +17,21 @@ __all__ = ["report"]
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders written by `ball fit`.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="One page of all these runs, side by side.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="The run's cache, where it has moved.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, written by `ball fit`.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write one page of all these runs, side by side, to this file.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="The cache that the run was made on, where it has moved.")] = None,
     thumbnails: Annotated[
-        Path | None, typer.Option(help="Folder of the images: put small pictures of them into the page.")
+        Path | None, typer.Option(help="Folder of the images, to put small pictures of them into the page.")
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Write report.html into each run, or one page of several: a file that opens offline.
 
-    Without --thumbnails it holds no picture of an image, since data may not be passed on.
+    Without --thumbnails it holds no picture of an image, since data may not be
+    passed on.
     """
     from ball_features.errors import DataError
     from ball_features.reporting.joint import is_ladder, write_joint_report, write_ladder_report

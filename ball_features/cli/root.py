@@ -38,8 +38,9 @@ __all__ = [
 
 app = typer.Typer(
     name="ball",
-    help="Subtypes of B-ALL on blood smears: embed images once with a frozen network, compare classifiers on the "
-    "embeddings in seconds. For research; not a medical device.",
+    help="Tell subtypes of B-cell acute lymphoblastic leukemia apart on blood smear images: `ball extract` turns "
+    "images into embeddings once, with a frozen network; `ball fit` compares classifiers on them in one table. For "
+    "research; not a medical device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -121,30 +122,37 @@ _running: list[str] = []  # the command that was asked for
 @app.callback()
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     _running[:] = [context.invoked_subcommand or ""]
 
 
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where files were rejected.")]
+Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 1 where files were rejected.")]
 TrainViews = Annotated[
     str,
     typer.Option(
-        help="Views that train: auto (the plain one, those that are drawn, those that test), all, or names or numbers "
-        "with commas. robust-views trains on each fixed view of its own."
+        help="Views that models are trained on: auto (the views of --test-views, and random views), all, or names or "
+        "numbers with commas between. robust-views has a model of its own for each view that it is tested on."
     ),
 ]
 TestViews = Annotated[
     str,
     typer.Option(
-        help="Views that validate and test, by their mean: auto (the plain one; robust-views: each fixed one), all, or "
-        "names or numbers with commas."
+        help="Views that models are validated and tested on, by their mean probability: auto (the plain view; for "
+        "robust-views all others that are not random), all, or names or numbers with commas between."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for other programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Load a bundle's model.joblib, which can run any code.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an internal error.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Load the bundle's file model.joblib, which can run any code: only from people you trust."
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show where in the code an internal error happened.")]
 
 
 @contextmanager

@@ -14,21 +14,32 @@ __all__ = ["segment"]
 
 @app.command()
 def segment(
-    images: Annotated[Path, typer.Argument(help="Folder with one folder a class.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the masked pictures.", show_default=False)],
+    images: Annotated[
+        Path, typer.Argument(help="Folder of images, with one folder per class in it.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder that the pictures are written into.", show_default=False)
+    ],
     method: Annotated[
-        str, typer.Option(help="hsv (the published thresholds), or otsu (one an image, for another stain).")
+        str,
+        typer.Option(
+            help="How nuclei are found: hsv (the published colour thresholds) or otsu (a threshold for each image, for "
+            "another stain)."
+        ),
     ] = "hsv",
-    clean: Annotated[bool, typer.Option("--clean", help="Fill holes, close gaps, drop specks.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Clean the masks: fill holes, close gaps, drop specks.")
+    ] = False,
     strict: Strict = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Black out all but the nuclei, as PNG files of the same names.
+    """Write a copy of each image that is black but for the nuclei, as a PNG file of the same name.
 
-    `ball extract --channels original,segmented --twins OUT` takes them as the second channel. OUT/nuclei.csv holds the
-    area, count and ratio of the nuclei of each picture.
+    `ball extract --channels original,segmented --twins OUT` takes the copies as
+    its second channel. OUT/nuclei.csv holds numbers of the nuclei of each
+    picture, such as their area.
     """
     from ball_features.extraction.segment import segment_folder
 

@@ -17,26 +17,47 @@ __all__ = ["serve"]
 
 @app.command()
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="RUN/models/MODEL, made by `ball fit --save`.", show_default=False)],
-    host: Annotated[str, typer.Option(help="Address; any but this machine's own needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
-    token: Annotated[str, typer.Option(envvar="BALL_TOKEN", help="That requests must bring.")] = "",
-    coverage: Annotated[float, typer.Option(help="Of prediction sets, where a request names none.")] = 0.95,
-    max_megabytes: Annotated[float, typer.Option(help="Of a file.")] = 20.0,
-    max_megapixels: Annotated[float, typer.Option(help="Of an image.")] = 25.0,
-    max_rate: Annotated[float, typer.Option(help="Requests a second of one address.")] = 100.0,
-    max_waiting: Annotated[int, typer.Option(help="Images that may wait for the network.")] = 256,
-    weights: Annotated[str | None, typer.Option(help="Weights, where the bundle's own path has moved.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (the bundle's), fp32, bf16 or fp16.")] = "auto",
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a saved model (a bundle), RUN/models/MODEL, made by `ball fit --save`.", show_default=False
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    token: Annotated[
+        str, typer.Option(envvar="BALL_TOKEN", help="Secret of 16 or more characters that requests must bring.")
+    ] = "",
+    coverage: Annotated[
+        float,
+        typer.Option(help="Share of images whose set of classes should hold the true one, where a request names none."),
+    ] = 0.95,
+    max_megabytes: Annotated[float, typer.Option(help="Largest file that is taken, in megabytes.")] = 20.0,
+    max_megapixels: Annotated[float, typer.Option(help="Largest image that is taken, in megapixels.")] = 25.0,
+    max_rate: Annotated[float, typer.Option(help="Most requests that one address may send in a second.")] = 100.0,
+    max_waiting: Annotated[int, typer.Option(help="Most images that may wait for the network.")] = 256,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="File of the network's weights, where it is no longer at the path that the bundle names."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where the network runs: auto, cpu, cuda (NVIDIA) or mps (Apple).")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Number format the network computes in: auto (the bundle's own), fp32, bf16 or fp16.")
+    ] = "auto",
     trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Serve a bundle: a page to drop images on, and POST /v1/predict. Research use only, not a diagnosis.
+    """Serve a saved model on a page to drop images on, and to programs. Research use only, not a diagnosis.
 
-    Listens on this machine only unless --host says otherwise, and then asks for --token. Requests batch together;
-    nothing is written to disk. GET /openapi.json describes the interface, /healthz and /metrics tell how it does.
+    Listens on this machine only unless --host says otherwise, and then asks for
+    --token. Images that arrive together go through the network together;
+    nothing is written to disk. Programs ask by POST /v1/predict, which GET
+    /openapi.json describes; /healthz and /metrics tell how the server does.
     """
     from ball_features.errors import ConfigError
     from ball_features.extraction.backbones import require_extra

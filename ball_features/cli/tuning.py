@@ -15,27 +15,46 @@ __all__ = ["tune"]
 
 @app.command()
 def tune(
-    cache: Annotated[Path, typer.Argument(help="A cache made by `ball extract`.", show_default=False)],
-    trials: Annotated[int, typer.Option(help="Settings to try; the report's own are the first.")] = 27,
-    epochs: Annotated[int, typer.Option(help="Of a full training.")] = 40,
+    cache: Annotated[Path, typer.Argument(help="Cache of embeddings, made by `ball extract`.", show_default=False)],
+    trials: Annotated[
+        int, typer.Option(help="Number of settings to try; those of the student report are the first.")
+    ] = 27,
+    epochs: Annotated[int, typer.Option(help="Number of epochs of a full training.")] = 40,
     test_size: Annotated[float, typer.Option(help="Share of images in the test set, which chooses nothing.")] = 0.20,
-    val_size: Annotated[float, typer.Option(help="Share of images that choose.")] = 0.16,
-    groups: Annotated[Path | None, typer.Option(help="CSV with path,group: what the split keeps together.")] = None,
-    group_column: Annotated[str, typer.Option(help="Column of --groups to use; several with +.")] = "auto",
-    channels: Annotated[str, typer.Option(help="Channels of the cache to use, such as original,segmented.")] = "",
-    combine: Annotated[str, typer.Option(help="Several channels: concat (behind one another) or mean.")] = "concat",
-    seed: Annotated[int, typer.Option(help="Of the split, the settings and the trainings.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("artifacts/runs"),
-    name: Annotated[str, typer.Option(help="Name of this run; time if left out.")] = "",
-    jobs: Annotated[int, typer.Option(help="Trainings at once; 0 takes every core.")] = 0,
+    val_size: Annotated[
+        float, typer.Option(help="Share of images in the validation set, which chooses the settings.")
+    ] = 0.16,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help="Groups file, such as `ball audit` writes: a CSV of path,group, whose groups the split does not cut."
+        ),
+    ] = None,
+    group_column: Annotated[
+        str, typer.Option(help="Column of --groups that a split keeps together; several joined with +.")
+    ] = "auto",
+    channels: Annotated[
+        str, typer.Option(help="Channels of the cache to use, such as original,segmented; all if left out.")
+    ] = "",
+    combine: Annotated[
+        str, typer.Option(help="How several channels are joined: concat (one behind the other) or mean.")
+    ] = "concat",
+    seed: Annotated[int, typer.Option(help="Random seed of the split, the settings and the trainings.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder that the run's own folder is written into.")] = Path(
+        "artifacts/runs"
+    ),
+    name: Annotated[str, typer.Option(help="Name of this run's folder; time if left out.")] = "",
+    jobs: Annotated[int, typer.Option(help="Number of trainings at the same time; 0 uses every core.")] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Search the head's settings: width, depth, dropout, learning rate, weight decay, batch, epochs, use of views.
 
-    Validation images choose, by successive halving; the chosen head and the report's are then tested once, on images
-    that chose nothing. Writes trials.csv and a run.
+    Validation images choose, in many short trainings of which the best third
+    goes on (successive halving). The chosen head and that of the student report
+    are then tested once, on images that chose nothing. Writes trials.csv and a
+    run.
     """
     from ball_features.config import FitConfig, HeadConfig
     from ball_features.reporting.tuning import render_trials

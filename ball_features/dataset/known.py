@@ -68,7 +68,7 @@ def recognise(sha256: Sequence[str]) -> str:
         found = sum(digest in hashes for digest in sha256)
         if found >= _RECOGNISED * len(sha256) and found:
             missing = len(hashes - set(sha256))
-            rest = f"; {missing} of its {len(hashes)} contents are not here" if missing else ""
+            rest = f"; {missing} of its {len(hashes)} different images are not here" if missing else ""
             return (
                 f"Known data set: {found} of {len(sha256)} files are of {known.handle}{rest}. What an audit found in "
                 f"it is in data/{known.name}.csv. Cite {known.citation}."

@@ -82,8 +82,9 @@ def unusual_note(distances: np.ndarray, share: float) -> str:
     if outlier_threshold(distances, share)[1] <= share + 1e-9:
         return ""
     return (
-        f"With {count} validation images, unusual means further out than all of them: one image in {count + 1} like "
-        f"them is, by chance. A threshold that one in {1 / share:.0f} exceeds takes {1 / share - 1:.0f} of them."
+        f"An image is called unusual where it is further from the training images than all {count} validation images "
+        f"are, as by chance one image in {count + 1} like them is. A threshold that one in {1 / share:.0f} exceeds "
+        f"takes {1 / share - 1:.0f} validation images."
     )
 
 

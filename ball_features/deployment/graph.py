@@ -42,7 +42,7 @@ class BundleModule(nn.Module):
         mask: bool (input_px, input_px), where the collection had overlays, or None.
 
     Raises:
-        ConfigError: A view is drawn anew for each image, which a graph cannot do.
+        ConfigError: A view is random for each image, which a graph cannot do.
         DataError: The model has no weights.
     """
 
@@ -52,7 +52,7 @@ class BundleModule(nn.Module):
         drawn = [index for index in facts["views"] if not is_fixed(facts["recipe"] if index else "report", index)]
         if drawn:
             raise ConfigError(
-                f"The bundle tests on views of the recipe {facts['recipe']}, which are drawn for each image; a graph "
+                f"The bundle tests on views of the recipe {facts['recipe']}, which are random for each image; a graph "
                 "needs views that do not vary. Fit with --test-views plain."
             )
         self.facts, self.mask = facts, mask

@@ -45,7 +45,7 @@ class Trial:
 
 
 def draw_trials(count: int, seed: int, epochs: int, views: int) -> list[Trial]:
-    """The report's settings, then others at random.
+    """The student report's settings, then others at random.
 
     Args:
         count: Trials in all.

@@ -1,4 +1,4 @@
-"""Frozen ImageNet backbones: a literal registry, any network of timm, and any encoder in a file.
+"""Frozen ImageNet backbones: a literal registry, any network of timm, and any network in a file.
 
 To add one, add a record to `BACKBONES`. An embedding is the last feature map after global average pooling, or what the
 network itself pools; the classifier is left off.

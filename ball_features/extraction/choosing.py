@@ -120,7 +120,7 @@ class Chooser:
             if on_device is not None:
                 measured, attributes = on_device, attributes | {"decoder": ON_DEVICE}
         self.log(
-            f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f}, "
+            f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f} (1: the same), "
             f"largest relative error {measured.relative:.1e}, on {measured.images} of these images."
         )
         return Choice(engine, precision, measured, attributes)

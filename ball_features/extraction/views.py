@@ -135,7 +135,7 @@ RECIPES: dict[str, Recipe] = {
     "report": Recipe(
         _draw_report,
         _apply_report,
-        "the report's augmentation: rotation within 20 degrees, flips, brightness and contrast within 0.1",
+        "the student report's augmentation: rotation within 20 degrees, flips, brightness and contrast within 0.1",
         version=2,
         move=_turn_report,
     ),

@@ -1,4 +1,4 @@
-"""The report's head: a two-layer perceptron on embeddings, a scikit-learn classifier over PyTorch."""
+"""The student report's head: a two-layer perceptron on embeddings, a scikit-learn classifier over PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DTYPES = (np.float32, np.float16)  # kept as they are; anything else becomes the
 
 
 class MLPHead(ClassifierMixin, BaseEstimator):
-    """The report's two-layer head as a scikit-learn classifier; the defaults are the report's recipe.
+    """The student report's two-layer head as a scikit-learn classifier; the defaults are that report's recipe.
 
     BatchNorm(D) - Linear 64 - BatchNorm - LeakyReLU - Dropout 0.2 - Linear 64 - BatchNorm - ReLU - Linear C, trained
     with cross-entropy and Adam. It needs no scaler before it: the first batch norm is one, fitted on the training rows.

@@ -69,7 +69,7 @@ def _findings(found: Audit) -> list[tuple[str, str]]:
         ("images", f"{facts['images']} ({', '.join(f'{k} {v}' for k, v in facts['classes'].items())})"),
         ("identical pixels", f"{facts['exact_duplicate_pairs']} pairs"),
         ("near-duplicates", f"{facts['near_duplicate_pairs']} pairs"),
-        ("shared fields", f"{facts['shared_field_pairs']} pairs; {share:.0f} % of images share a view with another"),
+        ("shared fields", f"{facts['shared_field_pairs']} pairs; {share:.0f} % of images show part of another's field"),
         ("groups", f"{facts['groups']} that a split must keep together; the largest has {facts['largest_group']}"),
         ("label conflicts", f"{len(facts['label_conflicts'])} pairs that show the same under different labels"),
     ]
@@ -79,7 +79,8 @@ def _findings(found: Audit) -> list[tuple[str, str]]:
             item["box_px"]
         ) else ""  # fmt: skip
         rows.append((f"overlay {kind}" if kind == "none" else kind, f"{item['images']} images ({classes}){where}"))
-    rows.append(("overlay and class", f"{facts['overlay_class_mutual_information_bits']:.2f} bits in common"))
+    bits = facts["overlay_class_mutual_information_bits"]
+    rows.append(("overlay and class", f"{bits:.2f} bits of mutual information; 0: overlays tell nothing of the class"))
     if len(facts["encodings"]) > 1:
         kinds = "; ".join(
             f"{kind}: {', '.join(f'{name} {count}' for name, count in classes.items())}"

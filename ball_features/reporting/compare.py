@@ -218,7 +218,8 @@ def render_comparison(rows: Sequence[dict[str, Any]], title: str, width: int = 1
     for line, row in zip(lines[2:], rows, strict=True):
         table.add_row(*(cell.strip() for cell in line), style={"head": "bold", "shortcut": "yellow"}.get(row["kind"]))
     caption = (
-        f"The same images and splits for all. {SAME_MARK}: not distinguishable from the best (signs turned by "
-        "unit, Holm, 5 %); behind: 95 % interval of the difference in accuracy to the best, each alone."
+        f"The same images and splits for all. {SAME_MARK}: does not differ significantly from the best at 5 % (paired "
+        "permutation test over groups, Holm-corrected for multiple comparisons). behind the best: 95 % interval of the "
+        "difference in accuracy, not corrected."
     )
     return Group(table, Text(caption, style="dim"))

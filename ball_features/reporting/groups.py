@@ -130,14 +130,14 @@ def render_groups(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> list[
 
 
 def compat_rows(cache: Cache, results: Sequence[ModelResult]) -> list[dict[str, Any]]:
-    """A row a model: macro figures averaged over batches of 16 test images, as the report does."""
+    """A row a model: macro figures averaged over batches of 16 test images, as the student report does."""
     classes, codes = np.unique(cache.label, return_inverse=True)
     rows = []
     for result in results:
         if result.fitted:
             truth = np.concatenate([codes[item.split.test] for item in result.fitted])
             predicted = np.concatenate([item.probability.argmax(1) for item in result.fitted])
-            # The report's test set is shuffled; in file order a batch would hold one class.
+            # The student report's test set is shuffled; in file order a batch would hold one class.
             order = np.random.default_rng(0).permutation(len(truth))
             numbers = batch_averaged(truth[order], predicted[order], len(classes), COMPAT_BATCH)
             rows.append({"model": result.spec.name, **numbers})
@@ -145,13 +145,13 @@ def compat_rows(cache: Cache, results: Sequence[ModelResult]) -> list[dict[str, 
 
 
 def render_compat(rows: Sequence[dict[str, Any]]) -> RenderableType:
-    """The report's arithmetic as a table, with a warning."""
+    """The student report's arithmetic as a table, with a warning."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    title = f"The report's arithmetic: averaged over batches of {COMPAT_BATCH}, absent classes as 0, in %"
+    title = f"As the student report averages: over batches of {COMPAT_BATCH} images, absent classes as 0, in %"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     names = [name for name in rows[0] if name != "model"] if rows else []
     table.add_column("model")
@@ -160,5 +160,6 @@ def render_compat(rows: Sequence[dict[str, Any]]) -> RenderableType:
     for row in sorted(rows, key=lambda row: -row["accuracy"]):
         table.add_row(row["model"], *(f"{100 * row[name]:.2f}" for name in names))
     return Group(
-        table, Text("For comparison with the report only; the pooled figures are the ones to quote.", style="dim")
+        table,
+        Text("For comparison with the student report only; the pooled figures are the ones to quote.", style="dim"),
     )

@@ -38,8 +38,8 @@ def column_left_out(rungs: Sequence[str]) -> str:
 def ladder_caption(rungs: Sequence[str]) -> str:
     """What a reader of a ladder with these rungs should know."""
     column = column_left_out(rungs)
-    said = "The first two rungs are the same random draws, each copy moved to the side of its like on the second; "
-    said += "the others are drawn for themselves, and a small step between them may be chance."
+    said = "The first two rungs are the same random draws, but for copies, which the second puts on one side; "
+    said += "the others are random draws of their own, and a small step between them may be chance."
     if column == "series":
         return (
             f"{said} Series made by `ball audit` are inferred from overlays, stain and file order: likely, not known."
@@ -104,8 +104,8 @@ def _side_by_side(folders: Sequence[Path]) -> str:
         return ""
     return (
         "<h1>Runs side by side</h1><p>Accuracy in % with its 95 % interval; "
-        f"{SAME_MARK}: not distinguishable from the best of its run. Runs may have tested other images: compare across "
-        f"columns with care.</p>{sortable(['model', 'kind', *(name for _, name in titles)], rows, 2)}"
+        f"{SAME_MARK}: does not differ significantly from the best of its run. Runs may have tested other images: "
+        f"compare across columns with care.</p>{sortable(['model', 'kind', *(name for _, name in titles)], rows, 2)}"
     )
 
 
@@ -150,8 +150,8 @@ def _ladder(folder: Path) -> str:
     return (
         f"<section><h1>{html.escape(details.get('title', 'Optimism ladder'))}</h1>"
         + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
-        + "<p>Accuracy in % under ever stricter protocols; in brackets a 95 % interval by the scatter of "
-        f"what each rung keeps together. {html.escape(ladder_caption(rungs))}</p>"
+        + "<p>Accuracy in % under ever stricter protocols; in brackets a 95 % interval, by the scatter of the "
+        f"groups that each rung keeps together. {html.escape(ladder_caption(rungs))}</p>"
         + sortable(header, rows, 2)
         + "<div class='figures'>"
         + lines(points, "Accuracy from rung to rung", "rung", "accuracy, %", names_x=rungs)

@@ -243,6 +243,7 @@ def render_ladder(rows: list[dict[str, Any]]) -> RenderableType:
         kind = next(iter(own.values()))["kind"]
         table.add_row(name, kind, *cells, style={"head": "bold", "shortcut": "yellow"}.get(kind))
     caption = (
-        "Below each figure its 95 % interval, by the scatter of what a rung keeps together. Sorted by the last rung. "
+        "Below each figure its 95 % interval, by the scatter of the groups that a rung keeps together. Sorted by the "
+        "last rung. "
     )
     return Group(table, Text(caption + ladder_caption(rungs), style="dim"))

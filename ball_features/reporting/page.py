@@ -174,8 +174,8 @@ def _intervals(models: Sequence[dict[str, Any]], units: int | None) -> str:
     header = ["model", *(name.replace("_", " ") for name in names), "McNemar p"]
     note = f'<p class="note">{html.escape(few_units_note(units))}</p>' if units else ""
     return (
-        "<details><summary>95 % intervals of every metric, by what splits keep together (accuracy: its scatter; "
-        "others: bootstrap); exact McNemar test against the best on the first repeat (Holm)</summary>"
+        "<details><summary>95 % intervals of every metric (accuracy: Wilson's on the effective sample size; others: "
+        "bootstrap over groups); exact McNemar test against the best on the first repeat (Holm-corrected)</summary>"
         f"{sortable(header, rows, 1)}{note}</details>"
     )
 

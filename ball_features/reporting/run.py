@@ -67,7 +67,7 @@ class Run:
         caption: What interval and marks mean.
         details: `run.json`.
         groups: A row a model and group left out, empty under other protocols.
-        compat: A row a model in the report's arithmetic, where that was asked for.
+        compat: A row a model in the student report's arithmetic, where that was asked for.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ class Run:
         return sorted(path.parent for path in self.folder.glob("models/*/bundle.json"))
 
     def more_tables(self) -> list[RenderableType]:
-        """What else there is to show: recall by group, the report's arithmetic."""
+        """What else there is to show: recall by group, the student report's arithmetic."""
         tables = render_groups(self.groups, [row["model"] for row in self.metrics])
         return [*tables, render_compat(self.compat)] if self.compat else tables
 
@@ -217,7 +217,7 @@ def store(
         start: `time.perf_counter()` when it all began.
         out_root: Folder of the runs.
         name: Of this one; protocol and time if None.
-        compat_batch_metrics: Add the report's own arithmetic.
+        compat_batch_metrics: Add the student report's own arithmetic.
         page_cache: For the map in `report.html`; none without it.
         more: Called with (folder, rows of the table) to add files.
     """

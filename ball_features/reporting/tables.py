@@ -93,7 +93,7 @@ def few_units_note(units: int) -> str:
     if units >= _FEW_UNITS:
         return ""
     return (
-        f"Only {units} groups were drawn from. The bootstrap's intervals are widened for that (Hesterberg 2015), and "
+        f"The bootstrap had only {units} groups to resample. Its intervals are widened for that (Hesterberg 2015), and "
         "still too narrow where groups differ in size or a class lies in a few of them (Cameron, Gelbach and Miller "
         f"2008, below some {_FEW_UNITS}): read them as the least there is."
     )
@@ -111,7 +111,7 @@ def interval_table(models: Sequence[Mapping[str, Any]], units: int) -> str:
 
     header = ["model", *(_NUMBERS[name][0] for name in names), "McNemar p"]
     lines = [
-        "95 % intervals by what splits keep together (accuracy: its scatter; others: bootstrap):",
+        "95 % intervals (accuracy: Wilson's on the effective sample size; others: bootstrap over groups):",
         "",
         f"| {' | '.join(header)} |",
     ]
@@ -119,7 +119,7 @@ def interval_table(models: Sequence[Mapping[str, Any]], units: int) -> str:
     for model in models:
         cells = [model["model"], *(cell(model, name) for name in names)]
         lines.append(f"| {' | '.join(cells)} | {model['mcnemar_p_against_best']:.3f} |")
-    caption = "McNemar p: exact test against the best on the images of the first repeat, Holm."
+    caption = "McNemar p: exact test against the best on the images of the first repeat, Holm-corrected."
     return "\n".join([*lines, "", f"{caption} {few_units_note(units)}".strip(), ""])
 
 

@@ -1,4 +1,4 @@
-"""`ball tune`: settings of the head chosen on validation images, then tested once beside the report's."""
+"""`ball tune`: settings of the head chosen on validation images, then tested once beside the student report's."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def tune(
     """Search the head's settings on one hold-out split.
 
     Training images train, validation images choose, and the test images see two heads: the chosen one
-    ("mlp-tuned") and the report's ("mlp"), beside a linear model and shortcuts. Only one split is used, since the
-    validation images of one are test images of another.
+    ("mlp-tuned") and the student report's ("mlp"), beside a linear model and shortcuts. Only one split is used, since
+    the validation images of one are test images of another.
 
     Args:
         cache_path: Made by `extract`, complete.
@@ -98,7 +98,8 @@ def tune(
     use = command("fit", str(cache_path), tuned)
     notes = [
         f"mlp-tuned is the best of {len(found)} settings by validation log loss, {best.val_loss:.4f} after epoch "
-        f"{best.best_epoch}; the report's own reached {_default_loss(found, drawn[0]):.4f}. Found in {search_s:.1f} s.",
+        f"{best.best_epoch}; those of the student report reached {_default_loss(found, drawn[0]):.4f}. Found in "
+        f"{search_s:.1f} s.",
         f"To use it: {use}",
         *notes,
     ]

@@ -41,18 +41,19 @@ def title_and_caption(
     many = {"holdout": counted(config.repeats, "random hold-out"), "cv": f"{config.repeats} x {config.folds}-fold cv"}
     how = many.get(config.protocol, f"{config.protocol} by {column}")
     if config.protocol == "leave-group-out":
-        whole, covers = "the groups left out do", f"their choice, of which there are {len(splits) // config.repeats}"
+        chosen = f"the {len(splits) // config.repeats} groups left out"
+    elif column:
+        chosen = "groups of images, not of slides or patients (unless these are the groups)"
     else:
-        whole = "groups of images do" if column else "images do, with their copies"
-        covers = "the choice of images, not that of slides or patients"
+        chosen = "images (with their copies), not of slides or patients"
     title = f"{how} · {what} · {tests} test images a split"
     few = [(str(name), int((label[tested] == name).sum())) for name in np.unique(label)]
     few = [f"{name} ({count})" for name, count in few if count < LEAST_IMAGES]
     caption = (
         f"Sorted by accuracy, pooled over {counted(len(splits), 'test set')}; {len(tested)} distinct images were "
-        f"tested. The 95 % interval is Wilson's on as many independent images as would scatter as {whole}: it covers "
-        f"{covers}. n/a: not defined. {SAME_MARK}: not distinguishable from the best (signs of whole groups turned, "
-        "Holm, 5 %). Shortcuts see pixel numbers only, no network."
+        f"tested. The 95 % interval covers chance in the choice of {chosen}; it is Wilson's on the effective sample "
+        f"size. {SAME_MARK}: does not differ significantly from the best at 5 % (paired permutation test over groups, "
+        "Holm-corrected for multiple comparisons). n/a: not defined. Shortcuts see a few pixel numbers and no network."
     )
     if few:
         caption += (
@@ -68,6 +69,7 @@ def choice_note(details: dict[str, Any]) -> list[str]:
     if best is None or not math.isfinite(best["accuracy"]):
         return []
     return [
-        f"The best of {best['models']} models, on images that did not choose it: {100 * best['accuracy']:.2f} % (95 % "
-        f"{100 * best['low']:.1f} - {100 * best['high']:.1f}; bootstrap of the choice, Tsamardinos et al. 2018)."
+        f"Whichever of the {best['models']} models looks best reaches {100 * best['accuracy']:.2f} % (95 % interval "
+        f"{100 * best['low']:.1f} - {100 * best['high']:.1f}) on images that did not choose it (bootstrap "
+        "bias-corrected cross-validation, Tsamardinos et al. 2018)."
     ]

@@ -103,7 +103,7 @@ def test_what_cannot_be_exported_says_so(run, small_cache, tmp_path):
         export_onnx(Predictor(read_bundle(run.folder / "models" / "knn"), precision="fp32"), tmp_path / "k.onnx")
     config = FitConfig(models=("logistic",), repeats=1, test_views="all")
     drawn = fit(small_cache, config, out_root=tmp_path / "runs", save="all", saver=bundle_fitted)
-    with pytest.raises(ConfigError, match="drawn for each image"):
+    with pytest.raises(ConfigError, match="random for each image"):
         export_onnx(Predictor(read_bundle(drawn.folder / "models" / "logistic"), precision="fp32"), tmp_path / "k.onnx")
 
 

@@ -39,8 +39,8 @@ def test_rows_of_groups_can_be_counted_again(small_cache, groups_file, tmp_path,
     assert again.groups == run.groups
     assert again.compat == run.compat
     assert len(again.more_tables()) == 3
-    assert "Only 6 groups were drawn from." in (run.folder / "report.html").read_text(encoding="utf-8")
-    assert "Only 6 groups were drawn from." in (run.folder / "table.md").read_text(encoding="utf-8")
+    assert "only 6 groups to resample." in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "only 6 groups to resample." in (run.folder / "table.md").read_text(encoding="utf-8")
     assert "8 test images a split" in run.title
     assert "Tested by fewer than 20 images: Benign (12), Early (12), Pre (12), Pro (12)." in run.caption
     assert len(run.more_tables()) == 3
