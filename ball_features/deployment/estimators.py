@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ball_features.errors import DataError
+from ball_features.errors import ConfigError, DataError
 
 __all__ = ["read_model", "write_model"]
 
@@ -66,7 +66,20 @@ _PARTS: dict[str, frozenset[str]] = {
 
 
 def write_model(folder: Path, estimator: Any) -> str:
-    """Write a fitted estimator into a folder and return the name of its file."""
+    """Write a fitted estimator into a folder and return the name of its file.
+
+    Settings that the file does not hold go beside it, into `parameters.json`.
+
+    Raises:
+        ConfigError: It aligns embeddings first, which its file would not say.
+    """
+    for part in (estimator, *getattr(estimator, "models_", ())):
+        alignment = getattr(part, "alignment_", None)
+        if alignment is not None and (alignment.per_image or alignment.centers_ is not None):
+            raise ConfigError(
+                f"Got {type(part).__name__} with per_image or kinds, expected neither: a bundle holds no such "
+                "alignment. Fit without them."
+            )
     if hasattr(estimator, "state_"):
         from safetensors.numpy import save
 
@@ -76,6 +89,7 @@ def write_model(folder: Path, estimator: Any) -> str:
         return "head.safetensors"
     if hasattr(estimator, "booster_"):
         estimator.booster_.save_model(folder / "xgboost.json")
+        _write_parameters(folder, estimator.get_params())
         return "xgboost.json"
     import skops.io
 
@@ -88,7 +102,19 @@ def write_model(folder: Path, estimator: Any) -> str:
         return "model.joblib"
     name = "views.skops" if by_view else "model.skops"
     (folder / name).write_bytes(packed)
+    if by_view:
+        _write_parameters(folder, {"floor": estimator.floor, "whole_field": list(estimator.whole_field)})
     return name
+
+
+def _write_parameters(folder: Path, parameters: dict[str, Any]) -> None:
+    (folder / "parameters.json").write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_parameters(folder: Path) -> dict[str, Any]:
+    """Nothing, that is the defaults, of bundles of earlier versions."""
+    file = folder / "parameters.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _parts(estimator: Any) -> Any:
@@ -153,14 +179,14 @@ def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
             head: Any = MLPHead(**json.loads(file.metadata()["parameters"]))
             head.state_ = {key: file.get_tensor(key) for key in file.keys()}
         head.classes_, head.n_features_in_ = classes, len(head.state_["0.weight"])
-        head.alignment_ = Alignment(per_image=False)  # `fit` bundles no other
+        head.alignment_ = Alignment(per_image=False)  # no other is written
         return head
     if kind == "xgboost.json":
         from xgboost import XGBClassifier
 
         from ball_features.heads.baselines import XGBoost
 
-        model: Any = XGBoost()
+        model: Any = XGBoost(**_read_parameters(folder))
         model.booster_ = XGBClassifier()
         model.booster_.load_model(folder / kind)
         model.classes_, model.n_features_in_ = classes, int(model.booster_.n_features_in_)
@@ -180,7 +206,8 @@ def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
             return loaded
         from ball_features.heads.robust import ViewEnsemble
 
-        ensemble: Any = ViewEnsemble()
+        ensemble: Any = ViewEnsemble(**_read_parameters(folder))
+        ensemble.whole_field = tuple(ensemble.whole_field)
         ensemble.models_, ensemble.classes_ = list(loaded), classes
         ensemble.n_features_in_ = len(loaded)
         return ensemble

@@ -17,8 +17,11 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ball_features.config import HeadConfig
 from ball_features.deployment.estimators import read_model, write_model
-from ball_features.errors import DataError
+from ball_features.errors import ConfigError, DataError
+from ball_features.heads.baselines import XGBoost
+from ball_features.heads.mlp import MLPHead
 from ball_features.heads.registry import MODELS
+from ball_features.heads.robust import GroupRobustLogistic, ViewEnsemble
 
 
 def read(folder, name, classes=(0, 1, 2, 3)):
@@ -132,3 +135,36 @@ def test_other_estimators_go_to_joblib(tmp_path, estimator):
     assert write_model(tmp_path, estimator) == "model.joblib"
     with pytest.raises(DataError, match="--trust"):
         read(tmp_path, "model.joblib")
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [MLPHead(epochs=1, per_image=True), GroupRobustLogistic(per_image=True), ViewEnsemble(per_image=True)],
+    ids=lambda item: type(item).__name__,
+)
+def test_a_model_that_aligns_embeddings_is_refused(tmp_path, estimator):
+    """Read back without its alignment it would give other answers."""
+    X, y = drawn(4, np.float32)
+    kinds = np.tile(np.arange(3), 80)
+    centred = estimator.__class__(**estimator.get_params() | {"per_image": False}).fit(X, y, kinds=kinds)
+    for model in (estimator.fit(X, y), centred):
+        with pytest.raises(ConfigError, match=r"expected neither.*Fit without them"):
+            write_model(tmp_path, model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_that_a_file_does_not_hold_lie_beside_it(tmp_path):
+    X, y = drawn(4, np.float32)
+    views = np.stack([X, X[:, ::-1]], 1)
+    ensemble = ViewEnsemble(floor=0.2, whole_field=(True, False)).fit(views, y)
+    assert write_model(tmp_path, ensemble) == "views.skops"
+    again = read(tmp_path, "views.skops")
+    assert (again.floor, again.whole_field) == (0.2, (True, False))
+    assert np.allclose(again.predict_proba(views), ensemble.predict_proba(views), atol=1e-6)
+    boosted = XGBoost(n_estimators=3, colsample=0.5, random_state=None).fit(X, y)
+    assert write_model(tmp_path, boosted) == "xgboost.json"
+    assert read(tmp_path, "xgboost.json").get_params() == boosted.get_params()
+    # Bundles of earlier versions have none.
+    (tmp_path / "parameters.json").unlink()
+    assert read(tmp_path, "views.skops").get_params() == ViewEnsemble().get_params()
+    assert read(tmp_path, "xgboost.json").get_params() == XGBoost().get_params()
