@@ -47,6 +47,13 @@ def test_a_bundle_predicts_what_the_run_predicted(run, small_cache, model):
     assert np.allclose(bundle.probability(X), tempered, atol=1e-5)
 
 
+def test_bundles_compare_and_hash(run):
+    """By identity, as their arrays cannot be compared."""
+    one, other = (read_bundle(run.folder / "models" / "logistic") for _ in range(2))
+    assert one != other
+    assert {one: 1}[one] == 1
+
+
 def test_new_images(run, small_cache, smears, tmp_path):
     files, missing = find_images([str(smears / "Pro"), "nowhere.png", str(smears / "Benign")])
     assert [item.path for item in missing] == ["nowhere.png"]
