@@ -32,12 +32,13 @@ from ball_features.errors import ConfigError, ImageError
 from ball_features.extraction.pipeline import batch_size, resize
 from ball_features.extraction.threads import core_count
 
-__all__ = ["Limits", "create_app", "is_loopback"]
+__all__ = ["Limits", "create_app", "is_loopback", "require_token"]
 
 _NOT_FOR_PATIENTS = "Research use only, not a diagnosis."
 _KINDS = ("image/", "application/octet-stream")
 _BODY_S = 30.0  # a body that takes longer to arrive is given up
 _ADDRESSES = 10_000  # whose rates are remembered
+_TOKEN = 16  # characters, at least
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def require_token(token: str, *, loopback: bool) -> None:
+    """Raise `ConfigError` for a token that can be guessed, and for none where other machines can ask."""
+    if token and len(token) < _TOKEN:
+        raise ConfigError(f"Got a token of {len(token)} characters, expected {_TOKEN} or more: openssl rand -hex 16")
+    if not token and not loopback:
+        raise ConfigError(
+            f"Got no token that other machines must bring, expected {_TOKEN} characters or more: openssl rand -hex 16"
+        )
+
+
 def create_app(
     predictor: Predictor,
     *,
@@ -152,11 +163,15 @@ def create_app(
     Args:
         predictor: With its network loaded.
         limits: What is taken on.
-        token: That requests must bring; none are asked for one if "".
+        token: That requests must bring, 16 characters or more; none are asked for one if "", on loopback only.
         loopback: Answer only to names of this machine, so that no web page can reach it under another name.
         coverage: Of prediction sets, where a request names none.
+
+    Raises:
+        ConfigError: The token is too short or lacking, or the coverage is no share.
     """
     limits = limits or Limits()
+    require_token(token, loopback=loopback)
     check_coverage(coverage)
     meters, buckets = _Meters(), _Buckets(limits.requests_per_s)
     # Decoding uses the cores that the network does; more at once would only hold more pixels in memory.

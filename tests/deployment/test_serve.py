@@ -1,5 +1,6 @@
 """The server: answers as `ball predict`, within its limits, in a real browser too."""
 
+import re
 import shutil
 import socket
 import threading
@@ -106,6 +107,38 @@ def test_the_token(client, smears):
         assert http.post("/v1/predict", content=body, headers=right).status_code == 200
         assert http.get("/healthz").json()["token"] is True
         assert http.get("/", headers={"Host": "lab.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loopback": False}, "no token.*16 characters or more"),
+        ({"loopback": False, "token": "short"}, "5 characters, expected 16"),
+        ({"token": "short"}, "5 characters, expected 16"),
+    ],
+)
+def test_no_server_is_open(predictor, settings, message):
+    """From Python as by the command."""
+    with pytest.raises(ConfigError, match=message):
+        create_app(predictor, **settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], r"--host 0\.0\.0\.0 can be reached.*BALL_TOKEN="),
+        (["--host", "0.0.0.0", "--token", "short"], "5 characters, expected 16"),
+        (["--token", "short"], "5 characters, expected 16"),
+    ],
+)
+def test_the_command_says_so_before_it_reads_the_bundle(tmp_path, options, message):
+    from typer.testing import CliRunner
+
+    from ball_features.cli import app
+
+    result = CliRunner().invoke(app, ["serve", str(tmp_path / "none"), *options], env={"BALL_TOKEN": ""})
+    assert isinstance(result.exception, ConfigError)
+    assert re.search(message, str(result.exception))
 
 
 def test_the_page_runs_nothing_but_its_own(client):
