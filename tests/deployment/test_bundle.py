@@ -1,6 +1,7 @@
 """Bundles and predictions: what was fitted is what predicts, and nothing else is loaded."""
 
 import csv
+import inspect
 import json
 import os
 import shutil
@@ -171,6 +172,8 @@ def test_python_saves_as_the_command_does(small_cache, tmp_path):
     with pytest.raises(ConfigError, match="without a saver"):
         fit(small_cache, config, out_root=tmp_path, save="best")
     assert not ball_features.fit(small_cache, config, out_root=tmp_path).bundles
+    # Written out twice, for a docstring that says what a bundle is.
+    assert inspect.signature(ball_features.fit) == inspect.signature(fit)
 
 
 def test_the_command_says_what_it_saved(small_cache, tmp_path, monkeypatch):
