@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import ipaddress
+import math
 import re
 import secrets
 import time
@@ -22,6 +23,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
 from ball_features.dataset.decode import decode_bytes
@@ -48,7 +50,7 @@ class Limits:
     Attributes:
         megabytes: Of a file.
         megapixels: Of an image.
-        requests_per_s: Of one address, with twice as many at once.
+        requests_per_s: Of one address, with twice as many at once, and one at least.
         waiting: Images that may wait for the network.
     """
 
@@ -60,8 +62,8 @@ class Limits:
     def __post_init__(self) -> None:
         """Check ranges."""
         for name, value in vars(self).items():
-            if value <= 0:
-                raise ConfigError(f"Got {name}={value}, expected a number above 0.")
+            if not 0 < value < math.inf:
+                raise ConfigError(f"Got {name}={value}, expected a finite number above 0.")
 
 
 class ActivationMap(BaseModel):
@@ -103,13 +105,13 @@ class _Buckets:
     """A token bucket an address (Turner 1986): so many requests a second, twice as many at once."""
 
     def __init__(self, rate: float) -> None:
-        self.rate = rate
+        self.rate, self.most = rate, max(2 * rate, 1.0)
         self.level: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, address: str) -> bool:
         now = time.monotonic()
-        level, then = self.level.pop(address, (2 * self.rate, now))
-        level = min(2 * self.rate, level + (now - then) * self.rate)
+        level, then = self.level.pop(address, (self.most, now))
+        level = min(self.most, level + (now - then) * self.rate)
         allowed = level >= 1
         self.level[address] = (level - allowed, now)
         while len(self.level) > _ADDRESSES:
@@ -231,6 +233,8 @@ def create_app(
                     body += chunk
                     if len(body) > most:
                         raise too_large
+        except ClientDisconnect as error:  # no one is left to read it, but it is no fault of the server
+            raise HTTPException(400, "The file did not arrive whole.") from error
         except TimeoutError as error:
             raise HTTPException(408, f"The file took more than {_BODY_S:g} s to arrive.") from error
         return bytes(body)
@@ -304,6 +308,7 @@ def create_app(
 
 
 _REFUSALS = {
+    400: "The file did not arrive whole.",
     401: "The token is missing or wrong.",
     408: "The file took too long to arrive.",
     413: "The file is too large.",

@@ -92,8 +92,32 @@ def test_what_is_refused(client, smears):
         status = [http.post("/v1/predict", content=body, headers=FILE).status_code for _ in range(5)]
         assert status[:2] == [200, 200]
         assert 429 in status
-    with pytest.raises(ConfigError, match="megabytes"):
-        Limits(megabytes=0)
+    with client(limits=Limits(requests_per_s=0.01)) as http:  # twice that is less than one
+        status = [http.post("/v1/predict", content=body, headers=FILE).status_code for _ in range(2)]
+        assert status == [200, 429]
+    for value in (0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="megabytes"):
+            Limits(megabytes=value)
+
+
+def test_a_client_that_leaves_is_no_fault_of_the_server(predictor):
+    import asyncio
+
+    app, sent = create_app(predictor), []
+    parts = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"", "http_version": "1.1",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"image/jpeg")], "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+
+    async def receive():
+        return next(parts, {"type": "http.disconnect"})
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 400
 
 
 def test_the_token(client, smears):
