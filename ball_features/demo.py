@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ball_features.config import ExtractConfig, FitConfig
-from ball_features.errors import DataError, WeightsError
+from ball_features.errors import CacheError, DataError, WeightsError
 
 __all__ = ["Demo", "demo"]
 
@@ -42,16 +45,17 @@ def demo(
     """Draw smears, embed them, compare models.
 
     Args:
-        out: Folder for everything; images of an earlier demonstration in it are drawn anew. `truth.json` says what was
-            drawn.
+        out: Folder for everything; images and cache of an earlier demonstration in it are made anew. `truth.json` says
+            what was drawn.
         per_class: Images a class.
         seed: Of the drawing.
         log: Called with one line a step.
         embedding: Progress of extraction, (done, total).
         fitting: Progress of fitting, (done, total, name).
-    """
-    import shutil
 
+    Raises:
+        DataError: The folder cannot be written, or holds images or a cache that no demonstration made.
+    """
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.dataset.targets import require_folder
     from ball_features.extraction.backbones import get_backbone
@@ -60,14 +64,19 @@ def demo(
     from ball_features.reporting.run import fit
 
     out = Path(out)
-    images, cache = out / "images", out / "cache.h5"
+    images, cache, truth = out / "images", out / "cache.h5", out / "truth.json"
     require_folder(out)
+    _require_own(images, cache, truth)
     log(f"Making {4 * per_class} synthetic smears in {images}")
     try:
-        if images.exists():
-            shutil.rmtree(images)
-        draw_smears(images, per_class=per_class, seed=seed)
-        (images / "truth.json").replace(out / "truth.json")  # among the images it would be reported as none
+        with tempfile.TemporaryDirectory(dir=out) as folder:
+            drawn = Path(folder) / "images"
+            draw_smears(drawn, per_class=per_class, seed=seed)
+            cache.unlink(missing_ok=True)
+            if images.exists():
+                shutil.rmtree(images)
+            (drawn / "truth.json").replace(truth)  # among the images it would be reported as none
+            drawn.replace(images)
     except OSError as error:
         raise DataError(f"{images} cannot be written ({error.strerror}). Give another --out.") from error
     config = ExtractConfig()
@@ -80,6 +89,33 @@ def demo(
             "WEIGHTS: RANDOM. ImageNet's could not be had (no cached file, no network), so the network saw random "
             "filters. The figures show that it runs, and nothing else."
         )
-    extract(images, cache, config, overwrite=True, progress=embedding, log=log)
+    extract(images, cache, config, progress=embedding, log=log)
     run = fit(cache, FitConfig(repeats=3), out_root=out / "runs", progress=fitting)
     return Demo(images, cache, run, note)
+
+
+def _require_own(images: Path, cache: Path, truth: Path) -> None:
+    """Raise `DataError` where something is there that an earlier demonstration's `truth.json` does not list."""
+    from ball_features.cache import read_cache
+
+    try:
+        drawn = set(json.loads(truth.read_text(encoding="utf-8"))["label"])
+    except (OSError, ValueError, KeyError, TypeError):
+        drawn = set()
+    there = [images] if images.is_symlink() or images.is_file() else images.rglob("*")
+    strange = [
+        path for path in there
+        if (path.is_symlink() or not path.is_dir()) and path.relative_to(images).as_posix() not in drawn
+    ]  # fmt: skip
+    if cache.exists():
+        try:
+            made = set(read_cache(cache, embeddings=False).path.tolist())
+        except CacheError:
+            made = {""}
+        strange += [] if made <= drawn else [cache]
+    if truth.exists() and not drawn:
+        strange.append(truth)
+    if strange:
+        raise DataError(
+            f"{strange[0]} was not made by `ball demo`, which would replace it. Give another --out, or an empty folder."
+        )

@@ -68,16 +68,18 @@ def serve(
 
     from ball_features.deployment.bundle import read_bundle
     from ball_features.deployment.predict import Predictor
-    from ball_features.deployment.serve import Limits, create_app, is_loopback
+    from ball_features.deployment.serve import Limits, create_app, is_loopback, require_token
 
-    if token and len(token) < 16:
-        raise ConfigError(f"Got a token of {len(token)} characters, expected 16 or more: openssl rand -hex 16")
     local = is_loopback(host)
-    if not local and not token:
+    try:
+        require_token(token, loopback=local)
+    except ConfigError as error:
+        if token:
+            raise
         raise ConfigError(
             f"--host {host} can be reached from other machines and needs a token. "
             "Set one: BALL_TOKEN=$(openssl rand -hex 16) ball serve ..."
-        )
+        ) from error
     limits = Limits(max_megabytes, max_megapixels, max_rate, max_waiting)
     loaded = read_bundle(bundle, trust=trust)
     if not quiet:

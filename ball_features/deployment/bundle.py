@@ -73,7 +73,7 @@ _FROM_CACHE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth to compare or hash by
 class Bundle:
     """A model ready to predict.
 

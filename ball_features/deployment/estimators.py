@@ -2,22 +2,84 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
-from collections.abc import Sequence
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ball_features.errors import DataError
+from ball_features.errors import ConfigError, DataError
 
 __all__ = ["read_model", "write_model"]
 
-_TRUSTED = ("sklearn.", "numpy.", "scipy.", "collections.", "builtins.")
+_LOSSES = {
+    f"{module}.CyHalf{name}Loss" for module in ("sklearn._loss._loss", "_loss") for name in ("Binomial", "Multinomial")
+}
+# What the models of `ball fit` are made of: kinds of nodes of a skops file, and what each may name. Functions, methods
+# and types other than those of a dictionary's keys are in none of them, nor is what would call them. skops itself
+# trusts more: NumPy's functions, and all public estimators, of which FunctionTransformer calls what it is given.
+_PARTS: dict[str, frozenset[str]] = {
+    "DictNode": frozenset({"builtins.dict"}),
+    "JsonNode": frozenset({"builtins.str"}),
+    "ListNode": frozenset({"builtins.list"}),
+    "TupleNode": frozenset({"builtins.tuple"}),
+    "TypeNode": frozenset({"builtins.str", "builtins.int"}),
+    "NdArrayNode": frozenset(
+        {"numpy.bool", "numpy.float32", "numpy.float64", "numpy.int32", "numpy.int64", "numpy.ndarray", "numpy.uint64"}
+    ),
+    "RandomGeneratorNode": frozenset({"numpy.random._generator.Generator"}),
+    "LossNode": frozenset(_LOSSES),
+    "TreeNode": frozenset({"sklearn.tree._tree.Tree"}),
+    "ObjectNode": frozenset(
+        {
+            *_LOSSES,  # of skops before 0.16
+            "sklearn._loss.link.Interval",
+            "sklearn._loss.link.LogitLink",
+            "sklearn._loss.link.MultinomialLogit",
+            "sklearn._loss.loss.HalfBinomialLoss",
+            "sklearn._loss.loss.HalfMultinomialLoss",
+            "sklearn.calibration.CalibratedClassifierCV",
+            "sklearn.calibration._CalibratedClassifier",
+            "sklearn.calibration._SigmoidCalibration",
+            "sklearn.discriminant_analysis.LinearDiscriminantAnalysis",
+            "sklearn.dummy.DummyClassifier",
+            "sklearn.ensemble._forest.ExtraTreesClassifier",
+            "sklearn.ensemble._forest.RandomForestClassifier",
+            "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+            "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+            "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+            "sklearn.linear_model._logistic.LogisticRegression",
+            "sklearn.neighbors._classification.KNeighborsClassifier",
+            "sklearn.pipeline.Pipeline",
+            "sklearn.preprocessing._data.StandardScaler",
+            "sklearn.preprocessing._label.LabelEncoder",
+            "sklearn.svm._classes.SVC",
+            "sklearn.tree._classes.DecisionTreeClassifier",
+            "sklearn.tree._classes.ExtraTreeClassifier",
+        }
+    ),
+}
 
 
 def write_model(folder: Path, estimator: Any) -> str:
-    """Write a fitted estimator into a folder and return the name of its file."""
+    """Write a fitted estimator into a folder and return the name of its file.
+
+    Settings that the file does not hold go beside it, into `parameters.json`.
+
+    Raises:
+        ConfigError: It aligns embeddings first, which its file would not say.
+    """
+    for part in (estimator, *getattr(estimator, "models_", ())):
+        alignment = getattr(part, "alignment_", None)
+        if alignment is not None and (alignment.per_image or alignment.centers_ is not None):
+            raise ConfigError(
+                f"Got {type(part).__name__} with per_image or kinds, expected neither: a bundle holds no such "
+                "alignment. Fit without them."
+            )
     if hasattr(estimator, "state_"):
         from safetensors.numpy import save
 
@@ -27,34 +89,72 @@ def write_model(folder: Path, estimator: Any) -> str:
         return "head.safetensors"
     if hasattr(estimator, "booster_"):
         estimator.booster_.save_model(folder / "xgboost.json")
+        _write_parameters(folder, estimator.get_params())
         return "xgboost.json"
-    from skops import io
+    import skops.io
 
-    if getattr(estimator, "by_view", False):
-        packed = io.dumps([model.to_pipeline() for model in estimator.models_])
-        (folder / "views.skops").write_bytes(packed)
-        return "views.skops"
-    from sklearn.pipeline import Pipeline, make_pipeline
-
-    from ball_features.heads.kernel import KernelSVM
-
-    # A bundle holds scikit-learn's own types only, where it can.
-    if hasattr(estimator, "to_pipeline"):
-        estimator = estimator.to_pipeline()
-    elif isinstance(estimator, Pipeline) and isinstance(last := estimator[-1], KernelSVM):
-        estimator = make_pipeline(*estimator[:-1], last.to_calibrated())
-    packed = io.dumps(estimator)
-    if _strange(io.get_untrusted_types(data=packed)):  # someone's own estimator
+    by_view = getattr(estimator, "by_view", False)
+    packed = skops.io.dumps([_parts(model) for model in estimator.models_] if by_view else _parts(estimator))
+    if _strange(packed):  # someone's own estimator
         import joblib
 
         joblib.dump(estimator, folder / "model.joblib")
         return "model.joblib"
-    (folder / "model.skops").write_bytes(packed)
-    return "model.skops"
+    name = "views.skops" if by_view else "model.skops"
+    (folder / name).write_bytes(packed)
+    if by_view:
+        _write_parameters(folder, {"floor": estimator.floor, "whole_field": list(estimator.whole_field)})
+    return name
 
 
-def _strange(types: Sequence[str]) -> list[str]:
-    return [item for item in types if not item.startswith(_TRUSTED)]
+def _write_parameters(folder: Path, parameters: dict[str, Any]) -> None:
+    (folder / "parameters.json").write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_parameters(folder: Path) -> dict[str, Any]:
+    """Nothing, that is the defaults, of bundles of earlier versions."""
+    file = folder / "parameters.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _parts(estimator: Any) -> Any:
+    """The same classifier as scikit-learn's own types only, where it can be had."""
+    from sklearn.pipeline import Pipeline, make_pipeline
+
+    from ball_features.heads.kernel import KernelSVM
+
+    if hasattr(estimator, "to_pipeline"):
+        return estimator.to_pipeline()
+    if isinstance(estimator, Pipeline) and isinstance(last := estimator[-1], KernelSVM):
+        return make_pipeline(*estimator[:-1], last.to_calibrated())
+    return estimator
+
+
+def _strange(packed: bytes) -> list[str]:
+    """What a skops file would build that is in none of `_PARTS`, sorted.
+
+    Read off its schema, before skops sees it: older ones import what a file names in order to judge it.
+    """
+    with zipfile.ZipFile(io.BytesIO(packed)) as file:
+        rest: list[Any] = [json.loads(file.read("schema.json"))]
+    strange = set()
+    while rest:
+        item = rest.pop()
+        if isinstance(item, list):
+            rest += item
+        elif isinstance(item, dict):
+            rest += item.values()
+            if "__loader__" in item:
+                name = f"{item['__module__']}.{item['__class__']}"
+                if name not in _PARTS.get(item["__loader__"], ()) or not _is_scikit_learn_s(item["__module__"]):
+                    strange.add(name)
+    return sorted(strange)
+
+
+def _is_scikit_learn_s(module: str) -> bool:
+    """Whether a module `_loss`, as scikit-learn before 1.9 calls one of its own, is that one and not another's."""
+    own = importlib.import_module("sklearn._loss._loss") if module == "_loss" else None
+    return own is sys.modules.get("_loss") if own else True
 
 
 def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
@@ -67,6 +167,8 @@ def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
 
     Raises:
         DataError: The file holds types that a classifier has no need of, or needs `trust`.
+        ValueError: A tree in it would be followed out of its memory; so does each format in its own way, where it is
+            damaged.
     """
     kind, classes = facts["model_file"], np.array(facts["estimator_classes"])
     if kind == "head.safetensors":
@@ -79,34 +181,38 @@ def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
             head: Any = MLPHead(**json.loads(file.metadata()["parameters"]))
             head.state_ = {key: file.get_tensor(key) for key in file.keys()}
         head.classes_, head.n_features_in_ = classes, len(head.state_["0.weight"])
-        head.alignment_ = Alignment(per_image=False)  # `fit` bundles no other
+        head.alignment_ = Alignment(per_image=False)  # no other is written
         return head
     if kind == "xgboost.json":
         from xgboost import XGBClassifier
 
         from ball_features.heads.baselines import XGBoost
 
-        model: Any = XGBoost()
+        model: Any = XGBoost(**_read_parameters(folder))
         model.booster_ = XGBClassifier()
         model.booster_.load_model(folder / kind)
         model.classes_, model.n_features_in_ = classes, int(model.booster_.n_features_in_)
         return model
     if kind in ("model.skops", "views.skops"):
-        from skops import io
+        import skops.io
 
-        unknown = io.get_untrusted_types(file=folder / kind)
-        strange = _strange(unknown)
+        packed = (folder / kind).read_bytes()
+        strange = _strange(packed)
         if strange:
             raise DataError(
-                f"{folder / kind} holds types that a classifier has no need of ({', '.join(strange[:3])}), expected "
-                "those of scikit-learn and NumPy. It was not loaded; get the bundle from its maker again."
+                f"{folder / kind} holds what a classifier has no need of ({', '.join(strange[:3])}), expected parts of "
+                "the models of `ball fit`. It was not loaded; get the bundle from its maker again."
             )
-        loaded: Any = io.load(folder / kind, trusted=unknown)
+        from ball_features.deployment.trees import require_sound_trees
+
+        loaded: Any = skops.io.loads(packed, trusted=sorted(frozenset().union(*_PARTS.values())))
+        require_sound_trees(loaded)
         if kind == "model.skops":
             return loaded
         from ball_features.heads.robust import ViewEnsemble
 
-        ensemble: Any = ViewEnsemble()
+        ensemble: Any = ViewEnsemble(**_read_parameters(folder))
+        ensemble.whole_field = tuple(ensemble.whole_field)
         ensemble.models_, ensemble.classes_ = list(loaded), classes
         ensemble.n_features_in_ = len(loaded)
         return ensemble

@@ -139,12 +139,12 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
             f"{predictor.backbone.name} with the recipe {predictor.bundle.facts['recipe']} cannot be written as ONNX "
             f"({first}). Fit on plain views, or predict with ball."
         ) from error
-    _describe(partial, predictor)
     try:
+        _describe(partial, predictor)
         try:
             worst = check_graph(partial, predictor)
         except Exception as error:  # ONNX Runtime raises its own kinds
-            first = str(error).splitlines()[0]
+            first = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(f"ONNX Runtime cannot run the graph ({first}). It was not kept; report this.") from error
         if worst > TOLERANCE:
             raise DataError(f"The graph's probabilities differ by {worst:.1e}, expected {TOLERANCE}. It was not kept.")

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import ipaddress
+import math
 import re
 import secrets
 import time
@@ -22,6 +23,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
 from ball_features.dataset.decode import decode_bytes
@@ -32,12 +34,13 @@ from ball_features.errors import ConfigError, ImageError
 from ball_features.extraction.pipeline import batch_size, resize
 from ball_features.extraction.threads import core_count
 
-__all__ = ["Limits", "create_app", "is_loopback"]
+__all__ = ["Limits", "create_app", "is_loopback", "require_token"]
 
 _NOT_FOR_PATIENTS = "Research use only, not a diagnosis."
 _KINDS = ("image/", "application/octet-stream")
 _BODY_S = 30.0  # a body that takes longer to arrive is given up
 _ADDRESSES = 10_000  # whose rates are remembered
+_TOKEN = 16  # characters, at least
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Limits:
     Attributes:
         megabytes: Of a file.
         megapixels: Of an image.
-        requests_per_s: Of one address, with twice as many at once.
+        requests_per_s: Of one address, with twice as many at once, and one at least.
         waiting: Images that may wait for the network.
     """
 
@@ -59,8 +62,8 @@ class Limits:
     def __post_init__(self) -> None:
         """Check ranges."""
         for name, value in vars(self).items():
-            if value <= 0:
-                raise ConfigError(f"Got {name}={value}, expected a number above 0.")
+            if not 0 < value < math.inf:
+                raise ConfigError(f"Got {name}={value}, expected a finite number above 0.")
 
 
 class ActivationMap(BaseModel):
@@ -102,13 +105,13 @@ class _Buckets:
     """A token bucket an address (Turner 1986): so many requests a second, twice as many at once."""
 
     def __init__(self, rate: float) -> None:
-        self.rate = rate
+        self.rate, self.most = rate, max(2 * rate, 1.0)
         self.level: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, address: str) -> bool:
         now = time.monotonic()
-        level, then = self.level.pop(address, (2 * self.rate, now))
-        level = min(2 * self.rate, level + (now - then) * self.rate)
+        level, then = self.level.pop(address, (self.most, now))
+        level = min(self.most, level + (now - then) * self.rate)
         allowed = level >= 1
         self.level[address] = (level - allowed, now)
         while len(self.level) > _ADDRESSES:
@@ -139,6 +142,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def require_token(token: str, *, loopback: bool) -> None:
+    """Raise `ConfigError` for a token that can be guessed, and for none where other machines can ask."""
+    if token and len(token) < _TOKEN:
+        raise ConfigError(f"Got a token of {len(token)} characters, expected {_TOKEN} or more: openssl rand -hex 16")
+    if not token and not loopback:
+        raise ConfigError(
+            f"Got no token that other machines must bring, expected {_TOKEN} characters or more: openssl rand -hex 16"
+        )
+
+
 def create_app(
     predictor: Predictor,
     *,
@@ -152,11 +165,15 @@ def create_app(
     Args:
         predictor: With its network loaded.
         limits: What is taken on.
-        token: That requests must bring; none are asked for one if "".
+        token: That requests must bring, 16 characters or more; none are asked for one if "", on loopback only.
         loopback: Answer only to names of this machine, so that no web page can reach it under another name.
         coverage: Of prediction sets, where a request names none.
+
+    Raises:
+        ConfigError: The token is too short or lacking, or the coverage is no share.
     """
     limits = limits or Limits()
+    require_token(token, loopback=loopback)
     check_coverage(coverage)
     meters, buckets = _Meters(), _Buckets(limits.requests_per_s)
     # Decoding uses the cores that the network does; more at once would only hold more pixels in memory.
@@ -216,6 +233,8 @@ def create_app(
                     body += chunk
                     if len(body) > most:
                         raise too_large
+        except ClientDisconnect as error:  # no one is left to read it, but it is no fault of the server
+            raise HTTPException(400, "The file did not arrive whole.") from error
         except TimeoutError as error:
             raise HTTPException(408, f"The file took more than {_BODY_S:g} s to arrive.") from error
         return bytes(body)
@@ -289,6 +308,7 @@ def create_app(
 
 
 _REFUSALS = {
+    400: "The file did not arrive whole.",
     401: "The token is missing or wrong.",
     408: "The file took too long to arrive.",
     413: "The file is too large.",

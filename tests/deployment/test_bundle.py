@@ -1,6 +1,7 @@
 """Bundles and predictions: what was fitted is what predicts, and nothing else is loaded."""
 
 import csv
+import inspect
 import json
 import os
 import shutil
@@ -45,6 +46,13 @@ def test_a_bundle_predicts_what_the_run_predicted(run, small_cache, model):
     tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts["temperature"])
     tempered /= tempered.sum(1, keepdims=True)
     assert np.allclose(bundle.probability(X), tempered, atol=1e-5)
+
+
+def test_bundles_compare_and_hash(run):
+    """By identity, as their arrays cannot be compared."""
+    one, other = (read_bundle(run.folder / "models" / "logistic") for _ in range(2))
+    assert one != other
+    assert {one: 1}[one] == 1
 
 
 def test_new_images(run, small_cache, smears, tmp_path):
@@ -164,6 +172,8 @@ def test_python_saves_as_the_command_does(small_cache, tmp_path):
     with pytest.raises(ConfigError, match="without a saver"):
         fit(small_cache, config, out_root=tmp_path, save="best")
     assert not ball_features.fit(small_cache, config, out_root=tmp_path).bundles
+    # Written out twice, for a docstring that says what a bundle is.
+    assert inspect.signature(ball_features.fit) == inspect.signature(fit)
 
 
 def test_the_command_says_what_it_saved(small_cache, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The server: answers as `ball predict`, within its limits, in a real browser too."""
 
+import re
 import shutil
 import socket
 import threading
@@ -91,8 +92,32 @@ def test_what_is_refused(client, smears):
         status = [http.post("/v1/predict", content=body, headers=FILE).status_code for _ in range(5)]
         assert status[:2] == [200, 200]
         assert 429 in status
-    with pytest.raises(ConfigError, match="megabytes"):
-        Limits(megabytes=0)
+    with client(limits=Limits(requests_per_s=0.01)) as http:  # twice that is less than one
+        status = [http.post("/v1/predict", content=body, headers=FILE).status_code for _ in range(2)]
+        assert status == [200, 429]
+    for value in (0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="megabytes"):
+            Limits(megabytes=value)
+
+
+def test_a_client_that_leaves_is_no_fault_of_the_server(predictor):
+    import asyncio
+
+    app, sent = create_app(predictor), []
+    parts = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"", "http_version": "1.1",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"image/jpeg")], "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+
+    async def receive():
+        return next(parts, {"type": "http.disconnect"})
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 400
 
 
 def test_the_token(client, smears):
@@ -106,6 +131,38 @@ def test_the_token(client, smears):
         assert http.post("/v1/predict", content=body, headers=right).status_code == 200
         assert http.get("/healthz").json()["token"] is True
         assert http.get("/", headers={"Host": "lab.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loopback": False}, "no token.*16 characters or more"),
+        ({"loopback": False, "token": "short"}, "5 characters, expected 16"),
+        ({"token": "short"}, "5 characters, expected 16"),
+    ],
+)
+def test_no_server_is_open(predictor, settings, message):
+    """From Python as by the command."""
+    with pytest.raises(ConfigError, match=message):
+        create_app(predictor, **settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], r"--host 0\.0\.0\.0 can be reached.*BALL_TOKEN="),
+        (["--host", "0.0.0.0", "--token", "short"], "5 characters, expected 16"),
+        (["--token", "short"], "5 characters, expected 16"),
+    ],
+)
+def test_the_command_says_so_before_it_reads_the_bundle(tmp_path, options, message):
+    from typer.testing import CliRunner
+
+    from ball_features.cli import app
+
+    result = CliRunner().invoke(app, ["serve", str(tmp_path / "none"), *options], env={"BALL_TOKEN": ""})
+    assert isinstance(result.exception, ConfigError)
+    assert re.search(message, str(result.exception))
 
 
 def test_the_page_runs_nothing_but_its_own(client):

@@ -40,6 +40,24 @@ def test_it_says_what_scikit_learn_says(data, name, C, held, monkeypatch):
     assert type(alone) is CalibratedClassifierCV
 
 
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_its_parts_are_those_of_a_machine_that_scikit_learn_fitted(data, kernel):
+    """Made by writing into scikit-learn's own attributes: a later version that has others shows here."""
+    X, y, T = data
+    expected = CalibratedClassifierCV(SVC(kernel=kernel), method="sigmoid", cv=3, ensemble=False).fit(
+        X.astype(float), y
+    )
+    alone = KernelSVM(kernel).fit(X, y).to_calibrated()
+    (own,), (theirs,) = alone.calibrated_classifiers_, expected.calibrated_classifiers_
+    for one, other in ((alone, expected), (own, theirs), (own.estimator, theirs.estimator)):
+        assert type(one) is type(other)
+        assert set(vars(one)) == set(vars(other))
+    assert own.classes.tolist() == theirs.classes.tolist() == own.estimator.classes_.tolist()
+    assert alone.n_features_in_ == own.estimator.n_features_in_ == expected.n_features_in_
+    assert [vars(item).keys() for item in own.calibrators] == [vars(item).keys() for item in theirs.calibrators]
+    assert np.allclose(alone.predict_proba(T), expected.predict_proba(T.astype(float)), atol=5e-3)
+
+
 def test_wrong_kernels_are_named(data):
     with pytest.raises(ValueError, match="expected linear or rbf"):
         KernelSVM("poly").fit(*data[:2])
