@@ -50,7 +50,9 @@ def _typed(name: str, got: Any, kind: Any) -> Any:
     # To Python a truth value is a number.
     fits = isinstance(plain, accepted) and (kinds[0] is bool or not isinstance(plain, bool))
     _require(fits, name, got, words)
-    return os.fspath(cast("str", plain)) if kinds[0] is str else plain
+    if kinds[0] is str:
+        return os.fspath(cast("str", plain))
+    return kinds[0](plain) if kinds[0] in _TYPES else plain  # 1 for 1.0 is the same setting, and the same fingerprint
 
 
 @dataclass(frozen=True)
@@ -267,11 +269,15 @@ class FitConfig(_Config):
         _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer from 0 to 4294967295")
         _require(self.jobs >= 0, "jobs", self.jobs, "at least 1, or 0 (all cores)")
 
-    def fingerprint(self) -> str:
-        """SHA-256 of everything that changes a number; `jobs` does not."""
+    def fingerprint(self, **resolved: Any) -> str:
+        """SHA-256 of everything that changes a number; `jobs` does not, nor where the groups file lies.
+
+        Args:
+            resolved: What the settings became: `groups_sha256`, the digest of that file's content.
+        """
         values = self.to_dict()
-        del values["jobs"]
-        return _digest(values)
+        del values["jobs"], values["groups"]
+        return _digest(values | resolved)
 
 
 @dataclass(frozen=True)
