@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, HeadConfig
-from ball_features.config import PRESETS
+from ball_features.cli.presets import PRESETS
 from ball_features.errors import ConfigError
 
 

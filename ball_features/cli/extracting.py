@@ -87,11 +87,11 @@ def extract(
     of views, a DenseNet gets the plain image and four views that hold on slides never seen; --views 1 is the
     plain image alone, in a third of the time.
     """
-    from ball_features.config import ExtractConfig
+    from ball_features.config import ExtractConfig, split_names
     from ball_features.extraction.extract import extract as run
     from ball_features.extraction.views import choose_views
 
-    used = tuple(part.strip() for part in channels.split(",") if part.strip())
+    used = split_names(channels)
     chosen, count = choose_views(recipe, views, backbone=backbone, channels=used)
     config = ExtractConfig(
         backbone=backbone,

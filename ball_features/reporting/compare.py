@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features.cache import Cache, choose_channels
-from ball_features.config import FitConfig
+from ball_features.config import FitConfig, split_names
 from ball_features.dataset.splits import read_grouping
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError
@@ -45,7 +45,7 @@ def _read(argument: str) -> tuple[str, Cache]:
     cache = complete_cache(path)
     if wanted == "mean":
         return f"{path.stem}:mean", choose_channels(cache, (), "mean")
-    parts = tuple(part.strip() for part in wanted.split(",") if part.strip())
+    parts = split_names(wanted)
     return path.stem + (f":{wanted}" if wanted else ""), choose_channels(cache, parts)
 
 
