@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 
 from ball_features.errors import ConfigError
 
-__all__ = ["PRESETS", "PROTOCOLS", "ExtractConfig", "FitConfig", "HeadConfig", "Preset"]
+__all__ = ["PROTOCOLS", "ExtractConfig", "FitConfig", "HeadConfig", "split_names"]
 
 PROTOCOLS = ("holdout", "cv", "group-cv", "block-cv", "leave-group-out")
 
@@ -50,7 +50,14 @@ def _typed(name: str, got: Any, kind: Any) -> Any:
     # To Python a truth value is a number.
     fits = isinstance(plain, accepted) and (kinds[0] is bool or not isinstance(plain, bool))
     _require(fits, name, got, words)
-    return os.fspath(cast("str", plain)) if kinds[0] is str else plain
+    if kinds[0] is str:
+        return os.fspath(cast("str", plain))
+    return kinds[0](plain) if kinds[0] in _TYPES else plain  # 1 for 1.0 is the same setting, and the same fingerprint
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names with commas between, as options take them; spaces around them and empty ones are left out."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @dataclass(frozen=True)
@@ -267,67 +274,12 @@ class FitConfig(_Config):
         _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer from 0 to 4294967295")
         _require(self.jobs >= 0, "jobs", self.jobs, "at least 1, or 0 (all cores)")
 
-    def fingerprint(self) -> str:
-        """SHA-256 of everything that changes a number; `jobs` does not."""
+    def fingerprint(self, **resolved: Any) -> str:
+        """SHA-256 of everything that changes a number; `jobs` does not, nor where the groups file lies.
+
+        Args:
+            resolved: What the settings became: `groups_sha256`, the digest of that file's content.
+        """
         values = self.to_dict()
-        del values["jobs"]
-        return _digest(values)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Settings of `ball fit` by name, after someone's publication.
-
-    Attributes:
-        settings: Option of `ball fit` -> value.
-        keeps: What of the original is kept.
-        changes: What is not, with {splits} for their number.
-    """
-
-    settings: Mapping[str, Any]
-    keeps: str
-    changes: str
-
-    def told(self, repeats: int) -> str:
-        """What is kept and what is not, for so many random splits."""
-        splits = f"{repeats} split{'' if repeats == 1 else 's'}"
-        return f"keeps {self.keeps}. It changes: {self.changes.format(splits=splits)}."
-
-
-_SHORTCUTS = "majority,colour,histogram,nuclei,corner"
-PRESETS: dict[str, Preset] = {
-    "report": Preset(
-        {
-            "protocol": "holdout",
-            "test_size": 0.20,
-            "val_size": 0.16,
-            "channels": "original",
-            "models": f"mlp,{_SHORTCUTS}",
-            "hidden": "64,64",
-            "learning_rate": 1e-4,
-            "l2": 1e-5,
-            "epochs": 40,
-            "head_batch_size": 16,
-            "dropout": 0.2,
-            "clip_norm": 0.01,
-            "class_weight": "none",
-            "compat_batch_metrics": True,
-        },
-        keeps="the embedding, two layers of 64, Adam at 1e-4, 40 epochs, L2, dropout, clipping, random 64/16/20 splits",
-        changes="copies of an image kept together, metrics pooled over all test images of {splits} (the student "
-        "report has one split; its averages over batches stand in a table of their own), shortcuts beside it",
-    ),
-    "paper": Preset(
-        {
-            "protocol": "holdout",
-            "channels": "original,segmented",
-            "combine": "concat",
-            "models": f"mlp,logistic,{_SHORTCUTS}",
-        },
-        keeps="two channels, the picture and its nuclei alone, through an ImageNet network, joined before a "
-        "classifier; random splits",
-        changes="the network is frozen instead of fine-tuned and its feature maps are averaged before they are joined, "
-        "one network serves both channels, no augmentation unless the cache has views, copies of an image kept "
-        "together, metrics pooled over {splits}, shortcuts beside it; `ball compare` sets backbones side by side",
-    ),
-}
+        del values["jobs"], values["groups"]
+        return _digest(values | resolved)

@@ -40,7 +40,7 @@ def main() -> None:
         for trial in trials:
             head = MLPHead(**trial.head.to_dict(), random_state=0)
             train, val = (X[rows, 0].astype(np.float32) for rows in (split.train, split.val))
-            head.fit(train, codes[split.train], val, codes[split.val])
+            head.fit(train, codes[split.train], X_val=val, y_val=codes[split.val])
             full.append(float(np.nanmin(head.history_["val_loss"])))
         theirs.append(time.perf_counter() - start)
     place = next(n for n, trial in enumerate(trials) if trial.head == found[0].head)

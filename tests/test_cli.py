@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from ball_features import FitConfig, fit
 from ball_features.cli import app
-from ball_features.cli.root import InterruptError
+from ball_features.cli.root import InterruptError, main, progress_bar
 from ball_features.deployment.bundle import bundle_fitted
+from ball_features.heads.baselines import BASELINES
 from ball_features.heads.registry import MODELS
 from ball_features.reporting.files import place_folder
 
@@ -201,6 +202,37 @@ def test_an_interrupt_while_a_run_is_written_leaves_none(tmp_path):
 
     with pytest.raises(InterruptError):
         place_folder(tmp_path, "a", write)
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_part_of_a_long_work_is_shown(capsys):
+    with progress_bar("Fitting", False, "fits") as progress:
+        for part, total in (("random", 3), ("blocks", 3), ("series", 1), ("patients", 1)):
+            for done in range(1, total + 1):
+                progress(done, total, f"{part}: mlp")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(", ")[0] for line in lines] == [
+        *(f"Fitting: {done} of 3 fits" for done in (1, 2, 3, 1, 2, 3)),
+        *["Fitting: 1 of 1 fits"] * 2,
+    ]
+    assert lines[3].endswith("(blocks: mlp)")
+
+
+def test_a_run_without_a_fitted_model_is_an_error(small_cache, tmp_path, monkeypatch, capsys):
+    def build(seed):
+        raise ZeroDivisionError("no luck")
+
+    monkeypatch.setitem(BASELINES, "lda", build)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays that of the tests
+    words = ["ball", "fit", str(small_cache), "--models", "lda", "--jobs", "1", "--out", str(tmp_path)]
+    for more in ([], ["--verbose"]):
+        monkeypatch.setattr(sys, "argv", words + more)
+        with pytest.raises(SystemExit) as end:
+            main()
+        errors = capsys.readouterr().err
+        assert end.value.code == 2
+        assert "No model could be fitted" in errors
+        assert ("in build" in errors) == bool(more)
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, HeadConfig
-from ball_features.config import PRESETS
+from ball_features.cli.presets import PRESETS
 from ball_features.errors import ConfigError
 
 
@@ -76,6 +76,9 @@ def test_what_json_numpy_and_paths_have_for_a_type_is_taken():
     assert config.head == HeadConfig(hidden=np.array([8]), clip_norm=0.01)
     assert config.fingerprint() == FitConfig.from_mapping(json.loads(json.dumps(config.to_dict()))).fingerprint()
     assert HeadConfig(learning_rate=1).learning_rate == 1
+    assert FitConfig(head=HeadConfig(consistency=1)).fingerprint() == FitConfig(head={"consistency": 1.0}).fingerprint()
+    assert type(HeadConfig(clip_norm=1).clip_norm) is float
+    assert type(FitConfig(seed=np.uint8(1)).seed) is int
 
 
 def test_the_fingerprint_covers_what_changes_a_number_and_nothing_else():
@@ -87,6 +90,9 @@ def test_the_fingerprint_covers_what_changes_a_number_and_nothing_else():
     assert len({config.fingerprint(x=1) for config in [base, *other]}) == 5
     assert base.fingerprint(x=1) != base.fingerprint(x=2)
     assert FitConfig(jobs=1).fingerprint() == FitConfig().fingerprint() != FitConfig(seed=1).fingerprint()
+    here, there = FitConfig(groups="a.csv"), FitConfig(groups="b/a.csv")  # what the file says counts, not where it lies
+    assert here.fingerprint(groups_sha256="0") == there.fingerprint(groups_sha256="0")
+    assert here.fingerprint(groups_sha256="0") != here.fingerprint(groups_sha256="1")
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)

@@ -51,7 +51,7 @@ def audit(
     from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
     from ball_features.dataset.targets import require_writable
-    from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
+    from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
 
     manifest = scan(images)
     for file, option in ((out, "--out"), (page, "--page")):
@@ -61,7 +61,7 @@ def audit(
         found = run(manifest, embeddings=embeddings, progress=progress)
     write_groups(found, out)
     if page is not None:
-        write_page(found, manifest.root, page)
+        write_audit(found, manifest.root, page)
     known = recognise(manifest.sha256)
     if as_json:
         print_json(found.to_dict() | {"known": known, "groups_file": str(out)})

@@ -60,13 +60,13 @@ def compare(
 
     One table, with a paired test of each line against the best.
     """
-    from ball_features.config import FitConfig
+    from ball_features.config import FitConfig, split_names
     from ball_features.reporting.compare import compare as run
     from ball_features.reporting.compare import render_comparison
 
     config = FitConfig(
         protocol=protocol,
-        models=tuple(part.strip() for part in models.split(",") if part.strip()),
+        models=split_names(models),
         repeats=repeats,
         folds=folds,
         seed=seed,

@@ -124,11 +124,11 @@ def extract(
     inferred series of one public data set. --views 1 is the plain image alone,
     in a third of the time.
     """
-    from ball_features.config import ExtractConfig
+    from ball_features.config import ExtractConfig, split_names
     from ball_features.extraction.extract import extract as run
     from ball_features.extraction.views import choose_views
 
-    used = tuple(part.strip() for part in channels.split(",") if part.strip())
+    used = split_names(channels)
     chosen, count = choose_views(recipe, views, backbone=backbone, channels=used)
     config = ExtractConfig(
         backbone=backbone,

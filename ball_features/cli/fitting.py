@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import (
     Json,
     Quiet,
@@ -19,13 +20,11 @@ from ball_features.cli.root import (
     progress_bar,
     say,
 )
+from ball_features.config import FitConfig, HeadConfig, split_names
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import require_extra
 from ball_features.heads.registry import MODELS
-
-if TYPE_CHECKING:
-    from ball_features.config import FitConfig
 
 __all__ = ["fit", "print_run"]
 
@@ -225,8 +224,6 @@ def fit(
 
 def _with_preset(context: typer.Context, preset: str) -> tuple[dict[str, Any], list[str]]:
     """The options, those of a preset where the user gave none, and what the preset keeps and changes."""
-    from ball_features.config import PRESETS
-
     values = dict(context.params)
     if not preset:
         return values, []
@@ -240,13 +237,11 @@ def _with_preset(context: typer.Context, preset: str) -> tuple[dict[str, Any], l
 
 
 def _config(values: dict[str, Any]) -> FitConfig:
-    from ball_features.config import FitConfig, HeadConfig
-
     same = ("repeats", "folds", "test_size", "val_size", "seed", "group_column", "tta", "train_views", "test_views")
     return FitConfig(
         protocol="holdout" if values["protocol"] == "ladder" else values["protocol"],
-        models=_names(values["models"]),
-        channels=_names(values["channels"]),
+        models=split_names(values["models"]),
+        channels=split_names(values["channels"]),
         combine=values["combine"],
         center=values["center"] or None,
         groups=None if values["groups"] is None else str(values["groups"]),
@@ -268,12 +263,8 @@ def _config(values: dict[str, Any]) -> FitConfig:
     )
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def _widths(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = split_names(text)
     if not parts or not all(part.isdigit() for part in parts):
         raise ConfigError(f"Got --hidden {text!r}, expected widths with commas between, such as 64,64.")
     return tuple(int(part) for part in parts)

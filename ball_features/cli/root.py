@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,9 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except BallError as error:
+        if "--verbose" in sys.argv:
+            for note in getattr(error, "__notes__", []):
+                say(note)
         say(f"Error: {error}")
         sys.exit(2)
     except InterruptError:
@@ -155,24 +159,39 @@ Trust = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show where in the code an internal error happened.")]
 
 
+class _Pace:
+    """How many a second, of the part in hand: another begins where all were done, or more than now."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.done, self.total = 0, -1
+
+    def at(self, done: int, total: int) -> tuple[bool, float]:
+        """Whether a part began, and its rate, when so many are done."""
+        again = done < self.done or self.done == self.total
+        if again:
+            self.start = self.last
+        self.done, self.total, self.last = done, total, time.perf_counter()
+        return again, done / max(self.last - self.start, 1e-9)
+
+
 @contextmanager
 def progress_bar(what: str, quiet: bool, unit: str = "images") -> Iterator[Callable[..., None]]:
-    """A bar on a terminal, a line every tenth elsewhere."""
+    """A bar on a terminal, a line every tenth elsewhere; counting may begin again, as for each rung of a ladder."""
     if quiet:
         yield lambda done, total, name="": None
         return
+    pace = _Pace()
     if not sys.stderr.isatty():
-        import time
-
-        start = time.perf_counter()
-        tenth = [-1]
+        tenth = -1
 
         def line(done: int, total: int, name: str = "") -> None:
+            nonlocal tenth
+            again, rate = pace.at(done, total)
             now = 10 * done // max(total, 1)
-            if now > tenth[0] and total:
-                tenth[0] = now
-                rate = done / max(time.perf_counter() - start, 1e-9)
-                say(f"{what}: {done} of {total} {unit}, {rate:.1f} {unit}/s")
+            if (now > tenth or again) and total:
+                tenth = now
+                say(f"{what}: {done} of {total} {unit}, {rate:.1f} {unit}/s{f' ({name})' if name else ''}")
 
         yield line
         return
@@ -191,7 +210,9 @@ def progress_bar(what: str, quiet: bool, unit: str = "images") -> Iterator[Calla
         task = bar.add_task(what, total=None, rate=0.0, name="")
 
         def update(done: int, total: int, name: str = "") -> None:
-            rate = done / max(bar.tasks[0].elapsed or 1e-9, 1e-9)
+            again, rate = pace.at(done, total)
+            if again:  # or the time that remains would be that of all parts
+                bar.reset(task, total=total)
             bar.update(task, completed=done, total=total, rate=rate, name=name)
 
         yield update

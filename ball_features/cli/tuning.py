@@ -56,7 +56,7 @@ def tune(
     are then tested once, on images that chose nothing. Writes trials.csv and a
     run.
     """
-    from ball_features.config import FitConfig, HeadConfig
+    from ball_features.config import FitConfig, HeadConfig, split_names
     from ball_features.reporting.tuning import render_trials
     from ball_features.reporting.tuning import tune as run
 
@@ -65,7 +65,7 @@ def tune(
         val_size=val_size,
         groups=None if groups is None else str(groups),
         group_column=group_column,
-        channels=tuple(part.strip() for part in channels.split(",") if part.strip()),
+        channels=split_names(channels),
         combine=combine,
         seed=seed,
         head=HeadConfig(epochs=epochs),

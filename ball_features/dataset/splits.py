@@ -9,6 +9,7 @@ one of its images trains nothing.
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,13 +62,15 @@ class Grouping:
         series: str (images,), what models are trained against: the column that is left out where the user names it,
             else the file's `series`; as `group` where it lacks some.
         center: str (images,), whose mean is taken from embeddings, or None.
+        sha256: Of the file's content.
     """
 
     column: str
     group: np.ndarray
     together: np.ndarray
     series: np.ndarray
-    center: np.ndarray | None = None
+    center: np.ndarray | None
+    sha256: str
 
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
         """What counts once in intervals and tests, int (images,): a whole series where series are left out."""
@@ -111,7 +114,8 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
             f"Got {config.center} to centre by, each of whose values holds one class, which would go with its mean; "
             "expected a column that several classes share, such as overlay."
         )
-    return Grouping(column, group, together, series, center)
+    sha256 = hashlib.sha256(Path(config.groups).read_bytes()).hexdigest()
+    return Grouping(column, group, together, series, center, sha256)
 
 
 def _columns(path: Path) -> list[str]:

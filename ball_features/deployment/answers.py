@@ -12,6 +12,7 @@ from typing import Any
 
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import DataError
+from ball_features.reporting.markup import frame
 
 __all__ = ["Prediction", "Predictions", "check_suffix"]
 
@@ -140,12 +141,11 @@ def _page(header: Sequence[str], rows: Sequence[Sequence[Any]], found: Predictio
         ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem}table{border-collapse:"
         "collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}.unusual{font-weight:bold}"
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>Predictions</title><style>{style}</style></head><body><h1>{len(rows)} predictions</h1>"
+    content = (
+        f"<h1>{len(rows)} predictions</h1>"
         "<p>Research use only, not a diagnosis. Bold: unlike the images that the model was made from; do not trust the "
         "class.</p>"
         f"<p>By {html.escape(by)}. Sets {sure}; unusual beyond a distance of {found.about['unusual_from']:.6f}."
-        f"</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}</body></html>\n"
+        f"</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
     )
+    return frame("Predictions", style, [content])

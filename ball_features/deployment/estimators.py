@@ -182,6 +182,7 @@ def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
             head.state_ = {key: file.get_tensor(key) for key in file.keys()}
         head.classes_, head.n_features_in_ = classes, len(head.state_["0.weight"])
         head.alignment_ = Alignment(per_image=False)  # no other is written
+        head.alignment_.centers_ = None
         return head
     if kind == "xgboost.json":
         from xgboost import XGBClassifier

@@ -7,6 +7,7 @@ rows; validation rows go only to models that choose an epoch by them.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from ball_features.extraction.views import shows_whole_field
 from ball_features.heads.memory import SplitMemory
 from ball_features.heads.registry import ModelSpec
 
-__all__ = ["Fitted", "Work", "divide", "fit_all"]
+__all__ = ["Failed", "Fitted", "Work", "divide", "fit_all"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Fitted:
     predict_s: float
     flips: np.ndarray | None = None
     estimator: Any = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a model has no record, and where it failed."""
+
+    reason: str
+    traceback: str
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,7 @@ def divide(
     return sorted(work, key=lambda part: -part.cost)
 
 
-def fit_all(work: Work) -> tuple[int, dict[int, Fitted | str]]:
+def fit_all(work: Work) -> tuple[int, dict[int, Fitted | Failed]]:
     """The split's number, and of each model, by its place, a record or why it failed."""
     split, views = work.split, work.views
     first = next(iter(work.specs.values()))
@@ -205,12 +214,12 @@ def fit_all(work: Work) -> tuple[int, dict[int, Fitted | str]]:
     else:
         X, y = view_rows(work.numbers, split.train, work.codes, views.train)
     memory = SplitMemory()
-    results: dict[int, Fitted | str] = {}
+    results: dict[int, Fitted | Failed] = {}
     for place, spec in work.specs.items():
         try:
             results[place] = _fit_one(spec, X, y, work, memory)
         except Exception as error:  # one model that fails takes its row out of the table, not the others
-            results[place] = f"{type(error).__name__}: {error}"
+            results[place] = Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
     return work.number, results
 
 

@@ -29,6 +29,8 @@ METRICS = ("accuracy", "specificity", "precision", "recall", "f1", "auroc", "mcc
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Counts, int (classes, classes): rows are true classes, columns predicted ones.
 
+    As scikit-learn's, whose checks take a hundred times as long: batches of 16 are counted by the thousand.
+
     Args:
         truth: int (images,) class indices.
         predicted: int (images,) class indices.
@@ -62,22 +64,17 @@ def _macro(values: np.ndarray) -> float:
 
 
 def _auroc(positive: np.ndarray, score: np.ndarray) -> float:
-    """Area under the ROC curve by ranks (Hanley and McNeil 1982); ties count half."""
-    from scipy.stats import rankdata
+    """Area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score
 
-    ones = int(positive.sum())
-    zeros = len(positive) - ones
-    if not ones or not zeros:
-        return float("nan")
-    return float((rankdata(score)[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else float("nan")
 
 
-def _mcc(counts: np.ndarray) -> float:
-    """Matthews correlation for several classes (Gorodkin 2004, eq. 8)."""
-    total, hits = counts.sum(), np.trace(counts)
-    truth, called = counts.sum(1).astype(float), counts.sum(0).astype(float)
-    spread = np.sqrt((total**2 - (called**2).sum()) * (total**2 - (truth**2).sum()))
-    return float((hits * total - truth @ called) / spread) if spread > 0 else float("nan")
+def _mcc(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Matthews correlation, which scikit-learn calls 0 where there is, or is predicted, one class only."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(truth, predicted)) if np.ptp(truth) and np.ptp(predicted) else float("nan")
 
 
 def calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> float:
@@ -115,13 +112,14 @@ def evaluate_predictions(truth: np.ndarray, probability: np.ndarray) -> dict[str
         `METRICS` -> float, and "per_class" (name -> (classes,)) and "confusion" (classes, classes).
     """
     classes = probability.shape[1]
-    counts = confusion(truth, probability.argmax(1), classes)
+    predicted = probability.argmax(1)
+    counts = confusion(truth, predicted, classes)
     each = per_class(counts)
     each["auroc"] = np.array([_auroc(truth == code, probability[:, code]) for code in range(classes)])
     return {
         "accuracy": float(np.trace(counts) / counts.sum()),
         **{name: _macro(each[name]) for name in ("specificity", "precision", "recall", "f1", "auroc")},
-        "mcc": _mcc(counts),
+        "mcc": _mcc(truth, predicted),
         "log_loss": float(log_losses(truth, probability).mean()),
         "ece": calibration_error(truth, probability),
         "per_class": each,

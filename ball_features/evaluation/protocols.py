@@ -13,11 +13,11 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError
-from ball_features.evaluation.fitting import Fitted, divide, fit_all
+from ball_features.evaluation.fitting import Failed, Fitted, divide, fit_all
 from ball_features.extraction.threads import core_count
 from ball_features.heads.registry import ModelSpec
 
-__all__ = ["ModelResult", "check_finite", "evaluate"]
+__all__ = ["ModelResult", "check_finite", "evaluate", "named_progress"]
 
 # Starting worker processes takes some seconds; less work than this (rows x columns x fits) is done in this one.
 PARALLEL_FROM = 20_000_000
@@ -33,11 +33,18 @@ class ModelResult:
         spec: The model.
         fitted: A record a split, in order; empty where the model failed.
         failure: Why, or "".
+        traceback: Where, or "".
     """
 
     spec: ModelSpec
     fitted: list[Fitted] = field(default_factory=list)
     failure: str = ""
+    traceback: str = ""
+
+
+def named_progress(progress: Progress | None, part: str) -> Progress | None:
+    """The same progress, that says which part of the work the model just done belongs to."""
+    return None if progress is None else lambda done, total, name: progress(done, total, f"{part}: {name}")
 
 
 def check_finite(cache: Cache) -> None:
@@ -88,7 +95,7 @@ def evaluate(
     jobs = min(config.jobs or core_count(), len(work))
     if max(part.numbers.size for part in work) * fits < PARALLEL_FROM:
         jobs = 1
-    done: dict[tuple[int, int], Fitted | str] = {}
+    done: dict[tuple[int, int], Fitted | Failed] = {}
     with warnings.catch_warnings():
         # joblib renews a worker whose memory grew, and says so; nothing is lost by it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
@@ -105,7 +112,9 @@ def evaluate(
     table = []
     for place, spec in enumerate(specs):
         own = [done[place, number] for number in range(len(splits))]
-        failures = [item for item in own if isinstance(item, str)]
-        fitted = [item for item in own if not isinstance(item, str)]
-        table.append(ModelResult(spec, [] if failures else fitted, failures[0] if failures else ""))
+        failures = [item for item in own if isinstance(item, Failed)]
+        if failures:
+            table.append(ModelResult(spec, [], failures[0].reason, failures[0].traceback))
+        else:
+            table.append(ModelResult(spec, [item for item in own if isinstance(item, Fitted)]))
     return table

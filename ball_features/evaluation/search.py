@@ -146,7 +146,7 @@ def _train(trial: Trial, epochs: int, embeddings: np.ndarray, codes: np.ndarray,
     X, y = view_rows(embeddings, split.train, codes, views.train)
     X_val, y_val = view_rows(embeddings, split.val, codes, views.test)
     settings: dict[str, Any] = trial.head.to_dict() | {"epochs": epochs}
-    head = MLPHead(**settings, random_state=seed).fit(X, y, X_val, y_val)
+    head = MLPHead(**settings, random_state=seed).fit(X, y, X_val=X_val, y_val=y_val)
     best = head.best_epoch_
     loss, accuracy = (float(head.history_[name][best]) for name in ("val_loss", "val_accuracy"))
     return Trial(trial.head, trial.views, epochs, loss, accuracy, best + 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,7 +20,8 @@ __all__ = [
     "wilson",
 ]
 
-_CELLS = 20_000_000  # numbers held at once while resampling: 160 MB
+_CELLS = 5_000_000  # numbers of each array while resampling: 40 MB
+_KEPT = 40_000_000  # draws that are kept for the next model, at a byte each
 _EXACT_GROUPS = 12
 _FLIPS = 9999
 
@@ -42,9 +44,25 @@ def wilson(share: float, count: float, level: float = 0.95) -> tuple[float, floa
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _weights(groups: int, draws: int, seed: int) -> np.ndarray:
-    """How often each group is drawn, (draws, groups)."""
-    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64)
+def _drawn(groups: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each group is drawn, float64 (draws, groups) in blocks of rows; the same for every model of a table."""
+    kept = _kept(groups, draws, seed) if draws * groups <= _KEPT else _multinomial(groups, draws, seed)
+    for block in kept:
+        yield block.astype(np.float64)
+
+
+@lru_cache(maxsize=3)  # of fewer draws for the AUROC, and more for paired tests
+def _kept(groups: int, draws: int, seed: int) -> tuple[np.ndarray, ...]:
+    blocks = []
+    for block in _multinomial(groups, draws, seed):
+        blocks.append(block.astype(np.uint8 if block.max() < 256 else np.int64))
+    return tuple(blocks)
+
+
+def _multinomial(groups: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    rng, rows = np.random.default_rng(seed), max(1, _CELLS // groups)
+    for start in range(0, draws, rows):
+        yield rng.multinomial(groups, np.full(groups, 1 / groups), size=min(rows, draws - start))
 
 
 def _ends(groups: int, level: float) -> tuple[float, float]:
@@ -60,9 +78,10 @@ def _ends(groups: int, level: float) -> tuple[float, float]:
     return tail, 1 - tail
 
 
-def _sums(value: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sums(value: np.ndarray, group: np.ndarray, tests: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of values, and number of tests, of each group, float64 (groups,); without `tests` a value is one."""
     _, code = np.unique(group, return_inverse=True)
-    return np.bincount(code, value), np.bincount(code).astype(float)
+    return np.bincount(code, value), np.bincount(code, tests).astype(float)
 
 
 def share_interval(
@@ -97,9 +116,18 @@ def share_interval(
 
 
 def paired_bootstrap(
-    difference: np.ndarray, group: np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+    difference: np.ndarray,
+    group: np.ndarray,
+    *,
+    tests: np.ndarray | None = None,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Interval and two-sided p-value of a mean difference between two models on the same images.
+    """Interval and two-sided p-value of the difference in accuracy between two models on the same images.
+
+    That is the ratio of the sum of differences to that of tests, so that an image tested twice counts twice, as it does
+    in the accuracies.
 
     The interval is that of a bootstrap over groups (Field and Welsh 2007), wider where they are few (Hesterberg 2015).
     The p-value is that of a permutation test that turns the sign of whole groups (Fisher 1935; Good 2005, "Permutation,
@@ -107,8 +135,9 @@ def paired_bootstrap(
     rejects far too often: all patterns of signs where up to twelve groups differ, else 9,999 of them.
 
     Args:
-        difference: float (images,), one model's score less the other's.
+        difference: float (images,), one model's right answers less the other's.
         group: (images,), what is drawn together.
+        tests: (images,), how many times an image was tested; once each if None.
         level: Of confidence.
         draws: Bootstrap samples.
         seed: Of the draws.
@@ -116,12 +145,11 @@ def paired_bootstrap(
     Returns:
         (low, high, p); one group has no interval (NaN) and p = 1.
     """
-    total, size = _sums(difference, group)
+    total, size = _sums(difference, group, tests)
     if len(total) < 2:
         return float("nan"), float("nan"), 1.0
-    drawn = _weights(len(total), draws, seed)
-    means = (drawn @ total) / (drawn @ size)
-    low, high = np.quantile(means, _ends(len(total), level))
+    shares = [(drawn @ total) / (drawn @ size) for drawn in _drawn(len(total), draws, seed)]
+    low, high = np.quantile(np.concatenate(shares), _ends(len(total), level))
     return float(low), float(high), _sign_flips(total[np.abs(total) > 1e-12], seed)
 
 
@@ -134,8 +162,9 @@ def _sign_flips(total: np.ndarray, seed: int) -> float:
         return float((np.abs(signs @ total) >= least).mean())
     rng = np.random.default_rng(seed)
     reached = 0
-    for start in range(0, _FLIPS, 1000):
-        signs = 1 - 2 * rng.integers(0, 2, (min(1000, _FLIPS - start), count), dtype=np.int8)
+    rows = max(1, min(1000, _CELLS // count))
+    for start in range(0, _FLIPS, rows):
+        signs = 1 - 2 * rng.integers(0, 2, (min(rows, _FLIPS - start), count), dtype=np.int8)
         reached += int((np.abs(signs @ total) >= least).sum())
     return (reached + 1) / (_FLIPS + 1)
 
@@ -166,11 +195,13 @@ def corrected_best(
     if len(size) < 2:
         return float("nan"), float("nan"), float("nan")
     total = np.column_stack([np.bincount(code, column) for column in right.T])  # (groups, models)
-    drawn = _weights(len(size), draws, seed)
-    chosen = (drawn @ total).argmax(1)  # the number of tests is the same for all models
-    out = (drawn == 0).astype(float)
-    out, chosen = out[out.any(1)], chosen[out.any(1)]
-    reached = (out @ total)[np.arange(len(out)), chosen] / (out @ size)
+    parts = []
+    for drawn in _drawn(len(size), draws, seed):
+        chosen = (drawn @ total).argmax(1)  # the number of tests is the same for all models
+        out = (drawn == 0).astype(float)
+        out, chosen = out[out.any(1)], chosen[out.any(1)]
+        parts.append((out @ total)[np.arange(len(out)), chosen] / (out @ size))
+    reached = np.concatenate(parts)
     low, high = np.quantile(reached, [0.5 - level / 2, 0.5 + level / 2])
     return float(reached.mean()), float(low), float(high)
 
@@ -207,23 +238,27 @@ def metric_intervals(
     classes, predicted = probability.shape[1], probability.argmax(1)
     _, code = np.unique(group, return_inverse=True)
     groups = code.max() + 1
-    weights = _weights(groups, draws, seed)
 
-    def summed(column: np.ndarray, values: np.ndarray | None, width: int) -> np.ndarray:
-        """(draws, width): weighted counts, or sums of values, by column."""
-        table = np.bincount(code * width + column, values, minlength=groups * width).reshape(groups, width)
-        return weights @ table
+    def by_group(column: np.ndarray, values: np.ndarray | None, width: int) -> np.ndarray:
+        """(groups, width): counts, or sums of values, by column."""
+        return np.bincount(code * width + column, values, minlength=groups * width).reshape(groups, width)
 
-    counts = summed(truth * classes + predicted, None, classes**2).reshape(draws, classes, classes)
+    confidence, zero = probability.max(1), np.zeros(len(truth), dtype=int)
+    table = np.hstack(
+        [
+            by_group(truth * classes + predicted, None, classes**2),
+            by_group(zero, log_losses(truth, probability), 1),
+            by_group(confidence_bins(confidence), confidence - (predicted == truth), BINS),
+        ]
+    )
+    summed = np.concatenate([drawn @ table for drawn in _drawn(groups, draws, seed)])  # (draws, columns)
+    counts = summed[:, : classes**2].reshape(draws, classes, classes)
     total = counts.sum((1, 2))
     sampled = _from_confusions(counts)
-    zero = np.zeros(len(truth), dtype=int)
-    sampled["log_loss"] = summed(zero, log_losses(truth, probability), 1)[:, 0] / total
-    confidence = probability.max(1)
-    gaps = summed(confidence_bins(confidence), confidence - (predicted == truth), BINS)
-    sampled["ece"] = np.abs(gaps).sum(1) / total
+    sampled["log_loss"] = summed[:, classes**2] / total
+    sampled["ece"] = np.abs(summed[:, classes**2 + 1 :]).sum(1) / total
     fewer = int(np.clip(3_000_000 // len(truth), min(200, draws), draws))
-    sampled["auroc"] = _aurocs(truth, probability, code, weights[:fewer])
+    sampled["auroc"] = _aurocs(truth, probability, code, np.concatenate(list(_drawn(groups, fewer, seed))))
     hit = predicted == truth
     result = {"accuracy": share_interval(hit, group, images=images, level=level)}
     for name in METRICS:
@@ -269,17 +304,19 @@ def _from_confusions(counts: np.ndarray) -> dict[str, np.ndarray]:
 def _aurocs(truth: np.ndarray, probability: np.ndarray, code: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean over classes of the weighted area under the ROC curve of each draw, (draws,); ties count half."""
     areas = np.full((len(weights), probability.shape[1]), np.nan)
-    block = max(1, _CELLS // (8 * len(truth)))
+    block = max(1, _CELLS // len(truth))
     for column in range(probability.shape[1]):
-        order = np.argsort(probability[:, column], kind="stable")
-        score, positive = probability[order, column], truth[order] == column
-        first = np.flatnonzero(np.r_[True, np.diff(score) > 0])
+        score, positive = probability[:, column], truth == column
+        ones, zeros = (np.flatnonzero(part)[np.argsort(score[part])] for part in (positive, ~positive))
+        # Of each positive: how many negatives lie below it, and how many not above.
+        ends = [np.searchsorted(score[zeros], score[ones], side) for side in ("left", "right")]
         for start in range(0, len(weights), block):
-            own = weights[start : start + block][:, code[order]]
-            ones, zeros = (np.add.reduceat(own * part, first, axis=1) for part in (positive, ~positive))
-            below = zeros.cumsum(1) - zeros / 2
-            whole = ones.sum(1) * zeros.sum(1)
-            area = (ones * below).sum(1)
+            own = weights[start : start + block]
+            below = np.zeros((len(own), len(zeros) + 1))
+            np.cumsum(own[:, code[zeros]], axis=1, out=below[:, 1:])
+            own = own[:, code[ones]]
+            whole = own.sum(1) * below[:, -1]
+            area = sum(np.einsum("ij,ij->i", own, below[:, end]) for end in ends) / 2
             areas[start : start + block, column] = np.divide(
                 area, whole, out=np.full(len(own), np.nan), where=whole > 0
             )

@@ -18,17 +18,20 @@ class Alignment:
 
     Args:
         per_image: Subtract each row's mean and divide by its standard deviation, over the columns that vary.
+
+    Attributes:
+        used_: bool (D,), the columns that vary in training; with `per_image`.
+        centers_: Kind -> float32 (D,), its mean; None without kinds.
     """
 
     def __init__(self, per_image: bool) -> None:
         self.per_image = per_image
-        self.centers_: dict[Any, np.ndarray] | None = None
 
     def fit_transform(self, X: np.ndarray, kinds: Any = None) -> np.ndarray:
         """Learn from X (N, D) and the kind of each row, (N,) or None for no centring, and return X aligned."""
         if self.per_image:  # short embeddings are filled up with zeros, which are no part of them
             self.used_ = X.min(0) < X.max(0)
-        self.centers_ = None
+        self.centers_: dict[Any, np.ndarray] | None = None
         if kinds is not None:
             Z, names = self._each(X), _checked(X, kinds)
             self.centers_ = {name: Z[names == name].mean(0) for name in np.unique(names).tolist()}

@@ -33,7 +33,7 @@ class XGBoost(ClassifierMixin, BaseEstimator):
         learning_rate: Shrinkage of each tree.
         max_depth: Of a tree.
         max_bin: Bins of the histogram of each column.
-        colsample: Share of columns that each level of a tree looks at.
+        colsample_bytree: Share of columns that each tree looks at.
         random_state: Seeds the choice of columns.
 
     Attributes:
@@ -48,14 +48,14 @@ class XGBoost(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.2,
         max_depth: int = 4,
         max_bin: int = 32,
-        colsample: float = 0.1,
+        colsample_bytree: float = 0.1,
         random_state: int | None = 0,
     ) -> None:
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate
         self.max_depth = max_depth
         self.max_bin = max_bin
-        self.colsample = colsample
+        self.colsample_bytree = colsample_bytree
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> XGBoost:
@@ -70,7 +70,7 @@ class XGBoost(ClassifierMixin, BaseEstimator):
             learning_rate=self.learning_rate,
             max_depth=self.max_depth,
             max_bin=self.max_bin,
-            colsample_bytree=self.colsample,
+            colsample_bytree=self.colsample_bytree,
             tree_method="hist",
             n_jobs=1,
             random_state=self.random_state,

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ball_features.extraction.threads import one_thread
 from ball_features.heads.alignment import Alignment
-from ball_features.heads.training import Recipe, Training, build_module, fold, forward
+from ball_features.heads.training import Recipe, Training, absorb_norms, build_module, forward
 
 __all__ = ["MLPHead"]
 
@@ -30,9 +30,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):
     BatchNorm(D) - Linear 64 - BatchNorm - LeakyReLU - Dropout 0.2 - Linear 64 - BatchNorm - ReLU - Linear C, trained
     with cross-entropy and Adam. It needs no scaler before it: the first batch norm is one, fitted on the training rows.
 
-    The same data and `random_state` give the same weights, whatever the number of threads; no global random state is
-    read or left changed. Rows are shuffled every epoch; a last batch of a single row, which batch norm cannot take,
-    joins the batch before it.
+    The same data and integer `random_state` give the same weights, whatever the number of threads, and no global random
+    state is read or left changed; None draws the seed from NumPy's global generator, as scikit-learn does.
+    Rows are shuffled every epoch; a last batch of a single row, which batch norm cannot take, joins the one before it.
 
     Args:
         hidden: widths of the hidden layers. The first has LeakyReLU and dropout, the others ReLU.
@@ -55,6 +55,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
     Attributes:
         classes_: (C,) sorted labels.
         n_features_in_: D.
+        alignment_: the fitted `Alignment`.
         state_: name -> float32 array, in the names of `to_module().state_dict()`; ready for safetensors.
         history_: "train_loss", "train_accuracy", "val_loss", "val_accuracy" -> (epochs,) float64. Those of training are
             taken on the fly, in train mode, before each step; those of validation are NaN where none was given.
@@ -97,6 +98,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self,
         X: Any,
         y: Any,
+        *,
         X_val: Any = None,
         y_val: Any = None,
         groups: Any = None,
@@ -105,6 +107,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         kinds_val: Any = None,
     ) -> MLPHead:
         """Train; where validation rows are given, keep the weights of the epoch with the lowest validation loss.
+
+        There is no sample_weight: rows weigh by class and group (`class_weight`, `group_loss`).
 
         Args:
             X: (N, D) float16 or float32, read in place and cast a few batches at a time; others are cast to float32.
@@ -158,7 +162,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         checked: Any = validate_data(self, X, dtype=DTYPES, order="C", reset=False)
         X = _tensor(self.alignment_.transform(checked, kinds))
         with torch.inference_mode():
-            layers = fold(self.state_, len(self.hidden), torch.float64)
+            layers = absorb_norms(self.state_, len(self.hidden), torch.float64)
             parts = [torch.softmax(forward(layers, part), 1) for part in X.split(ROWS_A_PREDICTION)]
             return torch.cat(parts).numpy()
 

@@ -87,16 +87,22 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
     with balanced classes.
 
     Args:
-        C: Candidates of the inverse strength of L2.
+        C: Candidates of the inverse strength of L2; of all candidates the first of equals is taken.
         directions: Candidates of the number of group directions to remove.
         balance: Candidates: whether groups are weighted.
         per_image: Standardise each embedding in itself first; see `Alignment`.
 
     Attributes:
         classes_: (C,) sorted labels.
-        chosen_: The candidates that did best on training groups left out: C, directions and balance.
+        chosen_: The candidates that did best on training groups left out: C, directions and balance. Where no group can
+            be left out, the first that remove no direction, since none has shown that it helps; else the first.
         inner_accuracy_: Share of right answers on a training group left out with them, the mean over groups; NaN where
             nothing could be left out, or there was nothing to choose.
+        alignment_: The fitted `Alignment`.
+        scaler_: The fitted `StandardScaler` of aligned embeddings.
+        removed_: float32 (directions, D), orthonormal, taken from standardised embeddings; fewer than were chosen where
+            there are fewer groups.
+        model_: The fitted `LogisticRegression` on what is left.
         n_features_in_: D.
     """
 
@@ -113,8 +119,11 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         self.balance = balance
         self.per_image = per_image
 
-    def fit(self, X: Any, y: Any, groups: Any = None, kinds: Any = None) -> GroupRobustLogistic:
-        """Fit on X (N, D), labels y (N,), the group of each row and the kind that it is centred with, (N,) or None."""
+    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> GroupRobustLogistic:
+        """Fit on X (N, D), labels y (N,), the group of each row and the kind that it is centred with, (N,) or None.
+
+        There is no sample_weight: rows weigh by class and group (`balance`).
+        """
         X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
         self.alignment_ = Alignment(self.per_image)
@@ -122,13 +131,13 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         candidates = list(product(self.C, self.directions, self.balance))
         inner = list(_left_out(y, group))
         self.inner_accuracy_ = float("nan")
-        best = (self.C[-1], 0, self.balance[0])
+        best = candidates[0]
         if inner and len(candidates) > 1:
             # The first of equals, so that the order of the candidates decides, not noise.
             scores = [np.mean([self._accuracy(X, y, group, test, c) for test in inner]) for c in candidates]
             best, self.inner_accuracy_ = candidates[int(np.argmax(scores))], float(np.max(scores))
-        elif inner:
-            best = candidates[0]
+        elif not inner:
+            best = next((own for own in candidates if own[1] == 0), best)
         self.chosen_ = dict(zip(("C", "directions", "balance"), best, strict=True))
         self.scaler_, self.removed_, self.model_ = self._fit(X, y, group, best)
         return self
@@ -187,6 +196,11 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
 
     Attributes:
         classes_: (C,) sorted labels.
+        alignment_: The fitted `Alignment`.
+        scaler_: The fitted `StandardScaler` of aligned embeddings.
+        used_: int (columns,), those that vary in training; the others say nothing.
+        removed_: float32 (directions, columns), orthonormal, taken from the standardised columns used.
+        model_: The fitted `LinearDiscriminantAnalysis` on what is left.
         n_features_in_: D.
     """
 
@@ -201,8 +215,11 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
         self.shrinkage = shrinkage
         self.per_image = per_image
 
-    def fit(self, X: Any, y: Any, groups: Any = None, kinds: Any = None) -> GroupRobustDiscriminant:
-        """Fit on X (N, D), labels y (N,), the group of each row and the kind that it is centred with, (N,) or None."""
+    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> GroupRobustDiscriminant:
+        """Fit on X (N, D), labels y (N,), the group of each row and the kind that it is centred with, (N,) or None.
+
+        There is no sample_weight, which scikit-learn's discriminant does not take either.
+        """
         X, y, group = _checked(self, X, y, groups)
         self.classes_ = np.unique(y)
         self.alignment_ = Alignment(self.per_image)
@@ -256,7 +273,7 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
             `GroupRobustLogistic` (three directions, weights) for views of whole fields.
         whole_field: For each view, whether it shows what lies between the cells too; empty for views of cells alone.
             A discriminant trusts directions that hardly vary, and a background hardly varies within a slide.
-        floor: Least probability that one view can give a class, so that none can veto.
+        floor: Least probability that one view can give a class, so that none can veto: above 0, below 1 / classes.
         per_image: Of the estimators that None stands for.
 
     Attributes:
@@ -280,8 +297,14 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
         self.floor = floor
         self.per_image = per_image
 
-    def fit(self, X: Any, y: Any, groups: Any = None, kinds: Any = None) -> ViewEnsemble:
-        """Fit on X (N, views, D), or (N, D) for one view, labels y (N,); groups and kinds go to each view's model."""
+    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> ViewEnsemble:
+        """Fit on X (N, views, D), or (N, D) for one view, labels y (N,); groups and kinds go to each view's model.
+
+        There is no sample_weight, since not every model of a view takes one.
+
+        Raises:
+            ValueError: `whole_field` does not match the views, or the floor the classes.
+        """
         checked: Any = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         X, y = checked
         check_classification_targets(y)
@@ -289,11 +312,16 @@ class ViewEnsemble(ClassifierMixin, BaseEstimator):
         whole = self.whole_field or (False,) * len(_views(X))
         if len(whole) != len(_views(X)):
             raise ValueError(f"ViewEnsemble got whole_field={whole} and {len(_views(X))} views, expected one for each.")
+        classes = len(np.unique(y))
+        if not 0 < self.floor < 1 / classes:
+            raise ValueError(f"ViewEnsemble got floor={self.floor}, expected above 0 and below 1 / {classes} classes.")
         cells = GroupRobustDiscriminant(per_image=self.per_image)
         field = GroupRobustLogistic(directions=(3,), balance=(True,), per_image=self.per_image)
-        self.models_: list[Any] = [clone(self.estimator or (field if seen else cells)) for seen in whole]
-        for model, own in zip(self.models_, _views(X), strict=True):
-            model.fit(own, y, **known)
+        self.models_: list[Any] = []
+        for seen, part in zip(whole, _views(X), strict=True):
+            own = (field if seen else cells) if self.estimator is None else self.estimator
+            model: Any = clone(own)
+            self.models_.append(model.fit(part, y, **known))
         self.classes_ = self.models_[0].classes_
         return self
 

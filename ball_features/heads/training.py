@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Recipe", "Training", "batch_sizes", "build_module", "fold", "forward"]
+__all__ = ["Recipe", "Training", "absorb_norms", "batch_sizes", "build_module", "forward"]
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
@@ -70,13 +70,13 @@ def batch_sizes(rows: int, batch_size: int) -> list[int]:
     return sizes
 
 
-def fold(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype) -> list[Layer]:
-    """The network in eval mode with every batch norm folded away: (weight (out, in), bias (out,), slope below 0).
+def absorb_norms(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype) -> list[Layer]:
+    """The network in eval mode with every batch norm in its Linear: (weight (out, in), bias (out,), slope below 0).
 
     Args:
         state: as `Training.state` returns it.
         depth: number of hidden layers.
-        dtype: of the result; folding is float64.
+        dtype: of the result; it is computed in float64.
     """
     value = {name: np.asarray(array, dtype=np.float64) for name, array in state.items()}
 
@@ -99,7 +99,7 @@ def fold(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype) -> lis
 
 
 def forward(layers: Sequence[Layer], x: Tensor) -> Tensor:
-    """Logits (N, C) of rows x (N, D), in the dtype of the folded layers."""
+    """Logits (N, C) of rows x (N, D), in the dtype of the layers."""
     x = x.to(layers[0][0].dtype)
     for weight, bias, slope in layers:
         x = F.linear(x, weight, bias)
@@ -188,7 +188,7 @@ class Training:
 
     def evaluate(self, X: Tensor, codes: Tensor) -> tuple[float, float]:
         """Loss and accuracy in eval mode on rows X (M, D) with classes codes (M,)."""
-        return self._score(forward(fold(self.state(), len(self.recipe.hidden), torch.float32), X), codes)
+        return self._score(forward(absorb_norms(self.state(), len(self.recipe.hidden), torch.float32), X), codes)
 
     def state(self) -> dict[str, np.ndarray]:
         """A copy of parameters and running statistics, in the names and order of `build_module(...).state_dict()`."""

@@ -17,11 +17,12 @@ from ball_features.dataset.series import Trust
 from ball_features.dataset.traits import load_square
 from ball_features.errors import CacheError
 from ball_features.reporting.figures import thumbnail
+from ball_features.reporting.markup import frame
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["cached_embeddings", "summary", "write_page"]
+__all__ = ["cached_embeddings", "summary", "write_audit"]
 
 PAIRS_SHOWN = 40
 KIND_IMAGES = 24
@@ -123,7 +124,7 @@ img.zoom{width:auto;height:120px}
 """
 
 
-def write_page(found: Audit, root: Path, path: Path) -> None:
+def write_audit(found: Audit, root: Path, path: Path) -> None:
     """Write the findings as one self-contained HTML file, with thumbnails of pairs and overlays.
 
     Args:
@@ -181,10 +182,8 @@ def write_page(found: Audit, root: Path, path: Path) -> None:
         for row in _spread(np.array(sorted(found.outlier)), ODD_IMAGES):
             caption = html.escape(f"{found.path[row]}: {found.outlier[int(row)]}")
             parts.append(f"<figure>{picture(int(row))}<figcaption>{caption}</figcaption></figure>")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
-    text = f'<!doctype html><html lang="en"><head>{head}<title>Audit</title></head><body>{"".join(parts)}</body></html>'
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(frame("Audit", _STYLE, parts), encoding="utf-8")
 
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features.cache import Cache, choose_channels
-from ball_features.config import FitConfig
+from ball_features.config import FitConfig, split_names
 from ball_features.dataset.splits import read_grouping
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import CacheError, ConfigError
-from ball_features.evaluation.protocols import check_finite, evaluate
+from ball_features.evaluation.protocols import check_finite, evaluate, named_progress
 from ball_features.evaluation.views import model_views
 from ball_features.heads.registry import ModelSpec, select
 from ball_features.reporting.files import write_csv
@@ -45,7 +45,7 @@ def _read(argument: str) -> tuple[str, Cache]:
     cache = complete_cache(path)
     if wanted == "mean":
         return f"{path.stem}:mean", choose_channels(cache, (), "mean")
-    parts = tuple(part.strip() for part in wanted.split(",") if part.strip())
+    parts = split_names(wanted)
     return path.stem + (f":{wanted}" if wanted else ""), choose_channels(cache, parts)
 
 
@@ -92,7 +92,7 @@ def compare(
         config: Protocol, models, head. Shortcuts are fitted once, on the first cache's pixel numbers.
         out_root: Folder of the runs.
         name: The run's folder in it.
-        progress: Called with (fits done, fits in all, model just done), from the start for each cache.
+        progress: Called with (fits done, fits in all, cache and model just done), from the start for each cache.
 
     Returns:
         The run, whose models are called CACHE/MODEL, and a row for each of them: the columns of `compare.csv`.
@@ -100,7 +100,7 @@ def compare(
     Raises:
         CacheError: A cache is missing, incomplete, or of other images.
         ConfigError: Fewer than two caches, one twice, or a channel that is not there.
-        DataError: The groups file does not fit.
+        DataError: The groups file does not fit, or no model could be fitted.
         SplitError: The protocol cannot be carried out on these classes.
     """
     start = time.perf_counter()
@@ -132,7 +132,7 @@ def compare(
         chosen.append(own)
     results, facts = [], {}
     for cache, own, label in zip(aligned, chosen, short, strict=True):
-        for result in evaluate(cache, own, splits, config, progress=progress, **against):
+        for result in evaluate(cache, own, splits, config, progress=named_progress(progress, label), **against):
             shared = result.spec.kind == "shortcut"
             full = result.spec.name if shared else f"{label}/{result.spec.name}"
             facts[full] = _facts(None if shared else cache, label, result.spec, config)

@@ -39,16 +39,13 @@ def roc_points(positive: np.ndarray, score: np.ndarray, points: int = 200) -> np
     """The ROC curve, (points, 2) of false and true positive rate, thinned.
 
     Args:
-        positive: bool (images,).
+        positive: bool (images,), not all alike.
         score: float (images,).
         points: At most so many.
     """
-    order = np.argsort(-score, kind="stable")
-    hit, value = positive[order], score[order]
-    last = np.r_[np.flatnonzero(np.diff(value)), len(value) - 1]  # ties are one step
-    tpr = np.cumsum(hit)[last] / max(int(positive.sum()), 1)
-    fpr = np.cumsum(~hit)[last] / max(int((~positive).sum()), 1)
-    curve = np.column_stack([np.r_[0, fpr], np.r_[0, tpr]])
+    from sklearn.metrics import roc_curve
+
+    curve = np.column_stack(roc_curve(positive, score, drop_intermediate=False)[:2])
     return curve[np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).astype(int))]
 
 

@@ -29,12 +29,12 @@ __all__ = [
 ]
 
 
-def split_rows(cache: Cache, splits: Sequence[Split], group: np.ndarray) -> Iterable[Sequence[Any]]:
-    """Rows of `splits.csv`: path, label, group, repeat, part, fold."""
+def split_rows(cache: Cache, splits: Sequence[Split], group: np.ndarray, units: np.ndarray) -> Iterable[Sequence[Any]]:
+    """Rows of `splits.csv`: path, label, group, repeat, part, fold, unit (what counts once in intervals and tests)."""
     for split in splits:
         for part in ("train", "val", "test"):
             for row in getattr(split, part):
-                yield cache.path[row], cache.label[row], group[row], split.repeat, part, split.fold
+                yield cache.path[row], cache.label[row], group[row], split.repeat, part, split.fold, units[row]
 
 
 def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: list[str]) -> Iterable[Sequence[Any]]:

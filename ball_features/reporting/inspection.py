@@ -11,7 +11,7 @@ from ball_features.cache import Cache
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["describe", "render"]
+__all__ = ["describe", "render_facts"]
 
 
 def describe(cache: Cache, path: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def describe(cache: Cache, path: Path) -> dict[str, Any]:
     }
 
 
-def render(values: dict[str, Any]) -> RenderableType:
+def render_facts(values: dict[str, Any]) -> RenderableType:
     """`describe`'s values as tables for a terminal."""
     from rich.console import Group
     from rich.table import Table

@@ -15,7 +15,7 @@ from ball_features.config import FitConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError, DataError, SplitError
-from ball_features.evaluation.protocols import ModelResult, evaluate
+from ball_features.evaluation.protocols import ModelResult, evaluate, named_progress
 from ball_features.evaluation.uncertainty import share_interval
 from ball_features.heads.registry import select
 from ball_features.reporting.files import place_folder, prediction_rows, split_rows, write_csv, write_json
@@ -23,7 +23,7 @@ from ball_features.reporting.groups import group_rows, over_groups
 from ball_features.reporting.joint import column_left_out, ladder_caption, write_ladder_report
 from ball_features.reporting.options import check_name, check_options, complete_cache, split_by, with_numbers
 from ball_features.reporting.provenance import command, provenance
-from ball_features.reporting.words import describe_cache
+from ball_features.reporting.words import describe_cache, failed, require_fitted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,7 +71,7 @@ def ladder(
             `group_column` what the last rung leaves out. A rung whose column the file lacks is left out.
         out_root: Folder of the runs.
         name: The run's folder in it.
-        progress: Called with (fits done, fits in all, model just done), from the start on each rung.
+        progress: Called with (fits done, fits in all, rung and model just done), from the start on each rung.
 
     Returns:
         The run's folder; a row a model and rung with `accuracy`, its 95 % interval by the scatter of what the
@@ -93,28 +93,44 @@ def ladder(
     notes += said
     rows: list[dict[str, Any]] = []
     found: list[tuple[_Rung, list[ModelResult]]] = []
+    failures: list[dict[str, str]] = []
     for rung in rungs:
         results = evaluate(
-            cache, specs, rung.splits, rung.config, group=against.series, center=against.center, progress=progress
+            cache,
+            specs,
+            rung.splits,
+            rung.config,
+            group=against.series,
+            center=against.center,
+            progress=named_progress(progress, rung.name),
         )
         found.append((rung, results))
         rows += [{"rung": rung.name} | _row(cache, result, rung.units) for result in results if result.fitted]
         notes += [f"{rung.name}: {item.spec.name} failed: {item.failure}" for item in results if item.failure]
-    if not rows:
-        raise DataError("No model could be fitted on any rung, expected at least one. Try others with --models.")
+        failures += [{"rung": rung.name} | item for item in failed(results)]
+    require_fitted([result for _, results in found for result in results])
     values: dict[str, Any] = {
         "title": f"Optimism ladder · {describe_cache(cache)}",
         "caption": ladder_caption([rung.name for rung in rungs]),
         "notes": notes,
+        "failures": failures,
         "rungs": [{"rung": rung.name, "protocol": rung.config.protocol, "column": rung.column} for rung in rungs],
     }
     again = command("fit", str(cache_path), config, protocol="ladder")
-    values |= provenance(cache, config, source=str(cache_path), start=start, repeats=range(config.repeats), again=again)
+    values |= provenance(
+        cache,
+        config,
+        source=str(cache_path),
+        start=start,
+        repeats=range(config.repeats),
+        again=again,
+        groups_sha256=against.sha256,
+    )
 
     def write(folder: Path) -> None:
         write_csv(folder / "ladder.csv", list(rows[0]), ([row[key] for key in rows[0]] for row in rows))
-        header = ("rung", "path", "label", "group", "repeat", "split", "fold")
-        lines = ((rung.name, *row) for rung in rungs for row in split_rows(cache, rung.splits, rung.group))
+        header = ("rung", "path", "label", "group", "repeat", "split", "fold", "unit")
+        lines = ((rung.name, *row) for rung in rungs for row in split_rows(cache, rung.splits, rung.group, rung.units))
         write_csv(folder / "splits.csv", header, lines)
         classes = values["classes"]
         header = ("rung", "model", "repeat", "fold", "path", "label", "predicted", *(f"p_{key}" for key in classes))

@@ -13,7 +13,7 @@ from ball_features.dataset.decode import decode
 from ball_features.errors import DataError, ImageError
 from ball_features.reporting.figures import PALETTE, STYLES, thumbnail
 
-__all__ = ["Html", "Thumbnails", "sortable", "write_page"]
+__all__ = ["Html", "Thumbnails", "frame", "sortable", "write_page"]
 
 
 class Html(str):
@@ -46,6 +46,15 @@ class Thumbnails:
         return Html(f'<span class="named"><img src="{found}" alt=""><br>{text}</span>' if found else text)
 
 
+def frame(title: str, style: str, parts: Sequence[str]) -> str:
+    """A whole page: its title, its style sheet, and what stands in its body, as markup."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
 def write_page(out: Path, title: str, parts: Sequence[str]) -> Path:
     """Frame the parts of a page, with style and script, and write it.
 
@@ -55,12 +64,7 @@ def write_page(out: Path, title: str, parts: Sequence[str]) -> Path:
     here = resources.files("ball_features.reporting")
     style, script = (here.joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     script = script.replace("PALETTE", json.dumps(PALETTE)).replace("STYLES", str(STYLES))
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
-        f"<body>{''.join(parts)}<script>{script}</script></body></html>\n"
-    )
+    page = frame(title, style, [*parts, f"<script>{script}</script>"])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")

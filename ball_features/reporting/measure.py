@@ -32,7 +32,7 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
     """
     classes, codes = np.unique(cache.label, return_inverse=True)
     rows, details = [], []
-    hits: dict[str, np.ndarray] = {}
+    hits: dict[str, np.ndarray] = {}  # how many times a model was right on each image
     once: dict[str, np.ndarray] = {}  # of the first repeat, where each image is tested once
     tests = np.zeros(len(codes), dtype=int)
     for result in results:
@@ -54,9 +54,8 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
         once[result.spec.name] = np.concatenate(
             [item.probability.argmax(1) == codes[item.split.test] for item in first]
         )
-        right = np.bincount(where, probability.argmax(1) == truth, minlength=len(codes))
+        hits[result.spec.name] = np.bincount(where, probability.argmax(1) == truth, minlength=len(codes))
         tests = np.bincount(where, minlength=len(codes))  # the same for all models
-        hits[result.spec.name] = right / np.maximum(tests, 1)
         by_repeat: dict[int, list[bool]] = {}
         for item in result.fitted:
             correct = item.probability.argmax(1) == codes[item.split.test]
@@ -79,8 +78,8 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
     rows, details = [rows[place] for place in order], [details[place] for place in order]
     tested = tests > 0
     if rows:
-        best = hits[rows[0]["model"]][tested]
-        compared = [paired_bootstrap(best - hits[row["model"]][tested], units[tested]) for row in rows[1:]]
+        behind = [hits[rows[0]["model"]] - hits[row["model"]] for row in rows[1:]]
+        compared = [paired_bootstrap(own[tested], units[tested], tests=tests[tested]) for own in behind]
         adjusted = [1.0, *holm([p for _, _, p in compared]).tolist()]
         for row, detail, p in zip(rows, details, adjusted, strict=True):
             row["ties_best"] = detail["ties_best"] = p > 0.05
@@ -91,14 +90,14 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
         for detail, (low, high, _) in zip(details[1:], compared, strict=True):
             detail["behind_best"] = {"low": low, "high": high}
         for row, detail in zip(rows, details, strict=True):
-            behind = detail.get("behind_best", {"low": 0.0, "high": 0.0})
-            row |= {"behind_low": behind["low"], "behind_high": behind["high"]}
+            ends = detail.get("behind_best", {"low": 0.0, "high": 0.0})
+            row |= {"behind_low": ends["low"], "behind_high": ends["high"]}
             row["p_against_best"] = detail["p_against_best"]
     values: dict[str, Any] = {"classes": [str(name) for name in classes], "models": details}
     values["units"] = len(np.unique(units[tested]))
     chosen_from = [row["model"] for row in rows if row["kind"] != "shortcut"]
     if len(chosen_from) > 1:
-        right = np.column_stack([hits[name] * tests for name in chosen_from])
+        right = np.column_stack([hits[name] for name in chosen_from])
         accuracy, low, high = corrected_best(right[tested], tests[tested], units[tested])
         values["best_of"] = {"models": len(chosen_from), "accuracy": accuracy, "low": low, "high": high}
     return rows, values

@@ -243,18 +243,24 @@ def _curves(found: _Predictions, classes: Sequence[str], name: str) -> list[str]
 
 
 def _training(folder: Path) -> str:
+    """Curves of each model on the first split of the file: under leave-group-out that need not be fold 0."""
+    by_model: dict[str, list[dict[str, str]]] = {}
     with (folder / "curves.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["repeat"] == "0" and row["fold"] == "0"]
-    if not rows:
+        for row in csv.DictReader(file):
+            rows = by_model.setdefault(row["model"], [])
+            if not rows or (row["repeat"], row["fold"]) == (rows[0]["repeat"], rows[0]["fold"]):
+                rows.append(row)
+    if not by_model:
         return ""
     figures = []
-    for kind in ("loss", "accuracy"):
-        own = {
-            part: np.array([[float(row["epoch"]), float(row[f"{short}_{kind}"])] for row in rows])
-            for part, short in (("training", "train"), ("validation", "val"))
-        }
-        own = {key: value[np.isfinite(value).all(1)] for key, value in own.items()}
-        figures.append(lines(own, f"{rows[0]['model']}: {kind} of the first split", "epoch", kind))
+    for name, rows in by_model.items():
+        for kind in ("loss", "accuracy"):
+            own = {
+                part: np.array([[float(row["epoch"]), float(row[f"{short}_{kind}"])] for row in rows])
+                for part, short in (("training", "train"), ("validation", "val"))
+            }
+            own = {key: value[np.isfinite(value).all(1)] for key, value in own.items()}
+            figures.append(lines(own, f"{name}: {kind} of the first split", "epoch", kind))
     return f"<h2>Training</h2><div class='figures'>{''.join(figures)}</div>"
 
 

@@ -77,7 +77,14 @@ def images_digest(cache: Cache) -> str:
 
 
 def provenance(
-    cache: Cache, config: FitConfig, *, source: Any, start: float, repeats: Sequence[int], again: str
+    cache: Cache,
+    config: FitConfig,
+    *,
+    source: Any,
+    start: float,
+    repeats: Sequence[int],
+    again: str,
+    groups_sha256: str | None,
 ) -> dict[str, Any]:
     """What `run.json` keeps beside a run's words, ready for JSON.
 
@@ -88,11 +95,13 @@ def provenance(
         start: `time.perf_counter()` when it all began.
         repeats: Numbers of the repeats.
         again: From `command`.
+        groups_sha256: Of the groups file's content; None without one.
     """
     return {
         "command": again,
         "config": config.to_dict(),
-        "config_fingerprint": config.fingerprint(),
+        "config_fingerprint": config.fingerprint(groups_sha256=groups_sha256),
+        "groups_sha256": groups_sha256,
         "cache": source,
         "cache_fingerprint": cache.attributes["fingerprint"],
         "cache_attributes": cache.attributes,
@@ -144,6 +153,7 @@ def provenance_block(details: Mapping[str, Any]) -> str:
         "precision": cache.get("precision"),
         "cosine to float32, worst of a sample": cache.get("deviation_cosine"),
         "images": details["images"],
+        **({"groups SHA-256": details["groups_sha256"]} if details.get("groups_sha256") else {}),
         "seed": config["seed"],
         "made": details["created"],
         "ball": details["ball_version"],
@@ -160,7 +170,8 @@ def provenance_block(details: Mapping[str, Any]) -> str:
     )
     return (
         f"<h2>Provenance</h2><table>{rows}</table><p>{how} "
-        "Every number can be recomputed from the run's predictions.csv.</p>"
+        "Every figure of the comparison but seconds and flip_rate can be recomputed from the run's predictions.csv, intervals and "
+        "p-values of them with the units of splits.csv beside it.</p>"
     )
 
 

@@ -44,7 +44,7 @@ from ball_features.reporting.options import (
 from ball_features.reporting.page import write_report
 from ball_features.reporting.provenance import command, provenance
 from ball_features.reporting.tables import interval_table, markdown, render
-from ball_features.reporting.words import choice_note, describe_cache, title_and_caption
+from ball_features.reporting.words import choice_note, describe_cache, failed, require_fitted, title_and_caption
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -124,7 +124,7 @@ def fit(
     Raises:
         CacheError: The cache is missing, incomplete or not finite.
         ConfigError: A model is unknown, or models are to be saved without a saver.
-        DataError: The groups file does not fit.
+        DataError: The groups file does not fit, or no model could be fitted.
         SplitError: The protocol cannot be carried out on these classes.
     """
     start = time.perf_counter()
@@ -220,7 +220,11 @@ def store(
         compat_batch_metrics: Add the student report's own arithmetic.
         page_cache: For the map in `report.html`; none without it.
         more: Called with (folder, rows of the table) to add files.
+
+    Raises:
+        DataError: No model could be fitted, or the folder cannot be written.
     """
+    require_fitted(results)
     notes = notes + [
         f"{result.spec.name} failed and is not in the table: {result.failure}" for result in results if result.failure
     ]
@@ -233,17 +237,17 @@ def store(
     column = "" if grouping is None else grouping.column
     title, caption = title_and_caption(what, config, column, splits, cache.label)
     repeats = [split.repeat for split in splits]
-    values = {"title": title, "caption": caption, "notes": notes}
-    values |= provenance(cache, config, source=source, start=start, repeats=repeats, again=again)
+    values = {"title": title, "caption": caption, "notes": notes, "failures": failed(results)}
+    sha256 = None if grouping is None else grouping.sha256
+    values |= provenance(cache, config, source=source, start=start, repeats=repeats, again=again, groups_sha256=sha256)
 
     def write(folder: Path) -> None:
         write_json(folder / "run.json", values)
         write_json(folder / "metrics.json", details)
         write_csv(folder / "metrics.csv", _COLUMNS, ([row[key] for key in _COLUMNS] for row in rows))
-        header = ("path", "label", "group", "repeat", "split", "fold")
-        write_csv(
-            folder / "splits.csv", header, split_rows(cache, splits, units if grouping is None else grouping.group)
-        )
+        header = ("path", "label", "group", "repeat", "split", "fold", "unit")
+        group = units if grouping is None else grouping.group
+        write_csv(folder / "splits.csv", header, split_rows(cache, splits, group, units))
         classes = sorted(set(cache.label.tolist()))
         header = ("model", "repeat", "fold", "path", "label", "predicted", *(f"p_{key}" for key in classes))
         write_csv(folder / "predictions.csv", header, prediction_rows(cache, results, classes))

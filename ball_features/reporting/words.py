@@ -11,10 +11,12 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import Split
+from ball_features.errors import DataError
+from ball_features.evaluation.protocols import ModelResult
 from ball_features.reporting.groups import LEAST_IMAGES
 from ball_features.reporting.tables import SAME_MARK
 
-__all__ = ["choice_note", "counted", "describe_cache", "title_and_caption"]
+__all__ = ["choice_note", "counted", "describe_cache", "failed", "require_fitted", "title_and_caption"]
 
 
 def counted(number: int, what: str) -> str:
@@ -29,6 +31,28 @@ def describe_cache(cache: Cache) -> str:
     joint = " + " if cache.attributes.get("combine") == "concat" else " averaged with "
     channels = f", {joint.join(used)}" if used else ""
     return f"{len(cache.path)} images, {views}, {cache.attributes['backbone']}{channels}"
+
+
+def failed(results: Sequence[ModelResult]) -> list[dict[str, str]]:
+    """The models that failed, why, and where, for `run.json`."""
+    return [
+        {"model": result.spec.name, "failure": result.failure, "traceback": result.traceback}
+        for result in results
+        if result.failure
+    ]
+
+
+def require_fitted(results: Sequence[ModelResult]) -> None:
+    """Raise `DataError` where every model failed; the first one's traceback is a note of the error."""
+    if any(result.fitted for result in results):
+        return
+    first = results[0]
+    error = DataError(
+        f"No model could be fitted, expected at least one. The first, {first.spec.name}: {first.failure}. Try others "
+        "with --models; --verbose shows where it failed."
+    )
+    error.add_note(first.traceback)
+    raise error
 
 
 def title_and_caption(

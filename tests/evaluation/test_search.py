@@ -39,7 +39,7 @@ def test_halving_is_what_full_trainings_would_say_of_those_it_keeps():
     assert [t.val_loss for t in found[:4]] == sorted(t.val_loss for t in found[:4])
     best = found[0]
     head = MLPHead(**best.head.to_dict(), random_state=0)
-    head.fit(X[split.train, 0], codes[split.train], X[split.val, 0], codes[split.val])
+    head.fit(X[split.train, 0], codes[split.train], X_val=X[split.val, 0], y_val=codes[split.val])
     assert head.history_["val_loss"].min() == pytest.approx(best.val_loss)
     # Test rows play no part.
     poisoned = X.copy()

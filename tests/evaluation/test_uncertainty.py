@@ -122,6 +122,50 @@ def test_paired_bootstrap():
     assert paired_bootstrap(np.ones(10), np.repeat([0, 1], 5))[2] == 0.5
 
 
+def test_an_image_tested_twice_counts_twice():
+    rng = np.random.default_rng(6)
+    tests = rng.integers(1, 4, 400)
+    right = np.column_stack([rng.binomial(tests, chance) for chance in (0.95, 0.9)])
+    difference, group = right[:, 0] - right[:, 1], np.arange(400) // 2
+    low, high, p = paired_bootstrap(difference, group, tests=tests)
+    # The same by images of one test each, a test an entry: nothing is averaged before it is pooled.
+    place = np.repeat(np.arange(400), tests)
+    number = np.arange(len(place)) - np.repeat(np.cumsum(tests) - tests, tests)
+    each = (number < right[place, 0]).astype(float) - (number < right[place, 1])
+    assert (low, high, p) == pytest.approx(paired_bootstrap(each, group[place]))
+    assert low < difference.sum() / tests.sum() < high
+
+
+def test_drawing_in_blocks_changes_nothing(monkeypatch):
+    from ball_features.evaluation import uncertainty
+
+    rng = np.random.default_rng(8)
+    truth, group = rng.integers(0, 3, 120), rng.integers(0, 40, 120)
+    probability = rng.dirichlet(np.ones(3), 120)
+    difference, right = rng.choice([-1.0, 0.0, 1.0], 120), rng.integers(0, 2, (120, 3))
+
+    def every():
+        yield from uncertainty.metric_intervals(truth, probability, group, draws=50).values()
+        yield paired_bootstrap(difference, group, draws=50)
+        yield corrected_best(right, np.ones(120), group, draws=50)
+
+    whole = list(every())
+    monkeypatch.setattr(uncertainty, "_CELLS", 300)
+    monkeypatch.setattr(uncertainty, "_KEPT", 300)
+    for one, two in zip(whole, every(), strict=True):
+        assert one == pytest.approx(two, nan_ok=True)
+
+
+def test_many_images_are_resampled_in_little_memory():
+    import tracemalloc
+
+    tracemalloc.start()
+    paired_bootstrap(np.ones(60_000), np.arange(60_000), draws=200)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 130e6  # the draws alone would be 96 MB, twice
+
+
 @pytest.mark.parametrize("groups", [3, 9, 30])
 def test_signs_turned_against_scipy(groups):
     rng = np.random.default_rng(groups)

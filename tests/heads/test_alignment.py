@@ -83,10 +83,10 @@ def test_brightness_of_an_image_does_not_matter_once_standardised(stained, build
 def test_validation_is_aligned_as_training_is(stained):
     X, y, group = stained
     head = MLPHead(**QUICK)
-    head.fit(X, y, X[:80], y[:80], kinds=group, kinds_val=group[:80])
+    head.fit(X, y, X_val=X[:80], y_val=y[:80], kinds=group, kinds_val=group[:80])
     assert head.history_["val_accuracy"][head.best_epoch_] > 0.85
     with pytest.raises(ValueError, match="without kinds"):
-        head.fit(X, y, X[:80], y[:80], kinds=group)
+        head.fit(X, y, X_val=X[:80], y_val=y[:80], kinds=group)
     with pytest.raises(ValueError, match="expected one a row"):
         head.fit(X, y, kinds=group[:9])
 

@@ -5,7 +5,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ball_features.heads.robust import GroupRobustDiscriminant, GroupRobustLogistic, group_directions, group_weights
+from ball_features.heads.mlp import MLPHead
+from ball_features.heads.robust import (
+    GroupRobustDiscriminant,
+    GroupRobustLogistic,
+    ViewEnsemble,
+    group_directions,
+    group_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +77,29 @@ def test_options_are_chosen_by_the_accuracy_on_groups_of_several_classes():
         for g in range(4)
     ]
     assert model.inner_accuracy_ == pytest.approx(np.mean(each))
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ({"directions": (3,), "balance": (True,)}, (0.01, 3, True)),
+        ({"C": (0.1, 1.0), "directions": (2, 1), "balance": (False, True)}, (0.1, 2, False)),
+        ({"C": (0.1, 1.0)}, (0.1, 0, True)),  # a direction that nothing was left out to judge is not removed
+    ],
+)
+def test_candidates_that_cannot_be_judged_are_still_the_users(shifted, options, chosen):
+    X, y, group = shifted
+    few = np.flatnonzero((group < 4) & (np.arange(len(y)) % 60 < 40))  # two groups of 40 a class: none can be left out
+    model = GroupRobustLogistic(**options).fit(X[few], y[few], groups=group[few])
+    assert tuple(model.chosen_.values()) == chosen
+    assert np.isnan(model.inner_accuracy_)
+
+
+def test_weights_are_not_taken_for_groups(shifted):
+    X, y, _ = shifted
+    for model in (GroupRobustLogistic(), GroupRobustDiscriminant(), ViewEnsemble(), MLPHead()):
+        with pytest.raises(TypeError, match="positional"):
+            model.fit(X, y, np.ones(len(y)))
 
 
 def test_without_groups_it_is_a_logistic_regression(shifted):

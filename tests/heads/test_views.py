@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 from ball_features.cache import read_cache
@@ -48,6 +49,20 @@ def test_one_view_may_come_flat():
     assert np.array_equal(
         ViewEnsemble().fit(X, y).predict_proba(X), ViewEnsemble().fit(X[:, 0], y).predict_proba(X[:, 0])
     )
+
+
+def test_any_estimator_may_look_at_a_view():
+    X, y = data()
+    forest = RandomForestClassifier(5, random_state=0)  # an ensemble too: without a length before it is fitted
+    model = ViewEnsemble(forest).fit(X, y)
+    assert [type(own) for own in model.models_] == [RandomForestClassifier] * 3
+
+
+@pytest.mark.parametrize("floor", [0, 0.34, -1e-4, float("nan")])
+def test_a_floor_that_no_probability_fits_is_refused(floor):
+    X, y = data()
+    with pytest.raises(ValueError, match="floor"):
+        ViewEnsemble(floor=floor).fit(X, y)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,7 +13,7 @@ from ball_features.dataset.audit import audit
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.errors import CacheError
-from ball_features.reporting.audit_page import cached_embeddings, summary, write_page
+from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def found(tmp_path_factory):
 
 def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
     folder, result = found
-    write_page(result, folder, tmp_path / "audit.html")
+    write_audit(result, folder, tmp_path / "audit.html")
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
     for kind in result.overlays.names:
         part = page.split(f"<h2>{kind}:")[1].split("<h2>")[0]

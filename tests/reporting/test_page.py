@@ -41,6 +41,26 @@ def test_every_run_has_its_page(run):
     assert ".partial" not in page  # the folder's name while it is written
 
 
+def test_each_head_has_its_own_training_curves(run, tmp_path):
+    """As `ball compare` and `ball tune` leave them; and leave-group-out, where the first fold was not possible."""
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    header = "model,repeat,epoch,train_loss,val_loss,train_accuracy,val_accuracy,fold\n"
+    rows = [
+        f"{model},{repeat},{epoch},{1 / epoch},0.5,0.5,0.5,{fold}\n"
+        for model in ("a/mlp", "b/mlp")
+        for repeat, fold in ((0, 1), (0, 2), (1, 1))
+        for epoch in (1, 2, 3)
+    ]
+    (folder / "curves.csv").write_text(header + "".join(rows))
+    page = write_report(folder).read_text(encoding="utf-8")
+    part = page.split("<h2>Training</h2>")[1].split("<h2>")[0]
+    assert re.findall(r'aria-label="([^"]+)"', part) == [
+        f"{model}: {kind} of the first split" for model in ("a/mlp", "b/mlp") for kind in ("loss", "accuracy")
+    ]
+    paths = re.findall(r'<path d="M([^"]+)" fill="none"', part)
+    assert {path.count("L") for path in paths} == {2}  # three epochs each, none twice
+
+
 def test_without_the_cache_the_map_is_left_out(run, tmp_path):
     page = write_report(run.folder, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no map of the embeddings" in page

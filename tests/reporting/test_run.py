@@ -1,6 +1,7 @@
 """A run directory: complete, and every number in it recomputable from its predictions."""
 
 import csv
+import hashlib
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn import metrics as reference
 
 from ball_features import FitConfig, HeadConfig, fit, read_cache, read_run
 from ball_features.errors import CacheError, ConfigError, DataError
+from ball_features.evaluation.uncertainty import metric_intervals, paired_bootstrap
 
 MODELS = ("mlp", "logistic", "knn", "majority", "colour", "corner")
 CONFIG = FitConfig(models=MODELS, repeats=2, head=HeadConfig(epochs=3))
@@ -66,6 +68,54 @@ def test_the_table_can_be_recomputed_with_scikit_learn(run):
             expected["mcc"] = reference.matthews_corrcoef(truth, predicted)
         for name, value in expected.items():
             assert float(line[name]) == pytest.approx(value, rel=1e-6, abs=1e-9), (line["model"], name)
+
+
+def test_intervals_and_tests_can_be_recomputed_from_the_files_alone(small_cache, tmp_path):
+    paths = read_cache(small_cache, embeddings=False).path
+    groups = tmp_path / "groups.csv"
+    groups.write_text("path,group\n" + "\n".join(f"{path},{row // 3}" for row, path in enumerate(paths)))
+    run = fit(small_cache, FitConfig(models=("lda", "knn", "colour"), repeats=4, groups=str(groups)), out_root=tmp_path)
+    assert run.details["groups_sha256"] == hashlib.sha256(groups.read_bytes()).hexdigest()
+    rows, splits = table(run.folder / "predictions.csv"), table(run.folder / "splits.csv")
+    assert list(splits[0]) == ["path", "label", "group", "repeat", "split", "fold", "unit"]
+    unit = {row["path"]: int(row["unit"]) for row in splits}
+    assert 1 < len(set(unit.values())) < len(unit)
+    classes = [name[2:] for name in rows[0] if name.startswith("p_")]
+    by_model, accuracy = {}, {}
+    for name in [row["model"] for row in run.metrics]:
+        own = [row for row in rows if row["model"] == name]
+        truth = np.array([classes.index(row["label"]) for row in own])
+        probability = np.array([[float(row[f"p_{key}"]) for key in classes] for row in own])
+        images = len({row["path"] for row in own})
+        found = metric_intervals(truth, probability, np.array([unit[row["path"]] for row in own]), images=images)
+        for line in table(run.folder / "intervals.csv"):
+            if line["model"] == name:
+                ends = [float(line[end] or "nan") for end in ("low", "high")]
+                assert ends == pytest.approx(found[line["metric"]], nan_ok=True), line
+        by_model[name] = np.array([row["label"] == row["predicted"] for row in own], dtype=float)
+        accuracy[name] = by_model[name].mean()
+    units = np.array([unit[row["path"]] for row in rows if row["model"] == run.metrics[0]["model"]])
+    for row in run.metrics[1:]:
+        low, high, _ = paired_bootstrap(by_model[run.metrics[0]["model"]] - by_model[row["model"]], units)
+        assert (row["behind_low"], row["behind_high"]) == pytest.approx((low, high))
+        assert low <= run.metrics[0]["accuracy"] - row["accuracy"] <= high
+
+
+def test_a_model_that_fails_leaves_its_traceback(small_cache, tmp_path, monkeypatch):
+    from ball_features.heads import baselines
+
+    def build(seed):
+        raise ZeroDivisionError("no luck")
+
+    monkeypatch.setitem(baselines.BASELINES, "lda", build)
+    run = fit(small_cache, FitConfig(models=("lda", "knn"), repeats=1, jobs=1), out_root=tmp_path)
+    (failure,) = run.details["failures"]
+    assert (failure["model"], failure["failure"]) == ("lda", "ZeroDivisionError: no luck")
+    assert "in build" in failure["traceback"]
+    with pytest.raises(DataError, match=r"No model could be fitted.*no luck") as error:
+        fit(small_cache, FitConfig(models=("lda",), repeats=1, jobs=1), out_root=tmp_path / "none")
+    assert "in build" in error.value.__notes__[0]
+    assert not list((tmp_path / "none").iterdir())
 
 
 def test_splits_are_those_of_the_predictions(run, small_cache):
