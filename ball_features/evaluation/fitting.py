@@ -207,20 +207,24 @@ def divide(
 
 def fit_all(work: Work) -> tuple[int, dict[int, Fitted | Failed]]:
     """The split's number, and of each model, by its place, a record or why it failed."""
-    split, views = work.split, work.views
-    first = next(iter(work.specs.values()))
-    if first.by_view:
-        X, y = work.numbers[split.train[:, None], list(views.train)].astype(np.float32), work.codes[split.train]
-    else:
-        X, y = view_rows(work.numbers, split.train, work.codes, views.train)
     memory = SplitMemory()
+    rows: tuple[np.ndarray, np.ndarray] | None = None
     results: dict[int, Fitted | Failed] = {}
     for place, spec in work.specs.items():
         try:
-            results[place] = _fit_one(spec, X, y, work, memory)
+            rows = rows or _training_rows(work)
+            results[place] = _fit_one(spec, *rows, work, memory)
         except Exception as error:  # one model that fails takes its row out of the table, not the others
             results[place] = Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
     return work.number, results
+
+
+def _training_rows(work: Work) -> tuple[np.ndarray, np.ndarray]:
+    """X float32 (rows, columns), or (images, views, columns) where views are told apart, and the class of each row."""
+    train, views = work.split.train, work.views.train
+    if any(spec.by_view for spec in work.specs.values()):
+        return work.numbers[train[:, None], list(views)].astype(np.float32), work.codes[train]
+    return view_rows(work.numbers, train, work.codes, views)
 
 
 def _fit_one(spec: ModelSpec, X: np.ndarray, y: np.ndarray, work: Work, memory: SplitMemory) -> Fitted:

@@ -59,7 +59,9 @@ class KernelSVM(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"Got one class, {self.classes_[0]!r}, expected at least 2.")
         memory: Any = check_memory(self.memory)
-        self.rows_: np.ndarray = memory.cache(_widened)(X)
+        # Of many rows a copy for each machine, gone with it, costs less than one for all that stays.
+        widen = memory.cache(_widened) if len(X) <= GRAM_ROWS else _widened
+        self.rows_: np.ndarray = widen(X)
         self.gamma_ = 1 / max(self.rows_.shape[1] * self.rows_.var(), 1e-12)
         svm, seen = self._machine(self.kernel), self.rows_
         if self._held:

@@ -170,8 +170,8 @@ def provenance_block(details: Mapping[str, Any]) -> str:
     )
     return (
         f"<h2>Provenance</h2><table>{rows}</table><p>{how} "
-        "Every figure of the comparison but seconds and flip_rate can be recomputed from the run's predictions.csv, intervals and "
-        "p-values of them with the units of splits.csv beside it.</p>"
+        "Every figure of the comparison but seconds and flip_rate can be recomputed from the run's predictions.csv, "
+        "intervals and p-values of them with the units of splits.csv beside it.</p>"
     )
 
 
