@@ -4,6 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+from tests import typecheck
+
+# Shapes in signatures are checked while tests run, and only then; before anything imports these modules.
+SHAPED = ("evaluation.metrics", "evaluation.uncertainty", "heads.training")
+install_import_hook([f"ball_features.{module}" for module in SHAPED], f"{typecheck.__name__}.check")
 
 
 def _folder(variable: str) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 __all__ = [
     "BINS",
@@ -26,7 +27,9 @@ BINS = 15
 METRICS = ("accuracy", "specificity", "precision", "recall", "f1", "auroc", "mcc", "log_loss", "ece")
 
 
-def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+def confusion(
+    truth: Int[np.ndarray, " images"], predicted: Int[np.ndarray, " images"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
     """Counts, int (classes, classes): rows are true classes, columns predicted ones.
 
     As scikit-learn's, whose checks take a hundred times as long: batches of 16 are counted by the thousand.
@@ -44,7 +47,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
 
 
-def per_class(counts: np.ndarray) -> dict[str, np.ndarray]:
+def per_class(counts: Int[np.ndarray, "classes classes"]) -> dict[str, Float[np.ndarray, " classes"]]:
     """Support, specificity, precision, recall and F1 of each class from a confusion matrix (classes, classes)."""
     hits = np.diag(counts).astype(float)
     support, called = counts.sum(1).astype(float), counts.sum(0).astype(float)
@@ -63,21 +66,23 @@ def _macro(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _auroc(positive: np.ndarray, score: np.ndarray) -> float:
+def _auroc(positive: Bool[np.ndarray, " images"], score: Float[np.ndarray, " images"]) -> float:
     """Area under the ROC curve."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else float("nan")
 
 
-def _mcc(truth: np.ndarray, predicted: np.ndarray) -> float:
+def _mcc(truth: Int[np.ndarray, " images"], predicted: Int[np.ndarray, " images"]) -> float:
     """Matthews correlation, which scikit-learn calls 0 where there is, or is predicted, one class only."""
     from sklearn.metrics import matthews_corrcoef
 
     return float(matthews_corrcoef(truth, predicted)) if np.ptp(truth) and np.ptp(predicted) else float("nan")
 
 
-def calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> float:
+def calibration_error(
+    truth: Int[np.ndarray, " images"], probability: Float[np.ndarray, "images classes"], bins: int = BINS
+) -> float:
     """Expected calibration error of the predicted class (Guo et al. 2017, eq. 3), bins of equal width.
 
     Args:
@@ -90,18 +95,22 @@ def calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = BI
     return float(np.abs(gap).sum() / len(truth))
 
 
-def confidence_bins(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
+def confidence_bins(confidence: Float[np.ndarray, "*any"], bins: int = BINS) -> Int[np.ndarray, "*any"]:
     """The bin of each confidence, (low, high] as in the paper; int, the same shape."""
     return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
-def log_losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
+def log_losses(
+    truth: Int[np.ndarray, " images"], probability: Float[np.ndarray, "images classes"]
+) -> Float[np.ndarray, " images"]:
     """Log loss of each image, float64 (images,); a probability of 0 counts as the smallest that is told from 0."""
     floor = np.finfo(np.float64).eps
     return -np.log(np.clip(probability[np.arange(len(truth)), truth].astype(np.float64), floor, 1 - floor))
 
 
-def evaluate_predictions(truth: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
+def evaluate_predictions(
+    truth: Int[np.ndarray, " images"], probability: Float[np.ndarray, "images classes"]
+) -> dict[str, Any]:
     """Every number of the table from pooled predictions.
 
     Args:
@@ -127,7 +136,9 @@ def evaluate_predictions(truth: np.ndarray, probability: np.ndarray) -> dict[str
     }
 
 
-def batch_averaged(truth: np.ndarray, predicted: np.ndarray, classes: int, batch: int = 16) -> dict[str, float]:
+def batch_averaged(
+    truth: Int[np.ndarray, " images"], predicted: Int[np.ndarray, " images"], classes: int, batch: int = 16
+) -> dict[str, float]:
     """The student report's own arithmetic: macro figures of each batch, an absent class counted as 0, then averaged.
 
     It is here to show where "accuracy 99.6, recall 97.8" comes from, not to be used.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from ball_features.evaluation.metrics import BINS, METRICS, confidence_bins, log_losses
 
@@ -78,14 +79,22 @@ def _ends(groups: int, level: float) -> tuple[float, float]:
     return tail, 1 - tail
 
 
-def _sums(value: np.ndarray, group: np.ndarray, tests: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _sums(
+    value: Shaped[np.ndarray, " images"],
+    group: Shaped[np.ndarray, " images"],
+    tests: Real[np.ndarray, " images"] | None = None,
+) -> tuple[Float[np.ndarray, " groups"], Float[np.ndarray, " groups"]]:
     """Sum of values, and number of tests, of each group, float64 (groups,); without `tests` a value is one."""
     _, code = np.unique(group, return_inverse=True)
     return np.bincount(code, value), np.bincount(code, tests).astype(float)
 
 
 def share_interval(
-    hit: np.ndarray, group: np.ndarray, *, images: int | None = None, level: float = 0.95
+    hit: Shaped[np.ndarray, " images"],
+    group: Shaped[np.ndarray, " images"],
+    *,
+    images: int | None = None,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     """Score interval of a share that respects groups, proper for few groups and for no error at all.
 
@@ -116,10 +125,10 @@ def share_interval(
 
 
 def paired_bootstrap(
-    difference: np.ndarray,
-    group: np.ndarray,
+    difference: Real[np.ndarray, " images"],
+    group: Shaped[np.ndarray, " images"],
     *,
-    tests: np.ndarray | None = None,
+    tests: Real[np.ndarray, " images"] | None = None,
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
@@ -153,7 +162,7 @@ def paired_bootstrap(
     return float(low), float(high), _sign_flips(total[np.abs(total) > 1e-12], seed)
 
 
-def _sign_flips(total: np.ndarray, seed: int) -> float:
+def _sign_flips(total: Float[np.ndarray, " groups"], seed: int) -> float:
     """P-value of a sum of groups' differences (groups,), by turning their signs."""
     count = len(total)
     least = abs(total.sum()) - 1e-9
@@ -170,7 +179,13 @@ def _sign_flips(total: np.ndarray, seed: int) -> float:
 
 
 def corrected_best(
-    right: np.ndarray, tests: np.ndarray, group: np.ndarray, *, level: float = 0.95, draws: int = 1000, seed: int = 0
+    right: Real[np.ndarray, "images models"],
+    tests: Real[np.ndarray, " images"],
+    group: Shaped[np.ndarray, " images"],
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """What the best of several models reaches on images that did not choose it.
 
@@ -207,9 +222,9 @@ def corrected_best(
 
 
 def metric_intervals(
-    truth: np.ndarray,
-    probability: np.ndarray,
-    group: np.ndarray,
+    truth: Int[np.ndarray, " tests"],
+    probability: Float[np.ndarray, "tests classes"],
+    group: Shaped[np.ndarray, " tests"],
     *,
     images: int | None = None,
     level: float = 0.95,
@@ -237,7 +252,7 @@ def metric_intervals(
     """
     classes, predicted = probability.shape[1], probability.argmax(1)
     _, code = np.unique(group, return_inverse=True)
-    groups = code.max() + 1
+    groups = int(code.max()) + 1
 
     def by_group(column: np.ndarray, values: np.ndarray | None, width: int) -> np.ndarray:
         """(groups, width): counts, or sums of values, by column."""
@@ -278,7 +293,7 @@ def metric_intervals(
     return result
 
 
-def _from_confusions(counts: np.ndarray) -> dict[str, np.ndarray]:
+def _from_confusions(counts: Float[np.ndarray, "draws classes classes"]) -> dict[str, Float[np.ndarray, " draws"]]:
     """Metrics of confusion matrices (draws, classes, classes), each (draws,); as `metrics.evaluate_predictions`."""
     hits = np.einsum("dii->di", counts)
     support, called, total = counts.sum(2), counts.sum(1), counts.sum((1, 2))
@@ -301,7 +316,12 @@ def _from_confusions(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _aurocs(truth: np.ndarray, probability: np.ndarray, code: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _aurocs(
+    truth: Int[np.ndarray, " tests"],
+    probability: Float[np.ndarray, "tests classes"],
+    code: Int[np.ndarray, " tests"],
+    weights: Float[np.ndarray, "draws groups"],
+) -> Float[np.ndarray, " draws"]:
     """Mean over classes of the weighted area under the ROC curve of each draw, (draws,); ties count half."""
     areas = np.full((len(weights), probability.shape[1]), np.nan)
     block = max(1, _CELLS // len(truth))
@@ -324,7 +344,7 @@ def _aurocs(truth: np.ndarray, probability: np.ndarray, code: np.ndarray, weight
     return np.where(known, areas, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
 
 
-def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
+def mcnemar_exact(first: Bool[np.ndarray, " images"], second: Bool[np.ndarray, " images"]) -> float:
     """Two-sided exact p-value of McNemar's test (McNemar 1947) for two models on the same images.
 
     Args:
@@ -339,7 +359,7 @@ def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
     return float(binomtest(only_first, both).pvalue) if both else 1.0
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: Sequence[float]) -> Float[np.ndarray, " tests"]:
     """P-values adjusted for their number (Holm 1979), (tests,)."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p)

@@ -24,6 +24,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,7 +99,7 @@ def absorb_norms(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype
     return layers
 
 
-def forward(layers: Sequence[Layer], x: Tensor) -> Tensor:
+def forward(layers: Sequence[Layer], x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows classes"]:
     """Logits (N, C) of rows x (N, D), in the dtype of the layers."""
     x = x.to(layers[0][0].dtype)
     for weight, bias, slope in layers:
@@ -167,12 +168,12 @@ class Training:
         self.adam = torch.optim.Adam([flat], lr=recipe.learning_rate, weight_decay=recipe.l2, fused=True)
         self.G, self.product = torch.empty_like(self.value["1.weight"]), torch.empty_like(self.value["1.weight"])
 
-    def draw_order(self) -> Tensor:
+    def draw_order(self) -> Int[Tensor, " rows"]:
         """The next epoch's order of rows, (N,) int64."""
         images = torch.randperm(len(self.X) // self.views, generator=self.generator)
         return (images[:, None] * self.views + torch.arange(self.views)).flatten()
 
-    def run_epoch(self, order: Tensor) -> tuple[float, float]:
+    def run_epoch(self, order: Int[Tensor, " rows"]) -> tuple[float, float]:
         """One pass over the rows in this order; returns mean loss and accuracy, each batch's before its own step."""
         whole = self.views * max(1, round(self.recipe.batch_size / self.views))  # images are not torn apart
         sizes = batch_sizes(len(order), whole if self.views > 1 else self.recipe.batch_size)
@@ -186,7 +187,7 @@ class Training:
         logits = torch.cat([self._step(*batch) for batch in batches])
         return self._score(logits, self.codes[order])
 
-    def evaluate(self, X: Tensor, codes: Tensor) -> tuple[float, float]:
+    def evaluate(self, X: Float[Tensor, "rows dim"], codes: Int[Tensor, " rows"]) -> tuple[float, float]:
         """Loss and accuracy in eval mode on rows X (M, D) with classes codes (M,)."""
         return self._score(forward(absorb_norms(self.state(), len(self.recipe.hidden), torch.float32), X), codes)
 
@@ -213,7 +214,7 @@ class Training:
             weight.uniform_(-bound, bound, generator=self.generator)
             bias.uniform_(-bound, bound, generator=self.generator)
 
-    def _score(self, logits: Tensor, codes: Tensor) -> tuple[float, float]:
+    def _score(self, logits: Float[Tensor, "rows classes"], codes: Int[Tensor, " rows"]) -> tuple[float, float]:
         loss = F.cross_entropy(logits, codes, self.class_weight)
         return loss.item(), (logits.argmax(1) == codes).float().mean().item()
 
