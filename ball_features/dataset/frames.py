@@ -25,14 +25,14 @@ _LEAST_IMAGES = 10  # fewer may agree by chance
 
 
 def frame(grey: np.ndarray) -> np.ndarray:
-    """What surrounds one picture, with a margin: uint8 (side, side) -> bool (side, side)."""
+    """What surrounds one picture, with a margin: uint8 (side, side) -> bool (side, side); never the whole of it."""
+    nothing = np.zeros(grey.shape, dtype=bool)
     outside = _dark_from_edge(grey) | _bars(grey)
-    if outside.mean() < _LEAST_SHARE or outside.all():
-        return np.zeros(grey.shape, dtype=bool)
     inside = ~outside
-    if inside.sum() < _SOLID * (_filled(inside) | _filled(inside.T).T).sum():
-        return np.zeros(grey.shape, dtype=bool)
-    return _grown(outside)
+    if outside.mean() < _LEAST_SHARE or inside.sum() < _SOLID * (_filled(inside) | _filled(inside.T).T).sum():
+        return nothing
+    grown = _grown(outside)
+    return nothing if grown.all() else grown  # a speck on black is no picture in a frame
 
 
 def same_everywhere(grey: np.ndarray) -> np.ndarray:
@@ -54,7 +54,12 @@ def same_everywhere(grey: np.ndarray) -> np.ndarray:
 
 
 def painted(grey: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """The picture with what surrounds it in its median grey, so that filters see no edge: uint8 (side, side)."""
+    """The picture with what surrounds it in its median grey, so that filters see no edge: uint8 (side, side).
+
+    As it is where nothing is left of it.
+    """
+    if outside.all():
+        return grey
     return np.where(outside, np.median(grey[~outside]), grey).astype(np.uint8)
 
 

@@ -138,6 +138,17 @@ def test_a_reduction_is_a_near_duplicate_and_no_exact_one(tmp_path):
     assert len(set(found.group)) == 8
 
 
+def test_odd_images_stop_no_audit(tmp_path):
+    draw_smears(tmp_path, per_class=8, seed=3)
+    black = np.zeros((224, 224, 3), dtype=np.uint8)
+    speck, rows, long = black.copy(), black.copy(), np.full((10, 3000, 3), 90, dtype=np.uint8)
+    speck[100:108, 100:108], rows[:2] = 255, 255
+    for number, pixels in enumerate((black, black + 255, speck, rows, long, black[:9, :9])):
+        Image.fromarray(pixels).save(tmp_path / "Benign" / f"odd-{number}.png")
+    found = audit(tmp_path)
+    assert len(found.path) == 4 * 8 + 6
+
+
 def test_a_label_conflict_joins_no_blocks(tmp_path):
     truth = draw_smears(tmp_path, per_class=6, seed=77)
     for name, other in (("Benign", "Early"), ("Early", "Pre")):
