@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -323,10 +324,15 @@ def create_cache(
         rejected: Files that are known not to be usable.
         twin_sha256: Content hash of each image's twin; empty where none are used.
         source: A cache of the same settings (`path` itself may be it); its committed rows are carried over by content.
+
+    Raises:
+        CacheError: It cannot be written: the disk is full, most likely.
     """
     rows, views = len(paths), len(view)
-    partial = path.with_name(path.name + ".partial")
-    with h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file:
+    with (
+        _replacing(path) as partial,
+        h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file,
+    ):
         for key, value in attributes.items():
             file.attrs[key] = _to_attribute(value)
         file.attrs["schema_version"] = SCHEMA_VERSION
@@ -363,9 +369,24 @@ def create_cache(
         if source is not None:
             with h5py.File(source, "r", locking=False) as old:
                 _carry_over(old, file)
-    with partial.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    partial.replace(path)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which then takes the place of `path`; where that fails nothing is left of it."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # HDF5's own errors are of both kinds
+        told = re.search(r"error message = '([^']*)'", str(error))
+        reason = told[1] if told else " ".join(str(error).split())
+        raise CacheError(f"{path} cannot be written ({reason}). Free some space, or give another --out.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _content(file: Any) -> list[str]:

@@ -32,6 +32,24 @@ def test_round_trip(tmp_path):
     assert cache.rejected == (Rejected("a/3", "is empty"),)
 
 
+@pytest.mark.parametrize(("most", "rows"), [(10_000, 3), (1_200_000, 40_000)])  # at the beginning, and when it closes
+def test_a_full_disk_is_said_and_leaves_no_part_of_a_file(tmp_path, most, rows):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a.h5"
+    create(path)
+    before = path.read_bytes()
+    names = [f"a/{row}" for row in range(rows)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        with pytest.raises(CacheError, match=r"cannot be written \(File too large\). Free some space"):
+            create(path, paths=names, labels=names, sha256=names)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [item.name for item in tmp_path.iterdir()] == ["a.h5"]
+    assert path.read_bytes() == before
+
+
 def test_rows_are_carried_over_by_content(tmp_path):
     path = tmp_path / "a.h5"
     create(path)

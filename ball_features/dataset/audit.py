@@ -288,14 +288,21 @@ def _shortcuts(
 
 
 def write_groups(found: Audit, path: Path | str) -> None:
-    """Write `groups.csv`: path,group,series,batch,overlay,block,duplicate_of."""
+    """Write `groups.csv`: path,group,series,batch,overlay,block,duplicate_of.
+
+    Raises:
+        DataError: It cannot be written.
+    """
     of = {row: rows[0] for rows in found.exact for row in rows[1:]}
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "group", "series", "batch", "overlay", "block", "duplicate_of"))
-        for row, name in enumerate(found.path):
-            copy = found.path[of[row]] if row in of else ""
-            inferred = (found.series.series[row], found.series.batch[row], found.overlay[row], found.block[row])
-            writer.writerow((name, found.group[row], *inferred, copy))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("path", "group", "series", "batch", "overlay", "block", "duplicate_of"))
+            for row, name in enumerate(found.path):
+                copy = found.path[of[row]] if row in of else ""
+                inferred = (found.series.series[row], found.series.batch[row], found.overlay[row], found.block[row])
+                writer.writerow((name, found.group[row], *inferred, copy))
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error

@@ -10,6 +10,7 @@ from PIL import Image
 from ball_features.dataset.audit import audit, write_groups
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
+from ball_features.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,8 @@ def test_groups_file(planted, tmp_path):
     blocks = {}
     for row in rows:
         assert blocks.setdefault(row["group"], row["block"]) == row["block"]
+    with pytest.raises(DataError, match="cannot be written"):
+        write_groups(found, tmp_path)
 
 
 def test_a_clean_collection_has_no_findings(tmp_path):
