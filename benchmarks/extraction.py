@@ -82,6 +82,7 @@ def ours(images: Path, arguments: argparse.Namespace, precision: str, folder: st
     config = ExtractConfig(
         backbone=arguments.backbone,
         weights=arguments.weights,
+        views=1,
         precision=precision,
         device=arguments.device,
         dtype="float32",

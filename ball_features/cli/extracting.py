@@ -47,15 +47,14 @@ def extract(
         ),
     ] = None,
     recipe: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="How the further views are made: report, dihedral, zoom, blur, jpeg, stain-jitter, mask-overlay, "
             "grey, haematoxylin, reinhard, soft, segmented, segmented-otsu, enlarge, cells; a+b does one after the "
             "other, a,b takes turns, a@block2-nuclei reads an earlier block, over nuclei only. robust is four views "
-            "against shortcuts, and what is made where neither this nor --views is given.",
-            show_default=False,
+            "against shortcuts, and what auto makes where --views is not given either."
         ),
-    ] = None,
+    ] = "auto",
     normalize: Annotated[
         str, typer.Option(help="auto (the backbone's own), imagenet, half, unit, or m,m,m/s,s,s of R, G, B in [0, 1].")
     ] = "auto",
@@ -89,18 +88,15 @@ def extract(
     """
     from ball_features.config import ExtractConfig
     from ball_features.extraction.extract import extract as run
-    from ball_features.extraction.views import choose_views
 
-    used = tuple(part.strip() for part in channels.split(",") if part.strip())
-    chosen, count = choose_views(recipe, views, backbone=backbone, channels=used)
     config = ExtractConfig(
         backbone=backbone,
         weights=weights,
-        views=count,
-        recipe=chosen,
+        views=views,
+        recipe=recipe,
         normalize=normalize,
         input_px=input_px,
-        channels=used,
+        channels=tuple(part.strip() for part in channels.split(",") if part.strip()),
         twins=twins,
         precision=precision,
         dtype=dtype,

@@ -141,7 +141,7 @@ class Chooser:
         side_px = self.backbone.input_px
         batch = self.config.batch_size or batch_size(self.device.type, engine.precision, side_px)
         images = torch.zeros(batch, 3, side_px, side_px, device=self.device)
-        passes = self.config.views * len(self.config.channels)
+        passes = self.config.view_count * len(self.config.channels)
         rate = forward_rate(lambda: engine(images), batch, self.device) / passes
         why = device_decoding_pays(files, lambda file: resize(decode(file), side_px), rate, self.workers, self.device)
         if not why:
@@ -188,7 +188,7 @@ class Chooser:
 
     @property
     def _large(self) -> bool:
-        return len(self.manifest.path) * self.config.views >= COMPILE_FROM
+        return len(self.manifest.path) * self.config.view_count >= COMPILE_FROM
 
     def _alone(self) -> Any:
         """As the engine will run: on a core of its own."""
@@ -202,7 +202,7 @@ class Chooser:
             pixels: uint8 (images, 3, side, side).
             taken: The same images as the engine will get them, where another decoder reads them.
         """
-        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.views > 1 else ())})
+        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.view_count > 1 else ())})
 
         def read(network: Any, images: Tensor, nuclei: Tensor | None) -> Tensor:
             """A row an image and readout, filled up to one width; in batches as the run's, which warms them up."""

@@ -242,7 +242,7 @@ class Pipeline:
             good.append(row)
         rows = np.array(good, dtype=np.int64)
         if not good:
-            return Computed(rows, np.zeros((0, config.views, 0), config.dtype), {}, bad)
+            return Computed(rows, np.zeros((0, config.view_count, 0), config.dtype), {}, bad)
         decoded = images.to(self.device, non_blocking=True).float().div_(255)
         pixels = decoded[:, :3]
         channels = [pixels]
@@ -251,7 +251,7 @@ class Pipeline:
         views = embed_views(
             channels,
             digests,
-            range(config.views),
+            range(config.view_count),
             self._read,
             recipe=config.recipe,
             seed=config.seed,

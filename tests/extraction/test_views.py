@@ -14,12 +14,12 @@ from ball_features.extraction.views import (
     NORMALIZATIONS,
     RECIPES,
     check_views,
-    choose_views,
     expand_recipe,
     get_recipe,
     make_guided_view,
     make_view,
     normalize,
+    plan_views,
     recipe_version,
     view_names,
 )
@@ -188,8 +188,8 @@ def test_recipes_that_cannot_be_meant():
     with pytest.raises(ConfigError, match="Got 'grey' twice"):
         check_views("grey,grey", 3)
     with pytest.raises(ConfigError, match="with --views 1, which is the plain image alone"):
-        choose_views("robust", 1, backbone="densenet201")
-    assert expand_recipe("grey, blur", 3) == ("grey,blur", 3)
+        plan_views("robust", 1, backbone="densenet201")
+    assert expand_recipe("grey, blur") == "grey,blur"
 
 
 def test_nuclei_move_with_the_report_and_keep_their_brightness(smears):
