@@ -26,8 +26,8 @@ from ball_features.extraction.kernels import NO_COMPILER, kernel_is_missing
 from ball_features.extraction.passes import gpu_kernels
 from ball_features.extraction.pipeline import batch_size, fill, load_image, resize
 from ball_features.extraction.readouts import READOUTS, reader
-from ball_features.extraction.threads import one_thread
 from ball_features.extraction.views import normalize, readouts_of
+from ball_features.threads import one_thread
 
 __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Choice", "Chooser"]
 

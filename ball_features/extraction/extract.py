@@ -28,7 +28,6 @@ from ball_features.extraction.backbones import Backbone, get_backbone
 from ball_features.extraction.decoding import ON_DEVICE
 from ball_features.extraction.pipeline import Pipeline, batch_size, load_image, pack_mask, unpack_mask
 from ball_features.extraction.streaming import Writing, feeders, stream
-from ball_features.extraction.threads import core_count
 from ball_features.extraction.views import (
     check_views,
     mean_std,
@@ -39,6 +38,7 @@ from ball_features.extraction.views import (
     view_names,
 )
 from ball_features.extraction.weights import load_backbone, weights_digest
+from ball_features.threads import core_count
 
 if TYPE_CHECKING:
     from torch import nn
