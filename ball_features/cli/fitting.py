@@ -20,8 +20,7 @@ from ball_features.cli.root import (
     say,
 )
 from ball_features.dataset.targets import require_folder
-from ball_features.errors import ConfigError
-from ball_features.extraction.backbones import require_extra
+from ball_features.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
     from ball_features.config import FitConfig

@@ -38,8 +38,7 @@ def serve(
     Listens on this machine only unless --host says otherwise, and then asks for --token. Requests batch together;
     nothing is written to disk. GET /openapi.json describes the interface, /healthz and /metrics tell how it does.
     """
-    from ball_features.errors import ConfigError
-    from ball_features.extraction.backbones import require_extra
+    from ball_features.errors import ConfigError, require_extra
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(module, "serve", "ball serve")
