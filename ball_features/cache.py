@@ -48,7 +48,7 @@ _TEXT = h5py.string_dtype("utf-8")
 _INDEX_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cache:
     """What a cache holds.
 

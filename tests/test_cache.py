@@ -4,6 +4,7 @@ import pytest
 
 from ball_features.cache import CacheWriter, create_cache, lock_cache, read_cache
 from ball_features.dataset.manifest import Rejected
+from ball_features.dataset.splits import Grouping, Split
 from ball_features.errors import CacheBusyError, CacheError
 
 ROWS = {"paths": ["a/1", "a/2", "b/1"], "labels": ["a", "a", "b"], "sha256": ["x", "y", "z"]}
@@ -48,6 +49,16 @@ def test_a_full_disk_is_said_and_leaves_no_part_of_a_file(tmp_path, most, rows):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [item.name for item in tmp_path.iterdir()] == ["a.h5"]
     assert path.read_bytes() == before
+
+
+def test_caches_and_splits_compare_by_identity(tmp_path):
+    create(tmp_path / "a.h5")
+    cache, again = (read_cache(tmp_path / "a.h5") for _ in range(2))
+    rows = np.arange(3)
+    split = Split(0, 0, rows, rows, rows)
+    assert cache == cache != again
+    assert split != Split(0, 0, rows, rows, rows)
+    assert len({cache, again, split, Grouping("group", rows, rows, rows)}) == 4
 
 
 def test_rows_are_carried_over_by_content(tmp_path):

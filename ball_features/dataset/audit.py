@@ -28,7 +28,7 @@ _SAMPLE = 4000  # images that overlays are learnt on
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audit:
     """Findings about a folder.
 

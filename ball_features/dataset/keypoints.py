@@ -35,7 +35,7 @@ _THUMBNAIL = 16  # side
 _THUMBNAIL_COSINE = 0.85
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Pairs worth a look at the pixels.
 

@@ -46,7 +46,7 @@ def _steepness(image: np.ndarray) -> np.ndarray:
     return steep.ravel()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OverlayModel:
     """What a collection's overlays look like.
 

@@ -29,7 +29,7 @@ MIN_CLASS_TRAIN = 50
 _LEAST_UNITS = 10  # of a class, from which validation takes whole ones
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One division of the images.
 
@@ -50,7 +50,7 @@ class Split:
     name: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grouping:
     """What a groups file says of the images under a protocol.
 

@@ -39,7 +39,7 @@ RESUMED_IMAGES = 4
 COMPILE_FROM = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
     """What computes a collection.
 
@@ -56,7 +56,7 @@ class Choice:
     attributes: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chooser:
     """Builds engines for one collection.
 

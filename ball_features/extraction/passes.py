@@ -35,7 +35,7 @@ __all__ = [
 NO_GAIN = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 0.0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Norm:
     """A batch norm and the ReLU behind it."""
 

@@ -150,7 +150,7 @@ def embed_views(
     return [rows[index] for index in indices]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Computed:
     """What became of a batch.
 
@@ -167,7 +167,7 @@ class Computed:
     bad: dict[int, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pipeline:
     """Computes batches of rows, each from nothing but the pixels of its own images.
 
