@@ -356,10 +356,10 @@ def make_guided_view(
 
     Args:
         field: The images, and what views of them share.
-        sha256: See `make_view`, as the following.
-        index: "
-        recipe: "
-        seed: "
+        sha256: Content hash of each image, hexadecimal.
+        index: Number of the view, 0 for the plain image.
+        recipe: Keys of `RECIPES`, composed.
+        seed: Of the recipe.
         guided: Whether nuclei are wanted.
 
     Returns:
