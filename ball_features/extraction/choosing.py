@@ -116,7 +116,7 @@ class Chooser:
             measured = held(engine)
         if self.device.type == "cuda" and self._large and not self.manifest.twin:
             files = [self.manifest.root / self.manifest.path[row] for row in sample]
-            on_device = self.decoding(engine, files, held)
+            on_device = self.decoding_deviation(engine, files, held)
             if on_device is not None:
                 measured, attributes = on_device, attributes | {"decoder": ON_DEVICE}
         self.log(
@@ -125,10 +125,10 @@ class Chooser:
         )
         return Choice(engine, precision, measured, attributes)
 
-    def decoding(
+    def decoding_deviation(
         self, engine: EmbeddingEngine, files: Sequence[Path], held: Callable[..., Deviation]
     ) -> Deviation | None:
-        """Whether the device decodes.
+        """How far embeddings of what the device decodes are from float32, where it shall decode.
 
         Args:
             engine: The engine.
@@ -136,7 +136,7 @@ class Chooser:
             held: (engine, taken=what the device decoded, uint8 (images, 3, side, side)) -> deviation.
 
         Returns:
-            How far the embeddings of what the device decoded are from float32; None where the cores decode.
+            The deviation; None where the cores decode.
         """
         side_px = self.backbone.input_px
         batch = self.config.batch_size or batch_size(self.device.type, engine.precision, side_px)

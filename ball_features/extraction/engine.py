@@ -36,7 +36,6 @@ from ball_features.extraction.passes import (
     NO_GAIN,
     Norm,
     Product,
-    fold,
     gpu_kernels,
     make_affine,
     make_conv,
@@ -45,6 +44,7 @@ from ball_features.extraction.passes import (
     make_norm,
     make_stem,
     packs,
+    scale_and_bias,
 )
 from ball_features.extraction.readouts import LAST
 
@@ -139,7 +139,7 @@ class Engine:
             return put(weight).contiguous(memory_format=torch.channels_last)
 
         with torch.inference_mode():
-            scale, bias = fold(features.norm0)
+            scale, bias = scale_and_bias(features.norm0)
             # Always float32: a smear's background is flat, so rounding its pixels is one error all over the image, and
             # alone makes most of the deviation of bfloat16. TF32 rounds them an eighth as much.
             stem = keep(features.conv0.weight * scale[:, None, None, None])
@@ -151,7 +151,7 @@ class Engine:
                 layers = []
                 for layer in features.get_submodule(f"denseblock{number}").children():
                     norm, dead = make_norm(layer.norm1, device, no_gain)
-                    scale2, bias2 = fold(layer.norm2)
+                    scale2, bias2 = scale_and_bias(layer.norm2)
                     weight = layer.conv1.weight[:, :, 0, 0] * scale2[:, None]
                     bias2 = bias2 + weight[:, dead] @ torch.relu(layer.norm1.bias[dead])
                     weight = put(weight[:, ~dead]).contiguous()

@@ -15,7 +15,7 @@ from ball_features.config import ExtractConfig
 from ball_features.dataset.decode import decode, read_plain_jpeg
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError, ImageError
-from ball_features.extraction.cells import Field
+from ball_features.extraction.cells import Pictures
 from ball_features.extraction.decoding import decode_together
 from ball_features.extraction.readouts import READOUTS, Read, reader
 from ball_features.extraction.segmentation import segmented
@@ -140,11 +140,11 @@ def embed_views(
         passes.setdefault(picture_of(recipe, index), []).append(index)
     rows: dict[int, list[Tensor]] = {index: [] for index in indices}
     for channel in channels:
-        field = Field(channel, mask)
+        pictures = Pictures(channel, mask)
         for together in passes.values():
             readouts = [readout_of(recipe, index) for index in together]
             guided = any(READOUTS[name].nuclei for name in readouts)
-            view, nuclei = make_guided_view(field, sha256, together[0], recipe, seed, guided=guided)
+            view, nuclei = make_guided_view(pictures, sha256, together[0], recipe, seed, guided=guided)
             for index, vector in zip(together, read(normalize(view, normalization), readouts, nuclei), strict=True):
                 rows[index].append(fill(vector, dim))
     return [rows[index] for index in indices]

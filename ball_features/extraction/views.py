@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features.errors import ConfigError
-from ball_features.extraction.cells import Field, cells
+from ball_features.extraction.cells import Pictures, cells
 from ball_features.extraction.jitter import (
     apply_blur,
     apply_dihedral,
@@ -346,16 +346,16 @@ def make_view(
     Returns:
         float32, the same shape, or twice the side where the recipe enlarges.
     """
-    return make_guided_view(Field(images, mask), sha256, index, recipe, seed)[0]
+    return make_guided_view(Pictures(images, mask), sha256, index, recipe, seed)[0]
 
 
 def make_guided_view(
-    field: Field, sha256: Sequence[str], index: int, recipe: str, seed: int, *, guided: bool = False
+    pictures: Pictures, sha256: Sequence[str], index: int, recipe: str, seed: int, *, guided: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """`make_view`, and where nuclei lie in the view.
 
     Args:
-        field: The images, and what views of them share.
+        pictures: The images, and what views of them share.
         sha256: Content hash of each image, hexadecimal.
         index: Number of the view, 0 for the plain image.
         recipe: Keys of `RECIPES`, composed.
@@ -370,15 +370,15 @@ def make_guided_view(
     get_recipe(recipe)
     parts = _parts(recipe)
     steps = [] if index == 0 else parts[(index - 1) % len(parts)][0]
-    images = field.images
-    nuclei = field.nuclei if guided or any(RECIPES[step].guided for step in steps) else None
+    images = pictures.images
+    nuclei = pictures.nuclei if guided or any(RECIPES[step].guided for step in steps) else None
     for name in steps:
         chosen = RECIPES[name]
         if chosen.masks:
-            if images is field.images:
-                images = field.filled
-            elif field.mask is not None:
-                images = chosen.apply(images, field.mask)
+            if images is pictures.images:
+                images = pictures.filled
+            elif pictures.mask is not None:
+                images = chosen.apply(images, pictures.mask)
             continue
         if chosen.guided:
             assert nuclei is not None

@@ -28,10 +28,10 @@ def logit_module(estimator: Any) -> nn.Module:
     from torch import nn
 
     if hasattr(estimator, "state_"):
-        from ball_features.heads.training import fold
+        from ball_features.heads.training import absorb_norms
 
         layers: list[nn.Module] = []
-        for weight, bias, slope in fold(estimator.state_, len(estimator.hidden), torch.float32):
+        for weight, bias, slope in absorb_norms(estimator.state_, len(estimator.hidden), torch.float32):
             layers.append(_linear(weight.numpy(), bias.numpy()))
             if slope is not None:
                 layers.append(nn.LeakyReLU(slope))

@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ball_features.heads.alignment import Alignment
-from ball_features.heads.training import Recipe, Training, build_module, fold, forward
+from ball_features.heads.training import Recipe, Training, absorb_norms, build_module, forward
 from ball_features.threads import one_thread
 
 __all__ = ["MLPHead"]
@@ -158,7 +158,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         checked: Any = validate_data(self, X, dtype=DTYPES, order="C", reset=False)
         X = _tensor(self.alignment_.transform(checked, kinds))
         with torch.inference_mode():
-            layers = fold(self.state_, len(self.hidden), torch.float64)
+            layers = absorb_norms(self.state_, len(self.hidden), torch.float64)
             parts = [torch.softmax(forward(layers, part), 1) for part in X.split(ROWS_A_PREDICTION)]
             return torch.cat(parts).numpy()
 

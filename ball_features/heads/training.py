@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Recipe", "Training", "batch_sizes", "build_module", "fold", "forward"]
+__all__ = ["Recipe", "Training", "absorb_norms", "batch_sizes", "build_module", "forward"]
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
@@ -70,7 +70,7 @@ def batch_sizes(rows: int, batch_size: int) -> list[int]:
     return sizes
 
 
-def fold(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype) -> list[Layer]:
+def absorb_norms(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype) -> list[Layer]:
     """The network in eval mode with every batch norm folded away: (weight (out, in), bias (out,), slope below 0).
 
     Args:
@@ -188,7 +188,7 @@ class Training:
 
     def evaluate(self, X: Tensor, codes: Tensor) -> tuple[float, float]:
         """Loss and accuracy in eval mode on rows X (M, D) with classes codes (M,)."""
-        return self._score(forward(fold(self.state(), len(self.recipe.hidden), torch.float32), X), codes)
+        return self._score(forward(absorb_norms(self.state(), len(self.recipe.hidden), torch.float32), X), codes)
 
     def state(self) -> dict[str, np.ndarray]:
         """A copy of parameters and running statistics, in the names and order of `build_module(...).state_dict()`."""

@@ -90,8 +90,9 @@ def test_a_damaged_file_spoils_no_other(pictures):
 def test_the_pipeline_gives_the_same_wherever_files_are_decoded(folder):
     manifest = scan(folder)
     config = ExtractConfig(
-        backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32", normalize="imagenet"
-    )
+        backbone="densenet121", weights="random", views=1, recipe="report", precision="fp32", dtype="float32",
+        normalize="imagenet",
+    )  # fmt: skip
     make = functools.partial(
         Pipeline,
         manifest=manifest,
@@ -161,11 +162,11 @@ def test_pixels_too_different_are_refused(folder, monkeypatch):
         return Deviation(float(held.cosine), 0.0, len(taken))
 
     held.cosine = 0.9999
-    assert chooser.decoding(engine, files, held) == Deviation(0.9999, 0.0, 3)
+    assert chooser.decoding_deviation(engine, files, held) == Deviation(0.9999, 0.0, 3)
     assert taken[0].shape == (3, 3, 224, 224)
     assert said == ["JPEG files are decoded on the GPU: it is faster."]
     held.cosine = 0.9
-    assert chooser.decoding(engine, files, held) is None
+    assert chooser.decoding_deviation(engine, files, held) is None
     assert "too differently" in said[-1]
 
 
