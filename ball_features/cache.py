@@ -173,13 +173,16 @@ def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
         CacheError: The file is missing, no cache, damaged, or of another schema.
     """
     path = Path(path)
-    if not path.exists():
-        raise CacheError(f"No cache at {path}. Make one: ball extract IMAGES --out {path}")
-    if path.is_dir():
-        raise CacheError(
-            f"Got the folder {path}, expected a cache. Name the file, or make one of a folder of images: "
-            "ball extract IMAGES --out FILE.h5"
-        )
+    try:
+        if not path.exists():
+            raise CacheError(f"No cache at {path}. Make one: ball extract IMAGES --out {path}")
+        if path.is_dir():
+            raise CacheError(
+                f"Got the folder {path}, expected a cache. Name the file, or make one of a folder of images: "
+                "ball extract IMAGES --out FILE.h5"
+            )
+    except OSError as error:  # a name that is too long, or in a folder that may not be entered
+        raise CacheError(f"{path} cannot be read ({error.strerror}). Name another.") from error
     again = f"Make it again: ball extract IMAGES --out {path} --overwrite"
     try:
         if not h5py.is_hdf5(path):

@@ -142,7 +142,7 @@ class ExtractConfig(_Config):
         _require(
             self.input_px == 0 or 32 <= self.input_px <= 4096, "input_px", self.input_px, "32 to 4096, or 0 (its own)"
         )
-        _require(self.batch_size >= 0, "batch_size", self.batch_size, "at least 1, or 0 (auto)")
+        _require(0 <= self.batch_size <= 4096, "batch_size", self.batch_size, "1 to 4096, or 0 (auto)")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer from 0 to 4294967295")
         _require(self.limit >= 0, "limit", self.limit, "at least 2, or 0 (all images)")
 

@@ -51,6 +51,11 @@ def test_a_full_disk_is_said_and_leaves_no_part_of_a_file(tmp_path, most, rows):
     assert path.read_bytes() == before
 
 
+def test_a_name_that_is_too_long_is_no_damaged_cache(tmp_path):
+    with pytest.raises(CacheError, match="cannot be read"):
+        read_cache(tmp_path / ("x" * 300))
+
+
 def test_caches_and_splits_compare_by_identity(tmp_path):
     create(tmp_path / "a.h5")
     cache, again = (read_cache(tmp_path / "a.h5") for _ in range(2))

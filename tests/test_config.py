@@ -30,6 +30,7 @@ def test_round_trip():
         (ExtractConfig, {"views": 0}),
         (ExtractConfig, {"precision": "int8"}),
         (ExtractConfig, {"seed": -1}),
+        (ExtractConfig, {"batch_size": 10**6}),
         (FitConfig, {"protocol": "x"}),
         (FitConfig, {"test_size": 0.9}),
         (FitConfig, {"folds": 1}),

@@ -69,7 +69,7 @@ def extract(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16: of the forward pass.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float16 or float32: of the stored embeddings.")] = "float16",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Images a forward pass, up to 4096, or auto.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the views, and of random weights.")] = 0,
     limit: Annotated[int, typer.Option(help="Use only so many images, spread over the classes; 0 is all.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,

@@ -122,8 +122,11 @@ def extract(
     )
     check_views(recipe, views)
     _require_maps(config, backbone)
-    if out.is_dir():
-        raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
+    try:
+        if out.is_dir():
+            raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
+    except OSError as error:  # a name that is too long, or in a folder that may not be entered
+        raise CacheError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
     manifest = scan(images, limit=config.limit)
     if manifest.note:
         log(manifest.note)

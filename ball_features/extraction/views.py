@@ -407,7 +407,7 @@ def mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return NORMALIZATIONS[name]
     try:
         mean, std = (tuple(float(value) for value in part.split(",")) for part in name.split("/"))
-        if len(mean) == len(std) == 3 and min(std) > 0:
+        if len(mean) == len(std) == 3 and np.isfinite([*mean, *std]).all() and min(std) > 0:
             return mean, std
     except ValueError:
         pass

@@ -198,6 +198,10 @@ def test_wrong_input_is_told_clearly(tmp_path, smears):
         extract(smears, tmp_path / "b.h5", CONFIG)
     with pytest.raises(CacheError, match="folder"):
         extract(smears, tmp_path, CONFIG)
+    with pytest.raises(CacheError, match="cannot be written"):
+        extract(smears, tmp_path / ("x" * 300), CONFIG)
+    with pytest.raises(ConfigError, match="the normalisation 'nan"):
+        extract(smears, tmp_path / "c.h5", ExtractConfig(views=1, normalize="nan,1,1/1,1,1"))
     with pytest.raises(ConfigError, match="densenet121"):
         extract(smears, tmp_path / "c.h5", ExtractConfig(backbone="densenet11"))
     with pytest.raises(ConfigError, match="report"):
