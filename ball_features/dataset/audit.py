@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ball_features.dataset.manifest import Manifest, scan
+from ball_features.dataset.manifest import Manifest, scan, spread_rows
 from ball_features.dataset.overlays import NO_OVERLAY, OverlayModel, learn_overlays
 from ball_features.dataset.pairs import Pair, find_pairs
 from ball_features.dataset.series import Series, Trust, find_series
@@ -129,7 +129,7 @@ def audit(
     total = 4 * len(manifest.path)
     rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}
     count = len(manifest.path)
-    sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round().astype(int)).tolist()
+    sample = spread_rows(count, _SAMPLE).tolist()
     model = learn_overlays(image for _, image in images(manifest, sample, rejected))
     report(count, total)
     seen = collect(manifest, model, rejected, lambda done: report(count + done, total))

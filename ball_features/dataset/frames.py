@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ball_features.dataset.manifest import spread_rows
+
 __all__ = ["frame", "painted", "same_everywhere"]
 
 _DARK = 32  # grey levels; the darkest nuclei are lighter
@@ -47,7 +49,7 @@ def same_everywhere(grey: np.ndarray) -> np.ndarray:
     nowhere = np.zeros(grey.shape[1:], dtype=bool)
     if len(grey) < _LEAST_IMAGES:
         return nowhere
-    some = grey[np.unique(np.linspace(0, len(grey) - 1, _SAMPLE).round().astype(int))]
+    some = grey[spread_rows(len(grey), _SAMPLE)]
     middle = np.median(some, axis=0)
     same = np.mean([np.abs(image - middle) <= _SAME for image in some], axis=0) >= _MOST
     return _grown(same) if _LEAST_SHARE <= same.mean() <= 0.5 else nowhere

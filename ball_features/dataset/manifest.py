@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from ball_features.errors import DataError
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "list_images",
     "printable",
     "scan",
+    "spread_rows",
     "twin_folder",
     "with_twins",
 ]
@@ -100,6 +103,11 @@ class Manifest:
                 f"expected images of at least two classes. Rejected files:{listed}"
             )
         return kept
+
+
+def spread_rows(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` rows, evenly spread, int, increasing; all where they are no more."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def twin_folder(manifest: Manifest) -> Path | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ball_features.config import ExtractConfig
 from ball_features.dataset.decode import decode
-from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.cells import find_nuclei
@@ -181,8 +181,7 @@ class Chooser:
 
     def _sample(self, count: int) -> dict[int, Tensor]:
         """Row -> uint8 (3, side, side), of images spread over the collection that can be decoded."""
-        spread = np.linspace(0, len(self.manifest.path) - 1, min(count, len(self.manifest.path)))
-        rows = np.unique(spread.round()).astype(int).tolist()
+        rows = spread_rows(len(self.manifest.path), count).tolist()
         loaded = {row: load_image(self.manifest, row, self.backbone.input_px) for row in rows}
         return {row: item[:3] for row, item in loaded.items() if isinstance(item, Tensor)}
 

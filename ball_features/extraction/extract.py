@@ -21,7 +21,7 @@ import numpy as np
 from ball_features import __version__
 from ball_features.cache import Cache, create_cache, lock_cache, read_cache
 from ball_features.config import ExtractConfig
-from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
+from ball_features.dataset.manifest import Manifest, Rejected, scan, spread_rows, twin_folder, with_twins
 from ball_features.dataset.targets import require_folder, require_writable
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
@@ -394,7 +394,7 @@ class _Run:
         """Where the collection has overlays, bool (input_px, input_px), learnt on a sample spread over it."""
         from ball_features.dataset.overlays import learn_overlays
 
-        rows = np.unique(np.linspace(0, len(self.manifest.path) - 1, OVERLAY_IMAGES).round().astype(int))
+        rows = spread_rows(len(self.manifest.path), OVERLAY_IMAGES)
         loaded = (load_image(self.manifest, row, self.backbone.input_px) for row in rows.tolist())
         model = learn_overlays(item[:3].permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
         mask = model.mask()
