@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ _TEXT = h5py.string_dtype("utf-8")
 _INDEX_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cache:
     """What a cache holds.
 
@@ -172,13 +173,16 @@ def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
         CacheError: The file is missing, no cache, damaged, or of another schema.
     """
     path = Path(path)
-    if not path.exists():
-        raise CacheError(f"No cache at {path}. Make one: ball extract IMAGES --out {path}")
-    if path.is_dir():
-        raise CacheError(
-            f"Got the folder {path}, expected a cache. Name the file, or make one of a folder of images: "
-            "ball extract IMAGES --out FILE.h5"
-        )
+    try:
+        if not path.exists():
+            raise CacheError(f"No cache at {path}. Make one: ball extract IMAGES --out {path}")
+        if path.is_dir():
+            raise CacheError(
+                f"Got the folder {path}, expected a cache. Name the file, or make one of a folder of images: "
+                "ball extract IMAGES --out FILE.h5"
+            )
+    except OSError as error:  # a name that is too long, or in a folder that may not be entered
+        raise CacheError(f"{path} cannot be read ({error.strerror}). Name another.") from error
     again = f"Make it again: ball extract IMAGES --out {path} --overwrite"
     try:
         if not h5py.is_hdf5(path):
@@ -323,10 +327,15 @@ def create_cache(
         rejected: Files that are known not to be usable.
         twin_sha256: Content hash of each image's twin; empty where none are used.
         source: A cache of the same settings (`path` itself may be it); its committed rows are carried over by content.
+
+    Raises:
+        CacheError: It cannot be written: the disk is full, most likely.
     """
     rows, views = len(paths), len(view)
-    partial = path.with_name(path.name + ".partial")
-    with h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file:
+    with (
+        _replacing(path) as partial,
+        h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file,
+    ):
         for key, value in attributes.items():
             file.attrs[key] = _to_attribute(value)
         file.attrs["schema_version"] = SCHEMA_VERSION
@@ -363,9 +372,24 @@ def create_cache(
         if source is not None:
             with h5py.File(source, "r", locking=False) as old:
                 _carry_over(old, file)
-    with partial.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    partial.replace(path)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which then takes the place of `path`; where that fails nothing is left of it."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # HDF5's own errors are of both kinds
+        told = re.search(r"error message = '([^']*)'", str(error))
+        reason = told[1] if told else " ".join(str(error).split())
+        raise CacheError(f"{path} cannot be written ({reason}). Free some space, or give another --out.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _content(file: Any) -> list[str]:

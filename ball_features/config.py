@@ -98,9 +98,11 @@ class ExtractConfig(_Config):
     Attributes:
         backbone: Key of `extraction.backbones.BACKBONES`, `timm:NAME` or `file:PATH`.
         weights: "imagenet", "random", or the path of a state dict.
-        views: Views of each image, the plain one included. `ball extract` makes five of a DenseNet where nothing is
-            said (`extraction.views.choose_views`); recipe="robust" is the same here.
-        recipe: Of `extraction.views.RECIPES` and `RECIPE_SETS`, composed; makes the views after the first.
+        views: Views of each image, the plain one included; 1 is the plain image alone. None takes as many as the
+            recipe has.
+        recipe: Of `extraction.views.RECIPES` and `RECIPE_SETS`, composed; makes the views after the first. "auto" is
+            robust, five views, where the backbone is a DenseNet and nothing is said of views; see
+            `extraction.views.plan_views`.
         normalize: "auto" (the backbone's own), or as `extraction.views.mean_std` takes it.
         input_px: Side of the network's input; 0 takes the backbone's own.
         channels: "original", and "segmented" for the picture with its nuclei alone beside it.
@@ -116,8 +118,8 @@ class ExtractConfig(_Config):
 
     backbone: str = "densenet201"
     weights: str = "imagenet"
-    views: int = 1
-    recipe: str = "report"
+    views: int | None = None
+    recipe: str = "auto"
     normalize: str = "auto"
     input_px: int = 0
     channels: tuple[str, ...] = ("original",)
@@ -132,7 +134,8 @@ class ExtractConfig(_Config):
     def __post_init__(self) -> None:
         """Check types and ranges; names that belong to a registry are checked where the registry is."""
         self._check_types()
-        _require(1 <= self.views <= 1000, "views", self.views, "1 to 1000 (view 0 is the plain image)")
+        known = self.views is None or 1 <= self.views <= 1000
+        _require(known, "views", self.views, "1 to 1000 (view 0 is the plain image)")
         _require(
             self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", self.precision, "auto, fp32, bf16 or fp16"
         )
@@ -146,22 +149,29 @@ class ExtractConfig(_Config):
         _require(
             self.input_px == 0 or 32 <= self.input_px <= 4096, "input_px", self.input_px, "32 to 4096, or 0 (its own)"
         )
-        _require(self.batch_size >= 0, "batch_size", self.batch_size, "at least 1, or 0 (auto)")
+        _require(0 <= self.batch_size <= 4096, "batch_size", self.batch_size, "1 to 4096, or 0 (auto)")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "an integer from 0 to 4294967295")
         _require(self.limit >= 0, "limit", self.limit, "at least 2, or 0 (all images)")
 
+    @property
+    def view_count(self) -> int:
+        """Views of each image, where they are said; `extract` says them before it makes any."""
+        assert self.views is not None
+        return self.views
+
     def fingerprint(self, **resolved: Any) -> str:
-        """SHA-256 of everything that changes a stored number.
+        """SHA-256 of everything that changes a stored number, where views are said.
 
         Args:
             resolved: What the settings became: the weights' digest, the precision in use, the recipe's version ...
         """
+        several = self.view_count > 1
         own = {
             "backbone": self.backbone,
             "dtype": self.dtype,
             "normalize": self.normalize,
-            "recipe": self.recipe if self.views > 1 else "plain",
-            "seed": self.seed if self.views > 1 or self.weights == "random" else 0,
+            "recipe": self.recipe if several else "plain",
+            "seed": self.seed if several or self.weights == "random" else 0,
             "views": self.views,
         }
         return _digest(own | resolved)

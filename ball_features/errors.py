@@ -13,6 +13,8 @@
 A message says what was got, what was expected and what to do next.
 """
 
+import importlib.util
+
 __all__ = [
     "BallError",
     "CacheBusyError",
@@ -23,6 +25,7 @@ __all__ = [
     "MissingExtraError",
     "SplitError",
     "WeightsError",
+    "require_extra",
 ]
 
 
@@ -60,3 +63,9 @@ class CacheBusyError(CacheError):
 
 class MissingExtraError(BallError):
     """An optional dependency is not installed."""
+
+
+def require_extra(module: str, extra: str, what: str) -> None:
+    """Raise `MissingExtraError` where an optional package is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(f"{what} needs the package {module}. Install it: pip install 'ball-features[{extra}]'")

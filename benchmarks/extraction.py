@@ -40,8 +40,8 @@ from ball_features.dataset.manifest import scan
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.engine import Engine, best_precision, resolve_device
 from ball_features.extraction.extract import extract
-from ball_features.extraction.threads import one_thread
 from ball_features.extraction.weights import load_backbone
+from ball_features.threads import one_thread
 
 BATCH = 32
 
@@ -82,6 +82,7 @@ def ours(images: Path, arguments: argparse.Namespace, precision: str, folder: st
     config = ExtractConfig(
         backbone=arguments.backbone,
         weights=arguments.weights,
+        views=1,
         precision=precision,
         device=arguments.device,
         dtype="float32",

@@ -19,7 +19,7 @@ from skimage.transform import resize
 
 from ball_features.dataset.audit import Audit, audit
 from ball_features.dataset.manifest import scan
-from ball_features.dataset.pairs import orient
+from ball_features.dataset.positions import orient
 from ball_features.dataset.traits import grey, load_square
 
 _SIDE = 64

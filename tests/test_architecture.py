@@ -12,6 +12,7 @@ PACKAGE = Path(ball_features.__file__).parent
 ROOMS = [
     "errors",
     "config",
+    "threads",
     "dataset",
     "cache",
     "extraction",

@@ -4,6 +4,7 @@ import pytest
 
 from ball_features.cache import CacheWriter, create_cache, lock_cache, read_cache
 from ball_features.dataset.manifest import Rejected
+from ball_features.dataset.splits import Grouping, Split
 from ball_features.errors import CacheBusyError, CacheError
 
 ROWS = {"paths": ["a/1", "a/2", "b/1"], "labels": ["a", "a", "b"], "sha256": ["x", "y", "z"]}
@@ -30,6 +31,39 @@ def test_round_trip(tmp_path):
     assert cache.view == ("plain", "v-1")
     assert cache.attributes["versions"] == {"a": "1"}
     assert cache.rejected == (Rejected("a/3", "is empty"),)
+
+
+@pytest.mark.parametrize(("most", "rows"), [(10_000, 3), (1_200_000, 40_000)])  # at the beginning, and when it closes
+def test_a_full_disk_is_said_and_leaves_no_part_of_a_file(tmp_path, most, rows):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a.h5"
+    create(path)
+    before = path.read_bytes()
+    names = [f"a/{row}" for row in range(rows)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        with pytest.raises(CacheError, match=r"cannot be written \(File too large\). Free some space"):
+            create(path, paths=names, labels=names, sha256=names)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [item.name for item in tmp_path.iterdir()] == ["a.h5"]
+    assert path.read_bytes() == before
+
+
+def test_a_name_that_is_too_long_is_no_damaged_cache(tmp_path):
+    with pytest.raises(CacheError, match="cannot be read"):
+        read_cache(tmp_path / ("x" * 300))
+
+
+def test_caches_and_splits_compare_by_identity(tmp_path):
+    create(tmp_path / "a.h5")
+    cache, again = (read_cache(tmp_path / "a.h5") for _ in range(2))
+    rows = np.arange(3)
+    split = Split(0, 0, rows, rows, rows)
+    assert cache == cache != again
+    assert split != Split(0, 0, rows, rows, rows)
+    assert len({cache, again, split, Grouping("group", rows, rows, rows)}) == 4
 
 
 def test_rows_are_carried_over_by_content(tmp_path):

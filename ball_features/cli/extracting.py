@@ -55,18 +55,17 @@ def extract(
         ),
     ] = None,
     recipe: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="How the views beside the plain image are made: report (the student report's augmentation), dihedral "
             "(flipped and turned), zoom, blur, jpeg, stain-jitter, mask-overlay (scale bars and the like filled in), "
             "grey, haematoxylin (the nuclear stain alone), reinhard (stain normalised), soft (a little out of focus), "
             "segmented or segmented-otsu (all but nuclei black), enlarge, cells (single cells cut out). a+b does one "
             "after the other, a,b takes turns, a@block2-nuclei reads an earlier block of the network over nuclei only. "
-            "robust: the four views that the model robust-views was made for, which a DenseNet's cache holds where "
-            "neither --recipe nor --views is given.",
-            show_default=False,
+            "robust: the four views that the model robust-views was made for, which auto makes for a DenseNet where "
+            "--views is not given either."
         ),
-    ] = None,
+    ] = "auto",
     normalize: Annotated[
         str,
         typer.Option(
@@ -101,7 +100,7 @@ def extract(
         str, typer.Option(help="Where the network runs: auto, cpu, cuda (NVIDIA) or mps (Apple).")
     ] = "auto",
     batch_size: Annotated[
-        str, typer.Option(help="Number of images that go through the network at once, or auto.")
+        str, typer.Option(help="Number of images that go through the network at once, up to 4096, or auto.")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Random seed of random views and of random weights.")] = 0,
     limit: Annotated[int, typer.Option(help="Use only this many images, spread over the classes; 0 uses all.")] = 0,
@@ -126,18 +125,15 @@ def extract(
     """
     from ball_features.config import ExtractConfig, split_names
     from ball_features.extraction.extract import extract as run
-    from ball_features.extraction.views import choose_views
 
-    used = split_names(channels)
-    chosen, count = choose_views(recipe, views, backbone=backbone, channels=used)
     config = ExtractConfig(
         backbone=backbone,
         weights=weights,
-        views=count,
-        recipe=chosen,
+        views=views,
+        recipe=recipe,
         normalize=normalize,
         input_px=input_px,
-        channels=used,
+        channels=split_names(channels),
         twins=twins,
         precision=precision,
         dtype=dtype,

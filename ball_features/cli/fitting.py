@@ -22,8 +22,7 @@ from ball_features.cli.root import (
 )
 from ball_features.config import FitConfig, HeadConfig, split_names
 from ball_features.dataset.targets import require_folder
-from ball_features.errors import ConfigError
-from ball_features.extraction.backbones import require_extra
+from ball_features.errors import ConfigError, require_extra
 from ball_features.heads.registry import MODELS
 
 __all__ = ["fit", "print_run"]

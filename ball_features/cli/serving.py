@@ -59,8 +59,7 @@ def serve(
     nothing is written to disk. Programs ask by POST /v1/predict, which GET
     /openapi.json describes; /healthz and /metrics tell how the server does.
     """
-    from ball_features.errors import ConfigError
-    from ball_features.extraction.backbones import require_extra
+    from ball_features.errors import ConfigError, require_extra
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(module, "serve", "ball serve")

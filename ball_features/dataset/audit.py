@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ball_features.dataset.manifest import Manifest, scan
+from ball_features.dataset.manifest import Manifest, scan, spread_rows
 from ball_features.dataset.overlays import NO_OVERLAY, OverlayModel, learn_overlays
 from ball_features.dataset.pairs import Pair, find_pairs
 from ball_features.dataset.series import Series, Trust, find_series
@@ -28,7 +28,7 @@ _SAMPLE = 4000  # images that overlays are learnt on
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audit:
     """Findings about a folder.
 
@@ -129,7 +129,7 @@ def audit(
     total = 4 * len(manifest.path)
     rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}
     count = len(manifest.path)
-    sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round().astype(int)).tolist()
+    sample = spread_rows(count, _SAMPLE).tolist()
     model = learn_overlays(image for _, image in images(manifest, sample, rejected))
     report(count, total)
     seen = collect(manifest, model, rejected, lambda done: report(count + done, total))
@@ -288,14 +288,21 @@ def _shortcuts(
 
 
 def write_groups(found: Audit, path: Path | str) -> None:
-    """Write `groups.csv`: path,group,series,batch,overlay,block,duplicate_of."""
+    """Write `groups.csv`: path,group,series,batch,overlay,block,duplicate_of.
+
+    Raises:
+        DataError: It cannot be written.
+    """
     of = {row: rows[0] for rows in found.exact for row in rows[1:]}
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "group", "series", "batch", "overlay", "block", "duplicate_of"))
-        for row, name in enumerate(found.path):
-            copy = found.path[of[row]] if row in of else ""
-            inferred = (found.series.series[row], found.series.batch[row], found.overlay[row], found.block[row])
-            writer.writerow((name, found.group[row], *inferred, copy))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("path", "group", "series", "batch", "overlay", "block", "duplicate_of"))
+            for row, name in enumerate(found.path):
+                copy = found.path[of[row]] if row in of else ""
+                inferred = (found.series.series[row], found.series.batch[row], found.overlay[row], found.block[row])
+                writer.writerow((name, found.group[row], *inferred, copy))
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error

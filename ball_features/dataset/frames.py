@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ball_features.dataset.manifest import spread_rows
+
 __all__ = ["frame", "painted", "same_everywhere"]
 
 _DARK = 32  # grey levels; the darkest nuclei are lighter
@@ -25,14 +27,14 @@ _LEAST_IMAGES = 10  # fewer may agree by chance
 
 
 def frame(grey: np.ndarray) -> np.ndarray:
-    """What surrounds one picture, with a margin: uint8 (side, side) -> bool (side, side)."""
+    """What surrounds one picture, with a margin: uint8 (side, side) -> bool (side, side); never the whole of it."""
+    nothing = np.zeros(grey.shape, dtype=bool)
     outside = _dark_from_edge(grey) | _bars(grey)
-    if outside.mean() < _LEAST_SHARE or outside.all():
-        return np.zeros(grey.shape, dtype=bool)
     inside = ~outside
-    if inside.sum() < _SOLID * (_filled(inside) | _filled(inside.T).T).sum():
-        return np.zeros(grey.shape, dtype=bool)
-    return _grown(outside)
+    if outside.mean() < _LEAST_SHARE or inside.sum() < _SOLID * (_filled(inside) | _filled(inside.T).T).sum():
+        return nothing
+    grown = _grown(outside)
+    return nothing if grown.all() else grown  # a speck on black is no picture in a frame
 
 
 def same_everywhere(grey: np.ndarray) -> np.ndarray:
@@ -47,14 +49,19 @@ def same_everywhere(grey: np.ndarray) -> np.ndarray:
     nowhere = np.zeros(grey.shape[1:], dtype=bool)
     if len(grey) < _LEAST_IMAGES:
         return nowhere
-    some = grey[np.unique(np.linspace(0, len(grey) - 1, _SAMPLE).round().astype(int))]
+    some = grey[spread_rows(len(grey), _SAMPLE)]
     middle = np.median(some, axis=0)
     same = np.mean([np.abs(image - middle) <= _SAME for image in some], axis=0) >= _MOST
     return _grown(same) if _LEAST_SHARE <= same.mean() <= 0.5 else nowhere
 
 
 def painted(grey: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """The picture with what surrounds it in its median grey, so that filters see no edge: uint8 (side, side)."""
+    """The picture with what surrounds it in its median grey, so that filters see no edge: uint8 (side, side).
+
+    As it is where nothing is left of it.
+    """
+    if outside.all():
+        return grey
     return np.where(outside, np.median(grey[~outside]), grey).astype(np.uint8)
 
 

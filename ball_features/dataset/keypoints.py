@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
 from ball_features.dataset.neighbours import nearest
+from ball_features.dataset.positions import turned
 from ball_features.dataset.workers import workers
 
-__all__ = ["Candidates", "candidates_from_features", "candidates_from_thumbnails", "turned"]
+__all__ = ["Candidates", "candidates_from_features", "candidates_from_thumbnails"]
 
 _PER_IMAGE = 150  # features, the strongest
 _FINE_PX, _COARSE_PX = 1.4, 2.8  # sigmas of the difference of Gaussians; cells of a smear are 6 to 14 px wide here
@@ -35,7 +36,7 @@ _THUMBNAIL = 16  # side
 _THUMBNAIL_COSINE = 0.85
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Pairs worth a look at the pixels.
 
@@ -50,12 +51,6 @@ class Candidates:
     b: np.ndarray
     turn: np.ndarray
     votes: np.ndarray
-
-
-def turned(pixels: Tensor, turn: int) -> Tensor:
-    """One of the eight positions of (..., height, width): quarter turns to the left, plus 4 where mirrored after."""
-    rotated = torch.rot90(pixels, turn % 4, (-2, -1))
-    return rotated.flip(-1) if turn >= 4 else rotated
 
 
 def candidates_from_features(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ball_features.dataset.manifest import Manifest, scan
-from ball_features.errors import DataError
+from ball_features.errors import DataError, MissingExtraError
 
 __all__ = ["KNOWN", "KnownDataset", "download", "recognise"]
 
@@ -87,7 +87,8 @@ def download(name: str = "mehradaria-leukemia", *, log: Callable[[str], None] = 
         The manifest of the images, in kagglehub's own cache.
 
     Raises:
-        DataError: kagglehub is missing, the download failed, or files differ from those that are known.
+        MissingExtraError: kagglehub is not installed.
+        DataError: The download failed, or files differ from those that are known.
     """
     known = KNOWN[name]
     by_hand = (
@@ -97,7 +98,10 @@ def download(name: str = "mehradaria-leukemia", *, log: Callable[[str], None] = 
     try:
         import kagglehub  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise DataError(f"kagglehub is not installed. pip install 'ball-features[download]'. {by_hand}") from error
+        raise MissingExtraError(
+            f"Fetching {known.handle} needs the package kagglehub. Install it: pip install 'ball-features[download]'. "
+            f"{by_hand}"
+        ) from error
     log(f"Fetching {known.handle}; its terms are its authors'. Cite {known.citation}.")
     try:
         folder = Path(kagglehub.dataset_download(known.handle))

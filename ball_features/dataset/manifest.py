@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from ball_features.errors import DataError
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "list_images",
     "printable",
     "scan",
+    "spread_rows",
     "twin_folder",
     "with_twins",
 ]
@@ -102,11 +105,27 @@ class Manifest:
         return kept
 
 
+def spread_rows(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` rows, evenly spread, int, increasing; all where they are no more."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+
+
 def twin_folder(manifest: Manifest) -> Path | None:
-    """The folder `Segmented/` beside the images, where it is there."""
-    for child in manifest.root.resolve().parent.iterdir():
-        if child.is_dir() and child.name.lower() == "segmented" and child != manifest.root.resolve():
-            return child
+    """The folder `Segmented/` beside the images, where it is there.
+
+    Raises:
+        DataError: What lies beside the images cannot be listed.
+    """
+    root = manifest.root.resolve()
+    try:
+        for child in root.parent.iterdir():
+            if child.is_dir() and child.name.lower() == "segmented" and child != root:
+                return child
+    except OSError as error:
+        raise DataError(
+            f"{root.parent} cannot be read ({error.strerror}), so Segmented/ beside the images is not found. Name the "
+            "folder with --twins, or give --twins none."
+        ) from error
     return None
 
 
@@ -116,11 +135,13 @@ def with_twins(manifest: Manifest, folder: Path) -> Manifest:
     An image without one is rejected.
 
     Raises:
-        DataError: No such folder, or twins of fewer than two classes.
+        DataError: No such folder, one that cannot be read, or twins of fewer than two classes.
     """
     if not folder.is_dir():
         raise DataError(f"No folder {folder}, expected segmented twins of the images of {manifest.root}.")
-    names, _ = list_images(folder)
+    names, _, unreadable = list_images(folder)
+    if unreadable:
+        raise DataError(f"{folder / unreadable[0].path} {unreadable[0].reason}. Give --twins none, or other twins.")
     by_name: dict[str, str] = {str(PurePosixPath(name).with_suffix("")): name for name in names if "/" in name}
     found = [by_name.get(str(PurePosixPath(path).with_suffix(""))) for path in manifest.path]
     with ThreadPoolExecutor(8) as pool:
@@ -147,14 +168,17 @@ def scan(root: Path | str, *, limit: int = 0) -> Manifest:
         limit: Keep so many images, spread evenly over each class; 0 keeps all.
 
     Raises:
-        DataError: No such folder, no image, or fewer than two classes.
+        DataError: No such folder, or none that can be read, no image, or fewer than two classes.
     """
     root = Path(root)
-    if not root.is_dir():
-        got = "a file" if root.exists() else "nothing"
-        raise DataError(f"Found {got} at {root}, expected a folder with one folder of images a class.")
-    root, notes = _original(root)
-    names, ignored = list_images(root)
+    try:
+        if not root.is_dir():
+            got = "a file" if root.exists() else "nothing"
+            raise DataError(f"Found {got} at {root}, expected a folder with one folder of images a class.")
+        root, notes = _original(root)
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error.strerror}). Ask its owner, or name another folder.") from error
+    names, ignored, unreadable = list_images(root)
     images, loose = [name for name in names if "/" in name], [name for name in names if "/" not in name]
     if ignored:
         files = "1 other file" if ignored == 1 else f"{ignored} other files"
@@ -163,7 +187,8 @@ def scan(root: Path | str, *, limit: int = 0) -> Manifest:
         )
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(lambda name: _digest(root / name), images))
-    rejected = [Rejected(printable(name), "lies outside the class folders; move it into one") for name in loose]
+    rejected = [*unreadable]
+    rejected += [Rejected(printable(name), "lies outside the class folders; move it into one") for name in loose]
     rows = []
     for name, (digest, reason) in zip(images, digests, strict=True):
         if reason:
@@ -197,14 +222,23 @@ def _original(root: Path) -> tuple[Path, list[str]]:
     return root, []
 
 
-def list_images(root: Path) -> tuple[list[str], int]:
-    """Image files below a folder, relative to it with forward slashes, in natural order, and the count of other files.
+def list_images(root: Path) -> tuple[list[str], int, list[Rejected]]:
+    """Image files below a folder, relative to it with forward slashes, in natural order.
 
     What is hidden is left out. Linked folders are followed, each folder once.
+
+    Returns:
+        The files, the count of other files, and folders that cannot be read.
     """
     images, ignored = [], 0
+    unreadable: list[Rejected] = []
     seen: set[tuple[int, int]] = set()
-    for folder, names, files in os.walk(root, followlinks=True):
+
+    def note(error: OSError) -> None:
+        below = Path(error.filename).relative_to(root).as_posix()
+        unreadable.append(Rejected(printable(below), f"cannot be read ({error.strerror})"))
+
+    for folder, names, files in os.walk(root, onerror=note, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back
             names.clear()
@@ -219,7 +253,7 @@ def list_images(root: Path) -> tuple[list[str], int]:
                 ignored += 1
             else:
                 images.append(name if below == "." else f"{below}/{name}")
-    return sorted(images, key=_natural), ignored
+    return sorted(images, key=_natural), ignored, unreadable
 
 
 def _natural(path: str) -> tuple[list[tuple[int, int, str]], str]:

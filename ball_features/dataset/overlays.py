@@ -46,7 +46,7 @@ def _steepness(image: np.ndarray) -> np.ndarray:
     return steep.ravel()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OverlayModel:
     """What a collection's overlays look like.
 
@@ -138,10 +138,11 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
             blocks.append(np.empty((_BLOCK, len(code)), dtype=np.uint16))
         blocks[-1][number % _BLOCK] = code
         number += 1
+    nothing = OverlayModel(
+        shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
+    )
     if number < 2 * _MIN_MARKS:
-        return OverlayModel(
-            shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
-        )
+        return nothing
     usual = np.quantile(count[:: max(1, len(count) // 7000)], 0.95, axis=0)
     mean_steep = float(steep.sum() / count.sum(dtype=np.int64))
     often = (count >= max(5, _MIN_SHARE * number)) & (count > _TIMES_USUAL * (usual + 1))
@@ -152,9 +153,7 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     found: Any = ndimage.label(spread)
     labelled, islands = found
     if not islands:
-        return OverlayModel(
-            shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
-        )
+        return nothing
     size = ndimage.sum(odd.any(1).reshape(shape), labelled, np.arange(1, islands + 1))
     large = np.flatnonzero(size >= max(_MIN_MARKS, 0.1 * size.max())) + 1
     odd[~np.isin(labelled.ravel(), large)] = False

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features.dataset.frames import frame, painted, same_everywhere
+from ball_features.dataset.positions import orient, turned
 from ball_features.dataset.workers import workers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SMALL_PX", "Pair", "find_pairs", "orient", "shrink"]
+__all__ = ["SMALL_PX", "Pair", "find_pairs", "shrink"]
 
 SMALL_PX = 128  # working size: a cell of a smear is then about 8 px wide, which is enough to tell fields apart
 _BATCH = 32
@@ -55,7 +56,7 @@ class Pair:
         kind: "near-duplicate" or "shared-field".
         shift_x_px: How far the second field lies to the right of the first, in pixels of the images compared.
         shift_y_px: How far it lies below.
-        orientation: 0 to 7: quarter turns, plus 4 where mirrored, that take the second to the first.
+        orientation: 0 to 7: the one of `positions` that takes the second to the first.
         score: Correlation that confirmed it.
     """
 
@@ -66,12 +67,6 @@ class Pair:
     shift_y_px: int
     orientation: int
     score: float
-
-
-def orient(image: np.ndarray, orientation: int) -> np.ndarray:
-    """One of the eight flips and quarter turns of (height, width, ...)."""
-    turned = np.rot90(image, orientation % 4)
-    return turned[:, ::-1] if orientation >= 4 else turned
 
 
 def find_pairs(
@@ -177,7 +172,6 @@ def _confirm(
     import torch
 
     from ball_features.dataset.correlation import correlate, required_score, resize_about_centre
-    from ball_features.dataset.keypoints import turned
 
     pixels_a, pixels_b = torch.from_numpy(small[a]).float(), torch.from_numpy(small[b]).float()
     seen_a, seen_b = torch.from_numpy(seen[a]), torch.from_numpy(seen[b])

@@ -50,7 +50,7 @@ class Trust:
         return 0.0 if self.chance >= 1 else max(0.0, (self.stain - self.chance) / (1 - self.chance))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """What was inferred.
 

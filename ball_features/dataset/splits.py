@@ -30,7 +30,7 @@ MIN_CLASS_TRAIN = 50
 _LEAST_UNITS = 10  # of a class, from which validation takes whole ones
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One division of the images.
 
@@ -51,7 +51,7 @@ class Split:
     name: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grouping:
     """What a groups file says of the images under a protocol.
 

@@ -17,6 +17,7 @@ __all__ = ["LEAST_DENSITY", "LEAST_IMAGES", "stain_numbers", "stretches", "white
 
 _BRIGHT, _DARK = (0.05, 0.25), (0.93, 0.99)  # shares of the pixels by density: background, nuclei
 _STEP_PX = 2  # every other pixel tells as much
+_LEAST_PIXELS = 100  # of so few some of the shares above would be none
 LEAST_IMAGES = 5  # of a stretch
 LEAST_DENSITY = 0.01  # two or three grey levels: smaller scatter is rounding
 _OUTLIER = 4.0  # sigmas from the running median, beyond which an image counts no more
@@ -32,9 +33,12 @@ def stain_numbers(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:
 
     Args:
         image: uint8 (height, width, 3).
-        overlay: bool (height, width), places to leave out.
+        overlay: bool (height, width), places to leave out, unless next to nothing would be left.
     """
-    pixels = image[::_STEP_PX, ::_STEP_PX][~overlay[::_STEP_PX, ::_STEP_PX]]
+    every = image[::_STEP_PX, ::_STEP_PX]
+    pixels = every[~overlay[::_STEP_PX, ::_STEP_PX]]
+    if len(pixels) < _LEAST_PIXELS:
+        pixels = every.reshape(-1, 3)
     table: np.ndarray = -np.log(np.arange(1, 257, dtype=np.float32) / 256)
     density = table[pixels]  # (pixels, 3)
     order = np.argsort(density.sum(1))

@@ -24,9 +24,9 @@ def require_writable(path: Path | None, option: str = "") -> None:
     if path is None:
         return
     other = f"Give another {option}." if option else "Name another file."
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
-        raise DataError(f"{path} is an image and would be overwritten. {other}")
     try:
+        if path.is_file() and path.suffix.lower() in SUFFIXES:
+            raise DataError(f"{path} is an image and would be overwritten. {other}")
         path.parent.mkdir(parents=True, exist_ok=True)
         there = path.exists()
         path.open("ab").close()  # permissions do not tell: some file systems take no new files

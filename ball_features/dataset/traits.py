@@ -31,7 +31,7 @@ _LEAST_ENCODING = 20  # images of a kind of file
 Loaded = TypeVar("Loaded")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Traits:
     """Arrays with a row an image that could be decoded.
 

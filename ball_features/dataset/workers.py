@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from ball_features.threads import one_thread
+
 __all__ = ["workers"]
 
 _MOST = 4  # each holds its own piece in memory
@@ -18,12 +20,5 @@ def workers() -> Iterator[ThreadPoolExecutor]:
     Torch shares every operation among its threads and waits for the last. Where operations are small, or the cores are
     busy with something else, that costs several times what a thread a piece costs.
     """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(min(before, _MOST)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)
+    with one_thread() as usual, ThreadPoolExecutor(min(usual, _MOST)) as pool:
+        yield pool

@@ -17,8 +17,7 @@ from torch import nn
 from ball_features.deployment.bundle import COVERAGE, Bundle
 from ball_features.deployment.calibration import NEIGHBOURS
 from ball_features.deployment.predict import Predictor, bundle_views
-from ball_features.errors import ConfigError, DataError
-from ball_features.extraction.backbones import require_extra
+from ball_features.errors import ConfigError, DataError, require_extra
 from ball_features.extraction.readouts import reader
 from ball_features.extraction.views import is_fixed
 from ball_features.heads.linear import view_modules

@@ -271,7 +271,7 @@ class Predictor:
         from ball_features.extraction.frozen import runs_on_all_cores
         from ball_features.extraction.pipeline import batch_size
         from ball_features.extraction.streaming import feeders, stream
-        from ball_features.extraction.threads import core_count
+        from ball_features.threads import core_count
 
         check_coverage(coverage)
         predictions: list[Prediction] = []

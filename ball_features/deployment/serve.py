@@ -32,7 +32,7 @@ from ball_features.deployment.bundle import COVERAGE
 from ball_features.deployment.predict import Predictor, check_coverage
 from ball_features.errors import ConfigError, ImageError
 from ball_features.extraction.pipeline import batch_size, resize
-from ball_features.extraction.threads import core_count
+from ball_features.threads import core_count
 
 __all__ = ["Limits", "create_app", "is_loopback", "require_token"]
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.errors import DataError
-from ball_features.extraction.backbones import require_extra
+from ball_features.errors import DataError, require_extra
 
 __all__ = ["write_csv_table", "write_parquet"]
 

@@ -14,8 +14,8 @@ from ball_features.config import FitConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError
 from ball_features.evaluation.fitting import Failed, Fitted, divide, fit_all
-from ball_features.extraction.threads import core_count
 from ball_features.heads.registry import ModelSpec
+from ball_features.threads import core_count
 
 __all__ = ["ModelResult", "check_finite", "evaluate", "named_progress"]
 

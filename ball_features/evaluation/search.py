@@ -13,7 +13,7 @@ from ball_features.config import HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import ConfigError
 from ball_features.evaluation.views import Views, view_rows
-from ball_features.extraction.threads import core_count
+from ball_features.threads import core_count
 
 __all__ = ["Trial", "draw_trials", "search"]
 

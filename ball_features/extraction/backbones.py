@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ball_features.errors import ConfigError, MissingExtraError, WeightsError
+from ball_features.errors import ConfigError, WeightsError, require_extra
 
-__all__ = ["BACKBONES", "Backbone", "get_backbone", "require_extra"]
+__all__ = ["BACKBONES", "Backbone", "get_backbone"]
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,6 @@ def get_backbone(name: str, input_px: int = 0) -> Backbone:
 
 def _plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
-
-
-def require_extra(module: str, extra: str, what: str) -> None:
-    """Raise `MissingExtraError` where an optional package is not installed."""
-    if importlib.util.find_spec(module) is None:
-        raise MissingExtraError(f"{what} needs the package {module}. Install it: pip install 'ball-features[{extra}]'")
 
 
 def _timm(name: str) -> Backbone:

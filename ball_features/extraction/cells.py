@@ -15,7 +15,7 @@ from ball_features.extraction.stain import fill_mask
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CELLS", "Field", "cells", "find_nuclei"]
+__all__ = ["CELLS", "Pictures", "cells", "find_nuclei"]
 
 CELLS = 4  # a side of the picture; 16 in all
 _CROP = 40 / 224  # side of one cell's crop, of the picture's: a blast with a rim of what is around it
@@ -37,7 +37,7 @@ def find_nuclei(images: Tensor) -> Tensor:
     return nucleus_mask(images, "otsu")[:, None].to(images.dtype)
 
 
-class Field:
+class Pictures:
     """Images and what several views of them need, each computed once, when it is first asked for.
 
     Args:

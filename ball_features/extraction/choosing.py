@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ball_features.config import ExtractConfig
 from ball_features.dataset.decode import decode
-from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.cells import find_nuclei
@@ -26,8 +26,8 @@ from ball_features.extraction.kernels import NO_COMPILER, kernel_is_missing
 from ball_features.extraction.passes import gpu_kernels
 from ball_features.extraction.pipeline import batch_size, fill, load_image, resize
 from ball_features.extraction.readouts import READOUTS, reader
-from ball_features.extraction.threads import one_thread
 from ball_features.extraction.views import normalize, readouts_of
+from ball_features.threads import one_thread
 
 __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Choice", "Chooser"]
 
@@ -39,7 +39,7 @@ RESUMED_IMAGES = 4
 COMPILE_FROM = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
     """What computes a collection.
 
@@ -56,7 +56,7 @@ class Choice:
     attributes: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chooser:
     """Builds engines for one collection.
 
@@ -116,7 +116,7 @@ class Chooser:
             measured = held(engine)
         if self.device.type == "cuda" and self._large and not self.manifest.twin:
             files = [self.manifest.root / self.manifest.path[row] for row in sample]
-            on_device = self.decoding(engine, files, held)
+            on_device = self.decoding_deviation(engine, files, held)
             if on_device is not None:
                 measured, attributes = on_device, attributes | {"decoder": ON_DEVICE}
         self.log(
@@ -125,10 +125,10 @@ class Chooser:
         )
         return Choice(engine, precision, measured, attributes)
 
-    def decoding(
+    def decoding_deviation(
         self, engine: EmbeddingEngine, files: Sequence[Path], held: Callable[..., Deviation]
     ) -> Deviation | None:
-        """Whether the device decodes.
+        """How far embeddings of what the device decodes are from float32, where it shall decode.
 
         Args:
             engine: The engine.
@@ -136,12 +136,12 @@ class Chooser:
             held: (engine, taken=what the device decoded, uint8 (images, 3, side, side)) -> deviation.
 
         Returns:
-            How far the embeddings of what the device decoded are from float32; None where the cores decode.
+            The deviation; None where the cores decode.
         """
         side_px = self.backbone.input_px
         batch = self.config.batch_size or batch_size(self.device.type, engine.precision, side_px)
         images = torch.zeros(batch, 3, side_px, side_px, device=self.device)
-        passes = self.config.views * len(self.config.channels)
+        passes = self.config.view_count * len(self.config.channels)
         rate = forward_rate(lambda: engine(images), batch, self.device) / passes
         why = device_decoding_pays(files, lambda file: resize(decode(file), side_px), rate, self.workers, self.device)
         if not why:
@@ -181,14 +181,13 @@ class Chooser:
 
     def _sample(self, count: int) -> dict[int, Tensor]:
         """Row -> uint8 (3, side, side), of images spread over the collection that can be decoded."""
-        spread = np.linspace(0, len(self.manifest.path) - 1, min(count, len(self.manifest.path)))
-        rows = np.unique(spread.round()).astype(int).tolist()
+        rows = spread_rows(len(self.manifest.path), count).tolist()
         loaded = {row: load_image(self.manifest, row, self.backbone.input_px) for row in rows}
         return {row: item[:3] for row, item in loaded.items() if isinstance(item, Tensor)}
 
     @property
     def _large(self) -> bool:
-        return len(self.manifest.path) * self.config.views >= COMPILE_FROM
+        return len(self.manifest.path) * self.config.view_count >= COMPILE_FROM
 
     def _alone(self) -> Any:
         """As the engine will run: on a core of its own."""
@@ -202,7 +201,7 @@ class Chooser:
             pixels: uint8 (images, 3, side, side).
             taken: The same images as the engine will get them, where another decoder reads them.
         """
-        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.views > 1 else ())})
+        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.view_count > 1 else ())})
 
         def read(network: Any, images: Tensor, nuclei: Tensor | None) -> Tensor:
             """A row an image and readout, filled up to one width; in batches as the run's, which warms them up."""

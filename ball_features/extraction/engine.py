@@ -1,13 +1,14 @@
 """The forward pass of a frozen DenseNet, rewritten for speed; torchvision's module stays its reference.
 
-What changes against torchvision's module, all of it exact in real arithmetic:
+What changes against torchvision's module, exact in real arithmetic but for channels whose gain is too small for the
+precision in use (`passes.NO_GAIN`: in bfloat16 up to 4e-3), which count as switched off:
 
 * the second batch norm of each layer, and the stem's, are folded into the convolution before them;
 * each dense block writes into one channels-last buffer, so nothing is concatenated;
 * batch norm and ReLU before a 1x1 convolution are one pass, in C++ on a CPU; on CUDA they and the convolution are one
   kernel, where that is faster;
-* channels that training has switched off, by a gain of nothing, are constants (a fifth of DenseNet-201's): that pass
-  leaves them out, and what they add goes into the bias behind the convolution;
+* channels that training has switched off, by a gain of next to nothing, are constants (a fifth of DenseNet-201's): that
+  pass leaves them out, and what they add goes into the bias behind the convolution;
 * on a CPU the early blocks, wide in pixels and light in weights, take a few images of the batch at a time, which stay
   in the cache, and large arrays are kept from call to call: fresh memory costs a page fault every 4 KiB;
 * a transition pools before its 1x1 convolution, which is linear and so does a quarter of the work;
@@ -35,7 +36,6 @@ from ball_features.extraction.passes import (
     NO_GAIN,
     Norm,
     Product,
-    fold,
     gpu_kernels,
     make_affine,
     make_conv,
@@ -44,6 +44,7 @@ from ball_features.extraction.passes import (
     make_norm,
     make_stem,
     packs,
+    scale_and_bias,
 )
 from ball_features.extraction.readouts import LAST
 
@@ -67,9 +68,12 @@ def resolve_device(name: str) -> torch.device:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
-    if not present.get(name.split(":")[0], False):
-        here = ", ".join(kind for kind, there in present.items() if there)
-        raise ConfigError(f"Device {name!r} is not available here. Present: {here}; or use --device auto.")
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not present.get(kind, False) or (name != kind and not (number.isdecimal() and int(number) < count)):
+        here = [one for one, there in present.items() if there]
+        here += [f"cuda:{one}" for one in range(torch.cuda.device_count()) if present["cuda"]]
+        raise ConfigError(f"Device {name!r} is not available here. Present: {', '.join(here)}; or use --device auto.")
     return torch.device(name)
 
 
@@ -135,7 +139,7 @@ class Engine:
             return put(weight).contiguous(memory_format=torch.channels_last)
 
         with torch.inference_mode():
-            scale, bias = fold(features.norm0)
+            scale, bias = scale_and_bias(features.norm0)
             # Always float32: a smear's background is flat, so rounding its pixels is one error all over the image, and
             # alone makes most of the deviation of bfloat16. TF32 rounds them an eighth as much.
             stem = keep(features.conv0.weight * scale[:, None, None, None])
@@ -147,7 +151,7 @@ class Engine:
                 layers = []
                 for layer in features.get_submodule(f"denseblock{number}").children():
                     norm, dead = make_norm(layer.norm1, device, no_gain)
-                    scale2, bias2 = fold(layer.norm2)
+                    scale2, bias2 = scale_and_bias(layer.norm2)
                     weight = layer.conv1.weight[:, :, 0, 0] * scale2[:, None]
                     bias2 = bias2 + weight[:, dead] @ torch.relu(layer.norm1.bias[dead])
                     weight = put(weight[:, ~dead]).contiguous()

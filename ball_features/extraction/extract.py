@@ -21,24 +21,24 @@ import numpy as np
 from ball_features import __version__
 from ball_features.cache import Cache, create_cache, lock_cache, read_cache
 from ball_features.config import ExtractConfig
-from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
+from ball_features.dataset.manifest import Manifest, Rejected, scan, spread_rows, twin_folder, with_twins
 from ball_features.dataset.targets import require_folder, require_writable
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
 from ball_features.extraction.decoding import ON_DEVICE
 from ball_features.extraction.pipeline import Pipeline, batch_size, load_image, pack_mask, unpack_mask
 from ball_features.extraction.streaming import Writing, feeders, stream
-from ball_features.extraction.threads import core_count
 from ball_features.extraction.views import (
     check_views,
-    expand_recipe,
     mean_std,
     needs_mask,
+    plan_views,
     readouts_of,
     recipe_version,
     view_names,
 )
 from ball_features.extraction.weights import load_backbone, weights_digest
+from ball_features.threads import core_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,14 +116,17 @@ def extract(
     start = time.perf_counter()
     out, config, log = Path(out), config or ExtractConfig(), log or (lambda line: None)
     backbone = get_backbone(config.backbone, config.input_px)
-    recipe, views = expand_recipe(config.recipe, config.views)
+    recipe, views = plan_views(config.recipe, config.views, backbone=backbone.name, channels=config.channels)
     config = dataclasses.replace(
         config, recipe=recipe, views=views, backbone=backbone.name, normalize=_normalization(config, backbone)
     )
-    check_views(config.recipe, config.views)
+    check_views(recipe, views)
     _require_maps(config, backbone)
-    if out.is_dir():
-        raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
+    try:
+        if out.is_dir():
+            raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
+    except OSError as error:  # a name that is too long, or in a folder that may not be entered
+        raise CacheError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
     manifest = scan(images, limit=config.limit)
     if manifest.note:
         log(manifest.note)
@@ -137,10 +140,10 @@ def extract(
         "pooling": backbone.pooling,
         "resize": f"{backbone.input_px} px, bilinear, antialiased",
         "normalize": config.normalize,
-        "views": config.views,
-        "recipe": config.recipe if config.views > 1 else "plain",
-        "recipe_version": recipe_version(config.recipe) if config.views > 1 else 0,
-        "seed": config.seed if config.views > 1 or config.weights == "random" else 0,
+        "views": config.view_count,
+        "recipe": config.recipe if config.view_count > 1 else "plain",
+        "recipe_version": recipe_version(config.recipe) if config.view_count > 1 else 0,
+        "seed": config.seed if config.view_count > 1 or config.weights == "random" else 0,
         "dtype": config.dtype,
         **channels,
     }
@@ -159,7 +162,7 @@ def extract(
         todo = _todo(manifest, old)
         if dry_run or (old and not todo and _same_rows(manifest, old)):
             known = old.attributes if old else settings
-            return _finish(start, out, manifest, todo, removed, 0.0, known, backbone.dim, config.views)
+            return _finish(start, out, manifest, todo, removed, 0.0, known, backbone.dim, config.view_count)
         require_folder(out.parent)
         require_writable(out, "--out")
         return _Run(out, config, backbone, manifest, settings, old, removed, progress, log)(start)
@@ -271,7 +274,7 @@ class _Run:
         if self.old is not None and not _todo(self.manifest, self.old):
             attributes = self.old.attributes | {"images": str(self.manifest.root.resolve())}
             self._create(self.manifest, attributes, source=True)
-            dim, views = self.backbone.dim, self.config.views
+            dim, views = self.backbone.dim, self.config.view_count
             return _finish(start, self.out, self.manifest, 0, self.removed, 0.0, attributes, dim, views)
         from ball_features.extraction.engine import resolve_device
 
@@ -294,7 +297,7 @@ class _Run:
             self._create(manifest, attributes, source=True)
         done = len(rows) - len(self.bad)
         dim = self.backbone.dim
-        views = self.config.views
+        views = self.config.view_count
         return _finish(start, self.out, manifest, done, self.removed, forward_s, attributes, dim, views)
 
     def _create(self, manifest: Manifest, attributes: dict[str, Any], *, source: bool) -> None:
@@ -303,7 +306,7 @@ class _Run:
             paths=manifest.path,
             labels=manifest.label,
             sha256=manifest.sha256,
-            view=view_names(self.config.recipe, self.config.views, self.config.channels),
+            view=view_names(self.config.recipe, self.config.view_count, self.config.channels),
             dim=self.backbone.dim,
             dtype=self.config.dtype,
             shortcuts=self.shortcuts,
@@ -326,7 +329,7 @@ class _Run:
             return chooser.resume(self.old.attributes), attributes
         choice = chooser.choose()
         settings = self.settings | {"precision": choice.precision}
-        if self.config.views > 1 and needs_mask(self.config.recipe):
+        if self.config.view_count > 1 and needs_mask(self.config.recipe):
             # Found once and kept: images added later are masked as the first ones were.
             settings["overlay_mask"] = pack_mask(self._overlay_mask())
         measured = choice.measured
@@ -391,7 +394,7 @@ class _Run:
         """Where the collection has overlays, bool (input_px, input_px), learnt on a sample spread over it."""
         from ball_features.dataset.overlays import learn_overlays
 
-        rows = np.unique(np.linspace(0, len(self.manifest.path) - 1, OVERLAY_IMAGES).round().astype(int))
+        rows = spread_rows(len(self.manifest.path), OVERLAY_IMAGES)
         loaded = (load_image(self.manifest, row, self.backbone.input_px) for row in rows.tolist())
         model = learn_overlays(item[:3].permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
         mask = model.mask()
@@ -403,7 +406,7 @@ class _Run:
 
 
 def _require_maps(config: ExtractConfig, backbone: Backbone) -> None:
-    wanted = set(readouts_of(config.recipe)) - {"average"} if config.views > 1 else set()
+    wanted = set(readouts_of(config.recipe)) - {"average"} if config.view_count > 1 else set()
     if wanted and not backbone.name.startswith("densenet"):
         raise ConfigError(
             f"{backbone.name} has no feature maps that {', '.join(sorted(wanted))} could be read from, expected a "

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ball_features.errors import ConfigError, WeightsError
-from ball_features.extraction.backbones import Backbone, require_extra
+from ball_features.errors import ConfigError, WeightsError, require_extra
+from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.engine import PRECISIONS, Engine
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ball_features.dataset.positions import turned
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -37,14 +39,11 @@ def turn_dihedral(rng: np.random.Generator, number: int) -> np.ndarray:
 
 
 def apply_dihedral(images: Tensor, parameters: Tensor) -> Tensor:
-    """Quarter turns, and a mirror from 4 on; images must be square."""
+    """One of the eight `positions` of each; images must be square."""
     import torch
 
-    rows = []
-    for image, place in zip(images, parameters[:, 0].long().tolist(), strict=True):
-        turned = torch.rot90(image, place % 4, (1, 2))
-        rows.append(turned.flip(2) if place >= 4 else turned)
-    return torch.stack(rows)
+    places = parameters[:, 0].long().tolist()
+    return torch.stack([turned(image, place) for image, place in zip(images, places, strict=True)])
 
 
 def draw_zoom(rng: np.random.Generator) -> np.ndarray:

@@ -20,7 +20,6 @@ __all__ = [
     "NO_GAIN",
     "Norm",
     "Product",
-    "fold",
     "gpu_kernels",
     "make_affine",
     "make_conv",
@@ -29,13 +28,14 @@ __all__ = [
     "make_norm",
     "make_stem",
     "packs",
+    "scale_and_bias",
 ]
 
 # A batch norm's gain below this times its input, which is normalised, is less than the precision can tell.
 NO_GAIN = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 0.0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Norm:
     """A batch norm and the ReLU behind it."""
 
@@ -250,7 +250,7 @@ def packs(dtype: torch.dtype) -> bool:
         return False
 
 
-def fold(norm: Any) -> tuple[Tensor, Tensor]:
+def scale_and_bias(norm: Any) -> tuple[Tensor, Tensor]:
     """A batch norm in eval mode as scale and bias, each (channels,)."""
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return scale, norm.bias - norm.running_mean * scale
@@ -264,7 +264,7 @@ def make_norm(module: Any, device: torch.device, no_gain: float) -> tuple[Norm, 
         device: Where to compute.
         no_gain: A gain below it is none; 0 leaves nothing out.
     """
-    scale, bias = fold(module)
+    scale, bias = scale_and_bias(module)
     dead = module.weight.abs() < no_gain
     keep = pack_bits(~dead.numpy(force=True))
     return Norm(scale.to(device), bias.to(device), keep, int((~dead).sum())), dead

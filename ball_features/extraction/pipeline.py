@@ -15,7 +15,7 @@ from ball_features.config import ExtractConfig
 from ball_features.dataset.decode import decode, read_plain_jpeg
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError, ImageError
-from ball_features.extraction.cells import Field
+from ball_features.extraction.cells import Pictures
 from ball_features.extraction.decoding import decode_together
 from ball_features.extraction.readouts import READOUTS, Read, reader
 from ball_features.extraction.segmentation import segmented
@@ -140,17 +140,17 @@ def embed_views(
         passes.setdefault(picture_of(recipe, index), []).append(index)
     rows: dict[int, list[Tensor]] = {index: [] for index in indices}
     for channel in channels:
-        field = Field(channel, mask)
+        pictures = Pictures(channel, mask)
         for together in passes.values():
             readouts = [readout_of(recipe, index) for index in together]
             guided = any(READOUTS[name].nuclei for name in readouts)
-            view, nuclei = make_guided_view(field, sha256, together[0], recipe, seed, guided=guided)
+            view, nuclei = make_guided_view(pictures, sha256, together[0], recipe, seed, guided=guided)
             for index, vector in zip(together, read(normalize(view, normalization), readouts, nuclei), strict=True):
                 rows[index].append(fill(vector, dim))
     return [rows[index] for index in indices]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Computed:
     """What became of a batch.
 
@@ -167,7 +167,7 @@ class Computed:
     bad: dict[int, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pipeline:
     """Computes batches of rows, each from nothing but the pixels of its own images.
 
@@ -242,7 +242,7 @@ class Pipeline:
             good.append(row)
         rows = np.array(good, dtype=np.int64)
         if not good:
-            return Computed(rows, np.zeros((0, config.views, 0), config.dtype), {}, bad)
+            return Computed(rows, np.zeros((0, config.view_count, 0), config.dtype), {}, bad)
         decoded = images.to(self.device, non_blocking=True).float().div_(255)
         pixels = decoded[:, :3]
         channels = [pixels]
@@ -251,7 +251,7 @@ class Pipeline:
         views = embed_views(
             channels,
             digests,
-            range(config.views),
+            range(config.view_count),
             self._read,
             recipe=config.recipe,
             seed=config.seed,

@@ -77,7 +77,7 @@ def place_weights(nuclei: Tensor | None, batch: int, height: int, width: int) ->
         nuclei: float32 (batch, 1, side, side), or None, for equal weights.
         batch: Images.
         height: Of the map.
-        width: "
+        width: Of the map.
     """
     import torch
     import torch.nn.functional as F

@@ -13,7 +13,7 @@ import numpy as np
 from ball_features.dataset.manifest import Rejected, scan
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
-from ball_features.extraction.threads import core_count
+from ball_features.threads import core_count
 
 __all__ = ["Segmentation", "segment_folder"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ball_features.cache import CacheWriter
 from ball_features.errors import CacheError
-from ball_features.extraction.threads import one_thread
+from ball_features.threads import one_thread
 
 __all__ = ["Writing", "feeders", "pieces", "stream"]
 

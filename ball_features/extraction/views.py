@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features.errors import ConfigError
-from ball_features.extraction.cells import Field, cells
+from ball_features.extraction.cells import Pictures, cells
 from ball_features.extraction.jitter import (
     apply_blur,
     apply_dihedral,
@@ -44,7 +44,6 @@ __all__ = [
     "RECIPE_SETS",
     "Recipe",
     "check_views",
-    "choose_views",
     "expand_recipe",
     "get_recipe",
     "is_fixed",
@@ -55,6 +54,7 @@ __all__ = [
     "needs_mask",
     "normalize",
     "picture_of",
+    "plan_views",
     "readout_of",
     "readouts_of",
     "recipe_version",
@@ -177,25 +177,22 @@ RECIPE_SETS: dict[str, str] = {
 }
 
 
-def expand_recipe(name: str, views: int) -> tuple[str, int]:
-    """A recipe with its own name written out; its number of views follows where one view was asked for."""
+def expand_recipe(name: str) -> str:
+    """A recipe with its own name written out."""
     name = name.replace(" ", "")
-    if name not in RECIPE_SETS:
-        return name, views
-    recipe = RECIPE_SETS[name]
-    return recipe, 1 + len(recipe.split(",")) if views == 1 else views
+    return RECIPE_SETS.get(name, name)
 
 
-def choose_views(
-    recipe: str | None, views: int | None, *, backbone: str, channels: Sequence[str] = ("original",)
+def plan_views(
+    recipe: str, views: int | None, *, backbone: str, channels: Sequence[str] = ("original",)
 ) -> tuple[str, int]:
-    """A recipe and a number of views where the user left one or both open.
+    """The recipe, written out, and the number of views where the user left one or both open.
 
     Nothing said: `robust`, which costs three plain views and recalls a quarter to a half more on series never
     seen, where the backbone has what it reads; one plain view elsewhere.
 
     Args:
-        recipe: Or None.
+        recipe: Or "auto".
         views: Or None: as many as the recipe has parts, and the plain one.
         backbone: Key of `extraction.backbones.BACKBONES`, or another.
         channels: Several are two pictures of each view already.
@@ -203,16 +200,17 @@ def choose_views(
     Raises:
         ConfigError: A recipe and one view, which is the plain image.
     """
-    if recipe is not None and views == 1:
+    if recipe != "auto" and views == 1:
         raise ConfigError(
             f"Got --recipe {recipe} with --views 1, which is the plain image alone; expected one of the two. Leave "
             "--views out for a view of each part of the recipe."
         )
-    if recipe is None:
-        if views is None and backbone.startswith("densenet") and len(channels) == 1:
-            return "robust", 1 + len(RECIPE_SETS["robust"].split(","))
-        return "report", 1 if views is None else views
-    return recipe, 1 + len(RECIPE_SETS.get(recipe, recipe).split(",")) if views is None else views
+    if recipe == "auto" and views is None and backbone.startswith("densenet") and len(channels) == 1:
+        recipe = "robust"
+    if recipe == "auto":
+        return "report", views or 1
+    recipe = expand_recipe(recipe)
+    return recipe, views or 1 + len(recipe.split(","))
 
 
 def _parts(name: str) -> list[tuple[list[str], str]]:
@@ -348,20 +346,20 @@ def make_view(
     Returns:
         float32, the same shape, or twice the side where the recipe enlarges.
     """
-    return make_guided_view(Field(images, mask), sha256, index, recipe, seed)[0]
+    return make_guided_view(Pictures(images, mask), sha256, index, recipe, seed)[0]
 
 
 def make_guided_view(
-    field: Field, sha256: Sequence[str], index: int, recipe: str, seed: int, *, guided: bool = False
+    pictures: Pictures, sha256: Sequence[str], index: int, recipe: str, seed: int, *, guided: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """`make_view`, and where nuclei lie in the view.
 
     Args:
-        field: The images, and what views of them share.
-        sha256: See `make_view`, as the following.
-        index: "
-        recipe: "
-        seed: "
+        pictures: The images, and what views of them share.
+        sha256: Content hash of each image, hexadecimal.
+        index: Number of the view, 0 for the plain image.
+        recipe: Keys of `RECIPES`, composed.
+        seed: Of the recipe.
         guided: Whether nuclei are wanted.
 
     Returns:
@@ -372,15 +370,15 @@ def make_guided_view(
     get_recipe(recipe)
     parts = _parts(recipe)
     steps = [] if index == 0 else parts[(index - 1) % len(parts)][0]
-    images = field.images
-    nuclei = field.nuclei if guided or any(RECIPES[step].guided for step in steps) else None
+    images = pictures.images
+    nuclei = pictures.nuclei if guided or any(RECIPES[step].guided for step in steps) else None
     for name in steps:
         chosen = RECIPES[name]
         if chosen.masks:
-            if images is field.images:
-                images = field.filled
-            elif field.mask is not None:
-                images = chosen.apply(images, field.mask)
+            if images is pictures.images:
+                images = pictures.filled
+            elif pictures.mask is not None:
+                images = chosen.apply(images, pictures.mask)
             continue
         if chosen.guided:
             assert nuclei is not None
@@ -409,7 +407,7 @@ def mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return NORMALIZATIONS[name]
     try:
         mean, std = (tuple(float(value) for value in part.split(",")) for part in name.split("/"))
-        if len(mean) == len(std) == 3 and min(std) > 0:
+        if len(mean) == len(std) == 3 and np.isfinite([*mean, *std]).all() and min(std) > 0:
             return mean, std
     except ValueError:
         pass

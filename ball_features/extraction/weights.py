@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ball_features.errors import WeightsError
-from ball_features.extraction.backbones import Backbone, require_extra
+from ball_features.errors import WeightsError, require_extra
+from ball_features.extraction.backbones import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,9 +14,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ball_features.extraction.threads import one_thread
 from ball_features.heads.alignment import Alignment
 from ball_features.heads.training import Recipe, Training, absorb_norms, build_module, forward
+from ball_features.threads import one_thread
 
 __all__ = ["MLPHead"]
 

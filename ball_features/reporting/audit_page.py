@@ -12,7 +12,7 @@ from ball_features.cache import read_cache
 from ball_features.dataset.audit import Audit
 from ball_features.dataset.manifest import Manifest
 from ball_features.dataset.overlays import NO_OVERLAY
-from ball_features.dataset.pairs import orient
+from ball_features.dataset.positions import orient
 from ball_features.dataset.series import Trust
 from ball_features.dataset.traits import load_square
 from ball_features.errors import CacheError

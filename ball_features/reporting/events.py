@@ -6,8 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from ball_features.errors import DataError
-from ball_features.extraction.backbones import require_extra
+from ball_features.errors import DataError, require_extra
 
 __all__ = ["write_events"]
 

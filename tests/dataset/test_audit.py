@@ -10,6 +10,7 @@ from PIL import Image
 from ball_features.dataset.audit import audit, write_groups
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
+from ball_features.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,8 @@ def test_groups_file(planted, tmp_path):
     blocks = {}
     for row in rows:
         assert blocks.setdefault(row["group"], row["block"]) == row["block"]
+    with pytest.raises(DataError, match="cannot be written"):
+        write_groups(found, tmp_path)
 
 
 def test_a_clean_collection_has_no_findings(tmp_path):
@@ -136,6 +139,17 @@ def test_a_reduction_is_a_near_duplicate_and_no_exact_one(tmp_path):
     near = pair_names(found, "near-duplicate")
     assert near == {frozenset((name, "Pro/third.png")) for name in ("Pro/WBC-Pro-001.jpg", "Pro/same.png")}
     assert len(set(found.group)) == 8
+
+
+def test_odd_images_stop_no_audit(tmp_path):
+    draw_smears(tmp_path, per_class=8, seed=3)
+    black = np.zeros((224, 224, 3), dtype=np.uint8)
+    speck, rows, long = black.copy(), black.copy(), np.full((10, 3000, 3), 90, dtype=np.uint8)
+    speck[100:108, 100:108], rows[:2] = 255, 255
+    for number, pixels in enumerate((black, black + 255, speck, rows, long, black[:9, :9])):
+        Image.fromarray(pixels).save(tmp_path / "Benign" / f"odd-{number}.png")
+    found = audit(tmp_path)
+    assert len(found.path) == 4 * 8 + 6
 
 
 def test_a_label_conflict_joins_no_blocks(tmp_path):

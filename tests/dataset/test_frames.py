@@ -42,6 +42,13 @@ def test_cells_cut_out_on_black_are_no_frame():
     assert not frame(np.zeros_like(cells)).any()
 
 
+def test_a_speck_on_black_has_no_frame_that_covers_it():
+    speck = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    speck[100:108, 100:108] = 255
+    assert not frame(speck).any()
+    assert np.array_equal(painted(speck, np.ones_like(speck, dtype=bool)), speck)  # frame and collection, together
+
+
 def test_what_nearly_all_images_have_is_left_out():
     greys = pictures(20)
     assert not same_everywhere(greys).any()

@@ -9,7 +9,7 @@ import pytest
 from ball_features.dataset import known
 from ball_features.dataset.known import KNOWN, download, recognise
 from ball_features.dataset.manifest import scan
-from ball_features.errors import DataError
+from ball_features.errors import DataError, MissingExtraError
 
 
 def test_the_table_holds_every_file():
@@ -73,7 +73,7 @@ def test_download_checks_every_file(stand_in):
 
 def test_without_kagglehub_there_is_a_way_by_hand(monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(DataError, match=r"ball-features\[download\].*By hand"):
+    with pytest.raises(MissingExtraError, match=r"ball-features\[download\].*By hand"):
         download()
 
 

@@ -1,9 +1,10 @@
+import errno
 import hashlib
 import os
 
 import pytest
 
-from ball_features.dataset.manifest import scan
+from ball_features.dataset.manifest import scan, twin_folder, with_twins
 from ball_features.errors import DataError
 
 
@@ -71,7 +72,41 @@ def test_limit_is_spread_over_classes(tmp_path):
         scan(tmp_path, limit=2)
 
 
+@pytest.fixture
+def locked(monkeypatch):
+    """Folders added to it cannot be listed; modes would not do, since root reads everything."""
+    folders, own = set(), os.scandir
+
+    def scandir(path="."):
+        if os.fspath(path) in map(os.fspath, folders):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return own(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in scandir(path)])
+    return folders
+
+
+def test_folders_that_cannot_be_read_are_named(folder, locked):
+    locked.add(folder / "a" / "deep")
+    manifest = scan(folder)
+    assert "a/deep/er/y.png" not in manifest.path
+    assert [(item.path, item.reason) for item in manifest.rejected] == [
+        ("a/deep", "cannot be read (Permission denied)")
+    ]
+    with pytest.raises(DataError, match="deep cannot be read"):
+        with_twins(manifest, folder)
+    locked.add(folder)
+    with pytest.raises(DataError, match=r"set cannot be read \(Permission denied\)"):
+        scan(folder)
+    locked.add(folder.parent)
+    with pytest.raises(DataError, match="--twins"):
+        twin_folder(manifest)
+
+
 def test_wrong_folders(tmp_path, folder):
+    with pytest.raises(DataError, match="cannot be read"):
+        scan(tmp_path / ("x" * 5000))
     with pytest.raises(DataError, match="nothing at"):
         scan(tmp_path / "no")
     with pytest.raises(DataError, match="a file at"):

@@ -156,3 +156,8 @@ def test_stain_numbers_leave_the_overlay_out():
     assert np.array_equal(clean, stain_numbers(image, overlay))
     assert clean[:3] == pytest.approx(np.full(3, -np.log(201 / 256)), abs=1e-5)
     assert clean[3:6] == pytest.approx(-np.log(np.array([81, 41, 121]) / 256), abs=1e-5)
+
+
+def test_stain_numbers_of_a_picture_that_is_all_overlay():
+    image = np.full((224, 224, 3), 200, dtype=np.uint8)
+    assert np.isfinite(stain_numbers(image, np.ones((224, 224), dtype=bool))).all()

@@ -19,7 +19,7 @@ def test_files(tmp_path):
     require_writable(tmp_path / "new" / "groups.csv")
     assert (tmp_path / "new").is_dir()
     (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "groups.csv"):
+    for path in (tmp_path, tmp_path / "file" / "groups.csv", tmp_path / ("x" * 300)):
         with pytest.raises(DataError, match=r"cannot be written .*Name another file"):
             require_writable(path)
     assert not (tmp_path / "new" / "groups.csv").exists()  # trying leaves nothing behind

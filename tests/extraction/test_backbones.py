@@ -129,7 +129,9 @@ def test_the_papers_names_are_known(name):
 
 @pytest.mark.parametrize("name", [name for name in WIDTHS if name != "densenet201"])
 def test_every_backbone_extracts(tmp_path, smears, name):
-    config = ExtractConfig(backbone=name, weights="random", limit=4, batch_size=2, precision="fp32", dtype="float32")
+    config = ExtractConfig(
+        backbone=name, weights="random", views=1, limit=4, batch_size=2, precision="fp32", dtype="float32"
+    )
     result = extract(smears, tmp_path / "cache.h5", config)
     cache = read_cache(result.cache)
     assert cache.embeddings.shape == (4, 1, WIDTHS[name])

@@ -90,8 +90,9 @@ def test_a_damaged_file_spoils_no_other(pictures):
 def test_the_pipeline_gives_the_same_wherever_files_are_decoded(folder):
     manifest = scan(folder)
     config = ExtractConfig(
-        backbone="densenet121", weights="random", precision="fp32", dtype="float32", normalize="imagenet"
-    )
+        backbone="densenet121", weights="random", views=1, recipe="report", precision="fp32", dtype="float32",
+        normalize="imagenet",
+    )  # fmt: skip
     make = functools.partial(
         Pipeline,
         manifest=manifest,
@@ -148,7 +149,7 @@ def test_pixels_too_different_are_refused(folder, monkeypatch):
     """A decoder whose picture leads to another embedding is not used, however fast it is."""
     said: list[str] = []
     backbone = get_backbone("densenet121")
-    config = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", normalize="imagenet")
+    config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", normalize="imagenet")
     chooser = Chooser(load_backbone(backbone, "random", 0), backbone, config, scan(folder), CPU, 1, said.append)
     engine = chooser.build("fp32")
     files = [file for file in sorted(folder.glob("*/*")) if file.name[:2] in ("00", "01", "03")]
@@ -161,11 +162,11 @@ def test_pixels_too_different_are_refused(folder, monkeypatch):
         return Deviation(float(held.cosine), 0.0, len(taken))
 
     held.cosine = 0.9999
-    assert chooser.decoding(engine, files, held) == Deviation(0.9999, 0.0, 3)
+    assert chooser.decoding_deviation(engine, files, held) == Deviation(0.9999, 0.0, 3)
     assert taken[0].shape == (3, 3, 224, 224)
     assert said == ["JPEG files are decoded on the GPU: it is faster."]
     held.cosine = 0.9
-    assert chooser.decoding(engine, files, held) is None
+    assert chooser.decoding_deviation(engine, files, held) is None
     assert "too differently" in said[-1]
 
 

@@ -137,8 +137,10 @@ def test_a_graph_on_cuda_says_what_the_pass_says(images, precision, error):
 def test_devices_and_precisions():
     assert resolve_device("cpu") == CPU
     assert best_precision(CPU) in ("fp32", "bf16")
-    with pytest.raises(ConfigError, match="not available"):
-        resolve_device("tpu")
+    assert resolve_device("cpu:0") == torch.device("cpu:0")
+    for name in ("tpu", "meta", "cpu:foo", "cpu:1", "cpu:", "cuda:99", "cuda:-1", ""):
+        with pytest.raises(ConfigError, match=r"not available here\. Present: cpu"):
+            resolve_device(name)
 
 
 @pytest.mark.real_data

@@ -18,8 +18,11 @@ from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cache import lock_cache
 from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataError
 from ball_features.extraction.engine import Engine
+from ball_features.extraction.views import RECIPE_SETS
 
-CONFIG = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", dtype="float32", batch_size=4)
+CONFIG = ExtractConfig(
+    backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32", batch_size=4
+)
 
 
 @pytest.fixture
@@ -137,13 +140,32 @@ def test_bad_files_are_listed_and_never_stop_the_run(tmp_path, folder):
 )
 def test_other_settings_are_named_and_need_overwrite(tmp_path, smears, change, named):
     out = tmp_path / "a.h5"
-    small = {"backbone": "densenet121", "weights": "random", "precision": "fp32", "limit": 8}
+    small = {"backbone": "densenet121", "weights": "random", "views": 1, "precision": "fp32", "limit": 8}
     extract(smears, out, ExtractConfig(**small))
     before = out.read_bytes()
     with pytest.raises(CacheError, match=named):
         extract(smears, out, ExtractConfig(**small | change if named != "dtype" else small | {"dtype": "float32"}))
     assert out.read_bytes() == before
     assert extract(smears, out, ExtractConfig(**small | change), overwrite=True).computed > 0
+
+
+def test_a_recipe_makes_the_views_it_has(tmp_path, smears):
+    few = {"backbone": "densenet121", "weights": "random", "precision": "fp32", "limit": 8}
+    out = tmp_path / "a.h5"
+
+    def planned(**more):
+        done = extract(smears, out, ExtractConfig(**few, **more), dry_run=True)
+        return done.attributes["recipe"], done.views
+
+    assert planned() == (RECIPE_SETS["robust"], 5)
+    assert planned(views=1) == ("plain", 1)
+    assert planned(views=2) == ("report", 2)
+    assert planned(recipe="grey, blur") == ("grey,blur", 3)
+    assert planned(recipe="robust", views=3) == (RECIPE_SETS["robust"], 3)
+    with pytest.raises(ConfigError, match="with --views 1, which is the plain image alone"):
+        planned(recipe="grey", views=1)
+    assert extract(smears, out, ExtractConfig(**few, recipe="grey")).views == 2
+    assert read_cache(out).view == ("plain", "grey-1")
 
 
 def test_views_do_not_depend_on_batches(tmp_path, smears):
@@ -176,6 +198,10 @@ def test_wrong_input_is_told_clearly(tmp_path, smears):
         extract(smears, tmp_path / "b.h5", CONFIG)
     with pytest.raises(CacheError, match="folder"):
         extract(smears, tmp_path, CONFIG)
+    with pytest.raises(CacheError, match="cannot be written"):
+        extract(smears, tmp_path / ("x" * 300), CONFIG)
+    with pytest.raises(ConfigError, match="the normalisation 'nan"):
+        extract(smears, tmp_path / "c.h5", ExtractConfig(views=1, normalize="nan,1,1/1,1,1"))
     with pytest.raises(ConfigError, match="densenet121"):
         extract(smears, tmp_path / "c.h5", ExtractConfig(backbone="densenet11"))
     with pytest.raises(ConfigError, match="report"):
@@ -228,7 +254,7 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
 @pytest.mark.real_data
 def test_real_images_agree_with_torchvision(tmp_path, real_images, real_weights):
     weights = real_weights / "densenet201-standin.pth"
-    config = ExtractConfig(weights=str(weights), precision="fp32", dtype="float32", limit=8)
+    config = ExtractConfig(weights=str(weights), views=1, precision="fp32", dtype="float32", limit=8)
     extract(real_images, tmp_path / "a.h5", config)
     cache = read_cache(tmp_path / "a.h5")
     module = torchvision.models.densenet201(weights=None)

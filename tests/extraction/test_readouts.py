@@ -9,7 +9,7 @@ import torchvision
 
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.errors import ConfigError
-from ball_features.extraction.cells import CELLS, Field, cells, find_nuclei
+from ball_features.extraction.cells import CELLS, Pictures, cells, find_nuclei
 from ball_features.extraction.engine import Engine
 from ball_features.extraction.pipeline import embed_views
 from ball_features.extraction.readouts import READOUTS, module_maps, read_maps, reader
@@ -63,12 +63,12 @@ def test_nuclei_move_with_the_pixels():
     """A view that turns, doubles or cuts out takes its nuclei along; an overlay is none of them."""
     image = smear(PLACES)
     for recipe in ("dihedral", "enlarge", "cells", "enlarge+cells", "dihedral+cells"):
-        view, nuclei = make_guided_view(Field(image, None), DIGESTS[:1], 1, recipe, 0, guided=True)
+        view, nuclei = make_guided_view(Pictures(image, None), DIGESTS[:1], 1, recipe, 0, guided=True)
         dark = (view.mean(1, keepdim=True) < 0.6).float()
         assert (dark - nuclei.round()).abs().mean() < 0.01, recipe
     mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     mask[130:190, 60:120] = True  # covers the third
-    _, nuclei = make_guided_view(Field(image, mask), DIGESTS[:1], 1, "grey", 0, guided=True)
+    _, nuclei = make_guided_view(Pictures(image, mask), DIGESTS[:1], 1, "grey", 0, guided=True)
     assert nuclei[..., mask].sum() == 0
     assert nuclei.sum() > 0
 

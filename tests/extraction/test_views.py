@@ -9,17 +9,17 @@ import torch
 
 from ball_features.dataset.decode import decode
 from ball_features.errors import ConfigError
-from ball_features.extraction.cells import Field
+from ball_features.extraction.cells import Pictures
 from ball_features.extraction.views import (
     NORMALIZATIONS,
     RECIPES,
     check_views,
-    choose_views,
     expand_recipe,
     get_recipe,
     make_guided_view,
     make_view,
     normalize,
+    plan_views,
     recipe_version,
     view_names,
 )
@@ -188,16 +188,16 @@ def test_recipes_that_cannot_be_meant():
     with pytest.raises(ConfigError, match="Got 'grey' twice"):
         check_views("grey,grey", 3)
     with pytest.raises(ConfigError, match="with --views 1, which is the plain image alone"):
-        choose_views("robust", 1, backbone="densenet201")
-    assert expand_recipe("grey, blur", 3) == ("grey,blur", 3)
+        plan_views("robust", 1, backbone="densenet201")
+    assert expand_recipe("grey, blur") == "grey,blur"
 
 
 def test_nuclei_move_with_the_report_and_keep_their_brightness(smears):
     images = torch.stack([decode(path) for path in sorted(smears.rglob("*.*"))[:3]]).float() / 255
-    field = Field(images, None)
-    _, nuclei = make_guided_view(field, DIGESTS, 1, "report", 0, guided=True)
+    pictures = Pictures(images, None)
+    _, nuclei = make_guided_view(pictures, DIGESTS, 1, "report", 0, guided=True)
     assert 0 <= nuclei.min() <= nuclei.max() <= 1
-    empty = (field.nuclei == 0).float().mean((1, 2, 3))
+    empty = (pictures.nuclei == 0).float().mean((1, 2, 3))
     assert empty.max() < 0.999
     # Turning blurs edges by a pixel; contrast would have lifted every empty place.
     assert torch.all((nuclei == 0).float().mean((1, 2, 3)) > empty - 0.1)

@@ -14,10 +14,10 @@ from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.extraction.extract import extract
 from ball_features.extraction.views import (
     RECIPE_SETS,
-    choose_views,
     expand_recipe,
     get_recipe,
     is_fixed,
+    plan_views,
     shows_whole_field,
 )
 from ball_features.heads.mlp import MLPHead
@@ -82,8 +82,8 @@ def test_a_recipe_by_its_own_name(robust_cache):
     cache = read_cache(robust_cache)
     assert cache.attributes["recipe"] == RECIPE_SETS["robust"]
     assert len(cache.view) == 5
-    assert expand_recipe("robust", 3) == (RECIPE_SETS["robust"], 3)
-    assert expand_recipe("grey", 2) == ("grey", 2)
+    assert expand_recipe("robust") == RECIPE_SETS["robust"]
+    assert expand_recipe("grey") == "grey"
     for name in RECIPE_SETS.values():
         assert all(is_fixed(name, number) for number in range(1, 1 + len(get_recipe(name))))
     assert fixed_views(cache) == (1, 2, 3, 4)
@@ -101,11 +101,12 @@ def test_whole_fields_get_another_model():
 
 
 def test_what_is_made_when_nothing_is_said():
-    assert choose_views(None, None, backbone="densenet201") == ("robust", 5)
-    assert choose_views(None, None, backbone="vgg16") == ("report", 1)
-    assert choose_views(None, None, backbone="densenet201", channels=("original", "segmented")) == ("report", 1)
-    assert choose_views(None, 3, backbone="densenet201") == ("report", 3)
-    assert choose_views("grey,blur", None, backbone="vgg16") == ("grey,blur", 3)
+    assert plan_views("auto", None, backbone="densenet201") == (RECIPE_SETS["robust"], 5)
+    assert plan_views("auto", None, backbone="vgg16") == ("report", 1)
+    assert plan_views("auto", None, backbone="densenet201", channels=("original", "segmented")) == ("report", 1)
+    assert plan_views("auto", 3, backbone="densenet201") == ("report", 3)
+    assert plan_views("robust", 3, backbone="densenet201") == (RECIPE_SETS["robust"], 3)
+    assert plan_views("grey,blur", None, backbone="vgg16") == ("grey,blur", 3)
 
 
 def test_fixed_views_train_what_they_test(robust_cache, small_cache):

@@ -1,0 +1,51 @@
+"""How many threads compute what."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["core_count", "one_thread"]
+
+_lock = threading.Lock()
+_inside = 0  # blocks of `one_thread` that are being run
+_before = 0  # torch threads outside of them
+_own = threading.local()  # depth: how many of them this thread is in
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """One torch thread inside, in this thread and in those that begin meanwhile; yields how many there are outside.
+
+    Small products are not worth sharing, and a result no longer depends on the number of cores. Blocks may overlap in
+    several threads.
+    """
+    import torch
+
+    global _inside, _before
+    with _lock:
+        if not _inside:
+            _before = torch.get_num_threads()
+        _inside += 1
+        _own.depth = getattr(_own, "depth", 0) + 1
+        torch.set_num_threads(1)
+    try:
+        yield _before
+    finally:
+        with _lock:
+            _inside -= 1
+            _own.depth -= 1
+            if not _own.depth:
+                # Torch has a count that new threads begin with, and OpenMP one for each thread that has set it.
+                torch.set_num_threads(_before)
+                if _inside:
+                    begins_with_one = threading.Thread(target=torch.set_num_threads, args=(1,))
+                    begins_with_one.start()
+                    begins_with_one.join()
