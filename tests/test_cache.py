@@ -63,7 +63,7 @@ def test_caches_and_splits_compare_by_identity(tmp_path):
     split = Split(0, 0, rows, rows, rows)
     assert cache == cache != again
     assert split != Split(0, 0, rows, rows, rows)
-    assert len({cache, again, split, Grouping("group", rows, rows, rows)}) == 4
+    assert len({cache, again, split, Grouping("group", rows, rows, rows, None, "")}) == 4
 
 
 def test_rows_are_carried_over_by_content(tmp_path):

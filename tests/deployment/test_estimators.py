@@ -161,7 +161,7 @@ def test_settings_that_a_file_does_not_hold_lie_beside_it(tmp_path):
     again = read(tmp_path, "views.skops")
     assert (again.floor, again.whole_field) == (0.2, (True, False))
     assert np.allclose(again.predict_proba(views), ensemble.predict_proba(views), atol=1e-6)
-    boosted = XGBoost(n_estimators=3, colsample=0.5, random_state=None).fit(X, y)
+    boosted = XGBoost(n_estimators=3, colsample_bytree=0.5, random_state=None).fit(X, y)
     assert write_model(tmp_path, boosted) == "xgboost.json"
     assert read(tmp_path, "xgboost.json").get_params() == boosted.get_params()
     # Bundles of earlier versions have none.
