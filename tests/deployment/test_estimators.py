@@ -170,13 +170,13 @@ def test_settings_that_a_file_does_not_hold_lie_beside_it(tmp_path):
     assert read(tmp_path, "xgboost.json").get_params() == XGBoost().get_params()
 
 
-@pytest.mark.parametrize("name", ["random-forest", "hist-gradient-boosting"])
+@pytest.mark.parametrize("name", ["extra-trees", "hist-gradient-boosting"])
 @pytest.mark.parametrize("fault", ["child", "circle", "column", "width"])
 def test_a_tree_that_leads_out_of_itself_is_refused(tmp_path, name, fault):
     """scikit-learn would read memory that is not the tree's, or never end."""
     X, y = drawn(2, np.float32)
     model = MODELS[name].build(0, HeadConfig()).fit(X, y)
-    if name == "random-forest":
+    if name == "extra-trees":
         tree = model.estimators_[3].tree_
         state = tree.__getstate__()
         nodes, left, column = state["nodes"], "left_child", "feature"
@@ -187,7 +187,7 @@ def test_a_tree_that_leads_out_of_itself_is_refused(tmp_path, name, fault):
     else:
         field, value = {"child": (left, 2**30), "circle": (left, 0), "column": (column, 30)}[fault]
         nodes[field][0] = value
-    if name == "random-forest":
+    if name == "extra-trees":
         tree.__setstate__(state)
     assert write_model(tmp_path, model) == "model.skops"
     with pytest.raises((ValueError, AttributeError), match=r"leads nowhere|n_features_in_"):
