@@ -19,7 +19,14 @@ from ball_features.evaluation.protocols import check_finite, evaluate, named_pro
 from ball_features.evaluation.views import model_views
 from ball_features.heads.registry import ModelSpec, select
 from ball_features.reporting.files import write_csv
-from ball_features.reporting.options import check_name, check_options, complete_cache, split_by, with_numbers
+from ball_features.reporting.options import (
+    check_name,
+    check_options,
+    check_protocol,
+    complete_cache,
+    split_by,
+    with_numbers,
+)
 from ball_features.reporting.provenance import command
 from ball_features.reporting.run import Run, store
 from ball_features.reporting.tables import SAME_MARK, comparison
@@ -106,6 +113,7 @@ def compare(
     start = time.perf_counter()
     config = config or FitConfig()
     check_name(name)
+    check_protocol(config)
     if len(caches) < 2 or len(set(caches)) < len(caches):
         raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")
     specs = select(config.models or DEFAULT_MODELS)

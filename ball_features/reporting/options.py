@@ -13,7 +13,15 @@ from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.heads.registry import ModelSpec
 
-__all__ = ["check_name", "check_options", "complete_cache", "require_savable", "split_by", "with_numbers"]
+__all__ = [
+    "check_name",
+    "check_options",
+    "check_protocol",
+    "complete_cache",
+    "require_savable",
+    "split_by",
+    "with_numbers",
+]
 
 
 def check_name(name: str | None) -> None:
@@ -34,6 +42,21 @@ def with_numbers(specs: Sequence[ModelSpec], cache: Cache, *, named: bool) -> tu
     names = ", ".join(spec.name for spec in lacking)
     note = f"The cache was made before there were {names} numbers; extract again with --overwrite to have that row."
     return [spec for spec in specs if spec not in lacking], [note]
+
+
+def check_protocol(config: FitConfig) -> None:
+    """Raise `ConfigError` for folds of a protocol that has none, or the size of test sets that are folds or groups."""
+    usual = FitConfig()
+    if config.folds != usual.folds and config.protocol in ("holdout", "leave-group-out"):
+        raise ConfigError(
+            f"Got --folds {config.folds} with the protocol {config.protocol}, which has none. Name cv, group-cv or "
+            "block-cv, or leave it out."
+        )
+    if config.test_size != usual.test_size and config.protocol != "holdout":
+        raise ConfigError(
+            f"Got --test-size {config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
+            "or groups. Name holdout, or leave it out."
+        )
 
 
 def check_options(config: FitConfig, specs: Sequence[ModelSpec], cache: Cache, save: str = "") -> None:

@@ -36,6 +36,7 @@ from ball_features.reporting.measure import measure
 from ball_features.reporting.options import (
     check_name,
     check_options,
+    check_protocol,
     complete_cache,
     require_savable,
     split_by,
@@ -131,6 +132,7 @@ def fit(
     config = config or FitConfig()
     specs = select(config.models)
     check_name(name)
+    check_protocol(config)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, lacking = with_numbers(specs, cache, named=bool(config.models))
     check_options(config, specs, cache, save)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from ball_features import FitConfig, HeadConfig, fit, read_cache, read_run
+from ball_features import FitConfig, HeadConfig, compare, fit, read_cache, read_run
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.uncertainty import metric_intervals, paired_bootstrap
 
@@ -239,3 +239,20 @@ def test_tensorboard_reads_the_curves(small_cache, tmp_path):
         wanted = [float(row["val_loss"]) for row in csv.DictReader(file) if row["repeat"] == "1"]
     assert [item.value for item in events.Scalars("loss/val")] == pytest.approx(wanted, rel=1e-6)
     assert (tmp_path / "logs" / "r" / "test-colour").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": 3}, "Got --folds 3 with the protocol holdout, which has none"),
+        (
+            {"test_size": 0.3, "protocol": "cv"},
+            "Got --test-size 0.3 with the protocol cv, whose test sets are its folds",
+        ),
+    ],
+)
+def test_sizes_that_a_protocol_does_not_have_are_refused(small_cache, tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        fit(small_cache, FitConfig(models=("knn",), **settings), out_root=tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        compare([str(small_cache), "b.h5"], FitConfig(models=("knn",), **settings), out_root=tmp_path)
