@@ -16,6 +16,9 @@ from ball_features.errors import CacheError, DataError, WeightsError
 __all__ = ["Demo", "demo"]
 
 
+_LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+
+
 @dataclass(frozen=True)
 class Demo:
     """Where a demonstration lies.
@@ -105,7 +108,8 @@ def _require_own(images: Path, cache: Path, truth: Path) -> None:
     there = [images] if images.is_symlink() or images.is_file() else images.rglob("*")
     strange = [
         path for path in there
-        if (path.is_symlink() or not path.is_dir()) and path.relative_to(images).as_posix() not in drawn
+        if (path.is_symlink() or not path.is_dir()) and path.name not in _LEFT_BY_DESKTOPS
+        and path.relative_to(images).as_posix() not in drawn
     ]  # fmt: skip
     if cache.exists():
         try:

@@ -169,8 +169,8 @@ def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
 
     Raises:
         DataError: The file holds types that a classifier has no need of, or needs `trust`.
-        ValueError: A tree in it would be followed out of its memory; so does each format in its own way, where it is
-            damaged.
+        AttributeError, ValueError: A tree or machine in it would be followed out of its memory; so does each format in
+            its own way, where it is damaged.
     """
     kind, classes = facts["model_file"], np.array(facts["estimator_classes"])
     if kind == "head.safetensors":
@@ -206,10 +206,10 @@ def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
                 f"{folder / kind} holds what a classifier has no need of ({', '.join(strange[:3])}), expected parts of "
                 "the models of `ball fit`. It was not loaded; get the bundle from its maker again."
             )
-        from ball_features.deployment.trees import require_sound_trees
+        from ball_features.deployment.soundness import require_sound
 
         loaded: Any = skops.io.loads(packed, trusted=sorted(frozenset().union(*_PARTS.values())))
-        require_sound_trees(loaded)
+        require_sound(loaded)
         if kind == "model.skops":
             return loaded
         from ball_features.heads.robust import ViewEnsemble

@@ -26,7 +26,7 @@ from ball_features.heads.registry import ModelSpec
 __all__ = ["Failed", "Fitted", "Work", "divide", "fit_all"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """One model on one split.
 
@@ -59,7 +59,7 @@ class Failed:
     traceback: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Work:
     """Models that one process fits one after the other, on the same rows of the same split.
 
@@ -101,7 +101,7 @@ class Work:
         return sum(spec.cost for spec in self.specs.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Kinds:
     """What the images of a test are centred with: int (images,), or None. Each view has its own mean."""
 

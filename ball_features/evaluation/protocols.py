@@ -25,7 +25,7 @@ PARALLEL_FROM = 20_000_000
 Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelResult:
     """One model on all splits.
 

@@ -86,6 +86,7 @@ class KernelSVM(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         calibrated: Any = copy.deepcopy(self.calibrated_)
         (inner,) = calibrated.calibrated_classifiers_
+        calibrated.estimator = self._machine(self.kernel)
         inner.estimator = self._machine(self.kernel).fit(self.rows_, self.classes_[self.codes_])
         inner.classes, calibrated.classes_ = self.classes_, self.classes_
         calibrated.n_features_in_ = self.rows_.shape[1]

@@ -43,7 +43,7 @@ _LAST = list(RUNGS)[-1]
 _MOST_GROUPS = 100  # left out one by one where nobody asked for that column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rung:
     """A rung that can be climbed: `group` is what it keeps together, `units` what counts once in its intervals."""
 

@@ -42,7 +42,7 @@ _COLUMNS = ("accuracy", "specificity", "precision", "recall", "f1", "auroc", "mc
 _PERCENT = {"accuracy", "specificity", "precision", "recall", "f1"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Predictions:
     """The predictions of one model."""
 

@@ -13,10 +13,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from ball_features.config import HeadConfig
-from ball_features.deployment.estimators import read_model, write_model
+from ball_features.deployment.estimators import _parts, read_model, write_model
 from ball_features.errors import ConfigError, DataError
 from ball_features.heads.baselines import XGBoost
 from ball_features.heads.mlp import MLPHead
@@ -191,4 +191,37 @@ def test_a_tree_that_leads_out_of_itself_is_refused(tmp_path, name, fault):
         tree.__setstate__(state)
     assert write_model(tmp_path, model) == "model.skops"
     with pytest.raises((ValueError, AttributeError), match=r"leads nowhere|n_features_in_"):
+        read(tmp_path, "model.skops", range(2))
+
+
+def disagree(svc, fault):
+    """Arrays of a fitted machine that libsvm would follow out of memory."""
+    if fault == "counts":
+        svc._n_support = svc._n_support + np.array([10**7, -(10**7)], dtype=np.int32)
+    elif fault == "kernel":
+        svc.kernel, svc.support_ = "precomputed", svc.support_ + 10**8
+    elif fault == "vectors":
+        svc.support_vectors_ = svc.support_vectors_[:, :1].copy()
+    elif fault == "coefficients":
+        svc._dual_coef_ = svc._dual_coef_[:, :1].copy()
+    else:
+        svc._intercept_ = np.zeros(0)
+
+
+@pytest.mark.parametrize("fault", ["counts", "kernel", "vectors", "coefficients", "intercept"])
+def test_a_machine_whose_arrays_do_not_agree_is_refused(tmp_path, fault):
+    X, y = drawn(2, np.float32)
+    model = _parts(MODELS["rbf-svm"].build(0, HeadConfig()).fit(X, y))
+    disagree(model[-1].calibrated_classifiers_[0].estimator, fault)
+    assert write_model(tmp_path, model) == "model.skops"
+    with pytest.raises(ValueError, match="do not agree"):
+        read(tmp_path, "model.skops", range(2))
+
+
+def test_boosted_trees_that_would_not_count_columns_are_refused(tmp_path):
+    X, y = drawn(2, np.float32)
+    model = MODELS["hist-gradient-boosting"].build(0, HeadConfig()).fit(X, y)
+    model._preprocessor = StandardScaler().fit(X)
+    assert write_model(tmp_path, model) == "model.skops"
+    with pytest.raises(ValueError, match="no fit on numbers"):
         read(tmp_path, "model.skops", range(2))
