@@ -5,7 +5,7 @@
 
 Drawn smears, a hundredth of each kind of planted copy among them, or a folder of one's own. The time is that of the
 whole command, by the clock and by what it used of the processor, the peak the resident memory of its process. With
---keep DIR the drawn images stay there and are found again.
+--keep DIR the synthetic images stay there and are found again.
 """
 
 from __future__ import annotations

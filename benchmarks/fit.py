@@ -53,7 +53,7 @@ def data(cache: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 def loop(X: np.ndarray, y: np.ndarray, T: np.ndarray) -> np.ndarray:
-    """The report's recipe as it is usually written; predicted classes of T."""
+    """The student report's recipe as it is usually written; predicted classes of T."""
     torch.manual_seed(0)
     module = build_module(X.shape[1], (64, 64), 4, 0.2)
     adam = torch.optim.Adam(module.parameters(), lr=1e-4, weight_decay=1e-5)

@@ -50,7 +50,7 @@ def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
 def model_views(spec: ModelSpec, cache: Cache, config: FitConfig) -> Views:
     """The views that train a model and those that test it.
 
-    A shortcut's numbers are of the plain image. A model that tells views apart takes all that are not drawn, unless
+    A shortcut's numbers are of the plain image. A model that tells views apart takes all that are not random, unless
     the configuration names some to test on.
 
     Raises:
@@ -59,8 +59,8 @@ def model_views(spec: ModelSpec, cache: Cache, config: FitConfig) -> Views:
     test = choose_views(cache.view, "all" if config.tta else config.test_views)
     if config.train_views == "auto":
         # A fixed view is another picture, not another look at the same: it trains what it tests.
-        drawn = set(range(len(cache.view))) - set(fixed_views(cache))
-        train = tuple(sorted(drawn | set(test)))
+        random = set(range(len(cache.view))) - set(fixed_views(cache))
+        train = tuple(sorted(random | set(test)))
     else:
         train = choose_views(cache.view, config.train_views)
     if spec.features != "embedding":

@@ -10,7 +10,7 @@ import numpy as np
 
 from ball_features.cache import read_cache
 from ball_features.dataset.audit import Audit
-from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.dataset.overlays import NO_OVERLAY
 from ball_features.dataset.positions import orient
 from ball_features.dataset.series import Trust
@@ -188,7 +188,7 @@ def write_audit(found: Audit, root: Path, path: Path) -> None:
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:
     """At most so many of the rows, evenly spread."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
+    return rows[spread_rows(len(rows), count)]
 
 
 def _around(found: Audit) -> tuple[int, int, int, int] | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ball_features.dataset.manifest import spread_rows
 from ball_features.evaluation.metrics import BINS, confidence_bins
 
 __all__ = [
@@ -46,7 +47,7 @@ def roc_points(positive: np.ndarray, score: np.ndarray, points: int = 200) -> np
     from sklearn.metrics import roc_curve
 
     curve = np.column_stack(roc_curve(positive, score, drop_intermediate=False)[:2])
-    return curve[np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).astype(int))]
+    return curve[spread_rows(len(curve), points)]
 
 
 def reliability_points(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> np.ndarray:

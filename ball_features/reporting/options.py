@@ -32,7 +32,7 @@ def check_name(name: str | None) -> None:
 
 def with_numbers(specs: Sequence[ModelSpec], cache: Cache, *, named: bool) -> tuple[list[ModelSpec], list[str]]:
     """The models that a cache has numbers and views for, and a note on the others; all where they were named."""
-    if not named:  # on drawn views, or one, it is robust-logistic over again
+    if not named:  # on random views, or one, it is robust-logistic over again
         specs = [spec for spec in specs if not spec.by_view or fixed_views(cache)]
     lacking = [
         spec for spec in specs if spec.features not in ("embedding", "none") and spec.features not in cache.shortcuts

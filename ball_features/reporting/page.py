@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ball_features.cache import Cache
+from ball_features.dataset.manifest import spread_rows
 from ball_features.dataset.splits import read_groups
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import calibration_error
@@ -372,7 +373,7 @@ def _map(
 ) -> str:
     from sklearn.decomposition import PCA
 
-    rows = np.unique(np.linspace(0, len(unit) - 1, min(len(unit), _MAP_IMAGES)).astype(int))
+    rows = spread_rows(len(unit), _MAP_IMAGES)
     place = PCA(2, svd_solver="randomized", random_state=0).fit_transform(unit[rows])
     names = [str(path) for path in cache.path[rows]]
     classes, code = np.unique(cache.label[rows], return_inverse=True)
