@@ -1,10 +1,10 @@
 """Peak memory of `ball extract` by the number of images, and of `ball fit` by the size of the cache.
 
-    python benchmarks/memory.py --counts 2000,20000
+    python benchmarks/memory.py --counts 2000,20000 [--views 1]
     python benchmarks/memory.py --fit 2000,20000
 
-Drawn images, linked as often as it takes, go through DenseNet-121 with random weights; every link is a row of its own
-and is computed. The peak is the resident memory of the process that extracts. --fit makes caches of noise, 15 views of
+Synthetic images, linked as often as it takes, go through DenseNet-121 with random weights, in the five views that are
+the default unless --views says otherwise; every link is a row of its own and is computed. The peak is the resident memory of the process that extracts. --fit makes caches of noise, 15 views of
 1920, and fits two models on the plain one; the peak is what all its processes hold besides files (Linux).
 """
 
@@ -90,6 +90,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", default="2000,20000")
+    parser.add_argument("--views", default="", help="of each image; the default's if empty")
     parser.add_argument("--fit", default="", help="images of caches to fit on, with commas between")
     arguments = parser.parse_args()
     if arguments.fit:
@@ -106,7 +107,8 @@ def main() -> None:
         draw_smears(folder / "drawn", per_class=8, seed=0)
         for count in (int(part) for part in arguments.counts.split(",")):
             link(folder / "drawn", folder / str(count), count)
-            settings = ["--backbone", "densenet121", "--weights", "random", "--views", "1", "--quiet"]
+            settings = ["--backbone", "densenet121", "--weights", "random", "--quiet"]
+            settings += ["--views", arguments.views] if arguments.views else []
             command = [sys.executable, "-m", "ball_features", "extract", str(folder / str(count))]
             process = subprocess.Popen([*command, "--out", str(folder / f"{count}.h5"), *settings])
             _, status, usage = os.wait4(process.pid, 0)

@@ -130,7 +130,7 @@ def audit(
     rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}
     count = len(manifest.path)
     sample = spread_rows(count, _SAMPLE).tolist()
-    model = learn_overlays(image for _, image in images(manifest, sample, rejected))
+    model = learn_overlays(lambda: (image for _, image in images(manifest, sample, rejected)))
     report(count, total)
     seen = collect(manifest, model, rejected, lambda done: report(count + done, total))
     path, label = np.array(manifest.path)[seen.rows], np.array(manifest.label)[seen.rows]

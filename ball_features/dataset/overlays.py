@@ -8,7 +8,7 @@ where it occurs. What stands out in all three is a mark of an overlay; which mar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ __all__ = ["NO_OVERLAY", "OverlayModel", "colour_codes", "learn_overlays"]
 
 NO_OVERLAY = "none"
 _COLOURS = 512  # three bits a channel
-_BLOCK = 512  # images
 _MIN_SHARE = 0.004  # of the images that show a colour at a place
 _TIMES_USUAL = 6  # that colour there, against the 95th percentile over all places
 _TIMES_STEEP = 4  # the gradient there, against the mean over all places
@@ -109,21 +108,20 @@ def _nearest(evidence: np.ndarray, profile: np.ndarray) -> tuple[np.ndarray, np.
     return score.argmax(1), score.max(1)
 
 
-def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
-    """Find the overlays of a collection.
+def learn_overlays(read: Callable[[], Iterable[np.ndarray]]) -> OverlayModel:
+    """Find the overlays of a collection, in memory that does not grow with it.
 
     Args:
-        images: uint8 (height, width, 3), all of one size; read twice over as coarse colours, so some thousands are
-            plenty: give a sample of a larger collection.
+        read: Called twice, to begin with the first image again: uint8 (height, width, 3), all of one size. Some
+            thousands are plenty: give a sample of a larger collection.
     """
     from scipy import ndimage
 
-    blocks: list[np.ndarray] = []  # uint16 (512, places): large, so that their memory goes back
     number = 0
     shape = (0, 0)
     count = steep = framed = np.zeros(0)
     places = np.zeros(0, dtype=np.int64)
-    for image in images:
+    for image in read():
         if not number:
             shape = (image.shape[0], image.shape[1])
             count = np.zeros((shape[0] * shape[1], _COLOURS), dtype=np.uint16)
@@ -134,9 +132,6 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
         code = colour_codes(image)
         count[places, code] += 1
         steep[places, code] += _steepness(image)
-        if not number % _BLOCK:
-            blocks.append(np.empty((_BLOCK, len(code)), dtype=np.uint16))
-        blocks[-1][number % _BLOCK] = code
         number += 1
     nothing = OverlayModel(
         shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
@@ -158,8 +153,8 @@ def learn_overlays(images: Iterable[np.ndarray]) -> OverlayModel:
     large = np.flatnonzero(size >= max(_MIN_MARKS, 0.1 * size.max())) + 1
     odd[~np.isin(labelled.ravel(), large)] = False
     place, colour = np.nonzero(odd)
-    evidence = np.concatenate([block[:, place] == colour for block in blocks])[:number]
-    del blocks
+    del count, steep, often
+    evidence = np.stack([colour_codes(image)[place] == colour for image in read()])
     profile = _looks(evidence)
     kind = _merge(profile, evidence)
     return OverlayModel(shape, place, colour.astype(np.uint16), profile, kind)

@@ -26,8 +26,9 @@ def require_sound(model: Any) -> None:
     for part in _parts(model):
         if isinstance(part, Tree | TreePredictor):
             trees.append(part)
-        elif isinstance(part, SVC) and hasattr(part, "support_"):  # not the pattern it was cloned from
-            _require_sound_machine(part)
+        elif isinstance(part, SVC):
+            if hasattr(part, "support_"):  # not the pattern it was cloned from
+                _require_sound_machine(part)
         elif any(hasattr(part, name) for name in ("estimators_", "tree_", "_predictors")):
             widths.append(part.n_features_in_)  # what it asks of rows, if it has it
             if getattr(part, "_preprocessor", None) is not None:  # then it asks nothing

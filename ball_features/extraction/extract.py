@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -395,8 +395,12 @@ class _Run:
         from ball_features.dataset.overlays import learn_overlays
 
         rows = spread_rows(len(self.manifest.path), OVERLAY_IMAGES)
-        loaded = (load_image(self.manifest, row, self.backbone.input_px) for row in rows.tolist())
-        model = learn_overlays(item[:3].permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
+
+        def read() -> Iterator[np.ndarray]:
+            loaded = (load_image(self.manifest, row, self.backbone.input_px) for row in rows.tolist())
+            yield from (item[:3].permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
+
+        model = learn_overlays(read)
         mask = model.mask()
         found = (
             f"{len(model.names)} kinds, {100 * mask.mean():.1f} % of the picture is masked" if mask.any() else "none"

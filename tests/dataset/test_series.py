@@ -15,7 +15,7 @@ from ball_features.dataset.traits import collect, images
 def infer(folder):
     """(paths, label, what was inferred), without the search for pairs."""
     manifest = scan(folder)
-    model = learn_overlays(image for _, image in images(manifest, range(len(manifest.path)), {}))
+    model = learn_overlays(lambda: (image for _, image in images(manifest, range(len(manifest.path)), {})))
     seen = collect(manifest, model, {}, lambda done: None)
     label = np.array(manifest.label)
     alone = np.arange(len(label))
