@@ -41,7 +41,7 @@ from ball_features.errors import CacheBusyError, CacheError, ConfigError
 __all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "choose_channels", "create_cache", "lock_cache", "read_cache"]
 
 SCHEMA_VERSION = 1
-MAPPED_FROM = 100_000_000  # bytes of embeddings; less is read, and owes nothing to the file any more
+MAPPED_FROM = 1_000_000  # bytes of embeddings; less is read, and owes nothing to the file any more
 _NEEDED = ("backbone", "batch_size", "fingerprint", "precision", "recipe")  # attributes that others read
 _TEXT = h5py.string_dtype("utf-8")
 # The index of the chunks gets a place of its own in the file, or it would lie between them.

@@ -20,14 +20,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from machine import describe
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -78,7 +77,11 @@ def loop(
 
 
 def ours(images: Path, arguments: argparse.Namespace, precision: str, folder: str) -> tuple[np.ndarray, float]:
-    """`ball extract`, shortcuts' numbers and cache included: embeddings, and seconds without loading the network."""
+    """`ball extract`, shortcuts' numbers and cache included: embeddings, and seconds from the first image to the last.
+
+    As of the peers, what comes once before that is left out: reading the folder, loading and compiling, and the look
+    at how far the precision strays. `benchmarks/commands.py` times it all.
+    """
     config = ExtractConfig(
         backbone=arguments.backbone,
         weights=arguments.weights,
@@ -242,9 +245,8 @@ def main() -> None:
                 rates[name].append(len(files) / seconds)
             dots = (got * expected).sum(1)
             cosine[name] = float((dots / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)).min())
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {torch.get_num_threads()} threads, {versions}, {len(files)} images, "
-          f"median of {arguments.turns} turns")  # fmt: skip
+    ran = describe("torch", "torchvision", "onnxruntime", "timm")
+    print(f"{ran}, {torch.get_num_threads()} threads, {len(files)} images, median of {arguments.turns} turns")
     first = statistics.median(next(iter(rates.values())))
     print("| | images/s | ratio | worst cosine |\n| --- | ---: | ---: | ---: |")
     for name, values in rates.items():

@@ -13,13 +13,12 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import describe
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
@@ -38,18 +37,19 @@ from ball_features.heads.registry import MODELS
 from ball_features.heads.training import build_module
 
 
-def data(cache: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training and test rows, float32, and their classes."""
+def data(cache: Path | None) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
+    """Training and test rows, float32, of the embeddings and of each shortcut's numbers, and their classes."""
     if cache is None:
         rng = np.random.default_rng(0)
         y = rng.integers(0, 4, 2736)
         X = (rng.normal(size=(2736, 1920)) + 0.3 * rng.normal(size=(4, 1920))[y]).astype(np.float32)
-        return X[:2084], y[:2084], X[2084:], y[2084:]
+        return {"embedding": (X[:2084], X[2084:])}, y[:2084], y[2084:]
     read = read_cache(cache)
     split = make_splits(FitConfig(repeats=1), read.path, read.label, read.sha256)[0][0]
     y = np.unique(read.label, return_inverse=True)[1]
-    X = read.embeddings[:, 0].astype(np.float32)
-    return X[split.train], y[split.train], X[split.test], y[split.test]
+    rows = {"embedding": read.embeddings[:, 0].astype(np.float32), "none": np.zeros((len(y), 1), np.float32)}
+    rows |= {name: numbers.astype(np.float32) for name, numbers in read.shortcuts.items()}
+    return {name: (X[split.train], X[split.test]) for name, X in rows.items()}, y[split.train], y[split.test]
 
 
 def loop(X: np.ndarray, y: np.ndarray, T: np.ndarray) -> np.ndarray:
@@ -99,14 +99,16 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    X, y, T, truth = data(arguments.cache)
+    rows, y, truth = data(arguments.cache)
+    X, T = rows["embedding"]
     runs: dict[str, Callable[[], np.ndarray]] = {
         "plain DataLoader loop": lambda: loop(X, y, T),
         "MLPClassifier": lambda: sklearn_head(X, y, T),
     }
     for name, spec in MODELS.items():
-        if spec.features == "embedding":
-            runs[name] = lambda spec=spec: spec.build(0, HeadConfig()).fit(X, y).predict(T)
+        if spec.features in rows:
+            train, test = rows[spec.features]
+            runs[name] = lambda spec=spec, X=train, T=test: spec.build(0, HeadConfig()).fit(X, y).predict(T)
     if arguments.defaults:
         for name, model in defaults().items():
             runs[f"{name}, defaults"] = lambda model=model: clone(model).fit(X, y).predict(T)
@@ -119,8 +121,8 @@ def main() -> None:
                 predicted = run()
                 seconds[name].append(time.perf_counter() - start)
                 right[name] = float((predicted == truth).mean())
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "scikit-learn", "xgboost"))
-    print(f"{datetime.now(UTC):%Y-%m-%d}, one thread, {versions}, {X.shape[0]} x {X.shape[1]}, {arguments.turns} turns")
+    ran = describe("torch", "scikit-learn", "xgboost")
+    print(f"{ran}, one thread, {X.shape[0]} x {X.shape[1]}, {arguments.turns} turns")
     print("| | fit and predict, s | accuracy |\n| --- | ---: | ---: |")
     for name, values in seconds.items():
         print(f"| {name} | {statistics.median(values):.2f} | {100 * right[name]:.2f} |")

@@ -4,8 +4,9 @@
     python benchmarks/memory.py --fit 2000,20000
 
 Synthetic images, linked as often as it takes, go through DenseNet-121 with random weights, in the five views that are
-the default unless --views says otherwise; every link is a row of its own and is computed. The peak is the resident memory of the process that extracts. --fit makes caches of noise, 15 views of
-1920, and fits two models on the plain one; the peak is what all its processes hold besides files (Linux).
+the default unless --views says otherwise; every link is a row of its own and is computed. The peak is the resident
+memory of the process that extracts. --fit makes caches of noise, 15 views of 1920, and fits two models on the plain
+one; the peak is what all its processes hold besides files (Linux).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from machine import describe
 
 from ball_features.cache import CacheWriter, create_cache
 from ball_features.dataset.synthetic import draw_smears
@@ -29,7 +31,7 @@ def link(source: Path, target: Path, count: int) -> None:
     """Fill a folder with `count` links to the images of another."""
     files = sorted(path for path in source.rglob("*") if path.is_file() and path.suffix == ".jpg")
     for number in range(count):
-        file = files[number % len(files)]
+        file = files[number * 5 % len(files)]  # of all classes from the first few on
         place = target / file.parent.name / f"{number}{file.suffix}"
         place.parent.mkdir(parents=True, exist_ok=True)
         os.link(file, place)
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--views", default="", help="of each image; the default's if empty")
     parser.add_argument("--fit", default="", help="images of caches to fit on, with commas between")
     arguments = parser.parse_args()
+    print(describe("torch", "h5py", "scikit-learn"), end="\n\n")
     if arguments.fit:
         print("| images | cache MB | peak MB |\n| ---: | ---: | ---: |")
         with tempfile.TemporaryDirectory() as name:

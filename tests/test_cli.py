@@ -255,3 +255,15 @@ def test_predict_says_first_that_a_table_cannot_be_written(tmp_path, bundle, sme
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert "Predicting" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [(), ("extract",), ("fit",), ("compare",), ("tune",), ("predict",)])
+def test_help_loads_nothing_heavy(command):
+    code = (
+        "import sys\nfrom ball_features.cli import app\n"
+        f"try:\n    app({[*command, '--help']!r})\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'sklearn', 'h5py', 'scipy', 'matplotlib', 'xgboost'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

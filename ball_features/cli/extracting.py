@@ -92,7 +92,8 @@ def extract(
     precision: Annotated[
         str,
         typer.Option(
-            help="Number format the network computes in: auto (the fastest that is close to fp32), fp32, bf16 or fp16."
+            help="Number format the network computes in: auto (the fastest whose embeddings have a cosine to fp32 "
+            "of at least 0.9995 on a sample of these images), fp32, bf16 or fp16."
         ),
     ] = "auto",
     dtype: Annotated[str, typer.Option(help="Number format of the stored embeddings: float16 or float32.")] = "float16",

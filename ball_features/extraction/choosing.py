@@ -110,6 +110,11 @@ class Chooser:
             precision = "fp32"
             engine = self.build(precision)
             measured = held(engine)
+        if not auto and precision != "fp32" and not measured.cosine >= COSINE_BOUND:
+            self.log(
+                f"{precision}, as asked for, strays from float32 on these images (cosine {measured.cosine:.5f}, bound "
+                f"{COSINE_BOUND}); --precision auto would compute in float32."
+            )
         if precision == "fp32" and isinstance(engine, Engine) and not measured.cosine >= COSINE_BOUND:
             self.log(f"The fast pass is wrong here (cosine {measured.cosine:.5f}); computing by torchvision's own.")
             engine, attributes = self.build(precision, plain=True), {"pass": "torchvision"}

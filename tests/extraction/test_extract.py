@@ -305,3 +305,27 @@ def test_a_run_is_not_resumed_with_a_pass_that_strays(tmp_path, folder, monkeypa
     assert out.read_bytes() == before
     monkeypatch.setattr(Engine, "_maps", whole)
     assert extract(folder, out, CONFIG).computed == 1
+
+
+def deviating(smears, out, monkeypatch, precision):
+    """A run whose bfloat16 strays beyond the bound, and what it said."""
+    monkeypatch.setattr("ball_features.extraction.choosing.best_precision", lambda device: "bf16")
+    monkeypatch.setattr("ball_features.extraction.choosing.COSINE_BOUND", 0.9999999)
+    said: list[str] = []
+    config = ExtractConfig(backbone="densenet121", weights="random", views=1, limit=8, precision=precision)
+    extract(smears, out, config, log=said.append)
+    return read_cache(out), " ".join(said)
+
+
+def test_a_precision_that_strays_falls_back_to_float32(smears, tmp_path, monkeypatch):
+    cache, said = deviating(smears, tmp_path / "c.h5", monkeypatch, "auto")
+    assert "bf16 strays from float32 on these images" in said
+    assert cache.attributes["precision"] == "fp32"
+    assert cache.attributes["deviation_cosine"] > 0.9999999
+
+
+def test_a_precision_that_was_asked_for_is_kept_and_said_to_stray(smears, tmp_path, monkeypatch):
+    cache, said = deviating(smears, tmp_path / "c.h5", monkeypatch, "bf16")
+    assert "bf16, as asked for, strays from float32" in said
+    assert cache.attributes["precision"] == "bf16"
+    assert cache.attributes["deviation_cosine"] < 0.9999999
