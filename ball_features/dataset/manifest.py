@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ball_features.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "MAX_BYTES",
@@ -107,6 +109,8 @@ class Manifest:
 
 def spread_rows(count: int, most: int) -> np.ndarray:
     """At most so many of `count` rows, evenly spread, int, increasing; all where they are no more."""
+    import numpy as np
+
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
