@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Verbose, app, console, print_json, progress_bar, say
+from ball_features.cli.options import Images, Json, Quiet, Verbose
+from ball_features.cli.root import app, console, print_json, progress_bar, say
 
 __all__ = ["audit"]
 
 
 @app.command()
 def audit(
-    images: Annotated[
-        Path, typer.Argument(help="Folder of images, with one folder per class in it.", show_default=False)
-    ],
+    images: Images,
     out: Annotated[Path, typer.Option("--out", "-o", help="The groups file to write, a CSV.")] = Path(
         "artifacts/groups.csv"
     ),

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, TestViews, TrainViews, Verbose, app, console, print_json, progress_bar
+from ball_features.cli.options import (
+    Folds,
+    GroupColumn,
+    Groups,
+    Jobs,
+    Json,
+    Quiet,
+    Repeats,
+    RunName,
+    RunsFolder,
+    Seed,
+    TestViews,
+    TrainViews,
+    Verbose,
+)
+from ball_features.cli.root import app, console, print_json, progress_bar
 from ball_features.heads.registry import MODELS
 
 __all__ = ["compare"]
@@ -33,25 +48,16 @@ def compare(
     models: Annotated[
         str, typer.Option(help=f"Models of the table, with commas between, of: {', '.join(MODELS)}.")
     ] = "mlp,logistic,colour,histogram,nuclei",
-    repeats: Annotated[
-        int, typer.Option(help="How often the protocol is repeated, each time with another random seed.")
-    ] = 5,
-    folds: Annotated[int, typer.Option(help="Number of folds of a cross-validation (cv, group-cv, block-cv).")] = 5,
-    groups: Annotated[
-        Path | None,
-        typer.Option(help="Groups file, such as `ball audit` writes: a CSV of path,group, whose groups no split cuts."),
-    ] = None,
-    group_column: Annotated[
-        str, typer.Option(help="Column of --groups that a split keeps together; several joined with +.")
-    ] = "auto",
+    repeats: Repeats = 5,
+    folds: Folds = 5,
+    groups: Groups = None,
+    group_column: GroupColumn = "auto",
     train_views: TrainViews = "auto",
     test_views: TestViews = "auto",
-    seed: Annotated[int, typer.Option(help="Random seed of the splits and the models.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder that the run's own folder is written into.")] = Path(
-        "artifacts/runs"
-    ),
-    name: Annotated[str, typer.Option(help="Name of this run's folder; protocol and time if left out.")] = "",
-    jobs: Annotated[int, typer.Option(help="Number of models fitted at the same time; 0 uses every core.")] = 0,
+    seed: Seed = 0,
+    out: RunsFolder = Path("artifacts/runs"),
+    name: RunName = "",
+    jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ball_features.cli.fitting import print_run
-from ball_features.cli.root import Quiet, Verbose, app, progress_bar, say
+from ball_features.cli.options import Quiet, Verbose
+from ball_features.cli.root import app, progress_bar, say
 
 __all__ = ["demo"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from ball_features.cli.root import Verbose, app, say
+from ball_features.cli.options import Verbose
+from ball_features.cli.root import app, say
 
 __all__ = ["download"]
 

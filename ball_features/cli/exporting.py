@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Quiet, Trust, Verbose, app, say
+from ball_features.cli.options import MovedWeights, Quiet, Trust, Verbose
+from ball_features.cli.root import app, say
 
 __all__ = ["export"]
 
@@ -25,10 +26,7 @@ def export(
         Path | None,
         typer.Option(help="Folder of a run of `ball fit --protocol ladder`, whose figures the model card shows too."),
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="File of the network's weights, where it is no longer at the path that the bundle names."),
-    ] = None,
+    weights: MovedWeights = None,
     parquet: Annotated[
         Path | None,
         typer.Option(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Strict, Verbose, app, print_json, progress_bar, say
+from ball_features.cli.options import Device, Images, Json, Quiet, Strict, Verbose
+from ball_features.cli.root import app, print_json, progress_bar, say
 from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ def _batch_size(text: str) -> int:
 
 @app.command()
 def extract(
-    images: Annotated[
-        Path, typer.Argument(help="Folder of images, with one folder per class in it.", show_default=False)
-    ],
+    images: Images,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The cache to write: one HDF5 file of embeddings.", show_default=False)
     ],
@@ -97,9 +96,7 @@ def extract(
         ),
     ] = "auto",
     dtype: Annotated[str, typer.Option(help="Number format of the stored embeddings: float16 or float32.")] = "float16",
-    device: Annotated[
-        str, typer.Option(help="Where the network runs: auto, cpu, cuda (NVIDIA) or mps (Apple).")
-    ] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[
         str, typer.Option(help="Number of images that go through the network at once, up to 4096, or auto.")
     ] = "auto",

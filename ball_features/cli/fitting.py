@@ -7,19 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
-from ball_features.cli.presets import PRESETS
-from ball_features.cli.root import (
+from ball_features.cli.options import (
+    CachePath,
+    Combine,
+    Folds,
+    Groups,
+    Jobs,
     Json,
     Quiet,
+    Repeats,
+    RunName,
+    RunsFolder,
+    Seed,
     TestViews,
     TrainViews,
+    UsedChannels,
     Verbose,
-    app,
-    console,
-    print_json,
-    progress_bar,
-    say,
 )
+from ball_features.cli.presets import PRESETS
+from ball_features.cli.root import app, console, print_json, progress_bar, say
 from ball_features.config import FitConfig, HeadConfig, split_names
 from ball_features.dataset.targets import require_folder
 from ball_features.errors import ConfigError, require_extra
@@ -31,7 +37,7 @@ __all__ = ["fit", "print_run"]
 @app.command()
 def fit(
     context: typer.Context,
-    cache: Annotated[Path, typer.Argument(help="Cache of embeddings, made by `ball extract`.", show_default=False)],
+    cache: CachePath,
     preset: Annotated[
         str,
         typer.Option(
@@ -49,18 +55,13 @@ def fit(
     models: Annotated[
         str, typer.Option(help=f"Models of the table, with commas between, of: {', '.join(MODELS)}; all if left out.")
     ] = "",
-    repeats: Annotated[
-        int, typer.Option(help="How often the protocol is repeated, each time with another random seed.")
-    ] = 5,
-    folds: Annotated[int, typer.Option(help="Number of folds of a cross-validation (cv, group-cv, block-cv).")] = 5,
+    repeats: Repeats = 5,
+    folds: Folds = 5,
     test_size: Annotated[float, typer.Option(help="Share of images in the test set of a hold-out.")] = 0.20,
     val_size: Annotated[
         float, typer.Option(help="Share of images in the validation set, which chooses the head's epoch.")
     ] = 0.16,
-    groups: Annotated[
-        Path | None,
-        typer.Option(help="Groups file, such as `ball audit` writes: a CSV of path,group, whose groups no split cuts."),
-    ] = None,
+    groups: Groups = None,
     group_column: Annotated[
         str,
         typer.Option(
@@ -76,12 +77,8 @@ def fit(
     ] = False,
     train_views: TrainViews = "auto",
     test_views: TestViews = "auto",
-    channels: Annotated[
-        str, typer.Option(help="Channels of the cache to use, such as original,segmented; all if left out.")
-    ] = "",
-    combine: Annotated[
-        str, typer.Option(help="How several channels are joined: concat (one behind the other) or mean.")
-    ] = "concat",
+    channels: UsedChannels = "",
+    combine: Combine = "concat",
     compat_batch_metrics: Annotated[
         bool,
         typer.Option(
@@ -99,7 +96,7 @@ def fit(
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder to write the training curves into as well, for TensorBoard.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the splits and the models.")] = 0,
+    seed: Seed = 0,
     hidden: Annotated[str, typer.Option(help="Widths of the head's hidden layers, with commas between.")] = "64,64",
     learning_rate: Annotated[float, typer.Option(help="Learning rate of the head, which Adam trains.")] = 1e-4,
     l2: Annotated[float, typer.Option(help="Weight decay (L2) of the head.")] = 1e-5,
@@ -147,11 +144,9 @@ def fit(
             "of the images tested."
         ),
     ] = "",
-    out: Annotated[Path, typer.Option(help="Folder that the run's own folder is written into.")] = Path(
-        "artifacts/runs"
-    ),
-    name: Annotated[str, typer.Option(help="Name of this run's folder; protocol and time if left out.")] = "",
-    jobs: Annotated[int, typer.Option(help="Number of models fitted at the same time; 0 uses every core.")] = 0,
+    out: RunsFolder = Path("artifacts/runs"),
+    name: RunName = "",
+    jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

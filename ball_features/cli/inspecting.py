@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from ball_features.cli.root import Json, Verbose, app, console, print_json
+from ball_features.cli.options import CachePath, Json, Verbose
+from ball_features.cli.root import app, console, print_json
 
 __all__ = ["inspect"]
 
 
 @app.command()
 def inspect(
-    cache: Annotated[Path, typer.Argument(help="Cache of embeddings, made by `ball extract`.", show_default=False)],
+    cache: CachePath,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:

@@ -8,19 +8,25 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Trust, Verbose, app, print_json, progress_bar, say
+from ball_features.cli.options import (
+    BundleFolder,
+    BundlePrecision,
+    Device,
+    Json,
+    MovedWeights,
+    Quiet,
+    Strict,
+    Trust,
+    Verbose,
+)
+from ball_features.cli.root import app, print_json, progress_bar, say
 
 __all__ = ["predict"]
 
 
 @app.command()
 def predict(
-    bundle: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of a saved model (a bundle), RUN/models/MODEL, made by `ball fit --save`.", show_default=False
-        ),
-    ],
+    bundle: BundleFolder,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -34,18 +40,11 @@ def predict(
     coverage: Annotated[
         float, typer.Option(help="Share of images whose set of classes should hold the true one.")
     ] = 0.95,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="File of the network's weights, where it is no longer at the path that the bundle names."),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where the network runs: auto, cpu, cuda (NVIDIA) or mps (Apple).")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="Number format the network computes in: auto (the bundle's own), fp32, bf16 or fp16.")
-    ] = "auto",
+    weights: MovedWeights = None,
+    device: Device = "auto",
+    precision: BundlePrecision = "auto",
     trust: Trust = False,
-    strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 where files were rejected.")] = False,
+    strict: Strict = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ball_features.cli.root import Quiet, Verbose, app, say
+from ball_features.cli.options import Quiet, Verbose
+from ball_features.cli.root import app, say
 
 if TYPE_CHECKING:
     from ball_features.cache import Cache

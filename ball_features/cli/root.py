@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InterruptError",
-    "Json",
-    "Quiet",
-    "Strict",
-    "Trust",
-    "Verbose",
     "app",
     "console",
     "main",
@@ -131,32 +126,6 @@ def _root(
     ] = False,
 ) -> None:
     _running[:] = [context.invoked_subcommand or ""]
-
-
-Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 1 where files were rejected.")]
-TrainViews = Annotated[
-    str,
-    typer.Option(
-        help="Views that models are trained on: auto (the views of --test-views, and random views), all, or names or "
-        "numbers with commas between. robust-views has a model of its own for each view that it is tested on."
-    ),
-]
-TestViews = Annotated[
-    str,
-    typer.Option(
-        help="Views that models are validated and tested on, by their mean probability: auto (the plain view; for "
-        "robust-views all others that are not random), all, or names or numbers with commas between."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for other programs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust", help="Load the bundle's file model.joblib, which can run any code: only from people you trust."
-    ),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show where in the code an internal error happened.")]
 
 
 class _Pace:

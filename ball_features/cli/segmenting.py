@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import Json, Quiet, Strict, Verbose, app, print_json, progress_bar, say
+from ball_features.cli.options import Images, Json, Quiet, Strict, Verbose
+from ball_features.cli.root import app, print_json, progress_bar, say
 
 __all__ = ["segment"]
 
 
 @app.command()
 def segment(
-    images: Annotated[
-        Path, typer.Argument(help="Folder of images, with one folder per class in it.", show_default=False)
-    ],
+    images: Images,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder that the pictures are written into.", show_default=False)
     ],

@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.root import InterruptError, Quiet, Trust, Verbose, app, say
+from ball_features.cli.options import (
+    BundleFolder,
+    BundlePrecision,
+    Device,
+    MovedWeights,
+    Quiet,
+    Trust,
+    Verbose,
+)
+from ball_features.cli.root import InterruptError, app, say
 
 __all__ = ["serve"]
 
 
 @app.command()
 def serve(
-    bundle: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of a saved model (a bundle), RUN/models/MODEL, made by `ball fit --save`.", show_default=False
-        ),
-    ],
+    bundle: BundleFolder,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
     ] = "127.0.0.1",
@@ -38,16 +41,9 @@ def serve(
     max_megapixels: Annotated[float, typer.Option(help="Largest image that is taken, in megapixels.")] = 25.0,
     max_rate: Annotated[float, typer.Option(help="Most requests that one address may send in a second.")] = 100.0,
     max_waiting: Annotated[int, typer.Option(help="Most images that may wait for the network.")] = 256,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="File of the network's weights, where it is no longer at the path that the bundle names."),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where the network runs: auto, cpu, cuda (NVIDIA) or mps (Apple).")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="Number format the network computes in: auto (the bundle's own), fp32, bf16 or fp16.")
-    ] = "auto",
+    weights: MovedWeights = None,
+    device: Device = "auto",
+    precision: BundlePrecision = "auto",
     trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

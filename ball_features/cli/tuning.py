@@ -8,14 +8,24 @@ from typing import Annotated
 import typer
 
 from ball_features.cli.fitting import print_run
-from ball_features.cli.root import Json, Quiet, Verbose, app, console, print_json, progress_bar
+from ball_features.cli.options import (
+    CachePath,
+    Combine,
+    GroupColumn,
+    Json,
+    Quiet,
+    RunsFolder,
+    UsedChannels,
+    Verbose,
+)
+from ball_features.cli.root import app, console, print_json, progress_bar
 
 __all__ = ["tune"]
 
 
 @app.command()
 def tune(
-    cache: Annotated[Path, typer.Argument(help="Cache of embeddings, made by `ball extract`.", show_default=False)],
+    cache: CachePath,
     trials: Annotated[
         int, typer.Option(help="Number of settings to try; those of the student report are the first.")
     ] = 27,
@@ -30,19 +40,11 @@ def tune(
             help="Groups file, such as `ball audit` writes: a CSV of path,group, whose groups the split does not cut."
         ),
     ] = None,
-    group_column: Annotated[
-        str, typer.Option(help="Column of --groups that a split keeps together; several joined with +.")
-    ] = "auto",
-    channels: Annotated[
-        str, typer.Option(help="Channels of the cache to use, such as original,segmented; all if left out.")
-    ] = "",
-    combine: Annotated[
-        str, typer.Option(help="How several channels are joined: concat (one behind the other) or mean.")
-    ] = "concat",
+    group_column: GroupColumn = "auto",
+    channels: UsedChannels = "",
+    combine: Combine = "concat",
     seed: Annotated[int, typer.Option(help="Random seed of the split, the settings and the trainings.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder that the run's own folder is written into.")] = Path(
-        "artifacts/runs"
-    ),
+    out: RunsFolder = Path("artifacts/runs"),
     name: Annotated[str, typer.Option(help="Name of this run's folder; time if left out.")] = "",
     jobs: Annotated[int, typer.Option(help="Number of trainings at the same time; 0 uses every core.")] = 0,
     as_json: Json = False,
