@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ball_features.audit.findings import audit, write_groups
+    from ball_features.bundles.bundle import read_bundle
     from ball_features.cache import Cache, read_cache
     from ball_features.config import ExtractConfig, FitConfig, HeadConfig
-    from ball_features.dataset.audit import audit, write_groups
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.deployment.answers import Predictions
-    from ball_features.deployment.bundle import read_bundle
-    from ball_features.deployment.fitting import fit
     from ball_features.deployment.predict import Predictor, predict
     from ball_features.errors import BallError
     from ball_features.extraction.extract import Extraction, extract
-    from ball_features.heads.mlp import MLPHead
-    from ball_features.reporting.compare import compare
-    from ball_features.reporting.run import Run, read_run
+    from ball_features.models.mlp import MLPHead
+    from ball_features.runs.compare import compare
+    from ball_features.runs.fit import fit
+    from ball_features.runs.store import Run, read_run
 
 __all__ = [
     "BallError",
@@ -51,20 +51,20 @@ _ROOM = {
     "Extraction": "extraction.extract",
     "FitConfig": "config",
     "HeadConfig": "config",
-    "MLPHead": "heads.mlp",
+    "MLPHead": "models.mlp",
     "Predictions": "deployment.answers",
     "Predictor": "deployment.predict",
-    "Run": "reporting.run",
-    "audit": "dataset.audit",
-    "compare": "reporting.compare",
+    "Run": "runs.store",
+    "audit": "audit.findings",
+    "compare": "runs.compare",
     "draw_smears": "dataset.synthetic",
     "extract": "extraction.extract",
-    "fit": "deployment.fitting",
+    "fit": "runs.fit",
     "predict": "deployment.predict",
-    "read_bundle": "deployment.bundle",
+    "read_bundle": "bundles.bundle",
     "read_cache": "cache",
-    "read_run": "reporting.run",
-    "write_groups": "dataset.audit",
+    "read_run": "runs.store",
+    "write_groups": "audit.findings",
 }
 
 

@@ -179,7 +179,7 @@ class ExtractConfig(_Config):
 
 @dataclass(frozen=True)
 class HeadConfig(_Config):
-    """The MLP head; the defaults are the student report's recipe. `heads.mlp.MLPHead` documents each.
+    """The MLP head; the defaults are the student report's recipe. `models.mlp.MLPHead` documents each.
 
     `per_image` goes for the robust models too.
     """
@@ -223,7 +223,7 @@ class FitConfig(_Config):
 
     Attributes:
         protocol: One of `PROTOCOLS`.
-        models: Keys of `heads.registry.MODELS`; empty for all.
+        models: Keys of `models.registry.MODELS`; empty for all.
         repeats: Repeats of the protocol with another seed.
         folds: Folds of cv, group-cv and block-cv.
         test_size: Share of images in a hold-out test set.

@@ -26,7 +26,7 @@ class Demo:
     Attributes:
         images: Folder of the synthetic smears.
         cache: Their embeddings.
-        run: The comparison, as `reporting.run.fit` returns it.
+        run: The comparison, as `runs.store.fit` returns it.
         weights_note: Which weights were used, and what that means for the table.
     """
 
@@ -60,11 +60,11 @@ def demo(
         DataError: The folder cannot be written, or holds images or a cache that no demonstration made.
     """
     from ball_features.dataset.synthetic import draw_smears
-    from ball_features.dataset.targets import require_folder
     from ball_features.extraction.backbones import get_backbone
     from ball_features.extraction.extract import extract
     from ball_features.extraction.weights import weights_digest
-    from ball_features.reporting.run import fit
+    from ball_features.files import require_folder
+    from ball_features.runs.fit import fit
 
     out = Path(out)
     images, cache, truth = out / "images", out / "cache.h5", out / "truth.json"

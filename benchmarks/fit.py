@@ -33,8 +33,8 @@ from xgboost import XGBClassifier
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import make_splits
-from ball_features.heads.registry import MODELS
-from ball_features.heads.training import build_module
+from ball_features.models.registry import MODELS
+from ball_features.models.training import build_module
 
 
 def data(cache: Path | None) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from ball_features.dataset.audit import audit, write_groups
+from ball_features.audit.findings import audit, write_groups
 from ball_features.dataset.known import KNOWN
 from ball_features.dataset.manifest import scan
 

@@ -17,10 +17,10 @@ from skimage.feature import ORB, match_descriptors
 from skimage.measure import ransac
 from skimage.transform import resize
 
-from ball_features.dataset.audit import Audit, audit
+from ball_features.audit.findings import Audit, audit
+from ball_features.audit.positions import orient
+from ball_features.audit.traits import grey, load_square
 from ball_features.dataset.manifest import scan
-from ball_features.dataset.positions import orient
-from ball_features.dataset.traits import grey, load_square
 
 _SIDE = 64
 _LEAST = 0.9

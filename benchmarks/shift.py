@@ -25,7 +25,7 @@ from ball_features.dataset.splits import make_splits, merge_units, read_grouping
 from ball_features.errors import BallError
 from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.uncertainty import share_interval
-from ball_features.heads.registry import select
+from ball_features.models.registry import select
 from ball_features.reporting.groups import group_rows, over_groups
 
 RUNGS = {"random": "holdout", "blocks": "block-cv", "series": "leave-group-out"}

@@ -15,7 +15,7 @@ from ball_features.cache import read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits
 from ball_features.evaluation.search import draw_trials, search
-from ball_features.heads.mlp import MLPHead
+from ball_features.models.mlp import MLPHead
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ball_features import FitConfig, fit
+from ball_features.bundles.bundle import bundle_fitted
 from ball_features.cli import app
 from ball_features.cli.root import InterruptError, main, progress_bar
-from ball_features.deployment.bundle import bundle_fitted
-from ball_features.heads.baselines import BASELINES
-from ball_features.heads.registry import MODELS
-from ball_features.reporting.files import place_folder
+from ball_features.files import place_folder
+from ball_features.models.baselines import BASELINES
+from ball_features.models.registry import MODELS
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random")
 

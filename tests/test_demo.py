@@ -13,7 +13,7 @@ from ball_features.errors import DataError
 def draw(monkeypatch):
     """Draws only; what comes after it needs no test here."""
     monkeypatch.setattr("ball_features.extraction.extract.extract", lambda images, cache, config, **more: None)
-    monkeypatch.setattr("ball_features.reporting.run.fit", lambda cache, config, **more: None)
+    monkeypatch.setattr("ball_features.runs.fit.fit", lambda cache, config, **more: None)
     return lambda out, per_class=2: demo(out, per_class=per_class)
 
 

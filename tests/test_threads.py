@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from ball_features.dataset.workers import workers
+from ball_features.audit.workers import workers
 from ball_features.threads import one_thread
 
 

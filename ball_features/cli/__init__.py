@@ -5,19 +5,19 @@ One module a command, in the order in which `ball --help` lists them.
 
 # ruff: noqa: F401, I001
 from ball_features.cli import (
-    downloading,
-    extracting,
-    segmenting,
-    auditing,
-    fitting,
-    comparing,
-    tuning,
-    reporting,
-    predicting,
-    serving,
-    exporting,
-    inspecting,
-    demonstrating,
+    download,
+    extract,
+    segment,
+    audit,
+    fit,
+    compare,
+    tune,
+    report,
+    predict,
+    serve,
+    export,
+    inspect,
+    demo,
 )
 from ball_features.cli.root import app, main
 

@@ -104,7 +104,7 @@ def say(line: str) -> None:
 
 def print_json(values: Any) -> None:
     """One JSON object on standard output."""
-    from ball_features.reporting.strict_json import json_text
+    from ball_features.files import json_text
 
     typer.echo(json_text(values))
 

@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ball_features.errors import DataError
+from ball_features.files import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
     "MAX_BYTES",
-    "SUFFIXES",
     "Manifest",
     "Rejected",
     "list_images",
@@ -31,7 +31,6 @@ __all__ = [
     "with_twins",
 ]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff"})
 # A smear of 100 megapixels, uncompressed in 16 bits, is 600 MB; larger files are whole slides.
 MAX_BYTES = 600_000_000
 
@@ -253,7 +252,7 @@ def list_images(root: Path) -> tuple[list[str], int, list[Rejected]]:
         for name in files:
             if name.startswith("."):
                 continue
-            if Path(name).suffix.lower() not in SUFFIXES:
+            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
                 ignored += 1
             else:
                 images.append(name if below == "." else f"{below}/{name}")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ball_features.bundles.bundle import COVERAGE, Bundle, read_bundle
 from ball_features.dataset.decode import decode_bytes
 from ball_features.dataset.manifest import Rejected, list_images, printable
 from ball_features.deployment.answers import Prediction, Predictions
-from ball_features.deployment.bundle import COVERAGE, Bundle, read_bundle
 from ball_features.errors import ConfigError, DataError, ImageError, WeightsError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def bundle_views(pixels: Tensor, sha256: Sequence[str], facts: dict[str, Any], r
     import torch
 
     from ball_features.extraction.backbones import BACKBONES
-    from ball_features.extraction.pipeline import embed_views
+    from ball_features.extraction.batch import embed_views
     from ball_features.extraction.segmentation import segmented
 
     channels = [
@@ -118,8 +118,8 @@ class Predictor:
         compiled: bool = False,
     ) -> None:
         from ball_features.extraction.backbones import get_backbone
-        from ball_features.extraction.engine import best_precision, resolve_device
-        from ball_features.extraction.frozen import build_engine
+        from ball_features.extraction.engine.densenet import best_precision, resolve_device
+        from ball_features.extraction.engine.modules import build_engine
         from ball_features.extraction.weights import load_backbone, weights_digest
 
         self.bundle, facts = bundle, bundle.facts
@@ -144,7 +144,7 @@ class Predictor:
     def _mask(self) -> Tensor | None:
         import torch
 
-        from ball_features.extraction.pipeline import unpack_mask
+        from ball_features.extraction.batch import unpack_mask
 
         packed = self.bundle.facts.get("overlay_mask")
         mask = None if packed is None else unpack_mask(packed)
@@ -215,7 +215,7 @@ class Predictor:
 
         from ball_features.extraction.readouts import READOUTS, place_weights, read_maps
         from ball_features.extraction.views import keeps_places
-        from ball_features.heads.linear import view_modules
+        from ball_features.models.linear import view_modules
 
         facts, estimator = self.bundle.facts, self.bundle.estimator
         known = estimator.classes_.tolist()
@@ -268,9 +268,9 @@ class Predictor:
         Returns:
             A prediction an image that could be decoded, in order, and the others with their reasons.
         """
-        from ball_features.extraction.frozen import runs_on_all_cores
-        from ball_features.extraction.pipeline import batch_size
-        from ball_features.extraction.streaming import feeders, stream
+        from ball_features.extraction.batch import batch_size
+        from ball_features.extraction.engine.modules import runs_on_all_cores
+        from ball_features.extraction.stream import feeders, stream
         from ball_features.threads import core_count
 
         check_coverage(coverage)
@@ -308,7 +308,7 @@ class Predictor:
         return predictions, rejected
 
     def _load(self, file: Path) -> tuple[Tensor, str] | str:
-        from ball_features.extraction.pipeline import resize
+        from ball_features.extraction.batch import resize
 
         try:
             data = file.read_bytes()
@@ -370,7 +370,7 @@ def predict(
         DataError: No bundle, or no image that can be predicted.
         WeightsError: The weights are missing, or not those of the bundle.
     """
-    from ball_features.extraction.choosing import COMPILE_FROM
+    from ball_features.extraction.engine.choose import COMPILE_FROM
 
     check_coverage(coverage)
     names = [str(name) for name in ([images] if isinstance(images, Path | str) else images)]

@@ -26,12 +26,12 @@ from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
+from ball_features.bundles.bundle import COVERAGE
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.batching import Batcher, BusyError
-from ball_features.deployment.bundle import COVERAGE
 from ball_features.deployment.predict import Predictor, check_coverage
 from ball_features.errors import ConfigError, ImageError
-from ball_features.extraction.pipeline import batch_size, resize
+from ball_features.extraction.batch import batch_size, resize
 from ball_features.threads import core_count
 
 __all__ = ["Limits", "create_app", "is_loopback", "require_token"]

@@ -13,8 +13,8 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError
-from ball_features.evaluation.fitting import Failed, Fitted, divide, fit_all
-from ball_features.heads.registry import ModelSpec
+from ball_features.evaluation.fit_split import Failed, Fitted, divide, fit_all
+from ball_features.models.registry import ModelSpec
 from ball_features.threads import core_count
 
 __all__ = ["ModelResult", "check_finite", "evaluate", "named_progress"]

@@ -137,7 +137,7 @@ def _cost(trial: Trial) -> float:
 
 
 def _train(trial: Trial, epochs: int, embeddings: np.ndarray, codes: np.ndarray, split: Split, seed: int) -> Trial:
-    from ball_features.heads.mlp import MLPHead
+    from ball_features.models.mlp import MLPHead
 
     def numbers(kind: str) -> tuple[int, ...]:
         return tuple(range(embeddings.shape[1])) if kind == "all" else (0,)

@@ -11,7 +11,7 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.errors import ConfigError
 from ball_features.extraction.views import is_fixed
-from ball_features.heads.registry import ModelSpec
+from ball_features.models.registry import ModelSpec
 
 __all__ = ["Views", "choose_views", "fixed_views", "model_views", "view_rows"]
 

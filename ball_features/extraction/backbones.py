@@ -172,7 +172,7 @@ def _file(path: Path, input_px: int) -> Backbone:
         raise ConfigError(
             f"{path.name} does not tell the size of its input. Give it: --input-px 224 --normalize imagenet, say."
         )
-    from ball_features.extraction.frozen import read_network
+    from ball_features.extraction.engine.modules import read_network
 
     dim = read_network(path).probe(input_px)
     return Backbone(

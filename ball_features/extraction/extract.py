@@ -22,12 +22,11 @@ from ball_features import __version__
 from ball_features.cache import Cache, create_cache, lock_cache, read_cache
 from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan, spread_rows, twin_folder, with_twins
-from ball_features.dataset.targets import require_folder, require_writable
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
+from ball_features.extraction.batch import Pipeline, batch_size, load_image, pack_mask, unpack_mask
 from ball_features.extraction.decoding import ON_DEVICE
-from ball_features.extraction.pipeline import Pipeline, batch_size, load_image, pack_mask, unpack_mask
-from ball_features.extraction.streaming import Writing, feeders, stream
+from ball_features.extraction.stream import Writing, feeders, stream
 from ball_features.extraction.views import (
     check_views,
     mean_std,
@@ -38,12 +37,13 @@ from ball_features.extraction.views import (
     view_names,
 )
 from ball_features.extraction.weights import load_backbone, weights_digest
+from ball_features.files import require_folder, require_writable
 from ball_features.threads import core_count
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ball_features.extraction.frozen import EmbeddingEngine
+    from ball_features.extraction.engine.modules import EmbeddingEngine
 
 __all__ = ["Extraction", "extract"]
 
@@ -276,7 +276,7 @@ class _Run:
             self._create(self.manifest, attributes, source=True)
             dim, views = self.backbone.dim, self.config.view_count
             return _finish(start, self.out, self.manifest, 0, self.removed, 0.0, attributes, dim, views)
-        from ball_features.extraction.engine import resolve_device
+        from ball_features.extraction.engine.densenet import resolve_device
 
         self.device = resolve_device(self.config.device)
         module = load_backbone(self.backbone, self.config.weights, self.config.seed)
@@ -318,7 +318,7 @@ class _Run:
 
     def _engine(self, module: nn.Module) -> tuple[EmbeddingEngine, dict[str, Any]]:
         """The engine in the precision asked for, and the attributes of the cache."""
-        from ball_features.extraction.choosing import Chooser
+        from ball_features.extraction.engine.choose import Chooser
 
         chooser = Chooser(
             module, self.backbone, self.config, self.manifest, self.device, min(16, core_count()), self.log
@@ -360,7 +360,7 @@ class _Run:
         """Compute rows and hand them to the thread that writes."""
         import torch
 
-        from ball_features.extraction.frozen import runs_on_all_cores
+        from ball_features.extraction.engine.modules import runs_on_all_cores
 
         mask = unpack_mask(attributes["overlay_mask"]) if "overlay_mask" in attributes else None
         pipeline = Pipeline(
@@ -392,7 +392,7 @@ class _Run:
 
     def _overlay_mask(self) -> np.ndarray:
         """Where the collection has overlays, bool (input_px, input_px), learnt on a sample spread over it."""
-        from ball_features.dataset.overlays import learn_overlays
+        from ball_features.audit.overlays import learn_overlays
 
         rows = spread_rows(len(self.manifest.path), OVERLAY_IMAGES)
 

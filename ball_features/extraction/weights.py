@@ -59,7 +59,7 @@ def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
     import torch
 
     if backbone.path is not None:
-        from ball_features.extraction.frozen import read_network
+        from ball_features.extraction.engine.modules import read_network
 
         return read_network(backbone.path)
     with torch.random.fork_rng(devices=[]):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ball_features.audit.findings import Audit
+from ball_features.audit.overlays import NO_OVERLAY
+from ball_features.audit.positions import orient
+from ball_features.audit.series import Trust
+from ball_features.audit.traits import load_square
 from ball_features.cache import read_cache
-from ball_features.dataset.audit import Audit
 from ball_features.dataset.manifest import Manifest, spread_rows
-from ball_features.dataset.overlays import NO_OVERLAY
-from ball_features.dataset.positions import orient
-from ball_features.dataset.series import Trust
-from ball_features.dataset.traits import load_square
 from ball_features.errors import CacheError
 from ball_features.reporting.figures import thumbnail
 from ball_features.reporting.markup import frame

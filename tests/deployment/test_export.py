@@ -7,19 +7,19 @@ import json
 import numpy as np
 import pytest
 
+from ball_features.bundles.bundle import bundle_fitted, read_bundle
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import ExtractConfig, FitConfig
-from ball_features.deployment.bundle import bundle_fitted, read_bundle
-from ball_features.deployment.card import write_card
-from ball_features.deployment.graph import TOLERANCE, BundleModule, export_onnx
+from ball_features.deployment.onnx import TOLERANCE, BundleModule, export_onnx
 from ball_features.deployment.predict import Predictor
 from ball_features.deployment.tabular import write_csv_table, write_parquet
 from ball_features.errors import ConfigError, DataError
 from ball_features.extraction.extract import extract
-from ball_features.heads.linear import logit_module
-from ball_features.heads.registry import MODELS
-from ball_features.reporting.run import fit
+from ball_features.models.linear import logit_module
+from ball_features.models.registry import MODELS
+from ball_features.reporting.card import write_card
+from ball_features.runs.store import fit
 
 LINEAR = ("mlp", "logistic", "lda", "robust-logistic")
 
@@ -214,7 +214,7 @@ class Constant:
 
 
 def test_joblib_is_loaded_on_trust_only(run, small_cache, tmp_path):
-    from ball_features.deployment.bundle import write_bundle
+    from ball_features.bundles.bundle import write_bundle
 
     X = np.ones((6, 1, 8), dtype=np.float32)
     facts = json.loads((run.folder / "models" / "mlp" / "bundle.json").read_text())

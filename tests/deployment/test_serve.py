@@ -13,13 +13,13 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+from ball_features.bundles.bundle import bundle_fitted, read_bundle
 from ball_features.config import FitConfig
 from ball_features.deployment.batching import Batcher, BusyError
-from ball_features.deployment.bundle import bundle_fitted, read_bundle
 from ball_features.deployment.predict import Predictor
 from ball_features.deployment.serve import Limits, create_app, is_loopback
 from ball_features.errors import ConfigError
-from ball_features.reporting.run import fit
+from ball_features.runs.store import fit
 
 FILE = {"Content-Type": "application/octet-stream"}
 

@@ -7,7 +7,7 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits
 from ball_features.evaluation.protocols import evaluate
-from ball_features.heads.registry import select
+from ball_features.models.registry import select
 
 
 def drawn_cache(images=120, views=4, columns=12, seed=0):

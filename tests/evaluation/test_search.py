@@ -11,8 +11,8 @@ from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split, make_splits
 from ball_features.errors import ConfigError
 from ball_features.evaluation.search import draw_trials, search
-from ball_features.heads.mlp import MLPHead
-from ball_features.reporting.tuning import tune
+from ball_features.models.mlp import MLPHead
+from ball_features.runs.tune import tune
 
 
 def test_trials_begin_with_the_report_and_repeat_by_seed():

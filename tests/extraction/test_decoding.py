@@ -14,12 +14,13 @@ from ball_features import ExtractConfig
 from ball_features.dataset import jpeg
 from ball_features.dataset.decode import decode, decode_bytes
 from ball_features.dataset.manifest import scan
-from ball_features.extraction import choosing, decoding
+from ball_features.extraction import decoding
 from ball_features.extraction.backbones import get_backbone
-from ball_features.extraction.choosing import Chooser
+from ball_features.extraction.batch import Pipeline
 from ball_features.extraction.decoding import decode_together, device_decoding_pays, forward_rate
-from ball_features.extraction.engine import Deviation
-from ball_features.extraction.pipeline import Pipeline
+from ball_features.extraction.engine import choose as choosing
+from ball_features.extraction.engine.choose import Chooser
+from ball_features.extraction.engine.densenet import Deviation
 from ball_features.extraction.weights import load_backbone
 
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ import torch
 import torchvision
 
 from ball_features.errors import ConfigError
-from ball_features.extraction import passes
 from ball_features.extraction.backbones import BACKBONES, get_backbone
-from ball_features.extraction.engine import Engine, best_precision, deviation, resolve_device
-from ball_features.extraction.passes import gpu_kernels
+from ball_features.extraction.engine import passes
+from ball_features.extraction.engine.densenet import Engine, best_precision, deviation, resolve_device
+from ball_features.extraction.engine.passes import gpu_kernels
 from ball_features.extraction.weights import load_backbone
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_float32_agrees_with_torchvision(name, kernel, images, monkeypatch):
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "emulated"])
 def test_bfloat16_stays_close(images, packed, monkeypatch):
     if not packed:  # a processor without AVX-512, on which a cache from another one is continued
-        monkeypatch.setattr("ball_features.extraction.engine.packs", lambda dtype: dtype == torch.float32)
+        monkeypatch.setattr("ball_features.extraction.engine.densenet.packs", lambda dtype: dtype == torch.float32)
     module = lively(torchvision.models.get_model("densenet121", weights=None))
     engine = Engine(module, CPU, "bf16")
     measured = deviation(engine, module, images)
@@ -148,7 +148,7 @@ def test_densenet121_names_a_cat_and_an_espresso(real_weights):
     """The classifier on our embedding, on pictures of scikit-image: weights, preprocessing and pooling are right."""
     from skimage import data
 
-    from ball_features.extraction.pipeline import resize
+    from ball_features.extraction.batch import resize
     from ball_features.extraction.views import normalize
 
     weights = real_weights / "densenet121.pth"

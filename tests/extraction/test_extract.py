@@ -17,7 +17,7 @@ from PIL import Image
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cache import lock_cache
 from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataError
-from ball_features.extraction.engine import Engine
+from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.views import RECIPE_SETS
 
 CONFIG = ExtractConfig(
@@ -309,8 +309,8 @@ def test_a_run_is_not_resumed_with_a_pass_that_strays(tmp_path, folder, monkeypa
 
 def deviating(smears, out, monkeypatch, precision):
     """A run whose bfloat16 strays beyond the bound, and what it said."""
-    monkeypatch.setattr("ball_features.extraction.choosing.best_precision", lambda device: "bf16")
-    monkeypatch.setattr("ball_features.extraction.choosing.COSINE_BOUND", 0.9999999)
+    monkeypatch.setattr("ball_features.extraction.engine.choose.best_precision", lambda device: "bf16")
+    monkeypatch.setattr("ball_features.extraction.engine.choose.COSINE_BOUND", 0.9999999)
     said: list[str] = []
     config = ExtractConfig(backbone="densenet121", weights="random", views=1, limit=8, precision=precision)
     extract(smears, out, config, log=said.append)

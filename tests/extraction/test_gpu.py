@@ -10,7 +10,7 @@ triton = pytest.importorskip("triton")
 
 NUMBERS = """
 import torch
-from ball_features.extraction.gpu import affine_relu, norm_product, stem_pool
+from ball_features.extraction.engine.cuda_kernels import affine_relu, norm_product, stem_pool
 
 generator = torch.Generator().manual_seed(0)
 for dtype, error in ((torch.float32, 1e-6), (torch.float16, 1e-3)):
@@ -49,7 +49,8 @@ assert norm_product(x, torch.ones(40), torch.ones(40), torch.ones(16, 40), torch
 
 ENGINE = """
 import torch, torchvision
-from ball_features.extraction import engine, gpu
+from ball_features.extraction.engine import cuda_kernels as gpu
+from ball_features.extraction.engine import densenet as engine
 
 torch.manual_seed(0)
 module = torchvision.models.densenet121(weights=None).eval()
@@ -110,7 +111,7 @@ def test_it_compiles_for_two_gpus(capability, name):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from ball_features.extraction.gpu import KERNELS
+    from ball_features.extraction.engine.cuda_kernels import KERNELS
 
     pointers, numbers, constants = SIGNATURES[name]
     kernel, options, tile = KERNELS[name.split()[0]]

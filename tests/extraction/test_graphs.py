@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ball_features.extraction import graphs
-from ball_features.extraction.graphs import GRAPH_FROM, MOST_GRAPHS, Graphs
+from ball_features.extraction.engine import cuda as graphs
+from ball_features.extraction.engine.cuda import GRAPH_FROM, MOST_GRAPHS, Graphs
 
 
 @pytest.fixture

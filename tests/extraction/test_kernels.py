@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ball_features.config import ExtractConfig
-from ball_features.extraction import kernels
+from ball_features.extraction.engine import cpu as kernels
+from ball_features.extraction.engine.cpu import affine_relu_kernel, pack_bits
 from ball_features.extraction.extract import extract
-from ball_features.extraction.kernels import affine_relu_kernel, pack_bits
 
 KINDS = [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)]
 needs_compiler = pytest.mark.skipif(affine_relu_kernel() is None, reason="no C++ compiler here")

@@ -9,9 +9,9 @@ import torchvision
 
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.errors import ConfigError
+from ball_features.extraction.batch import embed_views
 from ball_features.extraction.cells import CELLS, Pictures, cells, find_nuclei
-from ball_features.extraction.engine import Engine
-from ball_features.extraction.pipeline import embed_views
+from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.readouts import READOUTS, module_maps, read_maps, reader
 from ball_features.extraction.views import keeps_places, make_guided_view, needs_mask, picture_of, readout_of
 

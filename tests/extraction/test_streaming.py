@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ball_features.errors import CacheError
-from ball_features.extraction import streaming
-from ball_features.extraction.streaming import Writing, pieces, stream
+from ball_features.extraction import stream as streaming
+from ball_features.extraction.stream import Writing, pieces, stream
 
 WAYS = [{"on_cpu": True, "workers": 3}, {"on_cpu": False, "workers": 3}, {"on_cpu": False, "workers": 3, "feeders": 2}]
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ball_features import ExtractConfig, extract
-from ball_features.dataset.audit import audit
+from ball_features.audit.findings import audit
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.errors import CacheError

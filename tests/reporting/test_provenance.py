@@ -14,7 +14,7 @@ from ball_features.cli import app
 from ball_features.errors import CacheError
 from ball_features.reporting.page import write_report
 from ball_features.reporting.provenance import command, images_digest
-from ball_features.reporting.tuning import tune
+from ball_features.runs.tune import tune
 
 SETTINGS = FitConfig(
     protocol="group-cv", models=("mlp", "robust-logistic"), repeats=2, folds=3, test_size=0.3, val_size=0.1, seed=7,
@@ -50,13 +50,13 @@ def test_every_setting_but_the_processes_is_in_the_command(monkeypatch):
             if item.name not in ("jobs", "tta"):
                 assert getattr(part, item.name) != getattr(default, item.name), f"{item.name} is not tried here"
     line = command("fit", "my caches/a.h5", SETTINGS, save="mlp", compat_batch_metrics=True)
-    (cache, config), options = parsed(line, monkeypatch, "ball_features.deployment.fitting.fit")
+    (cache, config), options = parsed(line, monkeypatch, "ball_features.runs.fit.fit")
     assert str(cache) == "my caches/a.h5"
     assert config == SETTINGS
     assert options["save"] == "mlp"
     assert options["compat_batch_metrics"]
     tta = FitConfig(tta=True)
-    assert parsed(command("fit", "a.h5", tta), monkeypatch, "ball_features.deployment.fitting.fit")[0][1] == tta
+    assert parsed(command("fit", "a.h5", tta), monkeypatch, "ball_features.runs.fit.fit")[0][1] == tta
     assert command("fit", "a.h5", plain) == "ball fit a.h5"
 
 
@@ -64,13 +64,11 @@ def test_commands_of_compare_and_tune(monkeypatch):
     shared = {"groups": "g h.csv", "group_column": "patient", "seed": 3}
     config = FitConfig(models=("mlp", "colour"), protocol="cv", folds=4, repeats=1, test_views="all", **shared)
     line = command("compare", ["a b.h5:mean", "c.h5"], config)
-    (caches, got), _ = parsed(line, monkeypatch, "ball_features.reporting.compare.compare")
+    (caches, got), _ = parsed(line, monkeypatch, "ball_features.runs.compare.compare")
     assert caches == ["a b.h5:mean", "c.h5"]
     assert got == config
     config = FitConfig(channels=("original",), test_size=0.3, head=HeadConfig(epochs=9), **shared)
-    (_, got), options = parsed(
-        command("tune", "a b.h5", config, trials=3), monkeypatch, "ball_features.reporting.tuning.tune"
-    )
+    (_, got), options = parsed(command("tune", "a b.h5", config, trials=3), monkeypatch, "ball_features.runs.tune.tune")
     assert got == config
     assert options["trials"] == 3
     assert command("compare", ["a.h5", "b.h5"], FitConfig(test_size=0.3)) == ""  # it has no such option
@@ -114,7 +112,7 @@ def test_what_tune_found_is_fitted_again_to_the_same_numbers(small_cache, tmp_pa
     line = json.loads((run.folder / "best.json").read_text())["command"]
     assert any(note == f"To use it: {line}" for note in run.notes)
     with monkeypatch.context() as patch:
-        (cache, found), _ = parsed(line, patch, "ball_features.deployment.fitting.fit")
+        (cache, found), _ = parsed(line, patch, "ball_features.runs.fit.fit")
     again = fit(cache, found, out_root=tmp_path)
     wanted = next(row for row in run.metrics if row["model"] == "mlp-tuned")
     assert again.metrics[0]["log_loss"] == wanted["log_loss"]

@@ -1,0 +1,1 @@
+"""What makes a random split of a collection misleading: copies, shared fields, overlays, likely series."""

@@ -1,0 +1,201 @@
+"""Burned-in overlays (scale bars, stamps, text), found without being told where or what.
+
+An overlay puts the same unusual colour at the same place in many images, and has hard edges. Cells do neither: they lie
+anywhere, and what illumination does to a place (vignetting) is smooth. So for each place and coarse colour three things
+are counted over the collection: how often the colour is there, how often it is elsewhere, and how steep the image is
+where it occurs. What stands out in all three is a mark of an overlay; which marks an image shows tells the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ball_features.audit.frames import frame
+
+__all__ = ["NO_OVERLAY", "OverlayModel", "colour_codes", "learn_overlays"]
+
+NO_OVERLAY = "none"
+_COLOURS = 512  # three bits a channel
+_MIN_SHARE = 0.004  # of the images that show a colour at a place
+_TIMES_USUAL = 6  # that colour there, against the 95th percentile over all places
+_TIMES_STEEP = 4  # the gradient there, against the mean over all places
+_MOST_FRAMED = 0.9  # of the images: a frame that all have tells no two apart
+_MIN_MARKS = 8  # in an image that has an overlay
+_SAME_LOOK = 0.3  # Jaccard index of two images' marks
+_SAME_KIND = 0.1  # mean cosine of looks; those of different overlays share next to nothing
+_LIKE_KIND = 0.2  # cosine of an image's marks and a look
+
+
+def colour_codes(image: np.ndarray) -> np.ndarray:
+    """Coarse colour of each pixel: uint8 (height, width, 3) -> uint16 (height * width,)."""
+    bits = (image >> 5).astype(np.uint16)
+    return ((bits[..., 0] << 6) | (bits[..., 1] << 3) | bits[..., 2]).ravel()
+
+
+def _steepness(image: np.ndarray) -> np.ndarray:
+    """Larger of the two central differences of the channel sum, float32 (height * width,)."""
+    total = image.astype(np.int16).sum(2)
+    steep = np.zeros(total.shape, dtype=np.float32)
+    steep[:, 1:-1] = np.abs(total[:, 2:] - total[:, :-2])
+    steep[1:-1] = np.maximum(steep[1:-1], np.abs(total[2:] - total[:-2]))
+    return steep.ravel()
+
+
+@dataclass(frozen=True, eq=False)
+class OverlayModel:
+    """What a collection's overlays look like.
+
+    Attributes:
+        shape: (height, width) of the images it was learnt on.
+        place: int (marks,), flat index of a pixel that belongs to an overlay.
+        colour: uint16 (marks,), the coarse colour that is overlay there; a place may have several.
+        profile: float32 (profiles, marks), how often images of one look show each mark. A see-through overlay has a
+            look for each background.
+        kind: int (profiles,), the kind that each profile is of, 0 for the most frequent.
+    """
+
+    shape: tuple[int, int]
+    place: np.ndarray
+    colour: np.ndarray
+    profile: np.ndarray
+    kind: np.ndarray
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the kinds."""
+        return [f"overlay-{number + 1}" for number in range(int(self.kind.max(initial=-1)) + 1)]
+
+    def evidence(self, image: np.ndarray) -> np.ndarray:
+        """Which marks an image shows, bool (marks,)."""
+        return colour_codes(image)[self.place] == self.colour
+
+    def assign(self, evidence: np.ndarray) -> np.ndarray:
+        """The kind of each image, str (images,), from its evidence, bool (images, marks)."""
+        if not len(self.profile):
+            return np.full(len(evidence), NO_OVERLAY)
+        best, score = _nearest(evidence, self.profile)
+        enough = (score > _LIKE_KIND) & (evidence.sum(1) >= _MIN_MARKS)
+        return np.where(enough, np.array(self.names)[self.kind[best]], NO_OVERLAY)
+
+    def mask(self, grow_px: int = 4) -> np.ndarray:
+        """The places of all overlays with a margin, bool (height, width)."""
+        from scipy.ndimage import binary_closing, binary_dilation
+
+        mask = np.zeros(self.shape, dtype=bool)
+        mask.ravel()[self.place] = True
+        if not mask.any():
+            return mask
+        padded = np.pad(mask, grow_px)
+        return binary_dilation(binary_closing(padded, iterations=grow_px), iterations=grow_px)[
+            grow_px:-grow_px, grow_px:-grow_px
+        ]
+
+    def box(self, kind: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of a kind in pixels, exclusive at right and bottom."""
+        rows, columns = np.unravel_index(self.place[(self.profile[self.kind == kind] > 0.5).any(0)], self.shape)
+        return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def _nearest(evidence: np.ndarray, profile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The profile most like each image, and the cosine of the two."""
+    dots = evidence.astype(np.float32) @ profile.T
+    length = np.sqrt(evidence.sum(1, keepdims=True)) * np.linalg.norm(profile, axis=1)
+    score = dots / np.maximum(length, 1e-6)
+    return score.argmax(1), score.max(1)
+
+
+def learn_overlays(read: Callable[[], Iterable[np.ndarray]]) -> OverlayModel:
+    """Find the overlays of a collection, in memory that does not grow with it.
+
+    Args:
+        read: Called twice, to begin with the first image again: uint8 (height, width, 3), all of one size. Some
+            thousands are plenty: give a sample of a larger collection.
+    """
+    from scipy import ndimage
+
+    number = 0
+    shape = (0, 0)
+    count = steep = framed = np.zeros(0)
+    places = np.zeros(0, dtype=np.int64)
+    for image in read():
+        if not number:
+            shape = (image.shape[0], image.shape[1])
+            count = np.zeros((shape[0] * shape[1], _COLOURS), dtype=np.uint16)
+            steep = np.zeros(count.shape, dtype=np.float32)
+            framed = np.zeros(len(count), dtype=np.int64)
+            places = np.arange(len(count))
+        framed += frame(image.mean(2).astype(np.uint8)).ravel()
+        code = colour_codes(image)
+        count[places, code] += 1
+        steep[places, code] += _steepness(image)
+        number += 1
+    nothing = OverlayModel(
+        shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
+    )
+    if number < 2 * _MIN_MARKS:
+        return nothing
+    usual = np.quantile(count[:: max(1, len(count) // 7000)], 0.95, axis=0)
+    mean_steep = float(steep.sum() / count.sum(dtype=np.int64))
+    often = (count >= max(5, _MIN_SHARE * number)) & (count > _TIMES_USUAL * (usual + 1))
+    odd = often & (steep > _TIMES_STEEP * mean_steep * count)
+    odd[framed >= _MOST_FRAMED * number] = False
+    # Chance makes specks; an overlay is a connected thing, so small islands beside the largest one go.
+    spread = ndimage.binary_dilation(odd.any(1).reshape(shape), iterations=4)
+    found: Any = ndimage.label(spread)
+    labelled, islands = found
+    if not islands:
+        return nothing
+    size = ndimage.sum(odd.any(1).reshape(shape), labelled, np.arange(1, islands + 1))
+    large = np.flatnonzero(size >= max(_MIN_MARKS, 0.1 * size.max())) + 1
+    odd[~np.isin(labelled.ravel(), large)] = False
+    place, colour = np.nonzero(odd)
+    del count, steep, often
+    evidence = np.stack([colour_codes(image)[place] == colour for image in read()])
+    profile = _looks(evidence)
+    kind = _merge(profile, evidence)
+    return OverlayModel(shape, place, colour.astype(np.uint16), profile, kind)
+
+
+def _looks(evidence: np.ndarray) -> np.ndarray:
+    """Leader clustering: images like a seed, by the Jaccard index of their marks, are of one look; its profile."""
+    amount = evidence.sum(1)
+    marks = evidence.astype(np.float32)
+    left = amount >= _MIN_MARKS
+    least = max(5, int(0.002 * len(evidence)))
+    looks: list[np.ndarray] = []
+    while left.sum() >= least:
+        rows = np.flatnonzero(left)
+        seed = rows[np.argsort(amount[rows], kind="stable")[len(rows) // 2]]
+        centre = marks[seed]
+        members = rows[:0]
+        for _ in range(6):
+            shared = marks[rows] @ centre
+            members = rows[shared / np.maximum(amount[rows] + centre.sum() - shared, 1) > _SAME_LOOK]
+            if not len(members):
+                break
+            centre = (marks[members].mean(0) > 0.5).astype(np.float32)
+        left[seed] = False
+        if len(members) >= least and centre.sum() >= _MIN_MARKS:
+            left[members] = False
+            looks.append(marks[members].mean(0))
+    return np.array(looks) if looks else np.zeros((0, evidence.shape[1]), dtype=np.float32)
+
+
+def _merge(profile: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+    """The kind of each profile: looks that share marks are one overlay on several backgrounds."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(profile) < 2:
+        return np.zeros(len(profile), dtype=np.int64)
+    unit = profile / np.linalg.norm(profile, axis=1, keepdims=True)
+    distance = np.clip(1 - unit @ unit.T, 0, None)
+    np.fill_diagonal(distance, 0)
+    merged = fcluster(linkage(squareform(distance, checks=False), "average"), 1 - _SAME_KIND, "distance") - 1
+    best, score = _nearest(evidence, profile)
+    images = np.bincount(merged[best[score > _LIKE_KIND]], minlength=merged.max() + 1)
+    return np.argsort(np.argsort(-images, kind="stable"))[merged]

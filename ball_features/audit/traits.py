@@ -1,0 +1,179 @@
+"""What the audit keeps of each image: a few numbers and a small grey picture, so that memory grows slowly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ball_features.audit.frames import frame
+from ball_features.audit.overlays import OverlayModel
+from ball_features.audit.pairs import SMALL_PX, shrink
+from ball_features.audit.series import OTHER_ENCODING
+from ball_features.audit.stain_batches import stain_numbers
+from ball_features.dataset.decode import decode
+from ball_features.dataset.manifest import Manifest
+from ball_features.errors import ImageError
+
+__all__ = ["SIDE_PX", "Traits", "collect", "encodings", "grey", "images", "load_square"]
+
+SIDE_PX = 224
+_TOGETHER = 64  # images in flight
+_BINS = 16
+_LEAST_ENCODING = 20  # images of a kind of file
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True, eq=False)
+class Traits:
+    """Arrays with a row an image that could be decoded.
+
+    Attributes:
+        rows: int, its row in the manifest.
+        digest: SHA-256 of its decoded pixels and their shape.
+        small: uint8 (images, 128, 128), grey.
+        colour: float32 (images, 48), shares of 16 bins a channel.
+        moments: float64 (images, 6), mean and standard deviation a channel.
+        stain: float32 (images, 9), of `stain.stain_numbers`.
+        overlay: Kind of burned-in overlay.
+        spread: Standard deviation of grey.
+        sharp: Mean second difference of grey.
+    """
+
+    rows: np.ndarray
+    digest: list[str]
+    small: np.ndarray
+    colour: np.ndarray
+    moments: np.ndarray
+    stain: np.ndarray
+    overlay: np.ndarray
+    spread: np.ndarray
+    sharp: np.ndarray
+
+
+def load_square(path: Path, side_px: int = SIDE_PX) -> np.ndarray:
+    """An image as uint8 (side_px, side_px, 3), squeezed to a square by area averaging."""
+    return _square(_pixels(path), side_px)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """uint8 (height, width, 3)."""
+    return decode(path).permute(1, 2, 0).numpy()
+
+
+def _square(pixels: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
+    from PIL import Image
+
+    if pixels.shape[:2] == (side_px, side_px):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BOX))
+
+
+def _square_and_digest(path: Path) -> tuple[np.ndarray, str]:
+    pixels = _pixels(path)
+    return _square(pixels), hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """Mean of the channels, uint8 (height, width)."""
+    return (image.astype(np.uint16).sum(2) / 3).round().astype(np.uint8)
+
+
+def images(manifest: Manifest, rows: Any, rejected: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
+    """Decoded images in order; those that cannot be decoded are noted and left out."""
+    return _loaded(load_square, manifest, rows, rejected)
+
+
+def _loaded(
+    load: Callable[[Path], Loaded], manifest: Manifest, rows: Any, rejected: dict[str, str]
+) -> Iterator[tuple[int, Loaded]]:
+    """What is loaded of each file, in order; those that cannot be decoded are noted and left out."""
+
+    def attempt(row: int) -> Loaded | ImageError:
+        try:
+            return load(manifest.root / manifest.path[row])
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(rows), _TOGETHER):  # a bounded number in flight
+            part = rows[start : start + _TOGETHER]
+            for row, result in zip(part, pool.map(attempt, part), strict=True):
+                if isinstance(result, ImageError):
+                    rejected[manifest.path[row]] = str(result)
+                else:
+                    yield row, result
+
+
+def collect(
+    manifest: Manifest, model: OverlayModel, rejected: dict[str, str], progress: Callable[[int], None]
+) -> Traits:
+    """Read every image once.
+
+    Args:
+        manifest: From `scan`.
+        model: The overlays of the collection.
+        rejected: Files that cannot be decoded are added, with the reason.
+        progress: Called with the number of images read.
+    """
+    mask = model.mask() if model.shape[0] else np.zeros((SIDE_PX, SIDE_PX), dtype=bool)
+    rows: list[int] = []
+    digest: list[str] = []
+    parts: list[tuple[np.ndarray, ...]] = []
+    small = np.empty((len(manifest.path), SMALL_PX, SMALL_PX), dtype=np.uint8)
+    waiting: list[np.ndarray] = []
+
+    def digested() -> None:
+        pictures = np.stack(waiting)
+        greys = np.stack([grey(image) for image in pictures])
+        flat = pictures.reshape(len(pictures), -1, 3)
+        bins = [[np.bincount(pixels[:, k] >> 4, minlength=_BINS) for k in range(3)] for pixels in flat]
+        small[len(rows) - len(pictures) : len(rows)] = shrink(greys)
+        parts.append(
+            (
+                np.array(bins, dtype=np.float32).reshape(len(pictures), -1) / flat.shape[1],
+                np.stack([np.concatenate([pixels.mean(0), pixels.std(0)]) for pixels in flat]),
+                np.stack([stain_numbers(image, mask | frame(own)) for image, own in zip(pictures, greys, strict=True)]),
+                model.assign(np.stack([model.evidence(image) for image in pictures])),
+                greys.std((1, 2), dtype=np.float32),
+                np.array([np.abs(np.diff(image.astype(np.int16), 2, axis=0)).mean() for image in greys]),
+            )
+        )
+        waiting.clear()
+
+    for row, (image, own) in _loaded(_square_and_digest, manifest, range(len(manifest.path)), rejected):
+        rows.append(row)
+        digest.append(own)
+        waiting.append(image)
+        if len(waiting) == _TOGETHER:
+            digested()
+            progress(row)
+    if waiting:
+        digested()
+    colour, moments, stain, overlay, spread, sharp = (
+        (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else (np.zeros(0) for _ in range(6))
+    )
+    return Traits(
+        np.array(rows, dtype=np.int64), digest, small[: len(rows)], colour, moments, stain, overlay, spread, sharp
+    )
+
+
+def encodings(files: list[Path]) -> np.ndarray:
+    """Kind of each file by its header: what a camera, an export or a second compression leaves in it."""
+    from PIL import Image
+
+    signatures = []
+    for file in files:
+        with Image.open(file) as image:
+            tables = tuple(map(tuple, getattr(image, "quantization", {}).values()))
+            signatures.append((image.format, image.size, image.mode, tables, str(image.info.get("dpi"))))
+    frequent = [item for item, count in Counter(signatures).most_common() if count >= _LEAST_ENCODING]
+    names = {item: f"encoding-{number}" for number, item in enumerate(frequent, 1)}
+    return np.array([names.get(item, OTHER_ENCODING) for item in signatures])

@@ -1,0 +1,1 @@
+"""Fitted models on disk, in files that cannot run code."""

@@ -1,0 +1,75 @@
+"""`ball report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ball_features.cli.options import Quiet, Verbose
+from ball_features.cli.root import app, say
+
+if TYPE_CHECKING:
+    from ball_features.cache import Cache
+
+__all__ = ["report"]
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, written by `ball fit`.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write one page of all these runs, side by side, to this file.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="The cache that the run was made on, where it has moved.")] = None,
+    thumbnails: Annotated[
+        Path | None, typer.Option(help="Folder of the images, to put small pictures of them into the page.")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write report.html into each run, or one page of several: a file that opens offline.
+
+    Without --thumbnails it holds no picture of an image, since data may not be
+    passed on.
+    """
+    from ball_features.errors import DataError
+    from ball_features.reporting.joint import is_ladder, write_joint_report, write_ladder_report
+    from ball_features.reporting.page import write_report
+
+    if thumbnails is not None and not thumbnails.is_dir():
+        raise DataError(f"No folder at {thumbnails}, expected that of the images for --thumbnails.")
+    caches = [_cache_of(folder, cache, quiet) for folder in runs]
+    if out is not None:
+        typer.echo(f"Report: {write_joint_report(runs, out, caches, thumbnails)}")
+        return
+    for folder, found in zip(runs, caches, strict=True):
+        page = write_ladder_report(folder) if is_ladder(folder) else write_report(folder, None, found, thumbnails)
+        typer.echo(f"Report: {page}")
+
+
+def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
+    """The cache of a run as its models saw it; none of a comparison of several, or where it is gone."""
+    from ball_features.cache import choose_channels, read_cache
+    from ball_features.errors import CacheError
+    from ball_features.reporting.joint import is_ladder
+    from ball_features.reporting.provenance import require_cache_of
+    from ball_features.runs.store import read_run
+
+    if is_ladder(folder):
+        return None
+    details = read_run(folder).details
+    if isinstance(details["cache"], list):
+        return None
+    place = moved or Path(details["cache"])
+    try:
+        found = read_cache(place)
+        require_cache_of(details, found, str(place))
+    except CacheError as error:
+        if moved is not None:
+            raise
+        if not quiet:
+            say(f"{error} The page has no map of the embeddings; where the cache has moved, give --cache.")
+        return None
+    return choose_channels(found, details["config"]["channels"], details["config"]["combine"])

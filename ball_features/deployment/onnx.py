@@ -1,0 +1,217 @@
+"""A bundle as one ONNX graph: pixels to calibrated probabilities, with nothing of this package needed to run it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.calibration import NEIGHBOURS
+from ball_features.deployment.predict import Predictor, bundle_views
+from ball_features.errors import ConfigError, DataError, require_extra
+from ball_features.extraction.readouts import reader
+from ball_features.extraction.views import is_fixed
+from ball_features.models.linear import view_modules
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TOLERANCE", "BundleModule", "check_graph", "export_onnx"]
+
+TOLERANCE = 1e-3
+# Protocol buffers end at 2 GB; this many training images of 1,920 numbers are 0.4 GB.
+_MOST_REFERENCES = 50_000
+
+
+class BundleModule(nn.Module):
+    """Everything between pixels and a bundle's answer.
+
+    Args:
+        bundle: Of a model with weights, on views that do not vary.
+        network: Normalised images to embeddings, float32.
+        mask: bool (input_px, input_px), where the collection had overlays, or None.
+
+    Raises:
+        ConfigError: A view is random for each image, which a graph cannot do.
+        DataError: The model has no weights.
+    """
+
+    def __init__(self, bundle: Bundle, network: nn.Module, mask: Tensor | None) -> None:
+        super().__init__()
+        facts = bundle.facts
+        drawn = [index for index in facts["views"] if not is_fixed(facts["recipe"] if index else "report", index)]
+        if drawn:
+            raise ConfigError(
+                f"The bundle tests on views of the recipe {facts['recipe']}, which are random for each image; a graph "
+                "needs views that do not vary. Fit with --test-views plain."
+            )
+        self.facts, self.mask = facts, mask
+        self.network = network
+        self.heads = nn.ModuleList(view_modules(bundle.estimator, len(facts["views"])))
+        # Of a model that tells views apart: the least probability that one view gives.
+        self.floor = math.log(bundle.estimator.floor) if getattr(bundle.estimator, "by_view", False) else None
+        place = torch.zeros(len(bundle.estimator.classes_), len(bundle.classes))
+        place[range(len(place)), bundle.estimator.classes_.tolist()] = 1
+        self.place = nn.Parameter(place, False)
+        self.reference = nn.Parameter(torch.from_numpy(np.ascontiguousarray(bundle.train.T, dtype=np.float32)), False)
+        self.references = len(bundle.train) <= _MOST_REFERENCES
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """float32 (images, 3, input_px, input_px) in [0, 1] -> (probability, embedding[, distance]).
+
+        Probability (images, classes) is calibrated; embedding (images, dim) is the mean over views at unit length;
+        distance (images,) is the mean cosine distance to the nearest training images.
+        """
+        views = bundle_views(images, (), self.facts, reader(self.network), self.mask)
+        each = torch.stack([torch.log_softmax(head(view), 1) for head, view in zip(self.heads, views, strict=True)])
+        pooled = each.exp().mean(0) if self.floor is None else torch.softmax(each.clamp(min=self.floor).mean(0), 1)
+        probability = pooled @ self.place
+        logits = probability.clamp(1e-12, 1.0).log() / self.facts["temperature"]
+        mean = torch.stack(views).mean(0)
+        unit = mean / mean.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        out = (torch.softmax(logits, 1), unit)
+        if not self.references:
+            return out
+        near = torch.topk(unit @ self.reference, min(NEIGHBOURS, self.reference.shape[1]), dim=1).values
+        return *out, 1 - near.mean(1)
+
+
+def export_onnx(predictor: Predictor, path: Path) -> float:
+    """Write the graph, and check it in ONNX Runtime against `Predictor` in float32.
+
+    Args:
+        predictor: In float32 on the CPU.
+        path: Of the file.
+
+    Returns:
+        The largest difference of a probability on drawn smears.
+
+    Raises:
+        ConfigError: The views vary, the network comes as a file, or an operation cannot be exported.
+        DataError: The model has no weights, or the graph's answers differ by more than `TOLERANCE`.
+        MissingExtraError: The packages of the extra `onnx` are not installed.
+    """
+    for module in ("onnx", "onnxruntime", "onnxscript"):
+        require_extra(module, "onnx", "--onnx")
+    if predictor.backbone.path is not None:
+        raise ConfigError(
+            f"{predictor.backbone.name} is a network in a file, which cannot be traced. Join its graph and the head's "
+            "weights (head.safetensors) with the tools that made it."
+        )
+    side = predictor.backbone.input_px
+    module = BundleModule(predictor.bundle, predictor.module, predictor.mask).eval()
+    names = ["probability", "embedding", *(["distance"] if module.references else [])]
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Give another --onnx.") from error
+    try:
+        with warnings.catch_warnings(), _silent(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")
+            batch = torch.export.Dim("images", min=1, max=4096)
+            program: Any = torch.onnx.export(
+                module,
+                (torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)),),
+                input_names=["images"],
+                output_names=names,
+                dynamic_shapes={"images": {0: batch}},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+            program.save(partial, external_data=False)
+    except Exception as error:  # the exporter raises many kinds
+        partial.unlink(missing_ok=True)
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigError(
+            f"{predictor.backbone.name} with the recipe {predictor.bundle.facts['recipe']} cannot be written as ONNX "
+            f"({first}). Fit on plain views, or predict with ball."
+        ) from error
+    try:
+        _describe(partial, predictor)
+        try:
+            worst = check_graph(partial, predictor)
+        except Exception as error:  # ONNX Runtime raises its own kinds
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"ONNX Runtime cannot run the graph ({first}). It was not kept; report this.") from error
+        if worst > TOLERANCE:
+            raise DataError(f"The graph's probabilities differ by {worst:.1e}, expected {TOLERANCE}. It was not kept.")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return worst
+
+
+class _silent:
+    """The exporter's own progress stays off the terminal."""
+
+    def __enter__(self) -> None:
+        self.level = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+
+    def __exit__(self, *exc: object) -> None:
+        logging.disable(self.level)
+
+
+def _describe(path: Path, predictor: Predictor) -> None:
+    import onnx
+
+    bundle, facts = predictor.bundle, predictor.bundle.facts
+    side = predictor.backbone.input_px
+    model = onnx.load(path)
+    values = {
+        "classes": json.dumps(list(bundle.classes)),
+        "input": f"float32 (images, 3, {side}, {side}), RGB in [0, 1]: decoded, turned upright by EXIF, resized to "
+        f"{side} x {side} px (bilinear, antialiased)",
+        "outputs": "probability: calibrated, in the order of classes; embedding: mean over views at unit length; "
+        "distance: mean cosine distance to the nearest training images",
+        "unusual_from": repr(bundle.unusual_from),
+        "unusual_share": repr(bundle.unusual_share),
+        "conformal_threshold_95": repr(bundle.threshold(COVERAGE)),
+        "notes": json.dumps(bundle.notes(COVERAGE)),
+        "intended_use": "research only, not a medical device",
+        **{key: str(facts[key]) for key in ("model", "backbone", "weights_sha256", "normalize", "recipe", "temperature",
+                                            "cache_fingerprint", "ball_version")},
+    }  # fmt: skip
+    for key, value in values.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    model.producer_name, model.producer_version = "ball", facts["ball_version"]
+    onnx.save(model, path)
+
+
+def check_graph(path: Path, predictor: Predictor) -> float:
+    """The largest difference between the graph's probabilities or distances and `Predictor`'s, on drawn smears."""
+    import onnxruntime
+
+    from ball_features.dataset.decode import decode
+    from ball_features.dataset.synthetic import draw_smears
+    from ball_features.extraction.batch import resize
+
+    with tempfile.TemporaryDirectory() as folder:
+        draw_smears(folder, per_class=2, seed=0)
+        files = sorted(Path(folder).rglob("*.jpg"))
+        images = torch.stack([resize(decode(file), predictor.backbone.input_px) for file in files])
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    expected = predictor.describe([str(file) for file in files], predictor.embed(images, [""] * len(files)), 0.95)
+    worst = 0.0
+    for rows in (slice(0, 1), slice(0, len(files))):  # any number of images
+        out: Any = session.run(None, {"images": images[rows].numpy().astype(np.float32) / 255})
+        theirs = np.array([list(item.probability.values()) for item in expected[rows]])
+        worst = max(worst, float(np.abs(out[0] - theirs).max()))
+        if len(out) == 3:
+            worst = max(worst, float(np.abs(out[2] - np.array([item.distance for item in expected[rows]])).max()))
+    return worst

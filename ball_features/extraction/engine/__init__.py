@@ -1,0 +1,1 @@
+"""The fast forward pass, private to stage 1."""

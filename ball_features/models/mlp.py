@@ -1,0 +1,225 @@
+"""The student report's head: a two-layer perceptron on embeddings, a scikit-learn classifier over PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ball_features.models.alignment import Alignment
+from ball_features.models.training import Recipe, Training, absorb_norms, build_module, forward
+from ball_features.threads import one_thread
+
+__all__ = ["MLPHead"]
+
+ROWS_A_PREDICTION = 4096  # bounds the float64 copy that predict_proba makes
+DTYPES = (np.float32, np.float16)  # kept as they are; anything else becomes the first
+
+
+class MLPHead(ClassifierMixin, BaseEstimator):
+    """The student report's two-layer head as a scikit-learn classifier; the defaults are that report's recipe.
+
+    BatchNorm(D) - Linear 64 - BatchNorm - LeakyReLU - Dropout 0.2 - Linear 64 - BatchNorm - ReLU - Linear C, trained
+    with cross-entropy and Adam. It needs no scaler before it: the first batch norm is one, fitted on the training rows.
+
+    The same data and integer `random_state` give the same weights, whatever the number of threads, and no global random
+    state is read or left changed; None draws the seed from NumPy's global generator, as scikit-learn does.
+    Rows are shuffled every epoch; a last batch of a single row, which batch norm cannot take, joins the one before it.
+
+    Args:
+        hidden: widths of the hidden layers. The first has LeakyReLU and dropout, the others ReLU.
+        learning_rate: of Adam.
+        l2: weight decay on all parameters, added to the clipped gradient as `torch.optim.Adam` does.
+        epochs: passes over the training rows, at least 1.
+        batch_size: rows a step, at least 2.
+        dropout: probability of dropping a unit after the first hidden layer, in [0, 1).
+        clip_norm: greatest 2-norm of the whole gradient; None leaves it unclipped.
+        class_weight: None, "balanced", or {class: weight}; weights the loss of training and of validation.
+        group_loss: how groups given to `fit` weigh in the training loss: None (not at all), "balanced" (each class
+            shared among its groups by the root of their size), or "dro" (the worse a group fares, the more it weighs:
+            group DRO, Sagawa et al. 2020).
+        group_step: of the groups' weights under "dro".
+        consistency: weight of a second loss, half the mean squared distance of the logits of an image's views from
+            their mean (after Sajjadi et al. 2016, who take the views in pairs), where `fit` is told of several.
+        per_image: standardise each embedding in itself first; see `Alignment`.
+        random_state: seeds the initial weights, the order of rows and dropout.
+
+    Attributes:
+        classes_: (C,) sorted labels.
+        n_features_in_: D.
+        alignment_: the fitted `Alignment`.
+        state_: name -> float32 array, in the names of `to_module().state_dict()`; ready for safetensors.
+        history_: "train_loss", "train_accuracy", "val_loss", "val_accuracy" -> (epochs,) float64. Those of training are
+            taken on the fly, in train mode, before each step; those of validation are NaN where none was given.
+        best_epoch_: index into the curves of the epoch whose weights were kept: the lowest validation loss (the first
+            of equals), or the last epoch without validation data.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        learning_rate: float = 1e-4,
+        l2: float = 1e-5,
+        epochs: int = 40,
+        batch_size: int = 16,
+        dropout: float = 0.2,
+        clip_norm: float | None = 0.01,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        group_loss: Literal["balanced", "dro"] | None = None,
+        group_step: float = 0.01,
+        consistency: float = 0.0,
+        per_image: bool = False,
+        random_state: int | np.random.RandomState | None = 0,
+    ):
+        self.hidden = hidden
+        self.learning_rate = learning_rate
+        self.l2 = l2
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.dropout = dropout
+        self.clip_norm = clip_norm
+        self.class_weight = class_weight
+        self.group_loss = group_loss
+        self.group_step = group_step
+        self.consistency = consistency
+        self.per_image = per_image
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        groups: Any = None,
+        views: int = 1,
+        kinds: Any = None,
+        kinds_val: Any = None,
+    ) -> MLPHead:
+        """Train; where validation rows are given, keep the weights of the epoch with the lowest validation loss.
+
+        There is no sample_weight: rows weigh by class and group (`class_weight`, `group_loss`).
+
+        Args:
+            X: (N, D) float16 or float32, read in place and cast a few batches at a time; others are cast to float32.
+            y: (N,) labels of any sortable type.
+            X_val: (M, D) validation rows, or None.
+            y_val: (M,) their labels, all among those of y; classes may be missing.
+            groups: (N,) group of each training row, or None; see `group_loss`.
+            views: how many rows, one behind the other, are views of one image; see `consistency`.
+            kinds: (N,) what each training row is centred with, or None; see `Alignment`.
+            kinds_val: (M,) the same of each validation row.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: a parameter is out of range, there is a single row, or validation does not match training.
+        """
+        self._check_parameters()
+        checked: Any = validate_data(self, X, y, dtype=DTYPES, order="C", ensure_min_samples=2)
+        X, y = checked
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if views < 1 or len(X) % views:
+            raise ValueError(f"MLPHead got {len(X)} rows and views={views}, expected a multiple of it.")
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
+        self.alignment_ = Alignment(self.per_image)
+        X = self.alignment_.fit_transform(X, kinds)
+        validation = self._check_validation(X_val, y_val, kinds_val)
+        recipe = Recipe(tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm)
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        curves = np.full((4, self.epochs), np.nan)
+        best, best_loss, self.best_epoch_ = None, math.inf, self.epochs - 1
+        with torch.inference_mode(), one_thread():
+            rows = self._group_options(y, groups) | {"views": views, "consistency": self.consistency}
+            training = Training(recipe, _tensor(X), torch.from_numpy(codes), torch.from_numpy(weight), seed, **rows)
+            for epoch in range(self.epochs):
+                curves[:2, epoch] = training.run_epoch(training.draw_order())
+                if validation is None:
+                    continue
+                curves[2:, epoch] = training.evaluate(*validation)
+                if curves[2, epoch] < best_loss:
+                    best, best_loss, self.best_epoch_ = training.state(), curves[2, epoch], epoch
+            self.state_ = training.state() if best is None else best
+        names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+        self.history_ = dict(zip(names, curves, strict=True))
+        return self
+
+    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """Class probabilities, (N, C) float64 in the order of `classes_`, for X (N, D); kinds (N,) as in training."""
+        check_is_fitted(self)
+        checked: Any = validate_data(self, X, dtype=DTYPES, order="C", reset=False)
+        X = _tensor(self.alignment_.transform(checked, kinds))
+        with torch.inference_mode():
+            layers = absorb_norms(self.state_, len(self.hidden), torch.float64)
+            parts = [torch.softmax(forward(layers, part), 1) for part in X.split(ROWS_A_PREDICTION)]
+            return torch.cat(parts).numpy()
+
+    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """The most probable label of each row, (N,) in the type of the training labels, for X (N, D)."""
+        probability = self.predict_proba(X, kinds)
+        return self.classes_[probability.argmax(axis=1)]
+
+    def to_module(self) -> torch.nn.Sequential:
+        """The fitted network as a plain torch module in eval mode: (N, D) float32, aligned -> (N, C) logits."""
+        check_is_fitted(self)
+        module = build_module(len(self.state_["0.weight"]), self.hidden, len(self.classes_), self.dropout)
+        module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.state_.items()})
+        return module.eval()
+
+    def _group_options(self, y: np.ndarray, groups: Any) -> dict[str, Any]:
+        if groups is None or self.group_loss is None:
+            return {}
+        group = np.asarray(groups)
+        if group.shape != y.shape:
+            raise ValueError(f"MLPHead got groups of shape {group.shape}, expected {y.shape}: one a row.")
+        group = np.unique(group, return_inverse=True)[1]
+        if self.group_loss == "balanced":
+            from ball_features.models.robust import group_weights
+
+            return {"row_weight": torch.from_numpy(group_weights(y, group).astype(np.float32))}
+        return {"group": torch.from_numpy(group), "group_step": self.group_step}
+
+    def _check_parameters(self) -> None:
+        for name, valid, expected in (
+            ("hidden", len(self.hidden) > 0 and min(self.hidden) >= 1, "one width or more, each at least 1"),
+            ("learning_rate", self.learning_rate > 0, "a number above 0"),
+            ("l2", self.l2 >= 0, "a number of at least 0"),
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 2, "at least 2, since batch norm needs a batch"),
+            ("dropout", 0 <= self.dropout < 1, "a probability in [0, 1)"),
+            ("group_loss", self.group_loss in (None, "balanced", "dro"), "None, balanced or dro"),
+            ("group_step", self.group_step > 0, "a number above 0"),
+            ("consistency", 0 <= self.consistency < math.inf, "a finite number of at least 0"),
+            ("class_weight", self.class_weight is None or self.group_loss != "dro", "None beside group_loss='dro'"),
+            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or None"),
+        ):
+            if not valid:
+                raise ValueError(f"MLPHead got {name}={getattr(self, name)!r}, expected {expected}.")
+
+    def _check_validation(self, X_val: Any, y_val: Any, kinds: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if X_val is None and y_val is None:
+            return None
+        if X_val is None or y_val is None:
+            raise ValueError("MLPHead got one of X_val and y_val, expected both or neither; give the other too.")
+        X_val, y_val = validate_data(self, X_val, y_val, dtype=DTYPES, order="C", reset=False)
+        unknown = sorted(set(y_val.tolist()) - set(self.classes_.tolist()))
+        if unknown:
+            raise ValueError(f"MLPHead got y_val with {unknown}, expected only classes of y: {self.classes_.tolist()}.")
+        return _tensor(self.alignment_.transform(X_val, kinds)), torch.from_numpy(np.searchsorted(self.classes_, y_val))
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor over the same memory; a read-only one (a memory map) is copied, since torch warns."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,0 +1,1 @@
+"""One module a command: fit, compare, tune, ladder; a run stored and read."""

@@ -1,0 +1,334 @@
+"""Bundles and predictions: what was fitted is what predicts, and nothing else is loaded."""
+
+import csv
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import ball_features
+from ball_features.bundles.bundle import bundle_fitted, read_bundle, saved_notes
+from ball_features.cache import read_cache
+from ball_features.cli import app
+from ball_features.config import FitConfig
+from ball_features.dataset.manifest import scan
+from ball_features.deployment.answers import Predictions
+from ball_features.deployment.predict import Predictor, find_images
+from ball_features.errors import ConfigError, DataError, WeightsError
+from ball_features.reporting.card import write_card
+from ball_features.runs.store import fit
+
+MODELS = ("mlp", "logistic", "linear-svm", "knn", "lda", "random-forest", "hist-gradient-boosting", "xgboost")
+
+
+@pytest.fixture(scope="module")
+def run(small_cache, tmp_path_factory):
+    config = FitConfig(models=(*MODELS, "colour"), repeats=1, test_size=0.3, val_size=0.3)
+    return fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all", saver=bundle_fitted)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_bundle_predicts_what_the_run_predicted(run, small_cache, model):
+    bundle = read_bundle(run.folder / "models" / model)
+    cache = read_cache(small_cache)
+    with (run.folder / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == model]
+    place = {path: row for row, path in enumerate(cache.path.tolist())}
+    X = cache.embeddings[[place[row["path"]] for row in rows]][:, :1]
+    expected = np.array([[float(row[f"p_{name}"]) for name in bundle.classes] for row in rows])
+    tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts["temperature"])
+    tempered /= tempered.sum(1, keepdims=True)
+    assert np.allclose(bundle.probability(X), tempered, atol=1e-5)
+
+
+def test_bundles_compare_and_hash(run):
+    """By identity, as their arrays cannot be compared."""
+    one, other = (read_bundle(run.folder / "models" / "logistic") for _ in range(2))
+    assert one != other
+    assert {one: 1}[one] == 1
+
+
+def test_new_images(run, small_cache, smears, tmp_path):
+    files, missing = find_images([str(smears / "Pro"), "nowhere.png", str(smears / "Benign")])
+    assert [item.path for item in missing] == ["nowhere.png"]
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    predictor = Predictor(read_bundle(run.folder / "models" / "logistic"))
+    predictions, rejected = predictor([*files, tmp_path / "bad.png"])
+    assert [item.path for item in predictions] == [str(file) for file in files]
+    assert len(rejected) == 1
+    cache = read_cache(small_cache)
+    place = {path: row for row, path in enumerate(cache.path.tolist())}
+    rows = [place[file.relative_to(smears).as_posix()] for file in files]
+    expected = predictor.bundle.probability(cache.embeddings[rows][:, :1])
+    got = np.array([list(item.probability.values()) for item in predictions])
+    assert np.allclose(got, expected, atol=0.02)
+    for item in predictions:
+        assert item.predicted == item.set[0] == max(item.probability, key=lambda name: item.probability[name])
+        assert sum(item.probability.values()) == pytest.approx(1)
+    with pytest.raises(ConfigError, match="coverage"):
+        predictor(files[:1], coverage=1.5)
+
+
+def test_files_say_what_predicted_and_what_was_rejected(run, smears, tmp_path):
+    """A CSV of rows with the rest beside it; JSON and page hold both."""
+    folder = run.folder / "models" / "logistic"
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    found = ball_features.predict(folder, [smears / "Pro", tmp_path / "bad.png"], coverage=0.8)
+    assert len(found.predictions) == 12
+    assert [item.path for item in found.rejected] == [str(tmp_path / "bad.png")]
+    bundle = read_bundle(folder)
+    assert found.write(tmp_path / "deep" / "p.csv") == [tmp_path / "deep" / "p.csv", tmp_path / "deep" / "p.csv.json"]
+    with (tmp_path / "deep" / "p.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    p = [f"p_{name}" for name in bundle.classes]
+    assert list(table[0]) == ["path", "predicted", *p, "set", "distance", "unusual"]
+    assert {row["unusual"] for row in table} <= {"true", "false"}
+    beside = json.loads((tmp_path / "deep" / "p.csv.json").read_text())
+    assert beside["coverage"] == 0.8
+    assert beside["bundle"] == str(folder)
+    assert beside["unusual_from"] == bundle.unusual_from
+    assert beside["notes"] == bundle.notes(0.8)
+    assert [item["path"] for item in beside["rejected"]] == [str(tmp_path / "bad.png")]
+    found.write(tmp_path / "p.json")
+    whole = json.loads((tmp_path / "p.json").read_text())
+    assert {key: value for key, value in whole.items() if key != "predictions"} == beside
+    assert [item["path"] for item in whole["predictions"]] == [row["path"] for row in table]
+    found.write(tmp_path / "p.html")
+    page = (tmp_path / "p.html").read_text()
+    assert "http" not in page
+    assert "80 % coverage" in page
+    assert "bad.png: " in page
+    with pytest.raises(DataError, match="csv"):
+        found.write(tmp_path / "p.xlsx")
+    assert isinstance(found, Predictions)
+
+
+def test_no_image_that_can_be_predicted_is_an_error(run, tmp_path):
+    """Nothing is written, and the exit code is 2."""
+    folder = run.folder / "models" / "logistic"
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"No file of 1[^/]+/.*bad\.png"):
+        ball_features.predict(folder, tmp_path)
+    with pytest.raises(DataError, match="Found no image"):
+        ball_features.predict(folder, "nowhere")
+    command = [sys.executable, "-m", "ball_features", "predict", str(folder), str(tmp_path), "--out", "p.csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, "bad.png" in done.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.png"]
+
+
+def test_folders_are_searched_as_extract_does(smears, tmp_path):
+    """Hidden files are left out, linked folders followed once, folders that a pattern matches searched."""
+    image = next((smears / "Pro").iterdir())
+    root, other = tmp_path / "root", tmp_path / "other"
+    for name in ("a/2.jpg", "a/10.jpg", "a/._2.jpg", "a/.cache/b.jpg", "a/notes.txt", "loose.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, root / name)
+    other.mkdir()
+    shutil.copy(image, other / "linked.jpg")
+    (root / "b").symlink_to(other)
+    (root / "a" / "back").symlink_to(root)
+    (root / "empty").mkdir()
+    files, rejected = find_images([str(root)])
+    names = [file.relative_to(root).as_posix() for file in files]
+    assert names == ["a/2.jpg", "a/10.jpg", "b/linked.jpg", "loose.jpg"]
+    assert not rejected
+    assert [name for name in names if "/" in name] == list(scan(root).path)
+    files, _ = find_images([f"{root}/*"])
+    assert {file.relative_to(root).as_posix() for file in files} >= set(names)
+    files, rejected = find_images([str(root / "empty"), str(root / "nowhere-*")])
+    assert not files
+    assert [item.reason for item in rejected] == ["holds no image", "is not there"]
+
+
+def test_a_name_that_is_not_utf8_is_rejected(smears, tmp_path):
+    try:
+        shutil.copy(next((smears / "Pro").iterdir()), os.fsencode(tmp_path) + b"/b\xff.jpg")
+    except OSError:
+        pytest.skip("the file system keeps names UTF-8")
+    files, rejected = find_images([str(tmp_path)])
+    assert not files
+    assert "not UTF-8" in rejected[0].reason
+    rejected[0].path.encode()
+
+
+def test_python_saves_as_the_command_does(small_cache, tmp_path):
+    """`ball_features.fit` brings its saver; where there is none, saving is refused and not left out."""
+    config = FitConfig(models=("logistic", "colour"), repeats=1)
+    run = ball_features.fit(small_cache, config, out_root=tmp_path, save="best")
+    assert run.bundles == [run.folder / "models" / "logistic"]
+    assert ball_features.read_run(run.folder).bundles == run.bundles
+    bundle = ball_features.read_bundle(run.bundles[0])
+    assert bundle.facts["train_images"] < len(read_cache(small_cache).path)
+    (note, *_) = saved_notes(run.bundles[0])
+    assert f"first split's model, fitted on {bundle.facts['train_images']} of 48 images" in note
+    with pytest.raises(ConfigError, match="without a saver"):
+        fit(small_cache, config, out_root=tmp_path, save="best")
+    assert not ball_features.fit(small_cache, config, out_root=tmp_path).bundles
+    # Written out twice, for a docstring that says what a bundle is.
+    assert inspect.signature(ball_features.fit) == inspect.signature(fit)
+
+
+def test_the_command_says_what_it_saved(small_cache, tmp_path, monkeypatch):
+    """Under leave-group-out also whose images the bundle has not seen."""
+    monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 2)
+    cache = read_cache(small_cache)
+    series = [f"s{number % 12 // 4}" for number in range(len(cache.path))]
+    lines = [f"{path},{name},{name}" for path, name in zip(cache.path.tolist(), series, strict=True)]
+    (tmp_path / "groups.csv").write_text("\n".join(["path,group,series", *lines]) + "\n")
+    options = ["--protocol", "leave-group-out", "--groups", str(tmp_path / "groups.csv"), "--models", "logistic"]
+    options += ["--repeats", "1", "--save", "best", "--name", "own", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, ["fit", str(small_cache), *options])
+    assert result.exit_code == 0, result.output
+    assert f"Bundle: {tmp_path / 'own' / 'models' / 'logistic'}" in result.stdout
+    facts = read_bundle(tmp_path / "own" / "models" / "logistic").facts
+    assert facts["left_out"]
+    assert f"nothing of {facts['left_out']}, the first group left out" in result.output
+    folder = tmp_path / "own" / "models" / "logistic"
+    card = write_card(read_bundle(folder), folder, tmp_path / "card.md").read_text(encoding="utf-8")
+    assert f"It has seen nothing of {facts['left_out']}." in card
+
+
+def test_other_weights_are_refused(run, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"others")
+    with pytest.raises(WeightsError, match="not the weights"):
+        Predictor(read_bundle(run.folder / "models" / "logistic"), weights=str(tmp_path / "weights.pth"))
+
+
+def test_strange_types_are_not_loaded(run, tmp_path):
+    """A bundle whose model file holds another kind of object is refused before anything is built."""
+    from pathlib import PurePosixPath
+
+    from skops import io
+
+    folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
+    io.dump({"a": PurePosixPath("x")}, folder / "model.skops")
+    with pytest.raises(DataError, match="no need of"):
+        read_bundle(folder)
+    with pytest.raises(DataError, match="not a bundle"):
+        read_bundle(tmp_path)
+
+
+def damage(folder, name):
+    file = folder / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [
+        ("mlp", "head.safetensors"),
+        ("mlp", "reference.safetensors"),
+        ("logistic", "model.skops"),
+        ("xgboost", "xgboost.json"),
+    ],
+)
+def test_a_damaged_bundle_is_one_clear_error(run, tmp_path, model, file):
+    folder = shutil.copytree(run.folder / "models" / model, tmp_path / "bundle")
+    damage(folder, file)
+    with pytest.raises(DataError, match=r"damaged bundle.*Copy it again"):
+        read_bundle(folder)
+    (folder / file).unlink()
+    with pytest.raises(DataError, match="damaged bundle"):
+        read_bundle(folder)
+
+
+def test_a_bundle_that_lacks_facts_or_rows_is_damaged(run, tmp_path):
+    folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
+    facts = json.loads((folder / "bundle.json").read_text())
+    for own in (
+        facts | {"train_path": facts["train_path"][:3]},
+        {k: v for k, v in facts.items() if k != "classes"},
+        [],
+    ):
+        (folder / "bundle.json").write_text(json.dumps(own))
+        with pytest.raises(DataError, match="damaged bundle"):
+            read_bundle(folder)
+    damage(folder, "bundle.json")
+    with pytest.raises(DataError, match="not a bundle"):
+        read_bundle(folder)
+
+
+def test_files_of_a_run_have_the_umask_s_mode(run):
+    """safetensors' own `save_file` lets only the owner read what it writes."""
+    umask = os.umask(0)
+    os.umask(umask)
+    files = [path for path in (run.folder / "models").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"mlp.safetensors", "head.safetensors", "reference.safetensors"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+
+
+def test_few_validation_images_do_not_turn_the_warning_off(run, tmp_path):
+    """14 validation images: the largest distance among them is the threshold, and noise lies beyond it."""
+    bundle = read_bundle(run.folder / "models" / "logistic")
+    assert bundle.unusual_from == bundle.distances.max()
+    assert bundle.unusual_share == pytest.approx(1 / (len(bundle.distances) + 1))
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    predictions, _ = Predictor(bundle)(sorted(tmp_path.iterdir()))
+    assert all(item.unusual for item in predictions)
+    (note,) = (note for note in bundle.notes(0.95) if "unusual" in note)
+    assert f"{len(bundle.distances)} validation images" in note
+    assert f"one image in {len(bundle.distances) + 1}" in note
+    assert note in saved_notes(run.folder / "models" / "logistic")
+
+
+def test_what_it_does_on_its_test_images_is_in_the_bundle(run, small_cache):
+    """Recomputed from the bundle as it is read back and the split as it is written down."""
+    bundle = read_bundle(run.folder / "models" / "logistic")
+    cache = read_cache(small_cache)
+    with (run.folder / "splits.csv").open(newline="") as file:
+        names = [row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
+    rows = np.flatnonzero(np.isin(cache.path, names))
+    truth = np.array([bundle.classes.index(label) for label in cache.label[rows]])
+    found = bundle.facts["test"]
+    probability = bundle.probability(cache.embeddings[rows][:, :1])
+    assert found["images"] == len(rows)
+    assert found["accuracy"] == pytest.approx((probability.argmax(1) == truth).mean())
+    assert found["log_loss"] == pytest.approx(-np.log(probability[np.arange(len(truth)), truth]).mean(), abs=1e-6)
+    distance, _ = bundle.distance(cache.embeddings[rows][:, :1])
+    assert found["unusual"] == pytest.approx((distance > bundle.unusual_from).mean())
+    for own in found["sets"]:
+        inside = bundle.sets(probability, own["coverage"])
+        assert own["covered"] == pytest.approx(inside[np.arange(len(truth)), truth].mean())
+        assert own["size"] == pytest.approx(inside.sum(1).mean())
+        assert own["single"] == pytest.approx((inside.sum(1) == 1).mean())
+
+
+def test_saving_a_shortcut_is_refused(small_cache, tmp_path):
+    with pytest.raises(ConfigError, match="Shortcuts see no network"):
+        fit(small_cache, FitConfig(models=("colour", "logistic")), out_root=tmp_path, save="colour")
+
+
+def test_decoding_ahead_changes_nothing(run, smears, tmp_path, monkeypatch):
+    """As on a GPU: images come from a pool, in the same order, with the same numbers."""
+    import types
+
+    files = [*sorted((smears / "Pro").iterdir())[:5], tmp_path / "bad.png", *sorted((smears / "Pre").iterdir())[:5]]
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    predictor = Predictor(read_bundle(run.folder / "models" / "logistic"), device="cpu")
+    expected = predictor(files)
+    embed = predictor.embed
+
+    def embed_on_cpu(images, digests):
+        device, predictor.device = predictor.device, cpu
+        try:
+            return embed(images, digests)
+        finally:
+            predictor.device = device
+
+    monkeypatch.setattr(predictor, "embed", embed_on_cpu)
+    cpu, predictor.device = predictor.device, types.SimpleNamespace(type="cuda")
+    predictions, rejected = predictor(files)
+    assert [item.path for item in predictions] == [item.path for item in expected[0]]
+    assert [item.path for item in rejected] == [item.path for item in expected[1]]
+    for one, other in zip(predictions, expected[0], strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=0.02)

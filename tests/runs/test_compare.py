@@ -1,0 +1,118 @@
+"""One table over several caches: the same images and splits, shortcuts once, tests against the best."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from ball_features import ExtractConfig, FitConfig, extract, fit, read_cache
+from ball_features.errors import CacheError, ConfigError
+from ball_features.runs.compare import compare
+
+CONFIG = FitConfig(models=("logistic", "colour"), repeats=2, test_size=0.3, val_size=0.2)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory, smears):
+    out = tmp_path_factory.mktemp("other") / "other.h5"
+    settings = {"weights": "random", "precision": "fp32", "channels": ("original", "segmented"), "twins": "none"}
+    extract(smears, out, ExtractConfig(backbone="mobilenet_v3_large", **settings))
+    return out
+
+
+def test_rows_are_those_of_single_runs(small_cache, other, tmp_path):
+    run, rows = compare([str(small_cache), f"{other}:original", f"{other}:mean", str(other)], CONFIG, out_root=tmp_path)
+    assert {row["cache"] for row in rows if row["cache"]} == {
+        "densenet121",
+        "mobilenet_v3_large",
+        "mobilenet_v3_large:original~segmented",
+        "mobilenet_v3_large:original+segmented",
+    }
+    assert [row["model"] for row in rows].count("colour") == 1
+    assert {row["dim"] for row in rows} == {0, 960, 1024, 1920}
+    assert np.isfinite([row["images_per_s"] for row in rows if row["dim"]]).all()
+    alone = fit(small_cache, CONFIG, out_root=tmp_path)
+    by_model = {row["model"]: row for row in alone.metrics}
+    row = next(row for row in rows if row["backbone"] == "densenet121")
+    assert row["accuracy"] == by_model["logistic"]["accuracy"]
+    assert (run.folder / "splits.csv").read_bytes() == (alone.folder / "splits.csv").read_bytes()
+    with (run.folder / "compare.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    assert (run.folder / "report.html").is_file()
+    assert "| none |  | colour" in (run.folder / "compare.md").read_text()
+
+
+def test_rows_in_another_order_are_brought_together(small_cache, smears, tmp_path):
+    """A cache whose rows were permuted gives the same predictions."""
+    import h5py
+
+    other = tmp_path / "other.h5"
+    other.write_bytes(small_cache.read_bytes())
+    order = np.random.default_rng(0).permutation(48)
+    with h5py.File(other, "r+") as file:
+        for name in ("embeddings", "path", "label", "sha256", *(f"shortcuts/{key}" for key in file["shortcuts"])):
+            file[name][...] = file[name][:][order]
+    _, rows = compare([str(small_cache), str(other)], CONFIG, out_root=tmp_path)
+    first, second = (row for row in rows if row["kind"] != "shortcut")
+    assert {first["cache"], second["cache"]} == {"small", "other"}
+    assert first["accuracy"] == second["accuracy"]
+    assert second["ties_best"]
+
+
+def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smears, other, tmp_path, monkeypatch):
+    import h5py
+
+    def fitted(*arguments, **options):
+        raise AssertionError("a model was fitted")
+
+    monkeypatch.setattr("ball_features.runs.compare.evaluate", fitted)
+    extract(smears, tmp_path / "few.h5", ExtractConfig(backbone="mobilenet_v3_large", weights="random", limit=20))
+    with pytest.raises(CacheError, match="28 of 48 are not in it"):
+        compare([str(small_cache), str(other), str(tmp_path / "few.h5")], CONFIG, out_root=tmp_path)
+    relabelled = tmp_path / "relabelled.h5"
+    relabelled.write_bytes(small_cache.read_bytes())
+    with h5py.File(relabelled, "r+") as file:
+        file["label"][0] = "Pro"
+    with pytest.raises(CacheError, match="labels images otherwise"):
+        compare([str(small_cache), str(other), str(relabelled)], CONFIG, out_root=tmp_path)
+
+
+def test_the_views_that_a_model_saw_are_shown(small_cache, smears, tmp_path):
+    extract(smears, tmp_path / "fixed.h5", ExtractConfig(
+        backbone="mobilenet_v3_large", weights="random", recipe="grey,haematoxylin", views=3
+    ))  # fmt: skip
+    config = FitConfig(models=("logistic", "robust-views"), repeats=1, test_size=0.3, val_size=0.2)
+    run, rows = compare([str(small_cache), str(tmp_path / "fixed.h5")], config, out_root=tmp_path)
+    names = read_cache(small_cache, embeddings=False).view
+    seen = {(row["backbone"], row["model"]): row["views"] for row in rows}
+    assert seen["densenet121", "logistic"] == f"plain, {names[1]}; tested: plain"  # the drawn view trains
+    assert seen["mobilenet_v3_large", "logistic"] == "plain"  # of three, two of which are fixed
+    assert seen["mobilenet_v3_large", "robust-views"] == "grey-1, haematoxylin-2"
+    lines = [line for line in (run.folder / "compare.md").read_text().splitlines() if "mobilenet" in line]
+    assert ["haematoxylin" in line for line in lines] == ["robust-views" in line for line in lines]
+
+
+def test_other_images_are_refused(small_cache, smears, tmp_path):
+    extract(smears, tmp_path / "few.h5", ExtractConfig(backbone="mobilenet_v3_large", weights="random", limit=20))
+    with pytest.raises(CacheError, match="28 of 48 are not in it"):
+        compare([str(small_cache), str(tmp_path / "few.h5")], CONFIG, out_root=tmp_path)
+    with pytest.raises(ConfigError, match="two or more"):
+        compare([str(small_cache)], CONFIG, out_root=tmp_path)
+    with pytest.raises(ConfigError, match="shortcuts only"):
+        compare([str(small_cache), "x.h5"], FitConfig(models=("colour",)), out_root=tmp_path)
+
+
+def test_a_cache_without_nuclei_numbers_still_fits(small_cache, tmp_path):
+    import h5py
+
+    old = tmp_path / "old.h5"
+    old.write_bytes(small_cache.read_bytes())
+    with h5py.File(old, "r+") as file:
+        del file["shortcuts/nuclei"]
+        del file["timing"]
+    run = fit(old, FitConfig(repeats=1, test_size=0.3, val_size=0.2, head={"epochs": 1}), out_root=tmp_path)
+    assert "nuclei" not in [row["model"] for row in run.metrics]
+    assert any("nuclei" in note for note in run.notes)
+    assert np.isnan(read_cache(old).images_per_s)
+    with pytest.raises(CacheError, match="no nuclei numbers"):
+        fit(old, FitConfig(models=("nuclei",), repeats=1), out_root=tmp_path)
