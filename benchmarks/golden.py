@@ -83,7 +83,7 @@ def run(checkout: Path, out: Path, data: Path | None, weights: Path | None, imag
         ):
             chosen = ("--backbone", backbone, "--weights", weights.resolve() / file, "--limit", count, "-q")
             ball(checkout, "extract", own, "--out", out / f"{name}.h5", "--recipe", "robust", *chosen)
-        ball(checkout, "audit", data / "augmented", "--out", out / "augmented-groups.csv", "-q")
+        ball(checkout, "audit", data / "augmented" / "images", "--out", out / "augmented-groups.csv", "-q")
         fit(checkout, out, "real", out / "d121.h5", own / "Original" / "Pro", "--repeats", 2)
 
 

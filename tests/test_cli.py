@@ -12,7 +12,6 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ball_features import FitConfig, fit
-from ball_features.bundles.bundle import bundle_fitted
 from ball_features.cli import app
 from ball_features.cli.root import InterruptError, main, progress_bar
 from ball_features.files import place_folder
@@ -239,7 +238,7 @@ def test_a_run_without_a_fitted_model_is_an_error(small_cache, tmp_path, monkeyp
 @pytest.fixture(scope="module")
 def bundle(small_cache, tmp_path_factory):
     config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3)
-    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all", saver=bundle_fitted)
+    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all")
     return run.folder / "models" / "logistic"
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ball_features.bundles.bundle import bundle_fitted, read_bundle
+from ball_features.bundles.bundle import read_bundle
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import ExtractConfig, FitConfig
@@ -19,7 +19,7 @@ from ball_features.extraction.extract import extract
 from ball_features.models.linear import logit_module
 from ball_features.models.registry import MODELS
 from ball_features.reporting.card import write_card
-from ball_features.runs.store import fit
+from ball_features.runs.fit import fit
 
 LINEAR = ("mlp", "logistic", "lda", "robust-logistic")
 
@@ -27,7 +27,7 @@ LINEAR = ("mlp", "logistic", "lda", "robust-logistic")
 @pytest.fixture(scope="module")
 def run(small_cache, tmp_path_factory):
     config = FitConfig(models=(*LINEAR, "knn"), repeats=1, test_size=0.3, val_size=0.3)
-    return fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all", saver=bundle_fitted)
+    return fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all")
 
 
 @pytest.mark.parametrize("model", LINEAR)
@@ -87,7 +87,7 @@ def test_fixed_views_and_channels_go_into_the_module(smears, tmp_path):
     extract(smears, tmp_path / "c.h5", settings)
     for combine in ("concat", "mean"):
         config = FitConfig(models=("logistic",), repeats=1, test_views="all", combine=combine)
-        made = fit(tmp_path / "c.h5", config, out_root=tmp_path / "runs", save="all", saver=bundle_fitted)
+        made = fit(tmp_path / "c.h5", config, out_root=tmp_path / "runs", save="all")
         predictor = Predictor(read_bundle(made.folder / "models" / "logistic"), device="cpu", precision="fp32")
         module = BundleModule(predictor.bundle, predictor.module, predictor.mask).eval()
         images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -102,7 +102,7 @@ def test_what_cannot_be_exported_says_so(run, small_cache, tmp_path):
     with pytest.raises(DataError, match="mlp, logistic"):
         export_onnx(Predictor(read_bundle(run.folder / "models" / "knn"), precision="fp32"), tmp_path / "k.onnx")
     config = FitConfig(models=("logistic",), repeats=1, test_views="all")
-    drawn = fit(small_cache, config, out_root=tmp_path / "runs", save="all", saver=bundle_fitted)
+    drawn = fit(small_cache, config, out_root=tmp_path / "runs", save="all")
     with pytest.raises(ConfigError, match="random for each image"):
         export_onnx(Predictor(read_bundle(drawn.folder / "models" / "logistic"), precision="fp32"), tmp_path / "k.onnx")
 

@@ -13,13 +13,13 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from ball_features.bundles.bundle import bundle_fitted, read_bundle
+from ball_features.bundles.bundle import read_bundle
 from ball_features.config import FitConfig
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.predict import Predictor
 from ball_features.deployment.serve import Limits, create_app, is_loopback
 from ball_features.errors import ConfigError
-from ball_features.runs.store import fit
+from ball_features.runs.fit import fit
 
 FILE = {"Content-Type": "application/octet-stream"}
 
@@ -27,7 +27,7 @@ FILE = {"Content-Type": "application/octet-stream"}
 @pytest.fixture(scope="module")
 def predictor(small_cache, tmp_path_factory):
     config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3)
-    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all", saver=bundle_fitted)
+    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all")
     return Predictor(read_bundle(run.folder / "models" / "logistic"), device="cpu", precision="fp32")
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ball_features import ExtractConfig, FitConfig, extract, fit, read_cache
-from ball_features.bundles.bundle import bundle_fitted, read_bundle
+from ball_features.bundles.bundle import read_bundle
 from ball_features.cache import choose_channels
 from ball_features.cli.presets import PRESETS
 from ball_features.deployment.predict import Predictor
@@ -108,7 +108,7 @@ def test_a_missing_twin_is_a_rejected_file(folder, tmp_path):
 
 def test_fit_and_predict_with_both_channels(computed, smears, tmp_path):
     config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3, test_views="all")
-    run = fit(computed, config, out_root=tmp_path, save="logistic", saver=bundle_fitted)
+    run = fit(computed, config, out_root=tmp_path, save="logistic")
     assert "original + segmented" in run.title
     predictor = Predictor(read_bundle(run.folder / "models" / "logistic"))
     assert predictor.caveat == ""

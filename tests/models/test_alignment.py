@@ -12,7 +12,7 @@ from ball_features.errors import ConfigError, DataError
 from ball_features.models.alignment import Alignment
 from ball_features.models.mlp import MLPHead
 from ball_features.models.robust import GroupRobustDiscriminant, GroupRobustLogistic, ViewEnsemble
-from ball_features.runs.store import fit
+from ball_features.runs.fit import fit
 
 QUICK = {"learning_rate": 1e-2, "epochs": 20, "clip_norm": None}
 MODELS = [lambda **options: MLPHead(**QUICK, **options), GroupRobustLogistic, GroupRobustDiscriminant]

@@ -5,7 +5,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
-from ball_features.bundles.bundle import bundle_fitted, read_bundle
+from ball_features.bundles.bundle import read_bundle
 from ball_features.cache import read_cache
 from ball_features.config import ExtractConfig, FitConfig, HeadConfig
 from ball_features.errors import ConfigError
@@ -23,7 +23,7 @@ from ball_features.models.mlp import MLPHead
 from ball_features.models.registry import MODELS
 from ball_features.models.robust import GroupRobustDiscriminant, ViewEnsemble
 from ball_features.reporting.card import write_card
-from ball_features.runs.store import fit
+from ball_features.runs.fit import fit
 
 
 def data(seed=0, count=300, views=3):
@@ -143,9 +143,7 @@ def test_it_joins_the_table_where_views_are_fixed(robust_cache, small_cache, tmp
 def test_its_bundle_predicts_what_the_run_predicted(robust_cache, tmp_path):
     import csv
 
-    run = fit(
-        robust_cache, FitConfig(models=("robust-views",), repeats=1), out_root=tmp_path, save="all", saver=bundle_fitted
-    )
+    run = fit(robust_cache, FitConfig(models=("robust-views",), repeats=1), out_root=tmp_path, save="all")
     folder = run.folder / "models" / "robust-views"
     bundle, cache = read_bundle(folder), read_cache(robust_cache)
     assert (folder / "views.skops").exists()
@@ -169,9 +167,7 @@ def test_its_graph_is_its_prediction(robust_cache, tmp_path):
     from ball_features.deployment.onnx import TOLERANCE, BundleModule, export_onnx
     from ball_features.deployment.predict import Predictor
 
-    run = fit(
-        robust_cache, FitConfig(models=("robust-views",), repeats=1), out_root=tmp_path, save="all", saver=bundle_fitted
-    )
+    run = fit(robust_cache, FitConfig(models=("robust-views",), repeats=1), out_root=tmp_path, save="all")
     predictor = Predictor(read_bundle(run.folder / "models" / "robust-views"), device="cpu", precision="fp32")
     images = torch.randint(0, 256, (3, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

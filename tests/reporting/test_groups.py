@@ -9,7 +9,8 @@ from ball_features.cache import read_cache
 from ball_features.config import FitConfig
 from ball_features.errors import ConfigError
 from ball_features.evaluation.views import choose_views
-from ball_features.runs.store import fit, read_run
+from ball_features.runs.fit import fit
+from ball_features.runs.store import read_run
 
 
 @pytest.fixture(scope="module")

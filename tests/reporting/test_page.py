@@ -22,7 +22,7 @@ from ball_features.reporting.figures import (
     roc_points,
 )
 from ball_features.reporting.page import told_apart, write_report
-from ball_features.runs.store import fit
+from ball_features.runs.fit import fit
 
 
 @pytest.fixture(scope="module")
