@@ -17,7 +17,7 @@ from ball_features.cache import Cache
 from ball_features.dataset.manifest import spread_rows
 from ball_features.dataset.splits import read_groups
 from ball_features.errors import DataError
-from ball_features.evaluation.metrics import calibration_error
+from ball_features.evaluation.metrics import METRICS, calibration_error
 from ball_features.reporting.figures import (
     LEAST_BIN,
     PALETTE,
@@ -39,8 +39,8 @@ __all__ = ["section", "told_apart", "write_report"]
 _FIGURES = 3  # models that get curves: the head, and the first of the others
 _SHOWN = 40  # errors and uncertain images listed
 _MAP_IMAGES = 5000
-_COLUMNS = ("accuracy", "specificity", "precision", "recall", "f1", "auroc", "mcc", "log_loss", "ece", "fit_s")
-_PERCENT = {"accuracy", "specificity", "precision", "recall", "f1"}
+_COLUMNS = (*METRICS, "fit_s")
+_PERCENT = {name for name, metric in METRICS.items() if metric.percent}
 
 
 @dataclass(frozen=True, eq=False)
