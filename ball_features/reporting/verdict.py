@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import SEVERITIES, Finding
@@ -91,7 +91,7 @@ def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
     return [Finding("nothing-found", "good", numbers, sentence)]
 
 
-def findings_to_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+def findings_to_json(findings: Sequence[Finding]) -> list[dict[str, object]]:
     """Findings as plain values, the content of `verdict.json`."""
     return [asdict(finding) | {"numbers": dict(finding.numbers)} for finding in findings]
 

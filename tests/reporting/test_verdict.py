@@ -201,7 +201,7 @@ def test_the_sentence_of_the_public_set():
 def test_a_terminal_gets_three_lines_and_one_command():
     from rich.console import Console
 
-    screen = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123
+    screen = Console(width=200, record=True, file=io.StringIO())
     found = verdict(Evidence((LENIENT, FALL), audit=AuditEvidence(100, 40, in_pairs=60, groups=70, majority=0.5)))
     screen.print(render_verdict(found))
     lines = [line for line in screen.export_text().splitlines() if line.strip()]
