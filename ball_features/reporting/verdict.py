@@ -93,7 +93,7 @@ def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
 
 def findings_to_json(findings: Sequence[Finding]) -> list[dict[str, object]]:
     """Findings as plain values, the content of `verdict.json`."""
-    return [asdict(finding) | {"numbers": dict(finding.numbers)} for finding in findings]
+    return [{**asdict(finding), "numbers": dict(finding.numbers)} for finding in findings]
 
 
 def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> RenderableType:

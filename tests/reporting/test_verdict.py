@@ -1,5 +1,6 @@
 """Constructed results and the findings that must, and must not, follow from them."""
 
+import io
 import json
 import re
 from dataclasses import replace
