@@ -122,7 +122,6 @@ LONGER = {
     "dataset/synthetic.py",
     "deployment/predict.py",
     "deployment/serve.py",
-    "evaluation/uncertainty.py",
     "extraction/engine/densenet.py",
     "extraction/extract.py",
     "extraction/views.py",
