@@ -23,8 +23,8 @@ from ball_features.cache import Cache, read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits, merge_units, read_grouping
 from ball_features.errors import BallError
-from ball_features.evaluation.fit_split import Evaluation
 from ball_features.evaluation.protocols import evaluate
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.uncertainty import share_interval
 from ball_features.models.registry import MODELS
 from ball_features.reporting.groups import group_rows, over_groups

@@ -126,8 +126,6 @@ LONGER = {
     "extraction/engine/densenet.py",
     "extraction/extract.py",
     "extraction/views.py",
-    "models/robust.py",
-    "models/training.py",
     "reporting/figures.py",
     "reporting/page.py",
 }

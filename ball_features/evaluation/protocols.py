@@ -9,8 +9,9 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.errors import CacheError
-from ball_features.evaluation.fit_split import Evaluation, Failed, Fitted, divide, fit_task, obstacles
+from ball_features.evaluation.fit_split import Failed, Fitted, fit_task
 from ball_features.evaluation.processes import run_tasks
+from ball_features.evaluation.tasks import Evaluation, divide, obstacles
 from ball_features.models.registry import Model
 from ball_features.threads import core_count
 

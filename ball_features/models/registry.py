@@ -37,7 +37,7 @@ class Model:
         min_class: least number of training images in each class.
         min_images: least number of training images in all.
         more_images_than_classes: True if one training image a class is not enough in all classes at once.
-        max_classes: greatest number of classes, or None.
+        max_classes: greatest number of classes of a model that compares each pair of them, or None.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Model:
         images, classes = sum(counts.values()), len(counts)
         smallest = min(counts, key=lambda name: counts[name])
         if self.max_classes is not None and classes > self.max_classes:
-            return f"{self.name} takes at most {self.max_classes} classes, got {classes}."
+            return f"{self.name} compares each pair of classes and takes at most {self.max_classes}, got {classes}."
         if counts[smallest] < self.min_class:
             return (
                 f"{self.name} needs {self.min_class} training images of each class, got {counts[smallest]} of "
@@ -196,8 +196,8 @@ MODELS: dict[str, Model] = {
             by_view=True,
             more_images_than_classes=True,
         ),
-        Model("linear-svm", _linear_svm, 0.3, min_class=2),
-        Model("rbf-svm", _rbf_svm, 0.4, min_class=2),
+        Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300),
+        Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300),
         Model("knn", _knn, 0.1, min_images=5),
         Model("lda", _lda, 1.2, more_images_than_classes=True),
         Model("random-forest", _random_forest, 1.2),

@@ -14,8 +14,8 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
 from ball_features.dataset.splits import read_grouping
 from ball_features.errors import CacheError, ConfigError
-from ball_features.evaluation.fit_split import Evaluation
 from ball_features.evaluation.protocols import check_finite, evaluate, fit_notes, named_progress
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
 from ball_features.files import require_folder, write_csv
 from ball_features.models.registry import Model, select

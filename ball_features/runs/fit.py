@@ -12,8 +12,8 @@ from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
 from ball_features.errors import ConfigError, DataError
-from ball_features.evaluation.fit_split import Evaluation, obstacles
 from ball_features.evaluation.protocols import evaluate, fit_notes
+from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.files import require_folder
 from ball_features.models.registry import MODELS, select
 from ball_features.reporting.provenance import command

@@ -14,8 +14,8 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
 from ball_features.errors import ConfigError, DataError, SplitError
-from ball_features.evaluation.fit_split import Evaluation
 from ball_features.evaluation.protocols import ModelResult, evaluate, fit_notes, named_progress
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.uncertainty import share_interval
 from ball_features.files import place_folder, require_folder, write_csv, write_json
 from ball_features.models.registry import select

@@ -15,9 +15,9 @@ from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
 from ball_features.errors import ConfigError
-from ball_features.evaluation.fit_split import Evaluation
 from ball_features.evaluation.protocols import evaluate, fit_notes
 from ball_features.evaluation.search import Trial, draw_trials, search
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import fixed_views
 from ball_features.files import require_folder, write_csv
 from ball_features.models.registry import select

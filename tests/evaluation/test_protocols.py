@@ -6,8 +6,8 @@ import pytest
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits
-from ball_features.evaluation.fit_split import Evaluation
 from ball_features.evaluation.protocols import evaluate
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.models.registry import MODELS
 
 
