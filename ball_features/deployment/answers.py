@@ -99,7 +99,7 @@ class Predictions:
             else:
                 path.write_text(_page(self), encoding="utf-8")
         except OSError as error:
-            raise DataError(f"{path} cannot be written ({error.strerror}). Give another --out.") from error
+            raise DataError(f"{path} cannot be written ({error.strerror}). Give another output file.") from error
         return files
 
 
@@ -107,7 +107,7 @@ def check_suffix(path: Path) -> None:
     """Raise `DataError` for the name of a file that predictions cannot be written to."""
     if path.suffix not in _SUFFIXES:
         raise DataError(
-            f"Got --out {path}, expected a name that ends in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}."
+            f"Got the output file {path}, expected a name that ends in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}."
         )
 
 

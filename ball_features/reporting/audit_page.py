@@ -48,7 +48,7 @@ def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
     if missing:
         raise CacheError(
             f"{path} lacks {missing} of {len(manifest.path)} images. Bring it up to date with `ball extract`, or "
-            "leave --cache out."
+            "leave the cache out."
         )
     found = np.full((len(here), cache.embeddings.shape[2]), np.nan, dtype=cache.embeddings.dtype)
     found[here] = cache.embeddings[[rows[digest] for digest in manifest.sha256 if digest in rows], 0]
