@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ball_features.cli.derive import Subset, command
+from ball_features.cli.derive import command
+from ball_features.cli.layers import Subset
 from ball_features.cli.options import RunFolder, Shown
 from ball_features.cli.screen import echo, print_json, progress_bar, show, width
 from ball_features.config import FitConfig

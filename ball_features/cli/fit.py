@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ball_features.cli.derive import command, flag
+from ball_features.cli.derive import command
+from ball_features.cli.layers import flag
 from ball_features.cli.options import CachePath, RunFolder, Shown
 from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import invocation

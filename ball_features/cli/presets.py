@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ball_features.cli.derive import Preset
+from ball_features.cli.layers import Preset
 
 __all__ = ["PRESETS"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from ball_features.cli.derive import Subset, command
+from ball_features.cli.derive import command
 from ball_features.cli.fit import print_run
+from ball_features.cli.layers import Subset
 from ball_features.cli.options import CachePath, RunFolder, Shown
 from ball_features.cli.screen import print_json, progress_bar, show
 from ball_features.config import FitConfig
