@@ -76,6 +76,7 @@ def record_of(hint: Any) -> type[Config] | None:
 
 
 def subset_of(hint: Any) -> Subset | None:
+    """The restriction that annotates a parameter; None without one."""
     return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Subset)), None)
 
 
@@ -118,6 +119,7 @@ class Layers:
             invocation.preset = values["preset"]
             below.append((f"the preset {invocation.preset}", self._preset(invocation.preset).settings))
         if values.get("config") is not None:
+            from ball_features.config.toml import read_settings
 
             path = values["config"]
             below.append((str(path), self._checked(str(path), read_settings(path))))

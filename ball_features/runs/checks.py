@@ -11,7 +11,7 @@ from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.views import fixed_views, model_views
-from ball_features.models.registry import ModelSpec
+from ball_features.models.registry import Model
 
 __all__ = [
     "check_name",
@@ -30,7 +30,7 @@ def check_name(name: str | None) -> None:
         raise ConfigError(f"Got the run name {name!r}, expected a name without slashes.", option="name")
 
 
-def with_numbers(specs: Sequence[ModelSpec], cache: Cache, *, named: bool) -> tuple[list[ModelSpec], list[str]]:
+def with_numbers(specs: Sequence[Model], cache: Cache, *, named: bool) -> tuple[list[Model], list[str]]:
     """Leave out models whose numbers or views the cache lacks, unless the user named the models.
 
     Args:
@@ -81,7 +81,7 @@ def check_protocol(config: FitConfig) -> None:
         )
 
 
-def check_options(config: FitConfig, specs: Sequence[ModelSpec], cache: Cache, save: str = "") -> None:
+def check_options(config: FitConfig, specs: Sequence[Model], cache: Cache, save: str = "") -> None:
     """Refuse settings that no chosen model heeds, or that lack what they need.
 
     Args:
@@ -126,7 +126,7 @@ def _shared(config: FitConfig) -> list[str]:
     return [*(["per_image"] if config.head.per_image else []), *(["center"] if config.center else [])]
 
 
-def _check_heeded(config: FitConfig, specs: Sequence[ModelSpec]) -> None:
+def _check_heeded(config: FitConfig, specs: Sequence[Model]) -> None:
     """Raise `ConfigError` for a setting that none of the models heeds."""
     head, usual = config.head, HeadConfig()
     own = [
