@@ -126,10 +126,6 @@ LONGER = {
     "extraction/engine/densenet.py",
     "extraction/extract.py",
     "extraction/views.py",
-    "models/robust.py",
-    "models/training.py",
-    "reporting/figures.py",
-    "reporting/page.py",
 }
 SAME_NAMES = {"views"}
 MOST = {"long signatures": 20, "flags": 98, "entries": 118, "dict[str, Any]": 101}

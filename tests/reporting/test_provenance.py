@@ -47,12 +47,12 @@ def test_every_setting_but_the_processes_is_in_the_command(monkeypatch):
     plain = FitConfig()
     for part, default in ((SETTINGS, plain), (SETTINGS.head, plain.head)):
         for item in dataclasses.fields(part):
-            if item.name not in ("jobs", "tta"):
+            if item.name not in ("jobs", "tta", "compat_batch_metrics"):
                 assert getattr(part, item.name) != getattr(default, item.name), f"{item.name} is not tried here"
     line = command("fit", "my caches/a.h5", SETTINGS, save="mlp", compat_batch_metrics=True)
     (cache, config), options = parsed(line, monkeypatch, "ball_features.runs.fit.fit")
     assert str(cache) == "my caches/a.h5"
-    assert config == SETTINGS
+    assert config == dataclasses.replace(SETTINGS, compat_batch_metrics=True)
     assert options["save"] == "mlp"
     assert options["compat_batch_metrics"]
     tta = FitConfig(tta=True)
@@ -86,7 +86,7 @@ def test_a_run_keeps_its_command_and_its_page_shows_it(run):
     run, cache = run
     line = f"ball fit '{cache}' --models logistic,colour --repeats 1"
     assert run.details["command"] == line
-    assert line.replace("'", "&#x27;") in (run.folder / "report.html").read_text()
+    assert line.replace("'", "&#39;") in (run.folder / "report.html").read_text()
     assert run.details["images_sha256"] == images_digest(read_cache(cache))
 
 

@@ -1,6 +1,7 @@
 """A run directory: complete, and every number in it recomputable from its predictions."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 
@@ -11,6 +12,7 @@ from sklearn import metrics as reference
 from ball_features import FitConfig, HeadConfig, compare, fit, read_cache, read_run
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.uncertainty import metric_intervals, paired_bootstrap
+from ball_features.models import registry
 
 MODELS = ("mlp", "logistic", "knn", "majority", "colour", "corner")
 CONFIG = FitConfig(models=MODELS, repeats=2, head=HeadConfig(epochs=3))
@@ -102,12 +104,10 @@ def test_intervals_and_tests_can_be_recomputed_from_the_files_alone(small_cache,
 
 
 def test_a_model_that_fails_leaves_its_traceback(small_cache, tmp_path, monkeypatch):
-    from ball_features.models import baselines
-
-    def build(seed):
+    def build(seed, head):
         raise ZeroDivisionError("no luck")
 
-    monkeypatch.setitem(baselines.BASELINES, "lda", build)
+    monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], build=build))
     run = fit(small_cache, FitConfig(models=("lda", "knn"), repeats=1, jobs=1), out_root=tmp_path)
     (failure,) = run.details["failures"]
     assert (failure["model"], failure["failure"]) == ("lda", "ZeroDivisionError: no luck")
@@ -244,10 +244,10 @@ def test_tensorboard_reads_the_curves(small_cache, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"folds": 3}, "Got --folds 3 with the protocol holdout, which has none"),
+        ({"folds": 3}, "Got folds=3 with the protocol holdout, which has none"),
         (
             {"test_size": 0.3, "protocol": "cv"},
-            "Got --test-size 0.3 with the protocol cv, whose test sets are its folds",
+            "Got test_size=0.3 with the protocol cv, whose test sets are its folds",
         ),
     ],
 )
