@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ball_features.cache import Cache
+from ball_features.dataset.grouping import read_groups
 from ball_features.dataset.manifest import spread_rows
-from ball_features.dataset.splits import read_groups
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import calibration_error
 from ball_features.reporting.figures import (

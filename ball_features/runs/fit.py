@@ -10,7 +10,7 @@ from typing import Any
 from ball_features.bundles.bundle import bundle_fitted
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.grouping import read_grouping
 from ball_features.evaluation.protocols import evaluate
 from ball_features.files import require_folder
 from ball_features.models.registry import MODELS, select

@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ball_features.config import FitConfig, HeadConfig
-from ball_features.dataset.splits import make_splits
+from ball_features.dataset.splits import ImageTable, make_splits
 from ball_features.evaluation import fit_split as fitting
 from ball_features.evaluation.protocols import evaluate
 from ball_features.models import kernel
@@ -62,7 +62,7 @@ def test_arrays_that_are_gone_do_not_lend_their_place():
 
 def test_scaling_and_products_are_done_once_a_split(calls):
     cache, config = drawn_cache(images=150, views=1), FitConfig(repeats=2, jobs=1)
-    splits, _ = make_splits(config, cache.path, cache.label, cache.sha256)
+    splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256))
     results = evaluate(cache, select(SHARING), splits, config, keep=SHARING)
     assert [result.failure for result in results] == [""] * len(SHARING)
     assert calls == {"scaled": len(splits), "gram": len(splits)}
@@ -77,7 +77,7 @@ def params(result):
 @pytest.mark.parametrize("name", SHARING)
 def test_what_is_shared_changes_no_number(name, calls):
     cache, config = drawn_cache(images=150, views=1), FitConfig(repeats=1, jobs=1)
-    (split,), _ = make_splits(config, cache.path, cache.label, cache.sha256)
+    (split,), _ = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256))
     codes = np.unique(cache.label, return_inverse=True)[1]
     results = evaluate(cache, select(SHARING), [split], config)
     shared = next(result.fitted[0] for result in results if result.spec.name == name)
@@ -93,14 +93,14 @@ def test_a_model_that_fails_leaves_the_others(monkeypatch):
 
     monkeypatch.setattr(kernel.KernelSVM, "fit", broken)
     cache, config = drawn_cache(images=150, views=1), FitConfig(repeats=1, jobs=1)
-    splits, _ = make_splits(config, cache.path, cache.label, cache.sha256)
+    splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256))
     results = evaluate(cache, select(SHARING), splits, config)
     assert {result.spec.name for result in results if result.failure} == {"linear-svm", "rbf-svm"}
 
 
 def test_only_models_on_the_same_rows_share():
     cache, config = drawn_cache(views=1), FitConfig(repeats=1)
-    splits, _ = make_splits(config, cache.path, cache.label, cache.sha256)
+    splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256))
     divided = fitting.divide(cache, select(["knn", "mlp", "lda", "random-forest"]), splits, config)
     assert sorted(sorted(spec.name for spec in work.specs.values()) for work in divided) == [
         ["knn", "lda"],
