@@ -123,8 +123,6 @@ LONGER = {
     "extraction/engine/densenet.py",
     "extraction/extract.py",
     "extraction/views.py",
-    "models/robust.py",
-    "models/training.py",
 }
 SAME_NAMES = {"views"}
 MOST = {"long signatures": 17, "flags": 98, "entries": 118, "dict[str, Any]": 101}
