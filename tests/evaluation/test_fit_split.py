@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ball_features.config import FitConfig, HeadConfig
-from ball_features.dataset.splits import Split, make_splits
+from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.evaluation import protocols
 from ball_features.evaluation.protocols import evaluate, fit_notes
 from ball_features.evaluation.tasks import Evaluation, divide, obstacles
