@@ -1,9 +1,9 @@
 """Detection of the nucleus in the middle of a single-cell image.
 
-The nucleus is where the density of red light is high: nuclear stains absorb red, red cells and eosinophil granules hardly
-do. Otsu's threshold (1979), with pixels weighted towards the middle, separates it from the rest; lobes close to the main
-component belong to it. The mean width of its convex hull is the unit of scale, since a cell is cropped to about the
-same size at whatever magnification.
+The nucleus is where the density of red light is high: nuclear stains absorb red, red cells and the granules of
+eosinophils hardly do. Otsu's threshold (1979), with pixels weighted towards the middle, separates it from the rest;
+lobes close to the main component belong to it. The mean width of its convex hull is the unit of scale: a crop in that
+unit has the same content at every magnification.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _centre_weight() -> Tensor:
 
 
 def _otsu(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Otsu's threshold of weighted values and weights (batch, pixels), and the share of the variance that it explains."""
+    """Otsu's threshold of values (batch, pixels) with weights, and the share of the variance that it explains."""
     import torch
 
     level = (values * (_LEVELS / _MAX_DENSITY)).long().clamp(0, _LEVELS - 1)
@@ -149,7 +149,7 @@ def _otsu(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def _measure(
     density: np.ndarray, red: np.ndarray, threshold: float, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, float, float]:
-    """Distance map, centre, diameter, density, dominance and area of one image's nucleus; the middle if there is none."""
+    """Distance map, centre, diameter, density, dominance, area of one nucleus; the middle if there is none."""
     from scipy import ndimage
 
     above = red > threshold

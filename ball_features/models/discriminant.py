@@ -105,7 +105,7 @@ class BalancedDiscriminant(ClassifierMixin, BaseEstimator):
 
 
 def _solve(rows: np.ndarray, targets: np.ndarray, shrinkage: float) -> np.ndarray:
-    """Solve covariance x = targets for the shrunk covariance of rows (N, D), by the smaller of the two Gram matrices."""
+    """Solve covariance x = targets for the shrunk covariance of rows (N, D) by the smaller Gram matrix."""
     from scipy.linalg import cho_factor, cho_solve
 
     ridge = max(shrinkage * float((rows**2).sum()) / rows.shape[1], np.finfo(float).tiny)

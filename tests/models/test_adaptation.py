@@ -8,6 +8,7 @@ from ball_features.models.adaptation import MIN_IMAGES, SiteAdapter
 from ball_features.models.discriminant import BalancedDiscriminant
 
 CLASSES = np.eye(3, 8) * 6
+COUNTS = ([80, 20, 20], [20, 80, 20], [30, 30, 30], [40, 40, 40])
 
 
 def site(offset, counts, rng):
@@ -20,8 +21,8 @@ def site(offset, counts, rng):
 def trained():
     rng = np.random.default_rng(0)
     offsets = rng.normal(size=(4, 8)) * 3
-    parts = [site(offset, counts, rng) for offset, counts in zip(offsets, ([80, 20, 20], [20, 80, 20], [30] * 3, [40] * 3))]
-    X, y = (np.concatenate(part) for part in zip(*parts))
+    parts = [site(offset, counts, rng) for offset, counts in zip(offsets, COUNTS, strict=True)]
+    X, y = (np.concatenate(part) for part in zip(*parts, strict=True))
     sites = np.repeat(["a", "b", "c", "d"], [len(part[1]) for part in parts])
 
     def adapter(method):

@@ -1,5 +1,7 @@
 """The model `robust`: what it chooses, and that it answers as its parts do."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -88,7 +90,8 @@ def test_groups_of_one_class_each():
 def test_it_is_a_classifier_of_scikit_learn():
     X, y, group = images()
     names = np.array(["b", "a", "c"])[y]
-    model = clone(RecipeChoice(ROLES)).fit(X, names, groups=group)
+    own: Any = clone(RecipeChoice(ROLES))
+    model = own.fit(X, names, groups=group)
     assert model.classes_.tolist() == ["a", "b", "c"]
     assert (model.predict(X) == names).mean() > 0.9
     np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
