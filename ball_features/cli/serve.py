@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import socket
 from typing import Annotated
 
 import typer
@@ -59,11 +57,11 @@ def serve(
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(module, "serve", "ball serve")
-    import uvicorn
-
     from ball_features.bundles.bundle import read_bundle
-    from ball_features.deployment.predict import Predictor
-    from ball_features.deployment.serve import Limits, create_app, is_loopback, require_token
+    from ball_features.deployment.limits import Limits, is_loopback, require_token
+    from ball_features.deployment.listen import bind, run_server
+    from ball_features.deployment.predict import Predictor, check_coverage
+    from ball_features.deployment.serve import create_app
 
     local = is_loopback(host)
     try:
@@ -76,39 +74,22 @@ def serve(
             "Set one: BALL_TOKEN=$(openssl rand -hex 16) ball serve ..."
         ) from error
     limits = Limits(max_megabytes, max_megapixels, max_rate, max_waiting)
-    loaded = read_bundle(bundle, trust=trust)
-    if not quiet:
-        say("Loading the network ...")
-    predictor = Predictor(loaded, weights=weights, device=device, precision=precision, compiled=True)
-    predictor.warm_up()
-    service = create_app(predictor, limits=limits, token=token, loopback=local, coverage=coverage)
-    listener = _listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    if not quiet:
-        for note in loaded.notes(coverage):
-            say(note)
-    typer.echo(f"{loaded.facts['model']} on {loaded.facts['backbone']} at http://{shown}:{listener.getsockname()[1]}")
-    if not quiet:
-        say("Stop it with Ctrl-C.")
-    level = logging.INFO if verbose else logging.WARNING
-    config = uvicorn.Config(
-        service, log_level=level, access_log=verbose, server_header=False, timeout_graceful_shutdown=5
-    )
-    with contextlib.suppress(InterruptError):  # Ctrl-C, as asked for
-        uvicorn.Server(config).run(sockets=[listener])
+    check_coverage(coverage)
+    with contextlib.closing(bind(host, port)) as listener:
+        loaded = read_bundle(bundle, trust=trust)
+        if not quiet:
+            say("Loading the network ...")
+        predictor = Predictor(loaded, weights=weights, device=device, precision=precision, compiled=True)
+        predictor.warm_up()
+        service = create_app(predictor, limits=limits, token=token, loopback=local, coverage=coverage)
 
+        def announce(address: str) -> None:
+            if not quiet:
+                for note in loaded.notes(coverage):
+                    say(note)
+            typer.echo(f"{loaded.facts['model']} on {loaded.facts['backbone']} at {address}")
+            if not quiet:
+                say("Stop it with Ctrl-C.")
 
-def _listen(host: str, port: int) -> socket.socket:
-    from ball_features.errors import ConfigError
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"{host}:{port} cannot be listened on ({error.strerror or error}). Give another --port."
-        ) from error
-    return listener
+        with contextlib.suppress(InterruptError):  # Ctrl-C ends the server as it should
+            run_server(service, listener, announce, verbose=verbose)
