@@ -121,7 +121,6 @@ LONGER = {
     "dataset/splits.py",
     "dataset/synthetic.py",
     "deployment/predict.py",
-    "deployment/serve.py",
     "evaluation/uncertainty.py",
     "extraction/engine/densenet.py",
     "extraction/extract.py",
