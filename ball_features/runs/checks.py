@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ball_features.cache import Cache, read_cache
 from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
-from ball_features.dataset.splits import Grouping, Split, make_splits
+from ball_features.dataset.grouping import Grouping
+from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.models.registry import Model
@@ -193,4 +194,4 @@ def complete_cache(path: Path) -> Cache:
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
     group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
-    return make_splits(config, cache.path, cache.label, cache.sha256, group, together)
+    return make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))
