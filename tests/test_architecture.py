@@ -118,7 +118,6 @@ LONGER = {
     "audit/pairs.py",
     "bundles/bundle.py",
     "deployment/predict.py",
-    "deployment/serve.py",
     "extraction/engine/densenet.py",
     "extraction/extract.py",
     "extraction/views.py",
