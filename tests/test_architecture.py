@@ -114,8 +114,6 @@ def test_each_module_declares_its_names():
 # goes down; a change that raises one is mended instead.
 LINES = 300
 LONGER = {
-    "audit/findings.py",
-    "audit/pairs.py",
     "bundles/bundle.py",
     "dataset/manifest.py",
     "dataset/splits.py",
@@ -123,7 +121,6 @@ LONGER = {
     "deployment/predict.py",
     "deployment/serve.py",
     "evaluation/uncertainty.py",
-    "extraction/engine/densenet.py",
     "extraction/extract.py",
     "extraction/views.py",
 }
