@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -218,3 +220,10 @@ def test_entries_are_told_from_prose(line, bad):
 )
 def test_flags_are_told_from_dashes(text, bad):
     assert bool(FLAG.search(text)) is bad
+
+
+@pytest.mark.parametrize("first", ["", "import ball_features.audit.findings\n"], ids=["name", "room"])
+def test_no_room_hides_a_name_of_the_package(first):
+    code = f"{first}import ball_features\nfrom ball_features import *\n"
+    code += "names = [name for name in ball_features.__all__ if not callable(globals()[name])]\nassert not names, names"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
