@@ -117,17 +117,12 @@ def test_each_module_declares_its_names():
 LINES = 300
 LONGER = {
     "bundles/bundle.py",
-    "dataset/manifest.py",
-    "dataset/splits.py",
-    "dataset/synthetic.py",
     "deployment/predict.py",
-    "deployment/serve.py",
-    "evaluation/uncertainty.py",
     "extraction/extract.py",
     "extraction/views.py",
 }
 SAME_NAMES = {"views"}
-MOST = {"long signatures": 20, "flags": 98, "entries": 118, "dict[str, Any]": 101}
+MOST = {"long signatures": 11, "flags": 43, "entries": 35, "dict[str, Any]": 60}
 SIGNATURE = 8  # arguments from which a signature is long, self not counted
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # "name: Of the cache." or "name (int): That it names.": a reader has to find the noun.
