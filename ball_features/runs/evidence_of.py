@@ -29,13 +29,8 @@ _UNITS = ("series", "patient", "site", "block")  # columns that the rules know b
 _NAMES = {"holdout": "random splits", "cv": "random folds", "given": "the given split"}
 
 
-def comparison_evidence(contents: RunContents, cache_path: str) -> Evidence:
-    """Evidence of a run of one protocol.
-
-    Args:
-        contents: the measured comparison.
-        cache_path: path of the cache, for commands.
-    """
+def comparison_evidence(contents: RunContents) -> Evidence:
+    """Collect the evidence of a run of one protocol."""
     own = contents.comparison
     column = "" if own.grouping is None else own.grouping.column
     name, unit = protocol_words(own.config, column)
@@ -44,9 +39,10 @@ def comparison_evidence(contents: RunContents, cache_path: str) -> Evidence:
         unit=unit,
         models=tuple(_model(row) for row in contents.models),
         tested=_tested(own),
-        groups=contents.measurement.units,
+        groups=len(np.unique(own.units[np.concatenate([split.test for split in own.splits])])),
     )
-    data, extraction = cache_evidence(own.cache, cache_path)
+    path = own.source if isinstance(own.source, str) else own.source[0]
+    data, extraction = cache_evidence(own.cache, path)
     return Evidence((protocol,), data, extraction)
 
 

@@ -1,4 +1,4 @@
-"""Rungs of a ladder that are finished, kept on disk until the whole ladder is: an interrupted one goes on from there."""
+"""Finished rungs of a ladder, kept on disk until the whole ladder is done: an interrupted ladder goes on from there."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class KeptRungs:
         beside = target.with_name(f"{target.stem}.{os.getpid()}.partial.npz")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            np.savez(beside, failures=np.array(json.dumps(failures)), **arrays)
+            np.savez(beside, allow_pickle=False, **arrays, failures=np.array(json.dumps(failures)))
             beside.replace(target)
         except OSError:
             beside.unlink(missing_ok=True)
