@@ -87,7 +87,9 @@ def serve(
     if not quiet:
         for note in loaded.notes(coverage):
             say(note)
-    typer.echo(f"{loaded.facts['model']} on {loaded.facts['backbone']} at http://{shown}:{listener.getsockname()[1]}")
+    typer.echo(
+        f"{loaded.facts.model} on {loaded.facts.preprocessing.backbone} at http://{shown}:{listener.getsockname()[1]}"
+    )
     if not quiet:
         say("Stop it with Ctrl-C.")
     level = logging.INFO if verbose else logging.WARNING

@@ -18,8 +18,7 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError
-from ball_features.evaluation.views import Views, model_views, view_rows
-from ball_features.extraction.views import shows_whole_field
+from ball_features.evaluation.views import Views, model_views, view_plan, view_rows
 from ball_features.models.memory import SplitMemory
 from ball_features.models.registry import ModelSpec
 
@@ -168,7 +167,7 @@ def divide(
 
     For the arguments and errors see `protocols.evaluate`.
     """
-    recipe = cache.attributes["recipe"] if len(cache.view) > 1 else "report"
+    plan = view_plan(cache)
     kinds = None if center is None else np.unique(center, return_inverse=True)[1]
     classes, codes = np.unique(cache.label, return_inverse=True)
     numbers = {name: _numbers(cache, name) for name in dict.fromkeys(spec.features for spec in specs)}
@@ -196,7 +195,7 @@ def divide(
                 head=config.head,
                 views=views,
                 flip_views=flips,
-                whole_field=tuple(shows_whole_field(recipe, view) for view in views.train) if by_view else (),
+                whole_field=tuple(plan.views[view].shows_whole_field for view in views.train) if by_view else (),
                 group=group,
                 kinds=kinds,
                 keep=tuple(keep) if number == 0 else (),

@@ -27,15 +27,15 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
     Raises:
         DataError: The run's files or the ladder cannot be read, or the card cannot be written.
     """
-    run, metrics, model = _read_run(folder, bundle.facts["model"])
+    run, metrics, model = _read_run(folder, bundle.facts.model)
     parts = [
-        f"# Model card: {bundle.facts['model']} on {bundle.facts['backbone']}",
+        f"# Model card: {bundle.facts.model} on {bundle.facts.preprocessing.backbone}",
         _about(bundle, run),
         _use(),
         _data(bundle, run),
         _bundle_figures(bundle),
         _figures(model, metrics, run),
-        _ladder(ladder, bundle.facts["model"]),
+        _ladder(ladder, bundle.facts.model),
         _limits(bundle),
         _provenance(bundle, run),
     ]
@@ -72,24 +72,25 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 def _about(bundle: Bundle, run: dict[str, Any]) -> str:
     facts = bundle.facts
-    count = len(facts["views"])
-    views = "the plain image" if facts["views"] == [0] else "one view" if count == 1 else f"{count} views"
+    preprocessing = facts.preprocessing
+    count = len(preprocessing.plan)
+    views = "the plain image" if preprocessing.plan.indices == [0] else "one view" if count == 1 else f"{count} views"
     joined = "" if count == 1 else " The probabilities that it gives the views are averaged."
     if getattr(bundle.estimator, "by_view", False):
         joined = " Each view has a classifier of its own, and their log-probabilities are averaged."
-    if facts["temperature"] == 1:
-        how = f"Validation ({facts['validation_images']} images) gave no cause to change its probabilities"
+    if facts.temperature == 1:
+        how = f"Validation ({facts.validation_images} images) gave no cause to change its probabilities"
     else:
         how = (
-            f"Its probabilities are calibrated by a temperature of {facts['temperature']:.3f} on "
-            f"{facts['validation_images']} validation images"
+            f"Its probabilities are calibrated by a temperature of {facts.temperature:.3f} on "
+            f"{facts.validation_images} validation images"
         )
     return (
         "## What it is\n\n"
-        f"A classifier of blood smear fields into {', '.join(bundle.classes)}: *{facts['model']}* on embeddings of "
-        f"{views} by a frozen {facts['backbone']} (weights `{facts['weights_sha256'][:16]}`, normalisation "
-        f"{facts['normalize']}, recipe {facts['recipe']}).{joined} {how}. Made "
-        f"{run['created']} with ball {facts['ball_version']}."
+        f"A classifier of blood smear fields into {', '.join(bundle.classes)}: *{facts.model}* on embeddings of "
+        f"{views} by a frozen {preprocessing.backbone} (weights `{preprocessing.weights_sha256[:16]}`, normalisation "
+        f"{preprocessing.normalization}, recipe {preprocessing.plan.recipe}).{joined} {how}. Made "
+        f"{run['created']} with ball {facts.ball_version}."
     )
 
 
@@ -104,50 +105,49 @@ def _use() -> str:
 
 
 def _data(bundle: Bundle, run: dict[str, Any]) -> str:
-    count = bundle.facts["train_images"]
+    count = bundle.facts.train_images
     train = [path.split("/")[0] for path in bundle.train_path]
     folders = {name: train.count(name) for name in dict.fromkeys(train)}
     by_folder = ", ".join(f"{name} {number}" for name, number in folders.items()) if len(folders) < 20 else "see run"
     return (
         "## Data\n\n"
         f"Trained on {count} of {run['images']} images (by folder: {by_folder}), validated on "
-        f"{bundle.facts['validation_images']}; tested on others (below). "
-        + " ".join([_whose(bundle, run), *run["notes"]])
+        f"{bundle.facts.validation_images}; tested on others (below). " + " ".join([_whose(bundle, run), *run["notes"]])
     )
 
 
 def _whose(bundle: Bundle, run: dict[str, Any]) -> str:
     """Which of the run's models it is."""
     text = "It is the model of the run's first split, and is not fitted again on all images."
-    if bundle.facts["protocol"] != "leave-group-out":
+    if bundle.facts.protocol != "leave-group-out":
         return text
-    name = bundle.facts.get("left_out")
+    name = bundle.facts.left_out
     return f"{text} It has seen nothing of {name or 'the first group left out'}."
 
 
 def _bundle_figures(bundle: Bundle) -> str:
     """What the bundle itself, calibrated, does on the test images of its split."""
-    found = bundle.facts.get("test")
+    found = bundle.facts.test
     if found is None:
         return (
             "## Figures of this bundle\n\nNot measured: it was made by an earlier version. Fit again with `--save` to "
             "have the calibrated figures, the coverage of its sets and the share it flags."
         )
     rows = [
-        ("accuracy", _percent(found["accuracy"], 2), ""),
-        ("log loss", f"{found['log_loss']:.4f}", f"{found['uncalibrated_log_loss']:.4f}"),
-        ("expected calibration error", f"{found['ece']:.4f}", f"{found['uncalibrated_ece']:.4f}"),
-        ("flagged as unusual %", _percent(found["unusual"]), ""),
+        ("accuracy", _percent(found.accuracy, 2), ""),
+        ("log loss", f"{found.log_loss:.4f}", f"{found.uncalibrated_log_loss:.4f}"),
+        ("expected calibration error", f"{found.ece:.4f}", f"{found.uncalibrated_ece:.4f}"),
+        ("flagged as unusual %", _percent(found.unusual), ""),
     ]
     sets = [
-        (f"{100 * row['coverage']:g}", _percent(row["covered"]), f"{row['size']:.2f}", _percent(row["single"]))
-        for row in found["sets"]
+        (f"{100 * row.coverage:g}", _percent(row.covered), f"{row.size:.2f}", _percent(row.single))
+        for row in found.sets
     ]
-    left_out = bundle.facts.get("left_out")
+    left_out = bundle.facts.left_out
     whose = f", all of {left_out}, of which nothing was trained on" if left_out else ""
     notes = " ".join(bundle.notes(COVERAGE))
     return (
-        f"## Figures of this bundle\n\nOn the {found['images']} test images of its own split{whose}, with the "
+        f"## Figures of this bundle\n\nOn the {found.images} test images of its own split{whose}, with the "
         "calibrated probabilities that `ball predict` gives:\n\n"
         f"{_table(('metric', 'calibrated', 'before'), rows)}\n\n"
         f"{_table(('sets: coverage asked %', 'covered %', 'mean size', 'one class %'), sets)}"
@@ -250,10 +250,10 @@ def _limits(bundle: Bundle) -> str:
 def _provenance(bundle: Bundle, run: dict[str, Any]) -> str:
     facts = bundle.facts
     rows = [
-        ("weights SHA-256", f"`{facts['weights_sha256']}`"),
-        ("cache fingerprint", f"`{facts['cache_fingerprint']}`"),
+        ("weights SHA-256", f"`{facts.preprocessing.weights_sha256}`"),
+        ("cache fingerprint", f"`{facts.cache_fingerprint}`"),
         ("configuration", f"`{run['config_fingerprint']}`"),
-        ("protocol", facts["protocol"]),
+        ("protocol", facts.protocol),
         ("seed", run["seeds"]["seed"]),
         *((name, version) for name, version in run["versions"].items()),
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ball_features.bundles.bundle import bundle_fitted
+from ball_features.bundles.saving import bundle_fitted
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping

@@ -13,20 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ball_features.config import ExtractConfig
+from ball_features.cache import Cache
 from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import Backbone
-from ball_features.extraction.batch import batch_size, fill, load_image, resize
+from ball_features.extraction.batch import batch_size
 from ball_features.extraction.cells import find_nuclei
 from ball_features.extraction.decoding import ON_DEVICE, decode_on, device_decoding_pays, forward_rate
 from ball_features.extraction.engine.cpu import NO_COMPILER, kernel_is_missing
 from ball_features.extraction.engine.densenet import Deviation, Engine, best_precision, deviation
 from ball_features.extraction.engine.modules import EmbeddingEngine, ModuleEngine, OnnxNetwork, build_engine
 from ball_features.extraction.engine.passes import gpu_kernels
-from ball_features.extraction.readouts import READOUTS, reader
-from ball_features.extraction.views import normalize, readouts_of
+from ball_features.extraction.loading import load_image, resize
+from ball_features.extraction.normalization import normalize
+from ball_features.extraction.preprocessing import Preprocessing, pad
+from ball_features.extraction.readouts import reader
 from ball_features.threads import one_thread
 
 __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Choice", "Chooser"]
@@ -63,18 +65,20 @@ class Chooser:
     Attributes:
         module: The network.
         backbone: Which it is.
-        config: Recipe, views, precision, normalisation.
+        preprocessing: how an image becomes an embedding; its precision may be "auto".
         manifest: The images.
         device: Where to compute.
+        batch: images in a forward pass; 0 for the default of the device.
         workers: Threads that decode.
         log: Called with one line for each decision.
     """
 
     module: nn.Module
     backbone: Backbone
-    config: ExtractConfig
+    preprocessing: Preprocessing
     manifest: Manifest
     device: torch.device
+    batch: int
     workers: int
     log: Callable[[str], None]
 
@@ -87,8 +91,8 @@ class Chooser:
 
     def choose(self) -> Choice:
         """The engine in the precision asked for, or in the best one that holds on the sample."""
-        auto = self.config.precision == "auto"
-        precision = best_precision(self.device) if auto else self.config.precision
+        auto = self.preprocessing.precision == "auto"
+        precision = best_precision(self.device) if auto else self.preprocessing.precision
         if auto and isinstance(self.module, OnnxNetwork):
             precision = "fp32"
         engine = self.build(precision)
@@ -144,10 +148,9 @@ class Chooser:
             The deviation; None where the cores decode.
         """
         side_px = self.backbone.input_px
-        batch = self.config.batch_size or batch_size(self.device.type, engine.precision, side_px)
+        batch = self.batch or batch_size(self.device.type, engine.precision, side_px)
         images = torch.zeros(batch, 3, side_px, side_px, device=self.device)
-        passes = self.config.view_count * len(self.config.channels)
-        rate = forward_rate(lambda: engine(images), batch, self.device) / passes
+        rate = forward_rate(lambda: engine(images), batch, self.device) / self.preprocessing.passes
         why = device_decoding_pays(files, lambda file: resize(decode(file), side_px), rate, self.workers, self.device)
         if not why:
             return None
@@ -159,28 +162,27 @@ class Chooser:
         self.log(f"JPEG files are decoded on the GPU: {why}.")
         return measured
 
-    def resume(self, attributes: dict[str, Any]) -> EmbeddingEngine:
+    def resume(self, cache: Cache) -> EmbeddingEngine:
         """The engine that a cache was begun with.
 
         Args:
-            attributes: Of the cache.
+            cache: the cache.
 
         Raises:
-            CacheError: Here it strays from float32 much further than it did then.
+            CacheError: On this machine it strays from float32 much further than when the cache was begun.
         """
-        precision = attributes["precision"]
-        engine = self.build(precision, plain="pass" in attributes)
+        engine = self.build(cache.precision, plain=cache.forward_pass == "torchvision")
         sample = self._sample(RESUMED_IMAGES)
         if not sample:
             return engine
         measured = self._deviation(engine, torch.stack(list(sample.values())))
-        then = attributes["deviation_cosine"]
+        then = cache.deviation_cosine
         allowed = 1 - COSINE_BOUND + (3 * (1 - then) if np.isfinite(then) else 0)
         if not 1 - measured.cosine <= allowed:
             raise CacheError(
-                f"Computing in {precision} on {self.device.type} strays from float32 further than when the cache was "
-                f"begun: cosine {measured.cosine:.5f}, then {then:.5f} on {attributes['device']}. Use --device "
-                f"{attributes['device']}, or --overwrite to begin anew."
+                f"Computing in {cache.precision} on {self.device.type} strays from float32 further than when the cache "
+                f"was begun: cosine {measured.cosine:.5f}, then {then:.5f} on {cache.device}. Compute on "
+                f"{cache.device}, or replace the cache with overwrite=True."
             )
         return engine
 
@@ -192,7 +194,7 @@ class Chooser:
 
     @property
     def _large(self) -> bool:
-        return len(self.manifest.path) * self.config.view_count >= COMPILE_FROM
+        return len(self.manifest.path) * len(self.preprocessing.plan) >= COMPILE_FROM
 
     def _alone(self) -> Any:
         """As the engine will run: on a core of its own."""
@@ -206,24 +208,24 @@ class Chooser:
             pixels: uint8 (images, 3, side, side).
             taken: The same images as the engine will get them, where another decoder reads them.
         """
-        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.view_count > 1 else ())})
+        readouts = self.preprocessing.plan.readouts
 
         def read(network: Any, images: Tensor, nuclei: Tensor | None) -> Tensor:
             """A row an image and readout, filled up to one width; in batches as the run's, which warms them up."""
-            size = self.config.batch_size or batch_size(self.device.type, engine.precision, self.backbone.input_px)
+            size = self.batch or batch_size(self.device.type, engine.precision, self.backbone.input_px)
             parts = [None] * len(images.split(size)) if nuclei is None else nuclei.split(size)
             return torch.cat(
                 [
-                    fill(vector, self.backbone.dim)
+                    pad(vector, self.backbone.dim)
                     for some, own in zip(images.split(size), parts, strict=True)
-                    for vector in reader(network)(some, names, own)
+                    for vector in reader(network)(some, readouts, own)
                 ]
             )
 
         def prepared(images: Tensor) -> tuple[Tensor, Tensor | None]:
             scaled = images.to(self.device).float() / 255
-            nuclei = find_nuclei(scaled) if any(READOUTS[name].nuclei for name in names) else None
-            return normalize(scaled, self.config.normalize), nuclei
+            nuclei = find_nuclei(scaled) if any(readout.nuclei for readout in readouts) else None
+            return normalize(scaled, self.preprocessing.normalization), nuclei
 
         images, nuclei = prepared(pixels)
         own, own_nuclei = (images, nuclei) if taken is None else prepared(taken)

@@ -75,7 +75,7 @@ def build_engine(
         raise ConfigError(
             f"{backbone.name} computes in the precision it was exported in. Use --precision fp32 or auto."
         )
-    if backbone.name.startswith("densenet"):
+    if backbone.engine == "densenet":
         return Engine(module, device, precision, compiled)
     return ModuleEngine(module, device, precision)
 
