@@ -145,7 +145,7 @@ def _plain(name: str) -> str:
 
 def _timm(name: str) -> Backbone:
     """Make the record of a network of timm from timm's default configuration."""
-    require_extra("timm", "timm", name)
+    require_extra("timm", "timm", "a network of timm")
     import timm
     import torch
     from timm.data.config import resolve_data_config

@@ -15,7 +15,6 @@ import numpy as np
 from ball_features import __version__
 from ball_features.cache import CacheContents, create_cache, read_cache
 from ball_features.dataset.manifest import Manifest
-from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.batch import Pipeline, batch_size
 from ball_features.extraction.decoding import ON_DEVICE
 from ball_features.extraction.overlay_mask import learn_overlay_mask, pack_mask
@@ -43,7 +42,7 @@ class Computed:
     Attributes:
         manifest: images in the cache; those that could not be decoded are rejected.
         attributes: attributes of the cache.
-        images: number of images that went through the network.
+        images: number of images that went through the network, or would have gone in a dry run.
         forward_s: seconds of decoding, views, forward passes and writing, without loading the network.
     """
 
@@ -69,19 +68,11 @@ class Computation:
 
     Attributes:
         update: what the cache lacks.
-        wanted: how images are to be embedded.
-        backbone: network to load.
-        device: device as `engine.densenet.resolve_device` takes it.
-        batch: images in a forward pass; 0 for the default of the device.
         progress: function that takes (images done, images to do).
         log: function that takes a line for the user.
     """
 
     update: Update
-    wanted: Preprocessing
-    backbone: Backbone
-    device: str
-    batch: int
     progress: Callable[[int, int], None]
     log: Callable[[str], None]
 
@@ -92,7 +83,7 @@ class Computation:
             CacheError: The cache cannot be written, or the network computes something else than when it was begun.
             WeightsError: The weights do not fit.
         """
-        manifest, old = self.update.manifest, self.update.old
+        out, manifest, old = self.update.request.out, self.update.manifest, self.update.old
         if old is not None and not self.update.missing:
             attributes = self._resumed_attributes(old.attributes)
             self._create(manifest, attributes, keep_rows=True)
@@ -100,9 +91,9 @@ class Computation:
         network = self._network()
         if not self.update.same_rows:
             self._create(manifest, network.attributes, keep_rows=old is not None)
-        rows = np.flatnonzero(~read_cache(self.update.out, embeddings=False).committed)
+        rows = np.flatnonzero(~read_cache(out, embeddings=False).committed)
         start = time.perf_counter()
-        with Writing(self.update.out) as writing:
+        with Writing(out) as writing:
             bad = self._stream(network, rows, writing)
             writing.time(len(rows) - len(bad), time.perf_counter() - start)
         forward_s = time.perf_counter() - start
@@ -121,29 +112,31 @@ class Computation:
         return attributes | {"images": str(self.update.manifest.root.resolve())}
 
     def _create(self, manifest: Manifest, attributes: dict[str, Any], *, keep_rows: bool) -> None:
+        request = self.update.request
         contents = CacheContents(
             paths=manifest.path,
             labels=manifest.label,
             sha256=manifest.sha256,
-            view=self.wanted.plan.names(self.wanted.channels),
-            dim=self.backbone.dim,
-            dtype=self.wanted.dtype,
+            view=request.preprocessing.plan.names(request.preprocessing.channels),
+            dim=request.backbone.dim,
+            dtype=request.preprocessing.dtype,
             shortcuts=self._shortcuts,
             attributes=attributes,
             rejected=manifest.rejected,
             twin_sha256=manifest.twin_sha256,
         )
-        create_cache(self.update.out, contents, source=self.update.out if keep_rows else None)
+        create_cache(request.out, contents, source=request.out if keep_rows else None)
 
     def _network(self) -> _Network:
         """Load the network in the precision that is asked for, or in which the cache was begun."""
         from ball_features.extraction.engine.choose import Chooser
         from ball_features.extraction.engine.densenet import resolve_device
 
-        device, wanted, manifest = resolve_device(self.device), self.wanted, self.update.manifest
-        module = load_backbone(self.backbone, wanted.weights, wanted.seed)
+        request, manifest = self.update.request, self.update.manifest
+        device, wanted, batch = resolve_device(request.device), request.preprocessing, request.batch_size
+        module = load_backbone(request.backbone, wanted.weights, wanted.seed)
         workers = min(WORKERS, core_count())
-        chooser = Chooser(module, self.backbone, wanted, manifest, device, self.batch, workers, self.log)
+        chooser = Chooser(module, request.backbone, wanted, manifest, device, batch, workers, self.log)
         old = self.update.old
         if old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
@@ -160,7 +153,7 @@ class Computation:
             **preprocessing.to_attributes(),
             **choice.attributes,
             "fingerprint": preprocessing.fingerprint,
-            "batch_size": self.batch or batch_size(device.type, choice.precision, wanted.input_px),
+            "batch_size": batch or batch_size(device.type, choice.precision, wanted.input_px),
             "device": device.type,
             "deviation_cosine": measured.cosine if measured else float("nan"),
             "deviation_relative": measured.relative if measured else float("nan"),

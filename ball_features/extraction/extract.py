@@ -15,11 +15,14 @@ from ball_features.dataset.manifest import Rejected
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
 from ball_features.extraction.preprocessing import Preprocessing
-from ball_features.extraction.update import Update, plan_update, read_collection, require_file_name
+from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name
 from ball_features.extraction.weights import weights_digest
 from ball_features.files import require_folder, require_writable
 
 __all__ = ["Extraction", "extract"]
+
+Progress = Callable[[int, int], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ def extract(
     *,
     overwrite: bool = False,
     dry_run: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    log: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    log: Log | None = None,
 ) -> Extraction:
     """Embed every image of a folder into a cache, or bring that cache up to date.
 
@@ -89,24 +92,14 @@ def extract(
     backbone = get_backbone(config.backbone, config.input_px)
     wanted = Preprocessing.from_config(config, backbone)
     require_file_name(out)
-    manifest = read_collection(images, wanted.channels, twins=config.twins, limit=config.limit, log=log)
-    digest = weights_digest(backbone, wanted.weights, wanted.seed)
-    wanted = replace(wanted, weights_sha256=digest, segmentation="twins" if manifest.twin else wanted.segmentation)
-    with contextlib.nullcontext() if dry_run else lock_cache(out):
-        update = plan_update(out, manifest, wanted, limited=config.limit > 0, overwrite=overwrite)
-        if dry_run or (update.same_rows and not update.missing):
-            attributes = update.old.attributes if update.old else wanted.to_attributes()
-            return _result(update, wanted, Computed(update.manifest, attributes, update.missing), start)
-        require_folder(out.parent, "output file")
-        require_writable(out, "output file")
-        computation = Computation(update, wanted, backbone, config.device, config.batch_size, progress, log)
-        return _result(update, wanted, computation(), start)
-
-
-def _result(update: Update, wanted: Preprocessing, computed: Computed, start: float) -> Extraction:
+    manifest = read_collection(images, config, log)
+    if manifest.twin:
+        wanted = replace(wanted, segmentation="twins")
+    request = Request(out, manifest, config.limit > 0, backbone, wanted, config.device, config.batch_size)
+    update, computed = _bring_up_to_date(request, progress, log, overwrite=overwrite, dry_run=dry_run)
     rows = len(computed.manifest.path)
     return Extraction(
-        cache=update.out,
+        cache=out,
         images=rows,
         views=len(wanted.plan),
         dim=wanted.dim,
@@ -119,3 +112,20 @@ def _result(update: Update, wanted: Preprocessing, computed: Computed, start: fl
         forward_s=computed.forward_s,
         attributes=computed.attributes,
     )
+
+
+def _bring_up_to_date(
+    request: Request, progress: Progress, log: Log, *, overwrite: bool, dry_run: bool
+) -> tuple[Update, Computed]:
+    """Compute what the cache lacks; the difference that was found, and what was computed."""
+    wanted = request.preprocessing
+    digest = weights_digest(request.backbone, wanted.weights, wanted.seed)
+    request = replace(request, preprocessing=replace(wanted, weights_sha256=digest))
+    with contextlib.nullcontext() if dry_run else lock_cache(request.out):
+        update = plan_update(request, overwrite=overwrite)
+        if dry_run or (update.same_rows and not update.missing):
+            attributes = update.old.attributes if update.old else request.preprocessing.to_attributes()
+            return update, Computed(update.manifest, attributes, update.missing)
+        require_folder(request.out.parent, "output file")
+        require_writable(request.out, "output file")
+        return update, Computation(update, progress, log)()

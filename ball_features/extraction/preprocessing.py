@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ball_features.config import ExtractConfig
-from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import BACKBONES, Backbone
 from ball_features.extraction.normalization import choose_normalization, normalize
 from ball_features.extraction.overlay_mask import mask_tensor
-from ball_features.extraction.readouts import AVERAGE, Read
+from ball_features.extraction.readouts import Read
 from ball_features.extraction.recipe import View, ViewPlan
 from ball_features.extraction.rendering import SourceImages, render_view
 from ball_features.extraction.segmentation import apply_segmented
@@ -78,10 +77,9 @@ class Preprocessing:
             ConfigError: The recipe or the normalisation is wrong, or the network lacks what the recipe reads.
         """
         single = len(config.channels) == 1
-        plan = ViewPlan.parse(config.recipe, config.views, default="robust" if backbone.maps and single else "plain")
-        _require_maps(plan, backbone)
-        own_weights = config.weights in ("imagenet", "random")
-        file = backbone.path or (None if own_weights else Path(config.weights))
+        default = "robust" if backbone.maps and single else "plain"
+        plan = ViewPlan.parse(config.recipe, config.views, default=default, maps=backbone.maps)
+        file = backbone.path or (None if config.weights in ("imagenet", "random") else Path(config.weights))
         return cls(
             backbone=backbone.name,
             weights=str(file.resolve()) if file else config.weights,
@@ -277,13 +275,3 @@ def _read(values: Mapping[str, Any], plan: ViewPlan, dim: int) -> Preprocessing:
         combine=str(values.get("combine", "")),
         overlay_mask=str(values.get("overlay_mask", "")),
     )
-
-
-def _require_maps(plan: ViewPlan, backbone: Backbone) -> None:
-    lacking = [item.name for item in plan.readouts if item != AVERAGE and item.block not in backbone.maps]
-    if lacking:
-        able = ", ".join(name for name, record in BACKBONES.items() if record.maps)
-        raise ConfigError(
-            f"{backbone.name} has no feature maps for the readouts {', '.join(lacking)}. Leave out what follows the @ "
-            f"in the recipe, or use one of: {able}."
-        )

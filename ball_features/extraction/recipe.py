@@ -105,7 +105,9 @@ class ViewPlan:
     views: tuple[View, ...]
 
     @classmethod
-    def parse(cls, recipe: str, views: int | None = None, *, default: str = "plain") -> ViewPlan:
+    def parse(
+        cls, recipe: str, views: int | None = None, *, default: str = "plain", maps: Sequence[int] | None = None
+    ) -> ViewPlan:
         """Parse a recipe and check it.
 
         Args:
@@ -113,9 +115,11 @@ class ViewPlan:
                 several.
             views: number of views including the plain one; None for one view of each part and the plain one.
             default: recipe that "auto" stands for.
+            maps: feature maps of the backbone (`Backbone.maps`); None to leave them unchecked.
 
         Raises:
-            ConfigError: A name is in no registry, or the recipe cannot give so many different views.
+            ConfigError: A name is in no registry, the recipe cannot give so many different views, or the backbone lacks
+                a feature map that it reads.
         """
         if recipe == "auto":
             recipe = default if views is None else "report" if views > 1 else "plain"
@@ -131,6 +135,12 @@ class ViewPlan:
                 "views out to get a view of each part of the recipe."
             )
         parts = tuple(_parse_part(text, recipe) for text in recipe.split(","))
+        for part in parts:
+            if maps is not None and part.readout != AVERAGE and part.readout.block not in maps:
+                raise ConfigError(
+                    f"The backbone has no feature maps for the readout {part.readout.name} in {recipe!r}. Leave out "
+                    "what follows the @, or use a DenseNet."
+                )
         count = views or 1 + len(parts)
         _require_distinct(recipe, parts, count)
         return cls(recipe, parts, (PLAIN, *(_view(parts, index) for index in range(1, count))))

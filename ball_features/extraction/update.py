@@ -7,11 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ball_features.cache import Cache, read_cache
+from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
 from ball_features.errors import CacheError
+from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.preprocessing import Preprocessing
 
-__all__ = ["Update", "plan_update", "read_collection", "require_file_name"]
+__all__ = ["Request", "Update", "plan_update", "read_collection", "require_file_name"]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What an extraction is asked for, once names are looked up and images are listed.
+
+    Attributes:
+        out: path of the cache.
+        manifest: images of the collection.
+        limited: whether the manifest was cut to a limit; no row of a larger cache is dropped then.
+        backbone: network to load.
+        preprocessing: how images are to be embedded.
+        device: device as `engine.densenet.resolve_device` takes it.
+        batch_size: images in a forward pass; 0 for the default of the device.
+    """
+
+    out: Path
+    manifest: Manifest
+    limited: bool
+    backbone: Backbone
+    preprocessing: Preprocessing
+    device: str
+    batch_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +44,12 @@ class Update:
     """The difference between a cache and a collection.
 
     Attributes:
-        out: path of the cache.
+        request: what is asked for.
         manifest: images of the collection; those that are known to be unusable are rejected.
         old: cache as it is, without its embeddings; None if there is none, or if it is to be replaced.
     """
 
-    out: Path
+    request: Request
     manifest: Manifest
     old: Cache | None
 
@@ -60,28 +85,25 @@ def require_file_name(out: Path) -> None:
         raise CacheError(f"{out} cannot be written ({error.strerror}). Give another output file.") from error
 
 
-def read_collection(
-    images: Path | str, channels: Sequence[str], *, twins: str, limit: int, log: Callable[[str], None]
-) -> Manifest:
+def read_collection(images: Path | str, config: ExtractConfig, log: Callable[[str], None]) -> Manifest:
     """List the images of a folder, and their segmented twins if segmented pictures come from files.
 
     Args:
         images: folder with one folder for each class.
-        channels: pictures of each image that are embedded.
-        twins: source of segmented pictures: "auto" (the folder Segmented/ beside the images if there is one), "none"
-            (computed), or a folder.
-        limit: number of images to use; 0 for all.
+        config: settings of the extraction: channels, twins and limit.
         log: function that takes a line for the user.
 
     Raises:
         DataError: There is no image, or no folder of twins.
     """
-    manifest = scan(images, limit=limit)
+    manifest = scan(images, limit=config.limit)
     if manifest.note:
         log(manifest.note)
-    if len(channels) == 1:
+    if len(config.channels) == 1:
         return manifest
-    folder = twin_folder(manifest) if twins == "auto" else None if twins == "none" else Path(twins)
+    folder = None if config.twins == "none" else Path(config.twins)
+    if config.twins == "auto":
+        folder = twin_folder(manifest)
     if folder is None:
         log("Segmented pictures are computed by the published thresholds.")
         return manifest
@@ -89,25 +111,21 @@ def read_collection(
     return with_twins(manifest, folder)
 
 
-def plan_update(
-    out: Path, manifest: Manifest, wanted: Preprocessing, *, limited: bool = False, overwrite: bool = False
-) -> Update:
+def plan_update(request: Request, *, overwrite: bool = False) -> Update:
     """Compare a collection with the cache that is there.
 
     Args:
-        out: path of the cache.
-        manifest: images of the collection.
-        wanted: how images are to be embedded.
-        limited: whether the manifest was cut to a limit, in which case no row of a larger cache is dropped.
+        request: what is asked for.
         overwrite: replace the cache.
 
     Raises:
         CacheError: The cache was made with other settings, cannot be read, or has rows that a limit would drop.
     """
+    out, manifest = request.out, request.manifest
     if overwrite or not out.exists():
-        return Update(out, manifest, None)
+        return Update(request, manifest, None)
     old = read_cache(out, embeddings=False)
-    different = wanted.differences(old.attributes)
+    different = request.preprocessing.differences(old.attributes)
     if different:
         raise CacheError(
             f"{out} was made with other settings: {'; '.join(different)}. "
@@ -115,8 +133,8 @@ def plan_update(
         )
     bad = {item.sha256: item.reason for item in old.rejected if item.sha256}
     reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
-    update = Update(out, manifest.without(reasons) if reasons else manifest, old)
-    if update.removed and limited:
+    update = Update(request, manifest.without(reasons) if reasons else manifest, old)
+    if update.removed and request.limited:
         raise CacheError(
             f"{out} holds {len(old.path)} images, and the limit of {len(manifest.path)} would drop {update.removed} of "
             "them. Give another output file, or leave the limit out."
