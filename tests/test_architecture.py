@@ -1,6 +1,8 @@
 """The rooms of the package: imports point to rooms above, private names stay in their module."""
 
 import ast
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,112 @@ def test_each_module_declares_its_names():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = [n for n in tree.body if isinstance(n, ast.Assign | ast.AnnAssign) and "__all__" in ast.unparse(n)]
         assert names, f"{path} has no __all__"
+
+
+# What the second plan asks of every module, with the modules and counts that are not there yet. Each number here only
+# goes down; a change that raises one is mended instead.
+LINES = 300
+LONGER = {
+    "audit/findings.py",
+    "audit/pairs.py",
+    "dataset/manifest.py",
+    "dataset/splits.py",
+    "dataset/synthetic.py",
+    "deployment/serve.py",
+    "evaluation/uncertainty.py",
+    "extraction/engine/densenet.py",
+}
+SAME_NAMES = set()
+MOST = {"long signatures": 20, "flags": 98, "entries": 118, "dict[str, Any]": 101}
+SIGNATURE = 8  # arguments from which a signature is long, self not counted
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+# "name: Of the cache." or "name (int): That it names.": a reader has to find the noun.
+ENTRY = re.compile(r"^\s*(?:[\w*][\w, *`.]*|`[^`]+`) ?(?:\([^)]*\))?: (?:Of|That|By|Where|Which)\b")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def outside_cli() -> list[Path]:
+    return [path for path in MODULES if not name_of(path).startswith("cli/")]
+
+
+def trees(paths: list[Path]) -> list[tuple[str, ast.AST]]:
+    """(module, node) of everything in these modules."""
+    return [(name_of(p), node) for p in paths for node in ast.walk(ast.parse(p.read_text(encoding="utf-8")))]
+
+
+def long_signatures() -> list[str]:
+    found = []
+    for module, node in trees(outside_cli()):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            if len([name for name in names if name not in ("self", "cls")]) >= SIGNATURE:
+                found.append(f"{module}: {node.name}")
+    return found
+
+
+def flags() -> list[str]:
+    strings = [
+        (m, n.value) for m, n in trees(outside_cli()) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    ]
+    return [f"{module}: {FLAG.findall(text)}" for module, text in strings if FLAG.search(text)]
+
+
+def entries() -> list[str]:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    texts = [(m, ast.get_docstring(node) or "") for m, node in trees(MODULES) if isinstance(node, documented)]
+    return [f"{module}: {line.strip()}" for module, text in texts for line in text.splitlines() if ENTRY.match(line)]
+
+
+def loose_dicts() -> list[str]:
+    return [name_of(p) for p in MODULES for _ in re.findall(r"dict\[str, Any\]", p.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_has_at_most_300_lines(path):
+    if name_of(path) not in LONGER:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES, "this module wants to be two"
+
+
+def test_no_two_modules_have_one_name():
+    names = Counter(path.stem for path in outside_cli() if path.stem != "__init__")
+    assert {name for name, count in names.items() if count > 1} <= SAME_NAMES
+
+
+@pytest.mark.parametrize(
+    ("what", "find"),
+    [
+        ("long signatures", long_signatures),
+        ("flags", flags),
+        ("entries", entries),
+        ("dict[str, Any]", loose_dicts),
+    ],
+    ids=["long-signatures", "flags", "entries", "loose-dicts"],
+)
+def test_counts_only_go_down(what, find):
+    found = find()
+    assert len(found) <= MOST[what], "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "bad"),
+    [
+        ("attributes: Of the cache.", True),
+        ("    views, seed: That it was made with.", True),
+        ("`left`: Where it is.", True),
+        ("attributes: attributes of the cache.", False),
+        ("Returns what was asked for. By the way: of two.", False),
+    ],
+)
+def test_entries_are_told_from_prose(line, bad):
+    assert bool(ENTRY.match(line)) is bad
+
+
+@pytest.mark.parametrize(
+    ("text", "bad"),
+    [("Give --out.", True), ("`--test-size 0.3`", True), ("a -- b", False), ("--- ---", False), ("x--y", False)],
+)
+def test_flags_are_told_from_dashes(text, bad):
+    assert bool(FLAG.search(text)) is bad

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ball_features.models.base import PerViewClassifier
+
 __all__ = [
     "NEIGHBOURS",
     "conformal_threshold",
@@ -102,7 +104,7 @@ def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
         Probabilities, float64 (images, classes).
     """
     total = np.zeros((len(X), classes))
-    if getattr(estimator, "by_view", False):
+    if isinstance(estimator, PerViewClassifier):
         total[:, estimator.classes_] = estimator.predict_proba(X.astype(np.float32))
         return total
     for view in range(X.shape[1]):

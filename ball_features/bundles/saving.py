@@ -93,7 +93,9 @@ def write_bundle(
     (folder / "reference.safetensors").write_bytes(save(arrays))
     own = replace(
         bundle.facts,
-        model_file=write_model(folder, estimator),
+        model_file=write_model(
+            folder, estimator, MODELS[facts.model].file_format if facts.model in MODELS else "skops"
+        ),
         notes=(*facts.notes, *bundle.notes(COVERAGE)),
         test=measure_bundle(bundle, test) if test is not None and len(test.X) else None,
     )

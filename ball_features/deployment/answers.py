@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import DataError
-from ball_features.reporting.markup import frame
+from ball_features.reporting.markup import Cell, Row, Table, page
 
 __all__ = ["Prediction", "Predictions", "check_suffix"]
 
@@ -98,9 +97,9 @@ class Predictions:
             elif path.suffix == ".json":
                 path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
             else:
-                path.write_text(_page(header, rows, self), encoding="utf-8")
+                path.write_text(_page(self), encoding="utf-8")
         except OSError as error:
-            raise DataError(f"{path} cannot be written ({error.strerror}). Give another --out.") from error
+            raise DataError(f"{path} cannot be written ({error.strerror}). Give another output file.") from error
         return files
 
 
@@ -108,7 +107,7 @@ def check_suffix(path: Path) -> None:
     """Raise `DataError` for the name of a file that predictions cannot be written to."""
     if path.suffix not in _SUFFIXES:
         raise DataError(
-            f"Got --out {path}, expected a name that ends in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}."
+            f"Got the output file {path}, expected a name that ends in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}."
         )
 
 
@@ -123,29 +122,29 @@ def _row(item: Prediction, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def _page(header: Sequence[str], rows: Sequence[Sequence[Any]], found: Predictions) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
-    body = "".join(
-        f"<tr{' class=unusual' if row[-1] == 'true' else ''}>"
-        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
+def _page(found: Predictions) -> str:
+    names = [f"p_{name}" for name in found.classes]
+    rows = tuple(
+        Row(
+            (
+                Cell(item.path),
+                Cell(item.predicted),
+                *(Cell(f"{item.probability[name]:.6f}", item.probability[name]) for name in found.classes),
+                Cell("|".join(item.set)),
+                Cell(f"{item.distance:.6f}", item.distance),
+                Cell(str(item.unusual).lower()),
+            ),
+            "unusual" if item.unusual else "",
+        )
+        for item in found.predictions
     )
-    sure = f"at {100 * found.about['coverage']:g} % coverage"
-    by = f"{found.about['model']} on {found.about['backbone']}, {found.about['bundle']}"
-    said = "".join(f"<p>{html.escape(note)}</p>" for note in found.notes)
-    if found.rejected:
-        listed = "".join(f"<li>{html.escape(f'{item.path}: {item.reason}')}</li>" for item in found.rejected)
-        said += f"<h2>{len(found.rejected)} files rejected</h2><ul>{listed}</ul>"
-    style = (
-        ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem}table{border-collapse:"
-        "collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}.unusual{font-weight:bold}"
+    return page(
+        "predictions.html",
+        "Predictions",
+        table=Table(("path", "predicted", *names, "set", "distance", "unusual"), rows, "Predictions", 2),
+        model=f"{found.about['model']} on {found.about['backbone']}, {found.about['bundle']}",
+        coverage=f"{100 * found.about['coverage']:g}",
+        unusual_from=f"{found.about['unusual_from']:.6f}",
+        notes=found.notes,
+        rejected=found.rejected,
     )
-    content = (
-        f"<h1>{len(rows)} predictions</h1>"
-        "<p>Research use only, not a diagnosis. Bold: unlike the images that the model was made from; do not trust the "
-        "class.</p>"
-        f"<p>By {html.escape(by)}. Sets {sure}; unusual beyond a distance of {found.about['unusual_from']:.6f}."
-        f"</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
-    )
-    return frame("Predictions", style, [content])

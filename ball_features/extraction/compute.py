@@ -130,7 +130,7 @@ class Computation:
     def _network(self) -> _Network:
         """Load the network in the precision that is asked for, or in which the cache was begun."""
         from ball_features.extraction.engine.choose import Chooser
-        from ball_features.extraction.engine.densenet import resolve_device
+        from ball_features.extraction.engine.devices import resolve_device
 
         request, manifest = self.update.request, self.update.manifest
         device, wanted, batch = resolve_device(request.device), request.preprocessing, request.batch_size

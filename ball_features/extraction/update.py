@@ -26,7 +26,7 @@ class Request:
         limited: whether the manifest was cut to a limit; no row of a larger cache is dropped then.
         backbone: network to load.
         preprocessing: how images are to be embedded.
-        device: device as `engine.densenet.resolve_device` takes it.
+        device: device as `engine.devices.resolve_device` takes it.
         batch_size: images in a forward pass; 0 for the default of the device.
     """
 

@@ -1,8 +1,8 @@
-"""An audit for people: a summary for the terminal, and a page with the pairs side by side."""
+"""An audit for people: a summary for the terminal, and a page with pictures of what was found."""
 
 from __future__ import annotations
 
-import html
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,7 @@ from ball_features.audit.traits import load_square
 from ball_features.cache import read_cache
 from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.errors import CacheError
-from ball_features.reporting.figures import thumbnail
-from ball_features.reporting.markup import frame
+from ball_features.reporting.markup import Cell, Picture, Row, Table, thumbnail, write_page
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,7 +48,7 @@ def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
     if missing:
         raise CacheError(
             f"{path} lacks {missing} of {len(manifest.path)} images. Bring it up to date with `ball extract`, or "
-            "leave --cache out."
+            "leave the cache out."
         )
     found = np.full((len(here), cache.embeddings.shape[2]), np.nan, dtype=cache.embeddings.dtype)
     found[here] = cache.embeddings[[rows[digest] for digest in manifest.sha256 if digest in rows], 0]
@@ -115,75 +114,118 @@ def summary(found: Audit) -> RenderableType:
     return table
 
 
-_STYLE = """
-:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}
-figure{display:inline-block;margin:.4rem}figcaption{font-size:.8rem;max-width:21rem;overflow-wrap:anywhere}
-img{width:160px;height:160px;margin-right:2px}
-img.zoom{width:auto;height:120px}
-"""
+@dataclass(frozen=True)
+class _Figure:
+    """Pictures side by side with a caption; `zoom` shows them at their own size."""
+
+    pictures: tuple[Picture, ...]
+    caption: str = ""
+    zoom: bool = False
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A heading with text, a table and figures below."""
+
+    title: str
+    text: str = ""
+    table: Table | None = None
+    figures: tuple[_Figure, ...] = ()
+
+
+class _Album:
+    """Pictures of the images of an audit."""
+
+    def __init__(self, found: Audit, root: Path) -> None:
+        self._found, self._root = found, root
+
+    def whole(self, row: int, orientation: int = 0) -> Picture:
+        pixels = orient(load_square(self._root / self._found.path[row]), orientation)
+        return Picture(str(self._found.path[row]), thumbnail(pixels))
+
+    def zoomed(self, row: int, box: tuple[int, int, int, int]) -> Picture:
+        pixels = _zoom(load_square(self._root / self._found.path[row]), box)
+        return Picture(f"{self._found.path[row]}, enlarged", thumbnail(pixels, _ZOOM_PX))
 
 
 def write_audit(found: Audit, root: Path, path: Path) -> None:
     """Write the findings as one self-contained HTML file, with thumbnails of pairs and overlays.
 
     Args:
-        found: The audit.
-        root: The image folder.
-        path: The file to write.
+        found: audit to show.
+        root: image folder.
+        path: file to write.
+
+    Raises:
+        DataError: The file cannot be written.
     """
+    album = _Album(found, root)
+    sections = [*_copies(found, album), *_pairs(found, album), *_overlays(found, album), *_series(found)]
+    sections += _outliers(found, album)
+    facts = _findings(found)
+    write_page(path, "audit.html", "Audit", images=len(found.path), facts=facts, sections=sections)
 
-    def picture(row: int, orientation: int = 0) -> str:
-        name = html.escape(str(found.path[row]))
-        pixels = orient(load_square(root / found.path[row]), orientation)
-        return f'<img loading="lazy" alt="{name}" src="{thumbnail(pixels)}">'
 
-    def zoomed(row: int, box: tuple[int, int, int, int]) -> str:
-        name = html.escape(f"{found.path[row]}, enlarged")
-        return (
-            f'<img loading="lazy" class="zoom" alt="{name}" src="{thumbnail(_zoom(found, root, row, box), _ZOOM_PX)}">'
-        )
-
-    rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in _findings(found))
-    parts = [f"<h1>Audit of {len(found.path)} images</h1><table>{rows}</table>"]
+def _copies(found: Audit, album: _Album) -> list[_Section]:
     copies = [(rows[0], row) for rows in found.exact for row in rows[1:]]
+    sections = []
     for title, linked in (("Label conflicts", found.conflicts), ("Identical pixels", copies)):
-        if linked:
-            parts.append(f"<h2>{title}: {min(len(linked), PAIRS_SHOWN)} of {len(linked)}</h2>")
-        for one, two in linked[:PAIRS_SHOWN]:
-            names = html.escape(f"{found.path[one]} and {found.path[two]}")
-            parts.append(f"<figure>{picture(one)}{picture(two)}<figcaption>{names}</figcaption></figure>")
+        figures = tuple(
+            _Figure((album.whole(one), album.whole(two)), f"{found.path[one]} and {found.path[two]}")
+            for one, two in linked[:PAIRS_SHOWN]
+        )
+        if figures:
+            sections.append(_Section(f"{title}: {len(figures)} of {len(linked)}", figures=figures))
+    return sections
+
+
+def _pairs(found: Audit, album: _Album) -> list[_Section]:
     rng = np.random.default_rng(0)
+    sections = []
     for kind in ("near-duplicate", "shared-field"):
         pairs = [pair for pair in found.pairs if pair.kind == kind]
         shown = sorted(rng.permutation(len(pairs))[:PAIRS_SHOWN].tolist())
-        parts.append(f"<h2>{kind}s: {len(shown)} of {len(pairs)}</h2>")
-        for pair in (pairs[place] for place in shown):
-            names = f"{found.path[pair.first]} and {found.path[pair.second]}"
-            moved = f"shifted by {pair.shift_x_px}, {pair.shift_y_px} px, correlation {pair.score:.2f}"
-            parts.append(
-                f"<figure>{picture(pair.first)}{picture(pair.second, pair.orientation)}"
-                f"<figcaption>{html.escape(names)}: {moved}</figcaption></figure>"
+        figures = tuple(
+            _Figure(
+                (album.whole(pair.first), album.whole(pair.second, pair.orientation)),
+                f"{found.path[pair.first]} and {found.path[pair.second]}: shifted by {pair.shift_x_px}, "
+                f"{pair.shift_y_px} px, correlation {pair.score:.2f}",
             )
+            for pair in (pairs[place] for place in shown)
+        )
+        sections.append(_Section(f"{kind}s: {len(shown)} of {len(pairs)}", figures=figures))
+    return sections
+
+
+def _overlays(found: Audit, album: _Album) -> list[_Section]:
+    sections = []
     for number, kind in enumerate([*found.overlays.names, NO_OVERLAY]):
         own = np.flatnonzero(found.overlay == kind)
         if not len(own):
             continue
         box = found.overlays.box(number) if kind != NO_OVERLAY else _around(found)
-        parts.append(f"<h2>{html.escape(str(kind))}: {len(own)} images</h2>")
+        figures, text = [], ""
         if box is not None:
-            parts.append("<p>" + ("The place, enlarged" if kind != NO_OVERLAY else "Where others have one") + ":</p>")
-            parts += [f"<figure>{zoomed(int(row), box)}</figure>" for row in _spread(own, KIND_IMAGES)]
-        parts += [f"<figure>{picture(int(row))}</figure>" for row in _spread(own, WHOLE_IMAGES)]
-    for title, trusted in (("series", found.series.series_trust), ("batches", found.series.batch_trust)):
-        parts.append(f"<h2>Likely {title}</h2>{_trust_table(trusted)}")
-    if found.outlier:
-        parts.append(f"<h2>Outliers: {min(len(found.outlier), ODD_IMAGES)} of {len(found.outlier)}</h2>")
-        for row in _spread(np.array(sorted(found.outlier)), ODD_IMAGES):
-            caption = html.escape(f"{found.path[row]}: {found.outlier[int(row)]}")
-            parts.append(f"<figure>{picture(int(row))}<figcaption>{caption}</figcaption></figure>")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(frame("Audit", _STYLE, parts), encoding="utf-8")
+            text = "The overlay, enlarged:" if kind != NO_OVERLAY else "The place of the others' overlay, enlarged:"
+            figures = [_Figure((album.zoomed(int(row), box),), zoom=True) for row in _spread(own, KIND_IMAGES)]
+        figures += [_Figure((album.whole(int(row)),)) for row in _spread(own, WHOLE_IMAGES)]
+        sections.append(_Section(f"{kind}: {len(own)} images", text, figures=tuple(figures)))
+    return sections
+
+
+def _series(found: Audit) -> list[_Section]:
+    trusted = (("series", found.series.series_trust), ("batches", found.series.batch_trust))
+    return [_Section(f"Likely {title}", table=_trust_table(own, title)) for title, own in trusted]
+
+
+def _outliers(found: Audit, album: _Album) -> list[_Section]:
+    if not found.outlier:
+        return []
+    figures = tuple(
+        _Figure((album.whole(int(row)),), f"{found.path[row]}: {found.outlier[int(row)]}")
+        for row in _spread(np.array(sorted(found.outlier)), ODD_IMAGES)
+    )
+    return [_Section(f"Outliers: {len(figures)} of {len(found.outlier)}", figures=figures)]
 
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:
@@ -200,24 +242,28 @@ def _around(found: Audit) -> tuple[int, int, int, int] | None:
     return left, top, right, bottom
 
 
-def _zoom(found: Audit, root: Path, row: int, box: tuple[int, int, int, int]) -> np.ndarray:
+def _zoom(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     """The part of an image around a box, enlarged so that its longer side is 240 px."""
     from PIL import Image
 
     left, top, right, bottom = box
     margin = round(_ZOOM_MARGIN * max(right - left, bottom - top))
-    part = load_square(root / found.path[row])[
-        max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin
-    ]
+    part = pixels[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin]
     scale = _ZOOM_PX / max(part.shape[:2])
     size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
     return np.asarray(Image.fromarray(part).resize(size, Image.Resampling.NEAREST))
 
 
-def _trust_table(trusted: dict[str, Trust]) -> str:
-    names = ("images", "confidence", "agreement in stain", "agreement in file order", "by chance")
-    lines = [f"<tr><th></th>{''.join(f'<th>{name}</th>' for name in names)}</tr>"]
-    for name, own in trusted.items():
-        values = "".join(f"<td>{value:.2f}</td>" for value in (own.confidence, own.stain, own.order, own.chance))
-        lines.append(f"<tr><th>{html.escape(name)}</th><td>{own.images}</td>{values}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+def _trust_table(trusted: dict[str, Trust], title: str) -> Table:
+    header = (title, "images", "confidence", "agreement in stain", "agreement in file order", "by chance")
+    rows = tuple(
+        Row(
+            (
+                Cell(name),
+                Cell(str(own.images), float(own.images)),
+                *(Cell(f"{value:.2f}", value) for value in (own.confidence, own.stain, own.order, own.chance)),
+            )
+        )
+        for name, own in trusted.items()
+    )
+    return Table(header, rows, f"Likely {title}")

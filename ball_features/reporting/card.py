@@ -2,48 +2,101 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.facts import BundleFacts
 from ball_features.errors import DataError
+from ball_features.reporting.markup import render
+from ball_features.reporting.stored_run import read_table
 
 __all__ = ["write_card"]
+
+_MEANS = ("specificity", "precision", "recall", "f1")
+_VALUES = ("auroc", "mcc", "log_loss", "ece")
+_MANY_FOLDERS = 20  # more are not listed
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table in Markdown: the first column to the left, the others to the right."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class _OwnFigures:
+    """Figures of the bundle itself, calibrated, on the test images of its split."""
+
+    images: int
+    left_out: str
+    metrics: _Table
+    sets: _Table
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _RunFigures:
+    """Figures of the model in the comparison of its run."""
+
+    chosen: str
+    metrics: _Table
+    classes: _Table
+    confusion: _Table
+
+
+@dataclass(frozen=True)
+class _Rungs:
+    """The model on the optimism ladder."""
+
+    first: str
+    last: str
+    drop: str
+    table: _Table
 
 
 def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = None) -> Path:
     """Write the card.
 
     Args:
-        bundle: From `read_bundle`.
-        folder: Of the bundle; the run that it lies in gives the figures.
-        path: Of the card.
-        ladder: Folder of a run of `ball fit --protocol ladder`, for what the figures are worth.
+        bundle: bundle from `read_bundle`.
+        folder: folder of the bundle; the run around it gives the figures.
+        path: file to write.
+        ladder: folder of a run of the protocol ladder, which says what the figures are worth.
 
     Raises:
         DataError: The run's files or the ladder cannot be read, or the card cannot be written.
     """
-    run, metrics, model = _read_run(folder, bundle.facts.model)
-    parts = [
-        f"# Model card: {bundle.facts.model} on {bundle.facts.preprocessing.backbone}",
-        _about(bundle, run),
-        _use(),
-        _data(bundle, run),
-        _bundle_figures(bundle),
-        _figures(model, metrics, run),
-        _ladder(ladder, bundle.facts.model),
-        _limits(bundle),
-        _provenance(bundle, run),
-    ]
+    facts = bundle.facts
+    run, metrics, model = _read_run(folder, facts.model)
+    text = render(
+        "card.md",
+        facts=facts,
+        preprocessing=facts.preprocessing,
+        run=run,
+        classes=bundle.classes,
+        views=_views(facts.preprocessing.plan.indices),
+        by_view=bool(getattr(bundle.estimator, "by_view", False)),
+        sources=_sources(bundle, run),
+        own=_own_figures(bundle),
+        figures=_figures(model, metrics),
+        ladder=None if ladder is None else _rungs(ladder, facts.model),
+        unusual_from=f"{bundle.unusual_from:.4f}",
+        unusual_percent=_percent(bundle.unusual_share),
+        validation=len(bundle.distances),
+        provenance=_provenance(facts, run),
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Give another --card.") from error
+        raise DataError(f"{path} cannot be written ({error.strerror}). Give another file for the card.") from error
     return path
 
 
@@ -61,101 +114,53 @@ def _read_run(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any], 
         ) from error
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [f"| {' | '.join(header)} |", "| --- |" + " ---: |" * (len(header) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |" for row in rows)])
-
-
 def _percent(value: float | None, digits: int = 1) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def _about(bundle: Bundle, run: dict[str, Any]) -> str:
-    facts = bundle.facts
-    preprocessing = facts.preprocessing
-    count = len(preprocessing.plan)
-    views = "the plain image" if preprocessing.plan.indices == [0] else "one view" if count == 1 else f"{count} views"
-    joined = "" if count == 1 else " The probabilities that it gives the views are averaged."
-    if getattr(bundle.estimator, "by_view", False):
-        joined = " Each view has a classifier of its own, and their log-probabilities are averaged."
-    if facts.temperature == 1:
-        how = f"Validation ({facts.validation_images} images) gave no cause to change its probabilities"
+def _views(views: Sequence[int]) -> str:
+    return "the plain image" if list(views) == [0] else "one view" if len(views) == 1 else f"{len(views)} views"
+
+
+def _sources(bundle: Bundle, run: Mapping[str, Any]) -> str:
+    """Where the training images come from, as far as their ids and the run's settings tell."""
+    folders = [path.split("/")[0] for path in bundle.train_path]
+    counts = {name: folders.count(name) for name in dict.fromkeys(folders)}
+    if len(counts) < _MANY_FOLDERS:
+        said = f"Training images by folder: {', '.join(f'{name} {count}' for name, count in counts.items())}."
     else:
-        how = (
-            f"Its probabilities are calibrated by a temperature of {facts.temperature:.3f} on "
-            f"{facts.validation_images} validation images"
-        )
-    return (
-        "## What it is\n\n"
-        f"A classifier of blood smear fields into {', '.join(bundle.classes)}: *{facts.model}* on embeddings of "
-        f"{views} by a frozen {preprocessing.backbone} (weights `{preprocessing.weights_sha256[:16]}`, normalisation "
-        f"{preprocessing.normalization}, recipe {preprocessing.plan.recipe}).{joined} {how}. Made "
-        f"{run['created']} with ball {facts.ball_version}."
-    )
+        said = f"The training images lie in {len(counts)} folders, which splits.csv of the run names."
+    column = run["config"].get("group_column")
+    if run["config"].get("groups"):
+        named = "" if column in (None, "auto") else f" (column {column})"
+        return f"{said} Groups that no split divides come from {run['config']['groups']}{named}."
+    return f"{said} No column named their patients, sites, slides or series."
 
 
-def _use() -> str:
-    return (
-        "## Intended use\n\n"
-        "Research on methods for smear images: comparing features, protocols and shortcuts. Not a medical device, not "
-        "tested on patients, not for diagnosis, triage or any decision on treatment. Out of scope: other stains, "
-        "magnifications and cameras than those of the training images, single-cell crops, other diseases. Images that "
-        "`ball predict` flags as unusual have no meaningful class."
-    )
-
-
-def _data(bundle: Bundle, run: dict[str, Any]) -> str:
-    count = bundle.facts.train_images
-    train = [path.split("/")[0] for path in bundle.train_path]
-    folders = {name: train.count(name) for name in dict.fromkeys(train)}
-    by_folder = ", ".join(f"{name} {number}" for name, number in folders.items()) if len(folders) < 20 else "see run"
-    return (
-        "## Data\n\n"
-        f"Trained on {count} of {run['images']} images (by folder: {by_folder}), validated on "
-        f"{bundle.facts.validation_images}; tested on others (below). " + " ".join([_whose(bundle, run), *run["notes"]])
-    )
-
-
-def _whose(bundle: Bundle, run: dict[str, Any]) -> str:
-    """Which of the run's models it is."""
-    text = "It is the model of the run's first split, and is not fitted again on all images."
-    if bundle.facts.protocol != "leave-group-out":
-        return text
-    name = bundle.facts.left_out
-    return f"{text} It has seen nothing of {name or 'the first group left out'}."
-
-
-def _bundle_figures(bundle: Bundle) -> str:
-    """What the bundle itself, calibrated, does on the test images of its split."""
+def _own_figures(bundle: Bundle) -> _OwnFigures | None:
     found = bundle.facts.test
     if found is None:
-        return (
-            "## Figures of this bundle\n\nNot measured: it was made by an earlier version. Fit again with `--save` to "
-            "have the calibrated figures, the coverage of its sets and the share it flags."
-        )
-    rows = [
+        return None
+    metrics = (
         ("accuracy", _percent(found.accuracy, 2), ""),
         ("log loss", f"{found.log_loss:.4f}", f"{found.uncalibrated_log_loss:.4f}"),
         ("expected calibration error", f"{found.ece:.4f}", f"{found.uncalibrated_ece:.4f}"),
         ("flagged as unusual %", _percent(found.unusual), ""),
-    ]
-    sets = [
+    )
+    sets = tuple(
         (f"{100 * row.coverage:g}", _percent(row.covered), f"{row.size:.2f}", _percent(row.single))
         for row in found.sets
-    ]
-    left_out = bundle.facts.left_out
-    whose = f", all of {left_out}, of which nothing was trained on" if left_out else ""
-    notes = " ".join(bundle.notes(COVERAGE))
-    return (
-        f"## Figures of this bundle\n\nOn the {found.images} test images of its own split{whose}, with the "
-        "calibrated probabilities that `ball predict` gives:\n\n"
-        f"{_table(('metric', 'calibrated', 'before'), rows)}\n\n"
-        f"{_table(('sets: coverage asked %', 'covered %', 'mean size', 'one class %'), sets)}"
-        + (f"\n\n{notes}" if notes else "")
+    )
+    return _OwnFigures(
+        found.images,
+        bundle.facts.left_out,
+        _Table(("metric", "calibrated", "before"), metrics),
+        _Table(("sets: coverage asked %", "covered %", "mean size", "one class %"), sets),
+        bundle.notes(COVERAGE),
     )
 
 
-def _chosen(model: dict[str, Any], metrics: dict[str, Any]) -> str:
+def _chosen(model: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """How many models these test images have compared."""
     rivals = [item["model"] for item in metrics["models"] if item["kind"] != "shortcut"]
     if len(rivals) < 2:
@@ -174,50 +179,36 @@ def _chosen(model: dict[str, Any], metrics: dict[str, Any]) -> str:
     )
 
 
-def _figures(model: dict[str, Any], metrics: dict[str, Any], run: dict[str, Any]) -> str:
+def _figures(model: Mapping[str, Any], metrics: Mapping[str, Any]) -> _RunFigures:
     interval = f"{_percent(model['accuracy_low'])} - {_percent(model['accuracy_high'])}"
-    names = ("specificity", "precision", "recall", "f1")
     rows = [("accuracy", f"{_percent(model['accuracy'], 2)} ({interval})")]
-    rows += [(f"{name}, mean over classes", _percent(model[name], 2)) for name in names]
-    rows += [(name, f"{model[name]:.3f}") for name in ("auroc", "mcc", "log_loss", "ece") if model[name] is not None]
-    classes = []
-    for name, own in model["per_class"].items():
-        low, high = (math.nan if own[key] is None else own[key] for key in ("recall_low", "recall_high"))
-        classes.append(
-            (
-                name,
-                f"{own['support']:.0f}",
-                _percent(own["precision"]),
-                f"{_percent(own['recall'])} ({_percent(low)} - {_percent(high)})",
-            )
+    rows += [(f"{name}, mean over classes", _percent(model[name], 2)) for name in _MEANS]
+    rows += [(name, f"{model[name]:.3f}") for name in _VALUES if model[name] is not None]
+    classes = tuple(
+        (
+            name,
+            f"{own['support']:.0f}",
+            _percent(own["precision"]),
+            f"{_percent(own['recall'])} ({_percent(own['recall_low'])} - {_percent(own['recall_high'])})",
         )
-    confusion = [(name, *row) for name, row in zip(model["per_class"], model["confusion"], strict=True)]
-    return (
-        "## Figures of the comparison\n\n"
-        f"Of {model['model']} on all splits of the run, each fitted anew, before any calibration: log loss and "
-        "calibration error (`ece`) are not the bundle's, which stand above.\n\n"
-        f"{run['title']}. {run['caption']} {_chosen(model, metrics)}\n\n"
-        f"{_table(('metric', '% or value'), rows)}\n\n"
-        f"{_table(('class', 'tests', 'precision %', 'recall % (95 %)'), classes)}\n\n"
-        f"{_table(('true / predicted', *model['per_class']), confusion)}"
+        for name, own in model["per_class"].items()
+    )
+    confusion = tuple((name, *row) for name, row in zip(model["per_class"], model["confusion"], strict=True))
+    return _RunFigures(
+        _chosen(model, metrics),
+        _Table(("metric", "% or value"), tuple(rows)),
+        _Table(("class", "tests", "precision %", "recall % (95 %)"), classes),
+        _Table(("true / predicted", *model["per_class"]), confusion),
     )
 
 
-def _ladder(folder: Path | None, name: str) -> str:
-    if folder is None:
-        return (
-            "## What the figures are worth\n\n"
-            "The optimism ladder (random splits down to series never seen) was not given. Make it with "
-            "`ball fit CACHE --protocol ladder --groups groups.csv` and give its folder to `--ladder`."
-        )
-    try:
-        with (folder / "ladder.csv").open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["model"] == name]
-    except OSError as error:
-        raise DataError(f"{folder} holds no ladder ({error.strerror}). Give a run of --protocol ladder.") from error
+def _rungs(folder: Path, name: str) -> _Rungs:
+    if not (folder / "ladder.csv").exists():
+        raise DataError(f"{folder} holds no ladder: ladder.csv is missing. Give a run of the protocol ladder.")
+    rows = [row for row in read_table(folder / "ladder.csv") if row["model"] == name]
     if not rows:
-        raise DataError(f"The ladder in {folder} has no rows of {name}. Run it with --models {name} among others.")
-    cells = [
+        raise DataError(f"The ladder in {folder} has no rows of {name}. Run it with {name} among its models.")
+    cells = tuple(
         (
             row["rung"],
             _percent(float(row["accuracy"])),
@@ -225,36 +216,19 @@ def _ladder(folder: Path | None, name: str) -> str:
             _percent(float(row["worst_recall"])) if row["worst_recall"] else "",
         )
         for row in rows
-    ]
+    )
     drop = float(rows[0]["accuracy"]) - float(rows[-1]["accuracy"])
-    return (
-        "## What the figures are worth\n\n"
-        f"From {rows[0]['rung']} to {rows[-1]['rung']} the accuracy drops by {100 * drop:.1f} points.\n\n"
-        + _table(("test images", "accuracy %", "95 %", "worst group %"), cells)
-    )
+    table = _Table(("test images", "accuracy %", "95 %", "worst group %"), cells)
+    return _Rungs(rows[0]["rung"], rows[-1]["rung"], f"{100 * drop:.1f}", table)
 
 
-def _limits(bundle: Bundle) -> str:
-    return (
-        "## Limits\n\n"
-        "- A random split puts fields of one slide on both sides: its figures say how well *these* slides are known.\n"
-        "- Prediction sets and calibration hold for images exchangeable with the validation images, no others; the "
-        "same images chose the temperature, and a head's epoch.\n"
-        f"- An image is flagged as unusual beyond a cosine distance of {bundle.unusual_from:.4f} to its nearest "
-        f"training images, which up to {100 * bundle.unusual_share:.1f} % of images like the {len(bundle.distances)} "
-        "validation images exceed by chance. What is not flagged may still be wrong.\n"
-        "- Nothing is known of patients, ages, devices or treatment behind the images."
-    )
-
-
-def _provenance(bundle: Bundle, run: dict[str, Any]) -> str:
-    facts = bundle.facts
-    rows = [
+def _provenance(facts: BundleFacts, run: Mapping[str, Any]) -> _Table:
+    rows = (
         ("weights SHA-256", f"`{facts.preprocessing.weights_sha256}`"),
         ("cache fingerprint", f"`{facts.cache_fingerprint}`"),
         ("configuration", f"`{run['config_fingerprint']}`"),
         ("protocol", facts.protocol),
         ("seed", run["seeds"]["seed"]),
-        *((name, version) for name, version in run["versions"].items()),
-    ]
-    return f"## Provenance\n\n{_table(('what', 'value'), rows)}"
+        *run["versions"].items(),
+    )
+    return _Table(("item", "value"), rows)

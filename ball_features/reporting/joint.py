@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-import csv
-import html
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.errors import DataError
+from ball_features.reporting.charts import Chart
 from ball_features.reporting.figures import lines
-from ball_features.reporting.markup import Thumbnails, sortable, write_page
-from ball_features.reporting.page import section
-from ball_features.reporting.provenance import provenance_block
+from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
+from ball_features.reporting.page import run_section
+from ball_features.reporting.provenance import Provenance, provenance_block
+from ball_features.reporting.stored_run import read_table
 from ball_features.reporting.tables import SAME_MARK
 
 __all__ = ["column_left_out", "is_ladder", "ladder_caption", "write_joint_report", "write_ladder_report"]
 
 _LEFT_OUT = " left out"  # ends the name of the last rung, behind its column
+_LINES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LadderSection:
+    """The part of a page about an optimism ladder; `template` renders it."""
+
+    title: str
+    notes: list[str]
+    caption: str
+    table: Table
+    figure: Chart
+    provenance: Provenance | None
+    template: str = "ladder_section.html"
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The models of several runs in one table."""
+
+    note: str
+    table: Table
 
 
 def is_ladder(folder: Path) -> bool:
@@ -36,10 +58,12 @@ def column_left_out(rungs: Sequence[str]) -> str:
 
 
 def ladder_caption(rungs: Sequence[str]) -> str:
-    """What a reader of a ladder with these rungs should know."""
+    """How to read a ladder with these rungs."""
     column = column_left_out(rungs)
-    said = "The first two rungs are the same random draws, but for copies, which the second puts on one side; "
-    said += "the others are random draws of their own, and a small step between them may be chance."
+    said = (
+        "The first two rungs use the same random draws; the second moves copies of an image to one side. The other "
+        "rungs use draws of their own: a small step between them may be chance."
+    )
     if column == "series":
         return (
             f"{said} Series made by `ball audit` are inferred from overlays, stain and file order: likely, not known."
@@ -51,9 +75,10 @@ def write_ladder_report(folder: Path) -> Path:
     """Write `report.html` into the folder of a ladder.
 
     Raises:
-        DataError: The folder holds no ladder.
+        DataError: The folder holds no ladder, or the page cannot be written.
     """
-    return write_page(folder / "report.html", "Optimism ladder", [_ladder(folder)])
+    part = _ladder(folder)
+    return write_page(folder / "report.html", "report.html", "Optimism ladder", sections=[part], side_by_side=None)
 
 
 def write_joint_report(
@@ -62,23 +87,24 @@ def write_joint_report(
     """Write one page of several runs, their models side by side first.
 
     Args:
-        folders: Written by `ball fit`, ladders too.
-        out: The page.
-        caches: Of each run, or None.
-        thumbnails: As `write_report` takes it.
+        folders: folders that `ball fit` wrote; ladders too.
+        out: file to write.
+        caches: cache of each run, or None.
+        thumbnails: folder of the images, as `write_report` takes it.
 
     Raises:
-        DataError: A folder holds no run.
+        DataError: A folder holds no run, or the page cannot be written.
     """
     pictures = Thumbnails(thumbnails)
     sections = [
-        _ladder(folder) if is_ladder(folder) else section(folder, cache, pictures, number)
+        _ladder(folder) if is_ladder(folder) else run_section(folder, cache, pictures, number)
         for number, (folder, cache) in enumerate(zip(folders, caches, strict=True))
     ]
-    return write_page(out, f"{len(folders)} runs", [_side_by_side(folders), *sections])
+    title = f"{len(folders)} runs"
+    return write_page(out, "report.html", title, sections=sections, side_by_side=_side_by_side(folders))
 
 
-def _side_by_side(folders: Sequence[Path]) -> str:
+def _side_by_side(folders: Sequence[Path]) -> SideBySide | None:
     """Accuracy of each model in each run."""
     titles, cells = [], {}
     for number, folder in enumerate(folders):
@@ -90,34 +116,37 @@ def _side_by_side(folders: Sequence[Path]) -> str:
             cells.setdefault((row["model"], row["kind"]), {})[number] = row
     rows = []
     for (model, kind), own in cells.items():
-        line: list[tuple[str, Any]] = [(model, None), (kind, None)]
+        line = [Cell(model), Cell(kind)]
         for number, _ in titles:
             row = own.get(number)
             if row is None:
-                line.append(("", -1.0))
+                line.append(Cell("", -1.0))
                 continue
             interval = f"{100 * row['accuracy_low']:.1f} - {100 * row['accuracy_high']:.1f}"
             mark = f" {SAME_MARK}" if row.get("ties_best") else ""
-            line.append((f"{100 * row['accuracy']:.2f} ({interval}){mark}", float(row["accuracy"])))
-        rows.append((kind, line))
+            line.append(Cell(f"{100 * row['accuracy']:.2f} ({interval}){mark}", float(row["accuracy"])))
+        rows.append(Row(tuple(line), kind))
     if not rows:
-        return ""
-    return (
-        "<h1>Runs side by side</h1><p>Accuracy in % with its 95 % interval; "
-        f"{SAME_MARK}: does not differ significantly from the best of its run. Runs may have tested other images: "
-        f"compare across columns with care.</p>{sortable(['model', 'kind', *(name for _, name in titles)], rows, 2)}"
+        return None
+    note = (
+        f"Accuracy in % with its 95 % interval; {SAME_MARK}: does not differ significantly from the best of its run. "
+        "Runs may have tested other images: compare across columns with care."
+    )
+    return SideBySide(
+        note, Table(("model", "kind", *(name for _, name in titles)), tuple(rows), "Runs side by side", 2)
     )
 
 
-def _ladder(folder: Path) -> str:
+def _ladder(folder: Path) -> LadderSection:
     """The optimism ladder as a table and as lines from rung to rung."""
     try:
-        with (folder / "ladder.csv").open(newline="", encoding="utf-8") as file:
-            table = list(csv.DictReader(file))
         details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         notes = details["notes"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+    table = read_table(folder / "ladder.csv")
+    if not table:
+        raise DataError(f"{folder} holds no ladder: ladder.csv is missing or empty. Make it with the protocol ladder.")
     rungs = list(dict.fromkeys(row["rung"] for row in table))
     kinds = {row["model"]: row["kind"] for row in table}
     by_model = {name: {row["rung"]: row for row in table if row["model"] == name} for name in kinds}
@@ -128,32 +157,30 @@ def _ladder(folder: Path) -> str:
     column = column_left_out(rungs)
     rows = []
     for name in sorted(kinds, key=lambda name: -np.nan_to_num(at(name, rungs[-1]))):
-        cells: list[tuple[str, Any]] = [(name, None), (kinds[name], None)]
+        cells = [Cell(name), Cell(kinds[name])]
         for rung in rungs:
             row = by_model[name].get(rung)
             if row is None:
-                cells.append(("n/a", -1.0))
+                cells.append(Cell("n/a", -1.0))
                 continue
             interval = f"{100 * float(row['accuracy_low']):.0f} - {100 * float(row['accuracy_high']):.0f}"
-            cells.append((f"{100 * at(name, rung):.1f} ({interval})", at(name, rung)))
+            cells.append(Cell(f"{100 * at(name, rung):.1f} ({interval})", at(name, rung)))
         if column:
             worst = by_model[name].get(rungs[-1], {}).get("worst_recall", "")
-            cells.append((f"{100 * float(worst):.1f}", float(worst)) if worst else ("n/a", -1.0))
+            cells.append(Cell(f"{100 * float(worst):.1f}", float(worst)) if worst else Cell("n/a", -1.0))
         drop = at(name, rungs[0]) - at(name, rungs[-1])
-        cells.append(("n/a", -1.0) if math.isnan(drop) else (f"{100 * drop:.1f}", drop))
-        rows.append((kinds[name], cells))
+        cells.append(Cell("n/a", -1.0) if math.isnan(drop) else Cell(f"{100 * drop:.1f}", drop))
+        rows.append(Row(tuple(cells), kinds[name]))
     points = {
         name: np.array([[place, 100 * at(name, rung)] for place, rung in enumerate(rungs) if rung in by_model[name]])
-        for name in list(kinds)[:8]
+        for name in list(kinds)[:_LINES]
     }
-    header = ["model", "kind", *rungs, *([f"worst {column}"] if column else []), "drop"]
-    return (
-        f"<section><h1>{html.escape(details.get('title', 'Optimism ladder'))}</h1>"
-        + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
-        + "<p>Accuracy in % under ever stricter protocols; in brackets a 95 % interval, by the scatter of the "
-        f"groups that each rung keeps together. {html.escape(ladder_caption(rungs))}</p>"
-        + sortable(header, rows, 2)
-        + "<div class='figures'>"
-        + lines(points, "Accuracy from rung to rung", "rung", "accuracy, %", names_x=rungs)
-        + f"</div>{provenance_block(details)}</section>"
+    header = ("model", "kind", *rungs, *((f"worst {column}",) if column else ()), "drop")
+    return LadderSection(
+        title=details.get("title", "Optimism ladder"),
+        notes=notes,
+        caption=ladder_caption(rungs),
+        table=Table(header, tuple(rows), "Accuracy of each model on each rung", 2),
+        figure=lines(points, "Accuracy from rung to rung", "rung", "accuracy, %", names_x=rungs),
+        provenance=provenance_block(details),
     )

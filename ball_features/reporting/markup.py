@@ -1,23 +1,78 @@
-"""What pages are made of: the frame, tables that sort, thumbnails."""
+"""Pages from templates: the environment, the frame of a page, tables that sort, thumbnails."""
 
 from __future__ import annotations
 
-import html
-import json
-from collections.abc import Sequence
-from importlib import resources
+import base64
+import functools
+import hashlib
+import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ball_features.dataset.decode import decode
 from ball_features.errors import DataError, ImageError
-from ball_features.reporting.figures import PALETTE, STYLES, thumbnail
+from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES, layout
 
-__all__ = ["Html", "Thumbnails", "frame", "sortable", "write_page"]
+if TYPE_CHECKING:
+    import numpy as np
+    from jinja2 import Environment
+
+__all__ = ["Cell", "Picture", "Row", "Table", "Thumbnails", "page", "render", "thumbnail", "write_page"]
 
 
-class Html(str):
-    """Text of a cell that is markup already."""
+@dataclass(frozen=True)
+class Picture:
+    """An image by its id, with the data address of its thumbnail ("" without one)."""
+
+    path: str
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: text that is shown.
+        value: number to sort by; the text if None.
+        pictures: images that are shown in place of the text.
+    """
+
+    text: str = ""
+    value: float | None = None
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table; `kind` is its CSS class."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that sorts by a click on a heading.
+
+    Attributes:
+        header: headings of the columns.
+        rows: rows in the order in which they are first shown.
+        name: name of the table for screen readers, unlike that of any other on the page.
+        text: number of columns, from the left, that hold text.
+        wrapped: number of a column of long text that is broken; -1 for none.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    name: str
+    text: int = 1
+    wrapped: int = -1
+
+    def side(self, column: int) -> str:
+        """CSS classes of a column."""
+        return "text wrap" if column == self.wrapped else "text" if column < self.text else ""
 
 
 class Thumbnails:
@@ -39,70 +94,81 @@ class Thumbnails:
                 self._made[path] = ""
         return self._made[path]
 
-    def named(self, path: str) -> str:
-        """The picture, where there is one, and the name."""
-        found = self.address(path)
-        text = html.escape(path)
-        return Html(f'<span class="named"><img src="{found}" alt=""><br>{text}</span>' if found else text)
+    def picture(self, path: str) -> Picture:
+        """The image's id with its thumbnail, where there is one."""
+        return Picture(path, self.address(path))
 
 
-def frame(title: str, style: str, parts: Sequence[str]) -> str:
-    """A whole page: its title, its style sheet, and what stands in its body, as markup."""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head><body>{''.join(parts)}</body></html>\n"
+def thumbnail(pixels: np.ndarray, side_px: int = 160) -> str:
+    """A small JPEG of uint8 (height, width, 3) as a data address."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((side_px, side_px))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def render(template: str, **context: Any) -> str:
+    """Fill in a template of this package; values are escaped in HTML and SVG.
+
+    Args:
+        template: name of the file in `templates`.
+        context: records that the template reads.
+    """
+    return _environment().get_template(template).render(context)
+
+
+def page(template: str, title: str, **context: Any) -> str:
+    """A whole page that needs nothing but itself: only its own style and script run, by a policy within it.
+
+    Args:
+        template: name of a template that extends `base.html`.
+        title: title of the document.
+        context: records that the template reads.
+    """
+    style = render("report.css", palette=PALETTE, dark=PALETTE_DARK)
+    script = render("report.js", colours=len(PALETTE), styles=STYLES)
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
     )
+    return render(template, title=title, style=style, script=script, policy=policy, **context)
 
 
-def write_page(out: Path, title: str, parts: Sequence[str]) -> Path:
-    """Frame the parts of a page, with style and script, and write it.
+def write_page(out: Path, template: str, title: str, **context: Any) -> Path:
+    """Write a page; arguments as `page`.
 
     Raises:
-        DataError: It cannot be written.
+        DataError: The file cannot be written.
     """
-    here = resources.files("ball_features.reporting")
-    style, script = (here.joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    script = script.replace("PALETTE", json.dumps(PALETTE)).replace("STYLES", str(STYLES))
-    page = frame(title, style, [*parts, f"<script>{script}</script>"])
+    text = page(template, title, **context)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
+        out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
+        raise DataError(f"{out} cannot be written ({error.strerror}). Give another output file.") from error
     return out
 
 
-def sortable(
-    header: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[str, Any]]]], text: int, *, wrapped: int = -1
-) -> str:
-    """A table that sorts by a click on a heading.
+def _digest(text: str) -> str:
+    """Hash of an inline style or script, as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
-    Args:
-        header: Of the columns.
-        rows: (class of the row, (what is shown, a number to sort by or None) a cell).
-        text: So many columns are text, and stand to the left.
-        wrapped: Number of a column of text that may be long, and is broken; -1 for none.
-    """
 
-    def kind_of(place: int) -> str:
-        return ' class="text wrap"' if place == wrapped else " class=text" if place < text else ""
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-    head = "".join(
-        f'<th scope="col"{kind_of(place)}><button type="button">{html.escape(name)}</button></th>'
-        for place, name in enumerate(header)
+    environment = Environment(
+        loader=PackageLoader("ball_features.reporting", "templates"),
+        autoescape=select_autoescape(enabled_extensions=("html", "svg"), default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    body = "".join(
-        f'<tr class="{kind}">'
-        + "".join(
-            f"<td{kind_of(place)}"
-            + (f' data-v="{value}"' if isinstance(value, float) else "")
-            + f">{shown if isinstance(shown, Html) else html.escape(shown)}</td>"
-            for place, (shown, value) in enumerate(cells)
-        )
-        + "</tr>"
-        for kind, cells in rows
-    )
-    return (
-        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    environment.globals |= {"layout": layout, "colours": len(PALETTE), "styles": STYLES}
+    environment.filters["cell"] = lambda value: str(value).replace("|", "/")
+    return environment

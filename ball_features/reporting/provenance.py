@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import html
 import platform
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -18,7 +18,7 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.errors import CacheError, ConfigError
 
-__all__ = ["command", "images_digest", "provenance", "provenance_block", "require_cache_of"]
+__all__ = ["Provenance", "command", "images_digest", "provenance", "provenance_block", "require_cache_of"]
 
 # Settings that a command has an option for; `ball fit` has one for each.
 _OPTIONS: dict[str, set[str]] = {
@@ -140,10 +140,23 @@ def require_cache_of(details: Mapping[str, Any], cache: Cache, name: str = "The 
         )
 
 
-def provenance_block(details: Mapping[str, Any]) -> str:
-    """The part of a page that tells where a run comes from; "" for a ladder of an older version, which does not say."""
+@dataclass(frozen=True)
+class Provenance:
+    """Where a run comes from, for a page.
+
+    Attributes:
+        facts: (name, value) pairs.
+        command: command line that makes the run again; "" for a run made in Python.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    command: str
+
+
+def provenance_block(details: Mapping[str, Any]) -> Provenance | None:
+    """Where a run comes from; None for a ladder of an older version, which does not say."""
     if "cache_attributes" not in details:
-        return ""
+        return None
     config, cache = details["config"], details["cache_attributes"]
     facts: dict[str, Any] = {
         "weights SHA-256": cache.get("weights_sha256"),
@@ -159,20 +172,8 @@ def provenance_block(details: Mapping[str, Any]) -> str:
         "ball": details["ball_version"],
         **{f"{key} version": value for key, value in details["versions"].items()},
     }
-    rows = "".join(
-        f"<tr><td>{html.escape(k)}</td><td class=text>{html.escape(str(v))}</td></tr>" for k, v in facts.items()
-    )
     again = details["command"] if "command" in details else _guessed(details)
-    how = (
-        f"To repeat it: <code>{html.escape(again)}</code>."
-        if again
-        else "It was made in Python, with settings that no option of the command sets: they are in run.json, config."
-    )
-    return (
-        f"<h2>Provenance</h2><table>{rows}</table><p>{how} "
-        "Every figure of the comparison but seconds and flip_rate can be recomputed from the run's predictions.csv, "
-        "intervals and p-values of them with the units of splits.csv beside it.</p>"
-    )
+    return Provenance(tuple((name, str(value)) for name, value in facts.items()), again)
 
 
 def _guessed(details: Mapping[str, Any]) -> str:

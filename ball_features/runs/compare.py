@@ -14,10 +14,11 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
 from ball_features.dataset.splits import read_grouping
 from ball_features.errors import CacheError, ConfigError
-from ball_features.evaluation.protocols import check_finite, evaluate, named_progress
+from ball_features.evaluation.protocols import check_finite, evaluate, fit_notes, named_progress
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
 from ball_features.files import require_folder, write_csv
-from ball_features.models.registry import ModelSpec, select
+from ball_features.models.registry import Model, select
 from ball_features.reporting.provenance import command
 from ball_features.reporting.tables import SAME_MARK, comparison
 from ball_features.runs.checks import (
@@ -127,7 +128,7 @@ def compare(
     splits, notes = split_by(config, first, grouping)
     against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
     require_folder(out_root)
-    chosen: list[list[ModelSpec]] = []
+    chosen: list[list[Model]] = []
     for number, cache in enumerate(aligned):
         own = [spec for spec in specs if spec.kind != "shortcut" or number == 0]
         own, said = with_numbers(own, cache, named=bool(config.models))
@@ -139,7 +140,10 @@ def compare(
         chosen.append(own)
     results, facts = [], {}
     for cache, own, label in zip(aligned, chosen, short, strict=True):
-        for result in evaluate(cache, own, splits, config, progress=named_progress(progress, label), **against):
+        evaluation = Evaluation(cache, tuple(own), tuple(splits), config, **against)
+        own_results = evaluate(evaluation, named_progress(progress, label))
+        notes += fit_notes(own_results)
+        for result in own_results:
             shared = result.spec.kind == "shortcut"
             full = result.spec.name if shared else f"{label}/{result.spec.name}"
             facts[full] = _facts(None if shared else cache, label, result.spec, config)
@@ -180,7 +184,7 @@ def _short_names(names: list[str], caches: list[Cache]) -> list[str]:
     return own if len(set(own)) == len(own) else names
 
 
-def _facts(cache: Cache | None, label: str, spec: ModelSpec, config: FitConfig) -> dict[str, Any]:
+def _facts(cache: Cache | None, label: str, spec: Model, config: FitConfig) -> dict[str, Any]:
     if cache is None:
         empty = dict.fromkeys(("cache", "backbone", "channels", "recipe", "views"), "")
         return empty | {"dim": 0, "images_per_s": float("nan"), "model": spec.name}
@@ -199,7 +203,7 @@ def _facts(cache: Cache | None, label: str, spec: ModelSpec, config: FitConfig) 
     }
 
 
-def _views_seen(spec: ModelSpec, cache: Cache, config: FitConfig) -> str:
+def _views_seen(spec: Model, cache: Cache, config: FitConfig) -> str:
     """The views that a model was trained and tested on, by name; of many only their number."""
 
     def told(views: tuple[int, ...]) -> str:

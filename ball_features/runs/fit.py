@@ -11,7 +11,9 @@ from ball_features.bundles.saving import bundle_fitted
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
-from ball_features.evaluation.protocols import evaluate
+from ball_features.errors import ConfigError, DataError
+from ball_features.evaluation.protocols import evaluate, fit_notes
+from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.files import require_folder
 from ball_features.models.registry import MODELS, select
 from ball_features.reporting.provenance import command
@@ -57,8 +59,8 @@ def fit(
 
     Raises:
         CacheError: The cache is missing, incomplete or not finite.
-        ConfigError: A model is unknown.
-        DataError: The groups file does not fit.
+        ConfigError: A model is unknown, or one that is to be saved cannot be fitted.
+        DataError: The groups file does not fit, or no model that is to be saved could be fitted.
         SplitError: The protocol cannot be carried out on these classes.
     """
     start = time.perf_counter()
@@ -81,7 +83,12 @@ def fit(
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in saved]
     against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
     require_folder(out_root)
-    results = evaluate(cache, specs, splits, config, keep=kept, progress=progress, **against)
+    evaluation = Evaluation(cache, tuple(specs), tuple(splits), config, keep=tuple(kept), **against)
+    blocked = obstacles(evaluation)
+    if save in blocked:
+        raise ConfigError(f"The model {save} cannot be saved, since it cannot be fitted: {blocked[save]}")
+    results = evaluate(evaluation, progress)
+    said = [*said, *fit_notes(results)]
 
     def more(folder: Path, rows: list[dict[str, Any]]) -> None:
         best = _best([row for row in rows if row["model"] in saved])
@@ -89,7 +96,7 @@ def fit(
             if result.fitted and result.spec.name in ([best] if save == "best" else saved):
                 bundle_fitted(folder / "models", cache, config, result.fitted[0], result.spec.name)
 
-    return store(
+    run = store(
         cache,
         results,
         splits,
@@ -106,6 +113,10 @@ def fit(
         page_cache=cache,
         more=more,
     )
+    if save and not run.bundles:
+        reasons = [f"{result.spec.name}: {result.failure}" for result in results if result.spec.name in saved]
+        raise DataError(f"The run is in {run.folder}, but it has no model to save. {' '.join(reasons)}")
+    return run
 
 
 def _best(rows: Sequence[dict[str, Any]]) -> str | None:

@@ -14,7 +14,8 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
 from ball_features.errors import ConfigError, DataError, SplitError
-from ball_features.evaluation.protocols import ModelResult, evaluate, named_progress
+from ball_features.evaluation.protocols import ModelResult, evaluate, fit_notes, named_progress
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.uncertainty import share_interval
 from ball_features.files import place_folder, require_folder, write_csv, write_json
 from ball_features.models.registry import select
@@ -95,17 +96,13 @@ def ladder(
     found: list[tuple[_Rung, list[ModelResult]]] = []
     failures: list[dict[str, str]] = []
     for rung in rungs:
-        results = evaluate(
-            cache,
-            specs,
-            rung.splits,
-            rung.config,
-            group=against.series,
-            center=against.center,
-            progress=named_progress(progress, rung.name),
+        evaluation = Evaluation(
+            cache, tuple(specs), tuple(rung.splits), rung.config, group=against.series, center=against.center
         )
+        results = evaluate(evaluation, named_progress(progress, rung.name))
         found.append((rung, results))
         rows += [{"rung": rung.name} | _row(cache, result, rung.units) for result in results if result.fitted]
+        notes += [f"{rung.name}: {note}" for note in fit_notes(results)]
         notes += [f"{rung.name}: {item.spec.name} failed: {item.failure}" for item in results if item.failure]
         failures += [{"rung": rung.name} | item for item in failed(results)]
     require_fitted([result for _, results in found for result in results])

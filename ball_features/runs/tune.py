@@ -15,8 +15,9 @@ from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
 from ball_features.errors import ConfigError
-from ball_features.evaluation.protocols import evaluate
+from ball_features.evaluation.protocols import evaluate, fit_notes
 from ball_features.evaluation.search import Trial, draw_trials, search
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import fixed_views
 from ball_features.files import require_folder, write_csv
 from ball_features.models.registry import select
@@ -87,11 +88,13 @@ def tune(
     search_s = time.perf_counter() - start
     best = found[0]
     tuned = replace(config, head=best.head, train_views=best.views[0], test_views=best.views[1], models=("mlp",))
-    (own,) = evaluate(cache, select(["mlp"]), splits, tuned)
+    (own,) = evaluate(Evaluation(cache, tuple(select(["mlp"])), tuple(splits), tuned))
     others = [
         spec for spec in select(["mlp", "logistic", "colour"]) if spec.features in ("embedding", *cache.shortcuts)
     ]
-    results = [replace(own, spec=replace(own.spec, name="mlp-tuned")), *evaluate(cache, others, splits, config)]
+    compared = evaluate(Evaluation(cache, tuple(others), tuple(splits), config))
+    results = [replace(own, spec=replace(own.spec, name="mlp-tuned")), *compared]
+    notes += fit_notes(results)
     rows = [_row(number, trial) for number, trial in enumerate(found, 1)]
     # One hold-out, this one: in another, images that chose the settings would test them.
     use = command("fit", str(cache_path), tuned)

@@ -102,7 +102,7 @@ def test_files_say_what_predicted_and_what_was_rejected(run, smears, tmp_path):
     assert [item["path"] for item in whole["predictions"]] == [row["path"] for row in table]
     found.write(tmp_path / "p.html")
     page = (tmp_path / "p.html").read_text()
-    assert "http" not in page
+    assert "http:" not in page and "https:" not in page and "url(" not in page  # nothing is fetched
     assert "80 % coverage" in page
     assert "bad.png: " in page
     with pytest.raises(DataError, match="csv"):

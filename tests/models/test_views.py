@@ -14,9 +14,10 @@ from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.extract import extract
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.recipe import RECIPE_SETS, ViewPlan
+from ball_features.models.ensemble import ViewEnsemble
 from ball_features.models.mlp import MLPHead
 from ball_features.models.registry import MODELS
-from ball_features.models.robust import GroupRobustDiscriminant, ViewEnsemble
+from ball_features.models.robust import GroupRobustDiscriminant
 from ball_features.reporting.card import write_card
 from ball_features.runs.fit import fit
 

@@ -46,7 +46,7 @@ def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
     assert "Benign/again.jpg and Pro/" in copies
     assert set(re.findall(r'src="([^",]*)', page)) == {"data:image/jpeg;base64"}
     for name in result.series.batch_trust:
-        assert f"<th>{name}</th>" in page
+        assert f">{name}</td>" in page
 
 
 def test_the_summary_says_what_each_shortcut_reaches(found):

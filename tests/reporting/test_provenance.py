@@ -86,7 +86,7 @@ def test_a_run_keeps_its_command_and_its_page_shows_it(run):
     run, cache = run
     line = f"ball fit '{cache}' --models logistic,colour --repeats 1"
     assert run.details["command"] == line
-    assert line.replace("'", "&#x27;") in (run.folder / "report.html").read_text()
+    assert line.replace("'", "&#39;") in (run.folder / "report.html").read_text()
     assert run.details["images_sha256"] == images_digest(read_cache(cache))
 
 

@@ -13,7 +13,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-const palette = PALETTE;
+const COLOURS = {{ colours }}, STYLES = {{ styles }};
 for (const box of document.querySelectorAll(".mapped")) {
   const map = box.querySelector(".map"), points = [...map.querySelectorAll("circle")];
   const stored = box.querySelector(".pictures"), shown = box.querySelector(".shown");
@@ -21,9 +21,9 @@ for (const box of document.querySelectorAll(".mapped")) {
   let at = -1;
   const paint = (way) => {
     points.forEach((point) => {
-      const value = Number(point.dataset.v.split(" ")[way]), style = Math.floor(value / palette.length) % STYLES;
-      point.style.setProperty("--c", palette[value % palette.length]);
-      [1, 2].forEach((number) => { point.classList.toggle(`s${number}`, number === style); });
+      const value = Number(point.dataset.v.split(" ")[way]), style = Math.floor(value / COLOURS);
+      for (let number = 0; number < COLOURS; number++) point.classList.toggle(`c${number}`, number === value % COLOURS);
+      for (let number = 0; number < STYLES; number++) point.classList.toggle(`s${number}`, number === style);
     });
     box.querySelectorAll(".legend").forEach((item, number) => { item.hidden = number !== way; });
   };

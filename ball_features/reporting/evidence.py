@@ -1,0 +1,235 @@
+"""What a verdict rests on: plain records that runs, audits and evaluations fill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = [
+    "AuditEvidence",
+    "DataEvidence",
+    "Evidence",
+    "ExternalEvidence",
+    "ExtractionEvidence",
+    "ModelEvidence",
+    "PredictionEvidence",
+    "ProtocolEvidence",
+]
+
+
+@dataclass(frozen=True)
+class ModelEvidence:
+    """One model under one protocol.
+
+    Attributes:
+        name: name of the model.
+        kind: "head", "baseline" or "shortcut".
+        accuracy: share of test images that are right.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        balanced: mean over classes of the recall, or None.
+        ece: expected calibration error, or None.
+        ties_best: whether it does not differ significantly from the first model of the table.
+    """
+
+    name: str
+    kind: str
+    accuracy: float
+    low: float
+    high: float
+    balanced: float | None = None
+    ece: float | None = None
+    ties_best: bool = False
+
+
+@dataclass(frozen=True)
+class ProtocolEvidence:
+    """One protocol with its models.
+
+    Attributes:
+        name: plain words that complete "on ...", such as "random splits" or "series left out".
+        unit: what no split divides: "image", "group", "block", "patient", "site" or "series".
+        models: models sorted by accuracy, best first.
+        tested: class -> number of distinct images tested.
+        groups: number of units that the interval rests on.
+        adapted: whether unlabelled images of the site that is left out were used.
+        run: command that repeats it with other settings, such as Command("fit", ("CACHE",)).
+    """
+
+    name: str
+    unit: str
+    models: tuple[ModelEvidence, ...]
+    tested: Mapping[str, int] = field(default_factory=dict)
+    groups: int = 0
+    adapted: bool = False
+
+    @property
+    def network(self) -> ModelEvidence | None:
+        """The best model that sees a network."""
+        return next((model for model in self.models if model.kind != "shortcut"), None)
+
+    def named(self, name: str) -> ModelEvidence | None:
+        """The model of this name, or None."""
+        return next((model for model in self.models if model.name == name), None)
+
+
+@dataclass(frozen=True)
+class DataEvidence:
+    """The images and what is known of them.
+
+    Attributes:
+        images: number of images.
+        classes: class -> number of images.
+        patients: number of patients, or None where the data do not say.
+        sites: number of sites, or None.
+        copies: byte-identical copies of another image.
+        conflicts: pairs of identical images with different labels.
+        conflict_example: two paths of such a pair, or empty.
+        leaks: what crosses a given split -> number of test images concerned, such as {"patients": 24}.
+        views_chosen_here: whether views or settings were chosen on this data set.
+        cache: path of the cache, for commands.
+    """
+
+    images: int
+    classes: Mapping[str, int] = field(default_factory=dict)
+    patients: int | None = None
+    sites: int | None = None
+    copies: int = 0
+    conflicts: int = 0
+    conflict_example: tuple[str, ...] = ()
+    leaks: Mapping[str, int] = field(default_factory=dict)
+    views_chosen_here: tuple[str, ...] = ()
+    cache: str = "CACHE.h5"
+
+
+@dataclass(frozen=True)
+class ExtractionEvidence:
+    """How the embeddings were made.
+
+    Attributes:
+        backbone: name of the network.
+        random_weights: whether its weights are random.
+        cosine: worst cosine to float32 on the sample, or NaN.
+        bound: cosine below which the precision counts as too low.
+        precision: number format of the forward pass.
+        trained_on: data sets that the network was trained on and that the images at hand belong to.
+    """
+
+    backbone: str
+    random_weights: bool = False
+    cosine: float = float("nan")
+    bound: float = 0.9995
+    precision: str = "fp32"
+    trained_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AuditEvidence:
+    """What `ball audit` found.
+
+    Attributes:
+        images: images that could be decoded.
+        exact: pairs of identical images.
+        near: pairs of near-duplicates.
+        shared: pairs of overlapping fields.
+        in_pairs: images in any such pair.
+        largest_group: images of the largest connected group.
+        groups: number of connected groups, single images included.
+        conflicts: pairs that show the same under different labels.
+        conflict_example: two paths of such a pair, or empty.
+        overlay_accuracy: accuracy of the kind of burned-in overlay alone, or NaN.
+        colour_accuracy: accuracy of colour alone, groups kept together, or NaN.
+        majority: share of the most frequent class.
+        series: number of inferred series.
+    """
+
+    images: int
+    exact: int = 0
+    near: int = 0
+    shared: int = 0
+    in_pairs: int = 0
+    largest_group: int = 1
+    groups: int = 0
+    conflicts: int = 0
+    conflict_example: tuple[str, ...] = ()
+    overlay_accuracy: float = float("nan")
+    colour_accuracy: float = float("nan")
+    majority: float = float("nan")
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class ExternalEvidence:
+    """A fitted bundle on labelled images of elsewhere.
+
+    Attributes:
+        images: labelled images evaluated.
+        accuracy: share that is right.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        sold: accuracy that the bundle was published with, or NaN.
+        drop_low: lower end of the 95 % interval of `sold - accuracy`.
+        drop_high: upper end.
+        confidence: mean probability of the predicted class.
+        coverage: promised coverage of the prediction sets.
+        covered: share of sets that hold the true class.
+        covered_high: upper end of its 95 % interval.
+        unusual: share of images flagged as unusual.
+        unknown: images whose label the bundle does not know.
+    """
+
+    images: int
+    accuracy: float
+    low: float
+    high: float
+    sold: float = float("nan")
+    drop_low: float = float("nan")
+    drop_high: float = float("nan")
+    confidence: float = float("nan")
+    coverage: float = float("nan")
+    covered: float = float("nan")
+    covered_high: float = float("nan")
+    unusual: float = float("nan")
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class PredictionEvidence:
+    """Predictions of images without labels.
+
+    Attributes:
+        images: images predicted.
+        unusual: images flagged as unusual.
+        expected_unusual: share of images like the training images that is flagged.
+        confidence: mean probability of the predicted class.
+        ambiguous: images whose set holds more than one class.
+        contradicted: images whose class none of the nearest training images has.
+    """
+
+    images: int
+    unusual: int = 0
+    expected_unusual: float = 0.01
+    confidence: float = float("nan")
+    ambiguous: int = 0
+    contradicted: int = 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that a verdict can rest on; what is None or empty was not looked at.
+
+    Attributes:
+        protocols: protocols that were run, from the most lenient to the strictest.
+        data: the images.
+        extraction: the embeddings.
+        audit: findings of the audit.
+        external: an evaluation on images of elsewhere.
+        predictions: predictions of new images.
+    """
+
+    protocols: tuple[ProtocolEvidence, ...] = ()
+    data: DataEvidence | None = None
+    extraction: ExtractionEvidence | None = None
+    audit: AuditEvidence | None = None
+    external: ExternalEvidence | None = None
+    predictions: PredictionEvidence | None = None

@@ -1,0 +1,146 @@
+"""Rules of the verdict on the images and their embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ball_features.reporting.evidence import AuditEvidence, Evidence
+from ball_features.reporting.finding import Command, Finding
+from ball_features.reporting.rule_words import cache_of, percent
+
+__all__ = [
+    "audit_copies",
+    "chosen_here",
+    "label_conflicts",
+    "overlay_tells_class",
+    "precision_deviates",
+    "random_weights",
+    "seen_in_training",
+]
+
+MOST = 0.5
+
+
+def random_weights(evidence: Evidence) -> Iterator[Finding]:
+    """The weights of the network are random."""
+    extraction = evidence.extraction
+    if extraction is not None and extraction.random_weights:
+        yield Finding(
+            "random-weights",
+            "warning",
+            {"backbone": extraction.backbone},
+            f"The weights of {extraction.backbone} are random: these figures show that the commands work, not what "
+            "the network can do.",
+            str(Command("extract", ("IMAGES",), {"out": "pretrained.h5", "weights": "imagenet"})),
+        )
+
+
+def label_conflicts(evidence: Evidence) -> Iterator[Finding]:
+    """Images that show the same have different labels."""
+    audit, data = evidence.audit, evidence.data
+    count = max(audit.conflicts if audit else 0, data.conflicts if data else 0)
+    if not count:
+        return
+    example = (audit.conflict_example if audit else ()) or (data.conflict_example if data else ())
+    shown = f" (for example {example[0]} and {example[1]})" if len(example) == 2 else ""
+    yield Finding(
+        "label-conflicts",
+        "warning",
+        {"pairs": count},
+        f"{count} pairs of images show the same and have different labels{shown}: one label of each pair is wrong.",
+    )
+
+
+def audit_copies(evidence: Evidence) -> Iterator[Finding]:
+    """Images show the same as others: augmented copies, duplicates, overlapping fields."""
+    audit = evidence.audit
+    if audit is None or not audit.images:
+        return
+    if _is_augmented(audit):
+        yield Finding(
+            "augmented-copies",
+            "serious",
+            {"images": audit.images, "photographs": audit.groups, "largest_group": audit.largest_group},
+            f"These are augmented copies: {audit.images} images come from about {audit.groups} photographs. A random "
+            "split tests on turned or brightened copies of training images; only scores with photographs kept "
+            "together mean anything.",
+            str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": "groups.csv"})),
+        )
+        return
+    share = audit.in_pairs / audit.images
+    if share < 0.01:
+        return
+    yield Finding(
+        "overlapping-images",
+        "warning" if share >= 0.1 else "note",
+        {"exact": audit.exact, "near": audit.near, "shared": audit.shared, "images": audit.in_pairs, "share": share},
+        f"{audit.in_pairs} of {audit.images} images ({percent(share, 0)}) show the same as another one, whole or in "
+        f"part ({audit.exact} identical pairs, {audit.near} near-duplicates, {audit.shared} overlapping fields): a "
+        "random split puts them on both sides.",
+        str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": "groups.csv"})),
+    )
+
+
+def _is_augmented(audit: AuditEvidence) -> bool:
+    """Most images are near-duplicates of several others, not of a neighbour in a row of fields."""
+    return audit.in_pairs >= MOST * audit.images and audit.groups <= audit.images / 2.5 and audit.near >= audit.shared
+
+
+def overlay_tells_class(evidence: Evidence) -> Iterator[Finding]:
+    """A burned-in overlay alone tells the class."""
+    audit = evidence.audit
+    if audit is None or math.isnan(audit.overlay_accuracy) or math.isnan(audit.majority):
+        return
+    gain = audit.overlay_accuracy - audit.majority
+    if gain < 0.05:
+        return
+    yield Finding(
+        "overlay-tells-class",
+        "serious" if gain >= 0.2 else "warning",
+        {"overlay_accuracy": audit.overlay_accuracy, "majority": audit.majority},
+        f"The burned-in scale bar alone tells the class of {percent(audit.overlay_accuracy, 0)} of the images "
+        f"(guessing: {percent(audit.majority, 0)}): a network can read the label off the bar.",
+    )
+
+
+def chosen_here(evidence: Evidence) -> Iterator[Finding]:
+    """Views or settings were chosen on these data."""
+    data = evidence.data
+    if data is not None and data.views_chosen_here:
+        listed = ", ".join(data.views_chosen_here)
+        yield Finding(
+            "chosen-on-these-data",
+            "warning",
+            {"what": list(data.views_chosen_here)},
+            f"{listed}: chosen by looking at this data set, so that the figures on it are too good. They count only on "
+            "other data.",
+        )
+
+
+def precision_deviates(evidence: Evidence) -> Iterator[Finding]:
+    """The precision of the forward pass changes the embeddings."""
+    extraction = evidence.extraction
+    if extraction is not None and extraction.cosine < extraction.bound:
+        yield Finding(
+            "precision-deviates",
+            "warning",
+            {"cosine": extraction.cosine, "bound": extraction.bound, "precision": extraction.precision},
+            f"Embeddings in {extraction.precision} deviate from float32 (worst cosine {extraction.cosine:.4f}, bound "
+            f"{extraction.bound}).",
+            str(Command("extract", ("IMAGES",), {"out": "fp32.h5", "precision": "fp32"})),
+        )
+
+
+def seen_in_training(evidence: Evidence) -> Iterator[Finding]:
+    """The network was trained on these images."""
+    extraction = evidence.extraction
+    if extraction is not None and extraction.trained_on:
+        listed = ", ".join(extraction.trained_on)
+        yield Finding(
+            "network-saw-these",
+            "serious",
+            {"backbone": extraction.backbone, "sets": list(extraction.trained_on)},
+            f"{extraction.backbone} was trained on {listed}, to which these images belong: no figure on them is an "
+            "external one.",
+        )

@@ -1,0 +1,120 @@
+"""What the figures mean: a pure function from the results at hand to a short ordered list of findings.
+
+`verdict(evidence)` reads records that runs, audits and evaluations fill; it reads no file and computes no statistic of
+its own. Every finding has the numbers that it rests on, one plain sentence, and the command to run next. What was not
+tested is said too, so that silence is never mistaken for a result. `docs/verdict.md` explains each code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ball_features.reporting.evidence import Evidence
+from ball_features.reporting.finding import SEVERITIES, Finding
+from ball_features.reporting.rules_images import (
+    audit_copies,
+    chosen_here,
+    label_conflicts,
+    overlay_tells_class,
+    precision_deviates,
+    random_weights,
+    seen_in_training,
+)
+from ball_features.reporting.rules_scores import calibration, falls, leaks, many_equals, shortcuts, too_few
+from ball_features.reporting.rules_use import external, predictions
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["RULES", "findings_to_json", "render_verdict", "verdict"]
+
+Rule = Callable[[Evidence], Iterable[Finding]]
+
+SHOWN = 3  # findings on a terminal
+
+RULES: tuple[Rule, ...] = (
+    seen_in_training,
+    leaks,
+    falls,
+    shortcuts,
+    audit_copies,
+    external,
+    predictions,
+    overlay_tells_class,
+    chosen_here,
+    label_conflicts,
+    random_weights,
+    too_few,
+    precision_deviates,
+    calibration,
+    many_equals,
+)
+
+
+def verdict(evidence: Evidence) -> list[Finding]:
+    """Findings that follow from the evidence, the most serious first; within a severity in the order of the rules.
+
+    Args:
+        evidence: results at hand.
+
+    Returns:
+        At least one finding: what was not tested, or that nothing was found.
+    """
+    found = [finding for rule in RULES for finding in rule(evidence)]
+    found.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable
+    return [*found, *closing(evidence, found)]
+
+
+def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
+    """Say what was tested and what was not, or that nothing was found."""
+    if not evidence.protocols:
+        return [] if found else [Finding("nothing-found", "good", {}, "Nothing unusual was found.")]
+    units = {protocol.unit for protocol in evidence.protocols}
+    data = evidence.data
+    missing = []
+    if evidence.audit is None and "group" not in units:
+        missing.append("copies and overlapping fields")
+    if "patient" not in units:
+        missing.append("new patients" + (" (the data name none)" if data and data.patients is None else ""))
+    if "site" not in units and evidence.external is None:
+        missing.append("other hospitals" + (" (the data name none)" if data and data.sites is None else ""))
+    numbers = {"not_tested": missing, "tested": [protocol.name for protocol in evidence.protocols]}
+    if any(finding.severity in ("serious", "warning") for finding in found):
+        if not missing:
+            return []
+        return [Finding("not-tested", "note", numbers, f"Not tested: {', '.join(missing)}.")]
+    sentence = f"Nothing was found that makes this score misleading on {', '.join(numbers['tested'])}."
+    if missing:
+        sentence += f" Not tested: {', '.join(missing)}."
+    return [Finding("nothing-found", "good", numbers, sentence)]
+
+
+def findings_to_json(findings: Sequence[Finding]) -> list[dict[str, object]]:
+    """Findings as plain values, the content of `verdict.json`."""
+    return [{**asdict(finding), "numbers": dict(finding.numbers)} for finding in findings]
+
+
+def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> RenderableType:
+    """The first findings for a terminal, a line each, the command to run next behind the first that has one.
+
+    Args:
+        findings: from `verdict`.
+        most: number of findings to show.
+    """
+    from rich.text import Text
+
+    style = {"serious": "bold red", "warning": "bold yellow", "note": "bold", "good": "bold green"}
+    text = Text()
+    for finding in findings[:most]:
+        text.append(f"{finding.severity.capitalize()}: ", style=style[finding.severity])
+        text.append(finding.sentence + "\n")
+    command = next((finding.next for finding in findings[:most] if finding.next), "")
+    if command:
+        text.append("Next: ", style="dim")
+        text.append(command + "\n")
+    if len(findings) > most:
+        text.append(f"{len(findings) - most} more findings in verdict.json and on the page.\n", style="dim")
+    text.rstrip()
+    return text

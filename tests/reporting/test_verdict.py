@@ -1,0 +1,210 @@
+"""Constructed results and the findings that must, and must not, follow from them."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ball_features.reporting.evidence import (
+    AuditEvidence,
+    DataEvidence,
+    Evidence,
+    ExternalEvidence,
+    ExtractionEvidence,
+    ModelEvidence,
+    PredictionEvidence,
+    ProtocolEvidence,
+)
+from ball_features.reporting.finding import SEVERITIES
+from ball_features.reporting.verdict import findings_to_json, render_verdict, verdict
+
+ROOT = Path(__file__).parents[2]
+
+
+def model(name, accuracy, kind="baseline", spread=0.01, **more):
+    return ModelEvidence(name, kind, accuracy, accuracy - spread, min(accuracy + spread, 1.0), **more)
+
+
+def protocol(*models, name="random splits", unit="image", tested=(("a", 300), ("b", 300)), **more):
+    ordered = tuple(sorted(models, key=lambda item: -item.accuracy))
+    return ProtocolEvidence(name, unit, ordered, dict(tested), **more)
+
+
+MAJORITY = model("majority", 0.5, "shortcut")
+LENIENT = protocol(model("mlp", 0.95, "head"), model("colour", 0.60, "shortcut"), MAJORITY)
+FALL = protocol(model("mlp", 0.55, "head", 0.2), name="series left out", unit="series", groups=12)
+HOLD = protocol(model("mlp", 0.94, "head", 0.02), name="patients left out", unit="patient", groups=60)
+AUDIT = AuditEvidence(images=1000, groups=1000, majority=0.5)
+SOUND = Evidence((LENIENT, HOLD), DataEvidence(600, patients=60), audit=AUDIT)
+AWAY = ExternalEvidence(299, 0.60, 0.54, 0.66, sold=0.95, drop_low=0.29, drop_high=0.41, confidence=0.95, coverage=0.95,
+                        covered=0.60, covered_high=0.66, unusual=1.0)  # fmt: skip
+
+
+def with_shortcut(accuracy, **more):
+    return Evidence((protocol(model("mlp", 0.95, "head"), model("histogram", accuracy, "shortcut", **more), MAJORITY),))
+
+
+CASES = {
+    "sound": (SOUND, {"holds-when-strict", "nothing-found"}, {"shortcut-matches-network", "falls-when-strict"}),
+    "shortcut ties": (with_shortcut(0.945), {"shortcut-matches-network", "not-tested"}, {"shortcut-strong"}),
+    "shortcut wins": (with_shortcut(0.97), {"shortcut-matches-network"}, set()),
+    "shortcut by test": (with_shortcut(0.93, ties_best=True), {"shortcut-matches-network"}, set()),
+    "shortcut strong": (with_shortcut(0.88), {"shortcut-strong"}, {"shortcut-matches-network"}),
+    "shortcut weak": (with_shortcut(0.6), {"nothing-found"}, {"shortcut-strong", "shortcut-matches-network"}),
+    "nothing learnt": (
+        Evidence((protocol(model("mlp", 0.503, "head"), model("colour", 0.5, "shortcut"), MAJORITY),)),
+        set(),
+        {"shortcut-matches-network", "shortcut-strong"},
+    ),
+    "nuclei do it": (
+        Evidence((protocol(model("mlp", 0.95), model("nuclei", 0.95, "shortcut"), MAJORITY),)),
+        {"network-not-needed"},
+        {"shortcut-matches-network"},
+    ),
+    "falls": (Evidence((LENIENT, FALL)), {"falls-when-strict", "not-tested"}, {"nothing-found", "holds-when-strict"}),
+    "falls, few groups": (
+        Evidence((LENIENT, protocol(model("mlp", 0.90, "head", 0.1), name="sites left out", unit="site", groups=3))),
+        {"fall-uncertain", "few-groups"},
+        {"falls-when-strict"},
+    ),
+    "falls on a rung in between": (
+        Evidence((LENIENT, FALL, HOLD)),
+        {"falls-when-strict"},
+        {"holds-when-strict"},
+    ),
+    "leaks": (
+        replace(SOUND, data=DataEvidence(600, patients=60, leaks={"patients": 24, "identical files": 0})),
+        {"given-split-leaks"},
+        {"nothing-found"},
+    ),
+    "no leak": (replace(SOUND, data=DataEvidence(600, leaks={"patients": 0})), set(), {"given-split-leaks"}),
+    "conflicts": (
+        replace(SOUND, audit=replace(AUDIT, conflicts=2, conflict_example=("a/1.png", "b/1.png"))),
+        {"label-conflicts"},
+        {"nothing-found"},
+    ),
+    "augmented": (
+        replace(SOUND, audit=AuditEvidence(800, near=2500, in_pairs=800, groups=85, largest_group=12, majority=0.5)),
+        {"augmented-copies"},
+        {"overlapping-images", "nothing-found"},
+    ),
+    "overlapping fields": (
+        replace(SOUND, audit=AuditEvidence(3256, 40, 51, 1087, 1465, groups=2300, majority=0.3)),
+        {"overlapping-images"},
+        {"augmented-copies"},
+    ),
+    "scale bar": (replace(SOUND, audit=replace(AUDIT, overlay_accuracy=0.8)), {"overlay-tells-class"}, set()),
+    "no scale bar": (replace(SOUND, audit=replace(AUDIT, overlay_accuracy=0.51)), set(), {"overlay-tells-class"}),
+    "equals": (
+        Evidence((protocol(model("a", 0.95, ties_best=True), model("b", 0.949, ties_best=True), MAJORITY),)),
+        {"many-equals"},
+        set(),
+    ),
+    "small class": (
+        Evidence((protocol(model("mlp", 0.9), tested=(("a", 300), ("b", 7))),)),
+        {"class-too-small"},
+        set(),
+    ),
+    "calibration": (Evidence((protocol(model("mlp", 0.95, ece=0.12), MAJORITY),)), {"badly-calibrated"}, set()),
+    "calibrated": (Evidence((protocol(model("mlp", 0.95, ece=0.01), MAJORITY),)), set(), {"badly-calibrated"}),
+    "elsewhere": (
+        Evidence(external=AWAY),
+        {"worse-elsewhere", "overconfident-elsewhere", "sets-do-not-cover", "mostly-unusual"},
+        {"holds-elsewhere", "nothing-found"},
+    ),
+    "holds elsewhere": (
+        Evidence(
+            external=replace(
+                AWAY,
+                accuracy=0.94,
+                drop_low=-0.02,
+                drop_high=0.03,
+                confidence=0.95,
+                covered=0.95,
+                covered_high=0.97,
+                unusual=0.02,
+            )
+        ),
+        {"holds-elsewhere"},
+        {"worse-elsewhere", "overconfident-elsewhere", "sets-do-not-cover", "mostly-unusual"},
+    ),
+    "unusual": (Evidence(predictions=PredictionEvidence(299, 299)), {"mostly-unusual"}, {"nothing-found"}),
+    "one unusual of many": (Evidence(predictions=PredictionEvidence(299, 3)), {"nothing-found"}, {"many-unusual"}),
+    "neighbours": (Evidence(predictions=PredictionEvidence(9, contradicted=2)), {"neighbours-disagree"}, set()),
+    "too good": (
+        replace(SOUND, data=DataEvidence(600, views_chosen_here=("robust-views",))),
+        {"chosen-on-these-data"},
+        set(),
+    ),
+    "random weights": (
+        replace(SOUND, extraction=ExtractionEvidence("densenet201", random_weights=True)),
+        {"random-weights"},
+        set(),
+    ),
+    "precision": (replace(SOUND, extraction=ExtractionEvidence("vgg16", cosine=0.99)), {"precision-deviates"}, set()),
+    "precision unknown": (replace(SOUND, extraction=ExtractionEvidence("vgg16")), set(), {"precision-deviates"}),
+    "seen": (
+        replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", trained_on=("Acevedo 2020",))),
+        {"network-saw-these"},
+        set(),
+    ),
+    "nothing at all": (Evidence(), {"nothing-found"}, set()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_findings(name):
+    evidence, must, must_not = CASES[name]
+    found = verdict(evidence)
+    codes = [finding.code for finding in found]
+    assert must <= set(codes)
+    assert not must_not & set(codes)
+    assert len(codes) == len(set(codes))
+    order = [SEVERITIES.index(finding.severity) for finding in found[:-1]]
+    assert order == sorted(order)
+    for finding in found:
+        assert finding.sentence.endswith(".")
+        assert "nan" not in finding.sentence
+        # No finding without its number, but for those that say that nothing was found.
+        assert finding.numbers or finding.code == "nothing-found"
+    json.dumps(findings_to_json(found), allow_nan=False)
+
+
+def test_every_code_is_explained_and_tried():
+    explained = set(re.findall(r"^- `([a-z-]+)`", (ROOT / "docs/verdict.md").read_text(encoding="utf-8"), re.M))
+    seen = {finding.code for evidence, _, _ in CASES.values() for finding in verdict(evidence)}
+    seen |= {finding.code for finding in verdict(Evidence(predictions=PredictionEvidence(100, 20)))}
+    external = Evidence(external=replace(AWAY, unknown=3))
+    seen |= {finding.code for finding in verdict(external)}
+    assert seen == explained
+
+
+def test_the_sentence_of_the_public_set():
+    """Colour is as good on random splits, and the same model falls on series left out: in this order, with numbers."""
+    lenient = protocol(
+        model("linear-svm", 0.9966, spread=0.003),
+        model("histogram", 0.9933, "shortcut", 0.003),
+        model("majority", 0.302, "shortcut"),
+    )
+    strict = protocol(
+        ModelEvidence("linear-svm", "baseline", 0.55, 0.22, 0.84), name="series left out", unit="series", groups=7
+    )
+    first, second, *_ = verdict(Evidence((lenient, strict)))
+    assert first.code == "falls-when-strict"
+    assert "99.7 %" in first.sentence and "55.0 % (95 % CI 22 to 84)" in first.sentence
+    assert second.code == "shortcut-matches-network"
+    assert "99.3 %" in second.sentence and "without looking at a cell" in second.sentence
+
+
+def test_a_terminal_gets_three_lines_and_one_command():
+    from rich.console import Console
+
+    screen = Console(width=200, record=True, file=io.StringIO())
+    found = verdict(Evidence((LENIENT, FALL), audit=AuditEvidence(100, 40, in_pairs=60, groups=70, majority=0.5)))
+    screen.print(render_verdict(found))
+    lines = [line for line in screen.export_text().splitlines() if line.strip()]
+    assert lines[0].startswith("Serious: On random splits mlp reaches 95.0 %")
+    assert sum(line.startswith("Next: ball ") for line in lines) == 1
