@@ -91,11 +91,10 @@ def write_bundle(
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
     # Not `save_file`, which makes files that only their owner may read.
     (folder / "reference.safetensors").write_bytes(save(arrays))
+    file_format = MODELS[facts.model].file_format if facts.model in MODELS else "skops"
     own = replace(
         bundle.facts,
-        model_file=write_model(
-            folder, estimator, MODELS[facts.model].file_format if facts.model in MODELS else "skops"
-        ),
+        model_file=write_model(folder, estimator, file_format),
         notes=(*facts.notes, *bundle.notes(COVERAGE)),
         test=measure_bundle(bundle, test) if test is not None and len(test.X) else None,
     )

@@ -19,6 +19,7 @@ from ball_features.bundles.calibration import NEIGHBOURS
 from ball_features.deployment.predict import Predictor
 from ball_features.errors import ConfigError, DataError, require_extra
 from ball_features.extraction.readouts import reader
+from ball_features.models.base import PerViewClassifier
 from ball_features.models.linear import view_modules
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class BundleModule(nn.Module):
         self.network = network
         self.heads = nn.ModuleList(view_modules(bundle.estimator, len(plan)))
         # Lower bound of a probability that one view gives, for a model that fits each view separately.
-        self.floor = math.log(bundle.estimator.floor) if getattr(bundle.estimator, "by_view", False) else None
+        per_view = isinstance(bundle.estimator, PerViewClassifier)
+        self.floor = math.log(bundle.estimator.floor) if per_view else None
         place = torch.zeros(len(bundle.estimator.classes_), len(bundle.classes))
         place[range(len(place)), bundle.estimator.classes_.tolist()] = 1
         self.place = nn.Parameter(place, False)

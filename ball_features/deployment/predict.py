@@ -147,15 +147,13 @@ class Predictor:
         """
         from ball_features.extraction.batch import batch_size
         from ball_features.extraction.engine.modules import runs_on_all_cores
-        from ball_features.extraction.stream import feeders, stream
-        from ball_features.threads import core_count
+        from ball_features.extraction.stream import Workers, stream
 
         check_coverage(coverage)
         predictions: list[Prediction] = []
         rejected: list[Rejected] = []
         size = batch_size(self.device.type, self.engine.precision, self.backbone.input_px)
-        on_cpu = self.device.type == "cpu"
-        workers = 1 if on_cpu and runs_on_all_cores(self.engine) else min(16, core_count())
+        workers = Workers.for_device(self.device.type, one_call=runs_on_all_cores(self.engine))
         done = 0
 
         def load(row: int) -> tuple[Tensor, str] | str:
@@ -174,8 +172,7 @@ class Predictor:
             paths, images, digests = zip(*good, strict=True)
             return list(paths), self.embed(torch.stack(images), digests), bad
 
-        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "feeders": feeders(self.device.type)}
-        for paths, X, bad in stream(np.arange(len(files)), size, load, compute, **threads):
+        for paths, X, bad in stream(np.arange(len(files)), size, load, compute, workers=workers):
             rejected += bad
             if X is not None:
                 predictions += self.describe(paths, X, coverage)

@@ -20,7 +20,7 @@ from ball_features.extraction.decoding import ON_DEVICE
 from ball_features.extraction.overlay_mask import learn_overlay_mask, pack_mask
 from ball_features.extraction.pixels import SHORTCUT_WIDTHS
 from ball_features.extraction.preprocessing import Preprocessing
-from ball_features.extraction.stream import Writing, feeders, stream
+from ball_features.extraction.stream import DECODING_THREADS, Workers, Writing, stream
 from ball_features.extraction.update import Update
 from ball_features.extraction.weights import load_backbone
 from ball_features.threads import core_count
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ball_features.extraction.engine.modules import EmbeddingEngine
 
 __all__ = ["Computation", "Computed"]
-
-WORKERS = 16  # threads that decode, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +133,8 @@ class Computation:
         request, manifest = self.update.request, self.update.manifest
         device, wanted, batch = resolve_device(request.device), request.preprocessing, request.batch_size
         module = load_backbone(request.backbone, wanted.weights, wanted.seed)
-        workers = min(WORKERS, core_count())
-        chooser = Chooser(module, request.backbone, wanted, manifest, device, batch, workers, self.log)
+        threads = min(DECODING_THREADS, core_count())
+        chooser = Chooser(module, request.backbone, wanted, manifest, device, batch, threads, self.log)
         old = self.update.old
         if old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
@@ -180,12 +178,10 @@ class Computation:
             # A run that goes on without the GPU that decoded decodes on its cores: nearly the same pixels.
             decodes=device.type == "cuda" and network.attributes.get("decoder") == ON_DEVICE,
         )
-        on_cpu = device.type == "cpu"
-        workers = 1 if on_cpu and runs_on_all_cores(network.engine) else min(WORKERS, core_count())
+        workers = Workers.for_device(device.type, one_call=runs_on_all_cores(network.engine))
         done, bad = 0, {}
         self.progress(0, len(rows))
-        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "feeders": feeders(device.type)}
-        results = stream(rows, pipeline.batch, pipeline.load, pipeline.compute, stop=pipeline.stop, **threads)
+        results = stream(rows, pipeline.batch, pipeline.load, pipeline.compute, workers=workers, stop=pipeline.stop)
         with contextlib.closing(results):
             for item in results:
                 bad |= item.bad

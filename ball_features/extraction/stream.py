@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +18,13 @@ import numpy as np
 
 from ball_features.cache import CacheWriter
 from ball_features.errors import CacheError
-from ball_features.threads import one_thread
+from ball_features.threads import core_count, one_thread
 
-__all__ = ["Writing", "feeders", "pieces", "stream"]
+__all__ = ["DECODING_THREADS", "Workers", "Writing", "pieces", "stream"]
 
 # Seconds of rows in a commit: each commit waits for the disk twice, and a kill loses no more than this.
 COMMIT_S = 0.3
+DECODING_THREADS = 16  # at most
 PREFETCH_BATCHES = 2  # batches that are loaded ahead, besides those in the feeders
 # While a GPU computes a batch, other threads assemble the next ones and compute pixel statistics of finished ones.
 _FEEDERS = {"cuda": 4}
@@ -31,9 +33,30 @@ Loaded = TypeVar("Loaded")
 Result = TypeVar("Result")
 
 
-def feeders(device: str) -> int:
-    """Number of threads that feed a type of device."""
-    return _FEEDERS.get(device, 1)
+@dataclass(frozen=True)
+class Workers:
+    """Threads around a network.
+
+    Attributes:
+        on_cpu: whether the network computes on the cores of this machine.
+        threads: number of threads that load, and on a CPU compute.
+        feeders: number of threads that feed another device.
+    """
+
+    on_cpu: bool
+    threads: int
+    feeders: int = 1
+
+    @classmethod
+    def for_device(cls, device: str, *, one_call: bool = False) -> Workers:
+        """The threads for a type of device.
+
+        Args:
+            device: "cpu", "cuda" or "mps".
+            one_call: whether one call of the network uses all cores, so that a CPU runs one at a time.
+        """
+        on_cpu = device == "cpu"
+        return cls(on_cpu, 1 if on_cpu and one_call else min(DECODING_THREADS, core_count()), _FEEDERS.get(device, 1))
 
 
 def pieces(rows: np.ndarray, batch: int) -> list[np.ndarray]:
@@ -47,9 +70,7 @@ def stream(
     load: Callable[[int], Loaded],
     compute: Callable[[np.ndarray, list[Loaded]], Result],
     *,
-    on_cpu: bool,
-    workers: int,
-    feeders: int = 1,
+    workers: Workers,
     stop: threading.Event | None = None,
 ) -> Generator[Result, None, None]:
     """Load rows and compute them batch by batch; results are yielded in order.
@@ -64,22 +85,20 @@ def stream(
         batch: number of rows in a batch; batches are aligned to multiples of it.
         load: function from a row to its image.
         compute: function (rows of one batch, loaded images) -> result.
-        on_cpu: whether `compute` runs on the cores of this machine.
-        workers: number of threads that load, and on a CPU compute.
-        feeders: number of threads that feed another device.
+        workers: threads that load and compute.
         stop: event that is set when the remaining results are no longer wanted, so that a long `compute` can give up.
     """
-    cut = pieces(rows, batch)
+    cut, on_cpu, threads = pieces(rows, batch), workers.on_cpu, workers.threads
     waiting: deque[Any] = deque()
     # The threads inherit the setting of one torch thread from the time when they start.
     with one_thread() if on_cpu else contextlib.nullcontext():
-        pool = ThreadPoolExecutor(max(1, min(workers, len(cut)) if on_cpu else workers), thread_name_prefix="stream")
-        feed = ThreadPoolExecutor(feeders, thread_name_prefix="feed")
+        pool = ThreadPoolExecutor(max(1, min(threads, len(cut)) if on_cpu else threads), thread_name_prefix="stream")
+        feed = ThreadPoolExecutor(workers.feeders, thread_name_prefix="feed")
         try:
             if on_cpu:
                 for piece in cut:
                     waiting.append(pool.submit(_whole, load, compute, piece))
-                    if len(waiting) > 2 * workers:
+                    if len(waiting) > 2 * threads:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
@@ -87,7 +106,7 @@ def stream(
             for piece in cut:
                 loading = [pool.submit(load, int(row)) for row in piece]
                 waiting.append(feed.submit(_fed, compute, piece, loading))
-                if len(waiting) >= feeders + PREFETCH_BATCHES:
+                if len(waiting) >= workers.feeders + PREFETCH_BATCHES:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

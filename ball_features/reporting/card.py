@@ -12,6 +12,7 @@ from typing import Any
 from ball_features.bundles.bundle import COVERAGE, Bundle
 from ball_features.bundles.facts import BundleFacts
 from ball_features.errors import DataError
+from ball_features.models.base import PerViewClassifier
 from ball_features.reporting.markup import render
 from ball_features.reporting.stored_run import read_table
 
@@ -82,7 +83,7 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         run=run,
         classes=bundle.classes,
         views=_views(facts.preprocessing.plan.indices),
-        by_view=bool(getattr(bundle.estimator, "by_view", False)),
+        by_view=isinstance(bundle.estimator, PerViewClassifier),
         sources=_sources(bundle, run),
         own=_own_figures(bundle),
         figures=_figures(model, metrics),
