@@ -116,15 +116,12 @@ LINES = 300
 LONGER = {
     "audit/findings.py",
     "audit/pairs.py",
-    "dataset/manifest.py",
-    "dataset/splits.py",
-    "dataset/synthetic.py",
     "deployment/serve.py",
     "evaluation/uncertainty.py",
     "extraction/engine/densenet.py",
 }
 SAME_NAMES = set()
-MOST = {"long signatures": 20, "flags": 98, "entries": 118, "dict[str, Any]": 101}
+MOST = {"long signatures": 17, "flags": 98, "entries": 118, "dict[str, Any]": 101}
 SIGNATURE = 8  # arguments from which a signature is long, self not counted
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # "name: Of the cache." or "name (int): That it names.": a reader has to find the noun.

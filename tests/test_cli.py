@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from ball_features import FitConfig, fit
 from ball_features.cli import app
-from ball_features.cli.root import InterruptError, main, progress_bar
+from ball_features.cli.root import InterruptError, main
+from ball_features.cli.screen import progress_bar
 from ball_features.files import place_folder
 from ball_features.models.registry import MODELS
 

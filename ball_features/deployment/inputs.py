@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from ball_features.dataset.manifest import Rejected, list_images, printable
+from ball_features.dataset.listing import Rejected, list_images, printable
 
 __all__ = ["find_images"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ball_features.config import ExtractConfig
+from ball_features.config.fields import digest
 from ball_features.extraction.backbones import BACKBONES, Backbone
 from ball_features.extraction.normalization import choose_normalization, normalize
 from ball_features.extraction.overlay_mask import mask_tensor
@@ -169,8 +168,7 @@ class Preprocessing:
     def fingerprint(self) -> str:
         """SHA-256 of everything that changes a stored number."""
         values = {key: value for key, value in self.to_attributes().items() if key not in _NOT_IN_FINGERPRINT}
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(values)
 
     def differences(self, attributes: Mapping[str, Any]) -> list[str]:
         """Settings in which a cache differs from this record, a text each.

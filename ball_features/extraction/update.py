@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ball_features.cache import Cache, read_cache
 from ball_features.config import ExtractConfig
-from ball_features.dataset.manifest import Manifest, Rejected, scan, twin_folder, with_twins
+from ball_features.dataset.manifest import Manifest, Rejected, scan
+from ball_features.dataset.twins import twin_folder, with_twins
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.preprocessing import Preprocessing

@@ -12,7 +12,7 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
-from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.protocols import check_finite, evaluate, fit_notes, named_progress
 from ball_features.evaluation.tasks import Evaluation

@@ -10,7 +10,7 @@ from typing import Any
 from ball_features.bundles.saving import bundle_fitted
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.protocols import evaluate, fit_notes
 from ball_features.evaluation.tasks import Evaluation, obstacles

@@ -12,7 +12,9 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
+from ball_features.dataset.grouping import Grouping, read_grouping
+from ball_features.dataset.splits import ImageTable, Split, make_splits
+from ball_features.dataset.units import merge_units
 from ball_features.errors import ConfigError, DataError, SplitError
 from ball_features.evaluation.protocols import ModelResult, evaluate, fit_notes, named_progress
 from ball_features.evaluation.tasks import Evaluation
@@ -171,7 +173,7 @@ def _rungs(config: FitConfig, cache: Cache) -> tuple[list[_Rung], Grouping, list
                 notes += [f"{name}: {note}" for note in said]
                 rungs.append(_Rung(name, own, grouping.column, splits, grouping.group, units))
                 continue
-            splits, _ = make_splits(own, cache.path, cache.label, cache.path)
+            splits, _ = make_splits(own, ImageTable(cache.path, cache.label, cache.path))
             units = merge_units(cache.path if column is None else cache.sha256)
             splits = splits if column is None else _joined(splits, units, cache.path)
             rungs.append(_Rung(name, own, "", splits, units, units))

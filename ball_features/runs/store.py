@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import Grouping, Split, merge_units
+from ball_features.dataset.grouping import Grouping
+from ball_features.dataset.splits import Split
+from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
 from ball_features.evaluation.measure import measure
 from ball_features.evaluation.metrics import METRICS

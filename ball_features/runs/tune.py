@@ -13,7 +13,7 @@ import numpy as np
 
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import evaluate, fit_notes
 from ball_features.evaluation.search import Trial, draw_trials, search

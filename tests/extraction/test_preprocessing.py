@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ball_features.cache import read_cache
 from ball_features.config import ExtractConfig
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import BACKBONES, get_backbone
@@ -15,6 +17,7 @@ from ball_features.extraction.overlay_mask import mask_tensor, pack_mask, unpack
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.readouts import READOUTS
 
+OLD = Path(__file__).parents[1] / "data" / "v0.1.0"
 DIGESTS = [hashlib.sha256(bytes([row])).hexdigest() for row in range(2)]
 SETTINGS = {
     "plain": {"views": 1},
@@ -65,6 +68,26 @@ def test_a_fingerprint_is_the_digest_of_every_setting_by_its_name():
     }  # fmt: skip
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     assert record.fingerprint == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_settings_of_the_run_change_no_fingerprint():
+    base = {"views": 1}
+    same = [{"device": "cpu"}, {"batch_size": 8}, {"seed": 3}, {"limit": 9}]  # no seed without a random view
+    assert {made(base | change).fingerprint for change in same} == {made(base).fingerprint}
+    views = {"views": 2}
+    other = [views, views | {"seed": 3}, base | {"normalize": "unit"}, base | {"dtype": "float32"}]
+    assert len({made(change).fingerprint for change in [base, *other]}) == 5
+
+
+@pytest.mark.parametrize("name", ["plain", "views", "seeded", "channels", "interrupted"])
+def test_a_cache_of_0_1_0_has_an_equal_fingerprint(name):
+    cache = read_cache(OLD / f"{name}.h5", embeddings=False)
+    record = Preprocessing.from_attributes(cache.attributes)
+    assert record.fingerprint == cache.fingerprint
+    assert record.differences(cache.attributes) == []
+    assert cache.view == record.plan.names(record.channels)
+    assert cache.embeddings.shape[1:] == (record.passes, record.dim)
+    assert {key: cache.attributes.get(key) for key in record.to_attributes()} == record.to_attributes()
 
 
 @pytest.mark.parametrize(

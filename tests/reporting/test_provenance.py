@@ -47,12 +47,12 @@ def test_every_setting_but_the_processes_is_in_the_command(monkeypatch):
     plain = FitConfig()
     for part, default in ((SETTINGS, plain), (SETTINGS.head, plain.head)):
         for item in dataclasses.fields(part):
-            if item.name not in ("jobs", "tta"):
+            if item.name not in ("jobs", "tta", "compat_batch_metrics"):
                 assert getattr(part, item.name) != getattr(default, item.name), f"{item.name} is not tried here"
     line = command("fit", "my caches/a.h5", SETTINGS, save="mlp", compat_batch_metrics=True)
     (cache, config), options = parsed(line, monkeypatch, "ball_features.runs.fit.fit")
     assert str(cache) == "my caches/a.h5"
-    assert config == SETTINGS
+    assert config == dataclasses.replace(SETTINGS, compat_batch_metrics=True)
     assert options["save"] == "mlp"
     assert options["compat_batch_metrics"]
     tta = FitConfig(tta=True)

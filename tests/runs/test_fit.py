@@ -244,10 +244,10 @@ def test_tensorboard_reads_the_curves(small_cache, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"folds": 3}, "Got --folds 3 with the protocol holdout, which has none"),
+        ({"folds": 3}, "Got folds=3 with the protocol holdout, which has none"),
         (
             {"test_size": 0.3, "protocol": "cv"},
-            "Got --test-size 0.3 with the protocol cv, whose test sets are its folds",
+            "Got test_size=0.3 with the protocol cv, whose test sets are its folds",
         ),
     ],
 )
