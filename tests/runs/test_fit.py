@@ -256,3 +256,25 @@ def test_sizes_that_a_protocol_does_not_have_are_refused(small_cache, tmp_path, 
         fit(small_cache, FitConfig(models=("knn",), **settings), out_root=tmp_path)
     with pytest.raises(ConfigError, match=message):
         compare([str(small_cache), "b.h5"], FitConfig(models=("knn",), **settings), out_root=tmp_path)
+
+
+def test_a_model_that_cannot_be_saved_is_an_error(small_cache, tmp_path, monkeypatch):
+    """Before the work if it is known then, else after it, and the run with the other models stands."""
+
+    def build(seed, head):
+        raise ZeroDivisionError("no luck")
+
+    config = FitConfig(models=("lda", "knn"), repeats=1, jobs=1)
+    monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], min_class=10_000))
+    with pytest.raises(ConfigError, match="lda cannot be saved, since it cannot be fitted: lda needs 10000 training"):
+        fit(small_cache, config, out_root=tmp_path / "known", save="lda")
+    assert not list((tmp_path / "known").glob("*"))
+    run = fit(small_cache, config, out_root=tmp_path / "other", save="knn")
+    assert [bundle.name for bundle in run.bundles] == ["knn"]
+    assert any("lda failed and is not in the table: lda needs 10000 training images" in note for note in run.notes)
+    monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], min_class=1, build=build))
+    with pytest.raises(DataError, match=r"it has no model to save. lda: ZeroDivisionError: no luck") as error:
+        fit(small_cache, config, out_root=tmp_path / "late", save="lda")
+    (folder,) = (tmp_path / "late").iterdir()
+    assert str(folder) in str(error.value)
+    assert [row["model"] for row in read_run(folder).metrics] == ["knn"]
