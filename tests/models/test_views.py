@@ -203,7 +203,7 @@ def test_group_losses_look_after_the_small_group():
 
 
 def test_a_group_loss_asks_for_groups(robust_cache, tmp_path):
-    with pytest.raises(ConfigError, match="--groups"):
+    with pytest.raises(ConfigError, match="without groups"):
         fit(robust_cache, FitConfig(models=("mlp",), head=HeadConfig(group_loss="dro")), out_root=tmp_path)
 
 
