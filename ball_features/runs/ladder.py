@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ball_features.cache import Cache, choose_channels
-from ball_features.config import FitConfig
+from ball_features.config import LADDER, FitConfig
+from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
 from ball_features.errors import ConfigError
 from ball_features.evaluation.intervals import share_interval
@@ -28,14 +29,14 @@ from ball_features.files import require_folder, write_csv, write_json
 from ball_features.models.registry import select
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import ladder_caption, write_ladder_report
-from ball_features.reporting.provenance import command, images_digest, provenance
+from ball_features.reporting.provenance import images_digest, provenance
 from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import check_name, check_options, complete_cache, with_numbers
 from ball_features.runs.contents import failures, prediction_rows, split_rows
 from ball_features.runs.evidence_of import ladder_evidence
 from ball_features.runs.kept_rungs import KeptRungs
-from ball_features.runs.new_folder import NewFolder
+from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.rungs import Rung, make_rungs
 
 __all__ = ["Ladder", "ladder"]
@@ -119,18 +120,21 @@ def ladder(
         "failures": [{"rung": step.rung.name} | item for step in climbed for item in failures(step.results)],
         "rungs": [{"rung": rung.name, "protocol": rung.config.protocol, "column": rung.column} for rung in rungs],
     }
+    repeat = Repeat("fit", {"cache": str(cache_path)}, replace(config, protocol=LADDER))
+    folder = free_folder(Path(out_root), name)
     details |= provenance(
         cache,
         config,
         source=str(cache_path),
         start=start,
         repeats=range(config.repeats),
-        again=command("fit", str(cache_path), config, protocol="ladder"),
+        again=repeat.command(folder),
         groups_sha256=against.sha256,
     )
     findings = verdict(ladder_evidence(rungs, rows, cache, str(cache_path)))
-    with NewFolder(Path(out_root), name) as new:
+    with NewFolder(folder.parent, folder.name) as new:
         _write(new.path, rows, climbed, cache, details)
+        (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
         write_json(new.path / "verdict.json", findings_to_json(findings))
     kept.clear()
     try:
