@@ -239,6 +239,7 @@ class FitConfig(_Config):
             or numbers with commas between.
         test_views: Views that validate and test, by their mean probability: "auto" (the plain one; of a model that
             tells views apart those that are not random), or as train_views.
+        compat_batch_metrics: Add the student report's arithmetic as one more table.
         head: The head's settings.
         channels: Channels of the cache that models see, such as ("original", "segmented"); empty for all.
         combine: What becomes of several channels: "concat" (one long embedding) or "mean".
@@ -260,6 +261,7 @@ class FitConfig(_Config):
     test_views: str = "auto"
     channels: tuple[str, ...] = ()
     combine: str = "concat"
+    compat_batch_metrics: bool = False
     head: HeadConfig = field(default_factory=HeadConfig)
     jobs: int = 0
 
@@ -285,11 +287,11 @@ class FitConfig(_Config):
         _require(self.jobs >= 0, "jobs", self.jobs, "at least 1, or 0 (all cores)")
 
     def fingerprint(self, **resolved: Any) -> str:
-        """SHA-256 of everything that changes a number; `jobs` does not, nor where the groups file lies.
+        """SHA-256 of everything that changes a number; `jobs` and more tables do not, nor where the groups file lies.
 
         Args:
             resolved: What the settings became: `groups_sha256`, the digest of that file's content.
         """
         values = self.to_dict()
-        del values["jobs"], values["groups"]
+        del values["jobs"], values["groups"], values["compat_batch_metrics"]
         return _digest(values | resolved)

@@ -23,10 +23,10 @@ from ball_features.cache import Cache, read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import make_splits, merge_units, read_grouping
 from ball_features.errors import BallError
+from ball_features.evaluation.intervals import share_interval
+from ball_features.evaluation.left_out import group_rows, over_groups
 from ball_features.evaluation.protocols import evaluate
-from ball_features.evaluation.uncertainty import share_interval
 from ball_features.models.registry import select
-from ball_features.reporting.groups import group_rows, over_groups
 
 RUNGS = {"random": "holdout", "blocks": "block-cv", "series": "leave-group-out"}
 
@@ -44,17 +44,17 @@ def measure(cache: Cache, name: str, rung: str, config: FitConfig, each: bool) -
     # Hold-outs keep byte-identical copies together and nothing else, as the published figures do at best.
     kept = (grouping.group, grouping.together) if rung != "random" else ()
     splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, *kept)
-    (result,) = evaluate(cache, select([name]), splits, config, group=grouping.series, center=grouping.center)
+    (result,) = evaluate(cache, select([name]), splits, config, grouping=grouping)
     if not result.fitted:
         return str(result.failure)
     if rung == "series":
         rows = over_groups(group_rows(cache, [result], merge_units(cache.sha256, grouping.together)), name)
-        recall = np.array([row["recall"] for row in rows])
-        side = float(np.mean([row["benign_malignant"] for row in rows]))
+        recall = np.array([row.recall for row in rows])
+        side = float(np.mean([row.benign_malignant for row in rows]))
         half = float(t.ppf(0.975, len(recall) - 1) * recall.std(ddof=1) / np.sqrt(len(recall)))
         if each:
             for row in rows:
-                print(f"    {row['group']} {row['images']} {100 * row['recall']:.1f} {row['taken_for']}")
+                print(f"    {row.group} {row.images} {100 * row.recall:.1f} {row.taken_for}")
         interval = (max(0.0, float(recall.mean()) - half), min(1.0, float(recall.mean()) + half))
         return f"{shown(float(recall.mean()), interval)} | {100 * recall.min():.1f} | {100 * side:.1f}"
     codes = np.unique(cache.label, return_inverse=True)[1]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ball_features import FitConfig, fit
 from ball_features.cli import app
 from ball_features.cli.root import InterruptError, main, progress_bar
-from ball_features.files import place_folder
+from ball_features.files import NewFolder
 from ball_features.models.baselines import BASELINES
 from ball_features.models.registry import MODELS
 
@@ -195,12 +195,9 @@ def test_an_interrupt_has_its_own_code_and_says_what_is_left(tmp_path, smears, s
 
 
 def test_an_interrupt_while_a_run_is_written_leaves_none(tmp_path):
-    def write(folder):
-        (folder / "run.json").touch()
+    with pytest.raises(InterruptError), NewFolder(tmp_path, "a") as new:
+        (new.path / "run.json").touch()
         raise InterruptError
-
-    with pytest.raises(InterruptError):
-        place_folder(tmp_path, "a", write)
     assert not list(tmp_path.iterdir())
 
 

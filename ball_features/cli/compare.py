@@ -67,8 +67,8 @@ def compare(
     One table, with a paired test of each line against the best.
     """
     from ball_features.config import FitConfig, split_names
+    from ball_features.reporting.run_tables import render_comparison
     from ball_features.runs.compare import compare as run
-    from ball_features.runs.compare import render_comparison
 
     config = FitConfig(
         protocol=protocol,

@@ -168,9 +168,10 @@ def fit(
         require_folder(tensorboard, "--tensorboard")
     values, preset_notes = _with_preset(context, preset)
     config = _config(values)
-    protocol, compat_batch_metrics = values["protocol"], values["compat_batch_metrics"]
+    protocol = values["protocol"]
     if protocol == "ladder":
-        from ball_features.runs.ladder import ladder, render_ladder
+        from ball_features.reporting.run_tables import render_ladder
+        from ball_features.runs.ladder import ladder
 
         for option in ("compat_batch_metrics", "save"):
             if values[option]:
@@ -196,7 +197,6 @@ def fit(
             config,
             out_root=out,
             name=name or None,
-            compat_batch_metrics=compat_batch_metrics,
             save=save,
             notes=preset_notes,
             progress=progress,
@@ -231,7 +231,10 @@ def _with_preset(context: typer.Context, preset: str) -> tuple[dict[str, Any], l
 
 
 def _config(values: dict[str, Any]) -> FitConfig:
-    same = ("repeats", "folds", "test_size", "val_size", "seed", "group_column", "tta", "train_views", "test_views")
+    same = (
+        "repeats", "folds", "test_size", "val_size", "seed", "group_column", "tta", "train_views", "test_views",
+        "compat_batch_metrics",
+    )  # fmt: skip
     return FitConfig(
         protocol="holdout" if values["protocol"] == "ladder" else values["protocol"],
         models=split_names(values["models"]),

@@ -16,10 +16,10 @@ def inspect(
 ) -> None:
     """Show what a cache holds: images per class, views, provenance, rejected files, whether it is complete."""
     from ball_features.cache import read_cache
-    from ball_features.reporting.inspection import describe, render_facts
+    from ball_features.reporting.inspection import describe, render_contents
 
     values = describe(read_cache(cache, embeddings=False), cache)
     if as_json:
         print_json(values)
     else:
-        console().print(render_facts(values))
+        console().print(render_contents(values))

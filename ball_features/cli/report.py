@@ -35,7 +35,8 @@ def report(
     passed on.
     """
     from ball_features.errors import DataError
-    from ball_features.reporting.joint import is_ladder, write_joint_report, write_ladder_report
+    from ball_features.reporting.joint import write_joint_report, write_ladder_report
+    from ball_features.reporting.ladder_page import is_ladder
     from ball_features.reporting.page import write_report
 
     if thumbnails is not None and not thumbnails.is_dir():
@@ -53,7 +54,7 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     """The cache of a run as its models saw it; none of a comparison of several, or where it is gone."""
     from ball_features.cache import choose_channels, read_cache
     from ball_features.errors import CacheError
-    from ball_features.reporting.joint import is_ladder
+    from ball_features.reporting.ladder_page import is_ladder
     from ball_features.reporting.provenance import require_cache_of
     from ball_features.runs.store import read_run
 

@@ -59,7 +59,7 @@ def tune(
     run.
     """
     from ball_features.config import FitConfig, HeadConfig, split_names
-    from ball_features.runs.tune import render_trials
+    from ball_features.reporting.run_tables import render_trials
     from ball_features.runs.tune import tune as run
 
     config = FitConfig(
