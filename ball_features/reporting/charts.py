@@ -249,7 +249,11 @@ def layout(chart: Chart, width_px: int = 380) -> Drawing:
         drawing.strokes.append(_Stroke(path, f"line c{whisker.colour}", width_px=2))
     drawing.shapes.extend(_Shape(mark, x_px(mark.x), y_px(mark.y)) for mark in chart.marks)
     for line, y in zip(ends, _apart([y_px(line.points[-1, 1]) for line in ends], top, bottom), strict=True):
-        drawing.texts.append(_Text(left + plot[2] + _GAP_PX, y + 4, line.name))
+        (x_end, y_end), x_name = (x_px(line.points[-1, 0]), y_px(line.points[-1, 1])), left + plot[2] + _GAP_PX
+        if line.colour is not None:  # leads the eye from the line to its name
+            path = f"M{x_end:.1f} {y_end:.1f}L{x_name - 1:.1f} {y:.1f}"
+            drawing.strokes.append(_Stroke(path, f"line c{line.colour}"))
+        drawing.texts.append(_Text(x_name + 2, y + 4, line.name))
     return drawing
 
 

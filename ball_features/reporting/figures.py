@@ -14,8 +14,6 @@ from ball_features.reporting.charts import DASHES, PALETTE, Axis, Chart, Key, Li
 __all__ = ["LEAST_BIN", "lines", "reliability", "reliability_points", "roc", "roc_points", "roc_says_little"]
 
 LEAST_BIN = 20  # images of a bin whose accuracy says something: its standard error is below 12 points
-_SHARES = tuple(Tick(share, f"{share:g}") for share in (0.0, 0.5, 1.0))
-_DIAGONAL = Line(np.array([[0.0, 0.0], [1.0, 1.0]]), None)
 _CORNER = (0.01, 0.99)  # rates beyond which a ROC curve hugs the corner
 
 
@@ -98,8 +96,11 @@ def reliability(points: np.ndarray, title: str, note: str = "") -> Chart:
         )
         for x, y, count in points.tolist()
     )
-    axes = Axis(0, 1, _SHARES, "confidence"), Axis(0, 1, _SHARES, "accuracy")
-    return Chart(title, *axes, lines=(_DIAGONAL, *joined), marks=marks, note=note)
+    low = 0.5 if points[:, :2].min() >= 0.5 else 0.0
+    ticks = tuple(Tick(share, f"{share:g}") for share in (low, (1 + low) / 2, 1.0))
+    equal = Line(np.array([[low, low], [1.0, 1.0]]), None)
+    axes = Axis(low, 1, ticks, "confidence"), Axis(low, 1, ticks, "accuracy")
+    return Chart(title, *axes, lines=(equal, *joined), marks=marks, note=note)
 
 
 def lines(series: Mapping[str, np.ndarray], title: str, x_label: str, y_label: str) -> Chart:

@@ -31,6 +31,7 @@ class ImageLists:
     Attributes:
         model: name of the model whose errors are listed.
         wrong: number of wrong predictions.
+        wrong_images: number of distinct images that they are of.
         predictions: number of predictions.
         errors: wrong predictions, the most confident first.
         unsure: right predictions, the least confident first.
@@ -39,6 +40,7 @@ class ImageLists:
 
     model: str
     wrong: int
+    wrong_images: int
     predictions: int
     errors: Table
     unsure: Table
@@ -86,7 +88,8 @@ def image_lists(run: StoredRun, model: str, cache: Cache | None, pictures: Thumb
         for rows, title in ((wrong, "Errors"), (unsure, "Least certain images"))
     )
     shown = None if cache is None or near is None else _map(run, model, cache, near.unit, pictures, name)
-    return ImageLists(model, len(wrong), len(found.path), errors, doubtful, shown)
+    wrong_images = len({found.path[row] for row in wrong})
+    return ImageLists(model, len(wrong), wrong_images, len(found.path), errors, doubtful, shown)
 
 
 def _listing(

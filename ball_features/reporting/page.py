@@ -10,7 +10,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.evaluation.intervals import Interval
-from ball_features.evaluation.metrics import METRICS, calibration_error
+from ball_features.evaluation.metrics import METRICS, Metric, calibration_error
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import GroupRow
 from ball_features.reporting.charts import Chart
@@ -142,6 +142,11 @@ def run_section(
     )
 
 
+def _heading(metric: Metric) -> str:
+    """The name in words; an abbreviation such as AUROC stays one."""
+    return metric.heading if metric.heading.isupper() else metric.title
+
+
 def _metric(row: ModelRow, name: str) -> Cell:
     value = row.values[name]
     return Cell(METRICS[name].text(value, 2 if METRICS[name].percent else 3), value) if value == value else _NONE
@@ -156,7 +161,7 @@ def _table(models: Sequence[ModelRow], title: str) -> Table:
         cells += [_metric(row, "accuracy"), Cell(METRICS["accuracy"].interval_text(ends, 1), ends[0])]
         cells += [*(_metric(row, name) for name in others), Cell(f"{row.fit_s:.3f}", row.fit_s)]
         rows.append(Row(tuple(cells), row.kind))
-    header = ("model", "kind", "accuracy", "95 %", *(METRICS[name].title for name in others), "fit s")
+    header = ("model", "kind", "accuracy", "95 %", *(_heading(METRICS[name]) for name in others), "fit s")
     return Table(header, tuple(rows), f"Comparison: {title}", 2)
 
 
@@ -171,7 +176,7 @@ def _intervals(models: Sequence[ModelRow], title: str) -> Table:
             cells.append(_NONE if text == "n/a" else Cell(text, ends[0]))
         cells.append(Cell(f"{row.mcnemar_p_against_best:.3f}", row.mcnemar_p_against_best))
         rows.append(Row(tuple(cells), row.kind))
-    header = ("model", *(metric.title for metric in METRICS.values()), "McNemar p")
+    header = ("model", *(_heading(metric) for metric in METRICS.values()), "McNemar p")
     return Table(header, tuple(rows), f"Intervals: {title}", 1)
 
 
