@@ -37,7 +37,8 @@ from ball_features.dataset.decode import decode
 from ball_features.dataset.jpeg import decode_jpegs
 from ball_features.dataset.manifest import scan
 from ball_features.extraction.backbones import get_backbone
-from ball_features.extraction.engine.densenet import Engine, best_precision, resolve_device
+from ball_features.extraction.engine.densenet import Engine
+from ball_features.extraction.engine.devices import best_precision, resolve_device
 from ball_features.extraction.extract import extract
 from ball_features.extraction.weights import load_backbone
 from ball_features.threads import one_thread

@@ -26,7 +26,8 @@ from ball_features.errors import BallError
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
 from ball_features.evaluation.protocols import evaluate
-from ball_features.models.registry import select
+from ball_features.evaluation.tasks import Evaluation
+from ball_features.models.registry import MODELS
 
 RUNGS = {"random": "holdout", "blocks": "block-cv", "series": "leave-group-out"}
 
@@ -44,7 +45,9 @@ def measure(cache: Cache, name: str, rung: str, config: FitConfig, each: bool) -
     # Hold-outs keep byte-identical copies together and nothing else, as the published figures do at best.
     kept = (grouping.group, grouping.together) if rung != "random" else ()
     splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, *kept)
-    (result,) = evaluate(cache, select([name]), splits, config, grouping=grouping)
+    (result,) = evaluate(
+        Evaluation(cache, (MODELS[name],), tuple(splits), config, group=grouping.series, center=grouping.center)
+    )
     if not result.fitted:
         return str(result.failure)
     if rung == "series":

@@ -122,12 +122,9 @@ LONGER = {
     "dataset/synthetic.py",
     "deployment/predict.py",
     "deployment/serve.py",
-    "evaluation/uncertainty.py",
     "extraction/engine/densenet.py",
     "extraction/extract.py",
     "extraction/views.py",
-    "models/robust.py",
-    "models/training.py",
 }
 SAME_NAMES = {"views"}
 MOST = {"long signatures": 20, "flags": 98, "entries": 118, "dict[str, Any]": 101}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from typer.main import get_command
@@ -15,7 +16,6 @@ from ball_features import FitConfig, fit
 from ball_features.cli import app
 from ball_features.cli.root import InterruptError, main, progress_bar
 from ball_features.files import NewFolder
-from ball_features.models.baselines import BASELINES
 from ball_features.models.registry import MODELS
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random")
@@ -215,10 +215,10 @@ def test_each_part_of_a_long_work_is_shown(capsys):
 
 
 def test_a_run_without_a_fitted_model_is_an_error(small_cache, tmp_path, monkeypatch, capsys):
-    def build(seed):
+    def build(seed, head):
         raise ZeroDivisionError("no luck")
 
-    monkeypatch.setitem(BASELINES, "lda", build)
+    monkeypatch.setitem(MODELS, "lda", replace(MODELS["lda"], build=build))
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays that of the tests
     words = ["ball", "fit", str(small_cache), "--models", "lda", "--jobs", "1", "--out", str(tmp_path)]
     for more in ([], ["--verbose"]):

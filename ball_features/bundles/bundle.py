@@ -195,7 +195,7 @@ def write_bundle(
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
     # Not `save_file`, whose files only their owner may read.
     (folder / "reference.safetensors").write_bytes(save(arrays))
-    own["model_file"] = write_model(folder, estimator)
+    own["model_file"] = write_model(folder, estimator, MODELS[name].file_format if name in MODELS else "skops")
     own["notes"] = [*notes, *bundle.notes(COVERAGE)]
     if test is not None and test_truth is not None and len(test):
         own["test"] = measure_bundle(bundle, test, test_truth)
@@ -302,7 +302,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             raise DataError(f"{folder} has bundle format {facts['format']}, expected {FORMAT}. Make it again.")
         arrays = load((folder / "reference.safetensors").read_bytes())
         bundle = Bundle(
-            estimator=read_model(folder, facts, trust),
+            estimator=read_model(folder, facts["model_file"], facts["estimator_classes"], trust),
             classes=tuple(facts["classes"]),
             facts=facts,
             train=arrays["train"].astype(np.float32),

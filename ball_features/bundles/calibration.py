@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ball_features.models.base import PerViewClassifier
+
 __all__ = [
     "NEIGHBOURS",
     "conformal_threshold",
@@ -91,7 +93,7 @@ def unusual_note(distances: np.ndarray, share: float) -> str:
 def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
     """Mean over views of predicted probabilities: (images, views, dim) -> float64 (images, classes)."""
     total = np.zeros((len(X), classes))
-    if getattr(estimator, "by_view", False):
+    if isinstance(estimator, PerViewClassifier):
         total[:, estimator.classes_] = estimator.predict_proba(X.astype(np.float32))
         return total
     for view in range(X.shape[1]):

@@ -1,112 +1,181 @@
-"""Fitted estimators in files that cannot run code, and back."""
+"""File formats of fitted estimators. None of them can run code but joblib's, which is read on trust only.
+
+A new format is one record in `FORMATS`; a model's record in `models.registry` names it.
+"""
 
 from __future__ import annotations
 
-import importlib
-import io
 import json
-import sys
-import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ball_features.bundles.skops_files import UnknownPartsError, load_parts, write_parts
 from ball_features.errors import ConfigError, DataError
+from ball_features.models.base import AlignedClassifier, PerViewClassifier
 
-__all__ = ["read_model", "write_model"]
-
-_LOSSES = {
-    f"{module}.CyHalf{name}Loss" for module in ("sklearn._loss._loss", "_loss") for name in ("Binomial", "Multinomial")
-}
-# What the models of `ball fit` are made of: kinds of nodes of a skops file, and what each may name. Functions, methods
-# and types other than those of a dictionary's keys are in none of them, nor is what would call them. skops itself
-# trusts more: NumPy's functions, and all public estimators, of which FunctionTransformer calls what it is given.
-_PARTS: dict[str, frozenset[str]] = {
-    "DictNode": frozenset({"builtins.dict"}),
-    "JsonNode": frozenset({"builtins.str"}),
-    "ListNode": frozenset({"builtins.list"}),
-    "TupleNode": frozenset({"builtins.tuple"}),
-    "TypeNode": frozenset({"builtins.str", "builtins.int"}),
-    "NdArrayNode": frozenset(
-        {"numpy.bool", "numpy.float32", "numpy.float64", "numpy.int32", "numpy.int64", "numpy.ndarray", "numpy.uint64"}
-    ),
-    "RandomGeneratorNode": frozenset({"numpy.random._generator.Generator"}),
-    "LossNode": frozenset(_LOSSES),
-    "TreeNode": frozenset({"sklearn.tree._tree.Tree"}),
-    "ObjectNode": frozenset(
-        {
-            *_LOSSES,  # of skops before 0.16
-            "sklearn._loss.link.Interval",
-            "sklearn._loss.link.LogitLink",
-            "sklearn._loss.link.MultinomialLogit",
-            "sklearn._loss.loss.HalfBinomialLoss",
-            "sklearn._loss.loss.HalfMultinomialLoss",
-            "sklearn.calibration.CalibratedClassifierCV",
-            "sklearn.calibration._CalibratedClassifier",
-            "sklearn.calibration._SigmoidCalibration",
-            "sklearn.discriminant_analysis.LinearDiscriminantAnalysis",
-            "sklearn.dummy.DummyClassifier",
-            "sklearn.ensemble._forest.ExtraTreesClassifier",
-            "sklearn.ensemble._forest.RandomForestClassifier",
-            "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-            "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
-            "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-            "sklearn.feature_selection._variance_threshold.VarianceThreshold",
-            "sklearn.linear_model._logistic.LogisticRegression",
-            "sklearn.neighbors._classification.KNeighborsClassifier",
-            "sklearn.pipeline.Pipeline",
-            "sklearn.preprocessing._data.StandardScaler",
-            "sklearn.preprocessing._discretization.KBinsDiscretizer",
-            "sklearn.preprocessing._label.LabelEncoder",
-            "sklearn.svm._classes.SVC",
-            "sklearn.tree._classes.DecisionTreeClassifier",
-            "sklearn.tree._classes.ExtraTreeClassifier",
-        }
-    ),
-}
+__all__ = ["FORMATS", "Format", "read_model", "write_model"]
 
 
-def write_model(folder: Path, estimator: Any) -> str:
+@dataclass(frozen=True)
+class Format:
+    """How a fitted estimator is stored in a bundle.
+
+    Attributes:
+        file: name of the file in the bundle's folder.
+        write: function from (folder, estimator) that writes the file.
+        read: function from (folder, class numbers (C,)) that returns the estimator.
+        trusted: True if reading the file can execute anything.
+    """
+
+    file: str
+    write: Callable[[Path, Any], None]
+    read: Callable[[Path, np.ndarray], Any]
+    trusted: bool = False
+
+
+def write_model(folder: Path, estimator: Any, file_format: str = "skops") -> str:
     """Write a fitted estimator into a folder and return the name of its file.
 
-    Settings that the file does not hold go beside it, into `parameters.json`.
+    Settings that the file does not hold are written to `parameters.json` beside it. An estimator of another library,
+    which skops would not be allowed to read, is written by joblib.
+
+    Args:
+        folder: folder of the bundle.
+        estimator: fitted estimator.
+        file_format: key of `FORMATS`.
 
     Raises:
-        ConfigError: It aligns embeddings first, which its file would not say.
+        ConfigError: The estimator aligns embeddings first, which its file would not say.
     """
-    for part in (estimator, *getattr(estimator, "models_", ())):
-        alignment = getattr(part, "alignment_", None)
-        if alignment is not None and (alignment.per_image or alignment.centers_ is not None):
-            raise ConfigError(
-                f"Got {type(part).__name__} with per_image or kinds, expected neither: a bundle holds no such "
-                "alignment. Fit without them."
-            )
-    if hasattr(estimator, "state_"):
-        from safetensors.numpy import save
+    parts = estimator.models_ if isinstance(estimator, PerViewClassifier) else [estimator]
+    if any(isinstance(part, AlignedClassifier) and part.aligns for part in parts):
+        raise ConfigError(
+            f"Got {type(estimator).__name__} with per_image or kinds, expected neither: a bundle holds no such "
+            "alignment. Fit without them."
+        )
+    own = FORMATS[file_format]
+    try:
+        own.write(folder, estimator)
+    except UnknownPartsError:
+        own = FORMATS["joblib"]
+        own.write(folder, estimator)
+    return own.file
 
-        state = {key: np.ascontiguousarray(value) for key, value in estimator.state_.items()}
-        parameters = {"parameters": json.dumps(estimator.get_params())}
-        (folder / "head.safetensors").write_bytes(save(state, metadata=parameters))
-        return "head.safetensors"
-    if hasattr(estimator, "booster_"):
-        estimator.booster_.save_model(folder / "xgboost.json")
-        _write_parameters(folder, estimator.get_params())
-        return "xgboost.json"
-    import skops.io
 
-    by_view = getattr(estimator, "by_view", False)
-    packed = skops.io.dumps([_parts(model) for model in estimator.models_] if by_view else _parts(estimator))
-    if _strange(packed):  # someone's own estimator
-        import joblib
+def read_model(folder: Path, file: str, classes: Sequence[int], trust: bool) -> Any:
+    """Read the estimator of a bundle's folder.
 
-        joblib.dump(estimator, folder / "model.joblib")
-        return "model.joblib"
-    name = "views.skops" if by_view else "model.skops"
-    (folder / name).write_bytes(packed)
-    if by_view:
-        _write_parameters(folder, {"floor": estimator.floor, "whole_field": list(estimator.whole_field)})
-    return name
+    Args:
+        folder: folder of the bundle.
+        file: name of the model file.
+        classes: class numbers that the estimator was fitted on.
+        trust: True also reads joblib's format, which can execute anything.
+
+    Raises:
+        DataError: The file holds types that a classifier does not need, needs `trust`, or has an unknown format.
+        AttributeError, ValueError: The file is damaged, or a tree or support vector machine in it has indices that lead
+            out of its memory. Each format has its own exceptions for damage.
+    """
+    own = {item.file: item for item in FORMATS.values()}.get(file)
+    if own is None:
+        known = ", ".join(item.file for item in FORMATS.values())
+        raise DataError(f"{folder} names the model file {file!r}, expected one of {known}. Update ball.")
+    if own.trusted and not trust:
+        raise DataError(
+            f"{folder} holds its model as joblib, which can run any code when it is loaded. If you made it, or trust "
+            "its maker with your account, read it with trust=True."
+        )
+    return own.read(folder, np.array(classes))
+
+
+def _write_safetensors(folder: Path, estimator: Any) -> None:
+    from safetensors.numpy import save
+
+    state = {key: np.ascontiguousarray(value) for key, value in estimator.state_.items()}
+    parameters = {"parameters": json.dumps(estimator.get_params())}
+    # Not `save_file`, whose files only their owner may read.
+    (folder / "head.safetensors").write_bytes(save(state, metadata=parameters))
+
+
+def _read_safetensors(folder: Path, classes: np.ndarray) -> Any:
+    from safetensors import safe_open
+
+    from ball_features.models.alignment import Alignment
+    from ball_features.models.mlp import MLPHead
+
+    with safe_open(folder / "head.safetensors", "numpy") as file:
+        head: Any = MLPHead(**json.loads(file.metadata()["parameters"]))
+        head.state_ = {key: file.get_tensor(key) for key in file.keys()}
+    head.classes_, head.n_features_in_ = classes, len(head.state_["0.weight"])
+    head.alignment_ = Alignment(per_image=False)  # a head that aligns is not written
+    head.alignment_.centers_ = None
+    return head
+
+
+def _write_xgboost(folder: Path, estimator: Any) -> None:
+    estimator.booster_.save_model(folder / "xgboost.json")
+    _write_parameters(folder, estimator.get_params())
+
+
+def _read_xgboost(folder: Path, classes: np.ndarray) -> Any:
+    from xgboost import XGBClassifier
+
+    from ball_features.models.boosting import XGBoost
+
+    model: Any = XGBoost(**_read_parameters(folder))
+    model.booster_ = XGBClassifier()
+    model.booster_.load_model(folder / "xgboost.json")
+    model.classes_, model.n_features_in_ = classes, int(model.booster_.n_features_in_)
+    return model
+
+
+def _write_skops(folder: Path, estimator: Any) -> None:
+    write_parts(folder / "model.skops", estimator)
+
+
+def _read_skops(folder: Path, classes: np.ndarray) -> Any:
+    return load_parts(folder / "model.skops")
+
+
+def _write_views(folder: Path, estimator: Any) -> None:
+    write_parts(folder / "views.skops", list(estimator.models_))
+    _write_parameters(folder, {"floor": estimator.floor, "whole_field": list(estimator.whole_field)})
+
+
+def _read_views(folder: Path, classes: np.ndarray) -> Any:
+    from ball_features.models.ensemble import ViewEnsemble
+
+    loaded = load_parts(folder / "views.skops")
+    ensemble: Any = ViewEnsemble(**_read_parameters(folder))
+    ensemble.whole_field = tuple(ensemble.whole_field)
+    ensemble.models_, ensemble.classes_ = list(loaded), classes
+    ensemble.n_features_in_ = len(loaded)
+    return ensemble
+
+
+def _write_joblib(folder: Path, estimator: Any) -> None:
+    import joblib
+
+    joblib.dump(estimator, folder / "model.joblib")
+
+
+def _read_joblib(folder: Path, classes: np.ndarray) -> Any:
+    import joblib
+
+    return joblib.load(folder / "model.joblib")
+
+
+FORMATS: dict[str, Format] = {
+    "safetensors": Format("head.safetensors", _write_safetensors, _read_safetensors),
+    "xgboost": Format("xgboost.json", _write_xgboost, _read_xgboost),
+    "skops": Format("model.skops", _write_skops, _read_skops),
+    "views": Format("views.skops", _write_views, _read_views),
+    "joblib": Format("model.joblib", _write_joblib, _read_joblib, trusted=True),
+}
 
 
 def _write_parameters(folder: Path, parameters: dict[str, Any]) -> None:
@@ -114,118 +183,6 @@ def _write_parameters(folder: Path, parameters: dict[str, Any]) -> None:
 
 
 def _read_parameters(folder: Path) -> dict[str, Any]:
-    """Nothing, that is the defaults, of bundles of earlier versions."""
+    """Return nothing, that is the defaults, for bundles of earlier versions."""
     file = folder / "parameters.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
-def _parts(estimator: Any) -> Any:
-    """The same classifier as scikit-learn's own types only, where it can be had."""
-    from sklearn.pipeline import Pipeline, make_pipeline
-
-    from ball_features.models.kernel import KernelSVM
-
-    if hasattr(estimator, "to_pipeline"):
-        return estimator.to_pipeline()
-    if isinstance(estimator, Pipeline) and isinstance(last := estimator[-1], KernelSVM):
-        return make_pipeline(*estimator[:-1], last.to_calibrated())
-    return estimator
-
-
-def _strange(packed: bytes) -> list[str]:
-    """What a skops file would build that is in none of `_PARTS`, sorted.
-
-    Read off its schema, before skops sees it: older ones import what a file names in order to judge it.
-    """
-    with zipfile.ZipFile(io.BytesIO(packed)) as file:
-        rest: list[Any] = [json.loads(file.read("schema.json"))]
-    strange = set()
-    while rest:
-        item = rest.pop()
-        if isinstance(item, list):
-            rest += item
-        elif isinstance(item, dict):
-            rest += item.values()
-            if "__loader__" in item:
-                name = f"{item['__module__']}.{item['__class__']}"
-                if name not in _PARTS.get(item["__loader__"], ()) or not _is_scikit_learn_s(item["__module__"]):
-                    strange.add(name)
-    return sorted(strange)
-
-
-def _is_scikit_learn_s(module: str) -> bool:
-    """Whether a module `_loss`, as scikit-learn before 1.9 calls one of its own, is that one and not another's."""
-    own = importlib.import_module("sklearn._loss._loss") if module == "_loss" else None
-    return own is sys.modules.get("_loss") if own else True
-
-
-def read_model(folder: Path, facts: dict[str, Any], trust: bool) -> Any:
-    """Read the estimator of a bundle's folder.
-
-    Args:
-        folder: Of the bundle.
-        facts: `bundle.json`.
-        trust: Load joblib's format too, which can execute anything.
-
-    Raises:
-        DataError: The file holds types that a classifier has no need of, or needs `trust`.
-        AttributeError, ValueError: A tree or machine in it would be followed out of its memory; so does each format in
-            its own way, where it is damaged.
-    """
-    kind, classes = facts["model_file"], np.array(facts["estimator_classes"])
-    if kind == "head.safetensors":
-        from safetensors import safe_open
-
-        from ball_features.models.alignment import Alignment
-        from ball_features.models.mlp import MLPHead
-
-        with safe_open(folder / kind, "numpy") as file:
-            head: Any = MLPHead(**json.loads(file.metadata()["parameters"]))
-            head.state_ = {key: file.get_tensor(key) for key in file.keys()}
-        head.classes_, head.n_features_in_ = classes, len(head.state_["0.weight"])
-        head.alignment_ = Alignment(per_image=False)  # no other is written
-        head.alignment_.centers_ = None
-        return head
-    if kind == "xgboost.json":
-        from xgboost import XGBClassifier
-
-        from ball_features.models.baselines import XGBoost
-
-        model: Any = XGBoost(**_read_parameters(folder))
-        model.booster_ = XGBClassifier()
-        model.booster_.load_model(folder / kind)
-        model.classes_, model.n_features_in_ = classes, int(model.booster_.n_features_in_)
-        return model
-    if kind in ("model.skops", "views.skops"):
-        import skops.io
-
-        packed = (folder / kind).read_bytes()
-        strange = _strange(packed)
-        if strange:
-            raise DataError(
-                f"{folder / kind} holds what a classifier has no need of ({', '.join(strange[:3])}), expected parts of "
-                "the models of `ball fit`. It was not loaded; get the bundle from its maker again."
-            )
-        from ball_features.bundles.soundness import require_sound
-
-        loaded: Any = skops.io.loads(packed, trusted=sorted(frozenset().union(*_PARTS.values())))
-        require_sound(loaded)
-        if kind == "model.skops":
-            return loaded
-        from ball_features.models.robust import ViewEnsemble
-
-        ensemble: Any = ViewEnsemble(**_read_parameters(folder))
-        ensemble.whole_field = tuple(ensemble.whole_field)
-        ensemble.models_, ensemble.classes_ = list(loaded), classes
-        ensemble.n_features_in_ = len(loaded)
-        return ensemble
-    if kind == "model.joblib":
-        if not trust:
-            raise DataError(
-                f"{folder} holds its model as joblib, which can run any code when it is loaded. If you made it, or "
-                "trust its maker with your account, add --trust."
-            )
-        import joblib
-
-        return joblib.load(folder / kind)
-    raise DataError(f"{folder} names the model file {kind!r}, which is not known. Update ball, or make it again.")

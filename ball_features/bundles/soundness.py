@@ -1,4 +1,4 @@
-"""Models out of files: scikit-learn follows the indices in trees and support vector machines wherever they lead."""
+"""Checks of trees and support vector machines read from files: scikit-learn follows their indices without checking."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ __all__ = ["require_sound"]
 
 
 def require_sound(model: Any) -> None:
-    """Look for trees and machines in all parts of a fitted model, and hold their indices against their arrays.
+    """Check the indices of all trees and support vector machines in a fitted model against their arrays.
 
-    Trees that scikit-learn makes have children behind their parents.
+    In trees that scikit-learn makes, children come after their parents.
 
     Raises:
-        AttributeError, ValueError: A part would be followed out of its memory, or in circles, or to a column that
-            rows need not have.
+        AttributeError, ValueError: A node index is out of range or cyclic, or names a feature that the input lacks, or
+            the arrays of a machine do not agree.
     """
     widths, trees = [], []
     for part in _parts(model):
         if isinstance(part, Tree | TreePredictor):
             trees.append(part)
         elif isinstance(part, SVC):
-            if hasattr(part, "support_"):  # not the pattern it was cloned from
+            if hasattr(part, "support_"):  # a fitted one, not the pattern it was cloned from
                 _require_sound_machine(part)
         elif any(hasattr(part, name) for name in ("estimators_", "tree_", "_predictors")):
-            widths.append(part.n_features_in_)  # what it asks of rows, if it has it
-            if getattr(part, "_preprocessor", None) is not None:  # then it asks nothing
-                raise ValueError("boosted trees in it have a part that no fit on numbers makes")
+            widths.append(part.n_features_in_)  # the columns it requires of rows
+            if getattr(part, "_preprocessor", None) is not None:  # then it requires nothing
+                raise ValueError("boosted trees in it have a preprocessor, which no fit on numbers makes")
     if not all(_is_sound(tree, min(widths, default=0)) for tree in trees):
-        raise ValueError("a tree in it leads nowhere")
+        raise ValueError("a tree in it has a node index or feature out of range")
 
 
 def _parts(model: Any) -> Iterator[Any]:
-    """The model and whatever it holds, each once."""
-    rest, seen = [model], {}  # the objects themselves, so that no other takes the place of one
+    """Yield the model and everything it holds, each once."""
+    rest, seen = [model], {}  # holds the objects, so that no id is used twice
     while rest:
         item = rest.pop()
         if id(item) in seen:
@@ -61,7 +61,7 @@ def _is_sound(tree: Any, width: int) -> bool:
         nodes = tree.nodes
         left, right, column, leaf = (nodes[name] for name in ("left", "right", "feature_idx", "is_leaf"))
         inner = leaf == 0
-        if nodes["is_categorical"].any():  # of categories in a further table; embeddings have none
+        if nodes["is_categorical"].any():  # categories lie in a further table; embeddings have none
             return False
     else:
         left, right, column = tree.children_left, tree.children_right, tree.feature
@@ -76,7 +76,7 @@ def _is_sound(tree: Any, width: int) -> bool:
 
 
 def _require_sound_machine(svc: Any) -> None:
-    """The arrays of a machine fitted on dense columns agree with each other; libsvm takes their sizes on trust."""
+    """Check that the arrays of a machine fitted on dense columns agree, since libsvm does not check their sizes."""
     classes, vectors, each = len(svc.classes_), len(svc.support_), svc._n_support
     sound = (
         svc.kernel in ("linear", "rbf")

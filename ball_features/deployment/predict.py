@@ -118,7 +118,7 @@ class Predictor:
         compiled: bool = False,
     ) -> None:
         from ball_features.extraction.backbones import get_backbone
-        from ball_features.extraction.engine.densenet import best_precision, resolve_device
+        from ball_features.extraction.engine.devices import best_precision, resolve_device
         from ball_features.extraction.engine.modules import build_engine
         from ball_features.extraction.weights import load_backbone, weights_digest
 

@@ -1,29 +1,24 @@
-"""Models on one split: fitted on its training rows, and what they say of its test images.
+"""One model on one split: fitted on the training rows, then asked about the test images.
 
-Nothing here sees a test image before its prediction: models are built anew for each split and fitted on its training
-rows; validation rows go only to models that choose an epoch by them.
+No test image is used before its prediction. Models are built anew for each split and fitted on its training rows;
+validation rows go only to models that choose an epoch by them.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ball_features.cache import Cache
-from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
-from ball_features.errors import CacheError
-from ball_features.evaluation.views import Views, model_views, view_rows
-from ball_features.extraction.views import shows_whole_field
-from ball_features.models.memory import SplitMemory
-from ball_features.models.registry import ModelSpec
+from ball_features.evaluation.tasks import FitTask
+from ball_features.evaluation.views import view_rows
 
-__all__ = ["Failed", "Fitted", "Work", "divide", "fit_all"]
+__all__ = ["Failed", "Fitted", "fit_task"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +26,16 @@ class Fitted:
     """One model on one split.
 
     Attributes:
-        split: The split.
-        probability: float64 (test, classes), rows that sum to 1.
-        curves: Name -> (epochs,) of a head's training, or empty.
-        best_epoch: The epoch that validation chose, or -1.
-        fit_s: Seconds to fit; what models share counts for the first of them.
-        predict_s: Seconds to predict the test rows.
-        flips: bool (test,), whether views of an image are given different classes; None where it was not asked.
-        estimator: The fitted model, where it was asked for.
+        split: split.
+        probability: class probabilities of the test images, float64 (test, classes), rows that sum to 1.
+        curves: curves of a head's training, name -> (epochs,), or empty.
+        best_epoch: epoch that validation chose, or -1.
+        fit_s: seconds to fit.
+        predict_s: seconds to predict the test images.
+        flips: whether the views of a test image are given different classes, bool (test,), or None if not compared.
+        estimator: fitted estimator, or None if not kept.
+        converged: False if an optimiser stopped at its limit of iterations.
+        refitted: True if a worker process died while it had the fit, and the main process did it again.
     """
 
     split: Split
@@ -49,224 +46,111 @@ class Fitted:
     predict_s: float
     flips: np.ndarray | None = None
     estimator: Any = None
+    converged: bool = True
+    refitted: bool = False
 
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a model has no record, and where it failed."""
+    """Why a model has no result, and where it failed."""
 
     reason: str
     traceback: str
 
 
-@dataclass(frozen=True, eq=False)
-class Work:
-    """Models that one process fits one after the other, on the same rows of the same split.
-
-    Attributes:
-        specs: By their place in the table.
-        number: Of the split.
-        split: The split.
-        numbers: (images, views, columns).
-        codes: int (images,), classes.
-        classes: How many there are.
-        seed: Of the run.
-        head: Settings of the head.
-        views: That train and test.
-        flip_views: That are compared with each other.
-        whole_field: For each view, whether it shows what lies between the cells too.
-        group: (images,), or None.
-        kinds: int (images,), what they are centred with, or None.
-        keep: Names of models whose estimator is returned.
-    """
-
-    specs: dict[int, ModelSpec]
-    number: int
-    split: Split
-    numbers: np.ndarray
-    codes: np.ndarray
-    classes: int
-    seed: int
-    head: HeadConfig
-    views: Views
-    flip_views: tuple[int, ...]
-    whole_field: tuple[bool, ...]
-    group: np.ndarray | None
-    kinds: np.ndarray | None
-    keep: tuple[str, ...]
-
-    @property
-    def cost(self) -> float:
-        """Seconds, roughly."""
-        return sum(spec.cost for spec in self.specs.values())
+def fit_task(task: FitTask) -> Fitted | Failed:
+    """Fit one model on one split; a model that fails loses its own row of the table alone."""
+    try:
+        return _fit(task)
+    except Exception as error:
+        return Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-@dataclass(frozen=True, eq=False)
-class _Kinds:
-    """What the images of a test are centred with: int (images,), or None. Each view has its own mean."""
+def _fit(task: FitTask) -> Fitted:
+    from sklearn.exceptions import ConvergenceWarning
 
-    codes: np.ndarray | None
-    views: int
-
-    def of(self, view: int) -> dict[str, np.ndarray]:
-        """As an argument of `predict_proba` on one view."""
-        return {} if self.codes is None else {"kinds": self.codes * self.views + view}
-
-    def rows(self, views: tuple[int, ...]) -> np.ndarray:
-        """Of several views of each image, in the order of `view_rows`."""
-        assert self.codes is not None
-        return (self.codes[:, None] * self.views + np.array(views)).ravel()
-
-
-def _predict(
-    estimator: Any, numbers: np.ndarray, rows: np.ndarray, classes: int, views: tuple[int, ...], kinds: _Kinds
-) -> np.ndarray:
-    """Class probabilities, their mean over views; classes unseen in training get 0."""
-    total = np.zeros((len(rows), classes))
-    if getattr(estimator, "by_view", False):
-        X = numbers[rows[:, None], list(views)].astype(np.float32)
-        total[:, estimator.classes_] = estimator.predict_proba(X, **kinds.of(0))
-        return total
-    for view in views:
-        X = numbers[rows, view].astype(np.float32)
-        total[:, estimator.classes_] += estimator.predict_proba(X, **kinds.of(view))
-    return total / total.sum(1, keepdims=True)
-
-
-def _flips(estimator: Any, numbers: np.ndarray, rows: np.ndarray, views: tuple[int, ...], kinds: _Kinds) -> np.ndarray:
-    """Whether views of an image are given different classes, bool (images,)."""
-    if getattr(estimator, "by_view", False):
-        called = estimator.view_proba(numbers[rows[:, None], list(views)].astype(np.float32), **kinds.of(0)).argmax(2)
-    else:
-        parts = ((numbers[rows, view].astype(np.float32), kinds.of(view)) for view in views)
-        called = np.stack([estimator.predict_proba(part, **known).argmax(1) for part, known in parts], 1)
-    return (called != called[:, :1]).any(1)
-
-
-def _numbers(cache: Cache, features: str) -> np.ndarray:
-    """What a model is trained on, (images, views, columns)."""
-    if features == "embedding":
-        return cache.embeddings
-    if features == "none":
-        return np.zeros((len(cache.path), 1, 1), dtype=np.float32)
-    if features not in cache.shortcuts:
-        raise CacheError(f"The cache holds no {features} numbers; make it again with `ball extract --overwrite`.")
-    return cache.shortcuts[features][:, None, :]
-
-
-def divide(
-    cache: Cache,
-    specs: Sequence[ModelSpec],
-    splits: Sequence[Split],
-    config: FitConfig,
-    *,
-    group: np.ndarray | None = None,
-    center: np.ndarray | None = None,
-    keep: Sequence[str] = (),
-) -> list[Work]:
-    """What each process is given, the longest first, so that no core is left with one of them at the end.
-
-    For the arguments and errors see `protocols.evaluate`.
-    """
-    recipe = cache.attributes["recipe"] if len(cache.view) > 1 else "report"
-    kinds = None if center is None else np.unique(center, return_inverse=True)[1]
-    classes, codes = np.unique(cache.label, return_inverse=True)
-    numbers = {name: _numbers(cache, name) for name in dict.fromkeys(spec.features for spec in specs)}
-    together: dict[Any, dict[int, ModelSpec]] = {}
-    for place, spec in enumerate(specs):
-        views = model_views(spec, cache, config)
-        alone = None if spec.shares else place
-        together.setdefault((spec.features, views, alone), {})[place] = spec
-    work = []
-    for (features, views, _), own in together.items():
-        by_view = any(spec.by_view for spec in own.values())
-        flips: tuple[int, ...] = ()
-        if config.protocol == "leave-group-out" and features == "embedding":
-            # The models of an ensemble lie in the order of its views: each must be given the one it was trained on.
-            flips = views.test if by_view else tuple(sorted({*views.train, *views.test}))
-        for number, split in enumerate(splits):
-            part = Work(
-                specs=own,
-                number=number,
-                split=split,
-                numbers=numbers[features],
-                codes=codes,
-                classes=len(classes),
-                seed=config.seed,
-                head=config.head,
-                views=views,
-                flip_views=flips,
-                whole_field=tuple(shows_whole_field(recipe, view) for view in views.train) if by_view else (),
-                group=group,
-                kinds=kinds,
-                keep=tuple(keep) if number == 0 else (),
-            )
-            work.append(part)
-    return sorted(work, key=lambda part: -part.cost)
-
-
-def fit_all(work: Work) -> tuple[int, dict[int, Fitted | Failed]]:
-    """The split's number, and of each model, by its place, a record or why it failed."""
-    memory = SplitMemory()
-    rows: tuple[np.ndarray, np.ndarray] | None = None
-    results: dict[int, Fitted | Failed] = {}
-    for place, spec in work.specs.items():
-        try:
-            rows = rows or _training_rows(work)
-            results[place] = _fit_one(spec, *rows, work, memory)
-        except Exception as error:  # one model that fails takes its row out of the table, not the others
-            results[place] = Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
-    return work.number, results
-
-
-def _training_rows(work: Work) -> tuple[np.ndarray, np.ndarray]:
-    """X float32 (rows, columns), or (images, views, columns) where views are told apart, and the class of each row."""
-    train, views = work.split.train, work.views.train
-    if any(spec.by_view for spec in work.specs.values()):
-        return work.numbers[train[:, None], list(views)].astype(np.float32), work.codes[train]
-    return view_rows(work.numbers, train, work.codes, views)
-
-
-def _fit_one(spec: ModelSpec, X: np.ndarray, y: np.ndarray, work: Work, memory: SplitMemory) -> Fitted:
-    numbers, codes, split, views = work.numbers, work.codes, work.split, work.views
-    own = int(np.random.default_rng([work.seed, split.repeat, split.fold]).integers(2**31))
-    estimator = spec.build(own, work.head)
-    if spec.by_view:
-        estimator.set_params(whole_field=work.whole_field)
-    remembering = [name for name in estimator.get_params() if spec.shares and name.split("__")[-1] == "memory"]
-    estimator.set_params(**dict.fromkeys(remembering, memory))
-    options: dict[str, Any] = {}
-    if spec.validates:
-        options = dict(zip(("X_val", "y_val"), view_rows(numbers, split.val, codes, views.test), strict=True))
-    if spec.kind == "head" and work.head.consistency:
-        options["views"] = len(views.train)
-    if spec.groups and work.group is not None:
-        options["groups"] = np.repeat(work.group[split.train], len(y) // len(split.train))
-    count = numbers.shape[1]
-    kinds = _Kinds(None, count)
-    if spec.groups and work.kinds is not None:
-        kinds = _Kinds(work.kinds[split.test], count)
-        own_views = (0,) if spec.by_view else views.train
-        options["kinds"] = _Kinds(work.kinds[split.train], count).rows(own_views)
-        if spec.validates:
-            options["kinds_val"] = _Kinds(work.kinds[split.val], count).rows(views.test)
-    start = time.perf_counter()
-    estimator.fit(X, y, **options)
-    fit_s = time.perf_counter() - start
-    estimator.set_params(**dict.fromkeys(remembering, None))
-    start = time.perf_counter()
-    probability = _predict(estimator, numbers, split.test, work.classes, views.test, kinds)
-    predict_s = time.perf_counter() - start
-    flips = None
-    if len(work.flip_views) > 1:
-        flips = _flips(estimator, numbers, split.test, work.flip_views, kinds)
+    model, split = task.model, task.split
+    X, y = _training_rows(task)
+    own = int(np.random.default_rng([task.seed, split.repeat, split.fold]).integers(2**31))
+    estimator = model.build(own, task.head)
+    if model.by_view:
+        estimator.set_params(whole_field=task.whole_field)
+    if model.kind == "head" and task.head.consistency:
+        estimator.set_params(views_per_image=len(task.views.train))
+    options = _fit_options(task, len(y))
+    with warnings.catch_warnings(record=True) as caught:  # warnings of libraries do not reach the user's terminal
+        warnings.simplefilter("always")
+        start = time.perf_counter()
+        estimator.fit(X, y, **options)
+        fit_s = time.perf_counter() - start
+        start = time.perf_counter()
+        probability = _predict(estimator, task)
+        predict_s = time.perf_counter() - start
+        flips = _flips(estimator, task) if len(task.flip_views) > 1 else None
     return Fitted(
         split=split,
         probability=probability,
-        curves=dict(getattr(estimator, "history_", {})),
-        best_epoch=int(getattr(estimator, "best_epoch_", -1)),
+        curves=dict(estimator.history_) if model.validates else {},
+        best_epoch=int(estimator.best_epoch_) if model.validates else -1,
         fit_s=fit_s,
         predict_s=predict_s,
         flips=flips,
-        estimator=estimator if spec.name in work.keep else None,
+        estimator=estimator if task.keep else None,
+        converged=not any(issubclass(item.category, ConvergenceWarning) for item in caught),
     )
+
+
+def _training_rows(task: FitTask) -> tuple[np.ndarray, np.ndarray]:
+    """Return X float32 (rows, columns), or (images, views, columns) if views are told apart, and their classes."""
+    images, train, views = task.images, task.split.train, task.views.train
+    if task.model.by_view:
+        return images.numbers[train[:, None], list(views)].astype(np.float32), images.codes[train]
+    return view_rows(images.numbers, train, images.codes, views)
+
+
+def _fit_options(task: FitTask, rows: int) -> dict[str, Any]:
+    """Return what `fit` takes beside X and y: validation rows, groups and kinds, as the model's record says."""
+    model, images, split, views = task.model, task.images, task.split, task.views
+    options: dict[str, Any] = {}
+    if model.validates:
+        X_val, y_val = view_rows(images.numbers, split.val, images.codes, views.test)
+        options |= {"X_val": X_val, "y_val": y_val}
+    if model.groups and images.group is not None:
+        options["groups"] = np.repeat(images.group[split.train], rows // len(split.train))
+    if model.groups and images.kinds is not None:
+        options["kinds"] = images.kinds_of(split.train, (0,) if model.by_view else views.train)
+        if model.validates:
+            options["kinds_val"] = images.kinds_of(split.val, views.test)
+    return options
+
+
+def _kinds(task: FitTask, view: int) -> dict[str, Any]:
+    """Return what `predict_proba` takes beside one view of the test images."""
+    kinds = task.images.kinds_of(task.split.test, (view,)) if task.model.groups else None
+    return {} if kinds is None else {"kinds": kinds}
+
+
+def _predict(estimator: Any, task: FitTask) -> np.ndarray:
+    """Return class probabilities of the test images, their mean over views; classes unseen in training get 0."""
+    numbers, rows, views = task.images.numbers, task.split.test, task.views.test
+    total = np.zeros((len(rows), task.images.classes))
+    if task.model.by_view:
+        X = numbers[rows[:, None], list(views)].astype(np.float32)
+        total[:, estimator.classes_] = estimator.predict_proba(X, **_kinds(task, 0))
+        return total
+    for view in views:
+        X = numbers[rows, view].astype(np.float32)
+        total[:, estimator.classes_] += estimator.predict_proba(X, **_kinds(task, view))
+    return total / total.sum(1, keepdims=True)
+
+
+def _flips(estimator: Any, task: FitTask) -> np.ndarray:
+    """Return whether the views of a test image are given different classes, bool (test,)."""
+    numbers, rows, views = task.images.numbers, task.split.test, task.flip_views
+    if task.model.by_view:
+        X = numbers[rows[:, None], list(views)].astype(np.float32)
+        called = estimator.view_proba(X, **_kinds(task, 0)).argmax(2)
+    else:
+        parts = ((numbers[rows, view].astype(np.float32), _kinds(task, view)) for view in views)
+        called = np.stack([estimator.predict_proba(part, **known).argmax(1) for part, known in parts], 1)
+    return (called != called[:, :1]).any(1)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.config import FitConfig
-from ball_features.dataset.splits import Grouping, Split
 from ball_features.errors import CacheError, DataError
-from ball_features.evaluation.fit_split import Failed, Fitted, divide, fit_all
-from ball_features.models.registry import ModelSpec
+from ball_features.evaluation.fit_split import Failed, Fitted, fit_task
+from ball_features.evaluation.processes import run_tasks
+from ball_features.evaluation.tasks import Evaluation, divide, obstacles
+from ball_features.models.registry import Model
 from ball_features.threads import core_count
 
-__all__ = ["ModelResult", "Progress", "check_finite", "evaluate", "named_progress", "require_fitted"]
+__all__ = ["ModelResult", "Progress", "check_finite", "evaluate", "fit_notes", "named_progress", "require_fitted"]
 
 # Worker processes take some seconds to start. Less work than this (rows x columns x fits) is done in this process.
 PARALLEL_FROM = 20_000_000
@@ -36,7 +34,7 @@ class ModelResult:
         traceback: traceback of the failure, or "".
     """
 
-    spec: ModelSpec
+    spec: Model
     fitted: list[Fitted] = field(default_factory=list)
     failure: str = ""
     traceback: str = ""
@@ -69,64 +67,62 @@ def check_finite(cache: Cache) -> None:
             raise CacheError(f"The embedding of {path} is not finite. Extract the images again into a new cache.")
 
 
-def evaluate(
-    cache: Cache,
-    specs: Sequence[ModelSpec],
-    splits: Sequence[Split],
-    config: FitConfig,
-    *,
-    grouping: Grouping | None = None,
-    keep: Sequence[str] = (),
-    progress: Progress | None = None,
-) -> list[ModelResult]:
+def evaluate(evaluation: Evaluation, progress: Progress | None = None) -> list[ModelResult]:
     """Fit every model on every split and predict its test images.
 
     Args:
-        cache: a complete cache, whose labels are the classes.
-        specs: the models.
-        splits: the splits, from `dataset.splits.make_splits`.
-        config: seed, head, views and number of processes.
-        grouping: columns of the groups file: its series train robust models, and its `center` values centre them.
-        keep: names of models whose estimator of the first split is returned.
-        progress: called with (fits done, all fits, model just done).
+        evaluation: models, images, splits and settings.
+        progress: function called with (fits done, fits in all, name of the model just done).
 
     Returns:
-        A result a model, in the order of `specs`.
+        One result for each model, in the order of the models. A model that cannot be fitted has a failure instead of
+        records.
 
     Raises:
         CacheError: an embedding is not finite, or pixel statistics are missing.
         ConfigError: a view is not in the cache.
     """
-    from joblib import Parallel, delayed, parallel_config
-    from threadpoolctl import threadpool_limits
-
+    cache, config = evaluation.cache, evaluation.config
     check_finite(cache)
-    group, center = (None, None) if grouping is None else (grouping.series, grouping.center)
-    work = divide(cache, specs, splits, config, group=group, center=center, keep=keep)
-    fits = len(specs) * len(splits)
-    jobs = min(config.jobs or core_count(), len(work))
-    if max(part.numbers.size for part in work) * fits < PARALLEL_FROM:
+    tasks = divide(evaluation)
+    jobs = min(config.jobs or core_count(), len(tasks))
+    if max((task.images.numbers.size for task in tasks.values()), default=0) * len(tasks) < PARALLEL_FROM:
         jobs = 1
     done: dict[tuple[int, int], Fitted | Failed] = {}
-    with warnings.catch_warnings():
-        # joblib replaces a worker whose memory grew, and warns. No result is lost.
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        # Each process has one thread. joblib maps the arrays into them, those of a mapped cache from its file.
-        with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1) if jobs > 1 else threadpool_limits(1):
-            calls = (delayed(fit_all)(part) for part in work)
-            results: Any = Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="r")(calls)
-            for number, fitted in results:
-                for place, result in fitted.items():
-                    done[place, number] = result
-                    if progress:
-                        progress(len(done), fits, specs[place].name)
+    for key, result, refitted in run_tasks(fit_task, tasks, jobs):
+        done[key] = replace(result, refitted=True) if refitted and isinstance(result, Fitted) else result
+        if progress:
+            progress(len(done), len(tasks), evaluation.models[key[0]].name)
     cache.require_unchanged()
+    blocked = obstacles(evaluation)
     table = []
-    for place, spec in enumerate(specs):
-        own = [done[place, number] for number in range(len(splits))]
+    for place, model in enumerate(evaluation.models):
+        if model.name in blocked:
+            table.append(ModelResult(model, [], blocked[model.name]))
+            continue
+        own = [done[place, number] for number in range(len(evaluation.splits))]
         failures = [item for item in own if isinstance(item, Failed)]
         if failures:
-            table.append(ModelResult(spec, [], failures[0].reason, failures[0].traceback))
+            table.append(ModelResult(model, [], failures[0].reason, failures[0].traceback))
         else:
-            table.append(ModelResult(spec, [item for item in own if isinstance(item, Fitted)]))
+            table.append(ModelResult(model, [item for item in own if isinstance(item, Fitted)]))
     return table
+
+
+def fit_notes(results: Sequence[ModelResult]) -> list[str]:
+    """Return what a reader should know about how the fits went: killed processes, optimisers that did not converge."""
+    notes = []
+    refitted = sum(item.refitted for result in results for item in result.fitted)
+    if refitted:
+        notes.append(
+            f"A worker process was killed, most likely for lack of memory; this process did {refitted} fits again, one "
+            "by one. Set jobs to a smaller number to use less memory."
+        )
+    for result in results:
+        stopped = sum(not item.converged for item in result.fitted)
+        if stopped:
+            notes.append(
+                f"{result.spec.name} stopped at its limit of iterations in {stopped} of {len(result.fitted)} fits, "
+                "before it converged."
+            )
+    return notes

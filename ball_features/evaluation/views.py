@@ -11,7 +11,7 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.errors import ConfigError
 from ball_features.extraction.views import is_fixed
-from ball_features.models.registry import ModelSpec
+from ball_features.models.registry import Model
 
 __all__ = ["Views", "choose_views", "fixed_views", "model_views", "view_rows"]
 
@@ -47,7 +47,7 @@ def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-def model_views(spec: ModelSpec, cache: Cache, config: FitConfig) -> Views:
+def model_views(spec: Model, cache: Cache, config: FitConfig) -> Views:
     """The views that train a model and those that test it.
 
     A shortcut's numbers are of the plain image. A model that tells views apart takes all that are not random, unless

@@ -276,7 +276,7 @@ class _Run:
             self._create(self.manifest, attributes, source=True)
             dim, views = self.backbone.dim, self.config.view_count
             return _finish(start, self.out, self.manifest, 0, self.removed, 0.0, attributes, dim, views)
-        from ball_features.extraction.engine.densenet import resolve_device
+        from ball_features.extraction.engine.devices import resolve_device
 
         self.device = resolve_device(self.config.device)
         module = load_backbone(self.backbone, self.config.weights, self.config.seed)

@@ -1,4 +1,4 @@
-"""What can be taken out of embeddings before a model sees them: an image's own level, the mean of its kind."""
+"""Alignment of embeddings before a model uses them: an image's own level and the mean of its kind are removed."""
 
 from __future__ import annotations
 
@@ -10,45 +10,50 @@ __all__ = ["Alignment"]
 
 
 class Alignment:
-    """Standardises each embedding in itself, takes from each the mean of its kind, or first one, then the other.
+    """Standardisation of each embedding by its own mean and deviation, subtraction of its kind's mean, or both.
 
-    Labels are not looked at. A kind (a stain, a scanner, a series; of several views, each view of it) that was there in
-    training keeps the mean it had there; of a new one the mean is that of the rows given, so that the answer on a row
-    depends on the others (it is transductive). A kind that holds one class loses that class with its mean.
+    Labels are not used. A kind is a stain, a scanner or a series; if there are several views, each view of it. A kind
+    seen in training keeps its training mean. A new kind has the mean of the rows given, so that the answer for one row
+    depends on the others (the method is transductive). If a kind holds one class, that class is lost with its mean.
 
     Args:
-        per_image: Subtract each row's mean and divide by its standard deviation, over the columns that vary.
+        per_image: True subtracts each row's mean and divides by its standard deviation, over the columns that vary.
 
     Attributes:
-        used_: bool (D,), the columns that vary in training; with `per_image`.
-        centers_: Kind -> float32 (D,), its mean; None without kinds.
+        used_: columns that vary in training, bool (D,); with `per_image`.
+        centers_: mean of each kind, kind -> float32 (D,); None without kinds.
     """
 
     def __init__(self, per_image: bool) -> None:
         self.per_image = per_image
 
     def fit_transform(self, X: np.ndarray, kinds: Any = None) -> np.ndarray:
-        """Learn from X (N, D) and the kind of each row, (N,) or None for no centring, and return X aligned."""
-        if self.per_image:  # short embeddings are filled up with zeros, which are no part of them
+        """Learn from X and return it aligned.
+
+        Args:
+            X: embeddings, float (N, D).
+            kinds: kind of each row, (N,), or None for no centring.
+        """
+        if self.per_image:  # short embeddings are padded with zeros, which must not count
             self.used_ = X.min(0) < X.max(0)
         self.centers_: dict[Any, np.ndarray] | None = None
         if kinds is not None:
-            Z, names = self._each(X), _checked(X, kinds)
+            Z, names = self._standardised(X), _checked(X, kinds)
             self.centers_ = {name: Z[names == name].mean(0) for name in np.unique(names).tolist()}
         return self.transform(X, kinds)
 
     def transform(self, X: np.ndarray, kinds: Any = None) -> np.ndarray:
-        """X (N, D) aligned, float32; X itself where there is nothing to do.
+        """Return X (N, D) aligned, float32, or X itself if there is nothing to do.
 
         Raises:
-            ValueError: Rows were centred in training and their kinds are not given now, or the other way round.
+            ValueError: Kinds were given in training and are not given now, or the reverse.
         """
         if (kinds is None) != (self.centers_ is None):
             raise ValueError(
                 f"Got {len(X)} rows {'without' if kinds is None else 'with'} kinds, expected them as in training: give "
                 "kinds to fit and to predict_proba, or to neither."
             )
-        Z = self._each(X)
+        Z = self._standardised(X)
         if self.centers_ is None:
             return Z
         names, out = _checked(X, kinds), Z.astype(np.float32)
@@ -58,7 +63,7 @@ class Alignment:
             out[own] -= Z[own].mean(0) if center is None else center
         return out
 
-    def _each(self, X: np.ndarray) -> np.ndarray:
+    def _standardised(self, X: np.ndarray) -> np.ndarray:
         if not self.per_image:
             return X
         own = X[:, self.used_].astype(np.float32)

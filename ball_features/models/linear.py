@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features.errors import DataError
+from ball_features.models.base import PerViewClassifier, PipelineClassifier
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,47 +16,49 @@ __all__ = ["logit_module", "view_modules"]
 
 
 def logit_module(estimator: Any) -> nn.Module:
-    """A fitted head or linear classifier: float32 embeddings (images, dim) -> logits (images, classes).
+    """Return a fitted head or linear classifier as a module from float32 (images, dim) to logits (images, classes).
 
-    Their softmax is `estimator.predict_proba`, in the order of `estimator.classes_`. Whatever standardises or projects
-    before a linear model is folded into its weights in float64.
+    The softmax of the logits is `estimator.predict_proba`, in the order of `estimator.classes_`. What standardises or
+    projects before a linear model is folded into its weights in float64.
 
     Raises:
-        DataError: The model is none of the head, logistic, robust-logistic and lda; for robust-views see
-            `view_modules`.
+        DataError: The model is not mlp, logistic, robust-logistic or lda; for robust-views see `view_modules`.
     """
     import torch
     from torch import nn
 
-    if hasattr(estimator, "state_"):
-        from ball_features.models.training import absorb_norms
+    from ball_features.models.mlp import MLPHead
+    from ball_features.models.network import absorb_norms
 
+    if isinstance(estimator, MLPHead):
         layers: list[nn.Module] = []
         for weight, bias, slope in absorb_norms(estimator.state_, len(estimator.hidden), torch.float32):
             layers.append(_linear(weight.numpy(), bias.numpy()))
             if slope is not None:
                 layers.append(nn.LeakyReLU(slope))
         return nn.Sequential(*layers).eval()
-    weight, bias = _folded(estimator.to_pipeline() if hasattr(estimator, "to_pipeline") else estimator)
-    if len(weight) == 1:  # two classes: one row against nothing
+    weight, bias = _folded(estimator.to_pipeline() if isinstance(estimator, PipelineClassifier) else estimator)
+    if len(weight) == 1:  # two classes: one row of logits, the other is 0
         weight, bias = np.vstack([np.zeros_like(weight), weight]), np.concatenate([[0.0], bias])
     return _linear(weight, bias).eval()
 
 
 def view_modules(estimator: Any, views: int) -> list[nn.Module]:
-    """`logit_module` of each view: of a model that tells views apart its parts, else the same one every time."""
-    if getattr(estimator, "by_view", False):
+    """Return the `logit_module` of each view: those of a `PerViewClassifier`'s parts, else the same one every time."""
+    if isinstance(estimator, PerViewClassifier):
         return [logit_module(model) for model in estimator.models_]
     return [logit_module(estimator)] * views
 
 
 def _folded(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (classes, dim) and bias (classes,) on embeddings as they come."""
-    steps = [step for _, step in getattr(estimator, "steps", [])]
+    """Return weight (classes, dim) and bias (classes,) for embeddings that are not standardised."""
+    from sklearn.pipeline import Pipeline
+
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else []
     if len(steps) != 2 or not (hasattr(steps[0], "scale_") and hasattr(steps[1], "coef_")):
         raise DataError(
-            "This model has no weights that a graph or a gradient could use, expected mlp, logistic, "
-            "robust-logistic, robust-views or lda. Save one of them: ball fit ... --save logistic"
+            "This model has no weights that a graph or a gradient could use, expected mlp, logistic, robust-logistic, "
+            "robust-views or lda. Save one of them and use its bundle."
         )
     scaler, model = steps
     weight = model.coef_.astype(np.float64) / scaler.scale_

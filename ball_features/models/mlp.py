@@ -15,7 +15,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ball_features.models.alignment import Alignment
-from ball_features.models.training import Recipe, Training, absorb_norms, build_module, forward
+from ball_features.models.base import AlignedClassifier
+from ball_features.models.group_effects import group_weights
+from ball_features.models.network import absorb_norms, build_module, forward
+from ball_features.models.training import Rows, Training, TrainingSettings
 from ball_features.threads import one_thread
 
 __all__ = ["MLPHead"]
@@ -24,41 +27,42 @@ ROWS_A_PREDICTION = 4096  # bounds the float64 copy that predict_proba makes
 DTYPES = (np.float32, np.float16)  # kept as they are; anything else becomes the first
 
 
-class MLPHead(ClassifierMixin, BaseEstimator):
+class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
     """The student report's two-layer head as a scikit-learn classifier; the defaults are that report's recipe.
 
     BatchNorm(D) - Linear 64 - BatchNorm - LeakyReLU - Dropout 0.2 - Linear 64 - BatchNorm - ReLU - Linear C, trained
     with cross-entropy and Adam. It needs no scaler before it: the first batch norm is one, fitted on the training rows.
 
-    The same data and integer `random_state` give the same weights, whatever the number of threads, and no global random
-    state is read or left changed; None draws the seed from NumPy's global generator, as scikit-learn does.
+    The same data and integer `random_state` give the same weights for any number of threads, and no global random state
+    is read or changed. With None the seed comes from NumPy's global generator, as in scikit-learn.
     Rows are shuffled every epoch; a last batch of a single row, which batch norm cannot take, joins the one before it.
 
     Args:
         hidden: widths of the hidden layers. The first has LeakyReLU and dropout, the others ReLU.
-        learning_rate: of Adam.
+        learning_rate: learning rate of Adam.
         l2: weight decay on all parameters, added to the clipped gradient as `torch.optim.Adam` does.
         epochs: passes over the training rows, at least 1.
-        batch_size: rows a step, at least 2.
+        batch_size: rows in a step, at least 2.
         dropout: probability of dropping a unit after the first hidden layer, in [0, 1).
         clip_norm: greatest 2-norm of the whole gradient; None leaves it unclipped.
         class_weight: None, "balanced", or {class: weight}; weights the loss of training and of validation.
-        group_loss: how groups given to `fit` weigh in the training loss: None (not at all), "balanced" (each class
-            shared among its groups by the root of their size), or "dro" (the worse a group fares, the more it weighs:
+        group_loss: how groups given to `fit` weigh in the training loss: None (not at all), "balanced" (each class is
+            shared among its groups by the root of their size), or "dro" (a group weighs more the worse it fares:
             group DRO, Sagawa et al. 2020).
-        group_step: of the groups' weights under "dro".
+        group_step: step of the groups' weights under "dro".
         consistency: weight of a second loss, half the mean squared distance of the logits of an image's views from
-            their mean (after Sajjadi et al. 2016, who take the views in pairs), where `fit` is told of several.
-        per_image: standardise each embedding in itself first; see `Alignment`.
-        random_state: seeds the initial weights, the order of rows and dropout.
+            their mean (after Sajjadi et al. 2016, who take the views in pairs), if `views_per_image` is above 1.
+        views_per_image: number of consecutive training rows that are views of one image; see `consistency`.
+        per_image: True standardises each embedding by its own mean and deviation first; see `Alignment`.
+        random_state: seed of the initial weights, the order of rows and dropout.
 
     Attributes:
-        classes_: (C,) sorted labels.
-        n_features_in_: D.
-        alignment_: the fitted `Alignment`.
-        state_: name -> float32 array, in the names of `to_module().state_dict()`; ready for safetensors.
-        history_: "train_loss", "train_accuracy", "val_loss", "val_accuracy" -> (epochs,) float64. Those of training are
-            taken on the fly, in train mode, before each step; those of validation are NaN where none was given.
+        classes_: sorted labels, (C,).
+        n_features_in_: number of columns D.
+        alignment_: fitted `Alignment`.
+        state_: float32 arrays by the names of `to_module().state_dict()`, ready for safetensors.
+        history_: "train_loss", "train_accuracy", "val_loss", "val_accuracy" -> float64 (epochs,). Training values are
+            taken in train mode before each step; validation values are NaN without validation data.
         best_epoch_: index into the curves of the epoch whose weights were kept: the lowest validation loss (the first
             of equals), or the last epoch without validation data.
     """
@@ -77,6 +81,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         group_loss: Literal["balanced", "dro"] | None = None,
         group_step: float = 0.01,
         consistency: float = 0.0,
+        views_per_image: int = 1,
         per_image: bool = False,
         random_state: int | np.random.RandomState | None = 0,
     ):
@@ -91,6 +96,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         self.group_loss = group_loss
         self.group_step = group_step
         self.consistency = consistency
+        self.views_per_image = views_per_image
         self.per_image = per_image
         self.random_state = random_state
 
@@ -102,48 +108,59 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         X_val: Any = None,
         y_val: Any = None,
         groups: Any = None,
-        views: int = 1,
         kinds: Any = None,
         kinds_val: Any = None,
     ) -> MLPHead:
-        """Train; where validation rows are given, keep the weights of the epoch with the lowest validation loss.
+        """Train. With validation rows, keep the weights of the epoch with the lowest validation loss.
 
-        There is no sample_weight: rows weigh by class and group (`class_weight`, `group_loss`).
+        There is no sample_weight: rows are weighted by class and group (`class_weight`, `group_loss`).
 
         Args:
-            X: (N, D) float16 or float32, read in place and cast a few batches at a time; others are cast to float32.
-            y: (N,) labels of any sortable type.
-            X_val: (M, D) validation rows, or None.
-            y_val: (M,) their labels, all among those of y; classes may be missing.
-            groups: (N,) group of each training row, or None; see `group_loss`.
-            views: how many rows, one behind the other, are views of one image; see `consistency`.
-            kinds: (N,) what each training row is centred with, or None; see `Alignment`.
-            kinds_val: (M,) the same of each validation row.
+            X: training rows, float16 or float32 (N, D), read in place and cast a few batches at a time; other dtypes
+                are cast to float32.
+            y: labels of any sortable type, (N,).
+            X_val: validation rows, (M, D), or None.
+            y_val: labels of the validation rows, (M,), all among those of y; classes may be missing.
+            groups: group of each training row, (N,), or None; see `group_loss`.
+            kinds: what each training row is centred with, (N,), or None; see `Alignment`.
+            kinds_val: what each validation row is centred with, (M,), or None.
 
         Returns:
             self.
 
         Raises:
-            ValueError: a parameter is out of range, there is a single row, or validation does not match training.
+            ValueError: A parameter is out of range, there is a single row, or validation does not match training.
         """
         self._check_parameters()
         checked: Any = validate_data(self, X, y, dtype=DTYPES, order="C", ensure_min_samples=2)
         X, y = checked
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        if views < 1 or len(X) % views:
-            raise ValueError(f"MLPHead got {len(X)} rows and views={views}, expected a multiple of it.")
+        if len(X) % self.views_per_image:
+            raise ValueError(
+                f"MLPHead got {len(X)} rows and views_per_image={self.views_per_image}, expected a multiple of it."
+            )
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
         self.alignment_ = Alignment(self.per_image)
         X = self.alignment_.fit_transform(X, kinds)
         validation = self._check_validation(X_val, y_val, kinds_val)
-        recipe = Recipe(tuple(self.hidden), self.learning_rate, self.l2, self.batch_size, self.dropout, self.clip_norm)
+        settings = TrainingSettings(
+            hidden=tuple(self.hidden),
+            learning_rate=self.learning_rate,
+            l2=self.l2,
+            batch_size=self.batch_size,
+            dropout=self.dropout,
+            clip_norm=self.clip_norm,
+            group_step=self.group_step,
+            consistency=self.consistency,
+        )
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         curves = np.full((4, self.epochs), np.nan)
         best, best_loss, self.best_epoch_ = None, math.inf, self.epochs - 1
         with torch.inference_mode(), one_thread():
-            rows = self._group_options(y, groups) | {"views": views, "consistency": self.consistency}
-            training = Training(recipe, _tensor(X), torch.from_numpy(codes), torch.from_numpy(weight), seed, **rows)
+            row_weight, group = self._group_options(y, groups)
+            rows = Rows(_tensor(X), torch.from_numpy(codes), row_weight, group, self.views_per_image)
+            training = Training(settings, rows, torch.from_numpy(weight), seed)
             for epoch in range(self.epochs):
                 curves[:2, epoch] = training.run_epoch(training.draw_order())
                 if validation is None:
@@ -157,7 +174,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """Class probabilities, (N, C) float64 in the order of `classes_`, for X (N, D); kinds (N,) as in training."""
+        """Return class probabilities of X (N, D), float64 (N, C), by `classes_`; kinds (N,) as in training."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=DTYPES, order="C", reset=False)
         X = _tensor(self.alignment_.transform(checked, kinds))
@@ -167,29 +184,28 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             return torch.cat(parts).numpy()
 
     def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """The most probable label of each row, (N,) in the type of the training labels, for X (N, D)."""
+        """Return the most probable label of each row of X (N, D), in the type of the training labels."""
         probability = self.predict_proba(X, kinds)
         return self.classes_[probability.argmax(axis=1)]
 
     def to_module(self) -> torch.nn.Sequential:
-        """The fitted network as a plain torch module in eval mode: (N, D) float32, aligned -> (N, C) logits."""
+        """Return the fitted network as a plain torch module in eval mode: float32 aligned (N, D) -> logits (N, C)."""
         check_is_fitted(self)
         module = build_module(len(self.state_["0.weight"]), self.hidden, len(self.classes_), self.dropout)
         module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.state_.items()})
         return module.eval()
 
-    def _group_options(self, y: np.ndarray, groups: Any) -> dict[str, Any]:
+    def _group_options(self, y: np.ndarray, groups: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the weight of each row and the group of each row, whichever `group_loss` uses."""
         if groups is None or self.group_loss is None:
-            return {}
+            return None, None
         group = np.asarray(groups)
         if group.shape != y.shape:
             raise ValueError(f"MLPHead got groups of shape {group.shape}, expected {y.shape}: one a row.")
         group = np.unique(group, return_inverse=True)[1]
         if self.group_loss == "balanced":
-            from ball_features.models.robust import group_weights
-
-            return {"row_weight": torch.from_numpy(group_weights(y, group).astype(np.float32))}
-        return {"group": torch.from_numpy(group), "group_step": self.group_step}
+            return torch.from_numpy(group_weights(y, group).astype(np.float32)), None
+        return None, torch.from_numpy(group)
 
     def _check_parameters(self) -> None:
         for name, valid, expected in (
@@ -201,6 +217,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):
             ("dropout", 0 <= self.dropout < 1, "a probability in [0, 1)"),
             ("group_loss", self.group_loss in (None, "balanced", "dro"), "None, balanced or dro"),
             ("group_step", self.group_step > 0, "a number above 0"),
+            ("views_per_image", self.views_per_image >= 1, "at least 1"),
             ("consistency", 0 <= self.consistency < math.inf, "a finite number of at least 0"),
             ("class_weight", self.class_weight is None or self.group_loss != "dro", "None beside group_loss='dro'"),
             ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or None"),
@@ -221,5 +238,5 @@ class MLPHead(ClassifierMixin, BaseEstimator):
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """The array as a tensor over the same memory; a read-only one (a memory map) is copied, since torch warns."""
+    """Return a tensor over the same memory; a read-only array (a memory map) is copied, since torch warns."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,114 +1,226 @@
-"""Every model of the comparison table, by name. Nothing heavy is imported until a model is built."""
+"""Registry of the models of the comparison table. Nothing heavy is imported until a model is built.
+
+A new model is one builder and one record in `MODELS`. The table, the help texts and the bundles follow from the record.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from ball_features.config import HeadConfig
 from ball_features.errors import ConfigError
 
-__all__ = ["MODELS", "ModelSpec", "select"]
+__all__ = ["MODELS", "Model", "select"]
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """How one row of the table is made.
+class Model:
+    """One row of the comparison table: how the model is built, what it needs and how a bundle stores it.
 
     Attributes:
-        name: Key of `MODELS`.
-        kind: "head", "baseline" or "shortcut".
-        features: What the model is trained on: the embedding, a key of a cache's `shortcuts`, or "none", for a model
-            that looks at labels only and takes any X of the right length.
-        build: (seed, head settings) -> an unfitted scikit-learn classifier with `predict_proba`, on one thread.
-        validates: Whether `fit` takes `X_val` and `y_val` and chooses by them.
-        groups: Whether `fit` takes `groups`, the group of each training row, and `kinds` (with `validates` also
-            `kinds_val`), what it is centred with; `predict_proba` takes `kinds` too.
-        by_view: Whether it takes X (images, views, dim) and tells views apart.
-        cost: Seconds to import and fit 2,084 x 1920 on one core, roughly; the long ones are best started first.
-        shares: Whether it, or a step of it, takes a `memory`, so that it is best fitted in one process with others
-            that do, on the same rows.
+        name: name in the table, on the command line and in bundles.
+        build: function from (seed, head settings) to an unfitted scikit-learn classifier that has `predict_proba`
+            and uses one thread.
+        cost: approximate seconds to import and fit 2,084 x 1,920 on one core; slow models are started first.
+        kind: "head", "baseline" or "shortcut". Shortcuts see no network and cannot be saved.
+        features: "embedding", a key of `Cache.shortcuts`, or "none" for a model that uses the labels alone.
+        file_format: key of `bundles.formats.FORMATS`.
+        validates: True if `fit` takes `X_val` and `y_val` and chooses an epoch by them. The fitted model then has
+            `history_` and `best_epoch_`.
+        groups: True if `fit` takes `groups` (group of each training row) and `kinds` (what each row is centred with;
+            with `validates` also `kinds_val`), and `predict_proba` takes `kinds`.
+        by_view: True if X is (images, views, dim), that is if the estimator is a `PerViewClassifier` and has a
+            parameter `whole_field`.
+        min_class: least number of training images in each class.
+        min_images: least number of training images in all.
+        more_images_than_classes: True if one training image a class is not enough in all classes at once.
+        max_classes: greatest number of classes of a model that compares each pair of them, or None.
     """
 
     name: str
-    kind: Literal["head", "baseline", "shortcut"]
-    features: Literal["embedding", "colour", "histogram", "corner", "nuclei", "none"]
     build: Callable[[int, HeadConfig], Any]
-    validates: bool
     cost: float
+    _: KW_ONLY
+    kind: Literal["head", "baseline", "shortcut"] = "baseline"
+    features: Literal["embedding", "colour", "histogram", "corner", "nuclei", "none"] = "embedding"
+    file_format: str = "skops"
+    validates: bool = False
     groups: bool = False
     by_view: bool = False
-    shares: bool = False
+    min_class: int = 1
+    min_images: int = 2
+    more_images_than_classes: bool = False
+    max_classes: int | None = None
+
+    def obstacle(self, counts: Mapping[str, int]) -> str:
+        """Return why the model cannot be fitted on these training images, or "".
+
+        Args:
+            counts: number of training images of each class.
+        """
+        images, classes = sum(counts.values()), len(counts)
+        smallest = min(counts, key=lambda name: counts[name])
+        if self.max_classes is not None and classes > self.max_classes:
+            return f"{self.name} compares each pair of classes and takes at most {self.max_classes}, got {classes}."
+        if counts[smallest] < self.min_class:
+            return (
+                f"{self.name} needs {self.min_class} training images of each class, got {counts[smallest]} of "
+                f"{smallest}. Add images of {smallest}."
+            )
+        least = max(self.min_images, classes + 1 if self.more_images_than_classes else 0)
+        if images < least:
+            return f"{self.name} needs {least} training images of {classes} classes, got {images}. Add images."
+        return ""
 
 
-def _build_robust(seed: int, head: HeadConfig) -> Any:
-    from ball_features.models.robust import GroupRobustLogistic
-
-    return GroupRobustLogistic(per_image=head.per_image)
-
-
-def _build_views(seed: int, head: HeadConfig) -> Any:
-    from ball_features.models.robust import ViewEnsemble
-
-    return ViewEnsemble(per_image=head.per_image)
-
-
-def _build_mlp(seed: int, head: HeadConfig) -> Any:
+def _mlp(seed: int, head: HeadConfig) -> Any:
     from ball_features.models.mlp import MLPHead
 
     return MLPHead(**head.to_dict(), random_state=seed)
 
 
-def _build_baseline(name: str, seed: int, head: HeadConfig) -> Any:
-    from ball_features.models.baselines import BASELINES
+def _scaled(model: Any) -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    return BASELINES[name](seed)
-
-
-def _build_shortcut(name: str, seed: int, head: HeadConfig) -> Any:
-    from ball_features.models.shortcuts import SHORTCUT_MODELS
-
-    return SHORTCUT_MODELS[name](seed)
+    return make_pipeline(StandardScaler(), model)
 
 
-def _baseline(name: str, cost: float, *, shares: bool = False) -> ModelSpec:
-    return ModelSpec(name, "baseline", "embedding", partial(_build_baseline, name), False, cost, shares=shares)
+# Settings suit some thousands of rows of 1,000 to 2,000 columns, and save time where accuracy does not suffer:
+# `benchmarks/fit.py --defaults` compares them with the defaults of the libraries.
+def _logistic(seed: int, head: HeadConfig) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return _scaled(LogisticRegression(C=0.01, max_iter=200, tol=1e-3))
 
 
-MODELS: dict[str, ModelSpec] = {
-    "mlp": ModelSpec("mlp", "head", "embedding", _build_mlp, True, 3.5, groups=True),
-    "logistic": _baseline("logistic", 0.1, shares=True),
-    "robust-logistic": ModelSpec("robust-logistic", "baseline", "embedding", _build_robust, False, 1.5, groups=True),
-    "robust-views": ModelSpec(
-        "robust-views", "baseline", "embedding", _build_views, False, 2.0, groups=True, by_view=True
-    ),
-    "linear-svm": _baseline("linear-svm", 0.3, shares=True),
-    "rbf-svm": _baseline("rbf-svm", 0.4, shares=True),
-    "knn": _baseline("knn", 0.1, shares=True),
-    "lda": _baseline("lda", 1.2, shares=True),
-    "random-forest": _baseline("random-forest", 1.2),
-    "extra-trees": _baseline("extra-trees", 0.9),
-    "hist-gradient-boosting": _baseline("hist-gradient-boosting", 2.3),
-    "xgboost": _baseline("xgboost", 3.0),
-    "majority": ModelSpec("majority", "shortcut", "none", partial(_build_shortcut, "majority"), False, 0.0),
-    "colour": ModelSpec("colour", "shortcut", "colour", partial(_build_shortcut, "colour"), False, 0.5),
-    "histogram": ModelSpec("histogram", "shortcut", "histogram", partial(_build_shortcut, "histogram"), False, 0.5),
-    "nuclei": ModelSpec("nuclei", "shortcut", "nuclei", partial(_build_shortcut, "nuclei"), False, 0.5),
-    "corner": ModelSpec("corner", "shortcut", "corner", partial(_build_shortcut, "corner"), False, 1.5),
+def _robust_logistic(seed: int, head: HeadConfig) -> Any:
+    from ball_features.models.robust import GroupRobustLogistic
+
+    return GroupRobustLogistic(per_image=head.per_image)
+
+
+def _robust_views(seed: int, head: HeadConfig) -> Any:
+    from ball_features.models.ensemble import ViewEnsemble
+
+    return ViewEnsemble(per_image=head.per_image)
+
+
+def _linear_svm(seed: int, head: HeadConfig) -> Any:
+    from ball_features.models.kernel import KernelSVM
+
+    return _scaled(KernelSVM("linear", C=0.01))
+
+
+def _rbf_svm(seed: int, head: HeadConfig) -> Any:
+    from ball_features.models.kernel import KernelSVM
+
+    return _scaled(KernelSVM("rbf", C=10.0))
+
+
+def _knn(seed: int, head: HeadConfig) -> Any:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return _scaled(KNeighborsClassifier(n_neighbors=5, weights="distance"))
+
+
+def _lda(seed: int, head: HeadConfig) -> Any:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    return _scaled(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
+
+
+def _random_forest(seed: int, head: HeadConfig) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.feature_selection import VarianceThreshold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import KBinsDiscretizer
+
+    # Sorting a column for each split takes most of a forest's time, and is fast on 16 distinct values.
+    levels = KBinsDiscretizer(16, encode="ordinal", strategy="uniform", random_state=seed)
+    forest = RandomForestClassifier(100, max_features="sqrt", n_jobs=1, random_state=seed)
+    return make_pipeline(VarianceThreshold(), levels, forest)
+
+
+def _extra_trees(seed: int, head: HeadConfig) -> Any:
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    return ExtraTreesClassifier(100, max_features="sqrt", n_jobs=1, random_state=seed)
+
+
+def _hist_gradient_boosting(seed: int, head: HeadConfig) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    # Few bins, a tenth of the columns in each node and no inner validation take a tenth of the default's time.
+    settings: dict[str, Any] = {"max_bins": 32, "max_features": 0.1, "early_stopping": False}
+    return HistGradientBoostingClassifier(learning_rate=0.2, max_iter=60, max_depth=4, random_state=seed, **settings)
+
+
+def _xgboost(seed: int, head: HeadConfig) -> Any:
+    from ball_features.models.boosting import XGBoost
+
+    return XGBoost(random_state=seed)
+
+
+def _majority(seed: int, head: HeadConfig) -> Any:
+    from sklearn.dummy import DummyClassifier
+
+    # Probabilities are the shares of the classes, so that the log loss is finite.
+    return DummyClassifier(strategy="prior")
+
+
+def _pixel_trees(seed: int, head: HeadConfig) -> Any:
+    """Extra trees (Geurts et al. 2006, doi 10.1007/s10994-006-6226-1), which need neither scaling nor tuning."""
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    return ExtraTreesClassifier(n_estimators=200, n_jobs=1, random_state=seed)
+
+
+# A network that does not beat the shortcuts, which see a few statistics of pixels or labels alone, has shown nothing
+# about cells. `extraction.pixels` computes those statistics.
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Model("mlp", _mlp, 3.5, kind="head", file_format="safetensors", validates=True, groups=True),
+        Model("logistic", _logistic, 0.1),
+        Model("robust-logistic", _robust_logistic, 1.5, groups=True),
+        Model(
+            "robust-views",
+            _robust_views,
+            2.0,
+            file_format="views",
+            groups=True,
+            by_view=True,
+            more_images_than_classes=True,
+        ),
+        Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300),
+        Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300),
+        Model("knn", _knn, 0.1, min_images=5),
+        Model("lda", _lda, 1.2, more_images_than_classes=True),
+        Model("random-forest", _random_forest, 1.2),
+        Model("extra-trees", _extra_trees, 0.9),
+        Model("hist-gradient-boosting", _hist_gradient_boosting, 2.3),
+        Model("xgboost", _xgboost, 3.0, file_format="xgboost"),
+        Model("majority", _majority, 0.0, kind="shortcut", features="none"),
+        Model("colour", _pixel_trees, 0.5, kind="shortcut", features="colour"),
+        Model("histogram", _pixel_trees, 0.5, kind="shortcut", features="histogram"),
+        Model("nuclei", _pixel_trees, 0.5, kind="shortcut", features="nuclei"),
+        Model("corner", _pixel_trees, 1.5, kind="shortcut", features="corner"),
+    )
 }
 
 
-def select(names: Sequence[str] = ()) -> list[ModelSpec]:
-    """The models of these names, in the order asked for, each once; all of them where none is named.
+def select(names: Sequence[str] = ()) -> list[Model]:
+    """Return the models of these names in the order of the names, each once; all models if no name is given.
 
     Args:
-        names: Keys of `MODELS`.
+        names: keys of `MODELS`.
 
     Raises:
-        ConfigError: A name is unknown; the message lists the valid ones.
+        ConfigError: A name is unknown. The message lists the valid names.
     """
     for name in names:
         if name not in MODELS:

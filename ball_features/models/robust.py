@@ -1,18 +1,18 @@
-"""Training against series: what tells one slide from another is taken out, and no slide outvotes the others.
+"""Linear classifiers that are robust to the group (slide, series) an image comes from.
 
-The options of `GroupRobustLogistic` are chosen on the training groups alone, by leaving each of them out in turn, since
-that is what the model will be asked to do.
+What tells one group from another is removed, and no group outvotes the others. The options of `GroupRobustLogistic` are
+chosen on the training groups alone by leaving each of them out in turn, which is the task that the model will face.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from abc import abstractmethod
 from itertools import product
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -21,89 +21,101 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ball_features.models.alignment import Alignment
+from ball_features.models.base import AlignedClassifier, PipelineClassifier
+from ball_features.models.group_effects import group_directions, group_weights, groups_to_leave_out
 
-__all__ = ["GroupRobustDiscriminant", "GroupRobustLogistic", "ViewEnsemble", "group_directions", "group_weights"]
-
-_LEAST_GROUP = 20  # images of a group whose mean says something
-_LEAST_CLASS = 50  # images that a class keeps when one of its groups is left out
-
-
-def group_weights(y: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Sample weights that give each class the same total, shared among its groups by the root of their size.
-
-    Args:
-        y: (images,) labels.
-        group: (images,).
-
-    Returns:
-        float64 (images,), mean 1.
-    """
-    weight = np.zeros(len(y))
-    for name in np.unique(y):
-        own = y == name
-        _, code, count = np.unique(group[own], return_inverse=True, return_counts=True)
-        share = 1 / np.sqrt(count[code])
-        weight[own] = share / share.sum()
-    return weight * len(y) / weight.sum()
+__all__ = ["GroupRobustDiscriminant", "GroupRobustLogistic"]
 
 
-def group_directions(X: np.ndarray, y: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
-    """Directions in which groups of one class differ most: they tell the slide and not the disease.
+class _GroupRobustClassifier(PipelineClassifier, AlignedClassifier, ClassifierMixin, BaseEstimator):
+    """Linear model on standardised embeddings from which group directions are removed."""
 
-    Principal components of the means of groups, each less the mean of its class's groups (the nuisance attribute
-    projection of Solomonoff et al. 2005, with groups as channels).
+    classes_: np.ndarray
+    removed_: np.ndarray
+    model_: Any
 
-    Args:
-        X: float (images, columns).
-        y: (images,) labels.
-        group: (images,).
-        count: Directions wanted; fewer where there are fewer groups.
+    @abstractmethod
+    def _standardised(self, X: np.ndarray) -> np.ndarray:
+        """Return what directions are removed from, float (N, columns), of aligned embeddings X (N, D)."""
 
-    Returns:
-        float (directions, columns), orthonormal rows.
-    """
-    if count < 0:
-        raise ValueError(f"Got {count} directions to remove, expected at least 0.")
-    apart = []
-    for name in np.unique(y):
-        own = y == name
-        means = [
-            X[own & (group == item)].mean(0)
-            for item in np.unique(group[own])
-            if (own & (group == item)).sum() >= _LEAST_GROUP
-        ]
-        if len(means) > 1:
-            apart += [mean - np.mean(means, 0) for mean in means]
-    if not apart or not count:
-        return np.zeros((0, X.shape[1]), dtype=X.dtype)
-    _, length, rows = np.linalg.svd(np.array(apart), full_matrices=False)
-    return rows[: min(count, int((length > 1e-6 * length[0]).sum()))].astype(X.dtype)
+    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """Return class probabilities of X (N, D), float64 (N, C).
+
+        Args:
+            X: embeddings, float (N, D).
+            kinds: what each row is centred with, (N,), if there were kinds in training.
+        """
+        check_is_fitted(self)
+        checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
+        Z = self._standardised(self.alignment_.transform(checked, kinds))
+        return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
+
+    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
+        """Return the most probable label of each row of X (N, D); for `kinds` see `predict_proba`."""
+        probability = self.predict_proba(X, kinds)
+        return self.classes_[probability.argmax(1)]
+
+    def to_pipeline(self) -> Pipeline:
+        """Return the same classifier as scikit-learn's own parts; the coefficients remove the directions.
+
+        Raises:
+            ValueError: The classifier aligns embeddings first, which those parts cannot do.
+        """
+        check_is_fitted(self)
+        if self.aligns:
+            raise ValueError(
+                f"{type(self).__name__} got per_image or kinds, expected neither: no pipeline of scikit-learn's does "
+                "that."
+            )
+        return self._to_parts()
+
+    @abstractmethod
+    def _to_parts(self) -> Pipeline: ...
+
+    def _folded(self) -> Any:
+        """Return the linear model with coefficients that remove the directions from its input."""
+        folded = copy.copy(self.model_)
+        folded.coef_ = folded.coef_ - (folded.coef_ @ self.removed_.T) @ self.removed_
+        return folded
+
+    def _checked(self, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return X float32 (N, D), the labels (N,) and the group of each row, one group for all if None."""
+        name = type(self).__name__
+        X, y = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(y)
+        classes = np.unique(y)
+        if len(classes) < 2:
+            raise ValueError(f"{name} got one class, {classes[0]!r}, expected at least two classes.")
+        group = np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
+        if group.shape != y.shape:
+            raise ValueError(f"{name} got groups of shape {group.shape}, expected {y.shape}: one a row.")
+        return X, y, group
 
 
-class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
+class GroupRobustLogistic(_GroupRobustClassifier):
     """Logistic regression made robust to the group (slide, series) that an image comes from.
 
     Standardise, remove `group_directions`, fit with `group_weights`. Without groups it is a plain logistic regression
     with balanced classes.
 
     Args:
-        C: Candidates of the inverse strength of L2; of all candidates the first of equals is taken.
-        directions: Candidates of the number of group directions to remove.
-        balance: Candidates: whether groups are weighted.
-        per_image: Standardise each embedding in itself first; see `Alignment`.
+        C: candidates of the inverse strength of L2. The first of equally good candidates is taken.
+        directions: candidates of the number of group directions to remove.
+        balance: candidates of whether groups are weighted.
+        per_image: True standardises each embedding by its own mean and deviation first; see `Alignment`.
 
     Attributes:
-        classes_: (C,) sorted labels.
-        chosen_: The candidates that did best on training groups left out: C, directions and balance. Where no group can
-            be left out, the first that remove no direction, since none has shown that it helps; else the first.
-        inner_accuracy_: Share of right answers on a training group left out with them, the mean over groups; NaN where
-            nothing could be left out, or there was nothing to choose.
-        alignment_: The fitted `Alignment`.
-        scaler_: The fitted `StandardScaler` of aligned embeddings.
-        removed_: float32 (directions, D), orthonormal, taken from standardised embeddings; fewer than were chosen where
+        classes_: sorted labels, (C,).
+        chosen_: C, directions and balance that did best on training groups left out. If no group can be left out, the
+            first candidate that removes no direction, since none has shown that it helps; if there is none, the first.
+        inner_accuracy_: accuracy of the chosen candidate on training groups left out, the mean over groups; NaN if no
+            group can be left out or there is one candidate.
+        alignment_: fitted `Alignment`.
+        scaler_: fitted `StandardScaler` of aligned embeddings.
+        removed_: orthonormal rows removed from standardised embeddings, float32 (directions, D); fewer than chosen if
             there are fewer groups.
-        model_: The fitted `LogisticRegression` on what is left.
-        n_features_in_: D.
+        model_: `LogisticRegression` fitted on what is left.
+        n_features_in_: number of columns D.
     """
 
     def __init__(
@@ -120,20 +132,27 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         self.per_image = per_image
 
     def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> GroupRobustLogistic:
-        """Fit on X (N, D), labels y (N,), the group of each row and the kind that it is centred with, (N,) or None.
+        """Fit. There is no sample_weight: rows are weighted by class and group (`balance`).
 
-        There is no sample_weight: rows weigh by class and group (`balance`).
+        Args:
+            X: embeddings, float (N, D).
+            y: labels, (N,).
+            groups: group of each row, (N,), or None.
+            kinds: what each row is centred with, (N,), or None; see `Alignment`.
+
+        Raises:
+            ValueError: There is one class, or groups or kinds do not match the rows.
         """
-        X, y, group = _checked(self, X, y, groups)
+        X, y, group = self._checked(X, y, groups)
         self.classes_ = np.unique(y)
         self.alignment_ = Alignment(self.per_image)
         X = self.alignment_.fit_transform(X, kinds)
         candidates = list(product(self.C, self.directions, self.balance))
-        inner = list(_left_out(y, group))
+        inner = list(groups_to_leave_out(y, group))
         self.inner_accuracy_ = float("nan")
         best = candidates[0]
         if inner and len(candidates) > 1:
-            # The first of equals, so that the order of the candidates decides, not noise.
+            # argmax takes the first of equals, so that the order of the candidates decides and not noise.
             scores = [np.mean([self._accuracy(X, y, group, test, c) for test in inner]) for c in candidates]
             best, self.inner_accuracy_ = candidates[int(np.argmax(scores))], float(np.max(scores))
         elif not inner:
@@ -160,48 +179,32 @@ class GroupRobustLogistic(ClassifierMixin, BaseEstimator):
         Z: Any = scaler.transform(X[test])
         return float(np.mean(model.predict(Z - (Z @ removed.T) @ removed) == y[test]))
 
-    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """Class probabilities of X (N, D), float64 (N, C); kinds (N,) where there were some in training."""
-        check_is_fitted(self)
-        checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        Z: Any = self.scaler_.transform(self.alignment_.transform(checked, kinds))
-        return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
+    def _standardised(self, X: np.ndarray) -> np.ndarray:
+        return np.asarray(self.scaler_.transform(X))
 
-    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """The most probable label of each row of X (N, D); for `kinds` see `predict_proba`."""
-        probability = self.predict_proba(X, kinds)
-        return self.classes_[probability.argmax(1)]
-
-    def to_pipeline(self) -> Pipeline:
-        """The same classifier as scikit-learn's own parts, the removed directions folded into the coefficients.
-
-        Raises:
-            ValueError: It aligns embeddings first, which those parts cannot.
-        """
-        check_is_fitted(self)
-        _require_unaligned(self)
-        return make_pipeline(self.scaler_, _folded(self.model_, self.removed_))
+    def _to_parts(self) -> Pipeline:
+        return make_pipeline(self.scaler_, self._folded())
 
 
-class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
+class GroupRobustDiscriminant(_GroupRobustClassifier):
     """Linear discriminant analysis made robust to the group (slide, series) that an image comes from.
 
     Standardise, remove `group_directions`, then Fisher's discriminant with a shrunk covariance (Ledoit and Wolf 2004)
-    and equal priors: what varies most within a class, such as light and focus, counts least.
+    and equal priors: what varies most within a class, such as light and focus, has the least weight.
 
     Args:
-        directions: Group directions to remove.
-        shrinkage: Of the covariance, 0 to 1, or "auto".
-        per_image: Standardise each embedding in itself first; see `Alignment`.
+        directions: number of group directions to remove.
+        shrinkage: shrinkage of the covariance, 0 to 1, or "auto".
+        per_image: True standardises each embedding by its own mean and deviation first; see `Alignment`.
 
     Attributes:
-        classes_: (C,) sorted labels.
-        alignment_: The fitted `Alignment`.
-        scaler_: The fitted `StandardScaler` of aligned embeddings.
-        used_: int (columns,), those that vary in training; the others say nothing.
-        removed_: float32 (directions, columns), orthonormal, taken from the standardised columns used.
-        model_: The fitted `LinearDiscriminantAnalysis` on what is left.
-        n_features_in_: D.
+        classes_: sorted labels, (C,).
+        alignment_: fitted `Alignment`.
+        scaler_: fitted `StandardScaler` of aligned embeddings.
+        used_: columns that vary in training, int (columns,); the others carry no information.
+        removed_: orthonormal rows removed from the standardised columns used, float32 (directions, columns).
+        model_: `LinearDiscriminantAnalysis` fitted on what is left.
+        n_features_in_: number of columns D.
     """
 
     def __init__(
@@ -216,176 +219,38 @@ class GroupRobustDiscriminant(ClassifierMixin, BaseEstimator):
         self.per_image = per_image
 
     def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> GroupRobustDiscriminant:
-        """Fit on X (N, D), labels y (N,), the group of each row and the kind that it is centred with, (N,) or None.
+        """Fit. There is no sample_weight, which scikit-learn's discriminant does not take either.
 
-        There is no sample_weight, which scikit-learn's discriminant does not take either.
+        Args:
+            X: embeddings, float (N, D).
+            y: labels, (N,).
+            groups: group of each row, (N,), or None.
+            kinds: what each row is centred with, (N,), or None; see `Alignment`.
+
+        Raises:
+            ValueError: There is one class, no more rows than classes, or groups or kinds do not match the rows.
         """
-        X, y, group = _checked(self, X, y, groups)
+        X, y, group = self._checked(X, y, groups)
         self.classes_ = np.unique(y)
         self.alignment_ = Alignment(self.per_image)
         X = self.alignment_.fit_transform(X, kinds)
         self.scaler_ = StandardScaler().fit(X)
-        # Short embeddings are filled up with zeros, which cost as much as numbers and say nothing.
+        # Short embeddings are padded with zeros, which take as long as other columns and carry no information.
         self.used_ = np.flatnonzero(np.asarray(self.scaler_.var_) > 0)
-        Z = np.asarray(self.scaler_.transform(X))[:, self.used_]
+        Z = self._standardised(X)
         self.removed_ = group_directions(Z, y, group, self.directions)
         priors = np.full(len(self.classes_), 1 / len(self.classes_))
         model: Any = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=self.shrinkage, priors=priors)
         self.model_ = model.fit(Z - (Z @ self.removed_.T) @ self.removed_, y)
         return self
 
-    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """Class probabilities of X (N, D), float64 (N, C); kinds (N,) where there were some in training."""
-        check_is_fitted(self)
-        checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        Z = np.asarray(self.scaler_.transform(self.alignment_.transform(checked, kinds)))[:, self.used_]
-        return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
+    def _standardised(self, X: np.ndarray) -> np.ndarray:
+        return np.asarray(self.scaler_.transform(X))[:, self.used_]
 
-    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """The most probable label of each row of X (N, D); for `kinds` see `predict_proba`."""
-        probability = self.predict_proba(X, kinds)
-        return self.classes_[probability.argmax(1)]
-
-    def to_pipeline(self) -> Pipeline:
-        """The same classifier as scikit-learn's own parts, the removed directions folded into the coefficients.
-
-        Raises:
-            ValueError: It aligns embeddings first, which those parts cannot.
-        """
-        check_is_fitted(self)
-        _require_unaligned(self)
-        model: Any = _folded(self.model_, self.removed_)
+    def _to_parts(self) -> Pipeline:
+        model: Any = self._folded()
         width = len(np.asarray(self.scaler_.scale_))
         coefficients = np.zeros((len(model.coef_), width), dtype=model.coef_.dtype)
         coefficients[:, self.used_] = model.coef_
         model.coef_, model.n_features_in_ = coefficients, width
         return make_pipeline(self.scaler_, model)
-
-
-class ViewEnsemble(ClassifierMixin, BaseEstimator):
-    """A model a view, their answers averaged: what one view misses about a slide, another may show.
-
-    Each view gets a model of its own, since views (a stain alone, nuclei alone) lie in different places of the
-    embedding; log-probabilities are averaged (a logarithmic opinion pool, Genest and Zidek 1986, section 3.2).
-
-    Args:
-        estimator: Of one view, cloned for each; None is `GroupRobustDiscriminant` for views of cells and
-            `GroupRobustLogistic` (three directions, weights) for views of whole fields.
-        whole_field: For each view, whether it shows what lies between the cells too; empty for views of cells alone.
-            A discriminant trusts directions that hardly vary, and a background hardly varies within a slide.
-        floor: Least probability that one view can give a class, so that none can veto: above 0, below 1 / classes.
-        per_image: Of the estimators that None stands for.
-
-    Attributes:
-        classes_: (C,) sorted labels.
-        models_: The fitted estimator of each view.
-        n_features_in_: Length of X's second axis: views, or D where X is flat.
-    """
-
-    by_view = True
-
-    def __init__(
-        self,
-        estimator: Any = None,
-        *,
-        whole_field: tuple[bool, ...] = (),
-        floor: float = 1e-4,
-        per_image: bool = False,
-    ) -> None:
-        self.estimator = estimator
-        self.whole_field = whole_field
-        self.floor = floor
-        self.per_image = per_image
-
-    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> ViewEnsemble:
-        """Fit on X (N, views, D), or (N, D) for one view, labels y (N,); groups and kinds go to each view's model.
-
-        There is no sample_weight, since not every model of a view takes one.
-
-        Raises:
-            ValueError: `whole_field` does not match the views, or the floor the classes.
-        """
-        checked: Any = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
-        X, y = checked
-        check_classification_targets(y)
-        known = _given(groups=groups, kinds=kinds)
-        whole = self.whole_field or (False,) * len(_views(X))
-        if len(whole) != len(_views(X)):
-            raise ValueError(f"ViewEnsemble got whole_field={whole} and {len(_views(X))} views, expected one for each.")
-        classes = len(np.unique(y))
-        if not 0 < self.floor < 1 / classes:
-            raise ValueError(f"ViewEnsemble got floor={self.floor}, expected above 0 and below 1 / {classes} classes.")
-        cells = GroupRobustDiscriminant(per_image=self.per_image)
-        field = GroupRobustLogistic(directions=(3,), balance=(True,), per_image=self.per_image)
-        self.models_: list[Any] = []
-        for seen, part in zip(whole, _views(X), strict=True):
-            own = (field if seen else cells) if self.estimator is None else self.estimator
-            model: Any = clone(own)
-            self.models_.append(model.fit(part, y, **known))
-        self.classes_ = self.models_[0].classes_
-        return self
-
-    def view_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """Class probabilities of each view's model on its own, float64 (N, views, C)."""
-        check_is_fitted(self)
-        checked: Any = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
-        known = _given(kinds=kinds)
-        pairs = zip(self.models_, _views(checked), strict=True)
-        return np.stack([model.predict_proba(own, **known).astype(np.float64) for model, own in pairs], 1)
-
-    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """Class probabilities of X (N, views, D), float64 (N, C); kinds (N,) where there were some in training."""
-        pooled = np.exp(np.log(np.clip(self.view_proba(X, kinds), self.floor, 1)).mean(1))
-        return pooled / pooled.sum(1, keepdims=True)
-
-    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """The most probable label of each row of X (N, views, D)."""
-        probability = self.predict_proba(X, kinds)
-        return self.classes_[probability.argmax(1)]
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _require_unaligned(estimator: Any) -> None:
-    if estimator.per_image or estimator.alignment_.centers_ is not None:
-        name = type(estimator).__name__
-        raise ValueError(f"{name} got per_image or kinds, expected neither: no pipeline of scikit-learn's does that.")
-
-
-def _checked(estimator: Any, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """X float32 (N, D), labels (N,) of two classes or more, and the group of each row, one for all if None."""
-    X, y = validate_data(estimator, X, y, dtype=np.float32)
-    check_classification_targets(y)
-    classes = np.unique(y)
-    if len(classes) < 2:
-        name = type(estimator).__name__
-        raise ValueError(f"{name} got one class, {classes[0]!r}, expected at least two classes.")
-    group = np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
-    if group.shape != y.shape:
-        raise ValueError(
-            f"{type(estimator).__name__} got groups of shape {group.shape}, expected {y.shape}: one a row."
-        )
-    return X, y, group
-
-
-def _folded(model: Any, removed: np.ndarray) -> Any:
-    """A linear model that removes directions from its input by its own coefficients."""
-    folded = copy.copy(model)
-    folded.coef_ = model.coef_ - (model.coef_ @ removed.T) @ removed
-    return folded
-
-
-def _views(X: np.ndarray) -> list[np.ndarray]:
-    return [X] if X.ndim == 2 else [X[:, view] for view in range(X.shape[1])]
-
-
-def _left_out(y: np.ndarray, group: np.ndarray) -> Iterator[np.ndarray]:
-    """Masks of groups that can be left out while every class they hold keeps enough images."""
-    for name in np.unique(group):
-        test = group == name
-        if test.sum() >= _LEAST_GROUP and all(
-            (y[~test] == label).sum() >= _LEAST_CLASS for label in np.unique(y[test])
-        ):
-            yield test

@@ -1,46 +1,49 @@
-"""The head's network and its training step, written out by hand instead of going through autograd.
+"""Training of the head's network, with the step written out by hand instead of going through autograd.
 
-    BatchNorm(D) - [Linear - BatchNorm - LeakyReLU - Dropout] - [Linear - BatchNorm - ReLU] ... - Linear(C)
-
-On batches of 16 rows almost all of an ordinary step is bookkeeping. Three facts make it short, none of which changes
-a result beyond rounding:
+On batches of 16 rows an ordinary step spends almost all of its time on bookkeeping. Three facts make it short, none of
+which changes a result beyond rounding:
 
 1. The input's batch statistics depend on the data alone, so several batches are normalised in one pass.
-2. A batch norm follows each hidden Linear and takes out every constant; the gradient of that Linear's bias, and of
+2. A batch norm follows each hidden Linear and removes every constant; the gradient of that Linear's bias, and of
    the input norm's shift, is therefore zero. Only the L2 term moves them.
 3. With G = dz'x of the normalised input x, the input norm's gain has the gradient sum_k W_kj G_kj and the first
    Linear has G_kj gain_j: one matrix product gives both.
 
-All parameters lie in one flat vector, so that clipping is one norm and Adam one fused call. A test holds the result
-against a loop over `build_module(...)` with autograd, `clip_grad_norm_` and `torch.optim.Adam`.
+All parameters lie in one flat vector, so that clipping is one norm and Adam one fused call. A test compares the result
+with a loop over `build_module(...)` with autograd, `clip_grad_norm_` and `torch.optim.Adam`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Recipe", "Training", "absorb_norms", "batch_sizes", "build_module", "forward"]
+from ball_features.models.network import (
+    BN_EPS,
+    BN_MOMENTUM,
+    absorb_norms,
+    build_module,
+    forward,
+    layer_names,
+    negative_slope,
+)
 
-BN_EPS = 1e-5
-BN_MOMENTUM = 0.1
-LEAKY_SLOPE = 0.01  # torch's default, as the report leaves it
+__all__ = ["Rows", "Training", "TrainingSettings", "batch_sizes"]
+
 BATCHES_A_CHUNK = 8  # batches normalised together: 8 x 16 x 1920 float32 is 1 MB, which a core's cache holds
-
-Layer = tuple[Tensor, Tensor, float | None]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The numbers of one training run; `MLPHead` documents each."""
+class TrainingSettings:
+    """Hyperparameters of one training run; `MLPHead` documents each."""
 
     hidden: tuple[int, ...]
     learning_rate: float
@@ -48,20 +51,32 @@ class Recipe:
     batch_size: int
     dropout: float
     clip_norm: float | None
+    group_step: float = 0.01
+    consistency: float = 0.0
 
 
-def build_module(width: int, hidden: Sequence[int], classes: int, dropout: float) -> nn.Sequential:
-    """The network as a plain torch module, from (N, width) to (N, classes) logits."""
-    modules: list[nn.Module] = [nn.BatchNorm1d(width)]
-    for index, units in enumerate(hidden):
-        modules += [nn.Linear(width, units), nn.BatchNorm1d(units)]
-        modules += [nn.LeakyReLU(LEAKY_SLOPE), nn.Dropout(dropout)] if index == 0 else [nn.ReLU()]
-        width = units
-    return nn.Sequential(*modules, nn.Linear(width, classes))
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Training rows.
+
+    Attributes:
+        X: float16 or float32 (N, D), N at least 2; cast to float32 a few batches at a time.
+        codes: class of each row, int64 (N,).
+        weight: weight of each row in the training loss besides its class's, float32 (N,), or None.
+        group: group of each row for group DRO (Sagawa et al. 2020, algorithm 1), int64 (N,), or None.
+        views: number of consecutive rows that are views of one image. They stay in one batch if `consistency` is
+            above 0.
+    """
+
+    X: Tensor
+    codes: Tensor
+    weight: Tensor | None = None
+    group: Tensor | None = None
+    views: int = 1
 
 
 def batch_sizes(rows: int, batch_size: int) -> list[int]:
-    """Rows of each batch of an epoch; a last batch of one row, which batch norm cannot take, joins the one before."""
+    """Return the rows of each batch of an epoch. Batch norm cannot take one row: a last one joins the batch before."""
     sizes = [batch_size] * (rows // batch_size)
     rest = rows % batch_size
     if rest == 1 and sizes:
@@ -71,90 +86,33 @@ def batch_sizes(rows: int, batch_size: int) -> list[int]:
     return sizes
 
 
-def absorb_norms(state: Mapping[str, np.ndarray], depth: int, dtype: torch.dtype) -> list[Layer]:
-    """The network in eval mode with every batch norm in its Linear: (weight (out, in), bias (out,), slope below 0).
-
-    Args:
-        state: as `Training.state` returns it.
-        depth: number of hidden layers.
-        dtype: of the result; it is computed in float64.
-    """
-    value = {name: np.asarray(array, dtype=np.float64) for name, array in state.items()}
-
-    def affine(norm: str) -> tuple[np.ndarray, np.ndarray]:  # a batch norm in eval mode is gain * x + shift
-        gain = value[f"{norm}.weight"] / np.sqrt(value[f"{norm}.running_var"] + BN_EPS)
-        return gain, value[f"{norm}.bias"] - gain * value[f"{norm}.running_mean"]
-
-    layers: list[Layer] = []
-    for layer, (linear, norm) in enumerate(_names(depth)):
-        weight, bias = value[f"{linear}.weight"], value[f"{linear}.bias"]
-        if layer == 0:
-            gain, shift = affine("0")
-            weight, bias = weight * gain, bias + weight @ shift
-        slope = None
-        if norm is not None:
-            gain, shift = affine(norm)
-            weight, bias, slope = weight * gain[:, None], bias * gain + shift, _slope(layer)
-        layers.append((torch.from_numpy(weight).to(dtype), torch.from_numpy(bias).to(dtype), slope))
-    return layers
-
-
-def forward(layers: Sequence[Layer], x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows classes"]:
-    """Logits (N, C) of rows x (N, D), in the dtype of the layers."""
-    x = x.to(layers[0][0].dtype)
-    for weight, bias, slope in layers:
-        x = F.linear(x, weight, bias)
-        if slope is not None:
-            x = F.leaky_relu(x, slope)
-    return x
-
-
 class Training:
     """One training run: parameters, gradient, Adam's state and the data, advanced epoch by epoch.
 
     Run it under `torch.inference_mode()`. Nothing global is seeded: weights, order and dropout come from one generator.
 
     Args:
-        recipe: the hyperparameters.
-        X: (N, D) float16 or float32 rows, N >= 2; cast to float32 a few batches at a time.
-        codes: (N,) int64 class of each row.
-        class_weight: (C,) float32 weight of each class in the loss.
-        seed: of the initial weights, of the order of rows and of dropout.
-        row_weight: (N,) float32 weight of each row in the training loss, beside its class's, or None.
-        group: (N,) int64 group of each row for group DRO (Sagawa et al. 2020, algorithm 1), or None.
-        group_step: step of the groups' weights there.
-        views: rows of X that are views of one image, one behind the other; they stay in one batch where `consistency`
-            is above 0.
-        consistency: weight of half the squared distance of an image's logits from their mean over its views, in the
-            gradient alone.
+        settings: hyperparameters.
+        rows: training rows.
+        class_weight: weight of each class in the loss, float32 (C,).
+        seed: seed of the initial weights, the order of rows and dropout.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        X: Tensor,
-        codes: Tensor,
-        class_weight: Tensor,
-        seed: int,
-        row_weight: Tensor | None = None,
-        group: Tensor | None = None,
-        group_step: float = 0.01,
-        views: int = 1,
-        consistency: float = 0.0,
-    ):
-        self.views, self.consistency = (views, consistency) if consistency else (1, 0.0)
-        self.recipe, self.X, self.codes, self.class_weight = recipe, X, codes, class_weight
-        self.row_weight = class_weight[codes] if row_weight is None else class_weight[codes] * row_weight
-        self.group, self.group_step = group, group_step
-        if group is not None:
-            self.group_weight = torch.full((int(group.max()) + 1,), 1 / (int(group.max()) + 1))
+    def __init__(self, settings: TrainingSettings, rows: Rows, class_weight: Tensor, seed: int):
+        codes, self.consistency = rows.codes, settings.consistency
+        self.views = rows.views if self.consistency else 1
+        self.settings, self.X, self.codes, self.class_weight = settings, rows.X, codes, class_weight
+        self.row_weight = class_weight[codes] if rows.weight is None else class_weight[codes] * rows.weight
+        self.group, self.group_step = rows.group, settings.group_step
+        if self.group is not None:
+            self.group_weight = torch.full((int(self.group.max()) + 1,), 1 / (int(self.group.max()) + 1))
         self.onehot = F.one_hot(codes, len(class_weight)).float()  # (N, C)
         self.generator = torch.Generator().manual_seed(seed)
-        self.names = _names(len(recipe.hidden))
+        self.names = layer_names(len(settings.hidden))
         self.steps = 0
         # Meta tensors: names and shapes of the parameters without torch's own, globally seeded, initialisation.
         with torch.device("meta"):
-            shapes = build_module(X.shape[1], recipe.hidden, len(class_weight), recipe.dropout).state_dict()
+            shapes = build_module(self.X.shape[1], settings.hidden, len(class_weight), settings.dropout).state_dict()
         shapes = {name: tensor.shape for name, tensor in shapes.items() if not name.endswith("tracked")}
         parameters = {name: shape for name, shape in shapes.items() if "running" not in name}
         sizes = [shape.numel() for shape in parameters.values()]
@@ -165,34 +123,34 @@ class Training:
         self.running = {n: torch.full(s, float("var" in n)) for n, s in shapes.items() if "running" in n}
         self._initialise()
         flat.grad = flat_grad
-        self.adam = torch.optim.Adam([flat], lr=recipe.learning_rate, weight_decay=recipe.l2, fused=True)
+        self.adam = torch.optim.Adam([flat], lr=settings.learning_rate, weight_decay=settings.l2, fused=True)
         self.G, self.product = torch.empty_like(self.value["1.weight"]), torch.empty_like(self.value["1.weight"])
 
     def draw_order(self) -> Int[Tensor, " rows"]:
-        """The next epoch's order of rows, (N,) int64."""
+        """Return the next epoch's order of rows, int64 (N,)."""
         images = torch.randperm(len(self.X) // self.views, generator=self.generator)
         return (images[:, None] * self.views + torch.arange(self.views)).flatten()
 
     def run_epoch(self, order: Int[Tensor, " rows"]) -> tuple[float, float]:
-        """One pass over the rows in this order; returns mean loss and accuracy, each batch's before its own step."""
-        whole = self.views * max(1, round(self.recipe.batch_size / self.views))  # images are not torn apart
-        sizes = batch_sizes(len(order), whole if self.views > 1 else self.recipe.batch_size)
+        """Pass over the rows in this order; return mean loss and accuracy, each batch's before its own step."""
+        whole = self.views * max(1, round(self.settings.batch_size / self.views))  # the views of an image stay together
+        sizes = batch_sizes(len(order), whole if self.views > 1 else self.settings.batch_size)
         targets = self.onehot[order].split(sizes)  # each (B, C)
         weight = self.row_weight[order].split(sizes)
         scale = [(part / part.sum())[:, None] for part in weight]  # each (B, 1): the loss is a weighted mean
-        keep = 1 - self.recipe.dropout
-        drop = torch.empty(len(order), self.recipe.hidden[0]).bernoulli_(keep, generator=self.generator).div_(keep)
+        keep = 1 - self.settings.dropout
+        drop = torch.empty(len(order), self.settings.hidden[0]).bernoulli_(keep, generator=self.generator).div_(keep)
         groups = [None] * len(sizes) if self.group is None else self.group[order].split(sizes)
         batches = zip(self._inputs(order, sizes), targets, scale, drop.split(sizes), groups, strict=True)
         logits = torch.cat([self._step(*batch) for batch in batches])
         return self._score(logits, self.codes[order])
 
     def evaluate(self, X: Float[Tensor, "rows dim"], codes: Int[Tensor, " rows"]) -> tuple[float, float]:
-        """Loss and accuracy in eval mode on rows X (M, D) with classes codes (M,)."""
-        return self._score(forward(absorb_norms(self.state(), len(self.recipe.hidden), torch.float32), X), codes)
+        """Return loss and accuracy in eval mode on rows X (M, D) with classes codes (M,)."""
+        return self._score(forward(absorb_norms(self.state(), len(self.settings.hidden), torch.float32), X), codes)
 
     def state(self) -> dict[str, np.ndarray]:
-        """A copy of parameters and running statistics, in the names and order of `build_module(...).state_dict()`."""
+        """Copy parameters and running statistics, in the names and order of `build_module(...).state_dict()`."""
         state: dict[str, np.ndarray] = {}
         for name, tensor in self.value.items():
             state[name] = tensor.numpy().copy()
@@ -204,7 +162,7 @@ class Training:
         return state
 
     def _initialise(self) -> None:
-        """Batch norms at gain 1 and shift 0; Linears uniform within 1 / sqrt(inputs), as torch's own reset."""
+        """Set batch norms to gain 1 and shift 0, Linears to uniform within 1 / sqrt(inputs), as torch does."""
         for name, tensor in self.value.items():
             if name.removesuffix(".weight") + ".running_mean" in self.running:
                 tensor.fill_(1.0)
@@ -219,7 +177,7 @@ class Training:
         return loss.item(), (logits.argmax(1) == codes).float().mean().item()
 
     def _inputs(self, order: Tensor, sizes: list[int]) -> Iterator[Tensor]:
-        """Normalised batches (B, D) in order, made several at a time; the running statistics follow along."""
+        """Yield normalised batches (B, D) in order, made several at a time, and update the running statistics."""
         start = 0
         for size, group in groupby(sizes):
             left = len(list(group))
@@ -237,7 +195,7 @@ class Training:
                 start, left = start + count * size, left - count
 
     def _step(self, x: Tensor, target: Tensor, scale: Tensor, drop: Tensor, group: Tensor | None) -> Tensor:
-        """Forward, backward, clip and Adam on one normalised batch x (B, D); returns the logits (B, C)."""
+        """Do forward, backward, clip and Adam on one normalised batch x (B, D); return the logits (B, C)."""
         value, grad, running = self.value, self.grad, self.running
         a = torch.addcmul(value["0.bias"], x, value["0.weight"])  # (B, D)
         tape = []
@@ -246,7 +204,7 @@ class Training:
             gain, stats = value[f"{norm}.weight"], (running[f"{norm}.running_mean"], running[f"{norm}.running_var"])
             y, mean, rstd = torch.native_batch_norm(z, gain, value[f"{norm}.bias"], *stats, True, BN_MOMENTUM, BN_EPS)
             tape.append((layer, linear, norm, a, y, (z, gain, *stats, mean, rstd, True, BN_EPS, [True, True, True])))
-            a = F.leaky_relu(y, _slope(layer))
+            a = F.leaky_relu(y, negative_slope(layer))
             if layer == 0:
                 a *= drop
         output, _ = self.names[-1]
@@ -264,7 +222,7 @@ class Training:
         for layer, linear, norm, a, y, saved in reversed(tape):
             if layer == 0:
                 da *= drop
-            dy = torch.ops.aten.leaky_relu_backward(da, y, _slope(layer), False)
+            dy = torch.ops.aten.leaky_relu_backward(da, y, negative_slope(layer), False)
             dz, dgain, dshift = torch.ops.aten.native_batch_norm_backward(dy, *saved)
             grad[f"{norm}.weight"].copy_(dgain)
             grad[f"{norm}.bias"].copy_(dshift)
@@ -280,7 +238,7 @@ class Training:
         return logits
 
     def _worst_groups(self, logits: Tensor, target: Tensor, group: Tensor) -> Tensor:
-        """Weight of each row (B, 1): its group's, which grows with the group's loss, shared among its rows here."""
+        """Return weights (B, 1): the group's, which grows with its loss, shared among its rows in the batch."""
         loss = torch.logsumexp(logits, 1) - (logits * target).sum(1)
         count = torch.bincount(group, minlength=len(self.group_weight))
         mean = torch.zeros_like(self.group_weight).index_add_(0, group, loss) / count.clamp(min=1)
@@ -289,20 +247,9 @@ class Training:
         return (self.group_weight[group] / count[group])[:, None]
 
     def _advance(self) -> None:
-        if self.recipe.clip_norm is not None:
+        if self.settings.clip_norm is not None:
             norm = torch.linalg.vector_norm(self.flat_grad)
-            self.flat_grad.mul_((self.recipe.clip_norm / (norm + 1e-6)).clamp_(max=1.0))
+            self.flat_grad.mul_((self.settings.clip_norm / (norm + 1e-6)).clamp_(max=1.0))
         # Adam adds l2 * value to its own copy of the gradient; biases without a gradient move by that alone.
         self.adam.step()
         self.steps += 1
-
-
-def _names(depth: int) -> list[tuple[str, str | None]]:
-    """(linear, the batch norm after it) for each Linear, by their positions in `build_module`'s Sequential."""
-    hidden: list[tuple[str, str | None]] = [("1", "2")]
-    hidden += [(str(5 + 3 * layer), str(6 + 3 * layer)) for layer in range(depth - 1)]
-    return [*hidden, (str(2 + 3 * depth), None)]
-
-
-def _slope(layer: int) -> float:
-    return LEAKY_SLOPE if layer == 0 else 0.0

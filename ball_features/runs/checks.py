@@ -11,7 +11,7 @@ from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Grouping, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.views import fixed_views, model_views
-from ball_features.models.registry import ModelSpec
+from ball_features.models.registry import Model
 
 __all__ = [
     "check_name",
@@ -30,7 +30,7 @@ def check_name(name: str | None) -> None:
         raise ConfigError(f"Got the run name {name!r}, expected one without slashes; --out sets the folder.")
 
 
-def with_numbers(specs: Sequence[ModelSpec], cache: Cache, *, named: bool) -> tuple[list[ModelSpec], list[str]]:
+def with_numbers(specs: Sequence[Model], cache: Cache, *, named: bool) -> tuple[list[Model], list[str]]:
     """The models that a cache has numbers and views for, and a note on the others; all where they were named."""
     if not named:  # on random views, or one, it is robust-logistic over again
         specs = [spec for spec in specs if not spec.by_view or fixed_views(cache)]
@@ -59,7 +59,7 @@ def check_protocol(config: FitConfig) -> None:
         )
 
 
-def check_options(config: FitConfig, specs: Sequence[ModelSpec], cache: Cache, save: str = "") -> None:
+def check_options(config: FitConfig, specs: Sequence[Model], cache: Cache, save: str = "") -> None:
     """Refuse options that no chosen model would heed, or that lack what they work by.
 
     Raises:

@@ -14,12 +14,19 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
 from ball_features.dataset.splits import read_grouping
 from ball_features.errors import CacheError, ConfigError
-from ball_features.evaluation.protocols import ModelResult, Progress, check_finite, evaluate, named_progress
+from ball_features.evaluation.protocols import (
+    ModelResult,
+    Progress,
+    check_finite,
+    evaluate,
+    named_progress,
+)
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import CompareRow, write_rows
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
 from ball_features.files import NewFolder, require_folder
-from ball_features.models.registry import ModelSpec, select
+from ball_features.models.registry import Model, select
 from ball_features.reporting.provenance import command
 from ball_features.reporting.run_tables import comparison as comparison_table
 from ball_features.runs.checks import (
@@ -51,7 +58,7 @@ class _Entry:
 
     name: str
     cache: Cache
-    specs: list[ModelSpec]
+    specs: list[Model]
 
 
 def _read(argument: str) -> tuple[str, Cache]:
@@ -134,10 +141,11 @@ def compare(
     for entry in entries:
         _check(entry, config)
     results: list[ModelResult] = []
-    fitted_on: dict[str, tuple[_Entry, ModelSpec]] = {}
+    fitted_on: dict[str, tuple[_Entry, Model]] = {}
+    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
     for entry in entries:
-        shown = named_progress(progress, entry.name)
-        for result in evaluate(entry.cache, entry.specs, splits, config, grouping=grouping, progress=shown):
+        evaluation = Evaluation(entry.cache, tuple(entry.specs), tuple(splits), config, **against)
+        for result in evaluate(evaluation, named_progress(progress, entry.name)):
             spec = result.spec if result.spec.kind == "shortcut" else _renamed(result.spec, entry.name)
             fitted_on[spec.name] = (entry, result.spec)
             results.append(dataclasses.replace(result, spec=spec))
@@ -199,11 +207,11 @@ def _check(entry: _Entry, config: FitConfig) -> None:
         model_views(spec, entry.cache, config)  # raises where this cache lacks a view
 
 
-def _renamed(spec: ModelSpec, cache: str) -> ModelSpec:
+def _renamed(spec: Model, cache: str) -> Model:
     return dataclasses.replace(spec, name=f"{cache}/{spec.name}")
 
 
-def _row(row: ModelRow, entry: _Entry, spec: ModelSpec, config: FitConfig) -> CompareRow:
+def _row(row: ModelRow, entry: _Entry, spec: Model, config: FitConfig) -> CompareRow:
     cache, own, seeing = entry.cache, entry.cache.attributes, spec.kind != "shortcut"
     used = own.get("channels_used", ["original"])
     used = [f"{name} ({own['segmentation']})" if name == "segmented" else name for name in used]
@@ -232,7 +240,7 @@ def _row(row: ModelRow, entry: _Entry, spec: ModelSpec, config: FitConfig) -> Co
     )
 
 
-def _views_seen(spec: ModelSpec, cache: Cache, config: FitConfig) -> str:
+def _views_seen(spec: Model, cache: Cache, config: FitConfig) -> str:
     """Name the views that a model was trained and tested on; of many views give the number only."""
 
     def named(views: tuple[int, ...]) -> str:

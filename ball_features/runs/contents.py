@@ -17,7 +17,7 @@ from ball_features.dataset.splits import Grouping, Split, merge_units
 from ball_features.evaluation.batch_average import compat_rows
 from ball_features.evaluation.left_out import group_rows
 from ball_features.evaluation.measure import measure
-from ball_features.evaluation.protocols import ModelResult, require_fitted
+from ball_features.evaluation.protocols import ModelResult, fit_notes, require_fitted
 from ball_features.evaluation.results import Measurement, ModelRow
 from ball_features.evaluation.rows import CompatRow, GroupRow, write_rows
 from ball_features.files import write_csv, write_json
@@ -137,7 +137,7 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     """
     own, grouping = comparison, comparison.grouping
     require_fitted(own.results)
-    notes = list(own.notes)
+    notes = [*own.notes, *fit_notes(own.results)]
     notes += [
         f"{item.spec.name} failed and is not in the table: {item.failure}" for item in own.results if item.failure
     ]

@@ -10,8 +10,10 @@ from ball_features.bundles.bundle import bundle_fitted
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.dataset.splits import read_grouping
+from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.protocols import Progress, evaluate
 from ball_features.evaluation.results import ModelRow
+from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.files import NewFolder, require_folder
 from ball_features.models.registry import MODELS, select
 from ball_features.reporting.provenance import command
@@ -57,8 +59,8 @@ def fit(
 
     Raises:
         CacheError: the cache is missing, incomplete or not finite.
-        ConfigError: a model is unknown, or a setting has no effect.
-        DataError: the groups file does not fit, or no model could be fitted.
+        ConfigError: a model is unknown, a setting has no effect, or a model to save cannot be fitted.
+        DataError: the groups file does not fit, or no model, or none to save, could be fitted.
         SplitError: the protocol cannot be carried out on these classes.
     """
     start = time.perf_counter()
@@ -79,11 +81,16 @@ def fit(
     savable = require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in savable]
     require_folder(out_root)
+    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    evaluation = Evaluation(cache, tuple(specs), tuple(splits), config, keep=tuple(kept), **against)
+    blocked = obstacles(evaluation)
+    if save in blocked:
+        raise ConfigError(f"The model {save} cannot be saved, since it cannot be fitted: {blocked[save]}")
     comparison = Comparison(
         cache=cache,
         config=config,
         splits=splits,
-        results=evaluate(cache, specs, splits, config, grouping=grouping, keep=kept, progress=progress),
+        results=evaluate(evaluation, progress),
         grouping=grouping,
         source=str(cache_path),
         command=command("fit", str(cache_path), config, save=save),
@@ -98,7 +105,11 @@ def fit(
         for result in comparison.results:
             if result.fitted and result.spec.name in saved:
                 bundle_fitted(new.path / "models", cache, config, result.fitted[0], result.spec.name)
-    return finish(contents, new.path, cache)
+    run = finish(contents, new.path, cache)
+    if save and not run.bundles:
+        reasons = [f"{item.spec.name}: {item.failure}" for item in comparison.results if item.spec.name in savable]
+        raise DataError(f"The run is in {run.folder}, but it has no model to save. {' '.join(reasons)}")
+    return run
 
 
 def _best(rows: Sequence[ModelRow]) -> list[str]:

@@ -14,8 +14,16 @@ from ball_features.config import FitConfig
 from ball_features.errors import ConfigError
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
-from ball_features.evaluation.protocols import ModelResult, Progress, evaluate, named_progress, require_fitted
+from ball_features.evaluation.protocols import (
+    ModelResult,
+    Progress,
+    evaluate,
+    fit_notes,
+    named_progress,
+    require_fitted,
+)
 from ball_features.evaluation.rows import LadderRow, write_rows
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.files import NewFolder, require_folder, write_csv, write_json
 from ball_features.models.registry import select
 from ball_features.reporting.joint import write_ladder_report
@@ -75,18 +83,16 @@ def ladder(
     rungs, against, said = make_rungs(config, cache)
     climbed = []
     for rung in rungs:
-        shown = named_progress(progress, rung.name)
-        results = evaluate(cache, specs, rung.splits, rung.config, grouping=against, progress=shown)
-        climbed.append(_Climbed(rung, results))
+        evaluation = Evaluation(
+            cache, tuple(specs), tuple(rung.splits), rung.config, group=against.series, center=against.center
+        )
+        climbed.append(_Climbed(rung, evaluate(evaluation, named_progress(progress, rung.name))))
     require_fitted([result for step in climbed for result in step.results])
     rows = [_row(step.rung, result, cache) for step in climbed for result in step.results if result.fitted]
     notes += said
-    notes += [
-        f"{step.rung.name}: {item.spec.name} failed: {item.failure}"
-        for step in climbed
-        for item in step.results
-        if item.failure
-    ]
+    for step in climbed:
+        failed = [f"{item.spec.name} failed: {item.failure}" for item in step.results if item.failure]
+        notes += [f"{step.rung.name}: {note}" for note in [*fit_notes(step.results), *failed]]
     details: dict[str, Any] = {
         "title": f"Optimism ladder · {describe_cache(cache)}",
         "caption": ladder_caption([rung.name for rung in rungs]),

@@ -16,9 +16,10 @@ from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import ModelResult, Progress, evaluate
 from ball_features.evaluation.rows import TrialRow, write_rows
 from ball_features.evaluation.search import Trial, draw_trials, search
+from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import fixed_views
 from ball_features.files import NewFolder, require_folder, write_json
-from ball_features.models.registry import ModelSpec, select
+from ball_features.models.registry import Model, select
 from ball_features.reporting.provenance import command
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import check_name, complete_cache, split_by
@@ -81,7 +82,7 @@ def tune(
     search_s = time.perf_counter() - start
     best = found[0]
     tuned = replace(config, head=best.head, train_views=best.views[0], test_views=best.views[1], models=("mlp",))
-    (own,) = evaluate(cache, select(["mlp"]), splits, tuned)
+    (own,) = evaluate(Evaluation(cache, tuple(select(["mlp"])), tuple(splits), tuned))
     rows = [_row(rank, trial) for rank, trial in enumerate(found, 1)]
     # The same hold-out again: in another one, images that chose the settings would test them.
     use = command("fit", str(cache_path), tuned)
@@ -89,7 +90,7 @@ def tune(
         cache=cache,
         config=tuned,
         splits=splits,
-        results=[_tuned(own), *evaluate(cache, _rivals(cache), splits, config)],
+        results=[_tuned(own), *evaluate(Evaluation(cache, _rivals(cache), tuple(splits), config))],
         grouping=grouping,
         source=str(cache_path),
         command=repeat,
@@ -116,9 +117,9 @@ def _tuned(result: ModelResult) -> ModelResult:
     return replace(result, spec=replace(result.spec, name="mlp-tuned"))
 
 
-def _rivals(cache: Cache) -> list[ModelSpec]:
+def _rivals(cache: Cache) -> tuple[Model, ...]:
     specs = select(["mlp", "logistic", "colour"])
-    return [spec for spec in specs if spec.features in ("embedding", *cache.shortcuts)]
+    return tuple(spec for spec in specs if spec.features in ("embedding", *cache.shortcuts))
 
 
 def _loss_of(first: Trial, found: Sequence[Trial]) -> float:

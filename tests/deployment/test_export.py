@@ -224,6 +224,6 @@ def test_joblib_is_loaded_on_trust_only(run, small_cache, tmp_path):
         train_path=[str(n) for n in range(6)], validation=X, truth=np.zeros(6, dtype=int), facts=own,
     )  # fmt: skip
     assert (tmp_path / "own" / "model.joblib").exists()
-    with pytest.raises(DataError, match="--trust"):
+    with pytest.raises(DataError, match="trust=True"):
         read_bundle(tmp_path / "own")
     assert np.allclose(read_bundle(tmp_path / "own", trust=True).probability(X), 0.25)

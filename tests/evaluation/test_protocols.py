@@ -5,9 +5,10 @@ import pytest
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import Grouping, make_splits
+from ball_features.dataset.splits import make_splits
 from ball_features.evaluation.protocols import evaluate
-from ball_features.models.registry import select
+from ball_features.evaluation.tasks import Evaluation
+from ball_features.models.registry import MODELS
 
 
 def drawn_cache(images=120, views=4, columns=12, seed=0):
@@ -35,12 +36,11 @@ def test_views_that_differ_do_not_depend_on_the_order_of_the_views(model, monkey
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 5)
     cache = drawn_cache()
     group = np.array([f"slide-{number // 3 % 4}" for number in range(len(cache.path))])
-    grouping = Grouping("series", group, cache.path, group, None, "")
     flips, probability = [], []
     for views in ("1,2,3", "3,1,2"):
         config = FitConfig(protocol="leave-group-out", repeats=1, test_views=views, jobs=1)
         splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, group)
-        (result,) = evaluate(cache, select([model]), splits, config, grouping=grouping)
+        (result,) = evaluate(Evaluation(cache, (MODELS[model],), tuple(splits), config, group=group))
         assert result.failure == ""
         flips.append(np.concatenate([item.flips for item in result.fitted]))
         probability.append(np.concatenate([item.probability for item in result.fitted]))

@@ -20,7 +20,7 @@ from ball_features.extraction.batch import Pipeline
 from ball_features.extraction.decoding import decode_together, device_decoding_pays, forward_rate
 from ball_features.extraction.engine import choose as choosing
 from ball_features.extraction.engine.choose import Chooser
-from ball_features.extraction.engine.densenet import Deviation
+from ball_features.extraction.engine.deviation import Deviation
 from ball_features.extraction.weights import load_backbone
 
 CPU = torch.device("cpu")
@@ -158,9 +158,9 @@ def test_pixels_too_different_are_refused(folder, monkeypatch):
     monkeypatch.setattr(choosing, "forward_rate", lambda *args: 100.0)
     taken: list[torch.Tensor] = []
 
-    def held(engine, taken_from=taken, *, taken):
-        taken_from.append(taken)
-        return Deviation(float(held.cosine), 0.0, len(taken))
+    def held(engine, pixels):
+        taken.append(pixels)
+        return Deviation(float(held.cosine), 0.0, len(pixels))
 
     held.cosine = 0.9999
     assert chooser.decoding_deviation(engine, files, held) == Deviation(0.9999, 0.0, 3)

@@ -10,8 +10,10 @@ import torchvision
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import BACKBONES, get_backbone
 from ball_features.extraction.engine import passes
-from ball_features.extraction.engine.densenet import Engine, best_precision, deviation, resolve_device
-from ball_features.extraction.engine.passes import gpu_kernels
+from ball_features.extraction.engine.cuda import gpu_kernels
+from ball_features.extraction.engine.densenet import Engine
+from ball_features.extraction.engine.deviation import deviation
+from ball_features.extraction.engine.devices import best_precision, resolve_device
 from ball_features.extraction.weights import load_backbone
 
 CPU = torch.device("cpu")

@@ -10,8 +10,9 @@ from ball_features.cache import read_cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.errors import ConfigError, DataError
 from ball_features.models.alignment import Alignment
+from ball_features.models.ensemble import ViewEnsemble
 from ball_features.models.mlp import MLPHead
-from ball_features.models.robust import GroupRobustDiscriminant, GroupRobustLogistic, ViewEnsemble
+from ball_features.models.robust import GroupRobustDiscriminant, GroupRobustLogistic
 from ball_features.runs.fit import fit
 
 QUICK = {"learning_rate": 1e-2, "epochs": 20, "clip_norm": None}

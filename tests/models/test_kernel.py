@@ -63,8 +63,16 @@ def test_wrong_kernels_are_named(data):
         KernelSVM("poly").fit(*data[:2])
 
 
-def test_a_folder_remembers_too(data, tmp_path):
+def test_a_class_of_two_rows_is_calibrated_by_two_folds(data):
     X, y, T = data
-    expected = KernelSVM().fit(X, y).predict_proba(T)
-    for _ in range(2):
-        assert np.array_equal(KernelSVM(memory=str(tmp_path)).fit(X, y).predict_proba(T), expected)
+    kept = np.concatenate([np.flatnonzero(y != "c"), np.flatnonzero(y == "c")[:2]])
+    reference = CalibratedClassifierCV(SVC(), method="sigmoid", cv=2, ensemble=False)
+    expected = reference.fit(X[kept].astype(float), y[kept]).predict_proba(T.astype(float))
+    assert np.allclose(KernelSVM().fit(X[kept], y[kept]).predict_proba(T), expected, atol=5e-3)
+
+
+def test_a_class_of_one_row_is_named(data):
+    X, y, _ = data
+    kept = np.concatenate([np.flatnonzero(y != "c"), np.flatnonzero(y == "c")[:1]])
+    with pytest.raises(ValueError, match="one row of the class c, expected at least 2"):
+        KernelSVM().fit(X[kept], y[kept])

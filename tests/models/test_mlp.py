@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ball_features.models.mlp import MLPHead
-from ball_features.models.training import Recipe, Training, batch_sizes, build_module
+from ball_features.models.network import build_module
+from ball_features.models.training import Rows, Training, TrainingSettings, batch_sizes
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,9 @@ def test_training_agrees_with_autograd(data, clip_norm, hidden):
     """The written-out step against torch's modules, clip_grad_norm_ and Adam, on the same order of rows."""
     X, y = torch.from_numpy(data[0]), torch.from_numpy(np.unique(data[1], return_inverse=True)[1])
     weight = torch.tensor([1.0, 2.0, 0.5])
-    recipe = Recipe(hidden, 1e-3, 1e-3, 16, 0.0, clip_norm)
+    settings = TrainingSettings(hidden, 1e-3, 1e-3, 16, 0.0, clip_norm)
     with torch.inference_mode():
-        ours = Training(recipe, X, y, weight, seed=1)
+        ours = Training(settings, Rows(X, y), weight, seed=1)
         start = {name: torch.from_numpy(value.copy()) for name, value in ours.state().items()}
     module = build_module(30, hidden, 3, 0.0)
     module.load_state_dict(start)
@@ -135,7 +136,9 @@ def test_float16_rows_and_the_global_generator(data):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("wrong", [{"hidden": ()}, {"epochs": 0}, {"batch_size": 1}, {"dropout": 1.0}, {"l2": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"hidden": ()}, {"epochs": 0}, {"batch_size": 1}, {"dropout": 1.0}, {"l2": -1}, {"views_per_image": 0}]
+)
 def test_parameters_out_of_range(data, wrong):
     with pytest.raises(ValueError, match=f"got {next(iter(wrong))}="):
         MLPHead(**wrong).fit(*data)
@@ -145,9 +148,9 @@ def test_consistency_agrees_with_autograd(data):
     """Two views an image: the step with the second loss against autograd, on the same order of rows."""
     X = torch.from_numpy(np.repeat(data[0][:100], 2, 0) + np.random.default_rng(2).normal(0, 0.5, (200, 30)))
     X, y = X.float(), torch.from_numpy(np.repeat(np.unique(data[1], return_inverse=True)[1][:100], 2))
-    recipe = Recipe((16, 8), 1e-3, 0.0, 16, 0.0, None)
+    settings = TrainingSettings((16, 8), 1e-3, 0.0, 16, 0.0, None, consistency=3.0)
     with torch.inference_mode():
-        ours = Training(recipe, X, y, torch.ones(3), seed=1, views=2, consistency=3.0)
+        ours = Training(settings, Rows(X, y, views=2), torch.ones(3), seed=1)
         start = {name: torch.from_numpy(value.copy()) for name, value in ours.state().items()}
     module = build_module(30, (16, 8), 3, 0.0)
     module.load_state_dict(start)
@@ -176,11 +179,11 @@ def test_consistency_brings_views_together(data):
     settings = {"learning_rate": 1e-2, "epochs": 20, "clip_norm": None}
     apart = []
     for weight in (0.0, 30.0):
-        module = MLPHead(consistency=weight, **settings).fit(X, y, views=2).to_module()
+        module = MLPHead(consistency=weight, views_per_image=2, **settings).fit(X, y).to_module()
         with torch.inference_mode():
             logits = module(torch.from_numpy(X)).view(-1, 2, 3)
         logits = logits / logits.std()
         apart.append(float((logits[:, 0] - logits[:, 1]).square().mean()))
     assert apart[1] < 0.8 * apart[0]
-    with pytest.raises(ValueError, match="views=2"):
-        MLPHead().fit(X[:5], y[:5], views=2)
+    with pytest.raises(ValueError, match="views_per_image=2"):
+        MLPHead(views_per_image=2).fit(X[:5], y[:5])

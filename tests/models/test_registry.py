@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 
+from ball_features.bundles.formats import FORMATS
 from ball_features.config import HeadConfig
 from ball_features.errors import ConfigError
 from ball_features.models.registry import MODELS, select
 
 
 def test_the_table_has_its_rows():
-    kinds = [spec.kind for spec in MODELS.values()]
+    assert all(name == model.name for name, model in MODELS.items())
+    assert {model.file_format for model in MODELS.values()} <= set(FORMATS)
+    kinds = [model.kind for model in MODELS.values()]
     assert kinds.count("head") == 1
     assert kinds.count("baseline") == 11
     assert kinds.count("shortcut") == 5

@@ -5,14 +5,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from ball_features.models.ensemble import ViewEnsemble
+from ball_features.models.group_effects import group_directions, group_weights
 from ball_features.models.mlp import MLPHead
-from ball_features.models.robust import (
-    GroupRobustDiscriminant,
-    GroupRobustLogistic,
-    ViewEnsemble,
-    group_directions,
-    group_weights,
-)
+from ball_features.models.robust import GroupRobustDiscriminant, GroupRobustLogistic
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,10 @@ from ball_features.extraction.views import (
     plan_views,
     shows_whole_field,
 )
+from ball_features.models.ensemble import ViewEnsemble
 from ball_features.models.mlp import MLPHead
 from ball_features.models.registry import MODELS
-from ball_features.models.robust import GroupRobustDiscriminant, ViewEnsemble
+from ball_features.models.robust import GroupRobustDiscriminant
 from ball_features.reporting.card import write_card
 from ball_features.runs.fit import fit
 

@@ -1,6 +1,7 @@
 """A run directory: complete, and every number in it recomputable from its predictions."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 
@@ -12,6 +13,7 @@ from ball_features import FitConfig, HeadConfig, compare, fit, read_cache, read_
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.intervals import metric_intervals
 from ball_features.evaluation.paired_tests import paired_bootstrap
+from ball_features.models import registry
 
 MODELS = ("mlp", "logistic", "knn", "majority", "colour", "corner")
 CONFIG = FitConfig(models=MODELS, repeats=2, head=HeadConfig(epochs=3))
@@ -103,12 +105,10 @@ def test_intervals_and_tests_can_be_recomputed_from_the_files_alone(small_cache,
 
 
 def test_a_model_that_fails_leaves_its_traceback(small_cache, tmp_path, monkeypatch):
-    from ball_features.models import baselines
-
-    def build(seed):
+    def build(seed, head):
         raise ZeroDivisionError("no luck")
 
-    monkeypatch.setitem(baselines.BASELINES, "lda", build)
+    monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], build=build))
     run = fit(small_cache, FitConfig(models=("lda", "knn"), repeats=1, jobs=1), out_root=tmp_path)
     (failure,) = run.details["failures"]
     assert (failure["model"], failure["failure"]) == ("lda", "ZeroDivisionError: no luck")

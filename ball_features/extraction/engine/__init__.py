@@ -1,1 +1,1 @@
-"""The fast forward pass, private to stage 1."""
+"""Fast forward passes, private to stage 1."""

@@ -1,10 +1,8 @@
-"""Which pass computes a collection: chosen by what the device can, held against float32 on a sample of its images."""
+"""Choice of the engine for a collection: by what the device can do, checked against float32 on a sample of images."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,20 +16,18 @@ from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import Backbone
-from ball_features.extraction.batch import batch_size, fill, load_image, resize
-from ball_features.extraction.cells import find_nuclei
+from ball_features.extraction.batch import batch_size, load_image, resize
 from ball_features.extraction.decoding import ON_DEVICE, decode_on, device_decoding_pays, forward_rate
 from ball_features.extraction.engine.cpu import NO_COMPILER, kernel_is_missing
-from ball_features.extraction.engine.densenet import Deviation, Engine, best_precision, deviation
+from ball_features.extraction.engine.cuda import gpu_kernels
+from ball_features.extraction.engine.densenet import Engine
+from ball_features.extraction.engine.deviation import Deviation, Reference, single_thread
+from ball_features.extraction.engine.devices import best_precision
 from ball_features.extraction.engine.modules import EmbeddingEngine, ModuleEngine, OnnxNetwork, build_engine
-from ball_features.extraction.engine.passes import gpu_kernels
-from ball_features.extraction.readouts import READOUTS, reader
-from ball_features.extraction.views import normalize, readouts_of
-from ball_features.threads import one_thread
 
 __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Choice", "Chooser"]
 
-# Below this cosine to float32, on any image of the sample, `--precision auto` falls back to float32.
+# Smallest cosine to float32, on any image of the sample, with which precision="auto" accepts a faster format.
 COSINE_BOUND = 0.9995
 SAMPLE_IMAGES = 16
 RESUMED_IMAGES = 4
@@ -41,13 +37,13 @@ COMPILE_FROM = 500
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What computes a collection.
+    """Engine that computes a collection.
 
     Attributes:
-        engine: The network.
-        precision: Key of `engine.PRECISIONS`.
-        measured: How far from float32 on the sample; None where none of it could be decoded.
-        attributes: Of the cache: what is not as usual, "pass" and "decoder".
+        engine: network, ready to embed.
+        precision: key of `devices.PRECISIONS`.
+        measured: deviation from float32 on the sample; None if no image of it could be decoded.
+        attributes: attributes of the cache for what differs from the default, "pass" and "decoder".
     """
 
     engine: EmbeddingEngine
@@ -61,13 +57,13 @@ class Chooser:
     """Builds engines for one collection.
 
     Attributes:
-        module: The network.
-        backbone: Which it is.
-        config: Recipe, views, precision, normalisation.
-        manifest: The images.
-        device: Where to compute.
-        workers: Threads that decode.
-        log: Called with one line for each decision.
+        module: network.
+        backbone: record of the network.
+        config: recipe, number of views, precision and normalisation.
+        manifest: images.
+        device: device that computes.
+        workers: number of threads that decode.
+        log: called with one line for each decision.
     """
 
     module: nn.Module
@@ -79,66 +75,97 @@ class Chooser:
     log: Callable[[str], None]
 
     def build(self, precision: str, *, plain: bool = False) -> EmbeddingEngine:
-        """The engine in a precision; `plain` for torchvision's own pass."""
+        """Build the engine in a precision; with `plain` torchvision's own forward pass."""
         if plain:
             return ModuleEngine(self.module, self.device, precision)
-        with self._alone():
+        with single_thread(self.device):
             return build_engine(self.backbone, self.module, self.device, precision, self._large)
 
     def choose(self) -> Choice:
-        """The engine in the precision asked for, or in the best one that holds on the sample."""
-        auto = self.config.precision == "auto"
-        precision = best_precision(self.device) if auto else self.config.precision
-        if auto and isinstance(self.module, OnnxNetwork):
-            precision = "fp32"
-        engine = self.build(precision)
-        if self.device.type == "cpu" and isinstance(engine, Engine) and kernel_is_missing():
-            self.log(NO_COMPILER)
-        if self.device.type == "cuda" and self._large and isinstance(engine, Engine):
-            if gpu_kernels(self.device) is None:
-                self.log("Triton does not work here; the passes between products are torch's own, which is slower.")
+        """Choose the engine in the precision asked for, or in the best one that holds on the sample."""
         sample = self._sample(SAMPLE_IMAGES)
+        choice = self._choose_pass(sample)
+        if choice.measured is None:
+            return choice
+        if self.device.type == "cuda" and self._large and not self.manifest.twin:
+            choice = self._choose_decoder(choice, sample)
+        measured = choice.measured
+        assert measured is not None
+        self.log(
+            f"Computing in {choice.precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f} (1: the "
+            f"same), largest relative error {measured.relative:.1e}, on {measured.images} of these images."
+        )
+        return choice
+
+    def _choose_pass(self, sample: dict[int, Tensor]) -> Choice:
+        """Take the first candidate that holds on the sample; the last one in any case."""
+        candidates = self._candidates()
+        precision, plain = next(candidates)
+        engine = self.build(precision)
+        self._log_what_is_slow(engine)
         if not sample:
             return Choice(engine, precision, None, {})
-        held = functools.partial(self._deviation, pixels=torch.stack(list(sample.values())))
-        measured, attributes = held(engine), {}
-        if auto and precision != "fp32" and not measured.cosine >= COSINE_BOUND:
-            self.log(
-                f"{precision} strays from float32 on these images (cosine {measured.cosine:.5f}, "
-                f"bound {COSINE_BOUND}); computing in float32."
-            )
-            precision = "fp32"
-            engine = self.build(precision)
-            measured = held(engine)
-        if not auto and precision != "fp32" and not measured.cosine >= COSINE_BOUND:
+        reference = self._reference(sample)
+        measured = reference.measure(engine)
+        for next_precision, next_plain in candidates:
+            if measured.cosine >= COSINE_BOUND or (next_plain and not isinstance(engine, Engine)):
+                break
+            if next_plain:
+                said = f"The fast pass is wrong here (cosine {measured.cosine:.5f}); computing by torchvision's own."
+            else:
+                said = (
+                    f"{precision} strays from float32 on these images (cosine {measured.cosine:.5f}, bound "
+                    f"{COSINE_BOUND}); computing in float32."
+                )
+            self.log(said)
+            precision, plain = next_precision, next_plain
+            engine = self.build(precision, plain=plain)
+            measured = reference.measure(engine)
+        if precision != "fp32" and not measured.cosine >= COSINE_BOUND:
             self.log(
                 f"{precision}, as asked for, strays from float32 on these images (cosine {measured.cosine:.5f}, bound "
-                f"{COSINE_BOUND}); --precision auto would compute in float32."
+                f'{COSINE_BOUND}); precision="auto" would compute in float32.'
             )
-        if precision == "fp32" and isinstance(engine, Engine) and not measured.cosine >= COSINE_BOUND:
-            self.log(f"The fast pass is wrong here (cosine {measured.cosine:.5f}); computing by torchvision's own.")
-            engine, attributes = self.build(precision, plain=True), {"pass": "torchvision"}
-            measured = held(engine)
-        if self.device.type == "cuda" and self._large and not self.manifest.twin:
-            files = [self.manifest.root / self.manifest.path[row] for row in sample]
-            on_device = self.decoding_deviation(engine, files, held)
-            if on_device is not None:
-                measured, attributes = on_device, attributes | {"decoder": ON_DEVICE}
-        self.log(
-            f"Computing in {precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f} (1: the same), "
-            f"largest relative error {measured.relative:.1e}, on {measured.images} of these images."
-        )
-        return Choice(engine, precision, measured, attributes)
+        return Choice(engine, precision, measured, {"pass": "torchvision"} if plain else {})
+
+    def _candidates(self) -> Iterator[tuple[str, bool]]:
+        """Precisions to try in order, each with whether torchvision's own pass computes it."""
+        auto = self.config.precision == "auto"
+        first = best_precision(self.device) if auto else self.config.precision
+        if auto and isinstance(self.module, OnnxNetwork):
+            first = "fp32"
+        yield first, False
+        if first != "fp32" and not auto:
+            return
+        if first != "fp32":
+            yield "fp32", False
+        yield "fp32", True
+
+    def _log_what_is_slow(self, engine: EmbeddingEngine) -> None:
+        if not isinstance(engine, Engine):
+            return
+        if self.device.type == "cpu" and kernel_is_missing():
+            self.log(NO_COMPILER)
+        if self.device.type == "cuda" and self._large and gpu_kernels(self.device) is None:
+            self.log("Triton does not work here; the passes between products are torch's own, which is slower.")
+
+    def _choose_decoder(self, choice: Choice, sample: dict[int, Tensor]) -> Choice:
+        """Decode on the device where that is faster and close enough."""
+        files = [self.manifest.root / self.manifest.path[row] for row in sample]
+        measured = self.decoding_deviation(choice.engine, files, self._reference(sample).measure)
+        if measured is None:
+            return choice
+        return Choice(choice.engine, choice.precision, measured, choice.attributes | {"decoder": ON_DEVICE})
 
     def decoding_deviation(
-        self, engine: EmbeddingEngine, files: Sequence[Path], held: Callable[..., Deviation]
+        self, engine: EmbeddingEngine, files: Sequence[Path], measure: Callable[..., Deviation]
     ) -> Deviation | None:
-        """How far embeddings of what the device decodes are from float32, where it shall decode.
+        """Compare embeddings of what the device decodes with float32.
 
         Args:
-            engine: The engine.
-            files: A sample of the images.
-            held: (engine, taken=what the device decoded, uint8 (images, 3, side, side)) -> deviation.
+            engine: engine of the collection.
+            files: a sample of the images.
+            measure: `Reference.measure`: (engine, uint8 (images, 3, side, side)) -> deviation.
 
         Returns:
             The deviation; None where the cores decode.
@@ -148,44 +175,49 @@ class Chooser:
         images = torch.zeros(batch, 3, side_px, side_px, device=self.device)
         passes = self.config.view_count * len(self.config.channels)
         rate = forward_rate(lambda: engine(images), batch, self.device) / passes
-        why = device_decoding_pays(files, lambda file: resize(decode(file), side_px), rate, self.workers, self.device)
-        if not why:
+        reason = device_decoding_pays(
+            files, lambda file: resize(decode(file), side_px), rate, self.workers, self.device
+        )
+        if not reason:
             return None
-        taken = torch.stack([resize(decode_on(file, self.device), side_px).cpu() for file in files])
-        measured = held(engine, taken=taken)
+        decoded = torch.stack([resize(decode_on(file, self.device), side_px).cpu() for file in files])
+        measured = measure(engine, decoded)
         if not measured.cosine >= COSINE_BOUND:
             self.log(f"The GPU decodes these files too differently (cosine {measured.cosine:.5f}); the cores do it.")
             return None
-        self.log(f"JPEG files are decoded on the GPU: {why}.")
+        self.log(f"JPEG files are decoded on the GPU: {reason}.")
         return measured
 
     def resume(self, attributes: dict[str, Any]) -> EmbeddingEngine:
-        """The engine that a cache was begun with.
+        """Build the engine that a cache was begun with.
 
         Args:
-            attributes: Of the cache.
+            attributes: attributes of the cache.
 
         Raises:
-            CacheError: Here it strays from float32 much further than it did then.
+            CacheError: The engine strays from float32 much further here than it did then.
         """
         precision = attributes["precision"]
         engine = self.build(precision, plain="pass" in attributes)
         sample = self._sample(RESUMED_IMAGES)
-        if not sample:
-            return engine
-        measured = self._deviation(engine, torch.stack(list(sample.values())))
-        then = attributes["deviation_cosine"]
-        allowed = 1 - COSINE_BOUND + (3 * (1 - then) if np.isfinite(then) else 0)
-        if not 1 - measured.cosine <= allowed:
-            raise CacheError(
-                f"Computing in {precision} on {self.device.type} strays from float32 further than when the cache was "
-                f"begun: cosine {measured.cosine:.5f}, then {then:.5f} on {attributes['device']}. Use --device "
-                f"{attributes['device']}, or --overwrite to begin anew."
-            )
+        if sample:
+            measured = self._reference(sample).measure(engine)
+            then = attributes["deviation_cosine"]
+            allowed = 1 - COSINE_BOUND + (3 * (1 - then) if np.isfinite(then) else 0)
+            if not 1 - measured.cosine <= allowed:
+                raise CacheError(
+                    f"Computing in {precision} on {self.device.type} strays from float32 further than when the cache "
+                    f"was begun: cosine {measured.cosine:.5f}, then {then:.5f} on {attributes['device']}. Use "
+                    f"device={attributes['device']}, or begin anew with overwrite."
+                )
         return engine
 
+    def _reference(self, sample: dict[int, Tensor]) -> Reference:
+        pixels = torch.stack(list(sample.values()))
+        return Reference(self.module, self.backbone, self.config, self.device, pixels)
+
     def _sample(self, count: int) -> dict[int, Tensor]:
-        """Row -> uint8 (3, side, side), of images spread over the collection that can be decoded."""
+        """Row -> uint8 (3, side, side) of images spread over the collection, without those that cannot be decoded."""
         rows = spread_rows(len(self.manifest.path), count).tolist()
         loaded = {row: load_image(self.manifest, row, self.backbone.input_px) for row in rows}
         return {row: item[:3] for row, item in loaded.items() if isinstance(item, Tensor)}
@@ -193,49 +225,3 @@ class Chooser:
     @property
     def _large(self) -> bool:
         return len(self.manifest.path) * self.config.view_count >= COMPILE_FROM
-
-    def _alone(self) -> Any:
-        """As the engine will run: on a core of its own."""
-        return one_thread() if self.device.type == "cpu" else contextlib.nullcontext()
-
-    def _deviation(self, engine: EmbeddingEngine, pixels: Tensor, taken: Tensor | None = None) -> Deviation:
-        """How far the engine is from the module in float32, over all readouts in use.
-
-        Args:
-            engine: The engine.
-            pixels: uint8 (images, 3, side, side).
-            taken: The same images as the engine will get them, where another decoder reads them.
-        """
-        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.view_count > 1 else ())})
-
-        def read(network: Any, images: Tensor, nuclei: Tensor | None) -> Tensor:
-            """A row an image and readout, filled up to one width; in batches as the run's, which warms them up."""
-            size = self.config.batch_size or batch_size(self.device.type, engine.precision, self.backbone.input_px)
-            parts = [None] * len(images.split(size)) if nuclei is None else nuclei.split(size)
-            return torch.cat(
-                [
-                    fill(vector, self.backbone.dim)
-                    for some, own in zip(images.split(size), parts, strict=True)
-                    for vector in reader(network)(some, names, own)
-                ]
-            )
-
-        def prepared(images: Tensor) -> tuple[Tensor, Tensor | None]:
-            scaled = images.to(self.device).float() / 255
-            nuclei = find_nuclei(scaled) if any(READOUTS[name].nuclei for name in names) else None
-            return normalize(scaled, self.config.normalize), nuclei
-
-        images, nuclei = prepared(pixels)
-        own, own_nuclei = (images, nuclei) if taken is None else prepared(taken)
-        module = self.module.to(self.device)
-
-        def embed(_: Tensor) -> Tensor:
-            with self._alone():
-                return read(engine, own, own_nuclei)
-
-        def reference(images: Tensor) -> Tensor:
-            # Convolutions on CUDA round their input to TF32 unless told not to.
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                return read(module, images, nuclei)
-
-        return deviation(embed, reference, images)

@@ -1,7 +1,7 @@
 """The engine's element-wise pass on a CPU, in C++, compiled when it is first needed.
 
-torch's own operations, and what its compiler makes of them, cannot leave channels out on the way without a scalar read
-for each, which costs more than the products save.
+Neither torch's own operations nor code from its compiler can leave channels out without a scalar read for each, which
+costs more than the smaller products save.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 __all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "kernel_is_missing", "pack_bits"]
 
 NO_COMPILER = (
-    "Found no C++ compiler that works (c++, g++, clang++, or what CXX names), or no folder for temporary files that a "
-    "library can be loaded from (TMPDIR); extraction takes two to three times as long. To have a compiler: apt-get "
-    "install g++, or what your system calls it."
+    "Found no working C++ compiler (c++, g++, clang++, or the one that CXX names), or no temporary folder from which a "
+    "library can be loaded (TMPDIR). Extraction takes two to three times as long. Install a compiler (such as by "
+    "apt-get install g++), or set CXX or TMPDIR."
 )
 
 _SOURCE = Path(__file__).with_name("affine_relu.cpp")
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-shared", "-fPIC", "-std=c++17")
-# The first that the compiler takes: with threads or without.
+# Options to try in order: with threads, then without.
 _TUNING = (("-march=native", "-fopenmp"), ("-march=native",))
 
 
 def pack_bits(keep: np.ndarray) -> np.ndarray:
-    """A bool (channels,) as uint16, channel 16 i + j in bit j of word i."""
+    """Pack bool (channels,) into uint16 words: channel 16 i + j is bit j of word i."""
     bits = np.packbits(np.pad(keep, (0, -len(keep) % 16)), bitorder="little")
     return bits.view("<u2").astype(np.uint16)
 
 
 class AffineRelu:
-    """max(0, x * scale + bias) of the channels that are wanted, side by side.
+    """Computes max(0, x * scale + bias) for the kept channels and stores them side by side.
 
     Args:
-        library: The compiled `affine_relu.cpp`.
+        library: `affine_relu.cpp`, compiled and loaded.
     """
 
     def __init__(self, library: Any) -> None:
         import torch
 
-        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        pointer, integer = ctypes.c_void_p, ctypes.c_int64
         half, single = torch.bfloat16, torch.float32
         self._functions = {
             (half, half): library.bf16_to_bf16,
@@ -60,7 +60,7 @@ class AffineRelu:
             (single, single): library.fp32_to_fp32,
         }
         for function in self._functions.values():
-            function.argtypes = [pointer, number, number, *[pointer] * 4, number, number, number]
+            function.argtypes = [pointer, integer, integer, *[pointer] * 4, integer, integer, integer]
             function.restype = None
         self._threads = torch.get_num_threads
 
@@ -68,11 +68,11 @@ class AffineRelu:
         """Fill `out`.
 
         Args:
-            x: bfloat16 or float32 (rows, channels); the values of a row lie side by side.
-            scale: float32 (channels,).
-            bias: float32 (channels,).
-            keep: As `pack_bits` makes it of (channels,).
-            out: (rows, kept), contiguous; as x, or float32.
+            x: input, bfloat16 or float32 (rows, channels), contiguous within a row.
+            scale: factors, float32 (channels,).
+            bias: offsets, float32 (channels,).
+            keep: mask of the kept channels, from `pack_bits`.
+            out: result (rows, kept), contiguous, in the dtype of x or in float32.
         """
         rows, channels = x.shape
         self._functions[x.dtype, out.dtype](
@@ -83,11 +83,11 @@ class AffineRelu:
 
 @functools.cache
 def affine_relu_kernel() -> AffineRelu | None:
-    """The pass, compiled for this processor in half a second; None without AVX2 or a C++ compiler that works."""
+    """Compile the pass for this processor (half a second); None without AVX2 or a working C++ compiler."""
     compiler = shlex.split(os.environ.get("CXX", "")) or list(filter(shutil.which, _COMPILERS))[:1]
     if not compiler:
         return None
-    # A library once loaded needs no file; one kept for the next run might meet another processor.
+    # A loaded library needs no file, and one that is kept might meet another processor.
     with tempfile.TemporaryDirectory(prefix="ball-", ignore_cleanup_errors=True) as folder:
         target = Path(folder) / "affine_relu.so"
         for tuning in _TUNING:
@@ -102,7 +102,7 @@ def affine_relu_kernel() -> AffineRelu | None:
 
 
 def kernel_is_missing() -> bool:
-    """Whether this processor could run the pass, and no compiler makes it."""
+    """Tell whether this processor could run the pass but no compiler builds it."""
     import torch
 
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and affine_relu_kernel() is None

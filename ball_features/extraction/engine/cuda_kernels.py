@@ -1,8 +1,9 @@
-"""The engine's kernels for CUDA, in Triton: what no library does in one pass over memory, which bounds a DenseNet.
+"""The engine's CUDA kernels, in Triton: passes over memory, which bounds a DenseNet, that no library fuses.
 
-A dense layer reads all channels so far. Batch norm, ReLU and the 1x1 convolution behind them, one after another, read
-them, write them activated and read that again; in one kernel they are read once, and what is activated never leaves the
-registers.
+A dense layer reads all channels so far. As separate passes, batch norm, ReLU and the 1x1 convolution read them, write
+the activations and read those again. In one kernel the channels are read once, and activations stay in registers.
+
+Untried on a GPU, see `cuda`.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def _stem_pool(
     image = (pixel // (down * across)).to(tl.int64)
     top, left = pixel // across % down * 2 - 1, pixel % across * 2 - 1
     best = tl.full((PIXELS, PADDED), float("-inf"), tl.float32)
-    for place in tl.static_range(9):  # pyright: ignore
-        y, z = top + place // 3, left + place % 3
+    for tap in tl.static_range(9):  # pyright: ignore
+        y, z = top + tap // 3, left + tap % 3
         there = (pixel < pixels) & (y >= 0) & (y < height) & (z >= 0) & (z < width)
         at = (image * height + y) * width + z
         value = tl.load(
@@ -113,7 +114,7 @@ def _norm_product(
     )
 
 
-# Kernel, how it is launched, and the constants that a launch adds to those of its tile; for compiling ahead.
+# Name -> kernel, launch options and constants of its tile; tests compile them ahead of time.
 KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
     "affine_relu": (_affine_relu, _ELEMENT_WISE, _TILE),
     "stem_pool": (_stem_pool, _ELEMENT_WISE, {"PIXELS": _PIXELS}),
@@ -125,10 +126,10 @@ def affine_relu(x: Tensor, scale: Tensor, bias: Tensor, out: Tensor) -> None:
     """Fill `out` with max(0, x * scale + bias).
 
     Args:
-        x: (rows, channels) of any float dtype; the values of a row lie side by side, rows may be apart.
-        scale: float32 (channels,).
-        bias: float32 (channels,).
-        out: (rows, channels) of any float dtype, as x; it may be x.
+        x: input (rows, channels) of any float dtype; contiguous within a row, with any stride between rows.
+        scale: factors, float32 (channels,).
+        bias: offsets, float32 (channels,).
+        out: result (rows, channels) of any float dtype, laid out like x; it may be x.
     """
     rows, channels = x.shape
     grid = (triton.cdiv(rows, _TILE["ROWS"]), triton.cdiv(channels, _TILE["COLUMNS"]))
@@ -137,17 +138,17 @@ def affine_relu(x: Tensor, scale: Tensor, bias: Tensor, out: Tensor) -> None:
 
 
 def stem_pool(x: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """The stem behind its convolution: bias, ReLU, and the maximum of 3 x 3 pixels, every second one.
+    """Compute the stem after its convolution: bias, ReLU, then max pooling of 3 x 3 pixels with stride 2.
 
-    The maximum comes first, which gives the same numbers.
+    The kernel takes the maximum first, which gives the same numbers.
 
     Args:
-        x: float32 (batch, height, width, channels), contiguous.
+        x: feature map, float32 (batch, height, width, channels), contiguous.
         bias: float32 (channels,).
-        dtype: Of the result.
+        dtype: dtype of the result.
 
     Returns:
-        (batch, height / 2, width / 2, channels), halves rounded up.
+        Feature map (batch, height / 2, width / 2, channels), halves rounded up.
     """
     batch, height, width, channels = x.shape
     out = torch.empty(batch, (height + 1) // 2, (width + 1) // 2, channels, dtype=dtype, device=x.device)
@@ -159,21 +160,21 @@ def stem_pool(x: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def norm_product(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """relu(relu(x * scale + shift) @ weight.T + bias), accumulated in float32.
+    """Compute relu(relu(x * scale + shift) @ weight.T + bias), accumulated in float32.
 
     Args:
-        x: bfloat16 or float16 (rows, channels); the values of a row lie side by side, rows may be apart.
-        scale: float32 (channels,).
-        shift: float32 (channels,).
-        weight: As x, (width, channels), contiguous.
+        x: input, bfloat16 or float16 (rows, channels); contiguous within a row, with any stride between rows.
+        scale: factors, float32 (channels,).
+        shift: offsets, float32 (channels,).
+        weight: (width, channels) in the dtype of x, contiguous.
         bias: float32 (width,).
 
     Returns:
-        As x, (rows, width).
+        (rows, width) in the dtype of x.
     """
     (rows, channels), width = x.shape, len(weight)
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
-    # Small maps give large tiles too few programs for the processors of a GPU.
+    # On small feature maps, large tiles would leave processors of the GPU idle.
     block_rows = 128 if rows >= 40_000 else 64
     sizes = {"WIDTH": width, "PADDED": triton.next_power_of_2(width), "BLOCK_ROWS": block_rows}
     kernel: Any = _norm_product

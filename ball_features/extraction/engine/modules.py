@@ -1,4 +1,4 @@
-"""The forward pass of every backbone that is not a DenseNet, and networks that come whole in a file."""
+"""Forward pass of backbones other than DenseNets, and networks from TorchScript and ONNX files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import nn
 
 from ball_features.errors import ConfigError, WeightsError, require_extra
 from ball_features.extraction.backbones import Backbone
-from ball_features.extraction.engine.densenet import PRECISIONS, Engine
+from ball_features.extraction.engine.densenet import Engine
+from ball_features.extraction.engine.devices import PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,12 +23,12 @@ __all__ = ["EmbeddingEngine", "ModuleEngine", "build_engine", "read_network", "r
 
 
 class EmbeddingEngine(Protocol):
-    """What embeds a batch: float32 (batch, dim) of normalised float (batch, 3, height, width)."""
+    """Embeds batches: normalised images, float (batch, 3, height, width) -> embeddings, float32 (batch, dim)."""
 
     precision: str
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Embed."""
+        """Embed a batch."""
         ...
 
 
@@ -35,9 +36,9 @@ class ModuleEngine:
     """Embeds with any module, in channels-last layout and, below float32, under autocast.
 
     Args:
-        module: The network, in eval mode.
-        device: Where to compute.
-        precision: Key of `PRECISIONS`.
+        module: network in eval mode.
+        device: device that computes.
+        precision: key of `devices.PRECISIONS`.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, precision: str = "fp32") -> None:
@@ -47,7 +48,7 @@ class ModuleEngine:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Embed a batch: normalised float (batch, 3, height, width) -> float32 (batch, dim)."""
+        """Embed a batch: normalised images, float (batch, 3, height, width) -> float32 (batch, dim)."""
         x = images.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
         half = contextlib.nullcontext()
         if self.precision != "fp32":
@@ -59,21 +60,22 @@ class ModuleEngine:
 def build_engine(
     backbone: Backbone, module: nn.Module, device: torch.device, precision: str, compiled: bool
 ) -> EmbeddingEngine:
-    """The fastest engine there is for a backbone.
+    """Build the fastest engine for a backbone.
 
     Args:
-        backbone: Which network.
-        module: It, from `load_backbone`.
-        device: Where to compute.
-        precision: Key of `PRECISIONS`.
-        compiled: On CUDA, use kernels of our own for a DenseNet, which take some seconds to compile.
+        backbone: record of the network.
+        module: network, from `load_backbone`.
+        device: device that computes.
+        precision: key of `devices.PRECISIONS`.
+        compiled: whether a DenseNet on CUDA uses the kernels of `cuda_kernels`, which take some seconds to compile.
 
     Raises:
-        ConfigError: An ONNX file, whose precision is fixed, is asked for another one.
+        ConfigError: The network is an ONNX file, whose precision is fixed, and another precision was asked for.
     """
     if isinstance(module, OnnxNetwork) and precision != "fp32":
         raise ConfigError(
-            f"{backbone.name} computes in the precision it was exported in. Use --precision fp32 or auto."
+            f"Got precision={precision} for {backbone.name}, which computes in the precision it was exported in. "
+            "Use fp32 or auto."
         )
     if backbone.name.startswith("densenet"):
         return Engine(module, device, precision, compiled)
@@ -81,18 +83,18 @@ def build_engine(
 
 
 def runs_on_all_cores(engine: EmbeddingEngine) -> bool:
-    """Whether one call has threads of its own for every core, as ONNX Runtime does."""
+    """Tell whether one call uses every core by threads of its own, as ONNX Runtime does."""
     return isinstance(getattr(engine, "module", None), OnnxNetwork)
 
 
 class _Network(nn.Module):
-    """A network from a file."""
+    """Network from a file."""
 
     def probe(self, input_px: int) -> int:
-        """Length of its embedding.
+        """Run the network on a blank image and return the length of its embedding.
 
         Raises:
-            WeightsError: It does not take such images, or gives no vector of one.
+            WeightsError: The network refuses an image of this size, or does not return one vector for it.
         """
         blank = torch.zeros(1, 3, input_px, input_px)
         try:
@@ -102,44 +104,44 @@ class _Network(nn.Module):
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WeightsError(
                 f"The network does not take images of shape (1, 3, {input_px}, {input_px}): {first}. "
-                "Give its own --input-px."
+                "Set input_px to the size that it takes."
             ) from error
         if not isinstance(out, torch.Tensor) or out.ndim != 2:
             shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
             raise WeightsError(
-                f"The network gives {shape} of one image, expected (1, dim), or (1, dim, height, width), which is "
+                f"The network returns {shape} for one image, expected (1, dim), or (1, dim, height, width), which is "
                 "averaged. Export it with its pooling and without its classifier."
             )
         return out.shape[1]
 
 
 def _pooled(out: Any) -> Any:
-    """A feature map's global average; anything else as it is."""
+    """Average a feature map over its pixels; return anything else unchanged."""
     return out.float().mean((2, 3)) if isinstance(out, torch.Tensor) and out.ndim == 4 else out
 
 
 class TorchScriptNetwork(_Network):
-    """A TorchScript file."""
+    """Network from a TorchScript file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # loading is deprecated, the files are still about
+                warnings.simplefilter("ignore")  # loading is deprecated, but such files are in use
                 self.module = torch.jit.load(path, map_location="cpu").eval()
         except Exception as error:
             raise WeightsError(
-                f"{path} is not TorchScript ({type(error).__name__}). A state dict has no architecture: give it to "
-                "--weights, with the --backbone it belongs to."
+                f"{path} is not TorchScript ({type(error).__name__}). A state dict has no architecture: give it as the "
+                "weights of the backbone that it belongs to."
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed."""
+        """Embed a batch."""
         return _pooled(self.module(images))
 
 
 class OnnxNetwork(_Network):
-    """An ONNX file, in ONNX Runtime."""
+    """Network from an ONNX file, run by ONNX Runtime."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -153,7 +155,7 @@ class OnnxNetwork(_Network):
         self.input = self.session.get_inputs()[0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed; a graph of a fixed batch gets it piece by piece."""
+        """Embed a batch, in pieces if the graph has a fixed batch size."""
         fixed = self.input.shape[0] if self.input.shape else None
         size = fixed if isinstance(fixed, int) else len(images)
         pixels = images.cpu().contiguous().numpy()
@@ -166,9 +168,9 @@ class OnnxNetwork(_Network):
 
 
 def read_network(path: Path) -> _Network:
-    """The network of a file, by its ending.
+    """Read a network: ONNX if the name ends in .onnx, else TorchScript.
 
     Raises:
-        WeightsError: The file holds no network.
+        WeightsError: The file holds no such network.
     """
     return OnnxNetwork(path) if path.suffix == ".onnx" else TorchScriptNetwork(path)

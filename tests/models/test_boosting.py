@@ -2,7 +2,7 @@
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ball_features.models.baselines import XGBoost
+from ball_features.models.boosting import XGBoost
 
 
 @parametrize_with_checks([XGBoost()])

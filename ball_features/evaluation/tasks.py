@@ -1,0 +1,169 @@
+"""The fits of a comparison, each with all that a process needs for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ball_features.cache import Cache
+from ball_features.config import FitConfig, HeadConfig
+from ball_features.dataset.splits import Split
+from ball_features.errors import CacheError
+from ball_features.evaluation.views import Views, model_views
+from ball_features.extraction.views import shows_whole_field
+from ball_features.models.registry import Model
+
+__all__ = ["Evaluation", "FitTask", "Images", "divide", "obstacles"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What is evaluated: models, on the images of a cache, under one protocol.
+
+    Attributes:
+        cache: complete cache, whose labels are the classes.
+        models: models in the order of the results.
+        splits: splits from `dataset.splits.make_splits`.
+        config: seed, head, views, number of processes.
+        group: group of each image, (images,), for models that are trained against groups, or None.
+        center: what the embeddings of each image are centred with before those models, (images,), or None.
+        keep: names of models whose fitted estimator of the first split is returned.
+    """
+
+    cache: Cache
+    models: tuple[Model, ...]
+    splits: tuple[Split, ...]
+    config: FitConfig
+    group: np.ndarray | None = None
+    center: np.ndarray | None = None
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What models see of the images.
+
+    Attributes:
+        numbers: embeddings or pixel statistics, float (images, views, columns).
+        codes: class of each image, int (images,).
+        classes: number of classes.
+        group: group of each image, (images,), or None.
+        kinds: what each image is centred with, int (images,), or None.
+    """
+
+    numbers: np.ndarray
+    codes: np.ndarray
+    classes: int
+    group: np.ndarray | None
+    kinds: np.ndarray | None
+
+    def kinds_of(self, rows: np.ndarray, views: tuple[int, ...]) -> np.ndarray | None:
+        """Return what these views of these images are centred with, int (rows * views,): each view has its own mean."""
+        if self.kinds is None:
+            return None
+        return (self.kinds[rows][:, None] * self.numbers.shape[1] + np.array(views)).ravel()
+
+
+@dataclass(frozen=True, eq=False)
+class FitTask:
+    """One fit, with all that a process needs for it.
+
+    Attributes:
+        model: model.
+        split: split.
+        images: what the model sees of the images.
+        views: views that train and test.
+        flip_views: views whose answers are compared with each other.
+        whole_field: for each view of a model that tells views apart, whether it shows the space between the cells too.
+        seed: seed of the run.
+        head: settings of the head.
+        keep: True returns the fitted estimator.
+    """
+
+    model: Model
+    split: Split
+    images: Images
+    views: Views
+    flip_views: tuple[int, ...]
+    whole_field: tuple[bool, ...]
+    seed: int
+    head: HeadConfig
+    keep: bool
+
+
+def obstacles(evaluation: Evaluation) -> dict[str, str]:
+    """Return why models cannot be fitted, model name -> reason, as far as the number of training images tells."""
+    classes, codes = np.unique(evaluation.cache.label, return_inverse=True)
+    found: dict[str, str] = {}
+    for model in evaluation.models:
+        views = 1 if model.by_view else len(model_views(model, evaluation.cache, evaluation.config).train)
+        for split in evaluation.splits:
+            number, count = np.unique(codes[split.train], return_counts=True)
+            counts = zip(classes[number].tolist(), (count * views).tolist(), strict=True)
+            reason = model.obstacle({str(name): rows for name, rows in counts})
+            if reason:
+                found[model.name] = reason
+                break
+    return found
+
+
+def divide(evaluation: Evaluation) -> dict[tuple[int, int], FitTask]:
+    """Return the fits by (place of the model, number of the split), slow models first so that no core idles at the end.
+
+    Models with obstacles are left out.
+
+    Raises:
+        CacheError: The cache lacks the pixel statistics of a shortcut.
+        ConfigError: A view is not in the cache.
+    """
+    cache, config = evaluation.cache, evaluation.config
+    classes, codes = np.unique(cache.label, return_inverse=True)
+    kinds = None if evaluation.center is None else np.unique(evaluation.center, return_inverse=True)[1]
+    blocked = obstacles(evaluation)
+    models = {place: model for place, model in enumerate(evaluation.models) if model.name not in blocked}
+    images = {
+        features: Images(_numbers(cache, features), codes, len(classes), evaluation.group, kinds)
+        for features in dict.fromkeys(model.features for model in models.values())
+    }
+    tasks: dict[tuple[int, int], FitTask] = {}
+    for place, model in sorted(models.items(), key=lambda item: -item[1].cost):
+        views = model_views(model, cache, config)
+        for number, split in enumerate(evaluation.splits):
+            tasks[place, number] = FitTask(
+                model=model,
+                split=split,
+                images=images[model.features],
+                views=views,
+                flip_views=_flip_views(model, views, config),
+                whole_field=_whole_field(model, views, cache),
+                seed=config.seed,
+                head=config.head,
+                keep=number == 0 and model.name in evaluation.keep,
+            )
+    return tasks
+
+
+def _numbers(cache: Cache, features: str) -> np.ndarray:
+    """Return what a model is trained on, float (images, views, columns)."""
+    if features == "embedding":
+        return cache.embeddings
+    if features == "none":
+        return np.zeros((len(cache.path), 1, 1), dtype=np.float32)
+    if features not in cache.shortcuts:
+        raise CacheError(f"The cache has no {features} statistics. Extract it again with overwrite.")
+    return cache.shortcuts[features][:, None, :]
+
+
+def _flip_views(model: Model, views: Views, config: FitConfig) -> tuple[int, ...]:
+    if config.protocol != "leave-group-out" or model.features != "embedding":
+        return ()
+    # An ensemble's models lie in the order of its views: each must be given the view it was trained on.
+    return views.test if model.by_view else tuple(sorted({*views.train, *views.test}))
+
+
+def _whole_field(model: Model, views: Views, cache: Cache) -> tuple[bool, ...]:
+    if not model.by_view:
+        return ()
+    recipe = cache.attributes["recipe"] if len(cache.view) > 1 else "report"
+    return tuple(shows_whole_field(recipe, view) for view in views.train)
