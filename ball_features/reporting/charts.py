@@ -98,12 +98,23 @@ class Mark:
 
 @dataclass(frozen=True)
 class Whisker:
-    """A horizontal interval at height `y`."""
+    """A horizontal interval at height `y`.
+
+    Attributes:
+        low: left end.
+        high: right end.
+        y: position on the y axis.
+        colour: index into the palette.
+        width_px: stroke width in pixels.
+        note: text of the tooltip.
+    """
 
     low: float
     high: float
     y: float
     colour: int = 0
+    width_px: float = 2.0
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +189,7 @@ class _Stroke:
     name: str  # CSS classes
     dash: str = ""
     width_px: float = 1.0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -246,7 +258,7 @@ def layout(chart: Chart, width_px: int = 380) -> Drawing:
         _stroke(drawing, line, [(x_px(x), y_px(y)) for x, y in line.points])
     for whisker in chart.whiskers:
         path = f"M{x_px(whisker.low):.1f} {y_px(whisker.y):.1f}H{x_px(whisker.high):.1f}"
-        drawing.strokes.append(_Stroke(path, f"line c{whisker.colour}", width_px=2))
+        drawing.strokes.append(_Stroke(path, f"line c{whisker.colour}", width_px=whisker.width_px, note=whisker.note))
     drawing.shapes.extend(_Shape(mark, x_px(mark.x), y_px(mark.y)) for mark in chart.marks)
     for line, y in zip(ends, _apart([y_px(line.points[-1, 1]) for line in ends], top, bottom), strict=True):
         (x_end, y_end), x_name = (x_px(line.points[-1, 0]), y_px(line.points[-1, 1])), left + plot[2] + _GAP_PX

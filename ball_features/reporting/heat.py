@@ -40,14 +40,16 @@ class Heat:
 
     Attributes:
         title: caption.
-        names: names of the classes.
+        names: names of the columns.
         rows: rows of the matrix.
+        corner: what rows and columns are.
         frequent: the most frequent errors, for a matrix of many classes; None for a small one.
     """
 
     title: str
     names: tuple[str, ...]
     rows: tuple[HeatRow, ...]
+    corner: str = "true \\ predicted"
     frequent: Table | None = None
 
     @property
@@ -58,16 +60,25 @@ class Heat:
     @property
     def name_px(self) -> int:
         """Width of the names at the left, in pixels."""
-        return round(6 + 5.5 * max(len(name) for name in self.names))
+        return round(6 + 5.5 * max(len(row.name) for row in self.rows))
 
 
-def heat(counts: np.ndarray, names: Sequence[str], title: str) -> Heat:
-    """A confusion matrix as counts and as shares of the true class.
+def heat(
+    counts: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    *,
+    columns: Sequence[str] = (),
+    corner: str = "true \\ predicted",
+) -> Heat:
+    """A confusion matrix, or other counts, as counts and as shares of the row.
 
     Args:
-        counts: int (classes, classes), a row a true class.
-        names: names of the classes.
+        counts: int (rows, columns); a row a true class.
+        names: names of the rows.
         title: caption.
+        columns: names of the columns; those of the rows if empty.
+        corner: what rows and columns are.
     """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     rows = tuple(
@@ -80,8 +91,9 @@ def heat(counts: np.ndarray, names: Sequence[str], title: str) -> Heat:
         )
         for row, name in enumerate(names)
     )
-    frequent = _frequent(counts, share, tuple(names), title) if len(names) > MANY_CLASSES else None
-    return Heat(title, tuple(names), rows, frequent)
+    many = not columns and len(names) > MANY_CLASSES
+    frequent = _frequent(counts, share, tuple(names), title) if many else None
+    return Heat(title, tuple(columns or names), rows, corner, frequent)
 
 
 def _shade(count: int, share: float) -> int:

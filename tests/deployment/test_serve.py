@@ -264,3 +264,35 @@ def test_a_browser_drops_images(server, smears, tmp_path):
         assert all(url.startswith((server, "blob:")) for url in asked)
         assert errors == []
         browser.close()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_page_warns_before_it_names_a_class(server, smears):
+    """On a phone, with answers made up here: an unusual image with neighbours of another class, and plain ones."""
+    api = pytest.importorskip("playwright.sync_api")
+    files = [str(file) for file in sorted((smears / "Pro").iterdir())[:3]]
+    base = {"coverage": 0.95, "distance": 0.1, "notes": [], "caveat": "", "map": None, "set": ["Pro"]}
+    base |= {"predicted": "Pro", "probability": {"Pro": 0.9, "Early": 0.1}, "unusual": False}
+    answers = [
+        base | {"unusual": True, "nearest": ["Early/" + "a-very-long-name-without-a-break" * 4 + ".jpg"]},
+        base | {"nearest": ["Pro/1.jpg", "Early/1.jpg"], "set": ["Pro", "Early"]},
+        base | {"nearest": ["scan-1/1.jpg", "scan-2/1.jpg"]},  # folders that are no classes
+    ]
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(server)
+        queue = iter(answers)
+        page.route("**/v1/predict*", lambda route: route.fulfill(json=next(queue)))
+        for number, file in enumerate(files, 1):
+            page.set_input_files("input[type=file]", file)
+            api.expect(page.locator("#status")).to_have_text(f"{number} done", timeout=60_000)
+        texts = [article.inner_text() for article in page.locator("article").all()][::-1]  # the last comes first
+        warnings = [article.locator(".warning").all_inner_texts() for article in page.locator("article").all()][::-1]
+        assert [len(own) for own in warnings] == [2, 1, 0]
+        assert "do not trust the class" in warnings[0][0]
+        assert "nearest training images are of Early, none is of Pro" in warnings[0][1]
+        assert texts[0].index("do not trust") < texts[0].index("Pro 90.0 %")
+        assert "Pro or Early" in warnings[1][0]
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        browser.close()
