@@ -1,7 +1,7 @@
 """Every error that `ball` raises on purpose, under one root.
 
     BallError                  catch this to catch all of them
-    ├── ConfigError            an option or a configuration key is unknown or out of range
+    ├── ConfigError            a setting is unknown or out of range
     ├── DataError              the images or a table beside them cannot be used
     │   ├── ImageError         one image cannot be decoded (collected, never fatal by itself)
     │   └── SplitError         a protocol cannot be carried out on these labels or groups
@@ -34,7 +34,16 @@ class BallError(Exception):
 
 
 class ConfigError(BallError):
-    """An option or a configuration key is unknown or out of range."""
+    """A setting is unknown or out of range.
+
+    Args:
+        message: what was got, what was expected and what to do.
+        option: name of the setting's field, if it is one setting; the command line adds the name of its flag.
+    """
+
+    def __init__(self, message: str, *, option: str = ""):
+        super().__init__(message)
+        self.option = option
 
 
 class DataError(BallError):
@@ -66,6 +75,12 @@ class MissingExtraError(BallError):
 
 
 def require_extra(module: str, extra: str, what: str) -> None:
-    """Raise `MissingExtraError` where an optional package is not installed."""
+    """Raise `MissingExtraError` where an optional package is not installed.
+
+    Args:
+        module: name of the package as it is imported.
+        extra: extra of this project that installs it.
+        what: subject of the message, such as "ONNX export".
+    """
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(f"{what} needs the package {module}. Install it: pip install 'ball-features[{extra}]'")

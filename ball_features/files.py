@@ -1,150 +1,254 @@
-"""Files that commands write: checks before the work, whole folders, CSV, strict JSON."""
+"""Files that commands write: writability, atomic replacement, whole folders, CSV, strict JSON."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from ball_features.errors import DataError
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "NewFolder",
+    "OUTPUTS",
+    "Output",
+    "clear_partial",
     "json_text",
+    "plain_cell",
+    "read_csv",
+    "replacing",
     "require_folder",
     "require_writable",
+    "safe_cell",
     "write_csv",
     "write_json",
+    "write_text",
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff"})
+_HEAD_BYTES = 4096
 
 
-def require_writable(path: Path | None, option: str = "") -> None:
-    """Make the folder of a file that is to be written, and see whether it can be.
+@dataclass(frozen=True)
+class Output:
+    """A kind of file that `ball` writes, and how an existing one is recognised.
+
+    Attributes:
+        begins: bytes that the file begins with, letter case ignored.
+        contains: texts that all occur in its first 4 KiB.
+    """
+
+    begins: bytes = b""
+    contains: tuple[str, ...] = ()
+
+
+OUTPUTS: dict[str, Output] = {
+    "cache": Output(b"\x89HDF\r\n\x1a\n"),
+    "groups": Output(contains=("path", "group", "series")),
+    "predictions": Output(b"path,predicted"),
+    "json": Output(b"{"),
+    "page": Output(b"<!doctype html", ("<style",)),
+    "card": Output(b"---"),
+    "embeddings table": Output(b"path,label,sha256,view"),
+    "parquet": Output(b"PAR1"),
+    "onnx": Output(b"\x08"),
+}
+
+
+def require_writable(
+    path: Path | None, setting: str = "output file", *, kind: str = "", inputs: Iterable[Path | str | None] = ()
+) -> None:
+    """Check that an output file is writable before starting the work, and make its folder.
+
+    An output never replaces an image, a file that was read, or a file that is not `ball`'s own output of that kind.
 
     Args:
-        path: The file; None asks nothing.
-        option: That named it, for the message.
+        path: the file; None checks nothing.
+        setting: name of the setting that holds the path, for the message.
+        kind: key of `OUTPUTS`; "" accepts any existing file that is neither an image nor an input.
+        inputs: files that the command reads; folders and None are ignored.
 
     Raises:
-        DataError: It cannot, or it is an image.
+        DataError: The file cannot be written, or holds something that must not be replaced.
     """
     if path is None:
         return
-    other = f"Give another {option}." if option else "Name another file."
+    other = f"Give another {setting}."
     try:
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-            raise DataError(f"{path} is an image and would be overwritten. {other}")
+        if path.is_file():
+            _require_replaceable(path, kind, inputs, other)
         path.parent.mkdir(parents=True, exist_ok=True)
-        there = path.exists()
-        path.open("ab").close()  # permissions do not tell: some file systems take no new files
-        if not there:
+        existed = path.exists()
+        path.open("ab").close()  # permissions do not tell: some file systems accept no new files
+        if not existed:
             path.unlink()
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}). {other}") from error
 
 
-def require_folder(path: Path | str, option: str = "--out") -> None:
-    """Make a folder that is to be written into, and see whether it takes files.
+def _require_replaceable(path: Path, kind: str, inputs: Iterable[Path | str | None], other: str) -> None:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(f"{path} is an image and would be overwritten. {other}")
+    for item in inputs:
+        if item is not None and Path(item).is_file() and path.samefile(item):
+            raise DataError(f"{path} is an input of this command and would be overwritten. {other}")
+    if kind and path.stat().st_size and not _is_own(path, OUTPUTS[kind]):
+        raise DataError(f"{path} exists and is no {kind} file that ball has written. {other}")
+
+
+def _is_own(path: Path, output: Output) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
+    text = head.decode("utf-8", "replace")
+    return head.lower().startswith(output.begins.lower()) and all(part in text for part in output.contains)
+
+
+def require_folder(path: Path | str, setting: str = "output folder") -> None:
+    """Make a folder that a command writes into, and check that it accepts files.
 
     Raises:
-        DataError: It cannot be made, or does not.
+        DataError: The folder cannot be made or written to.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise DataError(f"{path} cannot be written to ({error.strerror}). Give another {option}.") from error
+        raise DataError(f"{path} cannot be written to ({error.strerror}). Give another {setting}.") from error
 
 
-class NewFolder:
-    """A folder that appears whole under a free name: it is written under another name, then renamed.
+@contextlib.contextmanager
+def replacing(path: Path | str, setting: str = "output file") -> Iterator[Path]:
+    """Write a file under a temporary name beside `path`, sync it, and rename it when the block ends without an error.
 
-    An exception inside the `with` block, an interrupt too, removes it.
+    A crash, a full disk or an interrupt leaves the older file of that name as it was. A device or a pipe, such as
+    /dev/stdout, is written directly.
 
-    Attributes:
-        path: folder to write into; the final folder after the `with` block.
+    Args:
+        path: the file to write; its folder is made.
+        setting: name of the setting that holds the path, for the message.
 
-    Examples:
-        >>> with NewFolder(Path("artifacts/runs"), "holdout") as new:  # doctest: +SKIP
-        ...     (new.path / "run.json").write_text("{}")
-        >>> new.path  # doctest: +SKIP
-        PosixPath('artifacts/runs/holdout')
+    Yields:
+        Name to write to.
+
+    Raises:
+        DataError: The file cannot be written.
     """
-
-    def __init__(self, root: Path, name: str) -> None:
-        """Choose the folder.
-
-        Args:
-            root: parent folder, which is made.
-            name: wanted name; a name that is taken gets a number.
-        """
-        self._root, self._name = root, name
-        self.path = root / f".{name}.{os.getpid()}.partial"
-
-    def __enter__(self) -> Self:
-        """Make the folder.
-
-        Raises:
-            DataError: the folder cannot be made.
-        """
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self.path, ignore_errors=True)
-            self.path.mkdir()
-        except OSError as error:
-            raise self._refusal(error) from error
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Give the folder its name, or remove it after an exception.
-
-        Raises:
-            DataError: the folder cannot be written, or 10,000 folders have its name.
-        """
-        if error is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise self._refusal(error) from error
+    path = Path(path)
+    partial: Path | None = None
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
             return
-        for number in range(1, 10_000):
-            folder = self._root / (self._name if number == 1 else f"{self._name}-{number}")
-            if not folder.exists():
-                self.path = self.path.rename(folder)
-                return
-        shutil.rmtree(self.path, ignore_errors=True)
-        raise DataError(f"{self._root} holds 10,000 runs called {self._name}. Choose another name.")
+        target = path.resolve() if path.is_symlink() else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        clear_partial(target.parent, target.name)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        if target.is_file():
+            shutil.copymode(target, partial)
+        partial.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another {setting}.") from error
+    finally:
+        if partial is not None:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
-    def _refusal(self, error: OSError) -> DataError:
-        return DataError(f"The run cannot be written to {self._root} ({error.strerror}). Choose another folder.")
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; systems that cannot open a folder do without."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def clear_partial(folder: Path, name: str) -> None:
+    """Remove what killed processes left of `name`: files or folders called .NAME.PID.partial."""
+    with contextlib.suppress(OSError):
+        for item in folder.iterdir():
+            found = re.fullmatch(rf"\.{re.escape(name)}\.(\d+)\.partial", item.name)
+            if found is None or _is_running(int(found[1])):
+                continue
+            shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # signal 0 would end the process there
+        return True
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError) as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
+
+
+# A spreadsheet runs a cell that begins so as a formula (OWASP, CSV injection); further apostrophes keep it reversible.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+_STYLES = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
+
+
+def safe_cell(value: Any) -> Any:
+    """A cell for a CSV file: text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    Numbers are left as they are, also those written as text.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return "'" + value
+    return value
+
+
+def plain_cell(text: str) -> str:
+    """The text that `safe_cell` was given."""
+    return text[1:] if _ESCAPED.match(text) else text
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table with full precision; lines end with a line feed alone."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        usual, quoting = (
-            csv.writer(file, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-        )
+    """Write a table with full precision by `replacing`; text cells pass through `safe_cell`."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        usual, quoting = (csv.writer(file, lineterminator="\n", quoting=style) for style in _STYLES)
         for row in itertools.chain([header], rows):
-            cells = list(row)
-            # Python before 3.13 leaves a carriage return unquoted here, and refuses to read it back.
+            cells = [safe_cell(value) for value in row]
+            # Python before 3.13 leaves a carriage return unquoted, and then refuses to read it.
             returned = any(isinstance(cell, str) and "\r" in cell for cell in cells)
             (quoting if returned else usual).writerow(cells)
 
 
+def read_csv(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a table that `write_csv` wrote, as name of the column -> text."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = [plain_cell(name) for name in next(reader, [])]
+        for cells in reader:
+            if cells:
+                yield dict(zip(header, map(plain_cell, cells), strict=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text by `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, values: Any) -> None:
-    """Write strict JSON; what is not a number becomes null."""
-    path.write_text(json_text(values) + "\n", encoding="utf-8")
+    """Write strict JSON by `replacing`; a value that is not a finite number becomes null."""
+    write_text(path, json_text(values) + "\n")
 
 
 def json_text(values: Any) -> str:
@@ -153,10 +257,10 @@ def json_text(values: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert values to those that JSON knows; a record gives its `to_dict`, and NaN becomes null."""
+    """Values that JSON knows; a record gives its `to_dict`."""
     if hasattr(value, "to_dict"):
         value = value.to_dict()
-    if hasattr(value, "tolist"):  # NumPy's scalars and arrays
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
         value = value.tolist()
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -32,7 +32,7 @@ from xgboost import XGBClassifier
 
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig, HeadConfig
-from ball_features.dataset.splits import make_splits
+from ball_features.dataset.splits import ImageTable, make_splits
 from ball_features.models.registry import MODELS
 from ball_features.models.training import build_module
 
@@ -45,7 +45,7 @@ def data(cache: Path | None) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], 
         X = (rng.normal(size=(2736, 1920)) + 0.3 * rng.normal(size=(4, 1920))[y]).astype(np.float32)
         return {"embedding": (X[:2084], X[2084:])}, y[:2084], y[2084:]
     read = read_cache(cache)
-    split = make_splits(FitConfig(repeats=1), read.path, read.label, read.sha256)[0][0]
+    split = make_splits(FitConfig(repeats=1), ImageTable(read.path, read.label, read.sha256))[0][0]
     y = np.unique(read.label, return_inverse=True)[1]
     rows = {"embedding": read.embeddings[:, 0].astype(np.float32), "none": np.zeros((len(y), 1), np.float32)}
     rows |= {name: numbers.astype(np.float32) for name, numbers in read.shortcuts.items()}

@@ -25,7 +25,8 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from ball_features.cache import read_cache
-from ball_features.dataset.splits import MIN_CLASS_TRAIN, read_groups
+from ball_features.dataset.grouping import read_groups
+from ball_features.dataset.splits import MIN_CLASS_TRAIN
 from ball_features.errors import BallError
 from ball_features.evaluation.left_out import LEAST_IMAGES
 from ball_features.evaluation.views import choose_views

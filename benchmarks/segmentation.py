@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ball_features.dataset.manifest import scan, twin_folder, with_twins
+from ball_features.dataset.manifest import scan
+from ball_features.dataset.twins import twin_folder, with_twins
 from ball_features.extraction.segmentation import clean_masks, nucleus_mask
 
 BLACK = 40

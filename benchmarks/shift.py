@@ -21,7 +21,9 @@ from scipy.stats import t
 
 from ball_features.cache import Cache, read_cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import make_splits, merge_units, read_grouping
+from ball_features.dataset.grouping import read_grouping
+from ball_features.dataset.splits import ImageTable, make_splits
+from ball_features.dataset.units import merge_units
 from ball_features.errors import BallError
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
@@ -44,7 +46,7 @@ def measure(cache: Cache, name: str, rung: str, config: FitConfig, each: bool) -
     assert grouping is not None
     # Hold-outs keep byte-identical copies together and nothing else, as the published figures do at best.
     kept = (grouping.group, grouping.together) if rung != "random" else ()
-    splits, _ = make_splits(config, cache.path, cache.label, cache.sha256, *kept)
+    splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, *kept))
     (result,) = evaluate(
         Evaluation(cache, (MODELS[name],), tuple(splits), config, group=grouping.series, center=grouping.center)
     )

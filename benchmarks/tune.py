@@ -13,7 +13,7 @@ import numpy as np
 
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import make_splits
+from ball_features.dataset.splits import ImageTable, make_splits
 from ball_features.evaluation.search import draw_trials, search
 from ball_features.models.mlp import MLPHead
 
@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cache = read_cache(arguments.cache)
     codes = np.unique(cache.label, return_inverse=True)[1]
-    (split,), _ = make_splits(FitConfig(repeats=1), cache.path, cache.label, cache.sha256)
+    (split,), _ = make_splits(FitConfig(repeats=1), ImageTable(cache.path, cache.label, cache.sha256))
     X = np.ascontiguousarray(cache.embeddings[:, :1])
     trials = draw_trials(arguments.trials, 0, 40, 1)
     ours, theirs = [], []

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from ball_features import FitConfig, fit
 from ball_features.cli import app
-from ball_features.cli.root import InterruptError, main, progress_bar
-from ball_features.files import NewFolder
+from ball_features.cli.root import InterruptError, main
+from ball_features.cli.screen import progress_bar
 from ball_features.models.registry import MODELS
+from ball_features.runs.new_folder import NewFolder
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random")
 

@@ -1,16 +1,34 @@
 """What cannot be written is said before the work, and trying leaves nothing behind."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ball_features import ExtractConfig, FitConfig, extract, fit
 from ball_features.cache import lock_cache
 from ball_features.demo import demo
 from ball_features.errors import CacheBusyError, CacheError, DataError
-from ball_features.files import require_folder, require_writable
+from ball_features.files import (
+    OUTPUTS,
+    plain_cell,
+    read_csv,
+    replacing,
+    require_folder,
+    require_writable,
+    safe_cell,
+    write_csv,
+    write_json,
+    write_text,
+)
 from ball_features.runs.compare import compare
 from ball_features.runs.ladder import ladder
+from ball_features.runs.new_folder import NewFolder
 from ball_features.runs.tune import tune
 
 
@@ -20,16 +38,113 @@ def test_files(tmp_path):
     assert (tmp_path / "new").is_dir()
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "groups.csv", tmp_path / ("x" * 300)):
-        with pytest.raises(DataError, match=r"cannot be written .*Name another file"):
+        with pytest.raises(DataError, match=r"cannot be written .*Give another output file"):
             require_writable(path)
     assert not (tmp_path / "new" / "groups.csv").exists()  # trying leaves nothing behind
     with pytest.raises(DataError, match=r"cannot be written"):
         require_writable(Path("/proc/groups.csv"))  # whose permissions allow it
     image = tmp_path / "smear.JPG"
     image.write_bytes(b"pixels")
-    with pytest.raises(DataError, match=r"is an image and would be overwritten\. Name another file"):
+    with pytest.raises(DataError, match=r"is an image and would be overwritten\. Give another output file"):
         require_writable(image)
     assert image.read_bytes() == b"pixels"
+
+
+OWN = {
+    "cache": b"\x89HDF\r\n\x1a\n....",
+    "groups": b"path,group,series,batch\na.jpg,1,s,b\n",
+    "predictions": b"path,predicted,p_a\n",
+    "json": b'{"a": 1}',
+    "page": b"<!doctype html><style>a</style>",
+    "card": b"---\nlicense: mit\n",
+    "embeddings table": b"path,label,sha256,view,e0\n",
+    "parquet": b"PAR1....",
+    "onnx": b"\x08\x08",
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_an_output_replaces_its_own_kind_only(tmp_path, kind):
+    path = tmp_path / "out"
+    for content in (b"", OWN[kind]):
+        path.write_bytes(content)
+        require_writable(path, kind=kind)
+    for content in (b"my notes", *(other for name, other in OWN.items() if name != kind)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=f"no {kind} file that ball has written. Give another page"):
+            require_writable(path, "page", kind=kind)
+        assert path.read_bytes() == content
+
+
+def test_an_output_never_replaces_an_input(tmp_path):
+    path = tmp_path / "a.h5"
+    path.write_bytes(OWN["cache"])
+    (tmp_path / "link").symlink_to(path)
+    for out in (path, tmp_path / "link", tmp_path / "." / "a.h5"):
+        with pytest.raises(DataError, match="input of this command"):
+            require_writable(out, kind="cache", inputs=(None, tmp_path, path))
+    require_writable(path, kind="cache", inputs=(tmp_path / "b.h5",))
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_text(path, "first")
+    path.chmod(0o640)
+    for error in (RuntimeError, KeyboardInterrupt, OSError):
+        with pytest.raises((error, DataError)), replacing(path) as partial:
+            partial.write_text("half")
+            raise error
+        assert path.read_text() == "first"
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    write_json(link, {"a": float("nan")})
+    assert link.is_symlink()
+    assert path.read_text() == '{\n  "a": null\n}\n'
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [item.name for item in path.parent.iterdir()] == ["a.txt"]
+    with pytest.raises(DataError, match=r"cannot be written .*Give another output file"), replacing(tmp_path):
+        pass
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from ball_features.files import replacing\n"
+        "from ball_features.runs.new_folder import NewFolder\n"
+        "if sys.argv[2] == 'file':\n"
+        "    with replacing(Path(sys.argv[1]) / 'a') as p: p.write_text('x'); print(1, flush=True); time.sleep(60)\n"
+        "with NewFolder(Path(sys.argv[1]), 'a'): print(1, flush=True); time.sleep(60)"
+    )
+    for kind in ("file", "folder"):
+        child = subprocess.Popen([sys.executable, "-c", code, tmp_path, kind], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+    assert len(list(tmp_path.iterdir())) == 1  # the second removed what the first left
+    other = tmp_path / f".a.{os.getppid()}.partial"  # of a process that runs
+    other.touch()
+    with NewFolder(tmp_path, "a"):
+        pass
+    assert {item.name for item in tmp_path.iterdir()} == {"a", other.name}
+
+
+@given(st.text(), st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "'=", "''@"]))
+def test_no_cell_is_a_formula_and_each_is_read_back(text, start):
+    cell = safe_cell(start + text)
+    assert plain_cell(cell) == start + text
+    if cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        float(cell)  # a number is no formula
+    assert safe_cell(-1.5) == -1.5
+
+
+def test_tables(tmp_path):
+    rows = [("=cmd|'calc'!A0.jpg", -0.25), ('a,"b"\r\nc', 1), ("-1.5", "@x")]
+    write_csv(tmp_path / "a.csv", ("path", "+x"), rows)
+    text = (tmp_path / "a.csv").read_bytes().decode()
+    assert text.startswith("path,'+x\n'=cmd|'calc'!A0.jpg,-0.25\n")
+    read = list(read_csv(tmp_path / "a.csv"))
+    assert read == [{"path": a, "+x": str(b)} for a, b in rows]
 
 
 def test_folders(tmp_path):
@@ -37,7 +152,7 @@ def test_folders(tmp_path):
     assert not list((tmp_path / "new" / "runs").iterdir())
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "runs", Path("/proc")):
-        with pytest.raises(DataError, match=r"cannot be written to .*Give another --out"):
+        with pytest.raises(DataError, match=r"cannot be written to .*Give another output folder"):
             require_folder(path)
 
 
@@ -59,7 +174,7 @@ def test_no_model_is_fitted_where_no_run_can_be_written(tmp_path, small_cache, s
         lambda: tune(small_cache, FitConfig(jobs=1), trials=1, **to),
         lambda: ladder(small_cache, FitConfig(models=("logistic",), groups=str(groups), jobs=1), **to),
     ):
-        with pytest.raises(DataError, match=r"cannot be written to .*Give another --out"):
+        with pytest.raises(DataError, match=r"cannot be written to .*Give another output folder"):
             begin()
 
 
@@ -75,5 +190,5 @@ def test_a_cache_that_cannot_be_locked_is_not_busy(tmp_path, smears):
 
 def test_a_demonstration_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cannot be written to .*Give another --out"):
+    with pytest.raises(DataError, match=r"cannot be written to .*Give another output folder"):
         demo(tmp_path / "file" / "demo")

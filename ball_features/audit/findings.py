@@ -16,7 +16,7 @@ from ball_features.audit.pairs import Pair, find_pairs
 from ball_features.audit.series import Series, Trust, find_series
 from ball_features.audit.traits import Traits, collect, encodings, grey, images, load_square
 from ball_features.dataset.manifest import Manifest, scan, spread_rows
-from ball_features.dataset.splits import merge_units
+from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
 
 __all__ = ["Audit", "audit", "write_groups"]

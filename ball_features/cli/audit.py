@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from ball_features.cli.options import Images, Json, Quiet, Verbose
-from ball_features.cli.root import app, console, print_json, progress_bar, say
+from ball_features.cli.derive import command
+from ball_features.cli.options import Images, Shown
+from ball_features.cli.screen import echo, print_json, progress_bar, say, show
+from ball_features.config.fields import Config, option
 
-__all__ = ["audit"]
+__all__ = ["COMMAND", "AuditOptions", "audit"]
 
 
-@app.command()
-def audit(
-    images: Images,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The groups file to write, a CSV.")] = Path(
-        "artifacts/groups.csv"
-    ),
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache of these images, to look for outliers among their embeddings too.")
-    ] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option(help="Write a page (HTML) that shows the findings, with small pictures of the images."),
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="End with exit code 1 where images that show the same carry different labels."),
-    ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
+@dataclass(frozen=True)
+class AuditOptions(Config):
+    """Options of `ball audit`."""
+
+    out: Path = option(Path("artifacts/groups.csv"), "Groups file to write, a CSV.", short="o")
+    cache: Path | None = option(None, "Cache of these images, to look for outliers among their embeddings too.")
+    page: Path | None = option(None, "Write a page (HTML) that shows the findings, with small pictures of the images.")
+    strict: bool = option(
+        False, "End with exit code 1 where images that show the same carry different labels.", panel="Output"
+    )
+
+
+def audit(images: Images, options: AuditOptions, shown: Shown) -> None:
     """Find what makes a random split of these images misleading, and write down what a split must keep together.
 
     It looks for copies (turned and re-encoded ones too), overlapping fields of
@@ -53,23 +47,27 @@ def audit(
     from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
 
     manifest = scan(images)
-    for file, option in ((out, "--out"), (page, "--page")):
-        require_writable(file, option)  # before the minutes that the audit takes
-    embeddings = None if cache is None else cached_embeddings(cache, manifest)
-    with progress_bar("Auditing", quiet or as_json, "steps") as progress:
+    for file, name in ((options.out, "--out"), (options.page, "--page")):
+        require_writable(file, name)  # before the minutes that the audit takes
+    embeddings = None if options.cache is None else cached_embeddings(options.cache, manifest)
+    with progress_bar("Auditing", shown.silent, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)
-    write_groups(found, out)
-    if page is not None:
-        write_audit(found, manifest.root, page)
+    write_groups(found, options.out)
+    if options.page is not None:
+        write_audit(found, manifest.root, options.page)
     known = recognise(manifest.sha256)
-    if as_json:
-        print_json(found.to_dict() | {"known": known, "groups_file": str(out)})
+    if shown.as_json:
+        print_json(found.to_dict() | {"known": known, "groups_file": str(options.out)})
     else:
-        if manifest.note:
-            say(manifest.note)
-        if known:
-            say(known)
-        console().print(summary(found))
-        typer.echo(f"Groups: {out}" + (f"\nPage: {page} (holds thumbnails; do not pass it on)" if page else ""))
-    if strict and found.conflicts:
+        for note in () if shown.quiet else (manifest.note, known):
+            if note:
+                say(note)
+        show(summary(found))
+        echo(f"Groups: {options.out}")
+        if options.page:
+            echo(f"Page: {options.page} (holds thumbnails; do not pass it on)")
+    if options.strict and found.conflicts:
         raise typer.Exit(1)
+
+
+COMMAND = command(audit)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import typer
+from ball_features.cli.derive import command
+from ball_features.cli.options import Quiet
+from ball_features.cli.screen import echo, say
 
-from ball_features.cli.options import Verbose
-from ball_features.cli.root import app, say
-
-__all__ = ["download"]
+__all__ = ["COMMAND", "download"]
 
 
-@app.command()
-def download(verbose: Verbose = False) -> None:
+def download(shown: Quiet) -> None:
     """Fetch the public data set (Kaggle mehradaria/leukemia) with kagglehub, and check every file by its hash."""
     from ball_features.dataset.known import download as run
 
-    manifest = run(log=say)
-    typer.echo(f"{len(manifest.path)} images, every hash right: {manifest.root.parent}")
+    manifest = run(log=(lambda line: None) if shown.quiet else say)
+    echo(f"{len(manifest.path)} images, every hash right: {manifest.root.parent}")
+
+
+COMMAND = command(download)

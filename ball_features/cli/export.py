@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.options import MovedWeights, Quiet, Trust, Verbose
-from ball_features.cli.root import app, say
+from ball_features.cli.derive import command
+from ball_features.cli.options import Quiet
+from ball_features.cli.screen import echo, say
+from ball_features.config.fields import Config, option
 
-__all__ = ["export"]
+__all__ = ["COMMAND", "ExportOptions", "export"]
 
 
-@app.command()
+@dataclass(frozen=True)
+class ExportOptions(Config):
+    """Options of `ball export`."""
+
+    onnx: Path | None = option(None, "Write the bundle as one ONNX file: network, pooling and classifier.")
+    card: Path | None = option(None, "Write a model card of the bundle, in Markdown.")
+    ladder: Path | None = option(
+        None, "Folder of a run of `ball fit --protocol ladder`, whose figures the model card shows too."
+    )
+    weights: str | None = option(
+        None, "File of the network's weights, where it is no longer at the path that the bundle names.", path=True
+    )
+    parquet: Path | None = option(
+        None, "Write the cache as a Parquet file, with the columns path, label, sha256, view and embedding."
+    )
+    csv: Path | None = option(
+        None, "Write the cache as a CSV file: path, label, sha256, view, and a column per number of an embedding."
+    )
+    trust: bool = option(
+        False, "Load the bundle's file model.joblib, which can run any code: only from people you trust."
+    )
+
+
 def export(
     source: Annotated[
         Path, typer.Argument(help="A saved model (a bundle, RUN/models/MODEL) or a cache (.h5).", show_default=False)
     ],
-    onnx: Annotated[
-        Path | None, typer.Option(help="Write the bundle as one ONNX file: network, pooling and classifier.")
-    ] = None,
-    card: Annotated[Path | None, typer.Option(help="Write a model card of the bundle, in Markdown.")] = None,
-    ladder: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a run of `ball fit --protocol ladder`, whose figures the model card shows too."),
-    ] = None,
-    weights: MovedWeights = None,
-    parquet: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the cache as a Parquet file, with the columns path, label, sha256, view and embedding."
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the cache as a CSV file: path, label, sha256, view, and a column per number of an embedding."
-        ),
-    ] = None,
-    trust: Trust = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    options: ExportOptions,
+    shown: Quiet,
 ) -> None:
     """Write a saved model or a cache in formats that other programs read.
 
@@ -52,14 +55,14 @@ def export(
     """
     from ball_features.errors import ConfigError
 
-    of_bundle, of_cache = [onnx, card], [parquet, csv]
+    of_bundle, of_cache = [options.onnx, options.card], [options.parquet, options.csv]
     if not any([*of_bundle, *of_cache]):
         raise ConfigError("Got nothing to write, expected --onnx or --card of a bundle, --parquet or --csv of a cache.")
     if source.is_dir() and any(of_cache):
         raise ConfigError(f"{source} is a folder; --parquet and --csv are written of a cache, a file ending in .h5.")
     if not source.is_dir() and any(of_bundle):
         raise ConfigError(f"{source} is no folder; --onnx and --card are written of a bundle, RUN/models/MODEL.")
-    if ladder is not None and card is None:
+    if options.ladder is not None and options.card is None:
         raise ConfigError("Got --ladder without --card, which it is for.")
     if any(of_cache):
         from ball_features.cache import read_cache
@@ -67,25 +70,28 @@ def export(
 
         cache = read_cache(source)
         missing = int((~cache.committed).sum())
-        if missing and not quiet:
+        if missing and not shown.quiet:
             say(f"{source} is incomplete: {missing} images are not computed yet and are left out.")
-        for path, write in ((parquet, write_parquet), (csv, write_csv_table)):
+        for path, write in ((options.parquet, write_parquet), (options.csv, write_csv_table)):
             if path is not None:
-                typer.echo(f"{path}: {write(cache, path)} rows of {cache.embeddings.shape[2]} numbers")
+                echo(f"{path}: {write(cache, path)} rows of {cache.embeddings.shape[2]} numbers")
         return
     from ball_features.bundles.bundle import read_bundle
     from ball_features.reporting.card import write_card
 
-    bundle = read_bundle(source, trust=trust)
-    if card is not None:
-        typer.echo(f"Model card: {write_card(bundle, source, card, ladder)}")
-    if onnx is not None:
+    bundle = read_bundle(source, trust=options.trust)
+    if options.card is not None:
+        echo(f"Model card: {write_card(bundle, source, options.card, options.ladder)}")
+    if options.onnx is not None:
         from ball_features.deployment.onnx import export_onnx
         from ball_features.deployment.predict import Predictor
 
-        if not quiet:
+        if not shown.quiet:
             say("Tracing the network: this takes some seconds ...")
-        predictor = Predictor(bundle, weights=weights, device="cpu", precision="fp32")
-        worst = export_onnx(predictor, onnx)
-        size = onnx.stat().st_size / 1e6
-        typer.echo(f"{onnx}: {size:.1f} MB; in ONNX Runtime it differs from `ball predict` by {worst:.1e} at most")
+        predictor = Predictor(bundle, weights=options.weights, device="cpu", precision="fp32")
+        worst = export_onnx(predictor, options.onnx)
+        size = options.onnx.stat().st_size / 1e6
+        echo(f"{options.onnx}: {size:.1f} MB; in ONNX Runtime it differs from `ball predict` by {worst:.1e} at most")
+
+
+COMMAND = command(export)

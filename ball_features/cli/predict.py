@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ball_features.cli.options import (
-    BundleFolder,
-    BundlePrecision,
-    Device,
-    Json,
-    MovedWeights,
-    Quiet,
-    Strict,
-    Trust,
-    Verbose,
-)
-from ball_features.cli.root import app, print_json, progress_bar, say
+from ball_features.cli.derive import command
+from ball_features.cli.options import BundleFolder, BundleUse, Strict
+from ball_features.cli.screen import echo, print_json, progress_bar, say
+from ball_features.config.fields import Config, option
 
-__all__ = ["predict"]
+__all__ = ["COMMAND", "PredictOptions", "predict"]
 
 
-@app.command()
+@dataclass(frozen=True)
+class PredictOptions(Config):
+    """Options of `ball predict`."""
+
+    out: Path | None = option(None, "File to write: .csv (with a .csv.json beside it), .json or .html.", short="o")
+    coverage: float = option(
+        0.95,
+        "Share of images whose set of classes should hold the true one.",
+        above=0,
+        below=1,
+        unit="a share",
+        note="such as 0.95",
+    )
+
+
 def predict(
     bundle: BundleFolder,
     images: Annotated[
@@ -33,21 +40,9 @@ def predict(
             help="Folders, patterns such as 'new/*.png', or files; - reads their names from standard input."
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="File to write: .csv (with a .csv.json beside it), .json or .html."),
-    ] = None,
-    coverage: Annotated[
-        float, typer.Option(help="Share of images whose set of classes should hold the true one.")
-    ] = 0.95,
-    weights: MovedWeights = None,
-    device: Device = "auto",
-    precision: BundlePrecision = "auto",
-    trust: Trust = False,
-    strict: Strict = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    options: PredictOptions,
+    use: BundleUse,
+    shown: Strict,
 ) -> None:
     """Predict the class of new images: research use only, not a diagnosis.
 
@@ -65,42 +60,44 @@ def predict(
     from ball_features.deployment.predict import predict as run
     from ball_features.files import require_writable
 
-    if out is not None:
-        check_suffix(out)
-        require_writable(out, "--out")
+    if options.out is not None:
+        check_suffix(options.out)
+        require_writable(options.out, "--out")
     names = [item for item in images if item != "-"]
     if "-" in images:
         names += [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]
-    with progress_bar("Predicting", quiet or as_json) as progress:
+    with progress_bar("Predicting", shown.silent) as progress:
         found = run(
             bundle,
             names,
-            coverage=coverage,
-            weights=weights,
-            device=device,
-            precision=precision,
-            trust=trust,
+            coverage=options.coverage,
+            weights=use.weights,
+            device=use.device,
+            precision=use.precision,
+            trust=use.trust,
             progress=progress,
         )
-    written = [] if out is None else found.write(out)
-    if as_json:
+    written = [] if options.out is None else found.write(options.out)
+    if shown.as_json:
         print_json(found.to_dict())
     else:
-        for item in found.predictions if out is None else ():
+        for item in found.predictions if options.out is None else ():
             strange = "  UNUSUAL" if item.unusual else ""
-            typer.echo(
-                f"{item.path}  {item.predicted} {item.probability[item.predicted]:.3f}  {'|'.join(item.set)}{strange}"
-            )
+            echo(f"{item.path}  {item.predicted} {item.probability[item.predicted]:.3f}  {'|'.join(item.set)}{strange}")
         for item in found.rejected:
             say(f"rejected  {item.path}: {item.reason}")
-        unusual = sum(item.unusual for item in found.predictions)
-        where = f" in {out}" if out is not None else ""
-        beside = f" Coverage, bundle and rejected files: {written[1]}." if len(written) > 1 else ""
-        say(
-            f"{len(found.predictions)} predictions{where}, {unusual} of unusual images (beyond a distance of "
-            f"{found.about['unusual_from']:.4f}), {len(found.rejected)} files rejected.{beside}"
-        )
-        for note in () if quiet else found.notes:
+        if not shown.quiet:
+            unusual = sum(item.unusual for item in found.predictions)
+            where = f" in {options.out}" if options.out is not None else ""
+            beside = f" Coverage, bundle and rejected files: {written[1]}." if len(written) > 1 else ""
+            say(
+                f"{len(found.predictions)} predictions{where}, {unusual} of unusual images (beyond a distance of "
+                f"{found.about['unusual_from']:.4f}), {len(found.rejected)} files rejected.{beside}"
+            )
+        for note in () if shown.quiet else found.notes:
             say(note)
-    if strict and found.rejected:
+    if shown.strict and found.rejected:
         raise typer.Exit(1)
+
+
+COMMAND = command(predict)

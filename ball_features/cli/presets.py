@@ -1,52 +1,31 @@
-"""Options of `ball fit` by name, after someone's publication."""
+"""Settings of `ball fit` after publications, written as a configuration file has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from ball_features.cli.layers import Preset
 
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["PRESETS"]
 
-
-@dataclass(frozen=True)
-class Preset:
-    """Settings of `ball fit` by name, after someone's publication.
-
-    Attributes:
-        settings: Option of `ball fit` -> value.
-        keeps: What of the original is kept.
-        changes: What is not, with {splits} for their number.
-    """
-
-    settings: Mapping[str, Any]
-    keeps: str
-    changes: str
-
-    def told(self, repeats: int) -> str:
-        """What is kept and what is not, for so many random splits."""
-        splits = f"{repeats} split{'' if repeats == 1 else 's'}"
-        return f"keeps {self.keeps}. It changes: {self.changes.format(splits=splits)}."
-
-
-_SHORTCUTS = "majority,colour,histogram,nuclei,corner"
+_SHORTCUTS = ("majority", "colour", "histogram", "nuclei", "corner")
 PRESETS: dict[str, Preset] = {
     "report": Preset(
         {
             "protocol": "holdout",
             "test_size": 0.20,
             "val_size": 0.16,
-            "channels": "original",
-            "models": f"mlp,{_SHORTCUTS}",
-            "hidden": "64,64",
-            "learning_rate": 1e-4,
-            "l2": 1e-5,
-            "epochs": 40,
-            "head_batch_size": 16,
-            "dropout": 0.2,
-            "clip_norm": 0.01,
-            "class_weight": "none",
+            "channels": ["original"],
+            "models": ["mlp", *_SHORTCUTS],
             "compat_batch_metrics": True,
+            "head": {
+                "hidden": [64, 64],
+                "learning_rate": 1e-4,
+                "l2": 1e-5,
+                "epochs": 40,
+                "batch_size": 16,
+                "dropout": 0.2,
+                "clip_norm": 0.01,
+                "class_weight": "none",
+            },
         },
         keeps="the embedding, two layers of 64, Adam at 1e-4, 40 epochs, L2, dropout, clipping, random 64/16/20 splits",
         changes="copies of an image kept together, metrics pooled over all test images of {splits} (the "
@@ -55,9 +34,9 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset(
         {
             "protocol": "holdout",
-            "channels": "original,segmented",
+            "channels": ["original", "segmented"],
             "combine": "concat",
-            "models": f"mlp,logistic,{_SHORTCUTS}",
+            "models": ["mlp", "logistic", *_SHORTCUTS],
         },
         keeps="two channels, the picture and its nuclei alone, through an ImageNet network, joined before a "
         "classifier; random splits",

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ball_features.cli.options import Quiet, Verbose
-from ball_features.cli.root import app, say
+from ball_features.cli.derive import command
+from ball_features.cli.options import Quiet
+from ball_features.cli.screen import echo, say
+from ball_features.config.fields import Config, option
 
 if TYPE_CHECKING:
     from ball_features.cache import Cache
 
-__all__ = ["report"]
+__all__ = ["COMMAND", "ReportOptions", "report"]
 
 
-@app.command()
+@dataclass(frozen=True)
+class ReportOptions(Config):
+    """Options of `ball report`."""
+
+    out: Path | None = option(None, "Write one page of all these runs, side by side, to this file.", short="o")
+    cache: Path | None = option(None, "Cache that the run was made on, where it has moved.")
+    thumbnails: Path | None = option(None, "Folder of the images, to put small pictures of them into the page.")
+
+
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, written by `ball fit`.", show_default=False)],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write one page of all these runs, side by side, to this file.")
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="The cache that the run was made on, where it has moved.")] = None,
-    thumbnails: Annotated[
-        Path | None, typer.Option(help="Folder of the images, to put small pictures of them into the page.")
-    ] = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    options: ReportOptions,
+    shown: Quiet,
 ) -> None:
     """Write report.html into each run, or one page of several: a file that opens offline.
 
@@ -39,15 +43,17 @@ def report(
     from ball_features.reporting.ladder_page import is_ladder
     from ball_features.reporting.page import write_report
 
-    if thumbnails is not None and not thumbnails.is_dir():
-        raise DataError(f"No folder at {thumbnails}, expected that of the images for --thumbnails.")
-    caches = [_cache_of(folder, cache, quiet) for folder in runs]
-    if out is not None:
-        typer.echo(f"Report: {write_joint_report(runs, out, caches, thumbnails)}")
+    if options.thumbnails is not None and not options.thumbnails.is_dir():
+        raise DataError(f"No folder at {options.thumbnails}, expected that of the images for --thumbnails.")
+    caches = [_cache_of(folder, options.cache, shown.quiet) for folder in runs]
+    if options.out is not None:
+        echo(f"Report: {write_joint_report(runs, options.out, caches, options.thumbnails)}")
         return
     for folder, found in zip(runs, caches, strict=True):
-        page = write_ladder_report(folder) if is_ladder(folder) else write_report(folder, None, found, thumbnails)
-        typer.echo(f"Report: {page}")
+        page = (
+            write_ladder_report(folder) if is_ladder(folder) else write_report(folder, None, found, options.thumbnails)
+        )
+        echo(f"Report: {page}")
 
 
 def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
@@ -74,3 +80,6 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
             say(f"{error} The page has no map of the embeddings; where the cache has moved, give --cache.")
         return None
     return choose_channels(found, details["config"]["channels"], details["config"]["combine"])
+
+
+COMMAND = command(report)

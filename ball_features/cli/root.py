@@ -1,4 +1,4 @@
-"""What all commands share: the application, its exit codes, progress and output.
+"""The application: its commands, loaded when they are asked for, and the border where errors become messages.
 
 Exit codes: 0 done, 1 done with findings under `--strict`, 2 wrong use or input, 3 internal error, 130 interrupted.
 """
@@ -8,35 +8,103 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from ball_features import __version__
-from ball_features.errors import BallError
+from ball_features.cli.screen import say, survive_encodings
+from ball_features.errors import BallError, ConfigError
 
-if TYPE_CHECKING:
-    from rich.console import Console
+__all__ = ["InterruptError", "Invocation", "app", "invocation", "main"]
 
-__all__ = [
-    "InterruptError",
-    "app",
-    "console",
-    "main",
-    "print_json",
-    "progress_bar",
-    "say",
-]
+# Modules of the commands, in the order of `ball --help`. Each has one function of its own name.
+NAMES = (
+    "download",
+    "extract",
+    "segment",
+    "audit",
+    "fit",
+    "compare",
+    "tune",
+    "report",
+    "predict",
+    "serve",
+    "export",
+    "inspect",
+    "demo",
+)
+
+
+@dataclass
+class Invocation:
+    """The command in hand, as far as errors and interrupts ask for it.
+
+    Attributes:
+        command: name of the command; "" before one is known.
+        preset: name of the preset in use; "" for none.
+        switches: names of the switches that are on, such as "dry_run".
+        origins: name of a setting -> where it comes from, in words for a message.
+    """
+
+    command: str = ""
+    preset: str = ""
+    switches: set[str] = field(default_factory=set)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def begin(self, command: str) -> None:
+        """Forget the command before, in a process that runs several."""
+        self.command, self.preset = command, ""
+        self.switches.clear()
+        self.origins.clear()
+
+
+invocation = Invocation()
+
+
+class _Commands(MutableMapping[str, Any]):
+    """Commands by name; the module of one is imported when it is looked up."""
+
+    def __init__(self) -> None:
+        self.built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in NAMES:
+            raise KeyError(name)
+        if name not in self.built:
+            self.built[name] = import_module(f"ball_features.cli.{name}").COMMAND
+        return self.built[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self.built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self.built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NAMES)
+
+    def __len__(self) -> int:
+        return len(NAMES)
+
+
+class _Group(TyperGroup):
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.commands = cast("dict[str, Any]", _Commands())
+
 
 app = typer.Typer(
     name="ball",
     help="Tell subtypes of B-cell acute lymphoblastic leukemia apart on blood smear images: `ball extract` turns "
     "images into embeddings once, with a frozen network; `ball fit` compares classifiers on them in one table. For "
     "research; not a medical device.",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,16 +113,18 @@ app = typer.Typer(
 
 def main() -> None:
     """Run `ball`; errors raised on purpose are printed as one message."""
+    survive_encodings()
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, _interrupt)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, which does not concern the pixels
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata, which does not concern the pixels
     try:
         app(standalone_mode=True)
     except BallError as error:
-        if "--verbose" in sys.argv:
+        if "verbose" in invocation.switches:
             for note in getattr(error, "__notes__", []):
                 say(note)
-        say(f"Error: {error}")
+        origin = invocation.origins.get(error.option, "") if isinstance(error, ConfigError) else ""
+        say(f"Error: {error}" + (f" {origin}" if origin else ""))
         sys.exit(2)
     except InterruptError:
         say(f"Interrupted. {_what_is_left()}")
@@ -63,7 +133,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        if "--verbose" in sys.argv:
+        if "verbose" in invocation.switches:
             raise
         say(f"Internal error: {type(error).__name__}: {error}. Run it again with --verbose and report what it prints.")
         sys.exit(3)
@@ -77,7 +147,7 @@ def _interrupt(number: int, frame: object) -> None:
     raise InterruptError
 
 
-# What a command that was interrupted has left; of others nothing is there before the end.
+# What an interrupted command has left; the others write nothing before their end.
 _LEFT = {
     "extract": "What was finished is kept; the same command goes on from there.",
     "download": "kagglehub keeps what it has fetched; the same command goes on from there.",
@@ -91,31 +161,17 @@ _LEFT = {
 
 
 def _what_is_left() -> str:
-    command = _running[-1] if _running else ""
-    if command == "extract" and "--overwrite" in sys.argv:  # the flag would begin anew
+    if "dry_run" in invocation.switches:
+        return "Nothing was written."
+    if invocation.command == "extract" and "overwrite" in invocation.switches:  # which would begin anew
         return "What was finished is kept; the same command without --overwrite goes on from there."
-    return "Nothing was written." if "--dry-run" in sys.argv else _LEFT.get(command, "Nothing was written.")
-
-
-def say(line: str) -> None:
-    """One line on standard error."""
-    typer.echo(line, err=True)
-
-
-def print_json(values: Any) -> None:
-    """One JSON object on standard output."""
-    from ball_features.files import json_text
-
-    typer.echo(json_text(values))
+    return _LEFT.get(invocation.command, "Nothing was written.")
 
 
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"ball {__version__}")
         raise typer.Exit
-
-
-_running: list[str] = []  # the command that was asked for
 
 
 @app.callback()
@@ -125,70 +181,4 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    _running[:] = [context.invoked_subcommand or ""]
-
-
-class _Pace:
-    """How many a second, of the part in hand: another begins where all were done, or more than now."""
-
-    def __init__(self) -> None:
-        self.start = self.last = time.perf_counter()
-        self.done, self.total = 0, -1
-
-    def at(self, done: int, total: int) -> tuple[bool, float]:
-        """Whether a part began, and its rate, when so many are done."""
-        again = done < self.done or self.done == self.total
-        if again:
-            self.start = self.last
-        self.done, self.total, self.last = done, total, time.perf_counter()
-        return again, done / max(self.last - self.start, 1e-9)
-
-
-@contextmanager
-def progress_bar(what: str, quiet: bool, unit: str = "images") -> Iterator[Callable[..., None]]:
-    """A bar on a terminal, a line every tenth elsewhere; counting may begin again, as for each rung of a ladder."""
-    if quiet:
-        yield lambda done, total, name="": None
-        return
-    pace = _Pace()
-    if not sys.stderr.isatty():
-        tenth = -1
-
-        def line(done: int, total: int, name: str = "") -> None:
-            nonlocal tenth
-            again, rate = pace.at(done, total)
-            now = 10 * done // max(total, 1)
-            if (now > tenth or again) and total:
-                tenth = now
-                say(f"{what}: {done} of {total} {unit}, {rate:.1f} {unit}/s{f' ({name})' if name else ''}")
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, rate=0.0, name="")
-
-        def update(done: int, total: int, name: str = "") -> None:
-            again, rate = pace.at(done, total)
-            if again:  # or the time that remains would be that of all parts
-                bar.reset(task, total=total)
-            bar.update(task, completed=done, total=total, rate=rate, name=name)
-
-        yield update
-
-
-def console() -> Console:
-    """Standard output for tables; 120 columns where it is not a terminal."""
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    invocation.begin(context.invoked_subcommand or "")

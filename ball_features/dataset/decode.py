@@ -26,14 +26,14 @@ def decode(path: Path | str) -> Tensor:
     """Decode a JPEG, PNG, BMP or TIFF file.
 
     Args:
-        path: The file.
+        path: image file.
 
     Returns:
-        uint8 (3, height, width), RGB, turned upright by its EXIF orientation. Transparency is laid on white,
-        16-bit values are scaled by their full range, of several frames the first is taken.
+        uint8 (3, height, width), RGB, turned upright by its EXIF orientation. Transparent pixels are laid on white,
+        16-bit values are scaled by their full range, and the first of several frames is taken.
 
     Raises:
-        ImageError: The file is missing, no image, truncated or of absurd size; the message is the bare reason.
+        ImageError: The file is missing, no image, truncated or too large; the message is the bare reason.
     """
     return decode_bytes(_read(path))
 

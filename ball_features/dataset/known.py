@@ -1,4 +1,4 @@
-"""Data sets that are known by the hashes of their files, and how to get them."""
+"""Public data sets, recognised by the hashes of their files, and their download."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class KnownDataset:
     """A public data set.
 
     Attributes:
-        name: Of its table in `data/`.
-        handle: On Kaggle.
-        images: Files in it.
-        citation: What its authors ask to be cited.
+        name: name of its table in `data/`.
+        handle: its address on Kaggle.
+        images: number of files.
+        citation: publications that its authors ask to be cited.
     """
 
     name: str
@@ -40,7 +40,7 @@ class KnownDataset:
         return beside if beside.is_file() else Path(__file__).with_name(file)
 
     def files(self) -> dict[str, str]:
-        """Path, class folder first, -> SHA-256."""
+        """SHA-256 of each file, by its path that begins with the class folder."""
         with self.table.open(newline="", encoding="utf-8") as file:
             return {row["path"]: row["sha256"] for row in csv.DictReader(file)}
 
@@ -56,10 +56,10 @@ KNOWN: dict[str, KnownDataset] = {
 
 
 def recognise(sha256: Sequence[str]) -> str:
-    """What is known of these files, in a line, or "".
+    """Describe the known data set that these files belong to, in one line; "" where there is none.
 
     Args:
-        sha256: Content hash of each file.
+        sha256: content hash of each file.
     """
     for known in KNOWN.values():
         if not known.table.is_file():
@@ -80,11 +80,11 @@ def download(name: str = "mehradaria-leukemia", *, log: Callable[[str], None] = 
     """Fetch a known data set with kagglehub and check every file.
 
     Args:
-        name: Key of `KNOWN`.
-        log: Called with one line a step.
+        name: key of `KNOWN`.
+        log: function that is called with one line per step.
 
     Returns:
-        The manifest of the images, in kagglehub's own cache.
+        Manifest of the images, which lie in kagglehub's own cache.
 
     Raises:
         MissingExtraError: kagglehub is not installed.
@@ -122,8 +122,8 @@ def download(name: str = "mehradaria-leukemia", *, log: Callable[[str], None] = 
     if strange or moved or missing:
         first = next(iter([*strange, *moved]), "")
         raise DataError(
-            f"{roots[0]} differs from what is known: {len(strange)} files are others, {len(moved)} lie under the name "
-            f"of another{f' (first: {first})' if first else ''}, {len(missing)} are missing. Delete {folder} and try "
-            "again."
+            f"{roots[0]} differs from the published data set: {len(strange)} files are others, {len(moved)} have the "
+            f"name of another{f' (first: {first})' if first else ''}, {len(missing)} are missing. Delete "
+            f"{folder} and try again."
         )
     return manifest

@@ -1,20 +1,18 @@
-"""A folder of images as a list of files, hashed, in one order that every machine agrees on."""
+"""A folder of images as a list of files, hashed, in an order that is the same on every machine."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import re
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ball_features.dataset.listing import Rejected, list_images, natural_key, printable
 from ball_features.errors import DataError
-from ball_features.files import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +21,9 @@ __all__ = [
     "MAX_BYTES",
     "Manifest",
     "Rejected",
-    "list_images",
-    "printable",
+    "hash_file",
     "scan",
     "spread_rows",
-    "twin_folder",
-    "with_twins",
 ]
 
 # A smear of 100 megapixels, uncompressed in 16 bits, is 600 MB; larger files are whole slides.
@@ -36,27 +31,18 @@ MAX_BYTES = 600_000_000
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A file that cannot be used, and why."""
-
-    path: str
-    reason: str
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
 class Manifest:
     """The images of a folder.
 
     Attributes:
-        root: The image folder.
-        path: Ids of the images, relative to root with forward slashes, in natural order.
-        label: The class folder of each.
-        sha256: Content hash of each, hexadecimal.
-        rejected: Files that cannot be used.
-        note: What a user should know about the folder, or "".
-        twin: File of each image's segmented twin, absolute; empty where none are used.
-        twin_sha256: Content hash of each.
+        root: image folder.
+        path: ids of the images, relative to root with forward slashes, in natural order.
+        label: class of each image.
+        sha256: content hash of each image, hexadecimal.
+        rejected: files that cannot be used.
+        note: remarks on the folder for the user, or "".
+        twin: file of each image's segmented twin, absolute; empty where none are used.
+        twin_sha256: content hash of each twin.
     """
 
     root: Path
@@ -70,7 +56,7 @@ class Manifest:
 
     @property
     def content(self) -> tuple[str, ...]:
-        """What an image's numbers come from: its hash, and its twin's."""
+        """Key of each image's embeddings: its content hash, and its twin's where there is one."""
         if not self.twin_sha256:
             return self.sha256
         return tuple(f"{own}:{twin}" for own, twin in zip(self.sha256, self.twin_sha256, strict=True))
@@ -79,8 +65,8 @@ class Manifest:
         """The manifest without these rows, which join its rejected files.
 
         Args:
-            reasons: Row -> why.
-            known: Remember the content, so that a file like it is not tried again.
+            reasons: row -> reason.
+            known: whether the content is at fault, so that a file of equal content is not tried again.
 
         Raises:
             DataError: Fewer than two classes are left.
@@ -107,68 +93,18 @@ class Manifest:
 
 
 def spread_rows(count: int, most: int) -> np.ndarray:
-    """At most so many of `count` rows, evenly spread, int, increasing; all where they are no more."""
+    """Choose at most `most` of `count` rows, evenly spread: int, increasing."""
     import numpy as np
 
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)
-
-
-def twin_folder(manifest: Manifest) -> Path | None:
-    """The folder `Segmented/` beside the images, where it is there.
-
-    Raises:
-        DataError: What lies beside the images cannot be listed.
-    """
-    root = manifest.root.resolve()
-    try:
-        for child in root.parent.iterdir():
-            if child.is_dir() and child.name.lower() == "segmented" and child != root:
-                return child
-    except OSError as error:
-        raise DataError(
-            f"{root.parent} cannot be read ({error.strerror}), so Segmented/ beside the images is not found. Name the "
-            "folder with --twins, or give --twins none."
-        ) from error
-    return None
-
-
-def with_twins(manifest: Manifest, folder: Path) -> Manifest:
-    """Give each image its segmented twin: the file of the same name below `folder`, whatever its ending.
-
-    An image without one is rejected.
-
-    Raises:
-        DataError: No such folder, one that cannot be read, or twins of fewer than two classes.
-    """
-    if not folder.is_dir():
-        raise DataError(f"No folder {folder}, expected segmented twins of the images of {manifest.root}.")
-    names, _, unreadable = list_images(folder)
-    if unreadable:
-        raise DataError(f"{folder / unreadable[0].path} {unreadable[0].reason}. Give --twins none, or other twins.")
-    by_name: dict[str, str] = {str(PurePosixPath(name).with_suffix("")): name for name in names if "/" in name}
-    found = [by_name.get(str(PurePosixPath(path).with_suffix(""))) for path in manifest.path]
-    with ThreadPoolExecutor(8) as pool:
-        digests = list(pool.map(lambda name: _digest(folder / name) if name else ("", ""), found))
-    reasons = {}
-    for row, (name, (_, reason)) in enumerate(zip(found, digests, strict=True)):
-        if name is None:
-            reasons[row] = f"has no segmented twin in {folder.name}/; make it: ball segment"
-        elif reason:
-            reasons[row] = f"its segmented twin {reason}"
-    twins = dataclasses.replace(
-        manifest,
-        twin=tuple(folder / (name or "") for name in found),
-        twin_sha256=tuple(digest for digest, _ in digests),
-    )
-    return twins.without(reasons, known=False) if reasons else twins
 
 
 def scan(root: Path | str, *, limit: int = 0) -> Manifest:
     """List and hash the images below a folder with one folder a class.
 
     Args:
-        root: The folder. Where it holds `Original/` and `Segmented/`, Original is taken.
-        limit: Keep so many images, spread evenly over each class; 0 keeps all.
+        root: image folder. Where it holds `Original/` and `Segmented/`, Original is taken.
+        limit: number of images to keep, spread evenly over each class; 0 keeps all.
 
     Raises:
         DataError: No such folder, or none that can be read, no image, or fewer than two classes.
@@ -189,7 +125,7 @@ def scan(root: Path | str, *, limit: int = 0) -> Manifest:
             f"{files} in {root} {'is not an image and was' if ignored == 1 else 'are not images and were'} left out."
         )
     with ThreadPoolExecutor(8) as pool:
-        digests = list(pool.map(lambda name: _digest(root / name), images))
+        digests = list(pool.map(lambda name: hash_file(root / name), images))
     rejected = [*unreadable]
     rejected += [Rejected(printable(name), "lies outside the class folders; move it into one") for name in loose]
     rows = []
@@ -225,52 +161,7 @@ def _original(root: Path) -> tuple[Path, list[str]]:
     return root, []
 
 
-def list_images(root: Path) -> tuple[list[str], int, list[Rejected]]:
-    """Image files below a folder, relative to it with forward slashes, in natural order.
-
-    What is hidden is left out. Linked folders are followed, each folder once.
-
-    Returns:
-        The files, the count of other files, and folders that cannot be read.
-    """
-    images, ignored = [], 0
-    unreadable: list[Rejected] = []
-    seen: set[tuple[int, int]] = set()
-
-    def note(error: OSError) -> None:
-        below = Path(error.filename).relative_to(root).as_posix()
-        unreadable.append(Rejected(printable(below), f"cannot be read ({error.strerror})"))
-
-    for folder, names, files in os.walk(root, onerror=note, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
-            names.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        below = Path(folder).relative_to(root).as_posix()
-        for name in files:
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-                ignored += 1
-            else:
-                images.append(name if below == "." else f"{below}/{name}")
-    return sorted(images, key=_natural), ignored, unreadable
-
-
-def _natural(path: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts 2 before 10; the path itself breaks ties."""
-    parts = re.split(r"(\d+)", path)
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts], path
-
-
-def printable(path: str) -> str:
-    """A path whose bytes that are not UTF-8 are written as escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _digest(path: Path) -> tuple[str, str]:
+def hash_file(path: Path) -> tuple[str, str]:
     """(SHA-256, "") or ("", reason)."""
     if printable(str(path)) != str(path):
         return "", "its name is not UTF-8; rename it"
@@ -304,4 +195,4 @@ def _spread(rows: list[tuple[str, str, str]], limit: int, classes: list[str]) ->
     for label in classes:
         own = [row for row in rows if row[1] == label]
         kept += [own[(2 * place + 1) * len(own) // (2 * share[label])] for place in range(share[label])]
-    return sorted(kept, key=lambda row: _natural(row[0]))
+    return sorted(kept, key=lambda row: natural_key(row[0]))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ball_features.bundles.bundle import COVERAGE, Bundle, read_bundle
 from ball_features.dataset.decode import decode_bytes
-from ball_features.dataset.manifest import Rejected, list_images, printable
+from ball_features.dataset.listing import Rejected, list_images, printable
 from ball_features.deployment.answers import Prediction, Predictions
 from ball_features.errors import ConfigError, DataError, ImageError, WeightsError
 

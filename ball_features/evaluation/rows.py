@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import types
 import typing
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ball_features.files import write_csv
+from ball_features.files import read_csv, write_csv
 
 __all__ = ["CompareRow", "CompatRow", "GroupRow", "LadderRow", "Row", "TrialRow", "read_rows", "write_rows"]
 
@@ -59,10 +58,9 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
     hints = typing.get_type_hints(kind)
     optional = {item.name for item in dataclasses.fields(kind) if item.default is not dataclasses.MISSING}
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            names = [name for name in kind.columns() if name in line or name not in optional]
-            rows.append(kind(**{name: _parse(line[name], hints[name]) for name in names}))
+    for line in read_csv(path):
+        names = [name for name in kind.columns() if name in line or name not in optional]
+        rows.append(kind(**{name: _parse(line[name], hints[name]) for name in names}))
     return rows
 
 

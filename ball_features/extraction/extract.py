@@ -21,7 +21,8 @@ import numpy as np
 from ball_features import __version__
 from ball_features.cache import Cache, create_cache, lock_cache, read_cache
 from ball_features.config import ExtractConfig
-from ball_features.dataset.manifest import Manifest, Rejected, scan, spread_rows, twin_folder, with_twins
+from ball_features.dataset.manifest import Manifest, Rejected, scan, spread_rows
+from ball_features.dataset.twins import twin_folder, with_twins
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone, get_backbone
 from ball_features.extraction.batch import Pipeline, batch_size, load_image, pack_mask, unpack_mask

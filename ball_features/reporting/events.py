@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
 from ball_features.errors import DataError, require_extra
 from ball_features.evaluation.results import read_measurement
+from ball_features.files import read_csv
 
 __all__ = ["write_events"]
 
@@ -34,9 +34,8 @@ def write_events(run: Path, folder: Path) -> int:
     curves: dict[str, list[dict[str, str]]] = {}
     models = read_measurement(run).models
     try:
-        with (run / "curves.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                curves.setdefault(f"{row['model']}-{row['repeat']}-{row['fold']}", []).append(row)
+        for row in read_csv(run / "curves.csv"):
+            curves.setdefault(f"{row['model']}-{row['repeat']}-{row['fold']}", []).append(row)
         for name, rows in curves.items():
             with SummaryWriter(str(folder / run.name / name)) as writer:
                 for row in rows:

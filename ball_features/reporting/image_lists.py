@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ball_features.cache import Cache
+from ball_features.dataset.grouping import read_groups
 from ball_features.dataset.manifest import spread_rows
-from ball_features.dataset.splits import read_groups
 from ball_features.errors import DataError
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails
 from ball_features.reporting.scatter import EmbeddingMap, embedding_map, told_apart

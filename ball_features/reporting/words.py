@@ -9,7 +9,8 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import Grouping, Split
+from ball_features.dataset.grouping import Grouping
+from ball_features.dataset.splits import Split
 from ball_features.evaluation.left_out import LEAST_IMAGES
 from ball_features.evaluation.results import BestOf
 from ball_features.reporting.tables import SAME_MARK

@@ -1,4 +1,4 @@
-"""What is asked of a run: whether the cache and the models can answer it, before anything is computed."""
+"""Checks before a run: whether the cache and the models can answer what the settings ask."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ball_features.cache import Cache, read_cache
-from ball_features.config import FitConfig, HeadConfig
-from ball_features.dataset.splits import Grouping, Split, make_splits
+from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
+from ball_features.dataset.grouping import Grouping
+from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.models.registry import Model
@@ -25,14 +26,23 @@ __all__ = [
 
 
 def check_name(name: str | None) -> None:
-    """Raise `ConfigError` for the name of a run that would lead elsewhere."""
+    """Raise `ConfigError` for a run's name that would lead out of the folder of the runs."""
     if name is not None and (not name or Path(name).name != name):
-        raise ConfigError(f"Got the run name {name!r}, expected one without slashes; --out sets the folder.")
+        raise ConfigError(f"Got the run name {name!r}, expected a name without slashes.", option="name")
 
 
 def with_numbers(specs: Sequence[Model], cache: Cache, *, named: bool) -> tuple[list[Model], list[str]]:
-    """The models that a cache has numbers and views for, and a note on the others; all where they were named."""
-    if not named:  # on random views, or one, it is robust-logistic over again
+    """Leave out models whose numbers or views the cache lacks, unless the user named the models.
+
+    Args:
+        specs: models in question.
+        cache: cache with the views and pixel numbers.
+        named: True where the user named the models.
+
+    Returns:
+        The models that are left, and notes on the others.
+    """
+    if not named:  # on random views, or on one view, it equals robust-logistic
         specs = [spec for spec in specs if not spec.by_view or fixed_views(cache)]
     lacking = [
         spec for spec in specs if spec.features not in ("embedding", "none") and spec.features not in cache.shortcuts
@@ -40,89 +50,138 @@ def with_numbers(specs: Sequence[Model], cache: Cache, *, named: bool) -> tuple[
     if named or not lacking:
         return list(specs), []
     names = ", ".join(spec.name for spec in lacking)
-    note = f"The cache was made before there were {names} numbers; extract again with --overwrite to have that row."
+    note = f"The cache has no {names} numbers, since an older version made it. Make the cache again to have that row."
     return [spec for spec in specs if spec not in lacking], [note]
 
 
 def check_protocol(config: FitConfig) -> None:
-    """Raise `ConfigError` for folds of a protocol that has none, or the size of test sets that are folds or groups."""
+    """Refuse a setting that the protocol does not heed.
+
+    Raises:
+        ConfigError: folds of a protocol without folds, a test size where folds or groups are the test sets, or the
+            ladder, which is no single protocol.
+    """
     usual = FitConfig()
+    if config.protocol == LADDER:
+        raise ConfigError(
+            f"Got the protocol {LADDER}, which is several; `runs.ladder.ladder` climbs it. Expected one of "
+            f"{', '.join(PROTOCOLS)}.",
+            option="protocol",
+        )
     if config.folds != usual.folds and config.protocol in ("holdout", "leave-group-out"):
         raise ConfigError(
-            f"Got --folds {config.folds} with the protocol {config.protocol}, which has none. Name cv, group-cv or "
-            "block-cv, or leave it out."
+            f"Got folds={config.folds} with the protocol {config.protocol}, which has none. Name cv, group-cv or "
+            "block-cv, or leave it out.",
+            option="folds",
         )
     if config.test_size != usual.test_size and config.protocol != "holdout":
         raise ConfigError(
-            f"Got --test-size {config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
-            "or groups. Name holdout, or leave it out."
+            f"Got test_size={config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
+            "or groups. Name holdout, or leave it out.",
+            option="test_size",
         )
 
 
 def check_options(config: FitConfig, specs: Sequence[Model], cache: Cache, save: str = "") -> None:
-    """Refuse options that no chosen model would heed, or that lack what they work by.
+    """Refuse settings that no chosen model heeds, or that lack what they need.
+
+    Args:
+        config: settings of the run.
+        specs: chosen models.
+        cache: cache with the views.
+        save: models to keep, as `require_savable` takes them.
 
     Raises:
-        ConfigError: There is such an option.
+        ConfigError: there is such a setting.
     """
-    head, names = config.head, ", ".join(spec.name for spec in specs)
-    given = [
-        item.name for item in dataclasses.fields(head) if getattr(head, item.name) != getattr(HeadConfig(), item.name)
-    ]
-    own = ["head_batch_size" if name == "batch_size" else name for name in given if name != "per_image"]
-    shared = [*(["per_image"] if head.per_image else []), *(["center"] if config.center else [])]
-    training = ["train_views"] if config.train_views != "auto" else []
-    testing = ["tta"] if config.tta else ["test_views"] if config.test_views != "auto" else []
-    heads, robust = [spec for spec in specs if spec.kind == "head"], [spec for spec in specs if spec.groups]
-    seeing = [spec for spec in specs if spec.features == "embedding"]
-    mixing = [spec for spec in seeing if not spec.by_view]  # the others train on each view that they test on
-    for options, heeding, expected in (
-        (own, heads, "mlp"),
-        (shared, robust, "mlp or one of the robust models"),
-        (training, mixing, "a model on embeddings other than robust-views"),
-        (testing, seeing, "a model on embeddings"),
-    ):
-        if options and not heeding:
-            shown = " and ".join(f"--{name.replace('_', '-')}" for name in options)
-            raise ConfigError(
-                f"Got {shown} with the models {names}, none of which heeds it. Name {expected} too, or leave it out."
-            )
-    for wanted, option in ((head.group_loss, f"the group loss {head.group_loss!r}"), (config.center, "--center")):
-        if wanted and config.groups is None:
-            raise ConfigError(f"Got {option} without groups, expected --groups FILE.csv, made by `ball audit`.")
+    _check_heeded(config, specs)
+    if config.groups is None:
+        for name, value in (("group_loss", config.head.group_loss), ("center", config.center)):
+            if value:
+                raise ConfigError(
+                    f"Got {name}={value!r} without groups, expected a groups file such as `ball audit` makes.",
+                    option=name,
+                )
     if config.tta and len(cache.view) == 1:
-        raise ConfigError("Got --tta on a cache of one view, expected several. Extract with --views N.")
-    if head.consistency and any(
+        raise ConfigError("Got tta with a cache of one view, expected several views.", option="tta")
+    if config.head.consistency and any(
         spec.kind == "head" and len(model_views(spec, cache, config).train) == 1 for spec in specs
     ):
         raise ConfigError(
-            f"Got the consistency {head.consistency} with one view to train on, expected several. Name them: "
-            "--train-views all."
+            f"Got consistency={config.head.consistency} with one view to train on, expected several. Set "
+            "train_views='all'.",
+            option="consistency",
         )
-    saved = [spec.name for spec in robust if save in ("all", "best", spec.name)]
+    shared = _shared(config)
+    saved = [spec.name for spec in specs if spec.groups and save in ("all", "best", spec.name)]
     if saved and shared:
         raise ConfigError(
-            f"Got --save {save} with --{' and --'.join(name.replace('_', '-') for name in shared)}, which no bundle of "
-            f"{', '.join(saved)} holds. Leave out one or the other."
+            f"Got save={save!r} with {' and '.join(shared)}, which no bundle of {', '.join(saved)} holds. Leave out "
+            "one or the other.",
+            option="save",
         )
+
+
+def _shared(config: FitConfig) -> list[str]:
+    """Settings other than the default that the head and the robust models share."""
+    return [*(["per_image"] if config.head.per_image else []), *(["center"] if config.center else [])]
+
+
+def _check_heeded(config: FitConfig, specs: Sequence[Model]) -> None:
+    """Raise `ConfigError` for a setting that none of the models heeds."""
+    head, usual = config.head, HeadConfig()
+    own = [
+        item.name
+        for item in dataclasses.fields(head)
+        if item.name != "per_image" and getattr(head, item.name) != getattr(usual, item.name)
+    ]
+    training = ["train_views"] if config.train_views != "auto" else []
+    testing = ["tta"] if config.tta else ["test_views"] if config.test_views != "auto" else []
+    seeing = [spec for spec in specs if spec.features == "embedding"]
+    for settings, heeding, expected in (
+        (own, any(spec.kind == "head" for spec in specs), "mlp"),
+        (_shared(config), any(spec.groups for spec in specs), "mlp or one of the robust models"),
+        # Models that tell views apart train on each view that they test on.
+        (training, any(not spec.by_view for spec in seeing), "a model on embeddings other than robust-views"),
+        (testing, bool(seeing), "a model on embeddings"),
+    ):
+        if settings and not heeding:
+            raise ConfigError(
+                f"Got {' and '.join(settings)} with the models {', '.join(spec.name for spec in specs)}, none of which "
+                f"heeds it. Name {expected} too, or leave it out.",
+                option=settings[0],
+            )
 
 
 def require_savable(save: str, names: Sequence[str]) -> Sequence[str]:
-    """Names of the models to keep; raises `ConfigError` for one that cannot be saved."""
+    """Choose the models to keep.
+
+    Args:
+        save: "best", "all", the name of a model, or "" for none.
+        names: names of the models that can be kept.
+
+    Raises:
+        ConfigError: the name is not among them.
+    """
     if not save:
         return ()
     if save in ("best", "all"):
         return names
     if save not in names:
         raise ConfigError(
-            f"Got --save {save}, expected best, all, or one of: {', '.join(names)}. Shortcuts see no network and "
-            "are not meant for use."
+            f"Got save={save!r}, expected best, all, or one of: {', '.join(names)}. Shortcuts see no network and are "
+            "not meant for use.",
+            option="save",
         )
     return (save,)
 
 
 def complete_cache(path: Path) -> Cache:
-    """Read a cache; raise `CacheError` where images are still missing in it."""
+    """Read a cache.
+
+    Raises:
+        CacheError: the cache cannot be read, or images are still missing in it.
+    """
     cache = read_cache(path)
     if not cache.complete:
         raise CacheError(
@@ -133,6 +192,6 @@ def complete_cache(path: Path) -> Cache:
 
 
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
-    """`make_splits` of a cache, with what its groups file says."""
+    """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
     group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
-    return make_splits(config, cache.path, cache.label, cache.sha256, group, together)
+    return make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
-from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.protocols import (
     ModelResult,
@@ -25,7 +25,7 @@ from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import CompareRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
-from ball_features.files import NewFolder, require_folder
+from ball_features.files import require_folder
 from ball_features.models.registry import Model, select
 from ball_features.reporting.provenance import command
 from ball_features.reporting.run_tables import comparison as comparison_table
@@ -38,6 +38,7 @@ from ball_features.runs.checks import (
     with_numbers,
 )
 from ball_features.runs.contents import Comparison, measure_comparison
+from ball_features.runs.new_folder import NewFolder
 from ball_features.runs.store import Run, finish
 
 __all__ = ["DEFAULT_MODELS", "compare"]

@@ -13,7 +13,9 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import Grouping, Split, merge_units
+from ball_features.dataset.grouping import Grouping
+from ball_features.dataset.splits import Split
+from ball_features.dataset.units import merge_units
 from ball_features.evaluation.batch_average import compat_rows
 from ball_features.evaluation.left_out import group_rows
 from ball_features.evaluation.measure import measure

@@ -9,12 +9,12 @@ from pathlib import Path
 from ball_features.bundles.bundle import bundle_fitted
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.protocols import Progress, evaluate
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.tasks import Evaluation, obstacles
-from ball_features.files import NewFolder, require_folder
+from ball_features.files import require_folder
 from ball_features.models.registry import MODELS, select
 from ball_features.reporting.provenance import command
 from ball_features.reporting.words import describe_cache
@@ -28,6 +28,7 @@ from ball_features.runs.checks import (
     with_numbers,
 )
 from ball_features.runs.contents import Comparison, measure_comparison
+from ball_features.runs.new_folder import NewFolder
 from ball_features.runs.store import Run, finish
 
 __all__ = ["fit"]

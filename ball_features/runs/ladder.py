@@ -24,7 +24,7 @@ from ball_features.evaluation.protocols import (
 )
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import NewFolder, require_folder, write_csv, write_json
+from ball_features.files import require_folder, write_csv, write_json
 from ball_features.models.registry import select
 from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.ladder_page import ladder_caption
@@ -32,6 +32,7 @@ from ball_features.reporting.provenance import command, provenance
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import check_name, check_options, complete_cache, with_numbers
 from ball_features.runs.contents import failures, prediction_rows, split_rows
+from ball_features.runs.new_folder import NewFolder
 from ball_features.runs.rungs import Rung, make_rungs
 
 __all__ = ["ladder"]

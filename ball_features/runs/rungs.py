@@ -9,7 +9,9 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import Grouping, Split, make_splits, merge_units, read_grouping
+from ball_features.dataset.grouping import Grouping, read_grouping
+from ball_features.dataset.splits import ImageTable, Split, make_splits
+from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError, SplitError
 from ball_features.runs.checks import split_by
 
@@ -112,7 +114,7 @@ def _grouped(name: str, config: FitConfig, grouping: Grouping, cache: Cache) -> 
 
 
 def _ungrouped(name: str, config: FitConfig, cache: Cache, *, copies_together: bool) -> Rung:
-    splits, _ = make_splits(config, cache.path, cache.label, cache.path)
+    splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.path))
     units = merge_units(cache.sha256 if copies_together else cache.path)
     return Rung(name, config, "", _joined(splits, units, cache.path) if copies_together else splits, units, units)
 

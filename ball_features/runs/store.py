@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,12 +92,8 @@ def _noted(run: Run, note: str) -> Run:
     """Add a note to a run and, where the disk takes it, to its `run.json`."""
     notes = [*run.notes, note]
     details = run.details | {"notes": notes}
-    beside = run.folder / ".run.json.partial"
-    try:
-        write_json(beside, details)
-        beside.replace(run.folder / "run.json")
-    except OSError:
-        beside.unlink(missing_ok=True)
+    with contextlib.suppress(DataError):
+        write_json(run.folder / "run.json", details)
     return replace(run, notes=notes, details=details)
 
 

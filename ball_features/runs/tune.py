@@ -11,19 +11,20 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig
-from ball_features.dataset.splits import read_grouping
+from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import ModelResult, Progress, evaluate
 from ball_features.evaluation.rows import TrialRow, write_rows
 from ball_features.evaluation.search import Trial, draw_trials, search
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import fixed_views
-from ball_features.files import NewFolder, require_folder, write_json
+from ball_features.files import require_folder, write_json
 from ball_features.models.registry import Model, select
 from ball_features.reporting.provenance import command
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import check_name, complete_cache, split_by
 from ball_features.runs.contents import Comparison, measure_comparison
+from ball_features.runs.new_folder import NewFolder
 from ball_features.runs.store import Run, finish
 
 __all__ = ["tune"]

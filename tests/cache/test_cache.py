@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from ball_features.cache import CacheWriter, create_cache, lock_cache, read_cache
+from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.manifest import Rejected
-from ball_features.dataset.splits import Grouping, Split
+from ball_features.dataset.splits import Split
 from ball_features.errors import CacheBusyError, CacheError
 
 ROWS = {"paths": ["a/1", "a/2", "b/1"], "labels": ["a", "a", "b"], "sha256": ["x", "y", "z"]}

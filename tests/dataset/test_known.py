@@ -51,16 +51,16 @@ def test_download_checks_every_file(stand_in):
     assert manifest.root == root / "Original"
     assert "Cite" in said[0]
     (root / "Original" / "Pro" / "b.jpg").write_bytes(b"another")
-    with pytest.raises(DataError, match=r"1 files are others, 0 lie .*\(first: Pro/b.jpg\), 0 are missing"):
+    with pytest.raises(DataError, match=r"1 files are others, 0 have the name .*\(first: Pro/b.jpg\), 0 are missing"):
         download()
     (root / "Original" / "Pro" / "b.jpg").unlink()
     (root / "Original" / "Pro" / "c.jpg").write_bytes(b"Pro/b.jpg")
-    with pytest.raises(DataError, match=r"0 files are others, 1 lie .*\(first: Pro/c.jpg\), 1 are missing"):
+    with pytest.raises(DataError, match=r"0 files are others, 1 have the name .*\(first: Pro/c.jpg\), 1 are missing"):
         download()
     (root / "Original" / "Pro").rename(root / "aside")
     (root / "Original" / "Benign").rename(root / "Original" / "Pro")
     (root / "aside").rename(root / "Original" / "Benign")
-    with pytest.raises(DataError, match=r"2 lie under the name of another"):
+    with pytest.raises(DataError, match=r"2 have the name of another"):
         download()
 
     def offline(handle):

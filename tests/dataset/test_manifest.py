@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from ball_features.dataset.manifest import scan, twin_folder, with_twins
+from ball_features.dataset.manifest import scan
+from ball_features.dataset.twins import twin_folder, with_twins
 from ball_features.errors import DataError
 
 
@@ -100,7 +101,7 @@ def test_folders_that_cannot_be_read_are_named(folder, locked):
     with pytest.raises(DataError, match=r"set cannot be read \(Permission denied\)"):
         scan(folder)
     locked.add(folder.parent)
-    with pytest.raises(DataError, match="--twins"):
+    with pytest.raises(DataError, match="twins=none"):
         twin_folder(manifest)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ball_features.config import FitConfig, HeadConfig
-from ball_features.dataset.splits import Split, make_splits
+from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.evaluation import protocols
 from ball_features.evaluation.protocols import evaluate, fit_notes
 from ball_features.evaluation.tasks import Evaluation, divide, obstacles
@@ -20,7 +20,7 @@ from tests.evaluation.test_protocols import drawn_cache
 def evaluation(models, **settings):
     cache = drawn_cache(images=90, views=1)
     config = FitConfig(**{"repeats": 2, "jobs": 1, "head": HeadConfig(epochs=2)} | settings)
-    splits, _ = make_splits(config, cache.path, cache.label, cache.sha256)
+    splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256))
     return Evaluation(cache, tuple(models), tuple(splits), config)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ball_features.cache import read_cache
 from ball_features.config import FitConfig, HeadConfig
-from ball_features.dataset.splits import Split, make_splits
+from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import ConfigError
 from ball_features.evaluation.rows import TrialRow, read_rows
 from ball_features.evaluation.search import draw_trials, search
@@ -61,7 +61,7 @@ def test_tune_writes_a_run(small_cache, tmp_path):
     assert "ball fit" in (run.folder / "best.json").read_text()
     # The same test images as `ball fit` would use, and the validation images are none of them.
     cache = read_cache(small_cache)
-    (split,), _ = make_splits(dataclasses.replace(config, repeats=1), cache.path, cache.label, cache.sha256)
+    (split,), _ = make_splits(dataclasses.replace(config, repeats=1), ImageTable(cache.path, cache.label, cache.sha256))
     with (run.folder / "splits.csv").open(newline="") as file:
         test = {row["path"] for row in csv.DictReader(file) if row["split"] == "test"}
     assert test == set(cache.path[split.test])

@@ -114,5 +114,5 @@ def test_a_cache_without_nuclei_numbers_still_fits(small_cache, tmp_path):
     assert "nuclei" not in [row.model for row in run.metrics]
     assert any("nuclei" in note for note in run.notes)
     assert np.isnan(read_cache(old).images_per_s)
-    with pytest.raises(CacheError, match="no nuclei numbers"):
+    with pytest.raises(CacheError, match="no nuclei statistics"):
         fit(old, FitConfig(models=("nuclei",), repeats=1), out_root=tmp_path)

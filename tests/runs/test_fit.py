@@ -245,10 +245,10 @@ def test_tensorboard_reads_the_curves(small_cache, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"folds": 3}, "Got --folds 3 with the protocol holdout, which has none"),
+        ({"folds": 3}, "Got folds=3 with the protocol holdout, which has none"),
         (
             {"test_size": 0.3, "protocol": "cv"},
-            "Got --test-size 0.3 with the protocol cv, whose test sets are its folds",
+            "Got test_size=0.3 with the protocol cv, whose test sets are its folds",
         ),
     ],
 )
@@ -298,3 +298,25 @@ def test_a_run_over_odd_names_is_whole(small_cache, tmp_path, monkeypatch, text)
     assert {row["path"] for row in table(run.folder / "splits.csv")} == set(odd.tolist())
     assert not any("report.html" in note for note in run.notes)
     assert (run.folder / "report.html").is_file()
+
+
+def test_a_model_that_cannot_be_saved_is_an_error(small_cache, tmp_path, monkeypatch):
+    """Before the work if it is known then, else after it, and the run with the other models stands."""
+
+    def build(seed, head):
+        raise ZeroDivisionError("no luck")
+
+    config = FitConfig(models=("lda", "knn"), repeats=1, jobs=1)
+    monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], min_class=10_000))
+    with pytest.raises(ConfigError, match="lda cannot be saved, since it cannot be fitted: lda needs 10000 training"):
+        fit(small_cache, config, out_root=tmp_path / "known", save="lda")
+    assert not list((tmp_path / "known").glob("*"))
+    run = fit(small_cache, config, out_root=tmp_path / "other", save="knn")
+    assert [bundle.name for bundle in run.bundles] == ["knn"]
+    assert any("lda failed and is not in the table: lda needs 10000 training images" in note for note in run.notes)
+    monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], min_class=1, build=build))
+    with pytest.raises(DataError, match=r"it has no model to save. lda: ZeroDivisionError: no luck") as error:
+        fit(small_cache, config, out_root=tmp_path / "late", save="lda")
+    (folder,) = (tmp_path / "late").iterdir()
+    assert str(folder) in str(error.value)
+    assert [row["model"] for row in read_run(folder).metrics] == ["knn"]

@@ -1,0 +1,143 @@
+"""Commands whose options come from records: flag, type, help and default of an option are those of a field.
+
+A command is a function that takes positional arguments (annotated for typer) and records (`Config`), and returns
+nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from ball_features.cli.layers import Layers, Preset, Setting, flag, record_of, settings_of
+from ball_features.cli.root import invocation
+from ball_features.config.fields import COMMON, REQUIRED, Option
+
+__all__ = ["command"]
+
+# Panels of the help, in their order.
+_PANELS = (COMMON, "Protocol", "Models", "Head", "Views", "Network", "Images", "Limits", "Options", "Output")
+_SWITCHES = ("verbose", "dry_run", "overwrite")  # those that the border of the command line asks for
+_GIVEN = ("COMMANDLINE", "ENVIRONMENT")
+
+
+class _Command(TyperCommand):
+    def get_help_option(self, ctx: Any) -> Any:
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.rich_help_panel = "Output"  # its own panel would be the first
+        return found
+
+
+def command(function: Callable[..., None], *, file: bool = False, presets: Mapping[str, Preset] | None = None) -> Any:
+    """A command of the application.
+
+    Args:
+        function: what the command does. Its name is the command's, its docstring the help.
+        file: True to take a configuration file, which may name positional arguments too.
+        presets: settings by name, for an option "preset".
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    hints.pop("return", None)
+    records = {name: hint for name, hint in hints.items() if record_of(hint) is not None}
+    plain = {name: hint for name, hint in hints.items() if name not in records}
+    settings = [one for name, hint in records.items() for one in settings_of(name, hint)]
+    if presets:
+        settings.append(_setting("preset", str, _preset_option(presets), ""))
+    if file:
+        settings.append(_setting("config", Path | None, _FILE, None))
+    settings.sort(key=lambda one: _PANELS.index(one.about.panel))
+    layers = Layers(function, records, plain, settings, presets or {})
+
+    def run(context: typer.Context, **values: Any) -> None:
+        given = {name for name in values if getattr(context.get_parameter_source(name), "name", "") in _GIVEN}
+        invocation.begin(context.info_name or "")
+        invocation.switches.update(name for name in _SWITCHES if values.get(name) is True)
+        arguments = layers.arguments(values, given)
+        missing = [name for name in plain if arguments[name] in (None, [])]
+        if missing:
+            context.fail(f"Missing argument '{missing[0]}'.")
+        function(**arguments)
+
+    parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    for name, hint in plain.items():
+        annotation, default = (_optional(hint), None) if file else (hint, inspect.Parameter.empty)
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        )
+    parameters += [_parameter(one) for one in settings]
+    run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    run.__annotations__ = {}
+    run.__doc__ = function.__doc__
+    single = typer.Typer(add_completion=False)
+    single.command(function.__name__, cls=_Command)(run)
+    return typer.main.get_command(single)
+
+
+_FILE = Option(
+    "TOML file of settings by name, such as the config.toml beside every run. Options given beside it win.",
+    panel=COMMON,
+    in_file=False,
+)
+
+
+def _preset_option(presets: Mapping[str, Preset]) -> Option:
+    names = " or ".join(presets)
+    return Option(f"Settings of a publication: {names}. Options given beside it win.", panel=COMMON, in_file=False)
+
+
+def _setting(name: str, kind: Any, about: Option, default: Any) -> Setting:
+    return Setting("", (), name, kind, about, default)
+
+
+def _parameter(one: Setting) -> inspect.Parameter:
+    """A setting as typer has it: tuples are text with commas, words stand for what a shell cannot spell."""
+    about, kind = one.about, one.kind
+    none = types.NoneType in typing.get_args(kind)
+    kind = typing.get_args(kind)[0] if none else kind
+    if typing.get_origin(kind) is tuple or any(isinstance(word, str) for word in about.words):
+        kind = str
+    elif about.path:
+        kind = Path
+    if one.default is REQUIRED:
+        default = inspect.Parameter.empty
+    else:
+        default = about.written(one.default)
+        default = ",".join(map(str, default)) if isinstance(default, list) else default
+    shown = default not in (None, "", inspect.Parameter.empty) and default is not False
+    flags = [flag(one.name), *([f"-{about.short}"] if about.short else [])]
+    text = about.help.replace("{names}", ", ".join(_names(about))) if "{names}" in about.help else about.help
+    option = typer.Option(
+        *flags, help=text, rich_help_panel=about.panel, show_default=shown, envvar=about.environment or None
+    )
+    if default is None or (none and not about.words):
+        kind |= None
+    return inspect.Parameter(
+        one.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option], default=default
+    )
+
+
+def _names(about: Option) -> tuple[str, ...]:
+    """Valid names of a setting, from its registry where it has one."""
+    if about.registry == "models":
+        from ball_features.models.registry import MODELS
+
+        return tuple(MODELS)
+    if about.registry == "backbones":
+        from ball_features.extraction.backbones import BACKBONES
+
+        return tuple(BACKBONES)
+    return about.choices
+
+
+def _optional(hint: Any) -> Any:
+    """A positional argument that a configuration file may give instead."""
+    kind, *more = typing.get_args(hint)
+    return Annotated[(kind | None, *more)]

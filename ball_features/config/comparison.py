@@ -1,0 +1,208 @@
+"""Settings of stage 2, one field a setting, with its default, range and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, option, require
+
+__all__ = ["LADDER", "PROTOCOLS", "FitConfig", "HeadConfig"]
+
+PROTOCOLS = ("holdout", "cv", "group-cv", "block-cv", "leave-group-out")
+LADDER = "ladder"  # climbs through several protocols; see `runs.ladder`
+
+
+@dataclass(frozen=True)
+class HeadConfig(Config):
+    """Settings of the head, a multilayer perceptron; the defaults are those of the student report.
+
+    `models.mlp.MLPHead` documents the method behind each.
+    """
+
+    hidden: tuple[int, ...] = option(
+        (64, 64),
+        "Widths of the head's hidden layers, with commas between.",
+        panel="Head",
+        low=1,
+        filled=True,
+        unit="widths of",
+    )
+    learning_rate: float = option(
+        1e-4, "Learning rate of Adam, which trains the head.", panel="Head", above=0, unit="a number"
+    )
+    l2: float = option(1e-5, "Weight decay (L2) of the head.", panel="Head", low=0, unit="a number of")
+    epochs: int = option(
+        40,
+        "Number of epochs of the head's training; the epoch with the lowest validation loss is kept.",
+        panel="Head",
+        low=1,
+    )
+    batch_size: int = option(
+        16,
+        "Number of embeddings in a training step of the head.",
+        panel="Head",
+        low=2,
+        note="since batch norm needs a batch",
+        alias="head_batch_size",
+    )
+    dropout: float = option(
+        0.2,
+        "Share of the units after the first hidden layer that are dropped in training.",
+        panel="Head",
+        low=0,
+        below=1,
+        unit="a probability of",
+    )
+    clip_norm: float | None = option(
+        0.01,
+        "Greatest norm of the gradient, which is clipped to it; 0 does not clip.",
+        panel="Head",
+        above=0,
+        unit="a number",
+        words={0: None},
+    )
+    class_weight: str | None = option(
+        None,
+        "Weights of the classes in the head's loss: none (all images weigh the same) or balanced (all classes do).",
+        panel="Head",
+        choices=("balanced",),
+        words={"none": None},
+    )
+    group_loss: str | None = option(
+        None,
+        "Weights of the series in the head's loss: none, balanced (small series weigh more), or dro (series with a "
+        "high loss weigh more: distributionally robust optimisation). Needs a groups file.",
+        panel="Head",
+        choices=("balanced", "dro"),
+        words={"none": None},
+    )
+    consistency: float = option(
+        0.0,
+        "Weight of a second loss, which pulls the head's outputs (logits) for all views of an image together.",
+        panel="Head",
+        low=0,
+        unit="a finite number of",
+    )
+    per_image: bool = option(
+        False, "Standardise each embedding to mean 0 and spread 1, for the head and the robust models.", panel="Models"
+    )
+
+    def __post_init__(self) -> None:
+        """Check types, ranges and what excludes each other."""
+        super().__post_init__()
+        require(
+            self.class_weight is None or self.group_loss != "dro",
+            "class_weight",
+            self.class_weight,
+            "none beside the group loss dro, which weighs every row by its group",
+        )
+
+
+@dataclass(frozen=True)
+class FitConfig(Config):
+    """Settings of stage 2: which models are compared, and how."""
+
+    protocol: str = option(
+        "holdout",
+        "How images are divided: holdout (at random), cv (cross-validation), group-cv (of whole groups), block-cv (of "
+        "runs of neighbouring files), leave-group-out (each series in turn), or ladder (from random draws to series "
+        "left out, one after the other).",
+        panel=COMMON,
+        choices=(*PROTOCOLS, LADDER),
+    )
+    models: tuple[str, ...] = option(
+        (), "Models of the table, with commas between, of: {names}; all if left out.", panel=COMMON, registry="models"
+    )
+    repeats: int = option(5, "Number of repeats of the protocol, each with another random seed.", panel=COMMON, low=1)
+    groups: str | None = option(
+        None,
+        "Groups file, such as `ball audit` writes: a CSV with the columns path,group. No split cuts a group.",
+        panel=COMMON,
+        path=True,
+    )
+    jobs: int = option(
+        0,
+        "Number of models fitted at the same time; 0 uses every core.",
+        panel=COMMON,
+        low=1,
+        special={0: "all cores"},
+    )
+    group_column: str = option(
+        "auto",
+        "Column of the groups file that a split keeps together; several joined with +, such as class+overlay. auto: "
+        "block for block-cv, series for leave-group-out, else group.",
+        panel="Protocol",
+    )
+    folds: int = option(5, "Number of folds of a cross-validation (cv, group-cv, block-cv).", panel="Protocol", low=2)
+    test_size: float = option(
+        0.20, "Share of images in the test set of a hold-out.", panel="Protocol", above=0, below=1, unit="a share"
+    )
+    val_size: float = option(
+        0.16,
+        "Share of images in the validation set, which chooses the head's epoch.",
+        panel="Protocol",
+        above=0,
+        below=1,
+        unit="a share",
+    )
+    seed: int = option(0, "Random seed of the splits and the models.", panel="Protocol", low=0, high=LAST_SEED)
+    center: str | None = option(
+        None,
+        "Column of the groups file, such as overlay: the mean embedding of all images with the same value there is "
+        "subtracted from each, for the head and the robust models. Where training lacks a value, the mean is that of "
+        "the images tested.",
+        panel="Models",
+        words={"": None},
+    )
+    compat_batch_metrics: bool = option(
+        False, "Add a table of the student report's figures, averaged over batches.", panel="Models"
+    )
+    tta: bool = option(
+        False, "Test-time augmentation: test on the mean over all views instead of the plain view.", panel="Views"
+    )
+    train_views: str = option(
+        "auto",
+        "Views that models are trained on: auto (the views tested on, and random views), all, or names or numbers with "
+        "commas between. robust-views trains a model for each view that it is tested on.",
+        panel="Views",
+    )
+    test_views: str = option(
+        "auto",
+        "Views that models are validated and tested on, by their mean probability: auto (the plain view; for "
+        "robust-views all others that are not random), all, or names or numbers with commas between.",
+        panel="Views",
+    )
+    channels: tuple[str, ...] = option(
+        (), "Channels of the cache to use, such as original,segmented; all if left out.", panel="Views"
+    )
+    combine: str = option(
+        "concat",
+        "How several channels are joined: concat (one behind the other) or mean.",
+        panel="Views",
+        choices=("concat", "mean"),
+    )
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    def __post_init__(self) -> None:
+        """Check types, ranges and what excludes each other; model names are checked by the registry."""
+        super().__post_init__()
+        require(not self.tta or self.test_views in ("auto", "all"), "test_views", self.test_views, "none beside tta")
+        require(
+            self.test_size + self.val_size < 1,
+            "test_size + val_size",
+            self.test_size + self.val_size,
+            "less than 1, so that something is left to train on",
+        )
+
+    def fingerprint(self, **resolved: Any) -> str:
+        """SHA-256 of everything that changes a number.
+
+        The number of processes, the path of the groups file and more tables change none.
+
+        Args:
+            resolved: what settings became: `groups_sha256`, the digest of that file's content.
+        """
+        values = self.to_dict()
+        del values["jobs"], values["groups"], values["compat_batch_metrics"]
+        return digest(values | resolved)

@@ -1,0 +1,99 @@
+"""Configuration files: settings read from TOML, and the file beside a run that repeats it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ball_features.config.fields import Config, plain
+from ball_features.errors import ConfigError
+
+__all__ = ["FILE", "Repeat", "read_settings", "toml_text"]
+
+FILE = "config.toml"  # beside every run
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What repeats a run.
+
+    Attributes:
+        verb: command that makes it, such as "fit".
+        inputs: arguments of the command, such as {"cache": "a.h5"} or {"caches": ["a.h5", "b.h5"]}.
+        settings: settings of the run.
+        more: other options of the command that change what comes out, such as {"save": "best"}.
+    """
+
+    verb: str
+    inputs: Mapping[str, Any]
+    settings: Config
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The configuration file: every setting, also those left at their default."""
+        comment = f"Settings of a run of `ball {self.verb}`, which takes this file to repeat it. Paths are as given."
+        more = {name: value for name, value in self.more.items() if value is not None}
+        return toml_text({**self.inputs, **more, **plain(self.settings)}, comment)
+
+    def command(self, folder: Path, name: str = FILE) -> str:
+        """The command that repeats the run, quoted for a shell.
+
+        Args:
+            folder: folder of the run.
+            name: name of the file with the settings in it.
+        """
+        given = [item for value in self.inputs.values() for item in ([value] if isinstance(value, str) else value)]
+        return shlex.join(["ball", self.verb, *given, "--config", str(folder / name)])
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, or those that a `run.json` holds.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML (for a name ending in .json: no run).
+    """
+    import tomllib
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix != ".json":
+            return tomllib.loads(text)
+        details = json.loads(text)
+        source = details["cache"]
+        # JSON keeps None as null; a TOML file leaves such a setting out.
+        return {"cache" if isinstance(source, str) else "caches": source} | details["config"]
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}). Name a TOML file.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        expected = "the run.json of a run" if path.suffix == ".json" else 'TOML, such as: models = ["mlp", "logistic"]'
+        raise ConfigError(f"The configuration {path} cannot be read ({error}). Expected {expected}.") from error
+
+
+def toml_text(values: Mapping[str, Any], comment: str = "") -> str:
+    """Texts, numbers, truth values and lists of them as TOML; a mapping becomes a table."""
+    lines = [f"# {comment}"] if comment else []
+    lines += [f"{name} = {_value(value)}" for name, value in values.items() if not isinstance(value, Mapping)]
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{name}]", *(f"{key} = {_value(item)}" for key, item in value.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and math.isfinite(value):
+        text = repr(value)
+        return text if "." in text or "e" in text else f"{text}.0"
+    if isinstance(value, int | float):
+        return str(value)
+    # A text of JSON is one of TOML, but for DEL and for bytes of file names that are not UTF-8.
+    text = str(value).encode("utf-8", "replace").decode()
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
