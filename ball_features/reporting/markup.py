@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ball_features.dataset.decode import decode
 from ball_features.errors import DataError, ImageError
-from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES, layout
+from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
+from ball_features.reporting.layout import layout
 
 if TYPE_CHECKING:
     import numpy as np

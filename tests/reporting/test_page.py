@@ -14,13 +14,14 @@ from ball_features.errors import DataError
 from ball_features.evaluation.metrics import calibration_error
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow, write_rows
-from ball_features.reporting.charts import PALETTE, STYLES, layout
+from ball_features.reporting.charts import PALETTE, STYLES
 from ball_features.reporting.dots import model_dots
 from ball_features.reporting.figures import lines, reliability, reliability_points, roc, roc_points, roc_says_little
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.heat import heat
 from ball_features.reporting.joint import write_joint_report
 from ball_features.reporting.ladder_page import ladder_lines
+from ball_features.reporting.layout import layout
 from ball_features.reporting.markup import render
 from ball_features.reporting.page import write_report
 from ball_features.reporting.scatter import embedding_map, told_apart
