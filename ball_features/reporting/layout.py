@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ball_features.reporting.charts import DASHES, Chart, Line, Mark
 
-__all__ = ["Drawing", "layout"]
+__all__ = ["Drawing", "apart", "layout"]
 
 _TEXT_PX, _LINE_PX = 6.6, 14  # mean width of a character and height of a line, at 12 px
 _GAP_PX = 5
@@ -101,7 +101,7 @@ def layout(chart: Chart, width_px: int = 380) -> Drawing:
         path = f"M{x_px(whisker.low):.1f} {y_px(whisker.y):.1f}H{x_px(whisker.high):.1f}"
         drawing.strokes.append(_Stroke(path, f"line c{whisker.colour}", width_px=whisker.width_px, note=whisker.note))
     drawing.shapes.extend(_Shape(mark, x_px(mark.x), y_px(mark.y)) for mark in chart.marks)
-    for line, y in zip(ends, _apart([y_px(line.points[-1, 1]) for line in ends], top, bottom), strict=True):
+    for line, y in zip(ends, apart([y_px(line.points[-1, 1]) for line in ends], top, bottom), strict=True):
         (x_end, y_end), x_name = (x_px(line.points[-1, 0]), y_px(line.points[-1, 1])), left + plot[2] + _GAP_PX
         if line.colour is not None:  # leads the eye from the line to its name
             path = f"M{x_end:.1f} {y_end:.1f}L{x_name - 1:.1f} {y:.1f}"
@@ -119,7 +119,7 @@ def _stroke(drawing: Drawing, line: Line, points: Sequence[tuple[float, float]])
         drawing.strokes.append(_Stroke(path, name, DASHES[line.dash % len(DASHES)], line.width_px))
 
 
-def _apart(wanted: Sequence[float], low: float, high: float) -> list[float]:
+def apart(wanted: Sequence[float], low: float, high: float) -> list[float]:
     """Heights of labels in pixels, as near to the wanted ones as lines of text can stand."""
     order = sorted(range(len(wanted)), key=lambda number: wanted[number])
     placed = [0.0] * len(wanted)
