@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from ball_features.reporting.scatter import EmbeddingMap
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
 
 __all__ = ["FORMATS", "check_formats", "draw", "draw_heat", "draw_map", "save"]
 
@@ -50,6 +53,19 @@ def check_formats(formats: Sequence[str]) -> None:
         raise ConfigError(f"Got the figure format {got!r}, expected one or more of: {', '.join(FORMATS)}.")
 
 
+def _styled(make: Callable[[T], Figure]) -> Callable[[T], Figure]:
+    """Draw in a journal's style, whatever the settings of the caller are."""
+
+    @functools.wraps(make)
+    def styled(content: T) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return make(content)
+
+    return styled
+
+
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     """Write a figure in each format.
 
@@ -72,6 +88,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     return files
 
 
+@_styled
 def draw(chart: Chart) -> Figure:
     """A chart as a figure; its title and note belong into the caption."""
     wide = bool(chart.right) or any(line.name for line in chart.lines)
@@ -95,10 +112,11 @@ def draw(chart: Chart) -> Figure:
         shape = _SHAPES[key.shape] if chart.marks else "s"
         axes.plot([], [], shape, color=PALETTE[key.colour], markersize=4, label=key.name)
     if chart.legend:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 14 / chart.plot_px), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -(22 + 14 * bool(chart.x.label)) / chart.plot_px), ncols=2)
     return figure
 
 
+@_styled
 def draw_heat(matrix: Heat) -> Figure:
     """A matrix of shares with, where there are few classes, the share in % and the count in each cell."""
     share = np.array([[float(cell.percent) for cell in row.cells] for row in matrix.rows])
@@ -116,6 +134,7 @@ def draw_heat(matrix: Heat) -> Figure:
     return figure
 
 
+@_styled
 def draw_map(points: EmbeddingMap) -> Figure:
     """The map of embeddings in its first colouring, the class."""
     figure, axes = _figure(_COLUMN_IN, _COLUMN_IN * 0.7)
@@ -133,14 +152,12 @@ def draw_map(points: EmbeddingMap) -> Figure:
 
 
 def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure((width_in, height_in))
-        FigureCanvasAgg(figure)
-        return figure, figure.add_axes((0, 0, 1, 1))
+    figure = Figure((width_in, height_in))
+    FigureCanvasAgg(figure)
+    return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def _axis(axis, limit, own: Axis) -> None:
