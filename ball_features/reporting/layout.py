@@ -13,6 +13,7 @@ __all__ = ["Drawing", "apart", "layout"]
 _TEXT_PX, _LINE_PX = 6.6, 14  # mean width of a character and height of a line, at 12 px
 _GAP_PX = 5
 _WRAP_CHARACTERS = 11
+_SIDE = 0.38  # share of the width that names on one side of the plot may take
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ def layout(chart: Chart, width_px: int = 380) -> Drawing:
         width_px: width of the whole in pixels, at which text has its natural size.
     """
     ends = [line for line in chart.lines if line.name]
-    widest = max((len(tick.text) for tick in chart.y.ticks), default=0)
+    widest = min(max((len(tick.text) for tick in chart.y.ticks), default=0), _most(width_px))
     left = 6 + (_LINE_PX + 2 if chart.y.label else 0) + _TEXT_PX * widest + _GAP_PX
     aside = max(
         (len(text) for text in (*(line.name for line in ends), *(tick.text for tick in chart.right))), default=0
     )
+    aside = min(aside, _most(width_px))
     right = _TEXT_PX * aside + 2 * _GAP_PX if aside else 12
     top, plot = 8.0, (left, 8.0, width_px - left - right, float(chart.plot_px))
     wrapped = [textwrap.wrap(tick.text, _WRAP_CHARACTERS) for tick in chart.x.ticks]
@@ -86,7 +88,7 @@ def layout(chart: Chart, width_px: int = 380) -> Drawing:
         if chart.x.rules:
             drawing.strokes.append(_Stroke(f"M{x_px(tick.at):.1f} {top}V{bottom}", "rule"))
     for tick in chart.y.ticks:
-        drawing.texts.append(_Text(left - _GAP_PX, y_px(tick.at) + 4, tick.text, "end"))
+        drawing.texts.append(_Text(left - _GAP_PX, y_px(tick.at) + 4, _short(tick.text, widest), "end"))
         if chart.y.rules:
             drawing.strokes.append(_Stroke(f"M{left:.1f} {y_px(tick.at):.1f}h{plot[2]:.1f}", "rule"))
     if chart.x.label:
@@ -94,7 +96,7 @@ def layout(chart: Chart, width_px: int = 380) -> Drawing:
     if chart.y.label:
         drawing.texts.append(_Text(_LINE_PX - 2, top + plot[3] / 2, chart.y.label, "middle", turned=True))
     for tick in chart.right:
-        drawing.texts.append(_Text(left + plot[2] + _GAP_PX, y_px(tick.at) + 4, tick.text))
+        drawing.texts.append(_Text(left + plot[2] + _GAP_PX, y_px(tick.at) + 4, _short(tick.text, aside)))
     for line in chart.lines:
         _stroke(drawing, line, [(x_px(x), y_px(y)) for x, y in line.points])
     for whisker in chart.whiskers:
@@ -106,8 +108,21 @@ def layout(chart: Chart, width_px: int = 380) -> Drawing:
         if line.colour is not None:  # leads the eye from the line to its name
             path = f"M{x_end:.1f} {y_end:.1f}L{x_name - 1:.1f} {y:.1f}"
             drawing.strokes.append(_Stroke(path, f"line c{line.colour}"))
-        drawing.texts.append(_Text(x_name + 2, y + 4, line.name))
+        drawing.texts.append(_Text(x_name + 2, y + 4, _short(line.name, aside)))
     return drawing
+
+
+def _most(width_px: int) -> int:
+    """Number of characters that may stand on one side of the plot."""
+    return int(_SIDE * width_px / _TEXT_PX)
+
+
+def _short(text: str, most: int) -> str:
+    """The text, or its two ends with dots between: names of one series often differ at the end."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end]}…{text[-end:]}"
 
 
 def _stroke(drawing: Drawing, line: Line, points: Sequence[tuple[float, float]]) -> None:

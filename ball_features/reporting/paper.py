@@ -109,7 +109,7 @@ def _figures(section: RunSection) -> list[_Drawn]:
 def _slug(title: str) -> str:
     """A file name from a caption: the model, and the quantity where a model has several figures."""
     model, _, rest = title.partition(":")
-    kind = next((word for word in ("loss", "accuracy") if rest.split()[:1] == [word]), "")
+    kind = next((word for word in ("loss", "accuracy") if rest.startswith(f" {word} of the first split")), "")
     return re.sub(r"[^\w.+-]+", "-", f"{model}-{kind}" if kind else model).strip("-")
 
 

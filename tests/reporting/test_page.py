@@ -15,7 +15,7 @@ from ball_features.evaluation.metrics import calibration_error
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.reporting.charts import PALETTE, STYLES
-from ball_features.reporting.dots import model_dots
+from ball_features.reporting.dots import model_dots, recalls
 from ball_features.reporting.figures import lines, reliability, reliability_points, roc, roc_points, roc_says_little
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.heat import heat
@@ -169,6 +169,15 @@ def test_names_stand_below_the_rungs():
     assert re.findall(r'text-anchor="middle">([^<]+)<', svg(narrow)) == ["1", "2", "3"]
     assert "1 random; 2 b; 3 series left out." in narrow.note
     assert re.findall(r'text-anchor="start">([^<]+)<', svg(wide, 720)) == ["a 60.0", "colour 90.0"]
+
+
+def test_long_names_leave_room_for_the_plot():
+    names = [f"a-class-with-a-name-of-{'many-' * 12}words-{number}" for number in range(3)]
+    drawing = layout(recalls([(name, 0.5, 0.4, 0.6) for name in names], "t"), 356)
+    assert drawing.frame[2] > 100
+    shown = [text.text for text in drawing.texts if text.anchor == "end"]
+    assert all(text.startswith("a-class") and "…" in text for text in shown)
+    assert [text[-1] for text in shown] == ["0", "1", "2"]
 
 
 def test_the_ladder_names_the_models_that_matter():
