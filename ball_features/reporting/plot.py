@@ -99,8 +99,7 @@ def draw(chart: Chart) -> Figure:
     axes.set_ylabel(chart.y.label)
     for line in chart.lines:
         colour = _GREY if line.colour is None else PALETTE[line.colour]
-        dashes = [float(part) for part in DASHES[line.dash % len(DASHES)].split()] or (1, 0)
-        style = (0, (2, 2)) if line.colour is None else (0, tuple(dashes))
+        style = (0, (2, 2)) if line.colour is None else _dash(line.dash)
         axes.plot(*line.points.T, color=colour, linestyle=style, linewidth=_POINTS_PER_PX * line.width_px)
     for whisker in chart.whiskers:
         width = _POINTS_PER_PX * whisker.width_px
@@ -109,8 +108,10 @@ def draw(chart: Chart) -> Figure:
         _mark(axes, mark)
     _right(axes, chart)
     for key in chart.legend:
-        shape = _SHAPES[key.shape] if chart.marks else "s"
-        axes.plot([], [], shape, color=PALETTE[key.colour], markersize=4, label=key.name)
+        if chart.marks:
+            axes.plot([], [], _SHAPES[key.shape], color=PALETTE[key.colour], markersize=4, label=key.name)
+        else:
+            axes.plot([], [], color=PALETTE[key.colour], linestyle=_dash(key.colour), label=key.name)
     if chart.legend:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -(22 + 14 * bool(chart.x.label)) / chart.plot_px), ncols=2)
     return figure
@@ -166,6 +167,11 @@ def _axis(axis, limit, own: Axis) -> None:
     if own.rules:
         axis.grid(True, color="#dddddd", linewidth=0.4)
         axis.axes.set_axisbelow(True)
+
+
+def _dash(number: int) -> tuple[int, tuple[float, ...]]:
+    """A line style of `DASHES` as matplotlib takes it."""
+    return 0, tuple(float(part) for part in DASHES[number % len(DASHES)].split()) or (1.0, 0.0)
 
 
 def _mark(axes: Axes, mark: Mark) -> None:
