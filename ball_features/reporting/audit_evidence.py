@@ -11,23 +11,25 @@ __all__ = ["audit_evidence"]
 
 
 def audit_evidence(found: Audit) -> AuditEvidence:
-    """Numbers of an audit that the verdict rests on."""
+    """What an audit says of its images."""
     kinds = Counter(pair.kind for pair in found.pairs)
-    sizes = Counter(found.group.tolist())
+    linked = {row for pair in found.pairs for row in (pair.first, pair.second)}
+    linked |= {row for rows in found.exact for row in rows}
     conflicts = found.conflicts
-    example = tuple(str(found.path[row]) for row in conflicts[0]) if conflicts else ()
+    sizes = Counter(found.group.tolist())
+    names = found.path.tolist()
     return AuditEvidence(
         images=len(found.path),
         exact=sum(len(rows) * (len(rows) - 1) // 2 for rows in found.exact),
         near=kinds["near-duplicate"],
         shared=kinds["shared-field"],
-        in_pairs=len({row for pair in found.pairs for row in (pair.first, pair.second)}),
-        largest_group=max(sizes.values(), default=1),
+        in_pairs=len(linked),
+        largest_group=max(sizes.values()),
         groups=len(sizes),
         conflicts=len(conflicts),
-        conflict_example=example,
+        conflict_example=tuple(names[row] for row in conflicts[0]) if conflicts else (),
         overlay_accuracy=found.shortcuts.get("overlay, random folds", float("nan")),
         colour_accuracy=found.shortcuts.get("colour, grouped folds", float("nan")),
-        majority=max(Counter(found.label.tolist()).values()) / len(found.label),
+        majority=found.shortcuts.get("majority", float("nan")),
         series=len(found.series.series_trust),
     )

@@ -18,7 +18,7 @@ from ball_features.reporting.dots import SHORTCUT
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.markup import Cell, Row, Table
 from ball_features.reporting.provenance import Provenance, provenance_block
-from ball_features.reporting.stored_run import read_verdict
+from ball_features.reporting.verdict import read_findings
 
 __all__ = [
     "LadderSection",
@@ -91,7 +91,7 @@ def ladder_section(folder: Path) -> LadderSection:
         raise DataError(f"{folder} holds no ladder: ladder.csv is missing or empty. Make one with the protocol ladder.")
     return LadderSection(
         title=details.get("title", "Optimism ladder"),
-        verdict=read_verdict(folder),
+        verdict=read_findings(folder),
         notes=notes,
         caption=ladder_caption(list(dict.fromkeys(row.rung for row in rows))),
         wide=ladder_lines(rows),

@@ -30,13 +30,9 @@ from ball_features.reporting.image_lists import ImageLists, image_lists
 from ball_features.reporting.ladder_page import LadderSection, ladder_section
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
 from ball_features.reporting.provenance import Provenance, provenance_block, require_cache_of
-from ball_features.reporting.stored_run import (
-    StoredRun,
-    best_of_each_kind,
-    read_stored_run,
-    read_verdict,
-)
+from ball_features.reporting.stored_run import StoredRun, best_of_each_kind, read_stored_run
 from ball_features.reporting.tables import SAME_MARK, few_units_note
+from ball_features.reporting.verdict import read_findings
 from ball_features.reporting.words import counted
 
 __all__ = ["RunSection", "run_section", "write_report"]
@@ -120,7 +116,7 @@ def run_section(
     has_intervals = all("f1" in row.intervals for row in models)  # runs before 0.2 have that of the accuracy only
     return RunSection(
         title=title,
-        verdict=read_verdict(folder),
+        verdict=read_findings(folder),
         wide=model_dots(models),
         narrow=model_dots(models, brief=True),
         ladder=ladder,

@@ -14,9 +14,8 @@ import numpy as np
 from ball_features.errors import DataError
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
 from ball_features.evaluation.rows import GroupRow, read_rows
-from ball_features.reporting.finding import SEVERITIES, Finding
 
-__all__ = ["Curve", "Parts", "StoredPredictions", "StoredRun", "best_of_each_kind", "read_stored_run", "read_verdict"]
+__all__ = ["Curve", "Parts", "StoredPredictions", "StoredRun", "best_of_each_kind", "read_stored_run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,28 +127,6 @@ def read_stored_run(folder: Path) -> StoredRun:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
     return StoredRun(folder, details, measurement, groups, predictions)
-
-
-def read_verdict(folder: Path) -> list[Finding]:
-    """Findings in `verdict.json` of a folder; none where there is no such file.
-
-    Raises:
-        DataError: The file holds no list of findings.
-    """
-    path = folder / "verdict.json"
-    if not path.exists():
-        return []
-    try:
-        found = [
-            Finding(own["code"], own["severity"], own.get("numbers", {}), own["sentence"], own.get("next") or "")
-            for own in json.loads(path.read_text(encoding="utf-8"))
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} holds no list of findings ({error}). Delete it, or fit again.") from error
-    unknown = [finding.severity for finding in found if finding.severity not in SEVERITIES]
-    if unknown:
-        raise DataError(f"{path} has the severity {unknown[0]!r}, expected one of: {', '.join(SEVERITIES)}.")
-    return found
 
 
 def best_of_each_kind(models: Sequence[ModelRow]) -> list[ModelRow]:

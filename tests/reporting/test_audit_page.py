@@ -82,7 +82,9 @@ def test_the_verdict_of_an_audit_rests_on_its_numbers(found):
     _, result = found
     facts, evidence = result.to_dict(), audit_evidence(result)
     assert (evidence.exact, evidence.near) == (facts["exact_duplicate_pairs"], facts["near_duplicate_pairs"])
-    assert (evidence.shared, evidence.in_pairs) == (facts["shared_field_pairs"], facts["images_in_pairs"])
+    linked = {name for pair in facts["pairs"] for name in (pair["first"], pair["second"])}
+    linked |= {name for names in facts["exact"] for name in names}
+    assert (evidence.shared, evidence.in_pairs) == (facts["shared_field_pairs"], len(linked))
     assert (evidence.groups, evidence.largest_group) == (facts["groups"], facts["largest_group"])
     assert evidence.overlay_accuracy == facts["shortcut_accuracy"]["overlay, random folds"]
     assert evidence.majority == facts["shortcut_accuracy"]["majority"]
