@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,3 +128,26 @@ class ExtractConfig(Config):
             "views": self.views,
         }
         return digest(own | resolved)
+
+    @classmethod
+    def of_cache(cls, attributes: Mapping[str, Any], views: int) -> ExtractConfig:
+        """The settings that make a cache again, from what it keeps of them; those that change no number are left out.
+
+        Args:
+            attributes: attributes of the cache.
+            views: number of views of each image.
+        """
+        twins = attributes.get("segmentation") == "twins"
+        return cls(
+            backbone=attributes["backbone"],
+            weights=attributes["weights"],
+            recipe=attributes["recipe"] if views > 1 else "auto",
+            views=views,
+            normalize=attributes["normalize"],
+            input_px=attributes["input_px"],
+            precision=attributes["precision"],
+            dtype=attributes["dtype"],
+            channels=attributes.get("channels", ("original",)),
+            twins="auto" if twins else "none" if "segmentation" in attributes else cls.twins,
+            seed=attributes["seed"],
+        )
