@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ball_features.cli.derive import command
 from ball_features.cli.options import CachePath, Shown
 from ball_features.cli.screen import echo, print_json, show
-from ball_features.config import ExtractConfig
 from ball_features.config.fields import Config, option
 from ball_features.config.toml import Repeat
 
@@ -31,9 +29,10 @@ def inspect(cache: CachePath, options: InspectOptions, shown: Shown) -> None:
 
     found = read_cache(cache, embeddings=False)
     if options.settings:
-        channels = len(found.attributes.get("channels", ("original",)))
-        config = ExtractConfig.of_cache(found.attributes, len(found.view) // channels)
-        echo(Repeat("extract", {"images": str(Path(found.attributes["images"]))}, config).text().rstrip())
+        from ball_features.extraction.preprocessing import Preprocessing
+
+        config = Preprocessing.from_attributes(found.attributes).to_config()
+        echo(Repeat("extract", {"images": found.attributes["images"]}, config).text().rstrip())
     elif shown.as_json:
         print_json(describe(found, cache))
     else:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, option
+from ball_features.config.fields import COMMON, LAST_SEED, Config, option
 
 __all__ = ["ExtractConfig"]
 
@@ -104,50 +102,3 @@ class ExtractConfig(Config):
         low=1,
         special={0: "all images"},
     )
-
-    @property
-    def view_count(self) -> int:
-        """Number of views of each image, where it is decided; `extract` decides it before it makes any view."""
-        assert self.views is not None
-        return self.views
-
-    def fingerprint(self, **resolved: Any) -> str:
-        """SHA-256 of everything that changes a stored number, where the number of views is decided.
-
-        Args:
-            resolved: what settings such as "auto" became: the weights' digest, the precision in use, the recipe's
-                version and so on.
-        """
-        several = self.view_count > 1
-        own = {
-            "backbone": self.backbone,
-            "dtype": self.dtype,
-            "normalize": self.normalize,
-            "recipe": self.recipe if several else "plain",
-            "seed": self.seed if several or self.weights == "random" else 0,
-            "views": self.views,
-        }
-        return digest(own | resolved)
-
-    @classmethod
-    def of_cache(cls, attributes: Mapping[str, Any], views: int) -> ExtractConfig:
-        """The settings that make a cache again, from what it keeps of them; those that change no number are left out.
-
-        Args:
-            attributes: attributes of the cache.
-            views: number of views of each image.
-        """
-        twins = attributes.get("segmentation") == "twins"
-        return cls(
-            backbone=attributes["backbone"],
-            weights=attributes["weights"],
-            recipe=attributes["recipe"] if views > 1 else "auto",
-            views=views,
-            normalize=attributes["normalize"],
-            input_px=attributes["input_px"],
-            precision=attributes["precision"],
-            dtype=attributes["dtype"],
-            channels=attributes.get("channels", ("original",)),
-            twins="auto" if twins else "none" if "segmentation" in attributes else cls.twins,
-            seed=attributes["seed"],
-        )

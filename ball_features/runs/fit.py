@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ball_features.bundles.bundle import bundle_fitted
+from ball_features.bundles.saving import bundle_fitted
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
 from ball_features.config.toml import Repeat

@@ -18,6 +18,7 @@ from ball_features.cli.root import main
 from ball_features.config.fields import REQUIRED, Config, flat_name, option, options_of, plain
 from ball_features.config.toml import Repeat, read_settings, toml_text
 from ball_features.errors import CacheError, ConfigError
+from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.runs.checks import check_protocol
 
 COMMANDS = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
@@ -298,8 +299,8 @@ def test_the_settings_of_a_cache_are_those_it_was_made_with(smears, tmp_path, ch
     )  # fmt: skip
     extract(smears, out, config)
     cache = read_cache(out, embeddings=False)
-    found = ExtractConfig.of_cache(cache.attributes, len(cache.view) // len(channels))
+    found = Preprocessing.from_attributes(cache.attributes).to_config()
     usual = ExtractConfig()
     twins = "none" if len(channels) > 1 else "auto"
-    resolved = {"normalize": found.normalize, "limit": 0, "batch_size": usual.batch_size, "twins": twins}
-    assert found == dataclasses.replace(config, **resolved)
+    resolved = {"normalize": found.normalize, "recipe": "plain", "limit": 0, "batch_size": usual.batch_size}
+    assert found == dataclasses.replace(config, **resolved, twins=twins)

@@ -1,9 +1,14 @@
 """JPEG files that a device decodes; here the device is the CPU, whose pixels are known, unless CUDA is there."""
 
+import dataclasses
 import functools
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -21,6 +26,7 @@ from ball_features.extraction.decoding import decode_together, device_decoding_p
 from ball_features.extraction.engine import choose as choosing
 from ball_features.extraction.engine.choose import Chooser
 from ball_features.extraction.engine.deviation import Deviation
+from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.weights import load_backbone
 
 CPU = torch.device("cpu")
@@ -79,6 +85,53 @@ def test_without_any_decoder_pillow_is_left(pictures, monkeypatch):
     assert torch.equal(decode_bytes(data), expected)
 
 
+BROKEN = """
+import io, sys
+import numpy as np
+from PIL import Image
+from ball_features.dataset import jpeg
+from ball_features.dataset.decode import decode_bytes
+jpeg._load_torchcodec = lambda: None  # as without the extra
+picture = np.full((30, 40, 3), 150, np.uint8)
+file = io.BytesIO()
+Image.fromarray(picture).save(file, "JPEG")
+assert decode_bytes(file.getvalue()).shape == (3, 30, 40)
+assert jpeg._decoders() == ()
+from ball_features.errors import WeightsError
+from ball_features.extraction.backbones import get_backbone
+from ball_features.extraction.weights import load_backbone
+try:
+    load_backbone(get_backbone("densenet121"), "random")
+except WeightsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "failure", ["raise RuntimeError('operator torchvision::nms does not exist')", "raise OSError('undefined symbol')"]
+)
+def test_a_torchvision_that_fails_to_load_is_named_and_damages_no_file(failure, tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(failure)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", BROKEN], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "torchvision does not load" in done.stdout
+    for name in ("torch", "torchvision"):
+        assert f"{name} {metadata.version(name)}" in done.stdout
+
+
+def test_a_decoder_that_fails_in_its_own_way_is_left_for_pillow(pictures, monkeypatch):
+    def broken(contents, device):
+        raise AttributeError("built without libjpeg")
+
+    data = saved(pictures[0])
+    expected = decode_bytes(data)
+    monkeypatch.setattr(jpeg, "_decoders", lambda: (broken,))
+    assert torch.equal(decode_bytes(data), expected)
+
+
 def test_a_damaged_file_spoils_no_other(pictures):
     data = [saved(picture) for picture in pictures]
     data[20] = data[20][:3000]
@@ -90,21 +143,16 @@ def test_a_damaged_file_spoils_no_other(pictures):
 
 def test_the_pipeline_gives_the_same_wherever_files_are_decoded(folder):
     manifest = scan(folder)
-    config = ExtractConfig(
-        backbone="densenet121", weights="random", views=1, recipe="report", precision="fp32", dtype="float32",
-        normalize="imagenet",
-    )  # fmt: skip
+    config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32")
+    preprocessing = Preprocessing.from_config(config, get_backbone("densenet121"))
     make = functools.partial(
         Pipeline,
         manifest=manifest,
-        config=config,
+        preprocessing=dataclasses.replace(preprocessing, dim=3),
         engine=lambda images: images.mean((2, 3)),
         device=CPU,
-        dim=3,
-        side_px=224,
         batch=len(manifest.path),
         shortcuts=("colour",),
-        mask=None,
     )
     cores, device = make(), make(decodes=True)
     slots = np.arange(len(manifest.path))
@@ -150,8 +198,9 @@ def test_pixels_too_different_are_refused(folder, monkeypatch):
     """A decoder whose picture leads to another embedding is not used, however fast it is."""
     said: list[str] = []
     backbone = get_backbone("densenet121")
-    config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", normalize="imagenet")
-    chooser = Chooser(load_backbone(backbone, "random", 0), backbone, config, scan(folder), CPU, 1, said.append)
+    config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32")
+    wanted, module = Preprocessing.from_config(config, backbone), load_backbone(backbone, "random", 0)
+    chooser = Chooser(module, backbone, wanted, scan(folder), CPU, 0, 1, said.append)
     engine = chooser.build("fp32")
     files = [file for file in sorted(folder.glob("*/*")) if file.name[:2] in ("00", "01", "03")]
     monkeypatch.setattr(choosing, "device_decoding_pays", lambda *args: "it is faster")
