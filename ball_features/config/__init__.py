@@ -3,6 +3,6 @@
 from ball_features.config.comparison import FitConfig, HeadConfig
 from ball_features.config.embedding import ExtractConfig
 from ball_features.config.fields import split_names
-from ball_features.config.protocols import LADDER, PROTOCOLS, Protocol
+from ball_features.config.splitting import LADDER, PROTOCOLS, Protocol
 
 __all__ = ["LADDER", "PROTOCOLS", "ExtractConfig", "FitConfig", "HeadConfig", "Protocol", "split_names"]

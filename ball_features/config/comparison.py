@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, option, require
-from ball_features.config.protocols import LADDER, PROTOCOLS, protocol_help
+from ball_features.config.splitting import LADDER, PROTOCOLS, protocol_help
 
 __all__ = ["FitConfig", "HeadConfig"]
 
