@@ -17,12 +17,12 @@ from ball_features.dataset.manifest import scan
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
 from ball_features.files import require_folder, write_json
+from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.evidence import AuditEvidence
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
-from ball_features.runs.evidence_of import audit_evidence
 from ball_features.runs.ladder import ladder
 
 __all__ = ["Assessment", "assess"]
