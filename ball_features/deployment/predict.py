@@ -57,7 +57,7 @@ def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Rejected]]:
 
 def _files(place: Path) -> list[Path]:
     if place.is_dir():
-        return [place / name for name in list_images(place)[0]]
+        return [place / name for name in list_images(place).images]
     return [place] if place.is_file() else []
 
 
