@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ball_features.audit.positions import turned
+from ball_features.audit.orientation import turned
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -47,7 +47,7 @@ READ = [
     (tree("Set_{s}_data/fold_{f}/{c}/{i}.bmp", s=("training", "test"), f="012"), "split/fold/class",
      {"split": ("train", "test"), "fold": ("0", "1", "2")}),
     (tree("P{p}/{c}/{i}.jpg", p="0123"), "patient/class", {"patient": ("P0", "P1", "P2", "P3")}),
-    (tree("{c}/patient_0{p}/{i}.jpg", p="012"), "class/patient", {"patient": ("patient_00", "patient_01", "patient_02")}),
+    (tree("{c}/pat_0{p}/{i}.jpg", p="012"), "class/patient", {"patient": ("pat_00", "pat_01", "pat_02")}),
     (tree("{s}/{c}/case-{p}/{i}.jpg", s=SPLITS, p="0123"), "split/class/patient", {"split": SPLITS}),
     (tree("{s}/P{p}/{c}/{i}.jpg", s=SPLITS, p="01"), "split/patient/class", {"split": SPLITS}),
     (tree("{c}/{p}/{i}.jpg", p="12"), "class", {}),

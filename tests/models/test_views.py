@@ -225,5 +225,5 @@ def test_views_that_differ_are_counted(robust_cache, tmp_path):
     finally:
         splits.MIN_CLASS_TRAIN = least
     for row in run.groups:
-        assert (row["flip_rate"] is None) == (row["model"] != "robust-views")  # the others see one view
-    assert any(row["flip_rate"] for row in run.groups if row["model"] == "robust-views")
+        assert (row.flip_rate is None) == (row.model != "robust-views")  # the others see one view
+    assert any(row.flip_rate for row in run.groups if row.model == "robust-views")
