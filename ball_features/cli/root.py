@@ -28,6 +28,7 @@ NAMES = (
     "download",
     "extract",
     "segment",
+    "sheet",
     "audit",
     "fit",
     "compare",

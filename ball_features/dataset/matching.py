@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from ball_features.files import IMAGE_SUFFIXES
 
@@ -73,8 +74,7 @@ def match_rows(cells: Sequence[str], files: Sequence[str]) -> Match:
     return Match(tuple(tuple(sorted(rows)) for rows in found), tuple(missing), ambiguous)
 
 
-@dataclass(frozen=True)
-class _Key:
+class _Key(NamedTuple):
     parts: tuple[str, ...]  # folders and the stem of the name, without letter case
     suffix: str
 
@@ -86,15 +86,16 @@ class _Index:
 
 
 def _key(path: str) -> _Key:
-    parts = [part.strip() for part in re.split(r"[\\/]", unicodedata.normalize("NFC", path).casefold())]
-    parts = [part for part in parts if part not in ("", ".", "..") and not _DRIVE.fullmatch(part)]
+    text = path if path.isascii() else unicodedata.normalize("NFC", path)
+    parts = text.casefold().replace("\\", "/").split("/")
+    parts = [own for part in parts if (own := part.strip()) not in ("", ".", "..") and not _DRIVE.fullmatch(own)]
     if not parts:
         return _Key((), "")
-    suffix = PurePosixPath(parts[-1]).suffix
-    if suffix in IMAGE_SUFFIXES:
-        parts[-1] = parts[-1].removesuffix(suffix)
-    else:
-        suffix = ""
+    stem, dot, ending = parts[-1].rpartition(".")
+    suffix = dot + ending
+    if not stem or suffix not in IMAGE_SUFFIXES:
+        return _Key(tuple(parts), "")
+    parts[-1] = stem
     return _Key(tuple(parts), suffix)
 
 

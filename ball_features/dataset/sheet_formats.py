@@ -36,6 +36,8 @@ class RawTable:
         lines: number of the line of each row in the file, from 1.
         closed: whether the file ends with a line break, so that its last row cannot be cut.
         remarks: what was decided while reading.
+        separator: separator of a table in text; "" for other kinds.
+        encoding: encoding of a table in text, "utf-8-sig" with a byte order mark.
     """
 
     source: str
@@ -43,6 +45,8 @@ class RawTable:
     lines: list[int]
     closed: bool = True
     remarks: tuple[str, ...] = ()
+    separator: str = ""
+    encoding: str = "utf-8"
 
 
 def read_tables(path: Path) -> list[RawTable]:
@@ -56,7 +60,7 @@ def read_tables(path: Path) -> list[RawTable]:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"No table can be read at {path} ({error.strerror}). Expected .csv, .tsv, .xlsx or .parquet."
+            f"No groups file or sheet can be read at {path} ({error.strerror}). Expected .csv, .tsv, .xlsx or .parquet."
         ) from error
     if data.startswith(b"PAR1"):
         return [_parquet(path)]
@@ -86,7 +90,9 @@ def _delimited(path: Path, data: bytes) -> RawTable:
             f"{path}, line {reader.line_num + skipped}: {error}. Put quotes around cells that hold the separator or a "
             "line break, and double the quotes inside."
         ) from error
-    return RawTable(str(path), rows, lines, text.endswith(("\n", "\r")), remarks)
+    mark = "-sig" if data.startswith(b"\xef\xbb\xbf") else ""
+    closed = text.endswith(("\n", "\r"))
+    return RawTable(str(path), rows, lines, closed, remarks, separator, encoding + mark)
 
 
 def _decoded(path: Path, data: bytes) -> tuple[str, str]:

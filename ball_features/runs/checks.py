@@ -95,7 +95,7 @@ def check_options(config: FitConfig, specs: Sequence[Model], cache: Cache, save:
         ConfigError: there is such a setting.
     """
     _check_heeded(config, specs)
-    if config.groups is None:
+    if config.groups is None and not any(cache.columns):
         for name, value in (("group_loss", config.head.group_loss), ("center", config.center)):
             if value:
                 raise ConfigError(
@@ -194,4 +194,5 @@ def complete_cache(path: Path) -> Cache:
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
     group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
-    return make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))
+    splits, notes = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))
+    return splits, [*(() if grouping is None else grouping.notes), *notes]
