@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from machine import describe
 
-from ball_features.cache import CacheWriter, create_cache
+from ball_features.cache import CacheContents, CacheWriter, create_cache
 from ball_features.dataset.synthetic import draw_smears
 
 
@@ -59,8 +59,7 @@ def fit_peak(folder: Path, count: int) -> tuple[float, float]:
     labels = [f"{row % 4}" for row in range(count)]
     attributes = {"fingerprint": "noise", "backbone": "densenet201", "recipe": "report", "precision": "fp32",
                   "batch_size": 8}  # fmt: skip
-    create_cache(
-        cache,
+    contents = CacheContents(
         paths=[f"{label}/{row}" for row, label in enumerate(labels)],
         labels=labels,
         sha256=[f"{row:064x}" for row in range(count)],
@@ -70,6 +69,7 @@ def fit_peak(folder: Path, count: int) -> tuple[float, float]:
         shortcuts={},
         attributes=attributes,
     )
+    create_cache(cache, contents)
     with CacheWriter(cache) as writer:
         for start in range(0, count, 500):
             rows = np.arange(start, min(start + 500, count))

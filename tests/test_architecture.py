@@ -115,13 +115,8 @@ def test_each_module_declares_its_names():
 # What the second plan asks of every module, with the modules and counts that are not there yet. Each number here only
 # goes down; a change that raises one is mended instead.
 LINES = 300
-LONGER = {
-    "bundles/bundle.py",
-    "deployment/predict.py",
-    "extraction/extract.py",
-    "extraction/views.py",
-}
-SAME_NAMES = {"views"}
+LONGER: set[str] = set()
+SAME_NAMES: set[str] = set()
 MOST = {"long signatures": 11, "flags": 43, "entries": 35, "dict[str, Any]": 60}
 SIGNATURE = 8  # arguments from which a signature is long, self not counted
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

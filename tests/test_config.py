@@ -1,5 +1,5 @@
 import json
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -83,13 +83,6 @@ def test_what_json_numpy_and_paths_have_for_a_type_is_taken():
 
 
 def test_the_fingerprint_covers_what_changes_a_number_and_nothing_else():
-    base = ExtractConfig(views=1)
-    same = [replace(base, device="cpu"), replace(base, batch_size=8), replace(base, seed=3), replace(base, limit=9)]
-    assert {config.fingerprint(x=1) for config in same} == {base.fingerprint(x=1)}
-    views = replace(base, views=2)
-    other = [views, replace(views, seed=3), replace(base, normalize="unit"), replace(base, dtype="float32")]
-    assert len({config.fingerprint(x=1) for config in [base, *other]}) == 5
-    assert base.fingerprint(x=1) != base.fingerprint(x=2)
     assert FitConfig(jobs=1).fingerprint() == FitConfig().fingerprint() != FitConfig(seed=1).fingerprint()
     here, there = FitConfig(groups="a.csv"), FitConfig(groups="b/a.csv")  # what the file says counts, not where it lies
     assert here.fingerprint(groups_sha256="0") == there.fingerprint(groups_sha256="0")

@@ -1,4 +1,4 @@
-"""What a bundle says beyond a class: how probable it is, what else it may be, how unlike known images one is."""
+"""Calibrated probabilities, thresholds of prediction sets, and distances that flag unusual images."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ NEIGHBOURS = 5
 
 
 def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
-    """The ceil((n + 1) * coverage)-th smallest score (Vovk et al. 2005); infinite where n is too small for it."""
+    """The ceil((n + 1) * coverage)-th smallest of n scores (Vovk et al. 2005); infinite if n is too small."""
     place = _place(len(scores), coverage)
     return float(np.sort(scores)[place - 1]) if place <= len(scores) else float("inf")
 
 
 def outlier_threshold(distances: np.ndarray, share: float) -> tuple[float, float]:
-    """The distance that at most this share of images alike exceeds, and the share that holds for it.
+    """The distance beyond which an image is unusual, and the share of images that exceeds it by chance.
 
-    The conformal threshold at 1 - share. n distances cannot tell less than one in n + 1: the largest is the threshold
-    where that is more than `share`, so that a small validation set flags rather too much than nothing.
+    This is the conformal threshold at 1 - share. n distances cannot resolve a share below 1 / (n + 1); if `share` is
+    smaller, the largest distance is the threshold, so that a small validation set flags too much rather than nothing.
 
     Args:
-        distances: float (validation,), at least one.
-        share: Of images like the validation images that may be flagged.
+        distances: distances of validation images, float (validation,), at least one.
+        share: largest share of images like the validation images that may be flagged.
     """
     count = len(distances)
     place = min(_place(count, 1 - share), count)
@@ -47,51 +47,62 @@ def outlier_threshold(distances: np.ndarray, share: float) -> tuple[float, float
 
 
 def _place(count: int, coverage: float) -> int:
-    return int(np.ceil((count + 1) * coverage - 1e-9))  # 100 * 0.55 is a little more than 55 in binary
+    return int(np.ceil((count + 1) * coverage - 1e-9))  # 100 * 0.55 exceeds 55 slightly in binary
 
 
 def set_note(scores: np.ndarray, coverage: float) -> str:
-    """What a reader of prediction sets must know about those of this coverage, or "".
+    """What a user must know about prediction sets of this coverage, or "".
 
-    Two classes can both be in a set only where 1 - p of one half is in: below that threshold every set is one class.
+    A set can hold two classes only if the threshold is at least 0.5; below it every set holds one class.
 
     Args:
-        scores: float (validation,), 1 less the calibrated probability of the true class.
-        coverage: Of the sets.
+        scores: 1 minus the calibrated probability of the true class, float (validation,).
+        coverage: coverage of the sets.
     """
     count, sure = len(scores), int((scores < 0.5).sum())
     threshold = conformal_threshold(scores, coverage)
     if threshold > 1:
         least = math.ceil((coverage - 1e-9) / (1 - coverage))
         return (
-            f"Sets at {100 * coverage:g} % coverage hold every class: the bundle has {count} validation images, and "
-            f"that coverage takes {least}."
+            f"Sets at {100 * coverage:g} % coverage contain every class: the bundle has {count} validation images, and "
+            f"that coverage needs {least}."
         )
     if threshold >= 0.5:
         return ""
     least = f"{math.ceil(1e4 * sure / (count + 1)) / 100:.2f} %"
-    opens = "do sets hold two classes, and then all" if sure == count else "can a set hold two"
+    advice = f"Read the probability, or raise the coverage to {least} or more, at which sets can contain two classes."
+    if sure == count:
+        advice = f"Read the probability; at a coverage of {least} or more every set contains all classes."
     return (
-        f"Sets at {100 * coverage:g} % coverage hold one class each, whatever the doubt: in {sure} of {count} "
-        "validation images the true class has more than half of the probability, and one class covers enough. Only "
-        f"from {least} on {opens}; the probability shows doubt at any coverage."
+        f"Every set at {100 * coverage:g} % coverage contains one class, however uncertain the model is: in {sure} of "
+        f"{count} validation images the true class has more than half of the probability, so one class suffices. "
+        f"{advice}"
     )
 
 
 def unusual_note(distances: np.ndarray, share: float) -> str:
-    """What a flag for unusual images is worth where validation images are few, or ""."""
+    """What a user must know about the flag for unusual images if validation images are few, or ""."""
     count = len(distances)
     if outlier_threshold(distances, share)[1] <= share + 1e-9:
         return ""
     return (
-        f"An image is called unusual where it is further from the training images than all {count} validation images "
-        f"are, as by chance one image in {count + 1} like them is. A threshold that one in {1 / share:.0f} exceeds "
-        f"takes {1 / share - 1:.0f} validation images."
+        f"An image is called unusual if it is further from the training images than all {count} validation images, "
+        f"which happens by chance to one image in {count + 1} like them. A threshold that one in {1 / share:.0f} "
+        f"exceeds needs {1 / share - 1:.0f} validation images."
     )
 
 
 def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
-    """Mean over views of predicted probabilities: (images, views, dim) -> float64 (images, classes)."""
+    """Predict with all views: their mean probability, or a model's own way of joining them.
+
+    Args:
+        estimator: fitted classifier.
+        X: embeddings, float (images, views, dim).
+        classes: number of classes; those that the estimator does not know get 0.
+
+    Returns:
+        Probabilities, float64 (images, classes).
+    """
     total = np.zeros((len(X), classes))
     if isinstance(estimator, PerViewClassifier):
         total[:, estimator.classes_] = estimator.predict_proba(X.astype(np.float32))
@@ -102,7 +113,7 @@ def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
 
 
 def neighbour_distance(X: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `Bundle.distance`; `train` is the mean over views at unit length."""
+    """Compute `Bundle.distance` of X (images, views, dim) to training images `train` from `unit_mean`."""
     cosine = unit_mean(X) @ train.T
     count = min(NEIGHBOURS, train.shape[0])
     rows = np.argpartition(-cosine, count - 1, 1)[:, :count]
@@ -111,33 +122,33 @@ def neighbour_distance(X: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np
 
 
 def unit_mean(X: np.ndarray) -> np.ndarray:
-    """Embeddings (images, views, dim) -> their mean over views at unit length, float32 (images, dim)."""
+    """Average embeddings (images, views, dim) over views and scale to unit length: float32 (images, dim)."""
     mean = X.astype(np.float32).mean(1)
     return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
 
 
 def tempered(probability: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (images, classes) with their logits divided by a temperature, float64."""
+    """Divide the logits of probabilities (images, classes) by a temperature: probabilities, float64."""
     logits = np.log(np.clip(probability, 1e-12, 1)) / temperature
     logits -= logits.max(1, keepdims=True)
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
 
 def fit_temperature(probability: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature that calibrates, by least log loss on validation images (Guo et al. 2017, section 4.2).
+    """Fit the temperature that minimises the log loss on validation images (Guo et al. 2017, section 4.2).
 
-    That alone would sharpen without end where validation shows no error. So it is fitted a second time to smoothed
-    targets: (n + 1) / (n + 2) for the true class of n images, and what is left shared among the others. These are the
-    targets of Platt 1999 ("Probabilistic outputs for support vector machines"), who counts each class by itself; here
-    all images count together, since they share the one temperature. Between the two fits the temperature nearest to 1
-    is taken: it sharpens no more than n images can show, and flattens no more than their errors ask for.
+    That alone would sharpen without bound if the validation images show no error. A second temperature is therefore
+    fitted to smoothed targets: (n + 1) / (n + 2) for the true class of n images, the rest shared by the other classes.
+    These are the targets of Platt 1999 ("Probabilistic outputs for support vector machines"), who counts each class
+    separately; here all images count together, since they share one temperature. The result is the temperature nearest
+    to 1 between the two: it sharpens no more than n images justify, and flattens no more than their errors require.
 
     Args:
-        probability: float (validation, classes).
-        truth: int (validation,).
+        probability: predicted probabilities, float (validation, classes).
+        truth: class numbers, int (validation,).
 
     Returns:
-        Between 0.05 and 20.
+        Temperature, between 0.05 and 20.
     """
     count, classes = probability.shape
     hard = np.eye(classes)[truth]
@@ -147,7 +158,7 @@ def fit_temperature(probability: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _least_loss(probability: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature of least cross-entropy with targets (images, classes)."""
+    """The temperature that minimises the cross-entropy with targets (images, classes)."""
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:

@@ -2,6 +2,15 @@
 
 from ball_features.cache.read import read_cache
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, choose_channels
-from ball_features.cache.write import CacheWriter, create_cache, lock_cache
+from ball_features.cache.write import CacheContents, CacheWriter, create_cache, lock_cache
 
-__all__ = ["SCHEMA_VERSION", "Cache", "CacheWriter", "choose_channels", "create_cache", "lock_cache", "read_cache"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Cache",
+    "CacheContents",
+    "CacheWriter",
+    "choose_channels",
+    "create_cache",
+    "lock_cache",
+    "read_cache",
+]

@@ -16,16 +16,16 @@ from ball_features.errors import CacheError
 
 __all__ = ["MAPPED_FROM", "read_cache"]
 
-MAPPED_FROM = 1_000_000  # bytes of embeddings; less is read, and owes nothing to the file any more
-_NEEDED = ("backbone", "batch_size", "fingerprint", "precision", "recipe")  # attributes that others read
+MAPPED_FROM = 1_000_000  # bytes of embeddings; a smaller array is read, and no longer depends on the file
+_REQUIRED_ATTRIBUTES = ("backbone", "batch_size", "fingerprint", "precision", "recipe")
 
 
 def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
-    """Read a cache whole.
+    """Read a cache.
 
     Args:
-        path: The HDF5 file.
-        embeddings: False leaves the large array out (an empty one of the right width stands in).
+        path: path of the HDF5 file.
+        embeddings: read the embeddings too; an empty array of the right width replaces them otherwise.
 
     Raises:
         CacheError: The file is missing, no cache, damaged, or of another schema.
@@ -33,39 +33,42 @@ def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
     path = Path(path)
     try:
         if not path.exists():
-            raise CacheError(f"No cache at {path}. Make one: ball extract IMAGES --out {path}")
+            raise CacheError(f"No cache at {path}. Make one with `ball extract`.")
         if path.is_dir():
             raise CacheError(
-                f"Got the folder {path}, expected a cache. Name the file, or make one of a folder of images: "
-                "ball extract IMAGES --out FILE.h5"
+                f"Got the folder {path}, expected a cache. Give the file of a cache; `ball extract` makes one from a "
+                "folder of images."
             )
-    except OSError as error:  # a name that is too long, or in a folder that may not be entered
-        raise CacheError(f"{path} cannot be read ({error.strerror}). Name another.") from error
-    again = f"Make it again: ball extract IMAGES --out {path} --overwrite"
+    except OSError as error:  # a name that is too long, or a folder without permission
+        raise CacheError(f"{path} cannot be read ({error.strerror}). Give another file.") from error
+    again = "Extract the images again with `ball extract`, into another file or over this one."
     try:
         if not h5py.is_hdf5(path):
-            with path.open("rb"):  # says so where it may not be read
-                raise CacheError(f"{path} is not a cache of ball: no HDF5 file, or damaged. Name another. {again}")
+            with path.open("rb"):  # raises PermissionError if it may not be read
+                raise CacheError(f"{path} is not a cache of ball: not an HDF5 file, or damaged. {again}")
         with h5py.File(path, "r", locking=False) as file:
             version = file.attrs.get("schema_version")
             if version != SCHEMA_VERSION:
-                raise CacheError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}. {again}")
+                raise CacheError(
+                    f"{path} has schema version {version}, expected {SCHEMA_VERSION}. Read it with the version of ball "
+                    "that wrote it, or extract the images into another file."
+                )
             fault = _fault(file)
             if fault:
-                raise CacheError(f"{path} was changed by other hands or is damaged: {fault}. {again}")
+                raise CacheError(f"{path} is damaged, or another program changed it: {fault}. {again}")
             return _read(file, embeddings)
     except PermissionError as error:
-        raise CacheError(f"{path} cannot be read ({error.strerror}). Ask its owner, or name another.") from error
+        raise CacheError(f"{path} cannot be read ({error.strerror}). Ask its owner, or give another file.") from error
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise CacheError(f"{path} is damaged, or was not closed ({error}). {again}") from error
 
 
 def _fault(file: Any) -> str:
-    """What a file of this schema lacks, or has of the wrong shape, or ""."""
+    """The first dataset that is missing or has the wrong shape, in words, or ""."""
     texts = ["path", "label", "sha256"]
     names = ["embeddings", *texts, "committed", "view", *(f"rejected/{key}" for key in ("path", "reason", "sha256"))]
     lacking = [name for name in [*names, "shortcuts"] if name not in file]
-    lacking += [f"the attribute {name}" for name in _NEEDED if name not in file.attrs]
+    lacking += [f"the attribute {name}" for name in _REQUIRED_ATTRIBUTES if name not in file.attrs]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
     stored = file["embeddings"]
@@ -96,7 +99,7 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
     elif embeddings:
         data = np.empty(stored.shape, stored.dtype)
         if data.size:
-            stored.read_direct(data)  # straight into the array: no second copy
+            stored.read_direct(data)  # directly into the array: no second copy
     else:
         data = np.empty((0, *stored.shape[1:]), stored.dtype)
     rejected = zip(text("rejected/path"), text("rejected/reason"), text("rejected/sha256"), strict=True)
@@ -117,10 +120,10 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
 
 
 def _extent(stored: Any) -> int | None:
-    """Where the rows of a dataset begin in its file, if they lie there as they are, one behind the other."""
-    if (
-        os.name == "nt" or stored.chunks is None or stored.chunks[1:] != stored.shape[1:]
-    ):  # there a map forbids renaming
+    """Offset of a dataset's rows in its file in bytes, if they are contiguous and uncompressed; None otherwise."""
+    if os.name == "nt":  # a mapped file cannot be renamed there
+        return None
+    if stored.chunks is None or stored.chunks[1:] != stored.shape[1:]:
         return None
     places: list[tuple[int, int, int, int]] = []
     stored.id.chunk_iter(lambda one: places.append((one.chunk_offset[0], one.byte_offset, one.size, one.filter_mask)))

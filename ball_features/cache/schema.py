@@ -1,23 +1,24 @@
 """The cache: one HDF5 file of embeddings with its provenance. Only this package uses h5py.
 
-Layout (schema 1). Datasets, a row an image, in the manifest's order:
+Layout (schema 1). Datasets, with a row for each image in the order of the manifest:
 
     embeddings (N, V, D) float16 | float32    path, label, sha256 (N,) UTF-8    committed (N,) bool
     shortcuts/NAME (N, F) float32             view (V,) UTF-8
     rejected/path, rejected/reason, rejected/sha256 (R,) UTF-8
-    twin_sha256 (N,) UTF-8, where segmented twins come from files
+    twin_sha256 (N,) UTF-8, if segmented twins come from files
     timing (2,) float64: images computed, and seconds from decoding to disk
 
-A view of several channels (attribute `channels`) is as many views, one behind the other.
+With several channels (attribute `channels`), the channels of a view are stored as consecutive views.
 
-Root attributes: schema_version, fingerprint, every setting that changes a number, and provenance that does not.
+Root attributes: schema_version, fingerprint, every setting that changes a number (`extraction.preprocessing`), and
+provenance.
 
-A file is created whole (every chunk allocated) under another name, closed, synced and then renamed, so a name in
-place is a valid file. After that only raw data is overwritten: first a block of embeddings, synced, then its
-`committed` flags, synced. A process killed at any moment leaves complete rows, or rows that are not committed.
+A file is created whole (every chunk allocated) under a temporary name, closed, synced and then renamed, so a file with
+the final name is always valid. After that only raw data is overwritten: first a block of embeddings, synced, then its
+`committed` flags, synced. A process killed at any moment leaves rows that are complete or not committed.
 
-Chunks are not compressed and lie one behind the other in the file, so a large cache is not read but mapped: processes
-that fit models on it share one copy, which the system keeps in memory as it can.
+Chunks are uncompressed and contiguous in the file, so a large cache is memory-mapped instead of read: processes that
+fit models on it share one copy in the system's page cache.
 """
 
 from __future__ import annotations
@@ -39,21 +40,21 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Cache:
-    """What a cache holds.
+    """Contents of a cache.
 
     Attributes:
-        embeddings: float16 or float32 (images, views, dim); of a large cache a read-only map of the file.
-        path: str (images,), relative to the image folder, with forward slashes: the image's id.
-        label: str (images,), the class.
-        sha256: str (images,), of the file's bytes.
-        committed: bool (images,), False for rows that are still to be computed.
-        view: Names of the views, "plain" first.
-        shortcuts: Name -> float32 (images, numbers): pixel statistics for models without a backbone.
-        attributes: Settings and provenance.
-        rejected: Files that could not be used.
-        twin_sha256: str (images,), of the twin's bytes; empty where no twins are used.
-        images_per_s: Images embedded a second, all views of each; NaN where it was not measured.
-        mapped: The file that the embeddings are a map of, and which one it was; None where they were read.
+        embeddings: embeddings, float16 or float32 (images, views, dim); a read-only memory map if the cache is large.
+        path: ids of the images, str (images,): paths relative to the image folder, with forward slashes.
+        label: class of each image, str (images,).
+        sha256: hash of each file, str (images,).
+        committed: whether each row is computed, bool (images,).
+        view: names of the views, "plain" first.
+        shortcuts: pixel statistics by name, float32 (images, statistics), for models without a backbone.
+        attributes: settings and provenance.
+        rejected: files that could not be used.
+        twin_sha256: hash of each segmented twin, str (images,); empty if no twins are used.
+        images_per_s: images embedded in a second, all views of each; NaN if it was not measured.
+        mapped: path and identity of the file that the embeddings are a map of; None if they were read.
     """
 
     embeddings: np.ndarray
@@ -70,13 +71,63 @@ class Cache:
     mapped: tuple[Path, tuple[int, int]] | None = None
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 of every setting that changes a number."""
+        return str(self.attributes["fingerprint"])
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone."""
+        return str(self.attributes["backbone"])
+
+    @property
+    def recipe(self) -> str:
+        """Recipe of the views, or "plain"."""
+        return str(self.attributes["recipe"])
+
+    @property
+    def precision(self) -> str:
+        """Number format of the forward pass: "fp32", "bf16" or "fp16"."""
+        return str(self.attributes["precision"])
+
+    @property
+    def device(self) -> str:
+        """Type of the device that computed the first rows."""
+        return str(self.attributes.get("device", "cpu"))
+
+    @property
+    def forward_pass(self) -> str:
+        """Forward pass that was used: "torchvision" for that library's own, or "" for the usual one."""
+        return str(self.attributes.get("pass", ""))
+
+    @property
+    def deviation_cosine(self) -> float:
+        """Smallest cosine to embeddings in float32 on a sample when the cache was begun; NaN if not measured."""
+        return float(self.attributes.get("deviation_cosine", float("nan")))
+
+    @property
+    def overlay_mask(self) -> str:
+        """Packed mask of overlays, or ""."""
+        return str(self.attributes.get("overlay_mask", ""))
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels of a view."""
         return tuple(self.attributes.get("channels", ["original"]))
 
     @property
+    def channels_used(self) -> tuple[str, ...]:
+        """Names of the channels that `choose_channels` joined; ("original",) for a cache of one channel."""
+        return tuple(self.attributes.get("channels_used", ["original"]))
+
+    @property
+    def combine(self) -> str:
+        """How `choose_channels` joined the channels: "concat" or "mean"."""
+        return str(self.attributes.get("combine", "concat"))
+
+    @property
     def content(self) -> np.ndarray:
-        """What an image's numbers come from, str (images,): its hash, and its twin's."""
+        """Identity of each image's pixels, str (images,): its hash, followed by that of its twin if there is one."""
         if not len(self.twin_sha256):
             return self.sha256
         return np.char.add(np.char.add(self.sha256, ":"), self.twin_sha256)
@@ -87,18 +138,18 @@ class Cache:
         return bool(self.committed.all())
 
     def require_unchanged(self) -> None:
-        """Raise `CacheError` where other processes may have mapped another file than this one."""
+        """Raise `CacheError` if the file that the embeddings are a map of was replaced."""
         if self.mapped is not None and (not self.mapped[0].exists() or file_identity(self.mapped[0]) != self.mapped[1]):
-            raise CacheError(f"{self.mapped[0]} was replaced while it was in use. Run it again.")
+            raise CacheError(f"{self.mapped[0]} was replaced while it was in use. Run the command again.")
 
 
 def choose_channels(cache: Cache, wanted: Sequence[str] = (), combine: str = "concat") -> Cache:
-    """A cache as models see it: one embedding a view, of one channel or of several.
+    """Join the channels of each view into one embedding, as models see it.
 
     Args:
-        cache: With its embeddings.
-        wanted: Channels; empty for all.
-        combine: "concat" sets them behind one another (images, views, channels * dim), "mean" averages them.
+        cache: cache with its embeddings.
+        wanted: names of the channels; empty for all.
+        combine: "concat" for embeddings (images, views, channels * dim), "mean" for their average.
 
     Raises:
         ConfigError: The cache has no such channel.
@@ -108,7 +159,7 @@ def choose_channels(cache: Cache, wanted: Sequence[str] = (), combine: str = "co
         if name not in own:
             raise ConfigError(
                 f"The cache has no channel {name!r}, expected some of: {', '.join(own)}. "
-                "Extract it: ball extract --channels original,segmented"
+                "Extract both: channels=('original', 'segmented')."
             )
     chosen = [own.index(name) for name in dict.fromkeys(wanted or own)]
     if len(own) == 1:
@@ -127,13 +178,13 @@ def choose_channels(cache: Cache, wanted: Sequence[str] = (), combine: str = "co
 
 
 def file_identity(path: Path) -> tuple[int, int]:
-    """Device and inode of a file."""
+    """Device and inode number of a file."""
     found = path.stat()
     return found.st_dev, found.st_ino
 
 
 def content_hashes(file: Any) -> list[str]:
-    """Content hash of each row of an open cache, with that of its twin behind it where there is one."""
+    """Content hash of each row of an open cache, followed by that of its twin if there is one."""
     own = file["sha256"].asstr()[:]
     if "twin_sha256" not in file:
         return list(own)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,32 @@ from ball_features.cache.schema import SCHEMA_VERSION, content_hashes
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheBusyError, CacheError
 
-__all__ = ["CacheWriter", "create_cache", "lock_cache"]
+__all__ = ["CacheContents", "CacheWriter", "create_cache", "lock_cache"]
 
 _TEXT = h5py.string_dtype("utf-8")
-# The index of the chunks gets a place of its own in the file, or it would lie between them.
+# Bytes reserved for the index of the chunks, which would otherwise lie between them.
 _INDEX_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
 def lock_cache(path: Path) -> Iterator[None]:
-    """Hold the right to write a cache; a killed process lets go of it.
+    """Hold the lock of a cache's writer; a killed process releases it.
 
     Raises:
-        CacheBusyError: Another process holds it.
-        CacheError: The folder takes no files.
+        CacheBusyError: Another process holds the lock.
+        CacheError: The folder cannot be written to.
     """
     lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Path(lock.lock_file).touch()  # where no file can be made, the lock below would seem to be held
+        Path(lock.lock_file).touch()  # if no file can be made, the lock would seem to be held
         lock.acquire(timeout=0)
     except Timeout as error:
         raise CacheBusyError(
-            f"{path} is being written by another process. Wait for it to end, or write to another --out."
+            f"{path} is being written by another process. Wait for it to end, or give another output file."
         ) from error
     except OSError as error:
-        raise CacheError(f"{path} cannot be written ({error.strerror or error}). Give another --out.") from error
+        raise CacheError(f"{path} cannot be written ({error.strerror or error}). Give another output file.") from error
     try:
         yield
     finally:
@@ -54,86 +55,101 @@ def _to_attribute(value: Any) -> Any:
     return "json:" + json.dumps(value, sort_keys=True) if isinstance(value, dict | list | tuple) else value
 
 
-def create_cache(
-    path: Path,
-    *,
-    paths: Sequence[str],
-    labels: Sequence[str],
-    sha256: Sequence[str],
-    view: Sequence[str],
-    dim: int,
-    dtype: str,
-    shortcuts: Mapping[str, int],
-    attributes: Mapping[str, Any],
-    rejected: Sequence[Rejected] = (),
-    twin_sha256: Sequence[str] = (),
-    source: Path | None = None,
-) -> None:
+@dataclass(frozen=True)
+class CacheContents:
+    """Everything that a new cache holds, but for the embeddings.
+
+    Attributes:
+        paths: ids of the images, in row order.
+        labels: class of each image.
+        sha256: content hash of each image.
+        view: names of the views.
+        dim: length of an embedding.
+        dtype: number format of embeddings: "float16" or "float32".
+        shortcuts: number of pixel statistics that are stored beside the embeddings, by name.
+        attributes: settings and provenance.
+        rejected: files that are known to be unusable.
+        twin_sha256: content hash of each image's twin; empty if there are none.
+    """
+
+    paths: Sequence[str]
+    labels: Sequence[str]
+    sha256: Sequence[str]
+    view: Sequence[str]
+    dim: int
+    dtype: str
+    shortcuts: Mapping[str, int]
+    attributes: Mapping[str, Any]
+    rejected: Sequence[Rejected] = ()
+    twin_sha256: Sequence[str] = ()
+
+
+def create_cache(path: Path, contents: CacheContents, *, source: Path | None = None) -> None:
     """Create a cache of uncommitted rows in one atomic step, replacing any file of that name.
 
     Args:
-        path: Where.
-        paths: Ids of the images, in row order.
-        labels: Class of each.
-        sha256: Content hash of each.
-        view: Names of the views.
-        dim: Length of an embedding.
-        dtype: "float16" or "float32".
-        shortcuts: Name -> count of pixel numbers stored beside the embeddings.
-        attributes: Settings and provenance.
-        rejected: Files that are known not to be usable.
-        twin_sha256: Content hash of each image's twin; empty where none are used.
-        source: A cache of the same settings (`path` itself may be it); its committed rows are carried over by content.
+        path: path of the cache.
+        contents: what it holds.
+        source: cache of the same settings, which may be `path` itself; its committed rows are copied by content hash.
 
     Raises:
-        CacheError: It cannot be written: the disk is full, most likely.
+        CacheError: The file cannot be written: most likely the disk is full.
     """
-    rows, views = len(paths), len(view)
     with (
         _replacing(path) as partial,
         h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file,
     ):
-        for key, value in attributes.items():
+        for key, value in contents.attributes.items():
             file.attrs[key] = _to_attribute(value)
         file.attrs["schema_version"] = SCHEMA_VERSION
-
-        # About a mebibyte a chunk: whole-matrix reads stream, a block of rows is a few chunks.
-        chunk = max(1, min(rows, (1 << 20) // max(1, views * dim * np.dtype(dtype).itemsize)))
-
-        def allocate(name: str, width: tuple[int, ...], kind: str, chunks: tuple[int, ...] | None) -> h5py.Dataset:
-            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            plist.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
-            if chunks and rows:
-                plist.set_chunk(chunks)
-            space = h5py.h5s.create_simple((rows, *width))
-            kind_id = h5py.h5t.py_create(np.dtype(kind), logical=True)
-            parent, _, leaf = name.rpartition("/")
-            group = file.require_group(parent) if parent else file
-            return h5py.Dataset(h5py.h5d.create(group.id, leaf.encode(), kind_id, space, plist))
-
-        allocate("embeddings", (views, dim), dtype, (chunk, views, dim))
-        allocate("committed", (), "bool", None)
-        file.require_group("shortcuts")
-        for name, width in shortcuts.items():
-            allocate(f"shortcuts/{name}", (width,), "float32", None)
+        _allocate_rows(file, contents)
         file.create_dataset("timing", data=np.zeros(2))
-        texts = {"path": paths, "label": labels, "sha256": sha256, "view": view}
-        if twin_sha256:
-            texts["twin_sha256"] = twin_sha256
-        for name, values in texts.items():
-            file.create_dataset(name, data=np.array(list(values), dtype=object), dtype=_TEXT)
-        for field in ("path", "reason", "sha256"):
-            values = np.array([getattr(item, field) for item in rejected], dtype=object)
-            file.create_dataset(f"rejected/{field}", data=values, dtype=_TEXT)
+        _write_texts(file, contents)
         if source is not None:
             with h5py.File(source, "r", locking=False) as old:
                 _carry_over(old, file)
 
 
+def _allocate_rows(file: h5py.File, contents: CacheContents) -> None:
+    """Allocate embeddings, pixel statistics and flags, all in place before the first row is written."""
+    rows, views = len(contents.paths), len(contents.view)
+    # About a mebibyte in each chunk: whole-matrix reads stream, and a block of rows is a few chunks.
+    row_bytes = views * contents.dim * np.dtype(contents.dtype).itemsize
+    chunk = max(1, min(rows, (1 << 20) // max(1, row_bytes)))
+
+    def allocate(name: str, width: tuple[int, ...], kind: str, chunks: tuple[int, ...] | None) -> h5py.Dataset:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        plist.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
+        if chunks and rows:
+            plist.set_chunk(chunks)
+        space = h5py.h5s.create_simple((rows, *width))
+        kind_id = h5py.h5t.py_create(np.dtype(kind), logical=True)
+        parent, _, leaf = name.rpartition("/")
+        group = file.require_group(parent) if parent else file
+        return h5py.Dataset(h5py.h5d.create(group.id, leaf.encode(), kind_id, space, plist))
+
+    allocate("embeddings", (views, contents.dim), contents.dtype, (chunk, views, contents.dim))
+    allocate("committed", (), "bool", None)
+    file.require_group("shortcuts")
+    for name, width in contents.shortcuts.items():
+        allocate(f"shortcuts/{name}", (width,), "float32", None)
+
+
+def _write_texts(file: h5py.File, contents: CacheContents) -> None:
+    texts = {"path": contents.paths, "label": contents.labels, "sha256": contents.sha256, "view": contents.view}
+    if contents.twin_sha256:
+        texts["twin_sha256"] = contents.twin_sha256
+    for name, values in texts.items():
+        file.create_dataset(name, data=np.array(list(values), dtype=object), dtype=_TEXT)
+    for field in ("path", "reason", "sha256"):
+        values = np.array([getattr(item, field) for item in contents.rejected], dtype=object)
+        file.create_dataset(f"rejected/{field}", data=values, dtype=_TEXT)
+
+
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A name to write a file under, which then takes the place of `path`; where that fails nothing is left of it."""
+    """A temporary path whose file replaces `path` at the end; nothing is left of it if that fails."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
@@ -143,14 +159,15 @@ def _replacing(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # HDF5's own errors are of both kinds
         told = re.search(r"error message = '([^']*)'", str(error))
         reason = told[1] if told else " ".join(str(error).split())
-        raise CacheError(f"{path} cannot be written ({reason}). Free some space, or give another --out.") from error
+        advice = "Free some space, or give another output file."
+        raise CacheError(f"{path} cannot be written ({reason}). {advice}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
 
 
 def _carry_over(old: Any, new: Any) -> None:
-    """Copy committed rows of the same content, some at a time, so that memory does not grow with the cache."""
+    """Copy committed rows with equal content hashes, in blocks, so that memory does not grow with the cache."""
     committed = old["committed"][:].astype(bool)
     known = {content: row for row, content in enumerate(content_hashes(old)) if committed[row]}
     pairs = np.array(
@@ -170,7 +187,7 @@ def _carry_over(old: Any, new: Any) -> None:
 class CacheWriter:
     """Writes rows of an existing cache, block by block.
 
-    Use as a context manager, with `lock_cache` held.
+    Use it as a context manager while holding `lock_cache`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -191,23 +208,23 @@ class CacheWriter:
         os.fsync(self._sync)
 
     def time(self, images: int, seconds: float) -> None:
-        """Add to what the cache says of its own making."""
+        """Add images and seconds to the timing that the cache keeps."""
         datasets: Any = self._file
-        if "timing" in datasets:  # caches made by 0.1.0 before it was kept
+        if "timing" in datasets:  # early caches of 0.1.0 have none
             datasets["timing"][:] += (images, seconds)
 
     def write(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: Mapping[str, np.ndarray]) -> None:
-        """Store rows, then commit them once they are on disk.
+        """Store rows, and mark them as committed once they are on disk.
 
         Args:
-            rows: int (block,), increasing.
-            embeddings: (block, views, dim).
-            shortcuts: Name -> (block, numbers).
+            rows: increasing row numbers, int (block,).
+            embeddings: embeddings, (block, views, dim).
+            shortcuts: pixel statistics by name, (block, statistics).
         """
         if not len(rows):
             return
         datasets: Any = self._file
-        # Rows that follow one another are written as one, in a tenth of the time.
+        # Consecutive rows are written as one slice, in a tenth of the time.
         where = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
         datasets["embeddings"][where] = embeddings
         for name, values in shortcuts.items():

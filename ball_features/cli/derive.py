@@ -134,6 +134,11 @@ def _names(about: Option) -> tuple[str, ...]:
         from ball_features.extraction.backbones import BACKBONES
 
         return tuple(BACKBONES)
+    if about.registry == "recipes":
+        from ball_features.extraction.recipe import RECIPE_SETS
+        from ball_features.extraction.transforms import TRANSFORMS
+
+        return (*(f"{name} ({step.purpose})" for name, step in TRANSFORMS.items()), *RECIPE_SETS)
     return about.choices
 
 

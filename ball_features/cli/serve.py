@@ -76,7 +76,7 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
             if not shown.quiet:
                 for note in loaded.notes(options.coverage):
                     say(note)
-            echo(f"{loaded.facts['model']} on {loaded.facts['backbone']} at {address}")
+            echo(f"{loaded.facts.model} on {loaded.facts.preprocessing.backbone} at {address}")
             if not shown.quiet:
                 say("Stop it with Ctrl-C.")
 

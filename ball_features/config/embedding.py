@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, option
+from ball_features.config.fields import COMMON, LAST_SEED, Config, option
 
 __all__ = ["ExtractConfig"]
 
@@ -103,27 +102,3 @@ class ExtractConfig(Config):
         low=1,
         special={0: "all images"},
     )
-
-    @property
-    def view_count(self) -> int:
-        """Number of views of each image, where it is decided; `extract` decides it before it makes any view."""
-        assert self.views is not None
-        return self.views
-
-    def fingerprint(self, **resolved: Any) -> str:
-        """SHA-256 of everything that changes a stored number, where the number of views is decided.
-
-        Args:
-            resolved: what settings such as "auto" became: the weights' digest, the precision in use, the recipe's
-                version and so on.
-        """
-        several = self.view_count > 1
-        own = {
-            "backbone": self.backbone,
-            "dtype": self.dtype,
-            "normalize": self.normalize,
-            "recipe": self.recipe if several else "plain",
-            "seed": self.seed if several or self.weights == "random" else 0,
-            "views": self.views,
-        }
-        return digest(own | resolved)

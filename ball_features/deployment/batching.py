@@ -1,4 +1,4 @@
-"""One thread that embeds what many requests bring, in common batches."""
+"""A thread that embeds the images of many requests in common batches."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["Batcher", "BusyError"]
 
 
 class BusyError(Exception):
-    """More work waits than is taken on; try again soon."""
+    """The queue is full; try again soon."""
 
 
 class Batcher:
-    """Gathers images into batches for one function that embeds them.
+    """Gathers images into batches for a function that embeds them.
 
     Args:
-        embed: (uint8 (images, 3, side, side), content hashes) -> float32 (images, views, dim).
-        size: Images a batch, at most.
-        waiting: Images that may wait; more are refused.
-        linger_s: How long a batch that is not full waits for more, in seconds.
-        seen: Called with the size of each batch.
+        embed: function (pixels uint8 (images, 3, side, side), content hashes) -> float32 (images, views, dim).
+        size: largest number of images in a batch.
+        waiting: largest number of images that may wait; more are refused.
+        linger_s: seconds that a batch with room waits for more images.
+        seen: function that takes the size of each batch.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Batcher:
         return self._queue.qsize()
 
     def submit(self, image: Tensor, sha256: str) -> Future[np.ndarray]:
-        """Queue an image; the result is its embeddings, float32 (views, dim).
+        """Queue an image; the future gives its embeddings, float32 (views, dim).
 
         Raises:
             BusyError: The queue is full.
@@ -61,19 +61,19 @@ class Batcher:
         try:
             self._queue.put_nowait((image, sha256, future))
         except queue.Full as error:
-            raise BusyError("More images wait than are taken on. Try again in a second.") from error
+            raise BusyError("Too many images wait. Try again in a second.") from error
         return future
 
     def close(self) -> None:
-        """Finish what is queued, then stop."""
+        """Embed what is queued, then stop."""
         self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         import torch
 
-        more = True
-        while more:
+        running = True
+        while running:
             first = self._queue.get()
             if first is None:
                 return
@@ -84,10 +84,10 @@ class Batcher:
                 except queue.Empty:
                     break
                 if item is None:
-                    more = False
+                    running = False
                     break
                 batch.append(item)
-            # Whoever asked may have gone.
+            # A client may have gone meanwhile.
             batch = [item for item in batch if item[2].set_running_or_notify_cancel()]
             if not batch:
                 continue
@@ -95,7 +95,7 @@ class Batcher:
                 self._seen(len(batch))
             try:
                 rows = self._embed(torch.stack([image for image, _, _ in batch]), [sha for _, sha, _ in batch])
-            except Exception as error:  # answered to those who asked; the thread goes on
+            except Exception as error:  # each client gets the error; the thread goes on
                 for _, _, future in batch:
                     future.set_exception(error)
             else:

@@ -1,4 +1,4 @@
-"""A bundle as one ONNX graph: pixels to calibrated probabilities, with nothing of this package needed to run it."""
+"""A bundle as one ONNX graph, from pixels to calibrated probabilities, which runs without this package."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import nn
 
 from ball_features.bundles.bundle import COVERAGE, Bundle
 from ball_features.bundles.calibration import NEIGHBOURS
-from ball_features.deployment.predict import Predictor, bundle_views
+from ball_features.deployment.predict import Predictor
 from ball_features.errors import ConfigError, DataError, require_extra
 from ball_features.extraction.readouts import reader
-from ball_features.extraction.views import is_fixed
+from ball_features.models.base import PerViewClassifier
 from ball_features.models.linear import view_modules
 
 if TYPE_CHECKING:
@@ -27,38 +27,39 @@ if TYPE_CHECKING:
 
 __all__ = ["TOLERANCE", "BundleModule", "check_graph", "export_onnx"]
 
-TOLERANCE = 1e-3
-# Protocol buffers end at 2 GB; this many training images of 1,920 numbers are 0.4 GB.
+TOLERANCE = 1e-3  # largest difference of a probability or a distance between the graph and `Predictor`
+# A protocol buffer holds 2 GB; this many training images of 1,920 numbers take 0.4 GB.
 _MOST_REFERENCES = 50_000
 
 
 class BundleModule(nn.Module):
-    """Everything between pixels and a bundle's answer.
+    """A bundle and its network as one module.
 
     Args:
-        bundle: Of a model with weights, on views that do not vary.
-        network: Normalised images to embeddings, float32.
-        mask: bool (input_px, input_px), where the collection had overlays, or None.
+        bundle: bundle of a model with weights, on fixed views.
+        network: network that maps normalised images to embeddings, in float32 on the CPU.
 
     Raises:
-        ConfigError: A view is random for each image, which a graph cannot do.
+        ConfigError: A view is random for each image, which a graph cannot compute.
         DataError: The model has no weights.
     """
 
-    def __init__(self, bundle: Bundle, network: nn.Module, mask: Tensor | None) -> None:
+    def __init__(self, bundle: Bundle, network: nn.Module) -> None:
         super().__init__()
-        facts = bundle.facts
-        drawn = [index for index in facts["views"] if not is_fixed(facts["recipe"] if index else "report", index)]
-        if drawn:
+        self.preprocessing = bundle.facts.preprocessing
+        plan = self.preprocessing.plan
+        if not all(view.fixed for view in plan.views):
             raise ConfigError(
-                f"The bundle tests on views of the recipe {facts['recipe']}, which are random for each image; a graph "
-                "needs views that do not vary. Fit with --test-views plain."
+                f"The bundle tests on views of the recipe {plan.recipe}, which are random for each image; a graph "
+                "needs fixed views. Fit with test_views='plain'."
             )
-        self.facts, self.mask = facts, mask
+        self.preprocessing.mask("cpu")  # unpacked before the graph is traced
+        self.temperature = bundle.facts.temperature
         self.network = network
-        self.heads = nn.ModuleList(view_modules(bundle.estimator, len(facts["views"])))
-        # Of a model that tells views apart: the least probability that one view gives.
-        self.floor = math.log(bundle.estimator.floor) if getattr(bundle.estimator, "by_view", False) else None
+        self.heads = nn.ModuleList(view_modules(bundle.estimator, len(plan)))
+        # Lower bound of a probability that one view gives, for a model that fits each view separately.
+        per_view = isinstance(bundle.estimator, PerViewClassifier)
+        self.floor = math.log(bundle.estimator.floor) if per_view else None
         place = torch.zeros(len(bundle.estimator.classes_), len(bundle.classes))
         place[range(len(place)), bundle.estimator.classes_.tolist()] = 1
         self.place = nn.Parameter(place, False)
@@ -66,16 +67,20 @@ class BundleModule(nn.Module):
         self.references = len(bundle.train) <= _MOST_REFERENCES
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """float32 (images, 3, input_px, input_px) in [0, 1] -> (probability, embedding[, distance]).
+        """Compute a bundle's answer.
 
-        Probability (images, classes) is calibrated; embedding (images, dim) is the mean over views at unit length;
-        distance (images,) is the mean cosine distance to the nearest training images.
+        Args:
+            images: pixels, float32 (images, 3, input_px, input_px) in [0, 1].
+
+        Returns:
+            Calibrated probabilities (images, classes); the mean embedding over views at unit length (images, dim); and,
+            unless there are too many training images, the mean cosine distance to the nearest of them (images,).
         """
-        views = bundle_views(images, (), self.facts, reader(self.network), self.mask)
+        views = self.preprocessing.embed(images, (), reader(self.network)).unbind(1)
         each = torch.stack([torch.log_softmax(head(view), 1) for head, view in zip(self.heads, views, strict=True)])
         pooled = each.exp().mean(0) if self.floor is None else torch.softmax(each.clamp(min=self.floor).mean(0), 1)
         probability = pooled @ self.place
-        logits = probability.clamp(1e-12, 1.0).log() / self.facts["temperature"]
+        logits = probability.clamp(1e-12, 1.0).log() / self.temperature
         mean = torch.stack(views).mean(0)
         unit = mean / mean.norm(dim=1, keepdim=True).clamp_min(1e-12)
         out = (torch.softmax(logits, 1), unit)
@@ -86,36 +91,37 @@ class BundleModule(nn.Module):
 
 
 def export_onnx(predictor: Predictor, path: Path) -> float:
-    """Write the graph, and check it in ONNX Runtime against `Predictor` in float32.
+    """Write the graph of a bundle, and check it in ONNX Runtime against `Predictor`.
 
     Args:
-        predictor: In float32 on the CPU.
-        path: Of the file.
+        predictor: predictor in float32 on the CPU.
+        path: path of the graph.
 
     Returns:
-        The largest difference of a probability on drawn smears.
+        The largest difference of a probability or distance on drawn smears.
 
     Raises:
-        ConfigError: The views vary, the network comes as a file, or an operation cannot be exported.
-        DataError: The model has no weights, or the graph's answers differ by more than `TOLERANCE`.
+        ConfigError: A view is random, the network comes from a file, or an operation cannot be exported.
+        DataError: The model has no weights, the file cannot be written, or the graph's answers differ by more than
+            `TOLERANCE`.
         MissingExtraError: The packages of the extra `onnx` are not installed.
     """
     for module in ("onnx", "onnxruntime", "onnxscript"):
-        require_extra(module, "onnx", "--onnx")
+        require_extra(module, "onnx", "an ONNX graph")
     if predictor.backbone.path is not None:
         raise ConfigError(
-            f"{predictor.backbone.name} is a network in a file, which cannot be traced. Join its graph and the head's "
-            "weights (head.safetensors) with the tools that made it."
+            f"{predictor.backbone.name} is a network in a file, which cannot be traced. Join its graph with the head's "
+            "weights (head.safetensors) by the tools that made it."
         )
     side = predictor.backbone.input_px
-    module = BundleModule(predictor.bundle, predictor.module, predictor.mask).eval()
+    module = BundleModule(predictor.bundle, predictor.module).eval()
     names = ["probability", "embedding", *(["distance"] if module.references else [])]
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Give another --onnx.") from error
+        raise DataError(f"{path} cannot be written ({error.strerror}). Give another output file.") from error
     try:
         with warnings.catch_warnings(), _silent(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -131,18 +137,18 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
                 verbose=False,
             )
             program.save(partial, external_data=False)
-    except Exception as error:  # the exporter raises many kinds
+    except Exception as error:  # the exporter raises many types of errors
         partial.unlink(missing_ok=True)
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
-            f"{predictor.backbone.name} with the recipe {predictor.bundle.facts['recipe']} cannot be written as ONNX "
-            f"({first}). Fit on plain views, or predict with ball."
+            f"{predictor.backbone.name} with the recipe {predictor.preprocessing.plan.recipe} cannot be written as "
+            f"ONNX ({first}). Fit on plain views, or predict with ball."
         ) from error
     try:
         _describe(partial, predictor)
         try:
             worst = check_graph(partial, predictor)
-        except Exception as error:  # ONNX Runtime raises its own kinds
+        except Exception as error:  # ONNX Runtime raises its own types of errors
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(f"ONNX Runtime cannot run the graph ({first}). It was not kept; report this.") from error
         if worst > TOLERANCE:
@@ -154,7 +160,7 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
 
 
 class _silent:
-    """The exporter's own progress stays off the terminal."""
+    """Keeps the exporter's progress off the terminal."""
 
     def __enter__(self) -> None:
         self.level = logging.root.manager.disable
@@ -165,9 +171,10 @@ class _silent:
 
 
 def _describe(path: Path, predictor: Predictor) -> None:
+    """Write what a user of the graph must know into its metadata."""
     import onnx
 
-    bundle, facts = predictor.bundle, predictor.bundle.facts
+    bundle, facts, preprocessing = predictor.bundle, predictor.bundle.facts, predictor.preprocessing
     side = predictor.backbone.input_px
     model = onnx.load(path)
     values = {
@@ -181,23 +188,37 @@ def _describe(path: Path, predictor: Predictor) -> None:
         "conformal_threshold_95": repr(bundle.threshold(COVERAGE)),
         "notes": json.dumps(bundle.notes(COVERAGE)),
         "intended_use": "research only, not a medical device",
-        **{key: str(facts[key]) for key in ("model", "backbone", "weights_sha256", "normalize", "recipe", "temperature",
-                                            "cache_fingerprint", "ball_version")},
-    }  # fmt: skip
+        "model": facts.model,
+        "backbone": preprocessing.backbone,
+        "weights_sha256": preprocessing.weights_sha256,
+        "normalize": preprocessing.normalization,
+        "recipe": preprocessing.plan.recipe,
+        "temperature": str(facts.temperature),
+        "cache_fingerprint": facts.cache_fingerprint,
+        "ball_version": facts.ball_version,
+    }
     for key, value in values.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
-    model.producer_name, model.producer_version = "ball", facts["ball_version"]
+    model.producer_name, model.producer_version = "ball", facts.ball_version
     onnx.save(model, path)
 
 
 def check_graph(path: Path, predictor: Predictor) -> float:
-    """The largest difference between the graph's probabilities or distances and `Predictor`'s, on drawn smears."""
+    """Compare a graph with `Predictor` on drawn smears.
+
+    Args:
+        path: path of the graph.
+        predictor: predictor in float32 on the CPU.
+
+    Returns:
+        The largest difference of a probability or distance.
+    """
     import onnxruntime
 
     from ball_features.dataset.decode import decode
     from ball_features.dataset.synthetic import draw_smears
-    from ball_features.extraction.batch import resize
+    from ball_features.extraction.loading import resize
 
     with tempfile.TemporaryDirectory() as folder:
         draw_smears(folder, per_class=2, seed=0)
@@ -206,7 +227,7 @@ def check_graph(path: Path, predictor: Predictor) -> float:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    expected = predictor.describe([str(file) for file in files], predictor.embed(images, [""] * len(files)), 0.95)
+    expected = predictor.describe([str(file) for file in files], predictor.embed(images, [""] * len(files)), COVERAGE)
     worst = 0.0
     for rows in (slice(0, 1), slice(0, len(files))):  # any number of images
         out: Any = session.run(None, {"images": images[rows].numpy().astype(np.float32) / 255})

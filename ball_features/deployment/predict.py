@@ -1,10 +1,10 @@
-"""New images to predictions: class, probabilities, a set with a stated coverage, and how unusual the image is."""
+"""Predictions for new images: class, probabilities, a set of stated coverage, and how unusual the image is."""
 
 from __future__ import annotations
 
-import glob
+import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,100 +12,36 @@ import numpy as np
 
 from ball_features.bundles.bundle import COVERAGE, Bundle, read_bundle
 from ball_features.dataset.decode import decode_bytes
-from ball_features.dataset.listing import Rejected, list_images, printable
+from ball_features.dataset.listing import Rejected, printable
 from ball_features.deployment.answers import Prediction, Predictions
+from ball_features.deployment.inputs import find_images
 from ball_features.errors import ConfigError, DataError, ImageError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ball_features.extraction.readouts import Read
-
-__all__ = ["Predictor", "bundle_views", "check_coverage", "find_images", "predict"]
+__all__ = ["Predictor", "check_coverage", "predict"]
 
 
 def check_coverage(coverage: float) -> None:
-    """Raise `ConfigError` where the coverage of prediction sets is no share."""
+    """Raise `ConfigError` if the coverage of prediction sets is not between 0 and 1."""
     if not 0 < coverage < 1:
-        raise ConfigError(f"Got --coverage {coverage}, expected a share between 0 and 1, such as 0.95.")
-
-
-def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Rejected]]:
-    """Image files that folders, patterns and names stand for.
-
-    Args:
-        arguments: Folders (searched through as `ball extract` does), patterns such as `*.png`, or files.
-
-    Returns:
-        Files in the order given, each once, and names that lead nowhere or cannot be written down.
-    """
-    found: dict[Path, None] = {}
-    rejected = []
-    for text in arguments:
-        path = Path(text)
-        places = [path] if path.exists() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207, since a pattern may be absolute
-        files = [file for place in places for file in _files(place)]
-        if not files:
-            rejected.append(Rejected(printable(text), "holds no image" if places else "is not there"))
-        for file in files:
-            if printable(str(file)) == str(file):
-                found[file] = None
-            else:
-                rejected.append(Rejected(printable(str(file)), "its name is not UTF-8; rename it"))
-    return list(found), rejected
-
-
-def _files(place: Path) -> list[Path]:
-    if place.is_dir():
-        return [place / name for name in list_images(place).images]
-    return [place] if place.is_file() else []
-
-
-def bundle_views(pixels: Tensor, sha256: Sequence[str], facts: dict[str, Any], read: Read, mask: Any) -> list[Tensor]:
-    """An embedding (images, dim) a view that a bundle tests on, its channels joined as the bundle has them.
-
-    Args:
-        pixels: float32 (images, 3, input_px, input_px) in [0, 1].
-        sha256: Content hash of each, which seeds views that vary.
-        facts: Of the bundle.
-        read: Normalised images to embeddings of one channel, see `extraction.readouts.reader`.
-        mask: bool (input_px, input_px), where the collection had overlays, or None.
-    """
-    import torch
-
-    from ball_features.extraction.backbones import BACKBONES
-    from ball_features.extraction.batch import embed_views
-    from ball_features.extraction.segmentation import segmented
-
-    channels = [
-        pixels if name == "original" else segmented(pixels, pixels) for name in facts.get("channels_used", ["original"])
-    ]
-    views = embed_views(
-        channels,
-        sha256,
-        facts["views"],
-        read,
-        recipe=facts["recipe"] if any(facts["views"]) else "report",
-        seed=facts["view_seed"],
-        mask=mask,
-        normalization=facts["normalize"],
-        dim=BACKBONES[facts["backbone"]].dim if facts["backbone"] in BACKBONES else 0,
-    )
-    return [torch.cat(own, 1) if facts.get("combine") != "mean" else torch.stack(own).mean(0) for own in views]
+        raise ConfigError(f"Got coverage={coverage}, expected a share between 0 and 1, such as 0.95.")
 
 
 class Predictor:
-    """A bundle with its network loaded once.
+    """A bundle with its network, loaded once.
 
     Args:
-        bundle: From `read_bundle`.
-        weights: Weights of the backbone; None takes what the bundle was made with.
+        bundle: bundle from `read_bundle`.
+        weights: weights of the backbone; None for those that the bundle was made with.
         device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto" takes the bundle's where the device has it.
-        compiled: On CUDA, use kernels of our own: seconds to compile, which hundreds of images pay back.
+        precision: "auto" for that of the bundle if the device supports it, "fp32", "bf16" or "fp16".
+        compiled: compile kernels for CUDA, which takes seconds and pays for hundreds of images.
 
     Raises:
         WeightsError: The weights are missing, or not those of the bundle.
+        ConfigError: The device is not available.
     """
 
     def __init__(
@@ -122,50 +58,45 @@ class Predictor:
         from ball_features.extraction.engine.modules import build_engine
         from ball_features.extraction.weights import load_backbone, weights_digest
 
-        self.bundle, facts = bundle, bundle.facts
-        wanted = weights or facts["weights"]
-        name = f"file:{wanted}" if facts["backbone"].startswith("file:") else facts["backbone"]
-        self.backbone = get_backbone(name, facts.get("input_px", 0))
-        seed = int(facts.get("seed", 0))
-        if weights_digest(self.backbone, wanted, seed) != facts["weights_sha256"]:
+        own = bundle.facts.preprocessing
+        wanted = weights or own.weights
+        self.backbone = get_backbone(
+            f"file:{wanted}" if own.backbone.startswith("file:") else own.backbone, own.input_px
+        )
+        if weights_digest(self.backbone, wanted, own.seed) != own.weights_sha256:
             raise WeightsError(
-                f"{wanted} are not the weights that this bundle was made with "
-                f"(SHA-256 {facts['weights_sha256'][:12]}...). Give that file to --weights."
+                f"{wanted} are not the weights that this bundle was made with (SHA-256 {own.weights_sha256[:12]}...). "
+                "Give the file with that hash as weights."
             )
-        self.device = resolve_device(device)
-        chosen = precision
+        self.bundle, self.device = bundle, resolve_device(device)
+        self.preprocessing = dataclasses.replace(own, dim=self.backbone.dim)
+        self.preprocessing.mask(self.device)  # unpacked once
         if precision == "auto":
-            # Where the bundle's own would be emulated, float32 is faster and nearer to what it stands for.
-            chosen = facts["precision"] if facts["precision"] == best_precision(self.device) else "fp32"
-        self.module = load_backbone(self.backbone, wanted, seed)
-        self.engine = build_engine(self.backbone, self.module, self.device, chosen, compiled)
-        self.mask = self._mask()
-
-    def _mask(self) -> Tensor | None:
-        import torch
-
-        from ball_features.extraction.batch import unpack_mask
-
-        packed = self.bundle.facts.get("overlay_mask")
-        mask = None if packed is None else unpack_mask(packed)
-        return None if mask is None else torch.from_numpy(mask).to(self.device)
+            # If the device would emulate the bundle's precision, float32 is faster and more exact.
+            precision = own.precision if own.precision == best_precision(self.device) else "fp32"
+        self.module = load_backbone(self.backbone, wanted, own.seed)
+        self.engine = build_engine(self.backbone, self.module, self.device, precision, compiled)
 
     @property
     def caveat(self) -> str:
-        """What sets these embeddings apart from those that the model was fitted on, or ""."""
-        facts = self.bundle.facts
-        if facts.get("segmentation") != "twins" or "segmented" not in facts.get("channels_used", []):
+        """How these embeddings differ from those that the model was fitted on, or ""."""
+        own = self.preprocessing
+        if own.segmentation != "twins" or "segmented" not in own.channels:
             return ""
         return (
             "The model was fitted on segmented pictures from files; those of new images are computed by the published "
-            "thresholds, which differ from them. Extract with --twins none to fit on computed ones."
+            "thresholds, which differ from them. Extract with twins='none' to fit on computed ones."
         )
 
     def about(self, coverage: float) -> dict[str, Any]:
-        """What predictions are by, and what their sets and flags mean, ready for JSON."""
-        bundle = self.bundle
-        names = ("model", "backbone", "weights_sha256", "cache_fingerprint", "ball_version")
-        return {key: bundle.facts[key] for key in names if key in bundle.facts} | {
+        """What made the predictions, and what their sets and flags mean, ready for JSON."""
+        bundle, facts = self.bundle, self.bundle.facts
+        return {
+            "model": facts.model,
+            "backbone": self.preprocessing.backbone,
+            "weights_sha256": self.preprocessing.weights_sha256,
+            "cache_fingerprint": facts.cache_fingerprint,
+            "ball_version": facts.ball_version,
             "coverage": coverage,
             "set_threshold": bundle.threshold(coverage),
             "unusual_from": bundle.unusual_from,
@@ -173,112 +104,56 @@ class Predictor:
         }
 
     def warm_up(self) -> None:
-        """Pay for compilation and first allocations now."""
+        """Compile kernels and allocate memory before the first image."""
         import torch
 
         side = self.backbone.input_px
         self.embed(torch.zeros(1, 3, side, side, dtype=torch.uint8), [""])
 
     def embed(self, images: Tensor, sha256: Sequence[str]) -> np.ndarray:
-        """Embeddings of the views that the bundle tests on, float32 (images, views, dim).
+        """Embed the views that the bundle tests on.
 
         Args:
-            images: uint8 (images, 3, input_px, input_px).
-            sha256: Content hash of each, which seeds the views.
-        """
-        import torch
+            images: pixels, uint8 (images, 3, input_px, input_px).
+            sha256: content hash of each image, which seeds random views.
 
+        Returns:
+            Embeddings, float32 (images, views, dim).
+        """
         from ball_features.extraction.readouts import reader
 
         pixels = images.to(self.device).float().div_(255)
-        views = bundle_views(pixels, sha256, self.bundle.facts, reader(self.engine), self.mask)
-        return torch.stack(views, 1).cpu().numpy()
-
-    def activation(self, image: Tensor, sha256: str, code: int) -> np.ndarray | None:
-        """Where a class's evidence lies: a class activation map (Zhou et al. 2016, eq. 2).
-
-        On the first view tested that leaves pixels where they are. The share that each place of the feature map has in
-        the class's logit, less the mean of all classes' logits; for a head of several layers by its gradient at this
-        image (Selvaraju et al. 2017, eq. 1), with its sign kept.
-
-        Args:
-            image: uint8 (3, input_px, input_px).
-            sha256: Its content hash.
-            code: Number of the class in the bundle's `classes`.
-
-        Returns:
-            float32 (height, width), several values in each direction, or None where the network, the views or the
-            model have no such map.
-        """
-        import torch
-        import torch.nn.functional as F
-
-        from ball_features.extraction.readouts import READOUTS, place_weights, read_maps
-        from ball_features.extraction.views import keeps_places
-        from ball_features.models.linear import view_modules
-
-        facts, estimator = self.bundle.facts, self.bundle.estimator
-        known = estimator.classes_.tolist()
-        kept = [
-            place for place, index in enumerate(facts["views"]) if not index or keeps_places(facts["recipe"], index)
-        ]
-        maps_of: Any = getattr(self.engine, "maps", None)
-        if maps_of is None or code not in known or not kept:
-            return None
-        try:
-            head = view_modules(estimator, len(facts["views"]))[kept[0]]
-        except DataError:
-            return None
-        weighted: list[Tensor] = []  # of each channel, float32 (height, width, dim): what the embedding is the sum of
-
-        def read(view: Tensor, readouts: Sequence[str], nuclei: Tensor | None) -> list[Tensor]:
-            readout = READOUTS[readouts[0]]
-            maps = maps_of(view, (readout.block,))
-            activations = maps[readout.block][0].float().cpu()
-            height, width, _ = activations.shape
-            weight = place_weights(nuclei if readout.nuclei else None, 1, height, width).cpu()
-            weighted.append(activations * weight.view(height, width, 1))
-            return read_maps(maps, readouts, nuclei)
-
-        pixels = image[None].to(self.device).float().div_(255)
-        own = facts | {"views": [facts["views"][kept[0]]]}
-        x = bundle_views(pixels, [sha256], own, read, self.mask)[0].cpu().clone().requires_grad_()
-        logits = head(x)[0]
-        (slope,) = torch.autograd.grad(logits[known.index(code)] - logits.mean(), x)
-        if facts.get("combine") == "mean":
-            slope = slope.repeat(1, len(weighted)) / len(weighted)
-        dim = slope.shape[1] // len(weighted)  # a shorter map was filled up with zeros
-        together = torch.cat([F.pad(part, (0, dim - part.shape[2])) for part in weighted], 2)
-        return (together @ slope[0]).numpy()
+        return self.preprocessing.embed(pixels, sha256, reader(self.engine)).cpu().numpy()
 
     def __call__(
         self,
         files: Sequence[Path],
         *,
-        coverage: float = 0.95,
+        coverage: float = COVERAGE,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[list[Prediction], list[Rejected]]:
-        """Predict.
+        """Predict the classes of images.
 
         Args:
-            files: Images.
-            coverage: Of the prediction sets.
-            progress: Called with (images done, images in all).
+            files: image files.
+            coverage: coverage of the prediction sets.
+            progress: function that takes (images done, images in all).
 
         Returns:
-            A prediction an image that could be decoded, in order, and the others with their reasons.
+            Predictions of the images that could be decoded, in order, and the other files with reasons.
+
+        Raises:
+            ConfigError: The coverage is not between 0 and 1.
         """
         from ball_features.extraction.batch import batch_size
         from ball_features.extraction.engine.modules import runs_on_all_cores
-        from ball_features.extraction.stream import feeders, stream
-        from ball_features.threads import core_count
+        from ball_features.extraction.stream import Workers, stream
 
         check_coverage(coverage)
         predictions: list[Prediction] = []
         rejected: list[Rejected] = []
         size = batch_size(self.device.type, self.engine.precision, self.backbone.input_px)
-        on_cpu = self.device.type == "cpu"
-        workers = 1 if on_cpu and runs_on_all_cores(self.engine) else min(16, core_count())
+        workers = Workers.for_device(self.device.type, one_call=runs_on_all_cores(self.engine))
         done = 0
 
         def load(row: int) -> tuple[Tensor, str] | str:
@@ -297,8 +172,7 @@ class Predictor:
             paths, images, digests = zip(*good, strict=True)
             return list(paths), self.embed(torch.stack(images), digests), bad
 
-        threads: dict[str, Any] = {"on_cpu": on_cpu, "workers": workers, "feeders": feeders(self.device.type)}
-        for paths, X, bad in stream(np.arange(len(files)), size, load, compute, **threads):
+        for paths, X, bad in stream(np.arange(len(files)), size, load, compute, workers=workers):
             rejected += bad
             if X is not None:
                 predictions += self.describe(paths, X, coverage)
@@ -308,7 +182,8 @@ class Predictor:
         return predictions, rejected
 
     def _load(self, file: Path) -> tuple[Tensor, str] | str:
-        from ball_features.extraction.batch import resize
+        """Pixels, uint8 (3, input_px, input_px), and content hash of a file, or the reason why there are none."""
+        from ball_features.extraction.loading import resize
 
         try:
             data = file.read_bytes()
@@ -319,24 +194,30 @@ class Predictor:
             return str(error)
 
     def describe(self, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
-        """Predictions from embeddings (images, views, dim)."""
+        """Predict from embeddings.
+
+        Args:
+            paths: name of each image.
+            X: embeddings, float32 (images, views, dim).
+            coverage: coverage of the prediction sets.
+        """
         bundle = self.bundle
         probability = bundle.probability(X)
         inside = bundle.sets(probability, coverage)
         distance, rows = bundle.distance(X)
         limit = bundle.unusual_from
         result = []
-        for place, path in enumerate(paths):
-            order = np.argsort(-probability[place])
+        for image, path in enumerate(paths):
+            order = np.argsort(-probability[image])
             result.append(
                 Prediction(
                     path=path,
                     predicted=bundle.classes[order[0]],
-                    probability=dict(zip(bundle.classes, probability[place].tolist(), strict=True)),
-                    set=tuple(bundle.classes[code] for code in order if inside[place, code]),
-                    distance=float(distance[place]),
-                    unusual=bool(distance[place] > limit),
-                    nearest=tuple(bundle.train_path[row] for row in rows[place]),
+                    probability=dict(zip(bundle.classes, probability[image].tolist(), strict=True)),
+                    set=tuple(bundle.classes[code] for code in order if inside[image, code]),
+                    distance=float(distance[image]),
+                    unusual=bool(distance[image] > limit),
+                    nearest=tuple(bundle.train_path[row] for row in rows[image]),
                 )
             )
         return result
@@ -353,21 +234,21 @@ def predict(
     trust: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
-    """Predict the class of new images: research use only, not a diagnosis.
+    """Predict the classes of new images: research use only, not a diagnosis.
 
     Args:
-        bundle: RUN/models/MODEL, made by `fit(..., save=MODEL)`.
-        images: Folders, patterns or files.
-        coverage: Of the prediction sets.
-        weights: Of the backbone, where the bundle's own path has moved.
+        bundle: folder RUN/models/MODEL, made by `fit(..., save=MODEL)`.
+        images: folders, patterns or files.
+        coverage: coverage of the prediction sets.
+        weights: weights of the backbone, if the path that the bundle names has moved.
         device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto" (the bundle's), "fp32", "bf16" or "fp16".
-        trust: Load a model in joblib's format too, which can execute anything.
-        progress: Called with (images done, images in all).
+        precision: "auto" (that of the bundle), "fp32", "bf16" or "fp16".
+        trust: load a model in joblib's format too, which can execute any code.
+        progress: function that takes (images done, images in all).
 
     Raises:
-        ConfigError: The coverage is no share.
-        DataError: No bundle, or no image that can be predicted.
+        ConfigError: The coverage is not between 0 and 1, or the device is not available.
+        DataError: The folder is no bundle, or no image can be predicted.
         WeightsError: The weights are missing, or not those of the bundle.
     """
     from ball_features.extraction.engine.choose import COMPILE_FROM

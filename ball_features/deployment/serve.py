@@ -22,12 +22,14 @@ from starlette.requests import ClientDisconnect
 from ball_features import __version__
 from ball_features.bundles.bundle import COVERAGE
 from ball_features.dataset.decode import decode_bytes
+from ball_features.deployment.activation import activation_map
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
 from ball_features.deployment.limits import Limits, TokenBuckets, is_loopback, require_token
 from ball_features.deployment.predict import Predictor, check_coverage
 from ball_features.errors import ImageError
-from ball_features.extraction.batch import batch_size, resize
+from ball_features.extraction.batch import batch_size
+from ball_features.extraction.loading import resize
 from ball_features.threads import core_count
 
 __all__ = ["create_app"]
@@ -223,8 +225,8 @@ def create_app(
         """Report that the server answers, and what it serves."""
         return Health(
             status="ok",
-            model=facts["model"],
-            backbone=facts["backbone"],
+            model=facts.model,
+            backbone=facts.preprocessing.backbone,
             classes=list(predictor.bundle.classes),
             token=bool(token),
             unusual_from=predictor.bundle.unusual_from,
@@ -260,7 +262,7 @@ def _answer(predictor: Predictor, row: np.ndarray, image: Any, digest: str, cove
     found = predictor.describe([""], row[None], coverage)[0]
     shown = None
     if mapped:
-        values = predictor.activation(image, digest, predictor.bundle.classes.index(found.predicted))
+        values = activation_map(predictor, image, digest, predictor.bundle.classes.index(found.predicted))
         if values is not None:
             shown = ActivationMap(
                 height=values.shape[0], width=values.shape[1], values=[round(float(v), 5) for v in values.ravel()]

@@ -10,8 +10,7 @@ from ball_features.cache import Cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError
-from ball_features.evaluation.views import Views, model_views
-from ball_features.extraction.views import shows_whole_field
+from ball_features.evaluation.views import Views, model_views, view_plan
 from ball_features.models.registry import Model
 
 __all__ = ["Evaluation", "FitTask", "Images", "divide", "obstacles"]
@@ -165,5 +164,5 @@ def _flip_views(model: Model, views: Views, config: FitConfig) -> tuple[int, ...
 def _whole_field(model: Model, views: Views, cache: Cache) -> tuple[bool, ...]:
     if not model.by_view:
         return ()
-    recipe = cache.attributes["recipe"] if len(cache.view) > 1 else "report"
-    return tuple(shows_whole_field(recipe, view) for view in views.train)
+    plan = view_plan(cache)
+    return tuple(plan.views[view].shows_whole_field for view in views.train)

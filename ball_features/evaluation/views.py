@@ -1,4 +1,4 @@
-"""Which views of an image a model is trained, validated and tested on."""
+"""Choice of the views on which a model is trained, validated and tested."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.errors import ConfigError
-from ball_features.extraction.views import is_fixed
+from ball_features.extraction.recipe import ViewPlan
 from ball_features.models.registry import Model
 
-__all__ = ["Views", "choose_views", "fixed_views", "model_views", "view_rows"]
+__all__ = ["Views", "choose_views", "fixed_views", "model_views", "view_plan", "view_rows"]
 
 
 @dataclass(frozen=True)
 class Views:
-    """Which views of an image train a model, and which validate and test it."""
+    """Numbers of the views that train a model, and of those that validate and test it."""
 
     train: tuple[int, ...]
     test: tuple[int, ...]
 
 
 def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
-    """Numbers of views from "all", or names or numbers with commas between; "auto" is the plain one.
+    """Parse a choice of views.
+
+    Args:
+        names: names of the views of a cache.
+        wanted: "all", "auto" (the plain view), or names or numbers separated by commas.
+
+    Returns:
+        Numbers of the views.
 
     Raises:
-        ConfigError: No such view; the message lists those of the cache.
+        ConfigError: There is no such view; the message lists those of the cache.
     """
     if wanted == "all":
         return tuple(range(len(names)))
@@ -48,17 +55,17 @@ def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
 
 
 def model_views(spec: Model, cache: Cache, config: FitConfig) -> Views:
-    """The views that train a model and those that test it.
+    """Choose the views that train a model and those that test it.
 
-    A shortcut's numbers are of the plain image. A model that tells views apart takes all that are not random, unless
-    the configuration names some to test on.
+    A shortcut sees the plain image. A model that fits each view separately takes all fixed views, unless the
+    configuration names some to test on.
 
     Raises:
         ConfigError: A view is not in the cache.
     """
     test = choose_views(cache.view, "all" if config.tta else config.test_views)
     if config.train_views == "auto":
-        # A fixed view is another picture, not another look at the same: it trains what it tests.
+        # A fixed view is another picture, not a variation of the same one, so it trains only if it is tested.
         random = set(range(len(cache.view))) - set(fixed_views(cache))
         train = tuple(sorted(random | set(test)))
     else:
@@ -71,15 +78,30 @@ def model_views(spec: Model, cache: Cache, config: FitConfig) -> Views:
     return Views(own, own)
 
 
+def view_plan(cache: Cache) -> ViewPlan:
+    """The views of a cache whose channels are joined."""
+    several = len(cache.view) > 1
+    return ViewPlan.parse(cache.recipe if several else "plain", len(cache.view) if several else None)
+
+
 def fixed_views(cache: Cache) -> tuple[int, ...]:
-    """Numbers of the views that are the same function of every image, the plain one left out."""
-    recipe = cache.attributes["recipe"]
-    return tuple(number for number in range(1, len(cache.view)) if is_fixed(recipe, number))
+    """Numbers of the views that are the same function of every image, without the plain one."""
+    return tuple(view.index for view in view_plan(cache).views[1:] if view.fixed)
 
 
 def view_rows(
     numbers: np.ndarray, rows: np.ndarray, codes: np.ndarray, views: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """These views of these images as float32 (rows * views, columns), and their classes."""
-    X = numbers[rows[:, None], list(views)]  # no row of other views is touched
+    """Stack views of images as samples.
+
+    Args:
+        numbers: embeddings or pixel statistics, (images, views, columns).
+        rows: numbers of the images, int (rows,).
+        codes: class number of each image, int (images,).
+        views: numbers of the views.
+
+    Returns:
+        Samples, float32 (rows * views, columns), and their class numbers, int (rows * views,).
+    """
+    X = numbers[rows[:, None], list(views)]  # reads no row of other views
     return X.reshape(len(rows) * len(views), -1).astype(np.float32), np.repeat(codes[rows], len(views))

@@ -1,7 +1,7 @@
-"""Frozen ImageNet backbones: a literal registry, any network of timm, and any network in a file.
+"""Frozen ImageNet backbones: a registry, any network of timm, and any network in a file.
 
-To add one, add a record to `BACKBONES`. An embedding is the last feature map after global average pooling, or what the
-network itself pools; the classifier is left off.
+To add one, add a record to `BACKBONES`. An embedding is the last feature map after global average pooling, or after the
+network's own pooling; the classifier is left off.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ __all__ = ["BACKBONES", "Backbone", "get_backbone"]
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network.
+    """A frozen network: how it is built, what it expects and which feature maps it has.
 
     Attributes:
-        name: Key in `BACKBONES`, `timm:NAME`, or `file:NAME`.
-        dim: Length of the embedding.
-        input_px: Side of the square input, in pixels.
-        url: Where the ImageNet weights are published, the name ending in the file's hash; "" where timm knows.
-        source: Who builds it: torchvision, timm, or a file that holds the whole network.
-        builder: Its name there; that of the record if "".
-        title: Its authors' name for it.
-        normalize: What its ImageNet weights expect, see `extraction.views.mean_std`; "" where only the user knows.
-        pooling: What becomes of the last feature map.
-        options: Of the builder.
-        path: The file of a network in a file.
+        name: key in `BACKBONES`, `timm:NAME`, or `file:NAME`.
+        dim: length of an embedding.
+        input_px: side of the square input, in pixels.
+        url: address of the ImageNet weights, ending in the file's hash; "" where timm knows the address.
+        source: library that builds the network, or "file" for a file that holds the whole network.
+        builder: name in that library; `name` if "".
+        options: arguments of the builder.
+        title: name that its authors gave it.
+        normalize: normalisation that its ImageNet weights expect, as `extraction.normalization.mean_std` takes it; ""
+            where only the user knows.
+        pooling: how the last feature map becomes an embedding.
+        maps: dense blocks whose activations a readout can average; empty if only the embedding can be read.
+        engine: forward pass: "densenet" is rewritten for speed, "module" is the library's own.
+        path: file of a network in a file.
     """
 
     name: str
@@ -43,38 +46,40 @@ class Backbone:
     url: str = ""
     source: Literal["torchvision", "timm", "file"] = "torchvision"
     builder: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     normalize: str = "imagenet"
     pooling: str = "global average"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    maps: tuple[int, ...] = ()
+    engine: Literal["densenet", "module"] = "module"
     path: Path | None = None
 
 
 _HOST = "https://download.pytorch.org/models/"
-_DENSE = "relu, global average"
+_DENSE: dict[str, Any] = {"pooling": "relu, global average", "maps": (1, 2, 3, 4), "engine": "densenet"}
 _INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": False}
 
-# The ten of Ghaderzadeh et al. 2021 (doi 10.1002/int.22753), and two smaller DenseNets.
+# The ten networks of Ghaderzadeh et al. 2021 (doi 10.1002/int.22753), and two smaller DenseNets.
 BACKBONES: dict[str, Backbone] = {
     # Huang et al. 2017, "Densely connected convolutional networks".
     "densenet121": Backbone(
-        "densenet121", 1024, 224, _HOST + "densenet121-a639ec97.pth", title="DenseNet-121", pooling=_DENSE
+        "densenet121", 1024, 224, _HOST + "densenet121-a639ec97.pth", title="DenseNet-121", **_DENSE
     ),
     "densenet169": Backbone(
-        "densenet169", 1664, 224, _HOST + "densenet169-b2777c0a.pth", title="DenseNet-169", pooling=_DENSE
+        "densenet169", 1664, 224, _HOST + "densenet169-b2777c0a.pth", title="DenseNet-169", **_DENSE
     ),
     "densenet201": Backbone(
-        "densenet201", 1920, 224, _HOST + "densenet201-c1103571.pth", title="DenseNet-201", pooling=_DENSE
+        "densenet201", 1920, 224, _HOST + "densenet201-c1103571.pth", title="DenseNet-201", **_DENSE
     ),
     # Tan and Le 2019, "EfficientNet: rethinking model scaling for convolutional neural networks".
     "efficientnet_b0": Backbone(
         "efficientnet_b0", 1280, 224, _HOST + "efficientnet_b0_rwightman-7f5810bc.pth", title="EfficientNet"
     ),
-    # Howard et al. 2019, "Searching for MobileNetV3"; before the classifier's hidden layer.
+    # Howard et al. 2019, "Searching for MobileNetV3"; read before the classifier's hidden layer.
     "mobilenet_v3_large": Backbone(
         "mobilenet_v3_large", 960, 224, _HOST + "mobilenet_v3_large-8738ca79.pth", title="MobileNetV3"
     ),
-    # Simonyan and Zisserman 2015; the last feature map, not the fully connected layers, which hold its input size.
+    # Simonyan and Zisserman 2015; the last feature map, since the fully connected layers fix the input size.
     "vgg16": Backbone("vgg16", 512, 224, _HOST + "vgg16-397923af.pth", title="VGG-16"),
     "vgg19": Backbone("vgg19", 512, 224, _HOST + "vgg19-dcbb9e9d.pth", title="VGG-19"),
     # Szegedy et al. 2016, "Rethinking the inception architecture for computer vision".
@@ -87,30 +92,36 @@ BACKBONES: dict[str, Backbone] = {
         options=_INCEPTION,
     ),
     # Chollet 2017, "Xception: deep learning with depthwise separable convolutions".
-    "xception": Backbone("xception", 2048, 299, "", "timm", "legacy_xception", "Xception", "half"),
+    "xception": Backbone(
+        "xception", 2048, 299, source="timm", builder="legacy_xception", title="Xception", normalize="half"
+    ),
     # He et al. 2016, "Identity mappings in deep residual networks".
-    "resnet50_v2": Backbone("resnet50_v2", 2048, 224, "", "timm", "resnetv2_50", "ResNet50-V2", "half"),
+    "resnet50_v2": Backbone(
+        "resnet50_v2", 2048, 224, source="timm", builder="resnetv2_50", title="ResNet50-V2", normalize="half"
+    ),
     # Zoph et al. 2018, "Learning transferable architectures for scalable image recognition".
-    "nasnet_large": Backbone("nasnet_large", 4032, 331, "", "timm", "nasnetalarge", "NASNet-Large", "half"),
+    "nasnet_large": Backbone(
+        "nasnet_large", 4032, 331, source="timm", builder="nasnetalarge", title="NASNet-Large", normalize="half"
+    ),
     # Szegedy et al. 2017, "Inception-v4, Inception-ResNet and the impact of residual connections on learning".
     "inception_resnet_v2": Backbone(
-        "inception_resnet_v2", 1536, 299, "", "timm", "inception_resnet_v2", "Inception-ResNet-V2", "half"
+        "inception_resnet_v2", 1536, 299, source="timm", title="Inception-ResNet-V2", normalize="half"
     ),
 }
 
 
 def get_backbone(name: str, input_px: int = 0) -> Backbone:
-    """Look a backbone up.
+    """Look up a backbone.
 
     Args:
-        name: Key of `BACKBONES` or its authors' name for it (capitals, hyphens and underscores do not matter),
-            `timm:NAME` for any network of timm, or `file:PATH` for TorchScript (.pt, .ts, .torchscript) or
-            ONNX (.onnx).
-        input_px: Side of the input; 0 takes the network's own, which a file does not tell.
+        name: key of `BACKBONES` or a network's title (capitals, hyphens and underscores do not matter), `timm:NAME` for
+            any network of timm, or `file:PATH` for TorchScript (.pt, .ts, .torchscript) or ONNX (.onnx).
+        input_px: side of the input in pixels; 0 for the network's own, which a file does not state.
 
     Raises:
-        ConfigError: The name is not known, or a file comes without its input size.
-        WeightsError: The file is missing or holds no network of images to vectors.
+        ConfigError: The name is unknown, or a file comes without its input size.
+        WeightsError: The file is missing, or holds no network that maps images to vectors.
+        MissingExtraError: timm is not installed.
     """
     if name.startswith("timm:"):
         found = _timm(name)
@@ -133,8 +144,8 @@ def _plain(name: str) -> str:
 
 
 def _timm(name: str) -> Backbone:
-    """The record of any network of timm, from its own default configuration."""
-    require_extra("timm", "timm", name)
+    """Make the record of a network of timm from timm's default configuration."""
+    require_extra("timm", "timm", "a network of timm")
     import timm
     import torch
     from timm.data.config import resolve_data_config
@@ -163,14 +174,14 @@ def _timm(name: str) -> Backbone:
 
 
 def _file(path: Path, input_px: int) -> Backbone:
-    """The record of a network in a file, whose embedding is measured on a blank image."""
+    """Make the record of a network in a file; a blank image shows the length of its embedding."""
     if path.suffix not in (".pt", ".ts", ".torchscript", ".onnx"):
         raise ConfigError(f"Got file:{path}, expected TorchScript (.pt, .ts, .torchscript) or ONNX (.onnx).")
     if not path.is_file():
         raise WeightsError(f"No network at {path}. Give file:PATH of a TorchScript or ONNX file.")
     if not input_px:
         raise ConfigError(
-            f"{path.name} does not tell the size of its input. Give it: --input-px 224 --normalize imagenet, say."
+            f"{path.name} does not state the size of its input. Give input_px and normalize, such as 224 and imagenet."
         )
     from ball_features.extraction.engine.modules import read_network
 

@@ -1,68 +1,45 @@
-"""Cells one by one: where nuclei lie, and a picture of nothing but them.
+"""Detection of nuclei, and a transform that cuts out single cells.
 
-What tells one slide from another lies mostly between the cells: background, red cells, crowding. A view can leave it
-out before the network (`cells`) or after it, by averaging a feature map over nuclei only (`extraction/readouts.py`).
+Most of what distinguishes one slide from another lies between the cells: background, red cells, crowding. A view can
+leave it out before the network (transform `cells`) or behind it, by averaging a feature map over nuclei only
+(`extraction.readouts`).
 """
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from ball_features.extraction.segmentation import nucleus_mask
-from ball_features.extraction.stain import fill_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CELLS", "Pictures", "cells", "find_nuclei"]
+__all__ = ["CELLS", "apply_cells", "find_nuclei"]
 
-CELLS = 4  # a side of the picture; 16 in all
-_CROP = 40 / 224  # side of one cell's crop, of the picture's: a blast with a rim of what is around it
-_GRID_PX = 112  # centres are looked for at about this size
-_SMOOTH_PX = 5  # box, three times over: about a Gaussian of 2.4 px, a nucleus being some 10 px wide there
-_APART_PX = 7  # least distance of two centres, twice over, plus one
-_LEAST = 0.15  # of the strongest centre
+CELLS = 4  # cells along each side of the view; 16 in all
+_CROP = 40 / 224  # side of a cell's crop as a share of the image's side: a blast and a rim around it
+_GRID_PX = 112  # side of the map in which centres are searched
+_SMOOTH_PX = 5  # side of a box filter, applied three times: about a Gaussian of 2.4 px; a nucleus is about 10 px wide
+_APART_PX = 7  # side of the window in which a centre must be the maximum
+_MIN_SCORE = 0.15  # share of the best centre's score
 
 
 def find_nuclei(images: Tensor) -> Tensor:
-    """Where nuclei lie, by a threshold that each image sets for itself, so that another stain is found as well.
+    """Find nuclei by a threshold computed for each image, which also suits other stains.
 
     Args:
-        images: float32 (batch, 3, height, width) in [0, 1], RGB.
+        images: RGB pixels, float32 (batch, 3, height, width) in [0, 1].
 
     Returns:
-        float32 (batch, 1, height, width), 1 on nuclei and 0 elsewhere.
+        Nuclei, float32 (batch, 1, height, width): 1 on nuclei and 0 elsewhere.
     """
     return nucleus_mask(images, "otsu")[:, None].to(images.dtype)
 
 
-class Pictures:
-    """Images and what several views of them need, each computed once, when it is first asked for.
-
-    Args:
-        images: float32 (batch, 3, height, width) in [0, 1], RGB.
-        mask: bool (height, width), where the collection has overlays, or None where it has none.
-    """
-
-    def __init__(self, images: Tensor, mask: Tensor | None) -> None:
-        self.images, self.mask = images, mask
-
-    @functools.cached_property
-    def filled(self) -> Tensor:
-        """The images without overlays, the same shape."""
-        return self.images if self.mask is None else fill_mask(self.images, self.mask)
-
-    @functools.cached_property
-    def nuclei(self) -> Tensor:
-        """Where nuclei lie, see `find_nuclei`: by the colours as they came; an overlay is no nucleus."""
-        return find_nuclei(self.filled)
-
-
 def _centres(nuclei: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The most nucleus-like places, best first, in [-1, 1]: x and y, each (batch, count).
+    """Centres of the most nucleus-like regions, best first: x and y in [-1, 1], each (batch, count).
 
-    Where there are fewer than `count`, they take turns; where there is none, the middle stands for all.
+    If an image has fewer than `count`, they repeat in turn; if it has none, all are its middle.
     """
     import torch
     import torch.nn.functional as F
@@ -73,25 +50,25 @@ def _centres(nuclei: Tensor, count: int) -> tuple[Tensor, Tensor]:
         score = F.avg_pool2d(score, _SMOOTH_PX, 1, _SMOOTH_PX // 2, count_include_pad=False)
     width = score.shape[-1]
     ruler = (torch.arange(width, device=nuclei.device, dtype=nuclei.dtype) + 0.5) * 2 / width - 1
-    # Of equals the one nearer to the middle, so that the order of a flat map is the same everywhere.
+    # Ties go to the centre nearer to the middle, so that the order in a flat map is the same on every device.
     score = score - 1e-4 * (ruler[:, None].square() + ruler.square() + 0.01 * ruler)
     peak = score == F.max_pool2d(score, _APART_PX, 1, _APART_PX // 2)
-    value, place = torch.where(peak, score, -1.0).flatten(1).topk(count, dim=1)  # (batch, count)
-    found = (value > _LEAST * value[:, :1].clamp_min(0)).sum(1, keepdim=True).clamp_min(1)  # (batch, 1)
+    value, position = torch.where(peak, score, -1.0).flatten(1).topk(count, dim=1)  # (batch, count)
+    found = (value > _MIN_SCORE * value[:, :1].clamp_min(0)).sum(1, keepdim=True).clamp_min(1)  # (batch, 1)
     turn = torch.arange(count, device=nuclei.device)[None] % found
-    place = place.gather(1, turn)
-    return ruler[place % width], ruler[place // width]
+    position = position.gather(1, turn)
+    return ruler[position % width], ruler[position // width]
 
 
-def cells(images: Tensor, nuclei: Tensor) -> tuple[Tensor, Tensor]:
-    """The 16 most nucleus-like places, enlarged, side by side.
+def apply_cells(images: Tensor, nuclei: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut out the 16 most nucleus-like regions, enlarge them and tile them.
 
     Args:
-        images: float32 (batch, 3, side, side).
-        nuclei: float32 (batch, 1, side, side), see `find_nuclei`.
+        images: pixels, float32 (batch, 3, side, side).
+        nuclei: output of `find_nuclei`, float32 (batch, 1, side, side).
 
     Returns:
-        images and nuclei of the same shapes, of cells alone.
+        Images and nuclei of the tiles, of the same shapes.
     """
     import torch
     import torch.nn.functional as F

@@ -1,8 +1,8 @@
-"""A few pixel statistics of each image, for models that see no backbone.
+"""Pixel statistics of each image, for the shortcut models, which see no backbone.
 
-They are stored beside the embeddings, so that a table can show what colour, or the scale bar in a corner, reaches
-alone. Every function maps float32 (batch, 3, height, width) in [0, 1], any device, to float32 (batch, numbers), row by
-row: a row does not depend on its batch.
+They are stored beside the embeddings, so that a table can show the accuracy that colour, or the scale bar in a corner,
+reaches alone. Every function maps images float32 (batch, 3, height, width) in [0, 1] to statistics float32 (batch,
+statistics) on the same device, row by row: a row does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SHORTCUTS", "SHORTCUT_WIDTHS", "shortcut_numbers"]
 
-HISTOGRAM_BINS = 32  # a channel; no multiple of 1/255 but 0 and 1 is on an edge, so 8-bit values never round across one
-CORNER_SHARE = 6  # a corner patch has a sixth of each side: 37 of 224 px, which holds the scale bars of microscopes
-CORNER_SIDE = 8  # its side after area averaging, so that it tells bars from background but not cells apart
+HISTOGRAM_BINS = 32  # for each channel; only 0 and 1 of the multiples of 1/255 lie on an edge, so no value is ambiguous
+CORNER_SHARE = 6  # a corner patch has 1/6 of each side: 37 of 224 px, enough for the scale bar of a microscope
+CORNER_SIDE = 8  # side of the patch after area averaging: bars remain visible, single cells do not
 
 
 def _colour(images: Tensor) -> Tensor:
-    """Mean, then (population) standard deviation, of R, G and B: (batch, 6)."""
+    """Mean and population standard deviation of R, G and B: (batch, 6)."""
     import torch
 
     flat = images.flatten(2)  # (batch, 3, pixels); torch.var_mean takes twenty times as long
@@ -33,22 +33,22 @@ def _colour(images: Tensor) -> Tensor:
 
 
 def _histogram(images: Tensor) -> Tensor:
-    """Share of the pixels in each bin, R's bins first: (batch, 3 * HISTOGRAM_BINS); each channel sums to 1."""
+    """Share of the pixels in each bin, R first: (batch, 3 * HISTOGRAM_BINS); each channel sums to 1."""
     import torch
 
     batch, channels, height, width = images.shape
     bins = (images * HISTOGRAM_BINS).long().clamp_(0, HISTOGRAM_BINS - 1)  # 1.0 belongs to the last bin
     rows = torch.arange(batch * channels, device=images.device)[:, None]
-    # One count over all images and channels: the bin's number, shifted by a block a row.
+    # One count over all images and channels: each has its own block of bins.
     flat = (bins.reshape(batch * channels, -1) + rows * HISTOGRAM_BINS).reshape(-1)
     counts = torch.bincount(flat, minlength=batch * channels * HISTOGRAM_BINS)
     return counts.view(batch, channels * HISTOGRAM_BINS).float() / (height * width)
 
 
 def _corner(images: Tensor) -> Tensor:
-    """The four corners, each a small picture (3, CORNER_SIDE, CORNER_SIDE): (batch, 4 * 3 * CORNER_SIDE**2).
+    """The four corners as small images (3, CORNER_SIDE, CORNER_SIDE): (batch, 4 * 3 * CORNER_SIDE**2).
 
-    In the order upper left, upper right, lower left, lower right.
+    The order is upper left, upper right, lower left, lower right.
     """
     import torch
     import torch.nn.functional as F
@@ -78,17 +78,18 @@ SHORTCUT_WIDTHS: dict[str, int] = {
 
 
 def shortcut_numbers(images: Tensor, names: Sequence[str] = tuple(SHORTCUT_WIDTHS)) -> dict[str, Tensor]:
-    """Pixel statistics of a batch of plain images.
+    """Compute pixel statistics of a batch of plain images.
 
     Args:
-        images: float32 (batch, 3, height, width) in [0, 1], before normalisation; each side at least CORNER_SHARE px.
-        names: Which.
+        images: pixels before normalisation, float32 (batch, 3, height, width) in [0, 1]; each side at least
+            CORNER_SHARE px.
+        names: keys of `SHORTCUTS`.
 
     Returns:
-        Key of `SHORTCUTS` -> float32 (batch, SHORTCUT_WIDTHS[key]) on the images' device.
+        Statistics by name, float32 (batch, SHORTCUT_WIDTHS[name]), on the device of the images.
 
     Raises:
-        DataError: Another shape, or images too small to have corners.
+        DataError: The images have another shape, or are too small to have corners.
     """
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < CORNER_SHARE:
         raise DataError(

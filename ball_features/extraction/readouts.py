@@ -1,7 +1,7 @@
-"""What is read out of a network: which feature map, and over which places it is averaged.
+"""Readouts: which feature map of a network is averaged into an embedding, and with which weights.
 
-A recipe names it behind an @: `haematoxylin@block2-nuclei`. Views of one picture share one forward pass. Embeddings
-that are shorter than the backbone's are filled up with zeros, so that a cache has one width.
+A recipe names a readout behind an @: `haematoxylin@block2-nuclei`. Views with equal pixels share one forward pass.
+Embeddings that are shorter than the backbone's are padded with zeros, so that a cache has one length.
 """
 
 from __future__ import annotations
@@ -13,91 +13,104 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LAST", "READOUTS", "Read", "Readout", "module_maps", "place_weights", "read_maps", "reader"]
+__all__ = ["AVERAGE", "LAST", "READOUTS", "Read", "Readout", "module_maps", "pooling_weights", "read_maps", "reader"]
 
 LAST = 4  # dense blocks of a DenseNet
-_ELSEWHERE = 1e-3  # weight of a place without nucleus, so that a picture without any has an embedding
+_BACKGROUND_WEIGHT = 1e-3  # weight of a position without nucleus, so that an image without any has an embedding
 
 
 @dataclass(frozen=True)
 class Readout:
-    """A way to make a vector of a network's feature maps.
+    """A way to pool a network's feature map into a vector.
 
     Attributes:
-        block: Dense block whose activations are averaged, 1 to 4.
-        nuclei: Average over nuclei only, each place weighted by how much of it is nucleus.
-        purpose: What it is for, in a line.
+        name: key in `READOUTS`.
+        block: dense block whose activations are averaged, 1 to 4.
+        nuclei: weight each position of the map by the share of it that nuclei cover.
+        purpose: what the readout is for, in a line.
     """
 
+    name: str
     block: int
     nuclei: bool
     purpose: str
 
 
 READOUTS: dict[str, Readout] = {
-    "average": Readout(LAST, False, "the published embedding: the last feature map, averaged"),
-    "nuclei": Readout(LAST, True, "the last feature map over nuclei: nothing of what lies between cells"),
-    "block3": Readout(3, False, "the third block's activations, averaged: less of ImageNet's objects"),
-    "block3-nuclei": Readout(3, True, "the third block's activations over nuclei"),
-    "block2": Readout(2, False, "the second block's activations, averaged: texture, edges, size"),
-    "block2-nuclei": Readout(2, True, "the second block's activations over nuclei: chromatin, and little of the slide"),
+    "average": Readout("average", LAST, False, "average of the last feature map: the published embedding"),
+    "nuclei": Readout("nuclei", LAST, True, "average of the last feature map over nuclei only"),
+    "block3": Readout(
+        "block3", 3, False, "average of the third block's activations: less specific to ImageNet's classes"
+    ),
+    "block3-nuclei": Readout("block3-nuclei", 3, True, "average of the third block's activations over nuclei only"),
+    "block2": Readout("block2", 2, False, "average of the second block's activations: texture, edges, size"),
+    "block2-nuclei": Readout(
+        "block2-nuclei", 2, True, "average of the second block's activations over nuclei only: chromatin"
+    ),
 }
 
-Read = Callable[["Tensor", Sequence[str], "Tensor | None"], list["Tensor"]]
+AVERAGE = READOUTS["average"]
+
+# (normalised images, readouts, nuclei) -> embeddings of each readout.
+Read = Callable[["Tensor", Sequence[Readout], "Tensor | None"], list["Tensor"]]
 
 
-def read_maps(maps: Mapping[int, Tensor], readouts: Sequence[str], nuclei: Tensor | None) -> list[Tensor]:
+def read_maps(maps: Mapping[int, Tensor], readouts: Sequence[Readout], nuclei: Tensor | None) -> list[Tensor]:
     """Average feature maps.
 
     Args:
-        maps: Block -> activations (batch, height, width, dim).
-        readouts: Keys of `READOUTS`.
-        nuclei: float32 (batch, 1, side, side), or None where no readout needs it.
+        maps: activations (batch, height, width, dim) of each dense block.
+        readouts: readouts to compute.
+        nuclei: nuclei, float32 (batch, 1, side, side), or None if no readout needs them.
 
     Returns:
-        float32 (batch, dim) a readout; dim is the block's.
+        Embeddings of each readout, float32 (batch, dim); dim is that of the readout's block.
     """
     out = []
-    for name in readouts:
-        readout = READOUTS[name]
+    for readout in readouts:
         activations = maps[readout.block].float()
         if not readout.nuclei:
             out.append(activations.flatten(1, 2).mean(1))
             continue
         assert nuclei is not None
-        weight = place_weights(nuclei, *activations.shape[:3])
+        weight = pooling_weights(nuclei, *activations.shape[:3])
         out.append((weight[:, None] @ activations.flatten(1, 2))[:, 0])
     return out
 
 
-def place_weights(nuclei: Tensor | None, batch: int, height: int, width: int) -> Tensor:
-    """Weight of each place of a feature map in an average, float32 (batch, height * width), rows that sum to 1.
+def pooling_weights(nuclei: Tensor | None, batch: int, height: int, width: int) -> Tensor:
+    """Weight of each position of a feature map in its average.
 
     Args:
-        nuclei: float32 (batch, 1, side, side), or None, for equal weights.
-        batch: Images.
-        height: Of the map.
-        width: Of the map.
+        nuclei: nuclei, float32 (batch, 1, side, side), or None for equal weights.
+        batch: number of images.
+        height: height of the map.
+        width: width of the map.
+
+    Returns:
+        Weights, float32 (batch, height * width); each row sums to 1.
     """
     import torch
     import torch.nn.functional as F
 
     if nuclei is None:
         return torch.full((batch, height * width), 1 / (height * width))
-    weight = F.adaptive_avg_pool2d(nuclei.float(), (height, width)).flatten(1) + _ELSEWHERE
+    weight = F.adaptive_avg_pool2d(nuclei.float(), (height, width)).flatten(1) + _BACKGROUND_WEIGHT
     return weight / weight.sum(1, keepdim=True)
 
 
 def module_maps(module: Any, images: Tensor, blocks: Sequence[int]) -> dict[int, Tensor]:
-    """Activations of a torchvision DenseNet's dense blocks: the reference of `Engine.maps`, and what a graph holds.
+    """Compute activations of the dense blocks of a torchvision DenseNet.
+
+    This is the reference of `Engine.maps`, and what an exported graph holds.
 
     Args:
-        module: With torchvision's `features`.
-        images: Normalised, float32 (batch, 3, height, width).
-        blocks: Which; nothing behind the last of them is computed.
+        module: DenseNet with torchvision's `features`.
+        images: normalised pixels, float32 (batch, 3, height, width).
+        blocks: numbers of the blocks, 1 to 4; nothing behind the last of them is computed.
 
     Returns:
-        Block -> ReLU of its batch-normalised output, float32 (batch, height, width, dim).
+        ReLU of the batch-normalised output of each block, float32 (batch, height, width, dim).
     """
     import torch
 
@@ -118,18 +131,22 @@ def module_maps(module: Any, images: Tensor, blocks: Sequence[int]) -> dict[int,
 
 
 def reader(network: Any) -> Read:
-    """How views are read out of an engine or a module: (normalised images, readouts, nuclei) -> embeddings.
+    """The function that reads views out of a network.
 
-    Only DenseNets have more than the plain average; `extract` refuses other readouts for other backbones.
+    Args:
+        network: engine or module; readouts other than the average need a DenseNet, which `extract` checks.
+
+    Returns:
+        Function (normalised images, readouts, nuclei) -> embeddings of each readout.
     """
 
-    def read(images: Tensor, readouts: Sequence[str], nuclei: Tensor | None) -> list[Tensor]:
-        if set(readouts) == {"average"}:
+    def read(images: Tensor, readouts: Sequence[Readout], nuclei: Tensor | None) -> list[Tensor]:
+        if all(readout == AVERAGE for readout in readouts):
             return [network(images)] * len(readouts)
-        blocks = sorted({READOUTS[name].block for name in readouts})
+        blocks = sorted({readout.block for readout in readouts})
         if hasattr(network, "maps"):
             return read_maps(network.maps(images, blocks), readouts, nuclei)
-        maps = module_maps(getattr(network, "module", network), images, blocks)  # an engine's, or the reference itself
+        maps = module_maps(getattr(network, "module", network), images, blocks)  # an engine's module, or a module
         return read_maps(maps, readouts, nuclei)
 
     return read

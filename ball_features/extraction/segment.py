@@ -1,4 +1,4 @@
-"""`ball segment`: a folder of images to a folder of the same pictures with all but the nuclei black."""
+"""Segmentation of a folder of images: all pixels but nuclei become black."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Segmentation", "segment_folder"]
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was written.
+    """Result of `segment_folder`.
 
     Attributes:
-        images: Pictures.
-        empty: Of them, those without a nucleus.
-        median_area: Median share of nuclei in a picture.
-        rejected: Files that could not be used.
+        images: number of images written.
+        empty: number of images without a nucleus.
+        median_area: median share of an image that nuclei cover.
+        rejected: files that could not be used.
     """
 
     images: int
@@ -43,18 +43,18 @@ def segment_folder(
     clean: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Segmentation:
-    """Write each image with all but its nuclei black, in its own size, as `OUT/CLASS/NAME.png`, and `OUT/nuclei.csv`.
+    """Segment each image, in its own size, into `OUT/CLASS/NAME.png`, and count nuclei in `OUT/nuclei.csv`.
 
     Args:
-        images: Folder with one folder a class.
-        out: Another folder.
-        method: Key of `segmentation.METHODS`.
-        clean: Fill holes, close gaps and drop specks.
-        progress: Called with (images done, images in all).
+        images: folder with one folder for each class.
+        out: output folder, outside of `images`.
+        method: key of `segmentation.METHODS`.
+        clean: fill holes, close gaps and drop small components.
+        progress: function that takes (images done, images in all).
 
     Raises:
-        ConfigError: The method is unknown, or `out` lies among the images.
-        DataError: No usable image, two of one name, or a folder that cannot be written.
+        ConfigError: The method is unknown, or `out` lies inside `images`.
+        DataError: There is no usable image, two have the same name, or the output cannot be written.
     """
     from PIL import Image
 
@@ -64,7 +64,7 @@ def segment_folder(
         raise ConfigError(f"Unknown method {method!r}. Valid: {', '.join(METHODS)}.")
     manifest, out = scan(images), Path(out)
     if out.resolve().is_relative_to(manifest.root.resolve()):
-        raise ConfigError(f"Got --out {out} among the images of {manifest.root}, expected another folder.")
+        raise ConfigError(f"Got the output folder {out} inside {manifest.root}, expected a folder outside of it.")
     names = [str(PurePosixPath(path).with_suffix(".png")) for path in manifest.path]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -104,6 +104,6 @@ def segment_folder(
                 [path, *(f"{value:.6g}" for value in row)] for path, row in zip(paths, numbers, strict=True)
             )
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
+        raise DataError(f"{out} cannot be written ({error.strerror}). Give another output folder.") from error
     table = np.stack(numbers)
     return Segmentation(len(table), int((table[:, 0] == 0).sum()), float(np.median(table[:, 0])), tuple(rejected))

@@ -1,4 +1,4 @@
-"""Around the forward pass: images that come in batches, and rows that go to disk meanwhile."""
+"""Threads around the forward pass: images are loaded ahead of it, and rows are written behind it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,27 +18,49 @@ import numpy as np
 
 from ball_features.cache import CacheWriter
 from ball_features.errors import CacheError
-from ball_features.threads import one_thread
+from ball_features.threads import core_count, one_thread
 
-__all__ = ["Writing", "feeders", "pieces", "stream"]
+__all__ = ["DECODING_THREADS", "Workers", "Writing", "pieces", "stream"]
 
-# Rows are committed together that often: each commit waits twice for the disk, and a kill loses no more than this.
+# Seconds of rows in a commit: each commit waits for the disk twice, and a kill loses no more than this.
 COMMIT_S = 0.3
-PREFETCH_BATCHES = 2  # beside those that are being fed
-# While a GPU computes one batch, others are put together, and the pixel numbers of finished ones counted on the cores.
+DECODING_THREADS = 16  # at most
+PREFETCH_BATCHES = 2  # batches that are loaded ahead, besides those in the feeders
+# While a GPU computes a batch, other threads assemble the next ones and compute pixel statistics of finished ones.
 _FEEDERS = {"cuda": 4}
 
 Loaded = TypeVar("Loaded")
 Result = TypeVar("Result")
 
 
-def feeders(device: str) -> int:
-    """Threads that feed a kind of device."""
-    return _FEEDERS.get(device, 1)
+@dataclass(frozen=True)
+class Workers:
+    """Threads around a network.
+
+    Attributes:
+        on_cpu: whether the network computes on the cores of this machine.
+        threads: number of threads that load, and on a CPU compute.
+        feeders: number of threads that feed another device.
+    """
+
+    on_cpu: bool
+    threads: int
+    feeders: int = 1
+
+    @classmethod
+    def for_device(cls, device: str, *, one_call: bool = False) -> Workers:
+        """The threads for a type of device.
+
+        Args:
+            device: "cpu", "cuda" or "mps".
+            one_call: whether one call of the network uses all cores, so that a CPU runs one at a time.
+        """
+        on_cpu = device == "cpu"
+        return cls(on_cpu, 1 if on_cpu and one_call else min(DECODING_THREADS, core_count()), _FEEDERS.get(device, 1))
 
 
 def pieces(rows: np.ndarray, batch: int) -> list[np.ndarray]:
-    """Rows, int (rows,) increasing, cut at multiples of `batch`."""
+    """Cut increasing rows, int (rows,), at multiples of `batch`."""
     return np.split(rows, np.flatnonzero(np.diff(rows // batch)) + 1) if len(rows) else []
 
 
@@ -47,39 +70,35 @@ def stream(
     load: Callable[[int], Loaded],
     compute: Callable[[np.ndarray, list[Loaded]], Result],
     *,
-    on_cpu: bool,
-    workers: int,
-    feeders: int = 1,
+    workers: Workers,
     stop: threading.Event | None = None,
 ) -> Generator[Result, None, None]:
-    """Load rows and compute them batch by batch; what comes out is in order.
+    """Load rows and compute them batch by batch; results are yielded in order.
 
-    On a CPU each worker takes a whole batch from file to result on a core of its own, with one torch thread: the cores
-    never wait for one another inside a layer, and the parts that no library shares among cores (decoding, counting
-    pixels) are shared too. Elsewhere the workers decode ahead and the feeders feed the device: while one waits for
-    a result, the other puts the next batch together.
+    On a CPU each worker takes a whole batch from file to result on a core of its own, with one torch thread: no core
+    waits for another inside a layer, and work that no library parallelises (decoding, pixel statistics) is parallel
+    too. On another device the workers decode ahead and the feeders feed the device: while one waits for a result, the
+    other assembles the next batch.
 
     Args:
-        rows: int (rows,), increasing.
-        batch: Rows a batch; batches are aligned to multiples of it.
-        load: Row -> image.
-        compute: (rows of one batch, what was loaded of each) -> result.
-        on_cpu: Whether `compute` runs on this machine's cores.
-        workers: Threads.
-        feeders: Threads that feed another device.
-        stop: Set when nobody waits for the rest any more, for a `compute` that takes long to give up by.
+        rows: increasing row numbers, int (rows,).
+        batch: number of rows in a batch; batches are aligned to multiples of it.
+        load: function from a row to its image.
+        compute: function (rows of one batch, loaded images) -> result.
+        workers: threads that load and compute.
+        stop: event that is set when the remaining results are no longer wanted, so that a long `compute` can give up.
     """
-    cut = pieces(rows, batch)
+    cut, on_cpu, threads = pieces(rows, batch), workers.on_cpu, workers.threads
     waiting: deque[Any] = deque()
-    # The threads inherit the one torch thread that is set while they begin.
+    # The threads inherit the setting of one torch thread from the time when they start.
     with one_thread() if on_cpu else contextlib.nullcontext():
-        pool = ThreadPoolExecutor(max(1, min(workers, len(cut)) if on_cpu else workers), thread_name_prefix="stream")
-        feed = ThreadPoolExecutor(feeders, thread_name_prefix="feed")
+        pool = ThreadPoolExecutor(max(1, min(threads, len(cut)) if on_cpu else threads), thread_name_prefix="stream")
+        feed = ThreadPoolExecutor(workers.feeders, thread_name_prefix="feed")
         try:
             if on_cpu:
                 for piece in cut:
                     waiting.append(pool.submit(_whole, load, compute, piece))
-                    if len(waiting) > 2 * workers:
+                    if len(waiting) > 2 * threads:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
@@ -87,7 +106,7 @@ def stream(
             for piece in cut:
                 loading = [pool.submit(load, int(row)) for row in piece]
                 waiting.append(feed.submit(_fed, compute, piece, loading))
-                if len(waiting) >= feeders + PREFETCH_BATCHES:
+                if len(waiting) >= workers.feeders + PREFETCH_BATCHES:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -104,7 +123,7 @@ def _whole(
 ) -> Result:
     import torch
 
-    torch.set_num_threads(1)  # OpenMP counts threads for each thread that asks
+    torch.set_num_threads(1)  # OpenMP keeps this setting for each thread
     return compute(piece, [load(int(row)) for row in piece])
 
 
@@ -115,7 +134,7 @@ def _fed(
 
 
 class Writing:
-    """A thread that writes and commits rows; what queued up meanwhile is committed together."""
+    """A thread that writes and commits rows; rows that queue up meanwhile are committed together."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -126,29 +145,29 @@ class Writing:
         self._thread = threading.Thread(target=self._work, name="write", daemon=True)
 
     def __enter__(self) -> Writing:
-        """Start."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Wait until everything is on disk; raise `CacheError` where it is not."""
+        """Wait until everything is on disk; raise `CacheError` if it cannot be written."""
         self._queue.put(None)
         self._thread.join()
         if self._error is not None:
-            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run it again.")
+            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run the command again.")
 
     def time(self, images: int, seconds: float) -> None:
-        """Tell the cache how long these images took, once all is written."""
+        """Store how long these images took, after everything is written."""
         self._timing = (images, seconds)
 
     def put(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: dict[str, np.ndarray]) -> None:
-        """Hand rows over; waits where the disk is behind."""
+        """Queue rows for writing; waits if the disk is slower than the network."""
         if self._error is not None:
-            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run it again.")
+            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run the command again.")
         self._queue.put((rows, embeddings, shortcuts))
 
     def _queued(self) -> list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-        """What comes within `COMMIT_S` of the next thing; nothing once it has ended."""
+        """The items that arrive within `COMMIT_S` of the first; empty after the end."""
         items: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
         until = math.inf
         while not self._ended:
@@ -171,7 +190,7 @@ class Writing:
                     numbers = {name: np.concatenate([part[name] for part in shortcuts]) for name in shortcuts[0]}
                     writer.write(np.concatenate(rows), np.concatenate(embeddings), numbers)
                 writer.time(*self._timing)
-        except BaseException as error:  # handed to the thread that feeds this one
+        except BaseException as error:  # raised in the thread that feeds this one
             self._error = error
             while self._queued():
                 pass

@@ -1,4 +1,4 @@
-"""Weights of the backbones: found, downloaded, checked, loaded."""
+"""Weights of the backbones: finding, downloading, checking and loading them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ __all__ = ["checkpoint_path", "load_backbone", "weights_digest"]
 
 
 def weights_digest(backbone: Backbone, weights: str, seed: int = 0) -> str:
-    """SHA-256 that identifies the weights, without loading them where that is possible.
+    """SHA-256 of the weights' file, or of the description of random weights.
+
+    Args:
+        backbone: network.
+        weights: "imagenet", "random" or the path of a file.
+        seed: seed of random weights.
 
     Raises:
         WeightsError: The file is missing, or cannot be downloaded.
@@ -33,25 +38,25 @@ def weights_digest(backbone: Backbone, weights: str, seed: int = 0) -> str:
     if not path.is_file():
         raise WeightsError(
             f"No weights file at {path}. Expected a PyTorch state dict of {backbone.name}; "
-            "give its path to --weights, or use --weights imagenet."
+            "give its path as weights, or weights='imagenet'."
         )
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
-    """Build the network and load its weights, frozen and in eval mode.
+    """Build a network and load its weights, frozen and in eval mode.
 
     Args:
-        backbone: Which network.
-        weights: "imagenet" (as published, downloaded once), "random", or the path of a state dict in the present
-            naming of torchvision or timm or in torchvision's older one, in any floating precision. A network in a
-            file brings its own.
-        seed: Seeds the random weights; unused otherwise.
+        backbone: network.
+        weights: "imagenet" (published weights, downloaded once), "random", or the path of a state dict with the names
+            of torchvision (current or before 2017) or timm, in any floating-point precision. Ignored for a network in a
+            file, which contains its weights.
+        seed: seed of random weights.
 
     Returns:
-        Module in float32, eval mode, without gradients: normalised images float (batch, 3, height, width) -> embeddings
-        (batch, dim).
+        Module in float32, in eval mode and without gradients, that maps normalised images, float (batch, 3, height,
+        width), to embeddings, float (batch, dim).
 
     Raises:
         WeightsError: The weights are missing, damaged or of another architecture.
@@ -75,7 +80,7 @@ def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
 
 
 def _build(backbone: Backbone) -> nn.Module:
-    """The network with fresh weights, its classifier left off."""
+    """Build the network with random weights and without its classifier."""
     from torch import nn
 
     name = backbone.builder or backbone.name
@@ -91,24 +96,24 @@ def _build(backbone: Backbone) -> nn.Module:
         if hasattr(module, head):
             setattr(module, head, nn.Identity())
     if hasattr(module, "avgpool"):
-        module.avgpool = nn.AdaptiveAvgPool2d(1)  # VGG's is 7 x 7, to suit its fully connected layers
+        module.avgpool = nn.AdaptiveAvgPool2d(1)  # VGG pools to 7 x 7 for its fully connected layers
     return module
 
 
 def checkpoint_path(backbone: Backbone) -> Path:
-    """Where torch.hub keeps the published weights, found without importing torch."""
+    """Path under which torch.hub caches the published weights; torch is not imported for it."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
     return Path(home).expanduser() / "hub" / "checkpoints" / backbone.url.rsplit("/", 1)[-1]
 
 
 def _published(backbone: Backbone) -> Path:
-    """The file of the ImageNet weights, downloaded where it is not there yet."""
+    """The file of the ImageNet weights, downloaded if it is not cached."""
     return _download(backbone) if backbone.url else _download_timm(backbone)
 
 
 def _download_timm(backbone: Backbone) -> Path:
-    """The file that timm itself would load, in its own cache."""
+    """The file of timm's weights in timm's own cache."""
     require_extra("timm", "timm", backbone.title)
     import timm
 
@@ -117,7 +122,7 @@ def _download_timm(backbone: Backbone) -> Path:
     source = found and (found.hf_hub_id or found.url)
     if not source:
         raise WeightsError(
-            f"timm publishes no weights of {backbone.name}. Give a file to --weights, or use --weights random."
+            f"timm publishes no weights of {backbone.name}. Give a file as weights, or weights='random'."
         )
     try:
         if found.hf_hub_id:
@@ -127,11 +132,11 @@ def _download_timm(backbone: Backbone) -> Path:
         from timm.models import _hub
 
         return Path(_hub.download_cached_file(source, check_hash=False))
-    except Exception as error:  # the hub, its cache and urllib each raise their own kinds
+    except Exception as error:  # the hub, its cache and urllib raise different types of errors
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"The ImageNet weights of {backbone.name} could not be downloaded ({first}). Fetch {source} on a machine "
-            "with a network and give the file to --weights."
+            f"The ImageNet weights of {backbone.name} could not be downloaded ({first}). Download {source} on a "
+            "machine with internet access and give the file as weights."
         ) from error
 
 
@@ -149,13 +154,14 @@ def _download(backbone: Backbone) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: the hash does not match
         raise WeightsError(
             f"The ImageNet weights of {backbone.name} could not be downloaded ({error}). "
-            f"Fetch {backbone.url} on a machine with a network and give the file to --weights, or put it at {path}."
+            f"Download {backbone.url} on a machine with internet access and give the file as weights, or copy it to "
+            f"{path}."
         ) from error
     return path
 
 
 def _require_host(url: str, timeout_s: float = 5.0) -> None:
-    """Fail soon where the host cannot be reached, since the download itself would wait for minutes."""
+    """Raise `OSError` soon if the host cannot be reached; the download itself would wait for minutes."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme in urllib.request.getproxies():
         return  # a proxy resolves the name
@@ -174,11 +180,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise WeightsError(f"No weights file at {path}. Give the path of a state dict to --weights.") from error
-    except Exception as error:  # torch raises many kinds for a damaged file
+        raise WeightsError(f"No weights file at {path}. Give the path of a state dict as weights.") from error
+    except Exception as error:  # torch raises many types of errors for a damaged file
         raise WeightsError(
             f"{path} is not a PyTorch state dict ({type(error).__name__}). "
-            "Expected a file saved with torch.save(module.state_dict(), ...); fetch it again."
+            "Expected a file saved with torch.save(module.state_dict(), ...); download it again."
         ) from error
     if isinstance(loaded, Mapping):
         for key in ("state_dict", "model"):
@@ -188,7 +194,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds {type(loaded).__name__}, expected a state dict of tensors.")
     state = {}
     for key, value in loaded.items():
-        # Before 2017 torchvision wrote `norm.1.weight`; the published files still do.
+        # Before 2017 torchvision wrote `norm.1.weight`, and the published files still have these names.
         key = re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key.removeprefix("module."))
         state[key] = value.float() if value.is_floating_point() else value
     return state
@@ -203,6 +209,6 @@ def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path, backbon
         example = missing[0] if missing else f"{wrong[0]} {tuple(state[wrong[0]].shape)}"
         raise WeightsError(
             f"{path} does not fit {backbone.name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
-            f"(first: {example}). Choose the --backbone that the file belongs to."
+            f"(first: {example}). Choose the backbone that the file belongs to."
         )
     module.load_state_dict({k: v for k, v in state.items() if k in own and v.shape == own[k].shape}, strict=False)

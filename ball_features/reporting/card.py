@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.facts import BundleFacts
 from ball_features.errors import DataError
+from ball_features.models.base import PerViewClassifier
 from ball_features.reporting.markup import render
 from ball_features.reporting.stored_run import read_table
 
@@ -73,18 +75,19 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         DataError: The run's files or the ladder cannot be read, or the card cannot be written.
     """
     facts = bundle.facts
-    run, metrics, model = _read_run(folder, facts["model"])
+    run, metrics, model = _read_run(folder, facts.model)
     text = render(
         "card.md",
         facts=facts,
+        preprocessing=facts.preprocessing,
         run=run,
         classes=bundle.classes,
-        views=_views(facts["views"]),
-        by_view=bool(getattr(bundle.estimator, "by_view", False)),
+        views=_views(facts.preprocessing.plan.indices),
+        by_view=isinstance(bundle.estimator, PerViewClassifier),
         sources=_sources(bundle, run),
         own=_own_figures(bundle),
         figures=_figures(model, metrics),
-        ladder=None if ladder is None else _rungs(ladder, facts["model"]),
+        ladder=None if ladder is None else _rungs(ladder, facts.model),
         unusual_from=f"{bundle.unusual_from:.4f}",
         unusual_percent=_percent(bundle.unusual_share),
         validation=len(bundle.distances),
@@ -136,22 +139,22 @@ def _sources(bundle: Bundle, run: Mapping[str, Any]) -> str:
 
 
 def _own_figures(bundle: Bundle) -> _OwnFigures | None:
-    found = bundle.facts.get("test")
+    found = bundle.facts.test
     if found is None:
         return None
     metrics = (
-        ("accuracy", _percent(found["accuracy"], 2), ""),
-        ("log loss", f"{found['log_loss']:.4f}", f"{found['uncalibrated_log_loss']:.4f}"),
-        ("expected calibration error", f"{found['ece']:.4f}", f"{found['uncalibrated_ece']:.4f}"),
-        ("flagged as unusual %", _percent(found["unusual"]), ""),
+        ("accuracy", _percent(found.accuracy, 2), ""),
+        ("log loss", f"{found.log_loss:.4f}", f"{found.uncalibrated_log_loss:.4f}"),
+        ("expected calibration error", f"{found.ece:.4f}", f"{found.uncalibrated_ece:.4f}"),
+        ("flagged as unusual %", _percent(found.unusual), ""),
     )
     sets = tuple(
-        (f"{100 * row['coverage']:g}", _percent(row["covered"]), f"{row['size']:.2f}", _percent(row["single"]))
-        for row in found["sets"]
+        (f"{100 * row.coverage:g}", _percent(row.covered), f"{row.size:.2f}", _percent(row.single))
+        for row in found.sets
     )
     return _OwnFigures(
-        found["images"],
-        bundle.facts.get("left_out") or "",
+        found.images,
+        bundle.facts.left_out,
         _Table(("metric", "calibrated", "before"), metrics),
         _Table(("sets: coverage asked %", "covered %", "mean size", "one class %"), sets),
         bundle.notes(COVERAGE),
@@ -220,12 +223,12 @@ def _rungs(folder: Path, name: str) -> _Rungs:
     return _Rungs(rows[0]["rung"], rows[-1]["rung"], f"{100 * drop:.1f}", table)
 
 
-def _provenance(facts: Mapping[str, Any], run: Mapping[str, Any]) -> _Table:
+def _provenance(facts: BundleFacts, run: Mapping[str, Any]) -> _Table:
     rows = (
-        ("weights SHA-256", f"`{facts['weights_sha256']}`"),
-        ("cache fingerprint", f"`{facts['cache_fingerprint']}`"),
+        ("weights SHA-256", f"`{facts.preprocessing.weights_sha256}`"),
+        ("cache fingerprint", f"`{facts.cache_fingerprint}`"),
         ("configuration", f"`{run['config_fingerprint']}`"),
-        ("protocol", facts["protocol"]),
+        ("protocol", facts.protocol),
         ("seed", run["seeds"]["seed"]),
         *run["versions"].items(),
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
+from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.protocols import (
@@ -27,7 +28,6 @@ from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
 from ball_features.files import require_folder
 from ball_features.models.registry import Model, select
-from ball_features.reporting.provenance import command
 from ball_features.reporting.run_tables import comparison as comparison_table
 from ball_features.runs.checks import (
     check_name,
@@ -38,7 +38,7 @@ from ball_features.runs.checks import (
     with_numbers,
 )
 from ball_features.runs.contents import Comparison, measure_comparison
-from ball_features.runs.new_folder import NewFolder
+from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.store import Run, finish
 
 __all__ = ["DEFAULT_MODELS", "compare"]
@@ -150,6 +150,8 @@ def compare(
             spec = result.spec if result.spec.kind == "shortcut" else _renamed(result.spec, entry.name)
             fitted_on[spec.name] = (entry, result.spec)
             results.append(dataclasses.replace(result, spec=spec))
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = free_folder(Path(out_root), name or f"compare-{config.protocol}-{stamp}")
     comparison = Comparison(
         cache=first,
         config=config,
@@ -157,15 +159,15 @@ def compare(
         results=results,
         grouping=grouping,
         source=list(caches),
-        command=command("compare", list(caches), config),
+        repeat=Repeat("compare", {"caches": list(caches)}, config),
+        folder=folder,
         subject=f"{len(first.path)} images, {len(caches)} caches",
         notes=[*said, *notes],
         start=start,
     )
     contents = measure_comparison(comparison)
     rows = [_row(row, *fitted_on[row.model], config) for row in contents.models]
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    with NewFolder(Path(out_root), name or f"compare-{config.protocol}-{stamp}") as new:
+    with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
         write_rows(new.path / "compare.csv", rows)
         (new.path / "compare.md").write_text(comparison_table(rows), encoding="utf-8")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ball_features.cache import Cache, choose_channels
-from ball_features.config import FitConfig
+from ball_features.config import LADDER, FitConfig
+from ball_features.config.toml import FILE, Repeat
 from ball_features.errors import ConfigError
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
@@ -27,11 +28,11 @@ from ball_features.evaluation.tasks import Evaluation
 from ball_features.files import require_folder, write_csv, write_json
 from ball_features.models.registry import select
 from ball_features.reporting.joint import ladder_caption, write_ladder_report
-from ball_features.reporting.provenance import command, provenance
+from ball_features.reporting.provenance import provenance
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import check_name, check_options, complete_cache, with_numbers
 from ball_features.runs.contents import failures, prediction_rows, split_rows
-from ball_features.runs.new_folder import NewFolder
+from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.rungs import Rung, make_rungs
 
 __all__ = ["ladder"]
@@ -100,17 +101,20 @@ def ladder(
         "failures": [{"rung": step.rung.name} | item for step in climbed for item in failures(step.results)],
         "rungs": [{"rung": rung.name, "protocol": rung.config.protocol, "column": rung.column} for rung in rungs],
     }
+    repeat = Repeat("fit", {"cache": str(cache_path)}, replace(config, protocol=LADDER))
+    folder = free_folder(Path(out_root), name)
     details |= provenance(
         cache,
         config,
         source=str(cache_path),
         start=start,
         repeats=range(config.repeats),
-        again=command("fit", str(cache_path), config, protocol="ladder"),
+        again=repeat.command(folder),
         groups_sha256=against.sha256,
     )
-    with NewFolder(Path(out_root), name) as new:
+    with NewFolder(folder.parent, folder.name) as new:
         _write(new.path, rows, climbed, cache, details)
+        (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
     try:
         write_ladder_report(new.path)
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them

@@ -19,7 +19,8 @@ from ball_features.cli import app
 from ball_features.config import FitConfig
 from ball_features.dataset.manifest import scan
 from ball_features.deployment.answers import Predictions
-from ball_features.deployment.predict import Predictor, find_images
+from ball_features.deployment.inputs import find_images
+from ball_features.deployment.predict import Predictor
 from ball_features.errors import ConfigError, DataError, WeightsError
 from ball_features.reporting.card import write_card
 from ball_features.runs.fit import fit
@@ -42,7 +43,7 @@ def test_a_bundle_predicts_what_the_run_predicted(run, small_cache, model):
     place = {path: row for row, path in enumerate(cache.path.tolist())}
     X = cache.embeddings[[place[row["path"]] for row in rows]][:, :1]
     expected = np.array([[float(row[f"p_{name}"]) for name in bundle.classes] for row in rows])
-    tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts["temperature"])
+    tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts.temperature)
     tempered /= tempered.sum(1, keepdims=True)
     assert np.allclose(bundle.probability(X), tempered, atol=1e-5)
 
@@ -164,9 +165,9 @@ def test_python_saves_as_the_command_does(small_cache, tmp_path):
     assert run.bundles == [run.folder / "models" / "logistic"]
     assert ball_features.read_run(run.folder).bundles == run.bundles
     bundle = ball_features.read_bundle(run.bundles[0])
-    assert bundle.facts["train_images"] < len(read_cache(small_cache).path)
+    assert bundle.facts.train_images < len(read_cache(small_cache).path)
     (note, *_) = saved_notes(run.bundles[0])
-    assert f"first split's model, fitted on {bundle.facts['train_images']} of 48 images" in note
+    assert f"first split's model, fitted on {bundle.facts.train_images} of 48 images" in note
     assert not ball_features.fit(small_cache, config, out_root=tmp_path).bundles
 
 
@@ -183,11 +184,11 @@ def test_the_command_says_what_it_saved(small_cache, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert f"Bundle: {tmp_path / 'own' / 'models' / 'logistic'}" in result.stdout
     facts = read_bundle(tmp_path / "own" / "models" / "logistic").facts
-    assert facts["left_out"]
-    assert f"nothing of {facts['left_out']}, the first group left out" in result.output
+    assert facts.left_out
+    assert f"nothing of {facts.left_out}, the first group left out" in result.output
     folder = tmp_path / "own" / "models" / "logistic"
     card = write_card(read_bundle(folder), folder, tmp_path / "card.md").read_text(encoding="utf-8")
-    assert f"It has seen nothing of {facts['left_out']}." in card
+    assert f"It has seen nothing of {facts.left_out}." in card
 
 
 def test_other_weights_are_refused(run, tmp_path):
@@ -239,7 +240,14 @@ def test_a_bundle_that_lacks_facts_or_rows_is_damaged(run, tmp_path):
     facts = json.loads((folder / "bundle.json").read_text())
     for own in (
         facts | {"train_path": facts["train_path"][:3]},
-        {k: v for k, v in facts.items() if k != "classes"},
+        *(
+            {k: v for k, v in facts.items() if k != key}
+            for key in ("classes", "weights_sha256", "views", "temperature")
+        ),
+        facts | {"classes": "abcd"},
+        facts | {"temperature": "1"},
+        facts | {"views": None},
+        facts | {"test": {"images": 3}},
         [],
     ):
         (folder / "bundle.json").write_text(json.dumps(own))
@@ -283,18 +291,18 @@ def test_what_it_does_on_its_test_images_is_in_the_bundle(run, small_cache):
         names = [row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
     rows = np.flatnonzero(np.isin(cache.path, names))
     truth = np.array([bundle.classes.index(label) for label in cache.label[rows]])
-    found = bundle.facts["test"]
+    found = bundle.facts.test
     probability = bundle.probability(cache.embeddings[rows][:, :1])
-    assert found["images"] == len(rows)
-    assert found["accuracy"] == pytest.approx((probability.argmax(1) == truth).mean())
-    assert found["log_loss"] == pytest.approx(-np.log(probability[np.arange(len(truth)), truth]).mean(), abs=1e-6)
+    assert found.images == len(rows)
+    assert found.accuracy == pytest.approx((probability.argmax(1) == truth).mean())
+    assert found.log_loss == pytest.approx(-np.log(probability[np.arange(len(truth)), truth]).mean(), abs=1e-6)
     distance, _ = bundle.distance(cache.embeddings[rows][:, :1])
-    assert found["unusual"] == pytest.approx((distance > bundle.unusual_from).mean())
-    for own in found["sets"]:
-        inside = bundle.sets(probability, own["coverage"])
-        assert own["covered"] == pytest.approx(inside[np.arange(len(truth)), truth].mean())
-        assert own["size"] == pytest.approx(inside.sum(1).mean())
-        assert own["single"] == pytest.approx((inside.sum(1) == 1).mean())
+    assert found.unusual == pytest.approx((distance > bundle.unusual_from).mean())
+    for own in found.sets:
+        inside = bundle.sets(probability, own.coverage)
+        assert own.covered == pytest.approx(inside[np.arange(len(truth)), truth].mean())
+        assert own.size == pytest.approx(inside.sum(1).mean())
+        assert own.single == pytest.approx((inside.sum(1) == 1).mean())
 
 
 def test_saving_a_shortcut_is_refused(small_cache, tmp_path):

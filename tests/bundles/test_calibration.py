@@ -35,7 +35,7 @@ def test_an_outlier_threshold_is_finite_and_states_its_share():
             beyond.append(1 - limit)  # the share of a uniform variable beyond it
         assert np.mean(beyond) == pytest.approx(share, rel=0.1)
     assert "one image in 51" in unusual_note(rng.random(50), 0.01)
-    assert "takes 99" in unusual_note(rng.random(98), 0.01)
+    assert "needs 99" in unusual_note(rng.random(98), 0.01)
     assert not unusual_note(rng.random(99), 0.01)
 
 
@@ -43,16 +43,16 @@ def test_sets_of_one_class_say_so():
     """519 of 521 sure of the truth: up to 519 / 522 a set cannot hold two, as no two classes have more than half."""
     scores = np.r_[np.full(519, 1e-5), 0.6, 0.9]
     note = set_note(scores, 0.95)
-    assert "hold one class each" in note
+    assert "contains one class, however uncertain" in note
     assert "519 of 521" in note
     assert "99.43 %" in note
     assert conformal_threshold(scores, 0.9942) < 0.5 <= conformal_threshold(scores, 0.9943) < 1
     assert not set_note(scores, 0.9943)
-    assert "hold every class" in set_note(scores, 0.999)
-    assert "takes 999." in set_note(scores, 0.999)
-    assert "takes 19." in set_note(np.full(18, 0.1), 0.95)
-    assert "hold one class" in set_note(np.full(19, 0.1), 0.95)
-    assert "and then all" in set_note(np.full(19, 0.1), 0.95)
+    assert "contain every class" in set_note(scores, 0.999)
+    assert "needs 999." in set_note(scores, 0.999)
+    assert "needs 19." in set_note(np.full(18, 0.1), 0.95)
+    assert "contains one class" in set_note(np.full(19, 0.1), 0.95)
+    assert "or more every set contains all classes" in set_note(np.full(19, 0.1), 0.95)
 
 
 def test_coverage_holds_on_exchangeable_scores():

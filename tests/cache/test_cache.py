@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ball_features.cache import CacheWriter, create_cache, lock_cache, read_cache
+from ball_features.cache import CacheContents, CacheWriter, create_cache, lock_cache, read_cache
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.manifest import Rejected
 from ball_features.dataset.splits import Split
@@ -14,7 +14,9 @@ ROWS = {"paths": ["a/1", "a/2", "b/1"], "labels": ["a", "a", "b"], "sha256": ["x
 def create(path, **change):
     options = {"view": ["plain", "v-1"], "dim": 5, "dtype": "float16", "shortcuts": {"colour": 6}}
     settings = {"backbone": "b", "batch_size": 8, "fingerprint": "f", "precision": "fp32", "recipe": "plain"}
-    create_cache(path, **ROWS | options | {"attributes": settings | {"versions": {"a": "1"}}} | change)
+    source = change.pop("source", None)
+    contents = CacheContents(**ROWS | options | {"attributes": settings | {"versions": {"a": "1"}}} | change)
+    create_cache(path, contents, source=source)
 
 
 def test_round_trip(tmp_path):
@@ -116,7 +118,7 @@ def test_what_is_no_cache(tmp_path):
     create(path)
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 99
-    with pytest.raises(CacheError, match=r"schema version 99, expected 1\..* --overwrite"):
+    with pytest.raises(CacheError, match=r"schema version 99, expected 1\. Read it with the version .* another file"):
         read_cache(path)
     with pytest.raises(CacheError, match=r"^Got the folder .*, expected a cache"):
         read_cache(tmp_path)
@@ -159,7 +161,7 @@ def test_what_other_hands_changed(tmp_path, change, message):
     with h5py.File(path, "r+") as file:
         change(file)
     for embeddings in (True, False):
-        with pytest.raises(CacheError, match=f"{message}.*Make it again: .*--overwrite"):
+        with pytest.raises(CacheError, match=f"{message}.*Extract the images again"):
             read_cache(path, embeddings=embeddings)
 
 
@@ -167,7 +169,7 @@ def test_a_cache_that_was_cut_short(tmp_path):
     path = tmp_path / "a.h5"
     create(path)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CacheError, match=r"is damaged, or was not closed .*Make it again"):
+    with pytest.raises(CacheError, match=r"is damaged, or was not closed .*Extract the images again"):
         read_cache(path)
 
 
@@ -207,7 +209,7 @@ def test_other_layouts_are_read(tmp_path, monkeypatch, change):
             )
         else:
             file["embeddings"][:] = values
-    monkeypatch.setattr("ball_features.cache.MAPPED_FROM", 0)
+    monkeypatch.setattr("ball_features.cache.read.MAPPED_FROM", 0)
     cache = read_cache(path)
     assert np.array_equal(cache.embeddings, values)
     assert not cache.committed.any()
@@ -218,7 +220,7 @@ def test_a_mapped_cache_gives_the_same_table(small_cache, tmp_path, monkeypatch)
 
     config = FitConfig(models=("logistic", "knn"), repeats=2, jobs=2)
     read = fit(small_cache, config, out_root=tmp_path / "read")
-    monkeypatch.setattr("ball_features.cache.MAPPED_FROM", 0)
+    monkeypatch.setattr("ball_features.cache.read.MAPPED_FROM", 0)
     monkeypatch.setattr("ball_features.evaluation.protocols.PARALLEL_FROM", 0)
     assert isinstance(read_cache(small_cache).embeddings, np.memmap)
     mapped = fit(small_cache, config, out_root=tmp_path / "mapped")

@@ -11,6 +11,7 @@ from ball_features.bundles.bundle import read_bundle
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import ExtractConfig, FitConfig
+from ball_features.deployment.activation import activation_map
 from ball_features.deployment.onnx import TOLERANCE, BundleModule, export_onnx
 from ball_features.deployment.predict import Predictor
 from ball_features.deployment.tabular import write_csv_table, write_parquet
@@ -57,7 +58,7 @@ def test_a_graph_answers_as_predict_does(run, tmp_path):
     assert export_onnx(predictor, path) <= TOLERANCE
     facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert json.loads(facts["classes"]) == list(predictor.bundle.classes)
-    assert facts["weights_sha256"] == predictor.bundle.facts["weights_sha256"]
+    assert facts["weights_sha256"] == predictor.preprocessing.weights_sha256
     assert "research" in facts["intended_use"]
     # Of 14 validation images: numbers all the same, and what they are worth.
     assert float(facts["unusual_from"]) == predictor.bundle.distances.max()
@@ -89,7 +90,7 @@ def test_fixed_views_and_channels_go_into_the_module(smears, tmp_path):
         config = FitConfig(models=("logistic",), repeats=1, test_views="all", combine=combine)
         made = fit(tmp_path / "c.h5", config, out_root=tmp_path / "runs", save="all")
         predictor = Predictor(read_bundle(made.folder / "models" / "logistic"), device="cpu", precision="fp32")
-        module = BundleModule(predictor.bundle, predictor.module, predictor.mask).eval()
+        module = BundleModule(predictor.bundle, predictor.module).eval()
         images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             probability, _, distance = module(images.float() / 255)
@@ -119,11 +120,11 @@ def test_an_activation_map_adds_up_to_the_logit(run, smears):
     with torch.no_grad():
         logits = head(torch.from_numpy(predictor.embed(image[None], [""])[0]))[0].numpy() - head.bias.numpy()
     for code in range(len(predictor.bundle.classes)):
-        found = predictor.activation(image, "", code)
+        found = activation_map(predictor, image, "", code)
         assert found.shape == (7, 7)
         assert found.sum() == pytest.approx(logits[code] - logits.mean(), abs=1e-3)
     knn = Predictor(read_bundle(run.folder / "models" / "knn"), device="cpu", precision="fp32")
-    assert knn.activation(image, "", 0) is None
+    assert activation_map(knn, image, "", 0) is None
 
 
 def test_tables_hold_every_number(small_cache, tmp_path):
@@ -150,7 +151,8 @@ def test_the_card_says_what_the_run_found(run, small_cache, tmp_path):
     assert "compared on these test images" in text
     row = next(row for row in run.metrics if row["model"] == "mlp")
     assert f"{100 * row['accuracy']:.2f}" in text
-    for words in ("Intended use", "Not a medical device", "was not given", read_bundle(folder).facts["weights_sha256"]):
+    digest = read_bundle(folder).facts.preprocessing.weights_sha256
+    for words in ("Intended use", "Not a medical device", "was not given", digest):
         assert words in text
     ladder = tmp_path / "ladder"
     ladder.mkdir()
@@ -172,19 +174,19 @@ def test_the_card_tells_the_bundle_s_figures_from_the_table_s(run, tmp_path):
     """Calibrated figures, sets and flags are those measured; a bundle that has none says so."""
     folder = run.folder / "models" / "logistic"
     bundle = read_bundle(folder)
-    found = bundle.facts["test"]
+    found = bundle.facts.test
     text = write_card(bundle, folder, tmp_path / "card.md").read_text(encoding="utf-8")
-    assert f"On the {found['images']} test images of its own split" in text
-    assert f"| log loss | {found['log_loss']:.4f} | {found['uncalibrated_log_loss']:.4f} |" in text
-    for own in found["sets"]:
-        shares = f"{100 * own['covered']:.1f} | {own['size']:.2f} | {100 * own['single']:.1f}"
-        assert f"| {100 * own['coverage']:g} | {shares} |" in text
-    assert f"| flagged as unusual % | {100 * found['unusual']:.1f} |" in text
+    assert f"On the {found.images} test images of its own split" in text
+    assert f"| log loss | {found.log_loss:.4f} | {found.uncalibrated_log_loss:.4f} |" in text
+    for own in found.sets:
+        shares = f"{100 * own.covered:.1f} | {own.size:.2f} | {100 * own.single:.1f}"
+        assert f"| {100 * own.coverage:g} | {shares} |" in text
+    assert f"| flagged as unusual % | {100 * found.unusual:.1f} |" in text
     assert "before any calibration" in text
     assert "inf" not in text.replace("infer", "")
     assert f"{len(bundle.distances)} validation images" in text
     assert "embeddings of the plain image" in text
-    old = dataclasses.replace(bundle, facts={k: v for k, v in bundle.facts.items() if k not in ("test", "left_out")})
+    old = dataclasses.replace(bundle, facts=dataclasses.replace(bundle.facts, test=None, left_out=""))
     text = write_card(old, folder, tmp_path / "card.md").read_text(encoding="utf-8")
     assert "Not measured: it was made by an earlier version" in text
 
@@ -214,15 +216,15 @@ class Constant:
 
 
 def test_joblib_is_loaded_on_trust_only(run, small_cache, tmp_path):
-    from ball_features.bundles.bundle import write_bundle
+    from ball_features.bundles.saving import LabelledEmbeddings, write_bundle
 
     X = np.ones((6, 1, 8), dtype=np.float32)
-    facts = json.loads((run.folder / "models" / "mlp" / "bundle.json").read_text())
-    own = {key: facts[key] for key in ("backbone", "weights", "weights_sha256", "recipe", "views", "normalize")}
-    write_bundle(
-        tmp_path / "own", name="own", estimator=Constant(), classes=["a", "b", "c", "d"], train=X,
-        train_path=[str(n) for n in range(6)], validation=X, truth=np.zeros(6, dtype=int), facts=own,
+    facts = dataclasses.replace(
+        read_bundle(run.folder / "models" / "mlp").facts, model="own", classes=("a", "b", "c", "d"),
+        train_path=tuple(str(n) for n in range(6)),
     )  # fmt: skip
+    validation = LabelledEmbeddings(X, np.zeros(6, dtype=int))
+    write_bundle(tmp_path / "own", Constant(), facts, train=X, validation=validation)
     assert (tmp_path / "own" / "model.joblib").exists()
     with pytest.raises(DataError, match="trust=True"):
         read_bundle(tmp_path / "own")

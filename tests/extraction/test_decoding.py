@@ -1,5 +1,6 @@
 """JPEG files that a device decodes; here the device is the CPU, whose pixels are known, unless CUDA is there."""
 
+import dataclasses
 import functools
 import io
 import threading
@@ -21,6 +22,7 @@ from ball_features.extraction.decoding import decode_together, device_decoding_p
 from ball_features.extraction.engine import choose as choosing
 from ball_features.extraction.engine.choose import Chooser
 from ball_features.extraction.engine.deviation import Deviation
+from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.weights import load_backbone
 
 CPU = torch.device("cpu")
@@ -90,21 +92,16 @@ def test_a_damaged_file_spoils_no_other(pictures):
 
 def test_the_pipeline_gives_the_same_wherever_files_are_decoded(folder):
     manifest = scan(folder)
-    config = ExtractConfig(
-        backbone="densenet121", weights="random", views=1, recipe="report", precision="fp32", dtype="float32",
-        normalize="imagenet",
-    )  # fmt: skip
+    config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32")
+    preprocessing = Preprocessing.from_config(config, get_backbone("densenet121"))
     make = functools.partial(
         Pipeline,
         manifest=manifest,
-        config=config,
+        preprocessing=dataclasses.replace(preprocessing, dim=3),
         engine=lambda images: images.mean((2, 3)),
         device=CPU,
-        dim=3,
-        side_px=224,
         batch=len(manifest.path),
         shortcuts=("colour",),
-        mask=None,
     )
     cores, device = make(), make(decodes=True)
     slots = np.arange(len(manifest.path))
@@ -150,8 +147,9 @@ def test_pixels_too_different_are_refused(folder, monkeypatch):
     """A decoder whose picture leads to another embedding is not used, however fast it is."""
     said: list[str] = []
     backbone = get_backbone("densenet121")
-    config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", normalize="imagenet")
-    chooser = Chooser(load_backbone(backbone, "random", 0), backbone, config, scan(folder), CPU, 1, said.append)
+    config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32")
+    wanted, module = Preprocessing.from_config(config, backbone), load_backbone(backbone, "random", 0)
+    chooser = Chooser(module, backbone, wanted, scan(folder), CPU, 0, 1, said.append)
     engine = chooser.build("fp32")
     files = [file for file in sorted(folder.glob("*/*")) if file.name[:2] in ("00", "01", "03")]
     monkeypatch.setattr(choosing, "device_decoding_pays", lambda *args: "it is faster")

@@ -150,8 +150,8 @@ def test_densenet121_names_a_cat_and_an_espresso(real_weights):
     """The classifier on our embedding, on pictures of scikit-image: weights, preprocessing and pooling are right."""
     from skimage import data
 
-    from ball_features.extraction.batch import resize
-    from ball_features.extraction.views import normalize
+    from ball_features.extraction.loading import resize
+    from ball_features.extraction.normalization import normalize
 
     weights = real_weights / "densenet121.pth"
     module = load_backbone(get_backbone("densenet121"), str(weights))

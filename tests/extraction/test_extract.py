@@ -18,7 +18,7 @@ from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cache import lock_cache
 from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataError
 from ball_features.extraction.engine.densenet import Engine
-from ball_features.extraction.views import RECIPE_SETS
+from ball_features.extraction.recipe import RECIPE_SETS
 
 CONFIG = ExtractConfig(
     backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32", batch_size=4
@@ -160,9 +160,10 @@ def test_a_recipe_makes_the_views_it_has(tmp_path, smears):
     assert planned() == (RECIPE_SETS["robust"], 5)
     assert planned(views=1) == ("plain", 1)
     assert planned(views=2) == ("report", 2)
+    assert planned(recipe="plain") == ("plain", 1)
     assert planned(recipe="grey, blur") == ("grey,blur", 3)
     assert planned(recipe="robust", views=3) == (RECIPE_SETS["robust"], 3)
-    with pytest.raises(ConfigError, match="with --views 1, which is the plain image alone"):
+    with pytest.raises(ConfigError, match="with views=1, which is the plain image alone"):
         planned(recipe="grey", views=1)
     assert extract(smears, out, ExtractConfig(**few, recipe="grey")).views == 2
     assert read_cache(out).view == ("plain", "grey-1")
@@ -211,7 +212,7 @@ def test_wrong_input_is_told_clearly(tmp_path, smears):
 def test_limit_never_drops_rows_of_a_larger_cache(tmp_path, smears):
     out = tmp_path / "a.h5"
     extract(smears, out, CONFIG)
-    with pytest.raises(CacheError, match="--limit 8 would drop"):
+    with pytest.raises(CacheError, match="the limit of 8 would drop"):
         extract(smears, out, ExtractConfig(**CONFIG.to_dict() | {"limit": 8}))
 
 

@@ -1,5 +1,6 @@
 """Where nuclei lie, cells side by side, and what is read out of which feature map."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -9,11 +10,13 @@ import torchvision
 
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.errors import ConfigError
-from ball_features.extraction.batch import embed_views
-from ball_features.extraction.cells import CELLS, Pictures, cells, find_nuclei
+from ball_features.extraction.backbones import get_backbone
+from ball_features.extraction.cells import CELLS, apply_cells, find_nuclei
 from ball_features.extraction.engine.densenet import Engine
+from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.readouts import READOUTS, module_maps, read_maps, reader
-from ball_features.extraction.views import keeps_places, make_guided_view, needs_mask, picture_of, readout_of
+from ball_features.extraction.recipe import ViewPlan
+from ball_features.extraction.rendering import SourceImages, render_view
 
 SIDE = 224
 PLACES = [(60, 60), (60, 150), (160, 90)]  # x, y
@@ -39,7 +42,7 @@ def test_nuclei_are_found_whatever_their_stain(colour):
 
 def test_cells_are_cut_out_and_take_turns():
     image = smear(PLACES)
-    picture, nuclei = cells(image, find_nuclei(image))
+    picture, nuclei = apply_cells(image, find_nuclei(image))
     assert picture.shape == image.shape
     tile = SIDE // CELLS
     tiles = nuclei[0, 0].reshape(CELLS, tile, CELLS, tile).permute(0, 2, 1, 3).reshape(-1, tile, tile)
@@ -51,10 +54,10 @@ def test_cells_are_cut_out_and_take_turns():
 
 
 def test_cells_at_the_edge_are_whole_crops_and_an_empty_picture_is_its_middle():
-    picture, _ = cells(smear([(2, 100)]), find_nuclei(smear([(2, 100)])))
+    picture, _ = apply_cells(smear([(2, 100)]), find_nuclei(smear([(2, 100)])))
     assert picture.min() > 0.1  # nothing from outside, which would be black
     ramp = torch.linspace(0, 1, SIDE).expand(1, 3, SIDE, SIDE)
-    picture, _ = cells(ramp, torch.zeros(1, 1, SIDE, SIDE))
+    picture, _ = apply_cells(ramp, torch.zeros(1, 1, SIDE, SIDE))
     first = picture[0, 0, : SIDE // CELLS, : SIDE // CELLS]
     assert first.mean() == pytest.approx(0.5, abs=0.01)
 
@@ -63,12 +66,14 @@ def test_nuclei_move_with_the_pixels():
     """A view that turns, doubles or cuts out takes its nuclei along; an overlay is none of them."""
     image = smear(PLACES)
     for recipe in ("dihedral", "enlarge", "cells", "enlarge+cells", "dihedral+cells"):
-        view, nuclei = make_guided_view(Pictures(image, None), DIGESTS[:1], 1, recipe, 0, guided=True)
+        own = ViewPlan.parse(recipe).views[1]
+        view, nuclei = render_view(own, SourceImages(image), DIGESTS[:1], 0, with_nuclei=True)
         dark = (view.mean(1, keepdim=True) < 0.6).float()
         assert (dark - nuclei.round()).abs().mean() < 0.01, recipe
     mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     mask[130:190, 60:120] = True  # covers the third
-    _, nuclei = make_guided_view(Pictures(image, mask), DIGESTS[:1], 1, "grey", 0, guided=True)
+    grey = ViewPlan.parse("grey").views[1]
+    _, nuclei = render_view(grey, SourceImages(image, mask), DIGESTS[:1], 0, with_nuclei=True)
     assert nuclei[..., mask].sum() == 0
     assert nuclei.sum() > 0
 
@@ -98,12 +103,12 @@ def test_readouts_of_the_engine_agree_with_torchvision():
     ]
     with torch.no_grad():
         module.features(images)
-        names = list(READOUTS)
-        got = reader(Engine(module, torch.device("cpu"), "fp32"))(images, names, nuclei)
-        plain = read_maps(module_maps(module, images, (2, 3, 4)), names, nuclei)
+        wanted = list(READOUTS.values())
+        got = reader(Engine(module, torch.device("cpu"), "fp32"))(images, wanted, nuclei)
+        plain = read_maps(module_maps(module, images, (2, 3, 4)), wanted, nuclei)
     for hook in hooks:
         hook.remove()
-    for name, ours, theirs in zip(names, got, plain, strict=True):
+    for name, ours, theirs in zip(READOUTS, got, plain, strict=True):
         activations = caught[READOUTS[name].block]  # (batch, dim, height, width)
         weight = torch.ones(2, 1, *activations.shape[2:])
         if READOUTS[name].nuclei:
@@ -125,29 +130,32 @@ def test_views_of_one_picture_share_a_forward_pass():
     calls = []
 
     def read(images, readouts, nuclei):
-        calls.append(list(readouts))
+        calls.append([readout.name for readout in readouts])
         return [torch.full((2, 4), float(len(calls) * 10 + place)) for place in range(len(readouts))]
 
-    recipe = "grey@block2,grey+soft,grey@nuclei"
-    images = smear(PLACES).expand(2, -1, -1, -1)
-    shared = {"recipe": recipe, "seed": 0, "mask": None, "normalization": "imagenet", "dim": 6}
-    out = embed_views([images], DIGESTS, range(4), read, **shared)
+    config = ExtractConfig(backbone="densenet121", recipe="grey@block2,grey+soft,grey@nuclei")
+    preprocessing = dataclasses.replace(Preprocessing.from_config(config, get_backbone("densenet121")), dim=6)
+    out = preprocessing.embed(smear(PLACES).expand(2, -1, -1, -1), DIGESTS, read)
     assert calls == [["average"], ["block2", "nuclei"], ["average"]]
-    assert [float(view[0][0, 0]) for view in out] == [10, 20, 30, 21]
-    assert all(view[0].shape == (2, 6) and view[0][:, 4:].sum() == 0 for view in out)
+    assert out[0, :, 0].tolist() == [10, 20, 30, 21]
+    assert out.shape == (2, 4, 6)
+    assert out[..., 4:].sum() == 0
 
 
-def test_names_and_what_follows_from_them():
-    recipe = "mask-overlay+grey@block3-nuclei,dihedral@nuclei,cells"
-    assert [readout_of(recipe, index) for index in range(4)] == ["average", "block3-nuclei", "nuclei", "average"]
-    assert picture_of("grey@block2,grey", 1) == picture_of("grey@block2,grey", 2)
-    assert picture_of("dihedral@block2,dihedral", 1) != picture_of("dihedral@block2,dihedral", 2)
-    assert [keeps_places(recipe, index) for index in (1, 2, 3)] == [True, False, False]
-    assert needs_mask("grey@nuclei")
-    assert needs_mask("cells")
-    assert not needs_mask("grey@block2")
+def test_what_follows_from_a_recipe():
+    views = ViewPlan.parse("mask-overlay+grey@block3-nuclei,dihedral@nuclei,cells").views
+    assert [view.readout.name for view in views] == ["average", "block3-nuclei", "nuclei", "average"]
+    assert [view.keeps_positions for view in views] == [True, True, False, False]
+    assert [view.shows_whole_field for view in views] == [True, False, False, False]
+    same = ViewPlan.parse("grey@block2,grey").views
+    assert same[1].pixels == same[2].pixels
+    drawn = ViewPlan.parse("dihedral@block2,dihedral").views
+    assert drawn[1].pixels != drawn[2].pixels
+    assert ViewPlan.parse("grey@nuclei").needs_mask
+    assert ViewPlan.parse("cells").needs_mask
+    assert not ViewPlan.parse("grey@block2").needs_mask
     with pytest.raises(ConfigError, match="Unknown readout 'block9'"):
-        needs_mask("grey@block9")
+        ViewPlan.parse("grey@block9")
 
 
 def test_a_cache_of_several_readouts(tmp_path, smears):

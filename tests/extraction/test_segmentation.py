@@ -12,7 +12,7 @@ from skimage.filters import threshold_otsu
 
 from ball_features.errors import ConfigError, DataError
 from ball_features.extraction.segment import segment_folder
-from ball_features.extraction.segmentation import clean_masks, nuclei_numbers, nucleus_mask, segmented
+from ball_features.extraction.segmentation import apply_segmented, clean_masks, nuclei_numbers, nucleus_mask
 
 RNG = np.random.default_rng(0)
 
@@ -75,7 +75,7 @@ def test_segmented_is_black_elsewhere():
     pixels = np.full((32, 32, 3), 235, dtype=np.uint8)
     pixels[4:12, 4:12] = (120, 90, 190)
     image = batch(pixels)
-    got = segmented(image, image)
+    got = apply_segmented(image, image)
     assert torch.equal(got[..., 4:12, 4:12], image[..., 4:12, 4:12])
     assert got.sum() == image[..., 4:12, 4:12].sum()
 

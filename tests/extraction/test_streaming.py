@@ -8,9 +8,9 @@ import pytest
 
 from ball_features.errors import CacheError
 from ball_features.extraction import stream as streaming
-from ball_features.extraction.stream import Writing, pieces, stream
+from ball_features.extraction.stream import Workers, Writing, pieces, stream
 
-WAYS = [{"on_cpu": True, "workers": 3}, {"on_cpu": False, "workers": 3}, {"on_cpu": False, "workers": 3, "feeders": 2}]
+WAYS = [Workers(True, 3), Workers(False, 3), Workers(False, 3, 2)]
 
 
 def test_batches_are_aligned():
@@ -26,7 +26,7 @@ def test_results_come_in_order(way):
         return rows.tolist(), loaded
 
     rows = np.arange(3, 103)
-    found = list(stream(rows, 4, lambda row: row * row, compute, **way))
+    found = list(stream(rows, 4, lambda row: row * row, compute, workers=way))
     assert [row for own, _ in found for row in own] == rows.tolist()
     assert [value for _, own in found for value in own] == (rows**2).tolist()
 
@@ -41,7 +41,7 @@ def test_an_error_ends_it_and_leaves_no_thread(way):
         return rows
 
     with pytest.raises(MemoryError, match="full"):
-        list(stream(np.arange(400), 4, float, compute, stop=stop, **way))
+        list(stream(np.arange(400), 4, float, compute, stop=stop, workers=way))
     assert stop.is_set()
     assert set(threading.enumerate()) <= before
 
@@ -49,7 +49,7 @@ def test_an_error_ends_it_and_leaves_no_thread(way):
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_who_stops_reading_stops_the_rest(way):
     done = []
-    results = stream(np.arange(4000), 4, float, lambda rows, loaded: done.append(rows[0]), **way)
+    results = stream(np.arange(4000), 4, float, lambda rows, loaded: done.append(rows[0]), workers=way)
     next(results)
     results.close()
     assert len(done) < 100
@@ -58,8 +58,8 @@ def test_who_stops_reading_stops_the_rest(way):
 def test_two_feed_at_once():
     """Each waits for the other: with one feeder this would never end."""
     meeting = threading.Barrier(2, timeout=20)
-    ways = {"on_cpu": False, "workers": 2, "feeders": 2}
-    assert len(list(stream(np.arange(40), 10, float, lambda rows, loaded: meeting.wait(), **ways))) == 4
+    results = stream(np.arange(40), 10, float, lambda rows, loaded: meeting.wait(), workers=Workers(False, 2, 2))
+    assert len(list(results)) == 4
 
 
 @pytest.mark.timeout(60)

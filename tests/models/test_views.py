@@ -10,15 +10,10 @@ from ball_features.cache import read_cache
 from ball_features.config import ExtractConfig, FitConfig, HeadConfig
 from ball_features.errors import ConfigError
 from ball_features.evaluation.views import fixed_views, model_views
+from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.extract import extract
-from ball_features.extraction.views import (
-    RECIPE_SETS,
-    expand_recipe,
-    get_recipe,
-    is_fixed,
-    plan_views,
-    shows_whole_field,
-)
+from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.extraction.recipe import RECIPE_SETS, ViewPlan
 from ball_features.models.ensemble import ViewEnsemble
 from ball_features.models.mlp import MLPHead
 from ball_features.models.registry import MODELS
@@ -83,16 +78,16 @@ def test_a_recipe_by_its_own_name(robust_cache):
     cache = read_cache(robust_cache)
     assert cache.attributes["recipe"] == RECIPE_SETS["robust"]
     assert len(cache.view) == 5
-    assert expand_recipe("robust") == RECIPE_SETS["robust"]
-    assert expand_recipe("grey") == "grey"
-    for name in RECIPE_SETS.values():
-        assert all(is_fixed(name, number) for number in range(1, 1 + len(get_recipe(name))))
+    for name, recipe in RECIPE_SETS.items():
+        plan = ViewPlan.parse(name)
+        assert plan.recipe == recipe
+        assert all(view.fixed for view in plan.views)
     assert fixed_views(cache) == (1, 2, 3, 4)
 
 
 def test_whole_fields_get_another_model():
-    recipe = RECIPE_SETS["robust"]
-    assert [shows_whole_field(recipe, index) for index in range(5)] == [True, False, False, False, True]
+    views = ViewPlan.parse("robust").views
+    assert [view.shows_whole_field for view in views] == [True, False, False, False, True]
     X, y = data()
     ensemble = ViewEnsemble(whole_field=(False, True, False)).fit(X, y)
     kinds = [type(model).__name__ for model in ensemble.models_]
@@ -101,13 +96,18 @@ def test_whole_fields_get_another_model():
         ViewEnsemble(whole_field=(True,)).fit(X, y)
 
 
+def planned(backbone, **settings):
+    plan = Preprocessing.from_config(ExtractConfig(backbone=backbone, **settings), get_backbone(backbone)).plan
+    return plan.recipe, len(plan)
+
+
 def test_what_is_made_when_nothing_is_said():
-    assert plan_views("auto", None, backbone="densenet201") == (RECIPE_SETS["robust"], 5)
-    assert plan_views("auto", None, backbone="vgg16") == ("report", 1)
-    assert plan_views("auto", None, backbone="densenet201", channels=("original", "segmented")) == ("report", 1)
-    assert plan_views("auto", 3, backbone="densenet201") == ("report", 3)
-    assert plan_views("robust", 3, backbone="densenet201") == (RECIPE_SETS["robust"], 3)
-    assert plan_views("grey,blur", None, backbone="vgg16") == ("grey,blur", 3)
+    assert planned("densenet201") == (RECIPE_SETS["robust"], 5)
+    assert planned("vgg16") == ("plain", 1)
+    assert planned("densenet201", channels=("original", "segmented")) == ("plain", 1)
+    assert planned("densenet201", views=3) == ("report", 3)
+    assert planned("densenet201", recipe="robust", views=3) == (RECIPE_SETS["robust"], 3)
+    assert planned("vgg16", recipe="grey,blur") == ("grey,blur", 3)
 
 
 def test_fixed_views_train_what_they_test(robust_cache, small_cache):
@@ -148,13 +148,13 @@ def test_its_bundle_predicts_what_the_run_predicted(robust_cache, tmp_path):
     folder = run.folder / "models" / "robust-views"
     bundle, cache = read_bundle(folder), read_cache(robust_cache)
     assert (folder / "views.skops").exists()
-    assert bundle.facts["views"] == [1, 2, 3, 4]
+    assert bundle.facts.preprocessing.plan.indices == [1, 2, 3, 4]
     with (run.folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     place = {path: row for row, path in enumerate(cache.path.tolist())}
     X = cache.embeddings[[place[row["path"]] for row in rows]][:, 1:]
     expected = np.array([[float(row[f"p_{name}"]) for name in bundle.classes] for row in rows])
-    tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts["temperature"])
+    tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts.temperature)
     assert np.allclose(bundle.probability(X), tempered / tempered.sum(1, keepdims=True), atol=1e-5)
     card = write_card(bundle, folder, tmp_path / "card.md").read_text(encoding="utf-8")
     assert "embeddings of 4 views by" in card
@@ -165,6 +165,7 @@ def test_its_graph_is_its_prediction(robust_cache, tmp_path):
     """Exported whole: one image and many, and the module against the prediction step by step."""
     import torch
 
+    from ball_features.deployment.activation import activation_map
     from ball_features.deployment.onnx import TOLERANCE, BundleModule, export_onnx
     from ball_features.deployment.predict import Predictor
 
@@ -172,10 +173,10 @@ def test_its_graph_is_its_prediction(robust_cache, tmp_path):
     predictor = Predictor(read_bundle(run.folder / "models" / "robust-views"), device="cpu", precision="fp32")
     images = torch.randint(0, 256, (3, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = BundleModule(predictor.bundle, predictor.module, predictor.mask).eval()(images.float() / 255)[0]
+        found = BundleModule(predictor.bundle, predictor.module).eval()(images.float() / 255)[0]
     assert np.abs(found.numpy() - predictor.bundle.probability(predictor.embed(images, [""] * 3))).max() < 1e-4
     assert export_onnx(predictor, tmp_path / "views.onnx") <= TOLERANCE
-    assert predictor.activation(images[0], "", 0).shape == (28, 28)
+    assert activation_map(predictor, images[0], "", 0).shape == (28, 28)
 
 
 def test_group_losses_look_after_the_small_group():
@@ -202,7 +203,7 @@ def test_group_losses_look_after_the_small_group():
 
 
 def test_a_group_loss_asks_for_groups(robust_cache, tmp_path):
-    with pytest.raises(ConfigError, match="--groups"):
+    with pytest.raises(ConfigError, match="without groups"):
         fit(robust_cache, FitConfig(models=("mlp",), head=HeadConfig(group_loss="dro")), out_root=tmp_path)
 
 

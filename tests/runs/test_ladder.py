@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ball_features import FitConfig, read_cache
+from ball_features.config.toml import read_settings
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.reporting.run_tables import render_ladder
@@ -80,7 +81,9 @@ def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, 
     assert list(dict.fromkeys(row.rung for row in rows)) == ["random", "copies together", "patient left out"]
     assert {note.split(":")[0] for note in notes} >= {"groups", "blocks"}
     command = json.loads((folder / "run.json").read_text())["command"]
-    assert f"--groups '{groups}' --group-column patient --protocol ladder" in command
+    assert command == f"ball fit {small_cache} --config {folder / 'config.toml'}"
+    settings = read_settings(folder / "config.toml")
+    assert (settings["protocol"], settings["groups"], settings["group_column"]) == ("ladder", groups, "patient")
 
     def fitted(*arguments, **options):
         raise AssertionError("a model was fitted")

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ball_features.config import ExtractConfig
+from ball_features.cache import Cache
 from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import Backbone
-from ball_features.extraction.batch import batch_size, load_image, resize
+from ball_features.extraction.batch import batch_size
 from ball_features.extraction.decoding import ON_DEVICE, decode_on, device_decoding_pays, forward_rate
 from ball_features.extraction.engine.cpu import NO_COMPILER, kernel_is_missing
 from ball_features.extraction.engine.cuda import gpu_kernels
@@ -24,6 +23,8 @@ from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.engine.deviation import Deviation, Reference, single_thread
 from ball_features.extraction.engine.devices import best_precision
 from ball_features.extraction.engine.modules import EmbeddingEngine, ModuleEngine, OnnxNetwork, build_engine
+from ball_features.extraction.loading import load_image, resize
+from ball_features.extraction.preprocessing import Preprocessing
 
 __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Choice", "Chooser"]
 
@@ -59,18 +60,20 @@ class Chooser:
     Attributes:
         module: network.
         backbone: record of the network.
-        config: recipe, number of views, precision and normalisation.
+        preprocessing: how an image becomes an embedding; its precision may be "auto".
         manifest: images.
         device: device that computes.
+        batch: images in a forward pass; 0 for the default of the device.
         workers: number of threads that decode.
         log: called with one line for each decision.
     """
 
     module: nn.Module
     backbone: Backbone
-    config: ExtractConfig
+    preprocessing: Preprocessing
     manifest: Manifest
     device: torch.device
+    batch: int
     workers: int
     log: Callable[[str], None]
 
@@ -130,8 +133,8 @@ class Chooser:
 
     def _candidates(self) -> Iterator[tuple[str, bool]]:
         """Precisions to try in order, each with whether torchvision's own pass computes it."""
-        auto = self.config.precision == "auto"
-        first = best_precision(self.device) if auto else self.config.precision
+        auto = self.preprocessing.precision == "auto"
+        first = best_precision(self.device) if auto else self.preprocessing.precision
         if auto and isinstance(self.module, OnnxNetwork):
             first = "fp32"
         yield first, False
@@ -171,10 +174,9 @@ class Chooser:
             The deviation; None where the cores decode.
         """
         side_px = self.backbone.input_px
-        batch = self.config.batch_size or batch_size(self.device.type, engine.precision, side_px)
+        batch = self.batch or batch_size(self.device.type, engine.precision, side_px)
         images = torch.zeros(batch, 3, side_px, side_px, device=self.device)
-        passes = self.config.view_count * len(self.config.channels)
-        rate = forward_rate(lambda: engine(images), batch, self.device) / passes
+        rate = forward_rate(lambda: engine(images), batch, self.device) / self.preprocessing.passes
         reason = device_decoding_pays(
             files, lambda file: resize(decode(file), side_px), rate, self.workers, self.device
         )
@@ -188,33 +190,32 @@ class Chooser:
         self.log(f"JPEG files are decoded on the GPU: {reason}.")
         return measured
 
-    def resume(self, attributes: dict[str, Any]) -> EmbeddingEngine:
+    def resume(self, cache: Cache) -> EmbeddingEngine:
         """Build the engine that a cache was begun with.
 
         Args:
-            attributes: attributes of the cache.
+            cache: cache to go on with.
 
         Raises:
             CacheError: The engine strays from float32 much further here than it did then.
         """
-        precision = attributes["precision"]
-        engine = self.build(precision, plain="pass" in attributes)
+        engine = self.build(cache.precision, plain=cache.forward_pass == "torchvision")
         sample = self._sample(RESUMED_IMAGES)
         if sample:
             measured = self._reference(sample).measure(engine)
-            then = attributes["deviation_cosine"]
+            then = cache.deviation_cosine
             allowed = 1 - COSINE_BOUND + (3 * (1 - then) if np.isfinite(then) else 0)
             if not 1 - measured.cosine <= allowed:
                 raise CacheError(
-                    f"Computing in {precision} on {self.device.type} strays from float32 further than when the cache "
-                    f"was begun: cosine {measured.cosine:.5f}, then {then:.5f} on {attributes['device']}. Use "
-                    f"device={attributes['device']}, or begin anew with overwrite."
+                    f"Computing in {cache.precision} on {self.device.type} strays from float32 further than when the "
+                    f"cache was begun: cosine {measured.cosine:.5f}, then {then:.5f} on {cache.device}. Use "
+                    f"device={cache.device!r}, or begin anew with overwrite=True."
                 )
         return engine
 
     def _reference(self, sample: dict[int, Tensor]) -> Reference:
         pixels = torch.stack(list(sample.values()))
-        return Reference(self.module, self.backbone, self.config, self.device, pixels)
+        return Reference(self.module, self.preprocessing, self.device, self.batch, pixels)
 
     def _sample(self, count: int) -> dict[int, Tensor]:
         """Row -> uint8 (3, side, side) of images spread over the collection, without those that cannot be decoded."""
@@ -224,4 +225,4 @@ class Chooser:
 
     @property
     def _large(self) -> bool:
-        return len(self.manifest.path) * self.config.view_count >= COMPILE_FROM
+        return len(self.manifest.path) * len(self.preprocessing.plan) >= COMPILE_FROM

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from ball_features.config import ExtractConfig
-from ball_features.extraction.backbones import Backbone
-from ball_features.extraction.batch import batch_size, fill
+from ball_features.extraction.batch import batch_size
 from ball_features.extraction.cells import find_nuclei
-from ball_features.extraction.readouts import READOUTS, reader
-from ball_features.extraction.views import normalize, readouts_of
+from ball_features.extraction.normalization import normalize
+from ball_features.extraction.preprocessing import Preprocessing, pad
+from ball_features.extraction.readouts import reader
 from ball_features.threads import one_thread
 
 if TYPE_CHECKING:
@@ -68,16 +67,16 @@ class Reference:
 
     Attributes:
         module: network.
-        backbone: record of the network.
-        config: recipe, number of views, batch size and normalisation.
+        preprocessing: how images become embeddings; its readouts are compared.
         device: device of the engines.
+        batch: images in a forward pass; 0 for the default of the device.
         pixels: images, uint8 (images, 3, side, side).
     """
 
     module: nn.Module
-    backbone: Backbone
-    config: ExtractConfig
+    preprocessing: Preprocessing
     device: torch.device
+    batch: int
     pixels: Tensor
 
     def measure(self, engine: EmbeddingEngine, pixels: Tensor | None = None) -> Deviation:
@@ -87,23 +86,23 @@ class Reference:
             engine: engine under test.
             pixels: the same images as another decoder reads them, for the engine alone; those of the sample if None.
         """
-        names = sorted({"average", *(readouts_of(self.config.recipe) if self.config.view_count > 1 else ())})
+        readouts = self.preprocessing.plan.readouts
         # Batches as large as those of the extraction, so that the comparison also warms the engine up.
-        size = self.config.batch_size or batch_size(self.device.type, engine.precision, self.backbone.input_px)
+        size = self.batch or batch_size(self.device.type, engine.precision, self.preprocessing.input_px)
 
         def read(network: Any, images: Tensor, nuclei: Tensor | None) -> Tensor:
-            """Embed: a row for each image and readout, all filled up to one width."""
+            """Embed: a row for each image and readout, all padded to one length."""
             masks = [None] * len(images.split(size)) if nuclei is None else nuclei.split(size)
             return torch.cat(
                 [
-                    fill(vector, self.backbone.dim)
+                    pad(vector, self.preprocessing.dim)
                     for part, mask in zip(images.split(size), masks, strict=True)
-                    for vector in reader(network)(part, names, mask)
+                    for vector in reader(network)(part, readouts, mask)
                 ]
             )
 
-        images, nuclei = self._prepare(self.pixels, names)
-        engine_images, engine_nuclei = (images, nuclei) if pixels is None else self._prepare(pixels, names)
+        images, nuclei = self._prepare(self.pixels)
+        engine_images, engine_nuclei = (images, nuclei) if pixels is None else self._prepare(pixels)
         module = self.module.to(self.device)
 
         def embed(_: Tensor) -> Tensor:
@@ -117,8 +116,8 @@ class Reference:
 
         return deviation(embed, embed_by_module, images)
 
-    def _prepare(self, pixels: Tensor, names: list[str]) -> tuple[Tensor, Tensor | None]:
+    def _prepare(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Normalised images and, where a readout needs them, masks of their nuclei."""
         scaled = pixels.to(self.device).float() / 255
-        nuclei = find_nuclei(scaled) if any(READOUTS[name].nuclei for name in names) else None
-        return normalize(scaled, self.config.normalize), nuclei
+        nuclei = find_nuclei(scaled) if any(readout.nuclei for readout in self.preprocessing.plan.readouts) else None
+        return normalize(scaled, self.preprocessing.normalization), nuclei

@@ -77,7 +77,7 @@ def build_engine(
             f"Got precision={precision} for {backbone.name}, which computes in the precision it was exported in. "
             "Use fp32 or auto."
         )
-    if backbone.name.startswith("densenet"):
+    if backbone.engine == "densenet":
         return Engine(module, device, precision, compiled)
     return ModuleEngine(module, device, precision)
 

@@ -1,5 +1,6 @@
-"""Views: functions of content, index, recipe and seed alone."""
+"""Recipes are parsed once and checked; views are functions of content, index, recipe and seed alone."""
 
+import dataclasses
 import hashlib
 import itertools
 
@@ -9,22 +10,18 @@ import torch
 
 from ball_features.dataset.decode import decode
 from ball_features.errors import ConfigError
-from ball_features.extraction.cells import Pictures
-from ball_features.extraction.views import (
-    NORMALIZATIONS,
-    RECIPES,
-    check_views,
-    expand_recipe,
-    get_recipe,
-    make_guided_view,
-    make_view,
-    normalize,
-    plan_views,
-    recipe_version,
-    view_names,
-)
+from ball_features.extraction.normalization import NORMALIZATIONS, normalize
+from ball_features.extraction.readouts import READOUTS
+from ball_features.extraction.recipe import RECIPE_SETS, ViewPlan, recipe_purposes
+from ball_features.extraction.rendering import SourceImages, render_view
+from ball_features.extraction.transforms import TRANSFORMS
 
 DIGESTS = [hashlib.sha256(bytes([row])).hexdigest() for row in range(3)]
+
+
+def make_view(images, sha256, index, recipe, seed, mask=None):
+    plan = ViewPlan.parse(recipe, max(index + 1, 2))
+    return render_view(plan.views[index], SourceImages(images, mask), sha256, seed)[0]
 
 
 @pytest.fixture
@@ -36,11 +33,12 @@ def test_view_zero_is_the_image(images):
     assert make_view(images, DIGESTS, 0, "report", 0) is images
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES))
+@pytest.mark.parametrize("recipe", sorted(TRANSFORMS))
 def test_a_view_depends_on_its_own_row_only(recipe, images):
     images = images[..., :48, :48]
-    together = make_view(images, DIGESTS, 2, recipe, 7)
-    alone = make_view(images[1:2], DIGESTS[1:2], 2, recipe, 7)
+    index = 2 if TRANSFORMS[recipe].draw else 1
+    together = make_view(images, DIGESTS, index, recipe, 7)
+    alone = make_view(images[1:2], DIGESTS[1:2], index, recipe, 7)
     assert together.shape == ((3, 3, 96, 96) if recipe == "enlarge" else images.shape)
     assert torch.allclose(together[1], alone[0], atol=1e-6)
     assert 0 <= together.min() <= together.max() <= 1
@@ -56,7 +54,7 @@ def test_content_index_and_seed_each_change_the_view(images):
 
 
 def test_report_parameters_stay_in_their_ranges():
-    draws = np.stack([RECIPES["report"].draw(np.random.default_rng(seed)) for seed in range(500)])
+    draws = np.stack([TRANSFORMS["report"].draw(np.random.default_rng(seed)) for seed in range(500)])
     angle_deg, flips, jitter = draws[:, 0], draws[:, 1:3], draws[:, 3:]
     assert -20 <= angle_deg.min() < -15
     assert 15 < angle_deg.max() <= 20
@@ -82,9 +80,9 @@ def test_report_agrees_with_torchvision(images):
         expected = TF.horizontal_flip(expected) if flip_x < 0 else expected
         expected = TF.vertical_flip(expected) if flip_y < 0 else expected
         expected = TF.adjust_contrast(TF.adjust_brightness(expected, brightness), contrast)
-        got = RECIPES["report"].apply(square, parameters)[0]
+        got = TRANSFORMS["report"].apply(square, parameters)[0]
         assert torch.allclose(got, expected, atol=2e-4)
-    turned = RECIPES["report"].apply(square, torch.tensor([[15.0, 1, 1, 1, 1]]))[0]
+    turned = TRANSFORMS["report"].apply(square, torch.tensor([[15.0, 1, 1, 1, 1]]))[0]
     candidates = [TF.rotate(square[0], angle, TF.InterpolationMode.BILINEAR) for angle in (15, -15)]
     assert min((turned - c)[:, 16:48, 16:48].abs().max() for c in candidates) < 2e-3
 
@@ -96,21 +94,50 @@ def test_normalize(images):
 
 
 def test_names():
-    assert view_names("report", 3) == ("plain", "report-1", "report-2")
+    assert ViewPlan.parse("report", 3).names() == ("plain", "report-1", "report-2")
     with pytest.raises(ConfigError, match="report"):
-        get_recipe("raport")
-    assert view_names("grey,blur", 4) == ("plain", "grey-1", "blur-2", "grey-3")
+        ViewPlan.parse("raport")
+    assert ViewPlan.parse("blur,zoom", 4).names() == ("plain", "blur-1", "zoom-2", "blur-3")
     with pytest.raises(ConfigError, match="Valid: blur"):
-        get_recipe("grey+gray")
-    assert recipe_version("report") == 2
-    assert recipe_version("grey+blur") == "[[2, 1]]"
+        ViewPlan.parse("grey+gray")
+    assert ViewPlan.parse("report").version == 2
+    assert ViewPlan.parse("grey+blur").version == "[[2, 1]]"
+    assert ViewPlan.parse("plain").version == 0
+
+
+def test_parts_take_turns():
+    plan = ViewPlan.parse("zoom, blur@block2", 6)
+    assert plan.names() == ("plain", "zoom-1", "blur@block2-2", "zoom-3", "blur@block2-4", "zoom-5")
+    assert [view.number for view in plan.views[1:]] == [0, 0, 1, 1, 2]
+    assert [view.readout.name for view in plan.views[1:]] == ["average", "block2"] * 2 + ["average"]
+    two = plan.select([0, 4])
+    assert two.names(("original", "segmented")) == (
+        "plain", "segmented:plain", "blur@block2-4", "segmented:blur@block2-4"
+    )  # fmt: skip
+    assert (two.recipe, two.indices, two.version) == (plan.recipe, [0, 4], plan.version)
+
+
+def test_the_plain_image_is_a_plan():
+    plan = ViewPlan.parse("plain")
+    assert plan == ViewPlan.parse("plain", 1) == ViewPlan.parse("auto", 1) == ViewPlan.parse("auto")
+    assert (plan.names(), plan.needs_mask, plan.views[0].fixed) == (("plain",), False, True)
+    with pytest.raises(ConfigError, match="expected views=1"):
+        ViewPlan.parse("plain", 2)
 
 
 def test_views_that_would_be_copies_are_refused():
-    check_views("grey,blur", 3)
+    ViewPlan.parse("grey,soft", 3)
     with pytest.raises(ConfigError, match="at most 3"):
-        check_views("grey,blur", 4)
-    check_views("grey+blur", 100)
+        ViewPlan.parse("grey,blur", 4)
+    ViewPlan.parse("grey+blur", 100)
+
+
+def test_each_step_and_readout_has_a_purpose():
+    purposes = recipe_purposes()
+    assert set(purposes) == {*TRANSFORMS, *(f"@{name}" for name in READOUTS)}
+    assert all(purposes.values())
+    for registry in (TRANSFORMS, READOUTS):
+        assert all(name == record.name for name, record in registry.items())
 
 
 def test_recipes_compose(images):
@@ -153,7 +180,7 @@ def test_haematoxylin_agrees_with_scikit_image(images):
 
 def test_stain_jitter_without_a_change_is_the_image(images):
     parameters = torch.tensor([[1.0, 1, 1, 0, 0, 0]]).expand(3, -1)
-    assert torch.allclose(RECIPES["stain-jitter"].apply(images, parameters), images.clamp_min(1 / 255), atol=1e-4)
+    assert torch.allclose(TRANSFORMS["stain-jitter"].apply(images, parameters), images.clamp_min(1 / 255), atol=1e-4)
 
 
 def test_reinhard_forgets_a_colour_cast(images):
@@ -175,29 +202,31 @@ def test_the_eight_positions_are_views_of_their_own(images):
     views = [make_view(images, DIGESTS, index, "dihedral", 0) for index in range(8)]
     for one, other in itertools.combinations(views, 2):
         assert all(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert torch.equal(make_view(images, DIGESTS, 8, "dihedral", 0), views[1])
+    ninth = dataclasses.replace(ViewPlan.parse("dihedral").views[1], index=8, number=7)
+    assert torch.equal(render_view(ninth, SourceImages(images), DIGESTS, 0)[0], views[1])
     with pytest.raises(ConfigError, match=r"expected at most 8: there are eight positions"):
-        check_views("dihedral", 9)
-    check_views("dihedral+zoom", 20)
+        ViewPlan.parse("dihedral", 9)
+    ViewPlan.parse("dihedral+zoom", 20)
 
 
 def test_recipes_that_cannot_be_meant():
     for recipe in ("enlarge+mask-overlay", "grey+dihedral+mask-overlay", "cells+mask-overlay"):
         with pytest.raises(ConfigError, match="Got mask-overlay after"):
-            get_recipe(recipe)
+            ViewPlan.parse(recipe)
     with pytest.raises(ConfigError, match="Got 'grey' twice"):
-        check_views("grey,grey", 3)
-    with pytest.raises(ConfigError, match="with --views 1, which is the plain image alone"):
-        plan_views("robust", 1, backbone="densenet201")
-    assert expand_recipe("grey, blur") == "grey,blur"
+        ViewPlan.parse("grey,grey", 3)
+    with pytest.raises(ConfigError, match="with views=1, which is the plain image alone"):
+        ViewPlan.parse("robust", 1)
+    assert ViewPlan.parse("grey, blur").recipe == "grey,blur"
+    assert ViewPlan.parse("robust").recipe == RECIPE_SETS["robust"]
 
 
 def test_nuclei_move_with_the_report_and_keep_their_brightness(smears):
     images = torch.stack([decode(path) for path in sorted(smears.rglob("*.*"))[:3]]).float() / 255
-    pictures = Pictures(images, None)
-    _, nuclei = make_guided_view(pictures, DIGESTS, 1, "report", 0, guided=True)
+    source = SourceImages(images)
+    _, nuclei = render_view(ViewPlan.parse("report").views[1], source, DIGESTS, 0, with_nuclei=True)
     assert 0 <= nuclei.min() <= nuclei.max() <= 1
-    empty = (pictures.nuclei == 0).float().mean((1, 2, 3))
+    empty = (source.nuclei == 0).float().mean((1, 2, 3))
     assert empty.max() < 0.999
     # Turning blurs edges by a pixel; contrast would have lifted every empty place.
     assert torch.all((nuclei == 0).float().mean((1, 2, 3)) > empty - 0.1)

@@ -1,0 +1,152 @@
+"""What `bundle.json` says: the model, how pictures are embedded for it, its calibration, origin and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ball_features.extraction.preprocessing import Preprocessing
+
+__all__ = ["FORMAT", "BundleFacts", "BundleFigures", "SetFigures"]
+
+FORMAT = 1
+Value = TypeVar("Value", str, int, float, list)
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """Prediction sets of a coverage on the test images.
+
+    Attributes:
+        coverage: coverage that the sets were made for.
+        covered: share of images whose set contains the true class.
+        size: mean number of classes in a set.
+        single: share of sets of one class.
+    """
+
+    coverage: float
+    covered: float
+    size: float
+    single: float
+
+
+@dataclass(frozen=True)
+class BundleFigures:
+    """Figures of a bundle on the test images of its split.
+
+    Attributes:
+        images: number of test images.
+        accuracy: share of images whose most probable class is the true one.
+        log_loss: mean log loss of calibrated probabilities.
+        ece: expected calibration error of calibrated probabilities.
+        uncalibrated_log_loss: mean log loss before calibration.
+        uncalibrated_ece: expected calibration error before calibration.
+        sets: figures of prediction sets, for each coverage.
+        unusual: share of images that are flagged as unusual.
+    """
+
+    images: int
+    accuracy: float
+    log_loss: float
+    ece: float
+    uncalibrated_log_loss: float
+    uncalibrated_ece: float
+    sets: tuple[SetFigures, ...]
+    unusual: float
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BundleFigures:
+        """Read the values that `dataclasses.asdict` gives."""
+        own: dict[str, Any] = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        own["sets"] = tuple(SetFigures(**row) for row in own["sets"])
+        return cls(**own)
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """Everything that `bundle.json` says.
+
+    Attributes:
+        model: name of the model.
+        classes: names of the classes.
+        preprocessing: how an image becomes the embeddings that the model takes; its plan has the views that are tested.
+        train_path: ids of the training images.
+        estimator_classes: numbers of the classes that the estimator knows.
+        model_file: name of the file that holds the estimator.
+        temperature: temperature that calibrates the probabilities.
+        cache_fingerprint: fingerprint of the cache that the model was fitted on.
+        protocol: protocol of the run.
+        left_out: group that the first split left out, or "".
+        train_images: number of training images.
+        validation_images: number of validation images.
+        ball_version: version that wrote the bundle.
+        notes: what its user should know.
+        test: figures on the test images; None in bundles of earlier versions.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    train_path: tuple[str, ...]
+    estimator_classes: tuple[int, ...] = ()
+    model_file: str = ""
+    temperature: float = 1.0
+    cache_fingerprint: str = ""
+    protocol: str = ""
+    left_out: str = ""
+    train_images: int = 0
+    validation_images: int = 0
+    ball_version: str = ""
+    notes: tuple[str, ...] = ()
+    test: BundleFigures | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BundleFacts:
+        """Read the content of `bundle.json`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError: A value has the wrong type.
+            ConfigError: The recipe of the views is unknown.
+        """
+        test = values.get("test")
+        return cls(
+            model=_value(values, "model", str),
+            classes=_texts(values, "classes"),
+            preprocessing=Preprocessing.from_facts(values),
+            train_path=_texts(values, "train_path"),
+            estimator_classes=tuple(int(code) for code in _value(values, "estimator_classes", list)),
+            model_file=_value(values, "model_file", str),
+            temperature=float(_value(values, "temperature", float)),
+            cache_fingerprint=_value(values, "cache_fingerprint", str, ""),
+            protocol=_value(values, "protocol", str, ""),
+            left_out=_value(values, "left_out", str, ""),
+            train_images=_value(values, "train_images", int, 0),
+            validation_images=_value(values, "validation_images", int, 0),
+            ball_version=_value(values, "ball_version", str, ""),
+            notes=_texts(values, "notes") if "notes" in values else (),
+            test=None if test is None else BundleFigures.from_json(test),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `bundle.json`."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del own["preprocessing"]
+        own["test"] = None if self.test is None else dataclasses.asdict(self.test)
+        return {"format": FORMAT} | self.preprocessing.to_facts() | {k: v for k, v in own.items() if v is not None}
+
+
+def _value(values: Mapping[str, Any], name: str, kind: type[Value], default: Value | None = None) -> Value:
+    value = values[name] if default is None else values.get(name, default)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    texts = _value(values, name, list)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{name} holds values that are not texts")
+    return tuple(texts)

@@ -1,0 +1,42 @@
+"""Image files that the arguments of a prediction stand for."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from ball_features.dataset.listing import Rejected, list_images, printable
+
+__all__ = ["find_images"]
+
+
+def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Rejected]]:
+    """Find image files.
+
+    Args:
+        arguments: folders (searched as `extract` does), patterns such as `*.png`, or files.
+
+    Returns:
+        Files in the order given, each once, and the arguments and files that cannot be used.
+    """
+    found: dict[Path, None] = {}
+    rejected = []
+    for text in arguments:
+        path = Path(text)
+        matches = [path] if path.exists() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207, since a pattern may be absolute
+        files = [file for match in matches for file in _files(match)]
+        if not files:
+            rejected.append(Rejected(printable(text), "holds no image" if matches else "is not there"))
+        for file in files:
+            if printable(str(file)) == str(file):
+                found[file] = None
+            else:
+                rejected.append(Rejected(printable(str(file)), "its name is not UTF-8; rename it"))
+    return list(found), rejected
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return [path / name for name in list_images(path).images]
+    return [path] if path.is_file() else []

@@ -1,0 +1,50 @@
+"""Loading of images at the size of the network's input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ball_features.dataset.decode import decode
+from ball_features.dataset.manifest import Manifest
+from ball_features.errors import ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["load_image", "resize"]
+
+
+def resize(image: Tensor, side_px: int) -> Tensor:
+    """Resize uint8 (3, height, width) to uint8 (3, side_px, side_px), bilinear with antialiasing."""
+    if tuple(image.shape[1:]) == (side_px, side_px):
+        return image
+    import torch
+    import torch.nn.functional as F
+
+    resized = F.interpolate(image[None].float(), (side_px, side_px), mode="bilinear", antialias=True)[0]
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
+    """Load the image of a row, and behind it its segmented twin if the manifest has twins.
+
+    Args:
+        manifest: images.
+        row: row in the manifest.
+        side_px: side of the network's input in pixels.
+
+    Returns:
+        Pixels, uint8 (3, side_px, side_px), or (6, side_px, side_px) with a twin; or the reason why there are none.
+    """
+    import torch
+
+    try:
+        image = resize(decode(manifest.root / manifest.path[row]), side_px)
+    except ImageError as error:
+        return str(error)
+    if not manifest.twin:
+        return image
+    try:
+        return torch.cat([image, resize(decode(manifest.twin[row]), side_px)])
+    except ImageError as error:
+        return f"its segmented twin {error}"

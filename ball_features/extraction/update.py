@@ -1,0 +1,147 @@
+"""What a cache lacks of a collection of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ball_features.cache import Cache, read_cache
+from ball_features.config import ExtractConfig
+from ball_features.dataset.manifest import Manifest, Rejected, scan
+from ball_features.dataset.twins import twin_folder, with_twins
+from ball_features.errors import CacheError
+from ball_features.extraction.backbones import Backbone
+from ball_features.extraction.preprocessing import Preprocessing
+
+__all__ = ["Request", "Update", "plan_update", "read_collection", "require_file_name"]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What an extraction is asked for, once names are looked up and images are listed.
+
+    Attributes:
+        out: path of the cache.
+        manifest: images of the collection.
+        limited: whether the manifest was cut to a limit; no row of a larger cache is dropped then.
+        backbone: network to load.
+        preprocessing: how images are to be embedded.
+        device: device as `engine.devices.resolve_device` takes it.
+        batch_size: images in a forward pass; 0 for the default of the device.
+    """
+
+    out: Path
+    manifest: Manifest
+    limited: bool
+    backbone: Backbone
+    preprocessing: Preprocessing
+    device: str
+    batch_size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """The difference between a cache and a collection.
+
+    Attributes:
+        request: what is asked for.
+        manifest: images of the collection; those that are known to be unusable are rejected.
+        old: cache as it is, without its embeddings; None if there is none, or if it is to be replaced.
+    """
+
+    request: Request
+    manifest: Manifest
+    old: Cache | None
+
+    @property
+    def missing(self) -> int:
+        """Number of images to compute."""
+        known = set(self.old.content[self.old.committed].tolist()) if self.old else set()
+        return sum(content not in known for content in self.manifest.content)
+
+    @property
+    def removed(self) -> int:
+        """Number of images in the cache that the collection lacks."""
+        return len(set(self.old.path.tolist()) - set(self.manifest.path)) if self.old else 0
+
+    @property
+    def same_rows(self) -> bool:
+        """Whether the cache has a row for each image, in the same order and with the same label, and no others."""
+        return (
+            self.old is not None
+            and self.old.path.tolist() == list(self.manifest.path)
+            and self.old.label.tolist() == list(self.manifest.label)
+            and self.old.content.tolist() == list(self.manifest.content)
+            and _sorted(self.old.rejected) == _sorted(self.manifest.rejected)
+        )
+
+
+def require_file_name(out: Path) -> None:
+    """Raise `CacheError` if a path cannot be that of a cache: it is a folder, or cannot be looked up."""
+    try:
+        if out.is_dir():
+            raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
+    except OSError as error:  # a name that is too long, or a folder without permission
+        raise CacheError(f"{out} cannot be written ({error.strerror}). Give another output file.") from error
+
+
+def read_collection(images: Path | str, config: ExtractConfig, log: Callable[[str], None]) -> Manifest:
+    """List the images of a folder, and their segmented twins if segmented pictures come from files.
+
+    Args:
+        images: folder with one folder for each class.
+        config: settings of the extraction: channels, twins and limit.
+        log: function that takes a line for the user.
+
+    Raises:
+        DataError: There is no image, or no folder of twins.
+    """
+    manifest = scan(images, limit=config.limit)
+    if manifest.note:
+        log(manifest.note)
+    if len(config.channels) == 1:
+        return manifest
+    folder = None if config.twins == "none" else Path(config.twins)
+    if config.twins == "auto":
+        folder = twin_folder(manifest)
+    if folder is None:
+        log("Segmented pictures are computed by the published thresholds.")
+        return manifest
+    log(f"Segmented pictures are read from {folder}.")
+    return with_twins(manifest, folder)
+
+
+def plan_update(request: Request, *, overwrite: bool = False) -> Update:
+    """Compare a collection with the cache that is there.
+
+    Args:
+        request: what is asked for.
+        overwrite: replace the cache.
+
+    Raises:
+        CacheError: The cache was made with other settings, cannot be read, or has rows that a limit would drop.
+    """
+    out, manifest = request.out, request.manifest
+    if overwrite or not out.exists():
+        return Update(request, manifest, None)
+    old = read_cache(out, embeddings=False)
+    different = request.preprocessing.differences(old.attributes)
+    if different:
+        raise CacheError(
+            f"{out} was made with other settings: {'; '.join(different)}. "
+            "Give another output file, or overwrite=True to replace it."
+        )
+    bad = {item.sha256: item.reason for item in old.rejected if item.sha256}
+    reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
+    update = Update(request, manifest.without(reasons) if reasons else manifest, old)
+    if update.removed and request.limited:
+        raise CacheError(
+            f"{out} holds {len(old.path)} images, and the limit of {len(manifest.path)} would drop {update.removed} of "
+            "them. Give another output file, or leave the limit out."
+        )
+    return update
+
+
+def _sorted(rejected: Sequence[Rejected]) -> list[tuple[str, str]]:
+    return sorted((item.path, item.reason) for item in rejected)
