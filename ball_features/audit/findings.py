@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -221,4 +221,5 @@ def write_groups(found: Audit, path: Path | str) -> None:
     header = ("path", "group", "series", "batch", "overlay", "block", "duplicate_of")
     copy_of = [found.path[original[row]] if row in original else "" for row in range(len(found.path))]
     columns = (found.path, found.group, found.series.series, found.series.batch, found.overlay, found.block, copy_of)
-    extend_table(path, found.path.tolist(), dict(zip(header[1:], columns[1:], strict=True)))
+    named: dict[str, Iterable[Any]] = dict(zip(header[1:], columns[1:], strict=True))
+    extend_table(path, found.path.tolist(), named)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def _user_table(path: Path, images: Sequence[str]) -> tuple[RawTable, list[int]]
     return table, image
 
 
-def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> None:
+def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterable[Any]]) -> None:
     """Write columns of images, beside those of the table that is there; none of its rows and columns is dropped.
 
     Where the table has all of these columns they are brought up to date. A column of the user's that has the name of
@@ -115,13 +115,14 @@ def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Sequen
     Raises:
         DataError: The file cannot be written, or is no table of these images.
     """
+    texts = {str(name): [str(value) for value in values] for name, values in columns.items()}
     if not path.is_file() or not path.stat().st_size:
-        write_csv(path, ("path", *columns), zip(images, *columns.values(), strict=True))
+        write_csv(path, ("path", *columns), zip(images, *texts.values(), strict=True))
         return
     table, image = _user_table(path, images)
     header = list(table.rows[0])
-    own = set(columns) <= set(header)
-    names = {name: name if own or name not in header else f"audit_{name}" for name in columns}
+    own = set(texts) <= set(header)
+    names = {name: name if own or name not in header else f"audit_{name}" for name in texts}
     added = [name for name in names.values() if name not in header]
     place = {name: number for number, name in enumerate([*header, *added])}
     cell = find_roles(header, CollectionConfig(), str(path)).paths[0]
@@ -132,9 +133,9 @@ def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Sequen
             rows.append([name if column == cell else "" for column in range(len(place))])
             image.append(number)
     for row, number in zip(rows, image, strict=True):
-        for name, values in columns.items():
+        for name, values in texts.items():
             if number >= 0:
-                row[place[names[name]]] = str(values[number])
+                row[place[names[name]]] = values[number]
     encoding = "utf-8" if table.encoding == "utf-8" else "utf-8-sig"
     with replacing(path) as partial, partial.open("w", newline="", encoding=encoding) as file:
         writer = csv.writer(file, delimiter=table.separator, lineterminator="\n")

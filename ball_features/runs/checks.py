@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ball_features.cache import Cache, read_cache
+from ball_features.cache import Cache, labelled_rows, read_cache
 from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
@@ -177,7 +177,7 @@ def require_savable(save: str, names: Sequence[str]) -> Sequence[str]:
 
 
 def complete_cache(path: Path) -> Cache:
-    """Read a cache.
+    """Read a cache; images without a class are left out.
 
     Raises:
         CacheError: the cache cannot be read, or images are still missing in it.
@@ -188,11 +188,12 @@ def complete_cache(path: Path) -> Cache:
             f"{path} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
             "Run the same `ball extract` again; it goes on from there."
         )
-    return cache
+    return labelled_rows(cache)
 
 
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
     group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
     splits, notes = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))
-    return splits, [*(() if grouping is None else grouping.notes), *notes]
+    unlabelled = [f"{cache.unlabelled} images without a class are left out."] if cache.unlabelled else []
+    return splits, [*unlabelled, *(() if grouping is None else grouping.notes), *notes]
