@@ -54,7 +54,7 @@ def provenance(
         "config_fingerprint": config.fingerprint(groups_sha256=groups_sha256),
         "groups_sha256": groups_sha256,
         "cache": source,
-        "cache_fingerprint": cache.attributes["fingerprint"],
+        "cache_fingerprint": cache.fingerprint,
         "cache_attributes": cache.attributes,
         "images": len(cache.path),
         "images_sha256": images_digest(cache),
@@ -79,7 +79,7 @@ def require_cache_of(details: Mapping[str, Any], cache: Cache, name: str = "The 
     Raises:
         CacheError: the cache has other settings or other images.
     """
-    wanted, got = details["cache_fingerprint"], cache.attributes["fingerprint"]
+    wanted, got = details["cache_fingerprint"], cache.fingerprint
     if got != wanted:
         raise CacheError(
             f"{name} was made with other settings than the cache of this run: got the fingerprint {got[:12]}, expected "

@@ -196,9 +196,9 @@ def _short_names(files: list[str], caches: list[Cache]) -> list[str]:
     """Name caches by backbone and channels where that tells them apart, else by their files."""
     own = []
     for cache in caches:
-        used = cache.attributes.get("channels_used", ["original"])
-        joint = "+" if cache.attributes.get("combine", "concat") == "concat" else "~"
-        own.append(cache.attributes["backbone"] + (f":{joint.join(used)}" if used != ["original"] else ""))
+        joint = "+" if cache.combine == "concat" else "~"
+        channels = f":{joint.join(cache.channels_used)}" if cache.channels_used != ("original",) else ""
+        own.append(cache.backbone + channels)
     return own if len(set(own)) == len(own) else files
 
 
@@ -215,16 +215,15 @@ def _renamed(spec: Model, cache: str) -> Model:
 
 
 def _row(row: ModelRow, entry: _Entry, spec: Model, config: FitConfig) -> CompareRow:
-    cache, own, seeing = entry.cache, entry.cache.attributes, spec.kind != "shortcut"
-    used = own.get("channels_used", ["original"])
-    used = [f"{name} ({own['segmentation']})" if name == "segmented" else name for name in used]
-    channels = (" + " if own.get("combine", "concat") == "concat" else " mean ").join(used)
+    cache, seeing = entry.cache, spec.kind != "shortcut"
+    used = [f"{name} ({cache.segmentation})" if name == "segmented" else name for name in cache.channels_used]
+    channels = (" + " if cache.combine == "concat" else " mean ").join(used)
     low, high = row.intervals["accuracy"]
     return CompareRow(
         cache=entry.name if seeing else "",
-        backbone=own["backbone"] if seeing else "",
+        backbone=cache.backbone if seeing else "",
         channels=channels if seeing else "",
-        recipe=own["recipe"] if seeing else "",
+        recipe=cache.recipe if seeing else "",
         views=_views_seen(spec, cache, config) if seeing else "",
         dim=cache.embeddings.shape[2] if seeing else 0,
         images_per_s=cache.images_per_s if seeing else float("nan"),

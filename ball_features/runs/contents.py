@@ -244,6 +244,6 @@ def _save_heads(folder: Path, comparison: Comparison) -> None:
                 "classes": [comparison.classes[code] for code in item.estimator.classes_],
                 "parameters": item.estimator.get_params(),
                 "best_epoch": item.best_epoch + 1,
-                "cache_fingerprint": comparison.cache.attributes["fingerprint"],
+                "cache_fingerprint": comparison.cache.fingerprint,
             }
             write_json(folder / f"{name}.json", facts)
