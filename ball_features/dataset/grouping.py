@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ball_features.config import CollectionConfig, FitConfig
+from ball_features.config import PROTOCOLS, CollectionConfig, FitConfig, Protocol
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_columns import plain_name
 from ball_features.dataset.units import merge_units
@@ -17,10 +17,8 @@ from ball_features.errors import DataError, SplitError
 
 __all__ = ["Grouping", "read_grouping", "read_groups"]
 
-# Protocol -> its columns where the user names none, the first that is there.
-_COLUMNS = {"block-cv": ("block", "group"), "leave-group-out": ("series", "site", "group", "patient")}
-_USUAL = ("group", "patient")
-_KNOWN = ("group", "patient", "site", "series", "block")  # columns of a cache that make a grouping
+# Columns of a cache that make a grouping.
+_KNOWN = ("group", "patient", "site", "series", "block", "split")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,30 +26,35 @@ class Grouping:
     """What a groups file, or the cache, says of the images under a protocol.
 
     Attributes:
-        column: name of the column that the protocol is by.
-        group: str (images,), values of that column.
-        together: str (images,), images that no protocol may cut: those of one `group` and of one `patient`; each image
-            alone where neither is known.
-        series: str (images,), groups that models are trained against: the column that is left out where the user names
-            it, else `series`; equal to `group` where `series` has gaps.
+        column: name of the column that the protocol is by; "" for none.
+        group: str (images,), values of that column; each image alone where there is none.
+        together: (images,), what no split cuts: `group` (images that show the same) and `patient`; each image alone
+            where neither is known.
+        series: str (images,), groups that models are trained against: the column that is left out where it is not the
+            default, else `series`; equal to `group` where `series` has gaps. None where there are no groups.
         center: str (images,), groups whose mean is subtracted from embeddings, or None.
         sha256: digest of the file's content, or of the columns of the cache.
+        patient: str (images,), patients, "" where unknown; None where there is no such column.
         notes: remarks for the user.
     """
 
     column: str
     group: np.ndarray
     together: np.ndarray
-    series: np.ndarray
+    series: np.ndarray | None
     center: np.ndarray | None
     sha256: str
+    patient: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
         """Units that count once in intervals and tests, int (images,): a whole series where series are left out."""
-        if protocol == "leave-group-out":
+        scheme = PROTOCOLS[protocol].scheme
+        if scheme == "leave-out":
             return merge_units(self.group)
-        return merge_units(sha256, self.group, self.together)
+        return (
+            merge_units(sha256, self.together) if scheme == "given" else merge_units(sha256, self.group, self.together)
+        )
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ class _Table:
                     return own
         return ""
 
-    def read(self, name: str, label: Sequence[str] | np.ndarray | None) -> np.ndarray:
-        """The values of a column, or of several joined with +, str (images,).
+    def read(self, name: str, label: Sequence[str] | np.ndarray | None = None, *, blanks: bool = False) -> np.ndarray:
+        """The values of a column, or of several joined with +, str (images,); with `blanks`, "" for no value.
 
         Raises:
             DataError: A column is missing, or an image has no value.
@@ -100,12 +103,17 @@ class _Table:
             columns.append(self.columns[own] if own else [str(value) for value in (() if label is None else label)])
         values = ["/".join(row) if all(row) else "" for row in zip(*columns, strict=True)]
         missing = [path for path, value in zip(self.paths, values, strict=True) if not value]
-        if missing and not self.gaps:
+        if missing and not blanks:
             raise DataError(
                 f"{self.source} names no {name} for {len(missing)} of {len(self.paths)} images (first: {missing[0]}). "
                 "Give each image a row with a value."
             )
-        return np.array([value or f"(none) {path}" for path, value in zip(self.paths, values, strict=True)])
+        return np.array(values)
+
+    def whole(self, name: str, label: np.ndarray) -> np.ndarray:
+        """The values of a column, for units: with gaps, the id of each image without a value stands for one."""
+        values = self.read(name, label, blanks=self.gaps)
+        return _alone(values, self.paths)
 
 
 def read_grouping(
@@ -133,37 +141,48 @@ def read_grouping(
     named = [name for name in (config.group_column, config.center) if name not in ("auto", None)]
     if config.groups is None and not named and not any(table.find(name) for name in _KNOWN):
         return None
-    column = config.group_column
-    if column == "auto":
-        wanted = _COLUMNS.get(config.protocol, _USUAL)
-        column = next((name for name in wanted if table.find(name)), "" if table.gaps else wanted[-1])
-        column = "group" if config.groups is not None and not table.find(column) else column
-        if not column and config.protocol in ("group-cv", *_COLUMNS):
-            raise SplitError(
-                f"The protocol {config.protocol} needs groups, and the cache has no column {' or '.join(wanted)}. Give "
-                "a groups file, or extract with a sheet that has such a column."
-            )
-    group = table.read(column, label) if column else path
-    kept = [table.read(name, label) for name in _USUAL if table.find(name)]
-    together = path if not kept else kept[0] if len(kept) == 1 else merge_units(*kept).astype(str)
-    left_out = config.protocol == "leave-group-out" and config.group_column != "auto"
-    series = _series(table, group, label, left_out)
-    center = table.read(config.center, label) if config.center else None
+    protocol = PROTOCOLS[config.protocol]
+    given, left_out = protocol.scheme == "given", protocol.scheme == "leave-out"
+    column = config.group_column if config.group_column != "auto" else _column(table, protocol)
+    group = path
+    if column:
+        group = table.read(column, label, blanks=given) if given or left_out else table.whole(column, label)
+    patient = table.read("patient", blanks=True) if table.find("patient") else None
+    together = table.whole("group", label) if table.find("group") else path
+    if patient is not None:
+        together = merge_units(together, _alone(patient, path))
+    named_groups = left_out and (config.group_column != "auto" or protocol.column != "series")
+    series = None if given or not column else group
+    if table.find("series") and not named_groups:
+        # A column of the user's own may have gaps, which only some models would have used.
+        found = table.read("series", label, blanks=True)
+        series = found if all(found) else series
+    center = table.whole(config.center, label) if config.center else None
     if center is not None and all(len(np.unique(label[center == name])) == 1 for name in np.unique(center)):
         raise DataError(
             f"Got {config.center} to centre by, each of whose values holds one class, so that subtracting their means "
             "would remove the class; expected a column that several classes share, such as overlay."
         )
-    return Grouping(column, group, together, series, center, table.sha256, _notes(table))
+    return Grouping(column, group, together, series, center, table.sha256, patient, _notes(table))
 
 
-def _series(table: _Table, group: np.ndarray, label: np.ndarray, left_out: bool) -> np.ndarray:
-    if left_out or not table.find("series"):
-        return group
-    try:
-        return table.read("series", label)
-    except DataError:  # a column of the user's own with gaps, which only some models would have used
-        return group
+def _column(table: _Table, protocol: Protocol) -> str:
+    """The column that a protocol is by where the user names none; "" where it needs none and the cache has none."""
+    wanted = [name for name in (protocol.column or "group", protocol.fallback) if name]
+    found = next((name for name in wanted if table.find(name)), "")
+    if found or not table.gaps:
+        return found or wanted[-1]
+    if protocol.column:
+        raise SplitError(
+            f"The protocol {protocol.name} needs groups, and the cache has no column {' or '.join(wanted)}. Give a "
+            "groups file with such a column, or extract with a sheet that has one."
+        )
+    return "patient" if table.find("patient") else ""
+
+
+def _alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Values in which the id of an image stands for a value that it lacks, one that no other image has."""
+    return np.where(values == "", np.char.add("image ", np.asarray(paths)), values)
 
 
 def _notes(table: _Table) -> tuple[str, ...]:
@@ -171,7 +190,7 @@ def _notes(table: _Table) -> tuple[str, ...]:
         return ()
     own = [name for name in _KNOWN if table.find(name)]
     notes = [f"Columns of the cache are used: {', '.join(own)}."] if own else []
-    for name in _USUAL:
+    for name in ("group", "patient"):
         blank = sum(not value for value in table.columns.get(name, ()))
         if blank:
             notes.append(f"{blank} of {len(table.paths)} images have no {name}; each counts as one of its own.")
@@ -192,7 +211,12 @@ def _cached(path: np.ndarray, columns: Mapping[str, Sequence[str] | np.ndarray])
 
 
 def read_groups(
-    path: Path | str, column: str, paths: Sequence[str], label: Sequence[str] | np.ndarray | None = None
+    path: Path | str,
+    column: str,
+    paths: Sequence[str],
+    label: Sequence[str] | np.ndarray | None = None,
+    *,
+    blanks: bool = False,
 ) -> np.ndarray:
     """A column of a groups file, or several joined, in the order of the images.
 
@@ -202,6 +226,7 @@ def read_groups(
             where the file has no such column.
         paths: ids of the images.
         label: class of each image, for `class`.
+        blanks: accept images without a value, whose value is "".
 
     Returns:
         str (images,).
@@ -209,4 +234,4 @@ def read_groups(
     Raises:
         DataError: The file or a column is missing, an image has no row or two, or a cell is empty.
     """
-    return _file(str(path), list(paths)).read(column, label)
+    return _file(str(path), list(paths)).read(column, label, blanks=blanks)

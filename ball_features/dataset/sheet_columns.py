@@ -49,6 +49,7 @@ _SPLITS = {
     "test": "test testing tst holdout heldout evaluation eval prueba teste essai prova тест 测试",
 }
 _SPLIT_WORDS = {word: name for name, words in _SPLITS.items() for word in words.split()}
+_WHOLE = re.compile(r"[0-9]+(\.0*)?")
 _FOLD = re.compile(r"(?:cv|k)?(?:fold|falte|split|part)?0*(\d{1,3})")
 
 
@@ -130,6 +131,8 @@ def _listed(header: Sequence[str]) -> str:
 
 def split_value(text: str) -> str:
     """The name of a given split: train, val, test, the number of a fold, or the text itself."""
+    if _WHOLE.fullmatch(text):
+        return str(int(float(text)))
     plain = plain_name(text)
     fold = _FOLD.fullmatch(plain)
     return _SPLIT_WORDS.get(plain) or (fold[1] if fold else text)

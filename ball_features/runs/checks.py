@@ -68,13 +68,21 @@ def check_protocol(config: FitConfig) -> None:
             f"{', '.join(PROTOCOLS)}.",
             option="protocol",
         )
-    if config.folds != usual.folds and config.protocol in ("holdout", "leave-group-out"):
+    scheme = PROTOCOLS[config.protocol].scheme
+    if config.folds != usual.folds and scheme != "folds":
+        named = ", ".join(own.name for own in PROTOCOLS.values() if own.scheme == "folds")
+        which = "whose folds the table gives" if scheme == "given" else "which has none"
         raise ConfigError(
-            f"Got folds={config.folds} with the protocol {config.protocol}, which has none. Name cv, group-cv or "
-            "block-cv, or leave it out.",
+            f"Got folds={config.folds} with the protocol {config.protocol}, {which}. Name one of {named}, or leave it "
+            "out.",
             option="folds",
         )
-    if config.test_size != usual.test_size and config.protocol != "holdout":
+    if config.repeats != usual.repeats and scheme == "given" and config.repeats != 1:
+        raise ConfigError(
+            f"Got repeats={config.repeats} with the protocol {config.protocol}, which has one repeat. Leave it out.",
+            option="repeats",
+        )
+    if config.test_size != usual.test_size and scheme not in ("holdout", "given"):
         raise ConfigError(
             f"Got test_size={config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
             "or groups. Name holdout, or leave it out.",
@@ -193,7 +201,9 @@ def complete_cache(path: Path) -> Cache:
 
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
-    group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
-    splits, notes = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))
+    table = ImageTable(cache.path, cache.label, cache.sha256)
+    if grouping is not None:
+        table = dataclasses.replace(table, group=grouping.group, together=grouping.together, patient=grouping.patient)
+    splits, notes = make_splits(config, table)
     unlabelled = [f"{cache.unlabelled} images without a class are left out."] if cache.unlabelled else []
     return splits, [*unlabelled, *(() if grouping is None else grouping.notes), *notes]
