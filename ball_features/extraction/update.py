@@ -172,7 +172,9 @@ def _require_wanted(update: Update) -> None:
     """Raise `CacheError` for rows whose images are gone: a share that dropped out looks like that too."""
     assert update.old is not None
     there = {*update.manifest.path, *(item.path for item in update.manifest.rejected if item.sha256)}
-    gone = [path for path in update.old.path.tolist() if path not in there]
+    moved = set(update.manifest.content)
+    rows = zip(update.old.path.tolist(), update.old.content.tolist(), strict=True)
+    gone = [path for path, content in rows if path not in there and content not in moved]
     if gone:
         raise CacheError(
             f"{update.request.out} holds {len(update.old.path)} images, of which {len(gone)} are not in the folder or "
