@@ -28,7 +28,7 @@ def count_classes(label: Iterable[str]) -> str:
     count = Counter(label)
     none = count.pop("", 0)
     listed = some([f"{name} {number}" for name, number in sorted(count.items())], 20)
-    return f"{listed}{f'; {none} without a class' if none else ''}"
+    return "; ".join(filter(None, (listed, f"{none} without a class" if none else "")))
 
 
 def alike_remark(label: Iterable[str]) -> str:
