@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config import CollectionConfig
-from ball_features.dataset.layout import Layout, read_layout
+from ball_features.dataset.folder_layout import Layout, read_layout
 from ball_features.dataset.listing import Rejected, printable
 from ball_features.dataset.remarks import some
 from ball_features.dataset.sheet import Sheet, SheetRows, read_sheet

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config import CollectionConfig
-from ball_features.dataset.layout import read_layout
+from ball_features.dataset.folder_layout import read_layout
 from ball_features.dataset.listing import list_images, printable
 from ball_features.dataset.matching import match_rows
 from ball_features.dataset.remarks import count_classes

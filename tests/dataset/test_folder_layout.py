@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ball_features.config import CollectionConfig
-from ball_features.dataset.layout import read_layout
+from ball_features.dataset.folder_layout import read_layout
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.patterns import parse_pattern
 from ball_features.errors import ConfigError, DataError
