@@ -112,7 +112,7 @@ class _Table:
 
     def whole(self, name: str, label: np.ndarray) -> np.ndarray:
         """The values of a column, for units: with gaps, the id of each image without a value stands for one."""
-        values = self.read(name, label, blanks=self.gaps)
+        values = self.read(name, label, blanks=self.gaps or name == "patient")
         return _alone(values, self.paths)
 
 
@@ -167,17 +167,22 @@ def read_grouping(
 
 
 def _column(table: _Table, protocol: Protocol) -> str:
-    """The column that a protocol is by where the user names none; "" where it needs none and the cache has none."""
+    """The column that a protocol is by where the user names none; "" for each image alone."""
     wanted = [name for name in (protocol.column or "group", protocol.fallback) if name]
     found = next((name for name in wanted if table.find(name)), "")
-    if found or not table.gaps:
-        return found or wanted[-1]
+    if found:
+        return found
     if protocol.column:
+        if not table.gaps:
+            return wanted[0]
         raise SplitError(
             f"The protocol {protocol.name} needs groups, and the cache has no column {' or '.join(wanted)}. Give a "
             "groups file with such a column, or extract with a sheet that has one."
         )
-    return "patient" if table.find("patient") else ""
+    if table.find("patient"):
+        return "patient"
+    # A table of sites or of given parts alone names nothing that a random split must not cut.
+    return "" if table.gaps or table.find("site") or table.find("split") else "group"
 
 
 def _alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:
