@@ -101,7 +101,7 @@ def _look(doubtful: Sequence[tuple[Prediction, list[str]]]) -> Table:
         )
         for item, why in doubtful
     )
-    header = ("image", "why", "predicted", "probability", "distance to the training images")
+    header = ("image", "why", "predicted", "probability", "distance")
     return Table(header, rows, "Images that need a look", 3, wrapped=1)
 
 
