@@ -1,0 +1,173 @@
+"""Adaptation to a site by its unlabelled images: what is constant within a site is estimated and subtracted.
+
+Training sites are centred with the mean of their class means, so that their shares of classes do not matter. Of a new
+site no labels are known. The mean of all its images is wrong where classes have other shares than in training, so
+the offset starts at the mean of the training sites and moves to the mean of the class means, with the model's
+predictions in place of labels: expectation maximisation for a shift between domains (Saerens et al. 2002, doi
+10.1162/089976602753284446, with the offset in place of the priors, which stay equal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from ball_features.errors import ConfigError
+
+__all__ = ["ADAPTATIONS", "Adaptation", "SiteAdapter", "SiteShift"]
+
+MIN_IMAGES = 10  # of a new site; with fewer the offset is no better than that of the training sites (docs/shift.md)
+MAX_EXCESS = 0.55  # share of the most predicted class beyond 1 / C, of the way to 1, from which a batch is one class
+_ITERATIONS = 15
+_STEP = 0.5  # of an iteration, towards its own estimate
+_PRIOR_IMAGES = 3.0  # images and share of the batch at which a class has half its weight
+_PRIOR_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A way to estimate the offset of a new site.
+
+    Attributes:
+        name: key in `ADAPTATIONS`.
+        iterations: iterations from the mean of the training sites; 0 takes the mean of the new images at once.
+        guarded: True falls back to the mean of the training sites for few images or a batch of one class.
+        purpose: what it does, in a line.
+    """
+
+    name: str
+    iterations: int
+    guarded: bool
+    purpose: str
+
+
+ADAPTATIONS: dict[str, Adaptation] = {
+    item.name: item
+    for item in (
+        Adaptation("auto", _ITERATIONS, True, "balanced, or no adaptation for few images or a batch of one class"),
+        Adaptation("balanced", _ITERATIONS, False, "mean of the class means, with predictions in place of labels"),
+        Adaptation("mean", 0, False, "mean of the new site's images: wrong if its classes have other shares"),
+    )
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SiteShift:
+    """The offset of one site.
+
+    Attributes:
+        offset: numbers to subtract from each embedding of the site, float32 (views, D).
+        images: number of images that it was estimated on.
+        reason: why it is that of the training sites and not the site's own, or "".
+    """
+
+    offset: np.ndarray
+    images: int
+    reason: str = ""
+
+    @property
+    def adapted(self) -> bool:
+        """True if the offset is the site's own."""
+        return not self.reason
+
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class SiteAdapter(BaseEstimator):
+    """Offsets of training sites and of new ones.
+
+    Args:
+        method: key of `ADAPTATIONS`.
+
+    Attributes:
+        sites_: names of the training sites, (S,).
+        offsets_: mean of the class means of each training site, float32 (S, views, D).
+        class_means_: mean over sites of each class's mean less its site's offset, float32 (C, views, D).
+    """
+
+    def __init__(self, method: str = "auto") -> None:
+        self.method = method
+
+    def fit(self, X: Any, y: Any, sites: Any) -> SiteAdapter:
+        """Estimate the offsets of the training sites.
+
+        Args:
+            X: embeddings, float (N, views, D).
+            y: labels, (N,).
+            sites: site of each image, (N,).
+
+        Raises:
+            ConfigError: The method is unknown, or a site holds one class, which would be lost with its mean.
+        """
+        if self.method not in ADAPTATIONS:
+            raise ConfigError(f"Unknown adaptation {self.method!r}. Valid: none, {', '.join(ADAPTATIONS)}.")
+        classes, code = np.unique(y, return_inverse=True)
+        self.sites_, site = np.unique(sites, return_inverse=True)
+        means = np.full((len(self.sites_), len(classes), *X.shape[1:]), np.nan)
+        for s, c in {*zip(site.tolist(), code.tolist(), strict=True)}:
+            means[s, c] = X[(site == s) & (code == c)].mean(0, dtype=np.float64)
+        seen = ~np.isnan(means[:, :, 0, 0])
+        if (seen.sum(1) < 2).any():
+            name = self.sites_[int(np.argmin(seen.sum(1)))]
+            raise ConfigError(
+                f"Site {name} holds one class in training, so that its mean cannot be told from its class. Give sites "
+                "that hold several classes each, or adapt='none'."
+            )
+        # A site that lacks classes is compared with the others by the classes that it has.
+        offsets = np.nanmean(means, 1)
+        for _ in range(1 if seen.all() else 5):
+            self.class_means_ = np.nanmean(means - offsets[:, None], 0).astype(np.float32)
+            offsets = np.nanmean(means - self.class_means_, 1)
+        self.offsets_ = offsets.astype(np.float32)
+        return self
+
+    @property
+    def average(self) -> np.ndarray:
+        """Mean offset of the training sites, float32 (views, D): that of a site of which nothing is known."""
+        return self.offsets_.mean(0)
+
+    def center(self, X: np.ndarray, sites: Any) -> np.ndarray:
+        """Return X (N, views, D) of training sites less their offsets, float32."""
+        check_is_fitted(self)
+        known = {name: number for number, name in enumerate(self.sites_.tolist())}
+        number = np.array([known[name] for name in np.asarray(sites).tolist()])
+        return X.astype(np.float32) - self.offsets_[number]
+
+    def adapt(self, X: np.ndarray, predict: Predict) -> SiteShift:
+        """Estimate the offset of a new site.
+
+        Args:
+            X: embeddings of its images, float (N, views, D).
+            predict: function from centred embeddings (N, views, D) to class probabilities (N, C), of the model that
+                was fitted on centred embeddings.
+        """
+        check_is_fitted(self)
+        method = ADAPTATIONS[self.method]
+        X = X.astype(np.float32)
+        offset = self.average
+        if method.guarded and len(X) < MIN_IMAGES:
+            return SiteShift(offset, len(X), f"{len(X)} images, expected at least {MIN_IMAGES}")
+        if not method.iterations:
+            return SiteShift(X.mean(0), len(X))
+        probability = predict(X - offset)
+        if method.guarded:
+            share = probability.mean(0)
+            least = 1 / len(share)
+            if share.max() > least + MAX_EXCESS * (1 - least):
+                return SiteShift(offset, len(X), f"{100 * share.max():.0f} % of the images look like one class")
+        flat = X.reshape(len(X), -1)
+        means = self.class_means_.reshape(len(self.class_means_), -1)
+        for _ in range(method.iterations):
+            count = probability.sum(0)
+            weight = count / (count + _PRIOR_IMAGES + _PRIOR_SHARE * len(X))
+            own = probability.T @ flat / np.maximum(count, 1e-9)[:, None] - means  # (C, views * D)
+            target = (weight @ own / weight.sum()).reshape(offset.shape)
+            offset = (offset + _STEP * (target - offset)).astype(np.float32)
+            probability = predict(X - offset)
+        return SiteShift(offset, len(X))

@@ -1,0 +1,99 @@
+"""Site adaptation on drawn embeddings whose offsets are known."""
+
+import numpy as np
+import pytest
+
+from ball_features.errors import ConfigError
+from ball_features.models.adaptation import MIN_IMAGES, SiteAdapter
+from ball_features.models.discriminant import BalancedDiscriminant
+
+CLASSES = np.eye(3, 8) * 6
+COUNTS = ([80, 20, 20], [20, 80, 20], [30, 30, 30], [40, 40, 40])
+
+
+def site(offset, counts, rng):
+    y = np.repeat(np.arange(3), counts)
+    X = CLASSES[y] + offset + rng.normal(size=(len(y), 8))
+    return X[:, None].astype(np.float32), y
+
+
+@pytest.fixture
+def trained():
+    rng = np.random.default_rng(0)
+    offsets = rng.normal(size=(4, 8)) * 3
+    parts = [site(offset, counts, rng) for offset, counts in zip(offsets, COUNTS, strict=True)]
+    X, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    sites = np.repeat(["a", "b", "c", "d"], [len(part[1]) for part in parts])
+
+    def adapter(method):
+        own = SiteAdapter(method).fit(X, y, sites)
+        model = BalancedDiscriminant().fit(own.center(X, sites)[:, 0], y)
+        return own, lambda Z: model.predict_proba(Z[:, 0])
+
+    return offsets, adapter, rng
+
+
+def test_training_offsets_do_not_depend_on_the_shares_of_classes(trained):
+    offsets, adapter, _ = trained
+    own, _ = adapter("auto")
+    apart = own.offsets_[:, 0] - own.offsets_[0, 0]
+    np.testing.assert_allclose(apart, offsets - offsets[0], atol=0.7)
+
+
+@pytest.mark.parametrize("counts", [[40, 40, 40], [70, 15, 15], [20, 8, 4]])
+def test_the_balanced_offset_is_right_whatever_the_shares(trained, counts):
+    _, adapter, rng = trained
+    own, predict = adapter("balanced")
+    offset = rng.normal(size=8)
+    X, y = site(offset, counts, rng)
+    truth = np.mean([X[y == k, 0].mean(0) for k in range(3)], 0)
+    shift = own.adapt(X, predict)
+    raw = np.linalg.norm(X[:, 0].mean(0) - truth)
+    error = np.linalg.norm(shift.offset[0] - truth)
+    assert error < 0.6 and (error < 0.5 * raw or raw < 0.6)
+    assert shift.adapted and shift.images == len(y)
+
+
+def test_the_mean_is_that_of_all_images(trained):
+    _, adapter, rng = trained
+    own, predict = adapter("mean")
+    X, _ = site(rng.normal(size=8), [10, 5, 5], rng)
+    np.testing.assert_allclose(own.adapt(X, predict).offset, X.mean(0), rtol=1e-5)
+
+
+def test_few_images_and_one_class_fall_back_to_the_training_sites(trained):
+    _, adapter, rng = trained
+    own, predict = adapter("auto")
+    few, _ = site(0, [1, 1, 1], rng)
+    one, _ = site(own.average[0] - CLASSES.mean(0), [50, 0, 0], rng)
+    for X, words in ((few, f"at least {MIN_IMAGES}"), (one, "look like one class")):
+        shift = own.adapt(X, predict)
+        assert words in shift.reason and not shift.adapted
+        np.testing.assert_array_equal(shift.offset, own.average)
+    mixed, _ = site(own.average[0] - CLASSES.mean(0), [20, 10, 10], rng)
+    assert own.adapt(mixed, predict).adapted
+
+
+def test_the_answer_does_not_depend_on_the_order_of_the_images(trained):
+    _, adapter, rng = trained
+    own, predict = adapter("auto")
+    X, _ = site(rng.normal(size=8), [20, 20, 20], rng)
+    order = rng.permutation(len(X))
+    np.testing.assert_allclose(own.adapt(X, predict).offset, own.adapt(X[order], predict).offset, atol=1e-4)
+
+
+def test_a_site_that_lacks_a_class_is_compared_by_the_others():
+    rng = np.random.default_rng(1)
+    full, lacking = site(0, [40] * 3, rng), site(2.0, [40, 40, 0], rng)
+    X, y = np.concatenate([full[0], lacking[0]]), np.concatenate([full[1], lacking[1]])
+    own = SiteAdapter().fit(X, y, np.repeat(["a", "b"], [120, 80]))
+    np.testing.assert_allclose(own.offsets_[1, 0] - own.offsets_[0, 0], 2.0, atol=0.6)
+
+
+def test_one_class_a_site_and_unknown_methods_are_refused():
+    rng = np.random.default_rng(2)
+    X, y = site(0, [10, 10, 10], rng)
+    with pytest.raises(ConfigError, match="holds one class"):
+        SiteAdapter().fit(X, y, np.array(["a", "b", "c"])[y])
+    with pytest.raises(ConfigError, match="Valid: none, auto, balanced, mean"):
+        SiteAdapter("combat").fit(X, y, np.zeros(30))
