@@ -1,4 +1,4 @@
-"""B-ALL subtypes on blood smears: frozen embeddings cached once, heads and baselines compared honestly."""
+"""Subtypes of B-cell acute lymphoblastic leukemia on blood smears: cached embeddings, and models compared on them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _ROOM = {
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use: `import ball_features` stays instant, and reading a cache does not load torch.
+    # Names load on first use: `import ball_features` stays fast, and reading a cache does not load torch.
     if name not in _ROOM:
         raise AttributeError(f"module 'ball_features' has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""`ball demo`: the whole way from images to a table, on synthetic smears."""
+"""`ball demo`: images, cache and comparison of synthetic smears."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 @dataclass(frozen=True)
 class Demo:
-    """Where a demonstration lies.
+    """Files of a demonstration.
 
     Attributes:
-        images: Folder of the synthetic smears.
-        cache: Their embeddings.
-        run: The comparison, as `runs.store.fit` returns it.
-        weights_note: Which weights were used, and what that means for the table.
+        images: folder of the synthetic smears.
+        cache: file of their embeddings.
+        run: the comparison, as `runs.fit.fit` returns it.
+        weights_note: sentence on the weights in use and their consequence for the table.
     """
 
     images: Path
@@ -48,16 +48,16 @@ def demo(
     """Draw smears, embed them, compare models.
 
     Args:
-        out: Folder for everything; images and cache of an earlier demonstration in it are made anew. `truth.json` says
-            what was drawn.
-        per_class: Images a class.
-        seed: Of the drawing.
-        log: Called with one line a step.
-        embedding: Progress of extraction, (done, total).
-        fitting: Progress of fitting, (done, total, name).
+        out: folder for everything; images and cache of an earlier demonstration in it are replaced. `truth.json` in it
+            lists what was drawn.
+        per_class: number of images of each class.
+        seed: random seed of the drawing.
+        log: function called with one line for each step.
+        embedding: function called with the progress of extraction, (done, total).
+        fitting: function called with the progress of fitting, (done, total, name).
 
     Raises:
-        DataError: The folder cannot be written, or holds images or a cache that no demonstration made.
+        DataError: the folder cannot be written, or holds images or a cache that no demonstration made.
     """
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.extraction.backbones import get_backbone
@@ -78,19 +78,21 @@ def demo(
             cache.unlink(missing_ok=True)
             if images.exists():
                 shutil.rmtree(images)
-            (drawn / "truth.json").replace(truth)  # among the images it would be reported as none
+            (drawn / "truth.json").replace(truth)  # among the images it would be reported as no image
             drawn.replace(images)
     except OSError as error:
-        raise DataError(f"{images} cannot be written ({error.strerror}). Give another --out.") from error
+        raise DataError(f"{images} cannot be written ({error.strerror}). Name another folder.") from error
     config = ExtractConfig(views=1)  # the plain image alone, in a third of the time
     try:
         weights_digest(get_backbone(config.backbone), "imagenet")
-        note = "Weights: ImageNet. The smears are synthetic: the figures show that it runs, not how well it would do."
+        note = (
+            "Weights: ImageNet. The smears are synthetic: the figures show that everything runs, not how well it works."
+        )
     except WeightsError:
         config = ExtractConfig(weights="random", views=1)
         note = (
-            "WEIGHTS: RANDOM. ImageNet's could not be had (no cached file, no network), so the network saw random "
-            "filters. The figures show that it runs, and nothing else."
+            "WEIGHTS: RANDOM. The ImageNet weights could not be found (no cached file, no internet connection), so the "
+            "network has random filters. The figures show that everything runs, and nothing else."
         )
     extract(images, cache, config, progress=embedding, log=log)
     run = fit(cache, FitConfig(repeats=3), out_root=out / "runs", progress=fitting)
@@ -98,7 +100,7 @@ def demo(
 
 
 def _require_own(images: Path, cache: Path, truth: Path) -> None:
-    """Raise `DataError` where something is there that an earlier demonstration's `truth.json` does not list."""
+    """Raise `DataError` for a file that an earlier demonstration's `truth.json` does not list."""
     from ball_features.cache import read_cache
 
     try:
@@ -121,5 +123,5 @@ def _require_own(images: Path, cache: Path, truth: Path) -> None:
         strange.append(truth)
     if strange:
         raise DataError(
-            f"{strange[0]} was not made by `ball demo`, which would replace it. Give another --out, or an empty folder."
+            f"{strange[0]} was not made by `ball demo`, which would replace it. Name another folder, or an empty one."
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "OUTPUTS",
     "Output",
+    "clear_partial",
     "json_text",
-    "place_folder",
     "plain_cell",
     "read_csv",
     "replacing",
@@ -151,7 +152,7 @@ def replacing(path: Path | str, setting: str = "output file") -> Iterator[Path]:
             return
         target = path.resolve() if path.is_symlink() else path
         target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_partial(target.parent, target.name)
+        clear_partial(target.parent, target.name)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         yield partial
         with partial.open("rb+") as file:
@@ -176,7 +177,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _clear_partial(folder: Path, name: str) -> None:
+def clear_partial(folder: Path, name: str) -> None:
     """Remove what killed processes left of `name`: files or folders called .NAME.PID.partial."""
     with contextlib.suppress(OSError):
         for item in folder.iterdir():
@@ -196,44 +197,10 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def place_folder(root: Path, name: str, write: Callable[[Path], None]) -> Path:
-    """Write a folder whole under a temporary name, then give it a name that is free.
-
-    Args:
-        root: folder that holds it.
-        name: its name; a number is added where that is taken.
-        write: function that writes the content into the folder that it gets.
-
-    Returns:
-        The folder.
-
-    Raises:
-        DataError: It cannot be written, or 10,000 folders have the name.
-    """
-    partial = root / f".{name}.{os.getpid()}.partial"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        _clear_partial(root, name)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        write(partial)
-    except BaseException as error:  # an interrupt too leaves nothing that looks like a run
-        shutil.rmtree(partial, ignore_errors=True)
-        if not isinstance(error, OSError):
-            raise
-        message = f"The run cannot be written to {root} ({error.strerror}). Give another output folder."
-        raise DataError(message) from error
-    for number in range(1, 10_000):
-        folder = root / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists():
-            partial.rename(folder)
-            return folder
-    raise DataError(f"{root} holds 10,000 runs called {name}. Give another name.")
-
-
 # A spreadsheet runs a cell that begins so as a formula (OWASP, CSV injection); further apostrophes keep it reversible.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+_STYLES = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
 
 
@@ -255,9 +222,12 @@ def plain_cell(text: str) -> str:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table with full precision by `replacing`; text cells pass through `safe_cell`."""
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([safe_cell(name) for name in header])
-        writer.writerows([safe_cell(value) for value in row] for row in rows)
+        usual, quoting = (csv.writer(file, lineterminator="\n", quoting=style) for style in _STYLES)
+        for row in itertools.chain([header], rows):
+            cells = [safe_cell(value) for value in row]
+            # Python before 3.13 leaves a carriage return unquoted, and then refuses to read it.
+            returned = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+            (quoting if returned else usual).writerow(cells)
 
 
 def read_csv(path: Path) -> Iterator[dict[str, str]]:
@@ -287,7 +257,9 @@ def json_text(values: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Values that JSON knows."""
+    """Values that JSON knows; a record gives its `to_dict`."""
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
     if hasattr(value, "tolist"):  # NumPy scalars and arrays
         value = value.tolist()
     if isinstance(value, dict):

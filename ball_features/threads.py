@@ -1,4 +1,4 @@
-"""How many threads compute what."""
+"""Numbers of cores and threads."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from contextlib import contextmanager
 __all__ = ["core_count", "one_thread"]
 
 _lock = threading.Lock()
-_inside = 0  # blocks of `one_thread` that are being run
-_before = 0  # torch threads outside of them
-_own = threading.local()  # depth: how many of them this thread is in
+_inside = 0  # blocks of `one_thread` that run now
+_before = 0  # torch threads outside these blocks
+_own = threading.local()  # depth: number of blocks that this thread is in
 
 
 def core_count() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """One torch thread inside, in this thread and in those that begin meanwhile; yields how many there are outside.
+    """Let torch compute in one thread inside the block, in this thread and in threads that begin meanwhile.
 
-    Small products are not worth sharing, and a result no longer depends on the number of cores. Blocks may overlap in
-    several threads.
+    Small products gain nothing from more threads, and results then do not depend on the number of cores. Blocks may
+    overlap in several threads.
+
+    Yields:
+        The number of torch threads outside the block.
     """
     import torch
 
@@ -43,7 +46,7 @@ def one_thread() -> Iterator[int]:
             _inside -= 1
             _own.depth -= 1
             if not _own.depth:
-                # Torch has a count that new threads begin with, and OpenMP one for each thread that has set it.
+                # Torch has a count for new threads, and OpenMP one for each thread that has set it.
                 torch.set_num_threads(_before)
                 if _inside:
                     begins_with_one = threading.Thread(target=torch.set_num_threads, args=(1,))

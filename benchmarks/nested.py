@@ -28,9 +28,9 @@ from ball_features.cache import read_cache
 from ball_features.dataset.grouping import read_groups
 from ball_features.dataset.splits import MIN_CLASS_TRAIN
 from ball_features.errors import BallError
+from ball_features.evaluation.left_out import LEAST_IMAGES
 from ball_features.evaluation.views import choose_views
 from ball_features.models.robust import GroupRobustDiscriminant, GroupRobustLogistic
-from ball_features.reporting.groups import LEAST_IMAGES
 
 BAGS, PICKS = 20, 10  # of the ensemble selection
 BEST = 20  # sets kept while they are widened, and averaged

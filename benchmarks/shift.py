@@ -25,11 +25,11 @@ from ball_features.dataset.grouping import read_grouping
 from ball_features.dataset.splits import ImageTable, make_splits
 from ball_features.dataset.units import merge_units
 from ball_features.errors import BallError
+from ball_features.evaluation.intervals import share_interval
+from ball_features.evaluation.left_out import group_rows, over_groups
 from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.evaluation.uncertainty import share_interval
 from ball_features.models.registry import MODELS
-from ball_features.reporting.groups import group_rows, over_groups
 
 RUNGS = {"random": "holdout", "blocks": "block-cv", "series": "leave-group-out"}
 
@@ -54,12 +54,12 @@ def measure(cache: Cache, name: str, rung: str, config: FitConfig, each: bool) -
         return str(result.failure)
     if rung == "series":
         rows = over_groups(group_rows(cache, [result], merge_units(cache.sha256, grouping.together)), name)
-        recall = np.array([row["recall"] for row in rows])
-        side = float(np.mean([row["benign_malignant"] for row in rows]))
+        recall = np.array([row.recall for row in rows])
+        side = float(np.mean([row.benign_malignant for row in rows]))
         half = float(t.ppf(0.975, len(recall) - 1) * recall.std(ddof=1) / np.sqrt(len(recall)))
         if each:
             for row in rows:
-                print(f"    {row['group']} {row['images']} {100 * row['recall']:.1f} {row['taken_for']}")
+                print(f"    {row.group} {row.images} {100 * row.recall:.1f} {row.taken_for}")
         interval = (max(0.0, float(recall.mean()) - half), min(1.0, float(recall.mean()) + half))
         return f"{shown(float(recall.mean()), interval)} | {100 * recall.min():.1f} | {100 * side:.1f}"
     codes = np.unique(cache.label, return_inverse=True)[1]

@@ -9,7 +9,14 @@ from jaxtyping import install_import_hook
 from tests import typecheck
 
 # Shapes in signatures are checked while tests run, and only then; before anything imports these modules.
-SHAPED = ("evaluation.metrics", "evaluation.uncertainty", "models.training")
+SHAPED = (
+    "evaluation.metrics",
+    "evaluation.intervals",
+    "evaluation.paired_tests",
+    "evaluation.pooled",
+    "evaluation.resampling",
+    "models.training",
+)
 install_import_hook([f"ball_features.{module}" for module in SHAPED], f"{typecheck.__name__}.check")
 
 

@@ -16,8 +16,8 @@ from ball_features import FitConfig, fit
 from ball_features.cli import app
 from ball_features.cli.root import InterruptError, main
 from ball_features.cli.screen import progress_bar
-from ball_features.files import place_folder
 from ball_features.models.registry import MODELS
+from ball_features.runs.new_folder import NewFolder
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random")
 
@@ -196,12 +196,9 @@ def test_an_interrupt_has_its_own_code_and_says_what_is_left(tmp_path, smears, s
 
 
 def test_an_interrupt_while_a_run_is_written_leaves_none(tmp_path):
-    def write(folder):
-        (folder / "run.json").touch()
+    with pytest.raises(InterruptError), NewFolder(tmp_path, "a") as new:
+        (new.path / "run.json").touch()
         raise InterruptError
-
-    with pytest.raises(InterruptError):
-        place_folder(tmp_path, "a", write)
     assert not list(tmp_path.iterdir())
 
 

@@ -39,7 +39,7 @@ def test_what_it_made_is_made_anew(draw, tmp_path):
 def test_what_others_made_is_kept(draw, tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"not made by `ball demo`.*Give another --out"):
+    with pytest.raises(DataError, match=r"not made by `ball demo`.*Name another folder"):
         draw(tmp_path)
     assert files(tmp_path) == {name: b"mine"}
 

@@ -16,7 +16,6 @@ from ball_features.demo import demo
 from ball_features.errors import CacheBusyError, CacheError, DataError
 from ball_features.files import (
     OUTPUTS,
-    place_folder,
     plain_cell,
     read_csv,
     replacing,
@@ -29,6 +28,7 @@ from ball_features.files import (
 )
 from ball_features.runs.compare import compare
 from ball_features.runs.ladder import ladder
+from ball_features.runs.new_folder import NewFolder
 from ball_features.runs.tune import tune
 
 
@@ -108,10 +108,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from ball_features.files import place_folder, replacing\n"
+        "import sys, time; from pathlib import Path; from ball_features.files import replacing\n"
+        "from ball_features.runs.new_folder import NewFolder\n"
         "if sys.argv[2] == 'file':\n"
         "    with replacing(Path(sys.argv[1]) / 'a') as p: p.write_text('x'); print(1, flush=True); time.sleep(60)\n"
-        "place_folder(Path(sys.argv[1]), 'a', lambda f: (print(1, flush=True), time.sleep(60)))"
+        "with NewFolder(Path(sys.argv[1]), 'a'): print(1, flush=True); time.sleep(60)"
     )
     for kind in ("file", "folder"):
         child = subprocess.Popen([sys.executable, "-c", code, tmp_path, kind], stdout=subprocess.PIPE)
@@ -123,7 +124,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1  # the second removed what the first left
     other = tmp_path / f".a.{os.getppid()}.partial"  # of a process that runs
     other.touch()
-    place_folder(tmp_path, "a", lambda folder: None)
+    with NewFolder(tmp_path, "a"):
+        pass
     assert {item.name for item in tmp_path.iterdir()} == {"a", other.name}
 
 

@@ -45,8 +45,8 @@ def compare(
 
     One table, with a paired test of each line against the best.
     """
+    from ball_features.reporting.run_tables import render_comparison
     from ball_features.runs.compare import compare as run
-    from ball_features.runs.compare import render_comparison
 
     with progress_bar("Fitting", shown.silent, "fits") as progress:
         result, rows = run(caches, config, out_root=options.out, name=options.name or None, progress=progress)

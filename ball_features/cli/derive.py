@@ -54,7 +54,7 @@ def command(function: Callable[..., None], *, file: bool = False, presets: Mappi
     if file:
         settings.append(_setting("config", Path | None, _FILE, None))
     settings.sort(key=lambda one: _PANELS.index(one.about.panel))
-    layers = Layers(function, records, list(plain), settings, presets or {})
+    layers = Layers(function, records, plain, settings, presets or {})
 
     def run(context: typer.Context, **values: Any) -> None:
         given = {name for name in values if getattr(context.get_parameter_source(name), "name", "") in _GIVEN}
@@ -134,6 +134,11 @@ def _names(about: Option) -> tuple[str, ...]:
         from ball_features.extraction.backbones import BACKBONES
 
         return tuple(BACKBONES)
+    if about.registry == "recipes":
+        from ball_features.extraction.recipe import RECIPE_SETS
+        from ball_features.extraction.transforms import TRANSFORMS
+
+        return (*(f"{name} ({step.purpose})" for name, step in TRANSFORMS.items()), *RECIPE_SETS)
     return about.choices
 
 

@@ -70,7 +70,6 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
             config,
             out_root=options.out,
             name=options.name or None,
-            compat_batch_metrics=config.compat_batch_metrics,
             save=options.save,
             notes=notes,
             progress=progress,
@@ -92,7 +91,8 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
 
 def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, notes: list[str]) -> None:
     """The ladder."""
-    from ball_features.runs.ladder import ladder, render_ladder
+    from ball_features.reporting.run_tables import render_ladder
+    from ball_features.runs.ladder import ladder
 
     for name, value in (("compat_batch_metrics", config.compat_batch_metrics), ("save", options.save)):
         if value:

@@ -12,13 +12,13 @@ __all__ = ["COMMAND", "inspect"]
 def inspect(cache: CachePath, shown: Shown) -> None:
     """Show what a cache holds: images per class, views, provenance, rejected files, whether it is complete."""
     from ball_features.cache import read_cache
-    from ball_features.reporting.inspection import describe, render_facts
+    from ball_features.reporting.inspection import describe, render_contents
 
     values = describe(read_cache(cache, embeddings=False), cache)
     if shown.as_json:
         print_json(values)
     else:
-        show(render_facts(values))
+        show(render_contents(values))
 
 
 COMMAND = command(inspect)

@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from ball_features.cli.root import invocation
@@ -103,7 +104,7 @@ class Layers:
 
     function: Callable[..., None]
     records: Mapping[str, Any]
-    plain: list[str]
+    plain: Mapping[str, Any]
     settings: list[Setting]
     presets: Mapping[str, Preset]
 
@@ -124,11 +125,11 @@ class Layers:
             path = values["config"]
             below.append((str(path), self._checked(str(path), read_settings(path))))
         found: dict[str, Any] = {}
-        for name in self.plain:
+        for name, hint in self.plain.items():
             found[name] = values[name]
-            for _, layer in below:
+            for source, layer in below:
                 if name in layer and found[name] in (None, []):
-                    found[name] = layer[name]
+                    found[name] = _path(name, layer[name], hint, source)
         for name, hint in self.records.items():
             found[name] = self._built(name, hint, below, values, given)
         return found
@@ -156,7 +157,9 @@ class Layers:
         known = {*self._known(), *self.plain}
         tables = {name.partition(".")[0] for name in known if "." in name}
         for key, value in values.items():
-            if isinstance(value, Mapping) and key in tables:
+            if key in tables and not isinstance(value, Mapping):
+                raise ConfigError(f"{source} sets {key}={value!r}, expected a table: [{key}], and settings below it.")
+            if key in tables:
                 wrong = [f"{key}.{inner}" for inner in value if f"{key}.{inner}" not in known]
             else:
                 wrong = [key] if key not in known else []
@@ -200,6 +203,17 @@ class Layers:
                 verb = self.function.__name__
                 raise ConfigError(f"Got {ignored}={got!r}, which `ball {verb}` does not heed. Leave it out.")
         return record
+
+
+def _path(name: str, got: Any, hint: Any, source: str) -> Any:
+    """A positional argument that a configuration file gives: a path, or several."""
+    if typing.get_origin(typing.get_args(hint)[0]) is not list:
+        if not isinstance(got, str):
+            raise ConfigError(f"{source} sets {name}={got!r}, expected a path.")
+        return Path(got)
+    if not isinstance(got, list) or not all(isinstance(item, str) for item in got):
+        raise ConfigError(f"{source} sets {name}={got!r}, expected paths in a list.")
+    return got
 
 
 def _get(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:

@@ -86,13 +86,14 @@ def predict(
             echo(f"{item.path}  {item.predicted} {item.probability[item.predicted]:.3f}  {'|'.join(item.set)}{strange}")
         for item in found.rejected:
             say(f"rejected  {item.path}: {item.reason}")
-        unusual = sum(item.unusual for item in found.predictions)
-        where = f" in {options.out}" if options.out is not None else ""
-        beside = f" Coverage, bundle and rejected files: {written[1]}." if len(written) > 1 else ""
-        say(
-            f"{len(found.predictions)} predictions{where}, {unusual} of unusual images (beyond a distance of "
-            f"{found.about['unusual_from']:.4f}), {len(found.rejected)} files rejected.{beside}"
-        )
+        if not shown.quiet:
+            unusual = sum(item.unusual for item in found.predictions)
+            where = f" in {options.out}" if options.out is not None else ""
+            beside = f" Coverage, bundle and rejected files: {written[1]}." if len(written) > 1 else ""
+            say(
+                f"{len(found.predictions)} predictions{where}, {unusual} of unusual images (beyond a distance of "
+                f"{found.about['unusual_from']:.4f}), {len(found.rejected)} files rejected.{beside}"
+            )
         for note in () if shown.quiet else found.notes:
             say(note)
     if shown.strict and found.rejected:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import socket
 from dataclasses import dataclass
 
 from ball_features.cli.derive import command
@@ -48,11 +46,12 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(module, "serve", "ball serve")
-    import uvicorn
 
     from ball_features.bundles.bundle import read_bundle
+    from ball_features.deployment.limits import Limits, is_loopback, require_token
+    from ball_features.deployment.listen import bind, run_server
     from ball_features.deployment.predict import Predictor
-    from ball_features.deployment.serve import Limits, create_app, is_loopback, require_token
+    from ball_features.deployment.serve import create_app
 
     local = is_loopback(options.host)
     try:
@@ -65,43 +64,24 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
             "Set one: BALL_TOKEN=$(openssl rand -hex 16) ball serve ..."
         ) from error
     limits = Limits(options.max_megabytes, options.max_megapixels, options.max_rate, options.max_waiting)
-    loaded = read_bundle(bundle, trust=use.trust)
-    if not shown.quiet:
-        say("Loading the network ...")
-    predictor = Predictor(loaded, weights=use.weights, device=use.device, precision=use.precision, compiled=True)
-    predictor.warm_up()
-    service = create_app(predictor, limits=limits, token=options.token, loopback=local, coverage=options.coverage)
-    listener = _listen(options.host, options.port)
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    if not shown.quiet:
-        for note in loaded.notes(options.coverage):
-            say(note)
-    name = f"{loaded.facts.model} on {loaded.facts.preprocessing.backbone}"
-    echo(f"{name} at http://{host}:{listener.getsockname()[1]}")
-    if not shown.quiet:
-        say("Stop it with Ctrl-C.")
-    level = logging.INFO if shown.verbose else logging.WARNING
-    config = uvicorn.Config(
-        service, log_level=level, access_log=shown.verbose, server_header=False, timeout_graceful_shutdown=5
-    )
-    with contextlib.suppress(InterruptError):  # Ctrl-C, as asked for
-        uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.closing(bind(options.host, options.port)) as listener:
+        loaded = read_bundle(bundle, trust=use.trust)
+        if not shown.quiet:
+            say("Loading the network ...")
+        predictor = Predictor(loaded, weights=use.weights, device=use.device, precision=use.precision, compiled=True)
+        predictor.warm_up()
+        service = create_app(predictor, limits=limits, token=options.token, loopback=local, coverage=options.coverage)
 
+        def announce(address: str) -> None:
+            if not shown.quiet:
+                for note in loaded.notes(options.coverage):
+                    say(note)
+            echo(f"{loaded.facts.model} on {loaded.facts.preprocessing.backbone} at {address}")
+            if not shown.quiet:
+                say("Stop it with Ctrl-C.")
 
-def _listen(host: str, port: int) -> socket.socket:
-    from ball_features.errors import ConfigError
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"{host}:{port} cannot be listened on ({error.strerror or error}). Give another --port."
-        ) from error
-    return listener
+        with contextlib.suppress(InterruptError):  # Ctrl-C ends the server as it should
+            run_server(service, listener, announce, verbose=shown.verbose)
 
 
 COMMAND = command(serve)

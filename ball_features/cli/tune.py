@@ -52,7 +52,7 @@ def tune(cache: CachePath, config: Annotated[FitConfig, _SETTINGS], options: Tun
     are then tested once, on images that chose nothing. Writes trials.csv and a
     run.
     """
-    from ball_features.runs.tune import render_trials
+    from ball_features.reporting.run_tables import render_trials
     from ball_features.runs.tune import tune as run
 
     with progress_bar("Training", shown.silent, "heads") as progress:

@@ -1,4 +1,4 @@
-"""What is said of new images, and files of it: CSV with JSON beside it, JSON, or a page."""
+"""Predictions on new images, and their files: CSV with a JSON file beside it, JSON, or a page."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _SUFFIXES = (".csv", ".json", ".html")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one image.
+    """Prediction on one image.
 
     Attributes:
-        path: As it was given.
-        predicted: The most probable class.
-        probability: Class -> calibrated probability.
-        set: Classes that hold the truth with the coverage asked for, the most probable first.
-        distance: Mean cosine distance to the nearest training images.
-        unusual: Whether that is beyond the bundle's threshold (see `Bundle.unusual_share`): do not trust the class.
-        nearest: Ids of the nearest training images.
+        path: path as it was given.
+        predicted: most probable class.
+        probability: calibrated probability of each class, class -> probability.
+        set: classes that include the true one with the requested coverage, the most probable first.
+        distance: mean cosine distance to the nearest training images.
+        unusual: True if the distance exceeds the bundle's threshold (see `Bundle.unusual_share`): do not trust the
+            class.
+        nearest: ids of the nearest training images.
     """
 
     path: str
@@ -41,20 +42,20 @@ class Prediction:
     nearest: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return vars(self) | {"set": list(self.set), "nearest": list(self.nearest)}
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is said of several images, and by what.
+    """Predictions on several images, and the bundle that made them.
 
     Attributes:
-        predictions: One an image that could be decoded, in the order of the files.
-        rejected: The other files, with reasons.
-        classes: Names, in the order of the probabilities.
-        about: The bundle, its model and network, the coverage of sets and the threshold for unusual images.
-        notes: What a reader must know about sets and flags.
+        predictions: one prediction for each image that could be decoded, in the order of the files.
+        rejected: files that could not be decoded, with reasons.
+        classes: names of the classes, in the order of the probabilities.
+        about: bundle, model and network, the coverage of sets and the threshold for unusual images.
+        notes: what a reader must know about sets and flags.
     """
 
     predictions: list[Prediction]
@@ -64,7 +65,7 @@ class Predictions:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return self._beside() | {"predictions": [item.to_dict() for item in self.predictions]}
 
     def _beside(self) -> dict[str, Any]:
@@ -72,13 +73,16 @@ class Predictions:
         return self.about | {"notes": self.notes, "rejected": rejected}
 
     def write(self, path: Path | str) -> list[Path]:
-        """Write a file by the ending of its name: .csv, .json or .html.
+        """Write a file in the format that its name ends in: .csv, .json or .html.
+
+        Args:
+            path: file to write.
 
         Returns:
-            The files written: of p.csv, a row a prediction, p.csv.json too, with all that is not of one image.
+            Files written. p.csv has one row for each prediction, and p.csv.json beside it has the rest.
 
         Raises:
-            DataError: Another ending, or a folder that cannot be written.
+            DataError: The name has another ending, or the folder cannot be written.
         """
         path = Path(path)
         check_suffix(path)
@@ -104,7 +108,7 @@ class Predictions:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise `DataError` for the name of a file that predictions cannot be written to."""
+    """Raise `DataError` if the name of an output file has none of the known endings."""
     if path.suffix not in _SUFFIXES:
         raise DataError(
             f"Got the output file {path}, expected a name that ends in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}."

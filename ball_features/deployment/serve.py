@@ -1,20 +1,14 @@
-"""`ball serve`: a page to drop images on and an interface over HTTP; nothing is written to disk."""
+"""The application behind `ball serve`: a page to drop images on and an HTTP interface. Nothing is written to disk."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
-import ipaddress
-import math
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from importlib import resources
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,50 +24,27 @@ from ball_features.bundles.bundle import COVERAGE
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.activation import activation_map
 from ball_features.deployment.batching import Batcher, BusyError
+from ball_features.deployment.browser import browser_page
+from ball_features.deployment.limits import Limits, TokenBuckets, is_loopback, require_token
 from ball_features.deployment.predict import Predictor, check_coverage
-from ball_features.errors import ConfigError, ImageError
+from ball_features.errors import ImageError
 from ball_features.extraction.batch import batch_size
 from ball_features.extraction.loading import resize
 from ball_features.threads import core_count
 
-__all__ = ["Limits", "create_app", "is_loopback", "require_token"]
+__all__ = ["create_app"]
 
 _NOT_FOR_PATIENTS = "Research use only, not a diagnosis."
 _KINDS = ("image/", "application/octet-stream")
-_BODY_S = 30.0  # a body that takes longer to arrive is given up
-_ADDRESSES = 10_000  # whose rates are remembered
-_TOKEN = 16  # characters, at least
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the server takes on.
-
-    Attributes:
-        megabytes: Of a file.
-        megapixels: Of an image.
-        requests_per_s: Of one address, with twice as many at once, and one at least.
-        waiting: Images that may wait for the network.
-    """
-
-    megabytes: float = 20.0
-    megapixels: float = 25.0
-    requests_per_s: float = 100.0
-    waiting: int = 256
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name, value in vars(self).items():
-            if not 0 < value < math.inf:
-                raise ConfigError(f"Got {name}={value}, expected a finite number above 0.")
+_BODY_S = 30.0  # seconds that a body may take to arrive
 
 
 class ActivationMap(BaseModel):
-    """Where the network looked: the share of each place in the class's logit, less the classes' mean."""
+    """Where the network looked: the share of each place in the class's logit minus the mean over classes."""
 
     height: int
     width: int
-    values: list[float] = Field(description="Row by row; positive speaks for the class, negative against it.")
+    values: list[float] = Field(description="Row by row; positive values support the class, negative oppose it.")
 
 
 class Answer(BaseModel):
@@ -81,14 +52,16 @@ class Answer(BaseModel):
 
     predicted: str = Field(description="The most probable class. Research use only, not a diagnosis.")
     probability: dict[str, float] = Field(description="Calibrated on validation images.")
-    set: list[str] = Field(description="Classes that hold the true one at the stated coverage, on images alike.")
+    set: list[str] = Field(
+        description="Classes that include the true one at the stated coverage, on images like those of training."
+    )
     coverage: float
     distance: float = Field(description="Mean cosine distance to the nearest training images.")
-    unusual: bool = Field(description="Beyond the threshold that /healthz tells: do not trust the class.")
+    unusual: bool = Field(description="True beyond the threshold in /healthz: do not trust the class.")
     nearest: list[str] = Field(description="Ids of the nearest training images.")
-    map: ActivationMap | None = Field(None, description="If asked for, and if the model and its view have one.")
+    map: ActivationMap | None = Field(None, description="If requested, and if the model and its view have one.")
     caveat: str = ""
-    notes: list[str] = Field(description="What a reader must know about the set and about unusual.")
+    notes: list[str] = Field(description="What a reader must know about `set` and `unusual`.")
 
 
 class Health(BaseModel):
@@ -98,60 +71,24 @@ class Health(BaseModel):
     model: str
     backbone: str
     classes: list[str]
-    token: bool = Field(description="Whether requests need one.")
+    token: bool = Field(description="True if requests need a token.")
     unusual_from: float = Field(description="Distance beyond which an image is called unusual.")
-    unusual_share: float = Field(description="Share of images like the validation images beyond it, at most.")
-
-
-class _Buckets:
-    """A token bucket an address (Turner 1986): so many requests a second, twice as many at once."""
-
-    def __init__(self, rate: float) -> None:
-        self.rate, self.most = rate, max(2 * rate, 1.0)
-        self.level: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, address: str) -> bool:
-        now = time.monotonic()
-        level, then = self.level.pop(address, (self.most, now))
-        level = min(self.most, level + (now - then) * self.rate)
-        allowed = level >= 1
-        self.level[address] = (level - allowed, now)
-        while len(self.level) > _ADDRESSES:
-            self.level.popitem(last=False)
-        return allowed
+    unusual_share: float = Field(description="Largest share of images like the validation images that lies beyond it.")
 
 
 class _Meters:
-    """What /metrics tells."""
+    """What /metrics reports."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         own: Any = {"registry": self.registry}
         self.requests = Counter("ball_requests", "Requests by status.", ["status"], **own)
-        self.seconds = Histogram("ball_predict_seconds", "From a body's arrival to its answer.", **own)
+        self.seconds = Histogram("ball_predict_seconds", "Seconds from a body's arrival to its answer.", **own)
         sizes = (1, 2, 4, 8, 16, 32, 64, 128)
-        self.batches = Histogram("ball_batch_images", "Images a forward pass.", buckets=sizes, **own)
+        self.batches = Histogram("ball_batch_images", "Images in a forward pass.", buckets=sizes, **own)
         self.unusual = Counter("ball_unusual", "Images flagged as unlike the training images.", **own)
         self.waiting = Gauge("ball_waiting_images", "Images that wait for the network.", **own)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def require_token(token: str, *, loopback: bool) -> None:
-    """Raise `ConfigError` for a token that can be guessed, and for none where other machines can ask."""
-    if token and len(token) < _TOKEN:
-        raise ConfigError(f"Got a token of {len(token)} characters, expected {_TOKEN} or more: openssl rand -hex 16")
-    if not token and not loopback:
-        raise ConfigError(
-            f"Got no token that other machines must bring, expected {_TOKEN} characters or more: openssl rand -hex 16"
-        )
 
 
 def create_app(
@@ -162,26 +99,26 @@ def create_app(
     loopback: bool = True,
     coverage: float = COVERAGE,
 ) -> FastAPI:
-    """The application.
+    """Return the application.
 
     Args:
-        predictor: With its network loaded.
-        limits: What is taken on.
-        token: That requests must bring, 16 characters or more; none are asked for one if "", on loopback only.
-        loopback: Answer only to names of this machine, so that no web page can reach it under another name.
-        coverage: Of prediction sets, where a request names none.
+        predictor: predictor with its network loaded.
+        limits: sizes and rates that are accepted; the defaults if None.
+        token: secret of 16 characters or more that requests must bring; "" asks for none, on loopback only.
+        loopback: True answers only to names of this machine, so that no web page can reach it under another name.
+        coverage: coverage of prediction sets if a request names none, above 0 and below 1.
 
     Raises:
-        ConfigError: The token is too short or lacking, or the coverage is no share.
+        ConfigError: The token is too short or missing, or the coverage is out of range.
     """
     limits = limits or Limits()
     require_token(token, loopback=loopback)
     check_coverage(coverage)
-    meters, buckets = _Meters(), _Buckets(limits.requests_per_s)
-    # Decoding uses the cores that the network does; more at once would only hold more pixels in memory.
+    meters, buckets = _Meters(), TokenBuckets(limits.requests_per_s)
+    # Decoding and the network share the cores; more at once would only hold more pixels in memory.
     decoding = CapacityLimiter(core_count())
     size = batch_size(predictor.device.type, predictor.engine.precision, predictor.backbone.input_px)
-    page, policy = _page()
+    page, policy = browser_page()
     facts = predictor.bundle.facts
 
     @contextlib.asynccontextmanager
@@ -235,7 +172,7 @@ def create_app(
                     body += chunk
                     if len(body) > most:
                         raise too_large
-        except ClientDisconnect as error:  # no one is left to read it, but it is no fault of the server
+        except ClientDisconnect as error:  # nobody reads this answer, but it is not the server's fault
             raise HTTPException(400, "The file did not arrive whole.") from error
         except TimeoutError as error:
             raise HTTPException(408, f"The file took more than {_BODY_S:g} s to arrive.") from error
@@ -257,7 +194,7 @@ def create_app(
     async def predict(
         request: Request,
         map: Annotated[bool, Query(description="Add the class activation map.")] = False,
-        coverage: Annotated[float, Query(gt=0, lt=1, description="Of the prediction set.")] = coverage,
+        coverage: Annotated[float, Query(gt=0, lt=1, description="Coverage of the prediction set.")] = coverage,
     ) -> Answer:
         """Predict one image; its file is the body."""
         if not buckets.take(request.client.host if request.client else ""):
@@ -285,7 +222,7 @@ def create_app(
 
     @app.get("/healthz")
     async def healthz() -> Health:
-        """Whether the server answers, and what it serves."""
+        """Report that the server answers, and what it serves."""
         return Health(
             status="ok",
             model=facts.model,
@@ -298,7 +235,7 @@ def create_app(
 
     @app.get("/metrics", dependencies=[Depends(check_token)], response_class=PlainTextResponse)
     async def metrics() -> Response:
-        """Counters in Prometheus' text format."""
+        """Return counters in Prometheus' text format."""
         meters.waiting.set(app.state.batcher.waiting)
         return Response(generate_latest(meters.registry), media_type="text/plain; version=0.0.4")
 
@@ -341,18 +278,4 @@ def _answer(predictor: Predictor, row: np.ndarray, image: Any, digest: str, cove
         map=shown,
         caveat=predictor.caveat,
         notes=predictor.bundle.notes(coverage),
-    )
-
-
-def _page() -> tuple[str, str]:
-    """The page, and a policy under which nothing but its own script and style runs."""
-    page = resources.files("ball_features.deployment").joinpath("page.html").read_text(encoding="utf-8")
-
-    def allowed(tag: str) -> str:
-        content = page.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0]
-        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-    return page, (
-        f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; img-src blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )

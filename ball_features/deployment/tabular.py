@@ -1,4 +1,4 @@
-"""A cache as a table for other tools: Parquet or CSV, a row an image and view."""
+"""Export of a cache as a table for other tools, in Parquet or CSV, with one row for each image and view."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ball_features.errors import DataError, require_extra
 
 __all__ = ["write_csv_table", "write_parquet"]
 
-_ROWS = 1024  # images at a time, so that memory does not grow with the cache
+_ROWS = 1024  # images read at once, so that memory does not grow with the cache
 _KEYS = ("path", "label", "sha256", "view")
 
 
 def _blocks(cache: Cache) -> Iterator[tuple[list[list[str]], np.ndarray]]:
-    """The columns of text, and float32 (rows, dim), of some images after others; uncommitted rows are left out."""
+    """Yield text columns and embeddings, float32 (rows, dim), block by block; rows not yet committed are left out."""
     rows = np.flatnonzero(cache.committed)
     views = len(cache.view)
     for start in range(0, len(rows), _ROWS):
@@ -32,16 +32,20 @@ def _blocks(cache: Cache) -> Iterator[tuple[list[list[str]], np.ndarray]]:
 
 
 def write_parquet(cache: Cache, path: Path) -> int:
-    """Write path, label, sha256, view and embedding (a list of fixed length, float32); settings go to the metadata.
+    """Write path, label, sha256, view and embedding (float32 list of fixed length); settings go to the metadata.
+
+    Args:
+        cache: cache to export.
+        path: Parquet file to write.
 
     Returns:
-        Rows written.
+        Number of rows written.
 
     Raises:
         DataError: The file cannot be written.
         MissingExtraError: pyarrow is not installed.
     """
-    require_extra("pyarrow", "parquet", "--parquet")
+    require_extra("pyarrow", "parquet", "The Parquet export")
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -60,10 +64,14 @@ def write_parquet(cache: Cache, path: Path) -> int:
 
 
 def write_csv_table(cache: Cache, path: Path) -> int:
-    """Write path, label, sha256, view and e0, e1 ...; the numbers are read back as the float32 that they are.
+    """Write path, label, sha256, view and e0, e1, ...; nine digits keep every float32 exactly.
+
+    Args:
+        cache: cache to export.
+        path: CSV file to write.
 
     Returns:
-        Rows written.
+        Number of rows written.
 
     Raises:
         DataError: The file cannot be written.
@@ -81,7 +89,7 @@ def write_csv_table(cache: Cache, path: Path) -> int:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `path` once all went well."""
+    """Yield a name to write to; the file replaces `path` once it is complete."""
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Predictions to numbers: protocols, metrics, uncertainty."""
+"""Protocols, metrics and uncertainty: from models and splits to the numbers of a comparison."""

@@ -1,116 +1,127 @@
-"""Out-of-sample predictions to the numbers of a comparison table, with intervals and paired tests."""
+"""Out-of-sample predictions to the rows of a comparison table, with intervals and paired tests."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ball_features.cache import Cache
+from ball_features.evaluation.intervals import Interval, metric_intervals, share_interval
 from ball_features.evaluation.metrics import evaluate_predictions
+from ball_features.evaluation.paired_tests import corrected_best, holm, mcnemar_exact, paired_bootstrap
 from ball_features.evaluation.protocols import ModelResult
-from ball_features.evaluation.uncertainty import (
-    corrected_best,
-    holm,
-    mcnemar_exact,
-    metric_intervals,
-    paired_bootstrap,
-    share_interval,
-)
+from ball_features.evaluation.results import BestOf, Measurement, ModelRow
 
 __all__ = ["measure"]
 
 
-def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> tuple[list[dict[str, Any]], Any]:
-    """Rows of the table, sorted by accuracy, and everything for `metrics.json`.
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """A model's row before it is compared with the others.
+
+    Attributes:
+        row: the row.
+        hits: number of correct predictions of each image, int (images,).
+        first: correctness of each prediction of the first repeat, which tests an image once, bool (tests,).
+    """
+
+    row: ModelRow
+    hits: np.ndarray
+    first: np.ndarray
+
+
+def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> Measurement:
+    """Measure every model that was fitted, and test each against the best.
 
     Args:
-        cache: Its labels are the truth.
-        results: Of the models; those that failed have no row.
-        units: (images,), what counts as one image in intervals and tests.
+        cache: the images; its labels are the truth.
+        results: a result a model; those that failed have no row.
+        units: int (images,); images of one unit count as one image in intervals and tests.
     """
     classes, codes = np.unique(cache.label, return_inverse=True)
-    rows, details = [], []
-    hits: dict[str, np.ndarray] = {}  # how many times a model was right on each image
-    once: dict[str, np.ndarray] = {}  # of the first repeat, where each image is tested once
+    names = [str(name) for name in classes]
+    found = [_measure_model(result, names, codes, units) for result in results if result.fitted]
+    found.sort(key=lambda item: (-item.row.accuracy, item.row.values["log_loss"]))
     tests = np.zeros(len(codes), dtype=int)
     for result in results:
-        if not result.fitted:
-            continue
-        where = np.concatenate([item.split.test for item in result.fitted])
-        truth, probability = codes[where], np.concatenate([item.probability for item in result.fitted])
-        numbers = evaluate_predictions(truth, probability)
-        # Repeats test an image several times; it is still one image, and its copies are no news either.
-        intervals = metric_intervals(truth, probability, units[where], images=len(np.unique(where)))
-        low, high = intervals["accuracy"]
-        each, counts = numbers.pop("per_class"), numbers.pop("confusion")
-        row = {"model": result.spec.name, "kind": result.spec.kind, **numbers}
-        row |= {"accuracy_low": low, "accuracy_high": high}
-        row |= {key: float(np.mean([getattr(item, key) for item in result.fitted])) for key in ("fit_s", "predict_s")}
-        rows.append(row)
-        recalls = _recall_intervals(truth, probability.argmax(1), units[where], where, len(classes))
-        first = [item for item in result.fitted if item.split.repeat == result.fitted[0].split.repeat]
-        once[result.spec.name] = np.concatenate(
-            [item.probability.argmax(1) == codes[item.split.test] for item in first]
-        )
-        hits[result.spec.name] = np.bincount(where, probability.argmax(1) == truth, minlength=len(codes))
-        tests = np.bincount(where, minlength=len(codes))  # the same for all models
-        by_repeat: dict[int, list[bool]] = {}
-        for item in result.fitted:
-            correct = item.probability.argmax(1) == codes[item.split.test]
-            by_repeat.setdefault(item.split.repeat, []).extend(correct.tolist())
-        details.append(
-            row
-            | {
-                "per_class": {
-                    str(name): {key: value[code] for key, value in each.items()}
-                    | {"recall_low": recalls[code][0], "recall_high": recalls[code][1]}
-                    for code, name in enumerate(classes)
-                },
-                "confusion": counts.tolist(),
-                "intervals": {key: {"low": low, "high": high} for key, (low, high) in intervals.items()},
-                "accuracy_by_repeat": {str(key): float(np.mean(value)) for key, value in by_repeat.items()},
-                "best_epochs": [item.best_epoch for item in result.fitted if item.best_epoch >= 0],
-            }
-        )
-    order = sorted(range(len(rows)), key=lambda place: (-rows[place]["accuracy"], rows[place]["log_loss"]))
-    rows, details = [rows[place] for place in order], [details[place] for place in order]
+        if result.fitted:  # all models have the same test images
+            tests = np.bincount(_tested(result), minlength=len(codes))
     tested = tests > 0
-    if rows:
-        behind = [hits[rows[0]["model"]] - hits[row["model"]] for row in rows[1:]]
-        compared = [paired_bootstrap(own[tested], units[tested], tests=tests[tested]) for own in behind]
-        adjusted = [1.0, *holm([p for _, _, p in compared]).tolist()]
-        for row, detail, p in zip(rows, details, adjusted, strict=True):
-            row["ties_best"] = detail["ties_best"] = p > 0.05
-            detail["p_against_best"] = p
-        exact = [mcnemar_exact(once[rows[0]["model"]], once[row["model"]]) for row in rows[1:]]
-        for detail, p in zip(details, [1.0, *holm(exact).tolist()], strict=True):
-            detail["mcnemar_p_against_best"] = p
-        for detail, (low, high, _) in zip(details[1:], compared, strict=True):
-            detail["behind_best"] = {"low": low, "high": high}
-        for row, detail in zip(rows, details, strict=True):
-            ends = detail.get("behind_best", {"low": 0.0, "high": 0.0})
-            row |= {"behind_low": ends["low"], "behind_high": ends["high"]}
-            row["p_against_best"] = detail["p_against_best"]
-    values: dict[str, Any] = {"classes": [str(name) for name in classes], "models": details}
-    values["units"] = len(np.unique(units[tested]))
-    chosen_from = [row["model"] for row in rows if row["kind"] != "shortcut"]
-    if len(chosen_from) > 1:
-        right = np.column_stack([hits[name] for name in chosen_from])
-        accuracy, low, high = corrected_best(right[tested], tests[tested], units[tested])
-        values["best_of"] = {"models": len(chosen_from), "accuracy": accuracy, "low": low, "high": high}
-    return rows, values
+    rows = _against_best(found, tests, units)
+    rivals = [item.hits for item in found if item.row.kind != "shortcut"]
+    best = None
+    if len(rivals) > 1:
+        best = BestOf(len(rivals), *corrected_best(np.column_stack(rivals)[tested], tests[tested], units[tested]))
+    return Measurement(names, rows, len(np.unique(units[tested])), best)
+
+
+def _tested(result: ModelResult) -> np.ndarray:
+    """Row numbers of the tested images, a row a prediction, int (tests,)."""
+    return np.concatenate([item.split.test for item in result.fitted])
+
+
+def _measure_model(result: ModelResult, classes: list[str], codes: np.ndarray, units: np.ndarray) -> _Measured:
+    tested = _tested(result)
+    truth, probability = codes[tested], np.concatenate([item.probability for item in result.fitted])
+    hit = probability.argmax(1) == truth
+    scores = evaluate_predictions(truth, probability)
+    recalls = _recall_intervals(truth, probability.argmax(1), units[tested], tested, len(classes))
+    repeat = np.concatenate([np.full(len(item.split.test), item.split.repeat) for item in result.fitted])
+    row = ModelRow(
+        model=result.spec.name,
+        kind=result.spec.kind,
+        values=scores.values,
+        # Repeats test an image several times. It is still one image, and its copies tell nothing new either.
+        intervals=metric_intervals(truth, probability, units[tested], images=len(np.unique(tested))),
+        fit_s=float(np.mean([item.fit_s for item in result.fitted])),
+        predict_s=float(np.mean([item.predict_s for item in result.fitted])),
+        per_class={
+            name: {key: float(value[code]) for key, value in scores.per_class.items()}
+            | {"recall_low": recalls[code][0], "recall_high": recalls[code][1]}
+            for code, name in enumerate(classes)
+        },
+        confusion=scores.confusion.tolist(),
+        accuracy_by_repeat={str(own): float(np.mean(hit[repeat == own])) for own in dict.fromkeys(repeat.tolist())},
+        best_epochs=[item.best_epoch for item in result.fitted if item.best_epoch >= 0],
+    )
+    return _Measured(row, np.bincount(tested, hit, minlength=len(codes)), hit[repeat == repeat[0]])
+
+
+def _against_best(found: Sequence[_Measured], tests: np.ndarray, units: np.ndarray) -> list[ModelRow]:
+    """Add the paired tests against the best, which is the first."""
+    if not found:
+        return []
+    tested = tests > 0
+    best, others = found[0], found[1:]
+    compared = [
+        paired_bootstrap((best.hits - item.hits)[tested], units[tested], tests=tests[tested]) for item in others
+    ]
+    adjusted = holm([p for _, _, p in compared]).tolist()
+    exact = holm([mcnemar_exact(best.first, item.first) for item in others]).tolist()
+    rows = [best.row]
+    for item, (low, high, _), p, mcnemar in zip(others, compared, adjusted, exact, strict=True):
+        own = replace(
+            item.row,
+            ties_best=p > 0.05,
+            p_against_best=p,
+            mcnemar_p_against_best=mcnemar,
+            behind_best=(low, high),
+        )
+        rows.append(own)
+    return rows
 
 
 def _recall_intervals(
-    truth: np.ndarray, predicted: np.ndarray, unit: np.ndarray, where: np.ndarray, classes: int
-) -> list[tuple[float, float]]:
-    """95 % interval of the recall of each class; NaN where none of it was tested."""
+    truth: np.ndarray, predicted: np.ndarray, unit: np.ndarray, tested: np.ndarray, classes: int
+) -> list[Interval]:
+    """95 % interval of the recall of each class; NaN where none of its images was tested."""
     found = []
     for code in range(classes):
         own = truth == code
         hit = predicted[own] == code
-        images = len(np.unique(where[own]))
-        found.append(share_interval(hit, unit[own], images=images) if images else (float("nan"),) * 2)
+        images = len(np.unique(tested[own]))
+        unknown = (float("nan"), float("nan"))
+        found.append(share_interval(hit, unit[own], images=images) if images else unknown)
     return found

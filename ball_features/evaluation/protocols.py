@@ -1,4 +1,4 @@
-"""A protocol's splits times the models: out-of-sample predictions, fitted in parallel."""
+"""Every model on every split of a protocol: out-of-sample predictions, fitted in parallel."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.errors import CacheError
+from ball_features.errors import CacheError, DataError
 from ball_features.evaluation.fit_split import Failed, Fitted, fit_task
 from ball_features.evaluation.processes import run_tasks
 from ball_features.evaluation.tasks import Evaluation, divide, obstacles
 from ball_features.models.registry import Model
 from ball_features.threads import core_count
 
-__all__ = ["ModelResult", "check_finite", "evaluate", "fit_notes", "named_progress"]
+__all__ = ["ModelResult", "Progress", "check_finite", "evaluate", "fit_notes", "named_progress", "require_fitted"]
 
-# Starting worker processes takes some seconds; less work than this (rows x columns x fits) is done in this one.
+# Worker processes take some seconds to start. Less work than this (rows x columns x fits) is done in this process.
 PARALLEL_FROM = 20_000_000
 
 Progress = Callable[[int, int, str], None]
@@ -28,10 +28,10 @@ class ModelResult:
     """One model on all splits.
 
     Attributes:
-        spec: The model.
-        fitted: A record a split, in order; empty where the model failed.
-        failure: Why, or "".
-        traceback: Where, or "".
+        spec: the model.
+        fitted: a record a split, in order; empty where the model failed.
+        failure: reason of the failure, or "".
+        traceback: traceback of the failure, or "".
     """
 
     spec: Model
@@ -40,18 +40,31 @@ class ModelResult:
     traceback: str = ""
 
 
+def require_fitted(results: Sequence[ModelResult]) -> None:
+    """Raise `DataError` where every model failed; the traceback of the first one is a note of the error."""
+    if any(result.fitted for result in results):
+        return
+    first = results[0]
+    error = DataError(
+        f"No model could be fitted, expected at least one. The first, {first.spec.name}: {first.failure}. Choose other "
+        "models; the traceback of the failure is attached to this error."
+    )
+    error.add_note(first.traceback)
+    raise error
+
+
 def named_progress(progress: Progress | None, part: str) -> Progress | None:
-    """The same progress, that says which part of the work the model just done belongs to."""
+    """Return a progress function that prefixes the model's name with the part of the work that it belongs to."""
     return None if progress is None else lambda done, total, name: progress(done, total, f"{part}: {name}")
 
 
 def check_finite(cache: Cache) -> None:
-    """Raise `CacheError` for an embedding that is not a number."""
+    """Raise `CacheError` for an embedding that is NaN or infinite."""
     for start in range(0, len(cache.path), 4096):
         good = np.isfinite(cache.embeddings[start : start + 4096]).all((1, 2))
         if not good.all():
             path = cache.path[start + int(np.argmin(good))]
-            raise CacheError(f"The embedding of {path} is not finite. Make the cache again with --overwrite.")
+            raise CacheError(f"The embedding of {path} is not finite. Extract the images again into a new cache.")
 
 
 def evaluate(evaluation: Evaluation, progress: Progress | None = None) -> list[ModelResult]:
@@ -66,8 +79,8 @@ def evaluate(evaluation: Evaluation, progress: Progress | None = None) -> list[M
         records.
 
     Raises:
-        CacheError: An embedding is not finite, or pixel statistics are missing.
-        ConfigError: A view is not in the cache.
+        CacheError: an embedding is not finite, or pixel statistics are missing.
+        ConfigError: a view is not in the cache.
     """
     cache, config = evaluation.cache, evaluation.config
     check_finite(cache)

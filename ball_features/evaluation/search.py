@@ -1,4 +1,4 @@
-"""Settings of the head by successive halving: many short trainings, few long ones, judged by validation alone."""
+"""Search of the head's settings by successive halving: many short trainings, few long ones, compared on validation."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ball_features.threads import core_count
 
 __all__ = ["Trial", "draw_trials", "search"]
 
-# Each rung trains the best third of the one before three times as long (Jamieson and Talwalkar 2016; Li et al. 2018,
-# "Hyperband", section 3, use the same factor). A longer training begins anew and repeats the shorter one exactly.
+# Each rung trains the best third of the rung before three times as long (Jamieson and Talwalkar 2016; Li et al. 2018,
+# "Hyperband", section 3, use the same factor). A longer training starts from scratch, and repeats the shorter exactly.
 FACTOR = 3
 LEAST_EPOCHS = 4
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of settings and how far it got.
+    """A set of settings, and its longest training.
 
     Attributes:
-        head: The settings.
-        views: "all" or "plain" for training, and for validating and testing.
-        epochs: Epochs that it was trained for, 0 before its first.
-        val_loss: Lowest validation log loss of these epochs.
-        val_accuracy: At that epoch.
-        best_epoch: That epoch, from 1.
+        head: settings of the head.
+        views: "all" or "plain" for training, and the same for validation and test.
+        epochs: number of epochs of the longest training; 0 before the first.
+        val_loss: lowest validation log loss of that training.
+        val_accuracy: validation accuracy at the epoch of the lowest loss.
+        best_epoch: epoch of the lowest loss, from 1.
     """
 
     head: HeadConfig
@@ -45,19 +45,22 @@ class Trial:
 
 
 def draw_trials(count: int, seed: int, epochs: int, views: int) -> list[Trial]:
-    """The student report's settings, then others at random.
+    """Draw settings at random; the first trial has those of the student report.
 
     Args:
-        count: Trials in all.
-        seed: Of the draws.
-        epochs: Of a full training.
-        views: Of the cache; where there is one, views are not searched.
+        count: number of trials.
+        seed: seed of the draws.
+        epochs: number of epochs of a full training.
+        views: number of views of the cache; with one view, the use of views is not searched.
+
+    Raises:
+        ConfigError: `count` or `epochs` is below 1.
     """
     from scipy.stats import loguniform
     from sklearn.model_selection import ParameterSampler
 
     if count < 1 or epochs < 1:
-        raise ConfigError(f"Got --trials {count} and --epochs {epochs}, expected at least 1 of each.")
+        raise ConfigError(f"Got trials={count} and epochs={epochs}, expected at least 1 of each.")
     space: dict[str, Any] = {
         "width": [32, 64, 128, 256],
         "depth": [1, 2, 3],
@@ -87,21 +90,21 @@ def search(
     jobs: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Trial]:
-    """Train, keep the better third, train those longer, and so on.
+    """Train all trials, keep the best third, train those three times as long, and so on.
 
-    Test rows are not looked at.
+    Test images play no part.
 
     Args:
-        embeddings: (images, views, dim).
-        codes: int (images,), classes.
-        split: Its `train` trains, its `val` judges.
-        trials: From `draw_trials`.
-        seed: Of every training.
-        jobs: Processes at once; 0 takes all cores.
-        progress: Called with (trainings done, trainings in all, "").
+        embeddings: embeddings, float (images, views, dim).
+        codes: class indices, int (images,).
+        split: split whose `train` images train and whose `val` images compare.
+        trials: the trials, from `draw_trials`.
+        seed: seed of every training.
+        jobs: number of parallel processes; 0 uses every core.
+        progress: called with (trainings done, all trainings, "").
 
     Returns:
-        The trials, best first: those that were trained longest, by validation loss.
+        The trials, those with the longest training first, then by validation loss.
     """
     from joblib import Parallel, delayed, parallel_config
 
@@ -118,7 +121,7 @@ def search(
         for rung, size in zip(rungs, sizes, strict=True):
             out += alive[size:]
             alive = alive[:size]
-            # Large trainings first, so that no core is left with one at the end.
+            # Long trainings go first, so that no core is left alone with one at the end.
             order = sorted(range(size), key=lambda place: -_cost(alive[place]))
             work = (delayed(_train)(alive[place], rung, embeddings, codes, split, seed) for place in order)
             results: Any = Parallel(return_as="generator", mmap_mode="r")(work)
@@ -139,10 +142,10 @@ def _cost(trial: Trial) -> float:
 def _train(trial: Trial, epochs: int, embeddings: np.ndarray, codes: np.ndarray, split: Split, seed: int) -> Trial:
     from ball_features.models.mlp import MLPHead
 
-    def numbers(kind: str) -> tuple[int, ...]:
-        return tuple(range(embeddings.shape[1])) if kind == "all" else (0,)
+    def indices(chosen: str) -> tuple[int, ...]:
+        return tuple(range(embeddings.shape[1])) if chosen == "all" else (0,)
 
-    views = Views(numbers(trial.views[0]), numbers(trial.views[1]))
+    views = Views(indices(trial.views[0]), indices(trial.views[1]))
     X, y = view_rows(embeddings, split.train, codes, views.train)
     X_val, y_val = view_rows(embeddings, split.val, codes, views.test)
     settings: dict[str, Any] = trial.head.to_dict() | {"epochs": epochs}

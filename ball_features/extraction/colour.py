@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 __all__ = ["apply_grey", "apply_haematoxylin", "apply_reinhard", "apply_stain", "draw_stain"]
@@ -37,6 +36,8 @@ def _mix(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _unit_rows(rows: tuple[tuple[float, ...], ...]) -> np.ndarray:
+    import numpy as np
+
     matrix = np.array(rows)
     return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
@@ -71,6 +72,8 @@ def apply_haematoxylin(images: Tensor, parameters: Tensor) -> Tensor:
 
     Pixels with much stain are dark, as in the smear itself.
     """
+    import numpy as np
+
     amount = _mix(_density(images), _matrix(np.linalg.inv(_unit_rows(_STAINS)), images))[:, :1]
     return _standardised(-amount)
 
@@ -80,11 +83,14 @@ def draw_stain(rng: np.random.Generator) -> np.ndarray:
 
     Source: Tellez et al. 2018, doi 10.1109/TMI.2018.2820199, eq. 3.
     """
+    import numpy as np
+
     return np.concatenate([rng.uniform(0.75, 1.25, 3), rng.uniform(-0.05, 0.05, 3)])
 
 
 def apply_stain(images: Tensor, parameters: Tensor) -> Tensor:
     """Scale and shift the optical density of each stain."""
+    import numpy as np
     import torch
 
     stains = _unit_rows(_STAINS)
@@ -95,6 +101,7 @@ def apply_stain(images: Tensor, parameters: Tensor) -> Tensor:
 
 def apply_reinhard(images: Tensor, parameters: Tensor) -> Tensor:
     """Match mean and standard deviation of l, alpha and beta to a reference (Reinhard et al. 2001, section 3)."""
+    import numpy as np
     import torch
 
     cones, axes = np.array(_CONES).T, _unit_rows(_AXES).T

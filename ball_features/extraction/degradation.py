@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 __all__ = ["apply_blur", "apply_jpeg", "apply_soft", "draw_blur", "draw_jpeg"]
@@ -35,6 +34,8 @@ def _gaussian(images: Tensor, sigma_px: Tensor) -> Tensor:
 
 def draw_blur(rng: np.random.Generator) -> np.ndarray:
     """Draw the standard deviation in pixels, float64 (1,)."""
+    import numpy as np
+
     return np.array([rng.uniform(0.5, 2.0)])
 
 
@@ -51,11 +52,14 @@ def apply_soft(images: Tensor, parameters: Tensor) -> Tensor:
 
 def draw_jpeg(rng: np.random.Generator) -> np.ndarray:
     """Draw the JPEG quality, float64 (1,), from 30 to 90."""
+    import numpy as np
+
     return np.array([rng.integers(30, 91)], dtype=np.float64)
 
 
 def apply_jpeg(images: Tensor, parameters: Tensor) -> Tensor:
     """Encode each image as JPEG and decode it, with Pillow on the CPU."""
+    import numpy as np
     import torch
     from PIL import Image
 

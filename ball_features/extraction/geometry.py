@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ball_features.audit.positions import turned
-
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 __all__ = ["apply_dihedral", "apply_enlarge", "apply_zoom", "draw_dihedral", "draw_zoom"]
@@ -20,6 +17,8 @@ __all__ = ["apply_dihedral", "apply_enlarge", "apply_zoom", "draw_dihedral", "dr
 
 def draw_dihedral(rng: np.random.Generator, number: int) -> np.ndarray:
     """Draw the position of view `number`, float64 (1,), from 1 to 7; seven consecutive views take each of them once."""
+    import numpy as np
+
     return np.array([1 + rng.permutation(7)[number % 7]], dtype=np.float64)
 
 
@@ -27,12 +26,16 @@ def apply_dihedral(images: Tensor, parameters: Tensor) -> Tensor:
     """Flip and turn each square image to one of the eight positions of `audit.positions`."""
     import torch
 
+    from ball_features.audit.positions import turned
+
     positions = parameters[:, 0].long().tolist()
     return torch.stack([turned(image, position) for image, position in zip(images, positions, strict=True)])
 
 
 def draw_zoom(rng: np.random.Generator) -> np.ndarray:
     """Draw the visible share of the side and the crop's offset in x and y, from -1 to 1: float64 (3,)."""
+    import numpy as np
+
     return np.array([rng.uniform(0.8, 1.0), *rng.uniform(-1, 1, 2)])
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 __all__ = ["apply_report", "draw_report", "move_report"]
@@ -14,6 +13,8 @@ __all__ = ["apply_report", "draw_report", "move_report"]
 
 def draw_report(rng: np.random.Generator) -> np.ndarray:
     """Draw the angle in degrees, two flips (-1 or 1), the brightness factor and the contrast factor: float64 (5,)."""
+    import numpy as np
+
     angle_deg = rng.uniform(-20, 20)
     flips = np.where(rng.random(2) < 0.5, -1.0, 1.0)
     brightness, contrast = rng.uniform(0.9, 1.1, 2)

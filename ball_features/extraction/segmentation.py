@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 __all__ = [
@@ -105,6 +104,7 @@ def clean_masks(masks: Tensor) -> Tensor:
     Returns:
         Cleaned masks, bool of the same shape, on the CPU.
     """
+    import numpy as np
     import torch
     from scipy import ndimage
 
@@ -120,6 +120,7 @@ def clean_masks(masks: Tensor) -> Tensor:
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The component number of each pixel (0 is background), and the area of each component in pixels."""
+    import numpy as np
     from scipy import ndimage
 
     found: Any = ndimage.label(mask)

@@ -1,7 +1,7 @@
 """The registry of transforms that a recipe of views is composed of.
 
 To add one, write its function in a module beside this one and add a record to `TRANSFORMS`; the help of the recipe
-follows from it.
+follows from it. Help texts read this registry, so these modules import torch and NumPy inside of functions.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from ball_features.extraction.cell_crops import SIDE_PX, apply_even_density, apply_even_stain, apply_fade, cropper
 from ball_features.extraction.cells import apply_cells
@@ -22,6 +20,7 @@ from ball_features.extraction.report_augmentation import apply_report, draw_repo
 from ball_features.extraction.segmentation import apply_segmented, apply_segmented_otsu
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 __all__ = ["TRANSFORMS", "Transform"]

@@ -90,7 +90,7 @@ def _scaled(model: Any) -> Any:
 
 
 # Settings suit some thousands of rows of 1,000 to 2,000 columns, and save time where accuracy does not suffer:
-# `benchmarks/fit.py --defaults` compares them with the defaults of the libraries.
+# `benchmarks/fit.py` compares them with the defaults of the libraries.
 def _logistic(seed: int, head: HeadConfig) -> Any:
     from sklearn.linear_model import LogisticRegression
 

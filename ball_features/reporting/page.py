@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.evaluation.metrics import calibration_error
+from ball_features.evaluation.metrics import METRICS, calibration_error
 from ball_features.reporting.charts import Chart
 from ball_features.reporting.figures import (
     LEAST_BIN,
@@ -31,8 +31,8 @@ from ball_features.reporting.tables import SAME_MARK, few_units_note
 __all__ = ["RunSection", "run_section", "write_report"]
 
 _FIGURES = 3  # models that get curves: the head, and the first of the others
-_COLUMNS = ("accuracy", "specificity", "precision", "recall", "f1", "auroc", "mcc", "log_loss", "ece", "fit_s")
-_PERCENT = {"accuracy", "specificity", "precision", "recall", "f1"}
+_COLUMNS = (*METRICS, "fit_s")
+_PERCENT = {name for name, metric in METRICS.items() if metric.percent}
 
 
 @dataclass(frozen=True, eq=False)

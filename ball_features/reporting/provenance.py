@@ -60,9 +60,7 @@ def command(verb: str, source: str | Sequence[str], config: FitConfig, **more: A
 
 
 def _changed(config: FitConfig | HeadConfig, plain: FitConfig | HeadConfig) -> dict[str, Any]:
-    names = [
-        item.name for item in dataclasses.fields(config) if item.name not in ("head", "jobs", "compat_batch_metrics")
-    ]
+    names = [item.name for item in dataclasses.fields(config) if item.name not in ("head", "jobs")]
     return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(plain, name)}
 
 

@@ -1,1 +1,1 @@
-"""One module a command: fit, compare, tune, ladder; a run stored and read."""
+"""One module a command (fit, compare, tune, ladder), and the run that it leaves: written, read back."""

@@ -1,12 +1,12 @@
-"""`ball compare`: the same images, splits and models over several caches: the paper's table of backbones, honestly."""
+"""`ball compare`: the same images, splits and models over several caches."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +14,21 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import CacheError, ConfigError
-from ball_features.evaluation.protocols import check_finite, evaluate, fit_notes, named_progress
+from ball_features.evaluation.protocols import (
+    ModelResult,
+    Progress,
+    check_finite,
+    evaluate,
+    named_progress,
+)
+from ball_features.evaluation.results import ModelRow
+from ball_features.evaluation.rows import CompareRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
-from ball_features.files import require_folder, write_csv
+from ball_features.files import require_folder
 from ball_features.models.registry import Model, select
 from ball_features.reporting.provenance import command
-from ball_features.reporting.tables import SAME_MARK, comparison
+from ball_features.reporting.run_tables import comparison as comparison_table
 from ball_features.runs.checks import (
     check_name,
     check_options,
@@ -29,24 +37,33 @@ from ball_features.runs.checks import (
     split_by,
     with_numbers,
 )
-from ball_features.runs.store import Run, store
+from ball_features.runs.contents import Comparison, measure_comparison
+from ball_features.runs.new_folder import NewFolder
+from ball_features.runs.store import Run, finish
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-__all__ = ["DEFAULT_MODELS", "compare", "render_comparison"]
+__all__ = ["DEFAULT_MODELS", "compare"]
 
 DEFAULT_MODELS = ("mlp", "logistic", "colour", "histogram", "nuclei")
-_COLUMNS = (
-    "cache", "backbone", "channels", "recipe", "views", "dim", "images_per_s", "model", "kind", "accuracy",
-    "accuracy_low", "accuracy_high", "recall", "f1", "log_loss", "behind_low", "behind_high", "p_against_best",
-    "ties_best",
-)  # fmt: skip
-_NAMED_VIEWS = 2  # more than these are counted
+_NAMED_VIEWS = 2  # more views than these are counted, not named
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """One of the caches to compare.
+
+    Attributes:
+        name: short name, which tells it from the others.
+        cache: the cache as models see it, its rows in the order of the first cache's.
+        specs: models to fit on it.
+    """
+
+    name: str
+    cache: Cache
+    specs: list[Model]
 
 
 def _read(argument: str) -> tuple[str, Cache]:
-    """(short name, cache as models see it) of CACHE.h5, CACHE.h5:CHANNELS or CACHE.h5:mean."""
+    """Read CACHE.h5, CACHE.h5:CHANNELS or CACHE.h5:mean; return a short name and the cache as models see it."""
     head, mark, channels = argument.rpartition(".h5:")
     path, wanted = (Path(f"{head}.h5"), channels) if mark else (Path(argument), "")
     cache = complete_cache(path)
@@ -57,16 +74,16 @@ def _read(argument: str) -> tuple[str, Cache]:
 
 
 def _aligned(cache: Cache, name: str, first: Cache) -> Cache:
-    """The cache with its rows in the order of the first one's."""
-    place = {(path, digest): row for row, (path, digest) in enumerate(zip(cache.path, cache.sha256, strict=True))}
+    """Bring the rows of a cache into the order of the first cache's."""
+    row_of = {(path, digest): row for row, (path, digest) in enumerate(zip(cache.path, cache.sha256, strict=True))}
     wanted = list(zip(first.path, first.sha256, strict=True))
-    missing = sum(key not in place for key in wanted)
-    if missing or len(place) != len(wanted):
+    missing = sum(key not in row_of for key in wanted)
+    if missing or len(row_of) != len(wanted):
         raise CacheError(
             f"{name} holds other images than the first cache: {missing} of {len(wanted)} are not in it, and it has "
-            f"{len(place)}. Extract the same folder for each."
+            f"{len(row_of)}. Extract the same folder for each."
         )
-    order = np.array([place[key] for key in wanted])
+    order = np.array([row_of[key] for key in wanted])
     if (cache.label[order] != first.label).any():
         raise CacheError(f"{name} labels images otherwise than the first cache. Extract the same folder.")
     if (order == np.arange(len(order))).all():
@@ -89,26 +106,26 @@ def compare(
     *,
     out_root: Path | str = "artifacts/runs",
     name: str | None = None,
-    progress: Callable[..., None] | None = None,
-) -> tuple[Run, list[dict[str, Any]]]:
+    progress: Progress | None = None,
+) -> tuple[Run, list[CompareRow]]:
     """Compare caches of the same images: backbones, channels or recipes.
 
     Args:
-        caches: `CACHE.h5`, with `:original`, `:segmented`, `:original,segmented` or `:mean` behind it to choose its
-            channels (all of them, one behind the other, if left out).
-        config: Protocol, models, head. Shortcuts are fitted once, on the first cache's pixel numbers.
-        out_root: Folder of the runs.
-        name: The run's folder in it.
-        progress: Called with (fits done, fits in all, cache and model just done), from the start for each cache.
+        caches: paths `CACHE.h5`, each optionally with `:original`, `:segmented`, `:original,segmented` or `:mean`
+            behind it to choose its channels. Without a choice all channels are concatenated.
+        config: protocol, models and head. Shortcuts are fitted once, on the first cache's pixel statistics.
+        out_root: folder of the runs.
+        name: name of the run's folder in it.
+        progress: called with (fits done, all fits, cache and model just done); it starts over for each cache.
 
     Returns:
-        The run, whose models are called CACHE/MODEL, and a row for each of them: the columns of `compare.csv`.
+        The run, whose models are called CACHE/MODEL, and the rows of `compare.csv`.
 
     Raises:
-        CacheError: A cache is missing, incomplete, or of other images.
-        ConfigError: Fewer than two caches, one twice, or a channel that is not there.
-        DataError: The groups file does not fit, or no model could be fitted.
-        SplitError: The protocol cannot be carried out on these classes.
+        CacheError: a cache is missing, incomplete, or of other images.
+        ConfigError: there are fewer than two caches, or one twice; or a channel does not exist.
+        DataError: the groups file does not fit, or no model could be fitted.
+        SplitError: the protocol cannot be carried out on these classes.
     """
     start = time.perf_counter()
     config = config or FitConfig()
@@ -116,121 +133,119 @@ def compare(
     check_protocol(config)
     if len(caches) < 2 or len(set(caches)) < len(caches):
         raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")
+    # Everything that can be wrong with a cache is found before the first model is fitted.
+    entries, notes = _entries(caches, config)
+    first = entries[0].cache
+    grouping = read_grouping(config, first.path, first.label)
+    splits, said = split_by(config, first, grouping)
+    require_folder(out_root)
+    for entry in entries:
+        _check(entry, config)
+    results: list[ModelResult] = []
+    fitted_on: dict[str, tuple[_Entry, Model]] = {}
+    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    for entry in entries:
+        evaluation = Evaluation(entry.cache, tuple(entry.specs), tuple(splits), config, **against)
+        for result in evaluate(evaluation, named_progress(progress, entry.name)):
+            spec = result.spec if result.spec.kind == "shortcut" else _renamed(result.spec, entry.name)
+            fitted_on[spec.name] = (entry, result.spec)
+            results.append(dataclasses.replace(result, spec=spec))
+    comparison = Comparison(
+        cache=first,
+        config=config,
+        splits=splits,
+        results=results,
+        grouping=grouping,
+        source=list(caches),
+        command=command("compare", list(caches), config),
+        subject=f"{len(first.path)} images, {len(caches)} caches",
+        notes=[*said, *notes],
+        start=start,
+    )
+    contents = measure_comparison(comparison)
+    rows = [_row(row, *fitted_on[row.model], config) for row in contents.models]
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    with NewFolder(Path(out_root), name or f"compare-{config.protocol}-{stamp}") as new:
+        contents.write(new.path)
+        write_rows(new.path / "compare.csv", rows)
+        (new.path / "compare.md").write_text(comparison_table(rows), encoding="utf-8")
+    return finish(contents, new.path, None), rows
+
+
+def _entries(caches: Sequence[str], config: FitConfig) -> tuple[list[_Entry], list[str]]:
+    """Read the caches and choose the models of each; return notes on models that a cache cannot have."""
     specs = select(config.models or DEFAULT_MODELS)
     if all(spec.kind == "shortcut" for spec in specs):
-        raise ConfigError("Got shortcuts only, expected a model on embeddings too, such as --models mlp,colour.")
+        raise ConfigError("Got shortcuts only, expected a model on embeddings too, such as models=('mlp', 'colour').")
     named = [_read(argument) for argument in caches]
-    first = named[0][1]
-    # All that can be wrong with a cache is found before the first model is fitted.
-    aligned = [_aligned(cache, argument, first) for (_, cache), argument in zip(named, caches, strict=True)]
-    short = _short_names([key for key, _ in named], aligned)
-    grouping = read_grouping(config, first.path, first.label)
-    splits, notes = split_by(config, first, grouping)
-    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
-    require_folder(out_root)
-    chosen: list[list[Model]] = []
-    for number, cache in enumerate(aligned):
+    aligned = [_aligned(cache, argument, named[0][1]) for (_, cache), argument in zip(named, caches, strict=True)]
+    files = [name for name, _ in named]
+    names = _short_names(files if len(set(files)) == len(files) else list(caches), aligned)
+    entries, notes = [], []
+    for number, (name, cache) in enumerate(zip(names, aligned, strict=True)):
         own = [spec for spec in specs if spec.kind != "shortcut" or number == 0]
         own, said = with_numbers(own, cache, named=bool(config.models))
         notes += said
-        check_options(config, own, cache)
-        check_finite(cache)
-        for spec in own:
-            model_views(spec, cache, config)  # raises where a view is not in this cache
-        chosen.append(own)
-    results, facts = [], {}
-    for cache, own, label in zip(aligned, chosen, short, strict=True):
-        evaluation = Evaluation(cache, tuple(own), tuple(splits), config, **against)
-        own_results = evaluate(evaluation, named_progress(progress, label))
-        notes += fit_notes(own_results)
-        for result in own_results:
-            shared = result.spec.kind == "shortcut"
-            full = result.spec.name if shared else f"{label}/{result.spec.name}"
-            facts[full] = _facts(None if shared else cache, label, result.spec, config)
-            results.append(dataclasses.replace(result, spec=dataclasses.replace(result.spec, name=full)))
-    rows: list[dict[str, Any]] = []
-
-    def more(folder: Path, metrics: list[dict[str, Any]]) -> None:
-        for row in metrics:
-            rows.append(facts[row["model"]] | {key: row[key] for key in _COLUMNS if key in row and key != "model"})
-        write_csv(folder / "compare.csv", _COLUMNS, ([row[key] for key in _COLUMNS] for row in rows))
-        (folder / "compare.md").write_text(comparison(rows), encoding="utf-8")
-
-    run = store(
-        first,
-        results,
-        splits,
-        config,
-        grouping=grouping,
-        notes=notes,
-        source=list(caches),
-        again=command("compare", list(caches), config),
-        what=f"{len(first.path)} images, {len(caches)} caches",
-        start=start,
-        out_root=out_root,
-        name=name or f"compare-{config.protocol}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}",
-        more=more,
-    )
-    return run, rows
+        entries.append(_Entry(name, cache, own))
+    return entries, notes
 
 
-def _short_names(names: list[str], caches: list[Cache]) -> list[str]:
-    """Backbone and channels where that tells the caches apart, else the names of their files."""
+def _short_names(files: list[str], caches: list[Cache]) -> list[str]:
+    """Name caches by backbone and channels where that tells them apart, else by their files."""
     own = []
     for cache in caches:
         used = cache.attributes.get("channels_used", ["original"])
         joint = "+" if cache.attributes.get("combine", "concat") == "concat" else "~"
         own.append(cache.attributes["backbone"] + (f":{joint.join(used)}" if used != ["original"] else ""))
-    return own if len(set(own)) == len(own) else names
+    return own if len(set(own)) == len(own) else files
 
 
-def _facts(cache: Cache | None, label: str, spec: Model, config: FitConfig) -> dict[str, Any]:
-    if cache is None:
-        empty = dict.fromkeys(("cache", "backbone", "channels", "recipe", "views"), "")
-        return empty | {"dim": 0, "images_per_s": float("nan"), "model": spec.name}
-    own = cache.attributes
+def _check(entry: _Entry, config: FitConfig) -> None:
+    """Raise `ConfigError` or `CacheError` for a model or an embedding that would fail later."""
+    check_options(config, entry.specs, entry.cache)
+    check_finite(entry.cache)
+    for spec in entry.specs:
+        model_views(spec, entry.cache, config)  # raises where this cache lacks a view
+
+
+def _renamed(spec: Model, cache: str) -> Model:
+    return dataclasses.replace(spec, name=f"{cache}/{spec.name}")
+
+
+def _row(row: ModelRow, entry: _Entry, spec: Model, config: FitConfig) -> CompareRow:
+    cache, own, seeing = entry.cache, entry.cache.attributes, spec.kind != "shortcut"
     used = own.get("channels_used", ["original"])
     used = [f"{name} ({own['segmentation']})" if name == "segmented" else name for name in used]
-    return {
-        "cache": label,
-        "backbone": own["backbone"],
-        "channels": (" + " if own.get("combine", "concat") == "concat" else " mean ").join(used),
-        "recipe": own["recipe"],
-        "views": _views_seen(spec, cache, config),
-        "dim": cache.embeddings.shape[2],
-        "images_per_s": cache.images_per_s,
-        "model": spec.name,
-    }
+    channels = (" + " if own.get("combine", "concat") == "concat" else " mean ").join(used)
+    low, high = row.intervals["accuracy"]
+    return CompareRow(
+        cache=entry.name if seeing else "",
+        backbone=own["backbone"] if seeing else "",
+        channels=channels if seeing else "",
+        recipe=own["recipe"] if seeing else "",
+        views=_views_seen(spec, cache, config) if seeing else "",
+        dim=cache.embeddings.shape[2] if seeing else 0,
+        images_per_s=cache.images_per_s if seeing else float("nan"),
+        model=spec.name,
+        kind=row.kind,
+        accuracy=row.accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
+        recall=row.values["recall"],
+        f1=row.values["f1"],
+        log_loss=row.values["log_loss"],
+        behind_low=row.behind_best[0],
+        behind_high=row.behind_best[1],
+        p_against_best=row.p_against_best,
+        ties_best=row.ties_best,
+    )
 
 
 def _views_seen(spec: Model, cache: Cache, config: FitConfig) -> str:
-    """The views that a model was trained and tested on, by name; of many only their number."""
+    """Name the views that a model was trained and tested on; of many views give the number only."""
 
-    def told(views: tuple[int, ...]) -> str:
+    def named(views: tuple[int, ...]) -> str:
         return f"{len(views)} views" if len(views) > _NAMED_VIEWS else ", ".join(cache.view[view] for view in views)
 
     views = model_views(spec, cache, config)
-    return told(views.train) if views.train == views.test else f"{told(views.train)}; tested: {told(views.test)}"
-
-
-def render_comparison(rows: Sequence[dict[str, Any]], title: str, width: int = 120) -> RenderableType:
-    """The table for a terminal of this many characters."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    lines = [line.strip("|").split("|") for line in comparison(rows).splitlines() if line.startswith("|")]
-    narrow = 1 if width < 130 else 0  # the last column goes where there is no room for it
-    lines = [line[: len(line) - narrow] for line in lines]
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for place, heading in enumerate(lines[0]):
-        table.add_column(heading.strip(), justify="right" if place > 2 else "left", no_wrap=place > 1)
-    for line, row in zip(lines[2:], rows, strict=True):
-        table.add_row(*(cell.strip() for cell in line), style={"head": "bold", "shortcut": "yellow"}.get(row["kind"]))
-    caption = (
-        f"The same images and splits for all. {SAME_MARK}: does not differ significantly from the best at 5 % (paired "
-        "permutation test over groups, Holm-corrected for multiple comparisons). behind the best: 95 % interval of the "
-        "difference in accuracy, not corrected."
-    )
-    return Group(table, Text(caption, style="dim"))
+    return named(views.train) if views.train == views.test else f"{named(views.train)}; tested: {named(views.test)}"

@@ -1,71 +1,240 @@
-"""The files of a run: tables with full precision, strict JSON, and a folder that appears whole."""
+"""A comparison, its measurement, and the files of its run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ball_features.cache import Cache
+from ball_features.config import FitConfig
+from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
-from ball_features.evaluation.protocols import ModelResult
-from ball_features.files import write_json
+from ball_features.dataset.units import merge_units
+from ball_features.evaluation.batch_average import compat_rows
+from ball_features.evaluation.left_out import group_rows
+from ball_features.evaluation.measure import measure
+from ball_features.evaluation.protocols import ModelResult, fit_notes, require_fitted
+from ball_features.evaluation.results import Measurement, ModelRow
+from ball_features.evaluation.rows import CompatRow, GroupRow, write_rows
+from ball_features.files import write_csv, write_json
+from ball_features.reporting.provenance import provenance
+from ball_features.reporting.tables import interval_table, markdown
+from ball_features.reporting.words import caption_of, choice_note, title_of
 
-__all__ = [
-    "curve_rows",
-    "interval_rows",
-    "prediction_rows",
-    "save_heads",
-    "split_rows",
-]
+__all__ = ["Comparison", "RunContents", "failures", "measure_comparison", "prediction_rows", "split_rows"]
+
+_CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
-def split_rows(cache: Cache, splits: Sequence[Split], group: np.ndarray, units: np.ndarray) -> Iterable[Sequence[Any]]:
-    """Rows of `splits.csv`: path, label, group, repeat, part, fold, unit (what counts once in intervals and tests)."""
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Models fitted on the splits of a cache, before they are measured.
+
+    Attributes:
+        cache: the images, their labels and origin.
+        config: the configuration.
+        splits: the splits.
+        results: a result a model.
+        grouping: columns of the groups file, or None.
+        source: path of the cache, or paths of several.
+        command: command that repeats the run.
+        subject: the data in a few words, for the title.
+        notes: notes for the reader.
+        start: `time.perf_counter()` at the start of the work.
+    """
+
+    cache: Cache
+    config: FitConfig
+    splits: Sequence[Split]
+    results: Sequence[ModelResult]
+    grouping: Grouping | None
+    source: str | list[str]
+    command: str
+    subject: str
+    notes: Sequence[str]
+    start: float
+
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """Number of the set of byte-identical copies that an image belongs to, int (images,)."""
+        return merge_units(self.cache.sha256)
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Unit of each image, int (images,): images that count once in intervals and tests."""
+        return self.copies if self.grouping is None else self.grouping.units(self.config.protocol, self.cache.sha256)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of probabilities."""
+        return sorted(set(self.cache.label.tolist()))
+
+
+@dataclass(frozen=True, eq=False)
+class RunContents:
+    """A measured comparison: everything that the files of a run hold.
+
+    Attributes:
+        comparison: the comparison.
+        measurement: the comparison table with its details.
+        groups: a row a model and group left out; empty under other protocols.
+        compat: a row a model in the student report's arithmetic, where that was asked for.
+        title: the protocol in a line.
+        caption: explanation of intervals and marks.
+        details: contents of `run.json`.
+    """
+
+    comparison: Comparison
+    measurement: Measurement
+    groups: list[GroupRow]
+    compat: list[CompatRow]
+    title: str
+    caption: str
+    details: dict[str, Any]
+
+    @property
+    def models(self) -> list[ModelRow]:
+        """Rows of the comparison table."""
+        return self.measurement.models
+
+    @property
+    def name(self) -> str:
+        """Name of a run that gets none: protocol and time."""
+        return f"{self.comparison.config.protocol}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
+
+    def write(self, folder: Path) -> None:
+        """Write every file of the run but its page and its bundles."""
+        own = self.comparison
+        write_json(folder / "run.json", self.details)
+        write_json(folder / "metrics.json", self.measurement)
+        columns = ModelRow.columns()
+        write_csv(folder / "metrics.csv", columns, ([row[name] for name in columns] for row in self.models))
+        header = ("path", "label", "group", "repeat", "split", "fold", "unit")
+        group = own.units if own.grouping is None else own.grouping.group
+        write_csv(folder / "splits.csv", header, split_rows(own.cache, own.splits, group, own.units))
+        header = ("model", "repeat", "fold", "path", "label", "predicted", *(f"p_{name}" for name in own.classes))
+        write_csv(folder / "predictions.csv", header, prediction_rows(own.cache, own.results, own.classes))
+        write_csv(folder / "curves.csv", ("model", "repeat", "epoch", *_CURVES, "fold"), _curve_rows(own.results))
+        intervals = _interval_rows(self.models)
+        write_csv(folder / "intervals.csv", ("model", "metric", "value", "low", "high"), intervals)
+        text = markdown(self.models, self.title, self.caption) + "\n" + interval_table(self.measurement)
+        (folder / "table.md").write_text(text, encoding="utf-8")
+        for name, rows in (("groups", self.groups), ("compat", self.compat)):
+            if rows:
+                write_rows(folder / f"{name}.csv", rows)
+        _save_heads(folder / "models", own)
+
+
+def measure_comparison(comparison: Comparison) -> RunContents:
+    """Measure a comparison.
+
+    Raises:
+        DataError: no model could be fitted.
+    """
+    own, grouping = comparison, comparison.grouping
+    require_fitted(own.results)
+    notes = [*own.notes, *fit_notes(own.results)]
+    notes += [
+        f"{item.spec.name} failed and is not in the table: {item.failure}" for item in own.results if item.failure
+    ]
+    measurement = measure(own.cache, own.results, own.units)
+    notes += choice_note(measurement.best_of)
+    alike = own.copies if grouping is None else merge_units(own.cache.sha256, grouping.together)
+    title = title_of(own.subject, own.config, grouping, own.splits)
+    caption = caption_of(own.config, grouping, own.splits, own.cache.label)
+    details = {"title": title, "caption": caption, "notes": notes, "failures": failures(own.results)}
+    details |= provenance(
+        own.cache,
+        own.config,
+        source=own.source,
+        start=own.start,
+        repeats=[split.repeat for split in own.splits],
+        again=own.command,
+        groups_sha256=None if grouping is None else grouping.sha256,
+    )
+    return RunContents(
+        comparison=own,
+        measurement=measurement,
+        groups=group_rows(own.cache, own.results, alike),
+        compat=compat_rows(own.cache, own.results) if own.config.compat_batch_metrics else [],
+        title=title,
+        caption=caption,
+        details=details,
+    )
+
+
+def failures(results: Sequence[ModelResult]) -> list[dict[str, str]]:
+    """List the models that failed, with reason and traceback, for `run.json`."""
+    return [
+        {"model": result.spec.name, "failure": result.failure, "traceback": result.traceback}
+        for result in results
+        if result.failure
+    ]
+
+
+def split_rows(
+    cache: Cache, splits: Sequence[Split], group: np.ndarray, units: np.ndarray
+) -> Iterable[Sequence[object]]:
+    """Yield the rows of `splits.csv`: path, label, group, repeat, split, fold, unit.
+
+    Args:
+        cache: the images.
+        splits: the splits.
+        group: group of each image, (images,).
+        units: int (images,); images of one unit count once in intervals and tests.
+    """
     for split in splits:
         for part in ("train", "val", "test"):
             for row in getattr(split, part):
                 yield cache.path[row], cache.label[row], group[row], split.repeat, part, split.fold, units[row]
 
 
-def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: list[str]) -> Iterable[Sequence[Any]]:
-    """Rows of `predictions.csv`: model, repeat, fold, path, label, predicted, and the probability of each class."""
+def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: Sequence[str]) -> Iterable[Sequence[object]]:
+    """Yield the rows of `predictions.csv`: model, repeat, fold, path, label, predicted, the probability of each class.
+
+    Args:
+        cache: the images.
+        results: a result a model.
+        classes: names of the classes, in the order of probabilities.
+    """
     for result in results:
         for item in result.fitted:
             predicted = item.probability.argmax(1)
-            for place, row in enumerate(item.split.test):
+            for number, row in enumerate(item.split.test):
                 own = (result.spec.name, item.split.repeat, item.split.fold, cache.path[row], cache.label[row])
-                yield *own, classes[predicted[place]], *item.probability[place].tolist()
+                yield *own, classes[predicted[number]], *item.probability[number].tolist()
 
 
-def interval_rows(models: Sequence[dict[str, Any]]) -> Iterable[Sequence[Any]]:
-    """Rows of `intervals.csv`: model, metric, value, low, high."""
-    for model in models:
-        for name, own in model["intervals"].items():
-            yield model["model"], name, model[name], own["low"], own["high"]
+def _interval_rows(models: Sequence[ModelRow]) -> Iterable[Sequence[object]]:
+    for row in models:
+        for name, (low, high) in row.intervals.items():
+            yield row.model, name, row.values[name], low, high
 
 
-def curve_rows(results: Sequence[ModelResult], names: Sequence[str]) -> Iterable[Sequence[Any]]:
-    """Rows of `curves.csv`: model, repeat, epoch, these curves, fold."""
+def _curve_rows(results: Sequence[ModelResult]) -> Iterable[Sequence[object]]:
     for result in results:
         for item in result.fitted:
             if not item.curves:
                 continue
-            for epoch in range(len(item.curves[names[0]])):
-                values = (float(item.curves[name][epoch]) for name in names)
+            for epoch in range(len(item.curves[_CURVES[0]])):
+                values = (float(item.curves[name][epoch]) for name in _CURVES)
                 yield result.spec.name, item.split.repeat, epoch + 1, *values, item.split.fold
 
 
-def save_heads(folder: Path, results: Sequence[ModelResult], classes: list[str], cache: Cache) -> None:
-    """The heads of the first split: weights as safetensors, and what they need beside them as JSON."""
+def _save_heads(folder: Path, comparison: Comparison) -> None:
+    """Write the heads of the first split: weights as safetensors, and a description beside them as JSON."""
     from safetensors.numpy import save
 
     folder.mkdir()
-    for result in results:
+    for result in comparison.results:
         for item in result.fitted:
-            if item.estimator is None or not hasattr(item.estimator, "state_"):
+            if item.estimator is None or result.spec.kind != "head":
                 continue
             name = result.spec.name
             state = {key: np.ascontiguousarray(v) for key, v in item.estimator.state_.items()}
@@ -74,9 +243,9 @@ def save_heads(folder: Path, results: Sequence[ModelResult], classes: list[str],
                 "model": name,
                 "repeat": item.split.repeat,
                 "fold": item.split.fold,
-                "classes": [classes[code] for code in item.estimator.classes_],
+                "classes": [comparison.classes[code] for code in item.estimator.classes_],
                 "parameters": item.estimator.get_params(),
                 "best_epoch": item.best_epoch + 1,
-                "cache_fingerprint": cache.attributes["fingerprint"],
+                "cache_fingerprint": comparison.cache.attributes["fingerprint"],
             }
             write_json(folder / f"{name}.json", facts)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -16,8 +17,9 @@ pytest.importorskip("prometheus_client")
 from ball_features.bundles.bundle import read_bundle
 from ball_features.config import FitConfig
 from ball_features.deployment.batching import Batcher, BusyError
+from ball_features.deployment.limits import Limits, is_loopback
 from ball_features.deployment.predict import Predictor
-from ball_features.deployment.serve import Limits, create_app, is_loopback
+from ball_features.deployment.serve import create_app
 from ball_features.errors import ConfigError
 from ball_features.runs.fit import fit
 
@@ -163,6 +165,71 @@ def test_the_command_says_so_before_it_reads_the_bundle(tmp_path, options, messa
     result = CliRunner().invoke(app, ["serve", str(tmp_path / "none"), *options], env={"BALL_TOKEN": ""})
     assert isinstance(result.exception, ConfigError)
     assert re.search(message, str(result.exception))
+
+
+@pytest.fixture
+def taken():
+    """A port that another program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+def test_the_port_and_the_bundle_are_checked_before_the_network_is_loaded(predictor, taken, tmp_path, monkeypatch):
+    """Each of the three is wrong here; what is cheapest to find is said first."""
+    from typer.testing import CliRunner
+
+    from ball_features.cli import app
+
+    def load(*arguments, **options):
+        raise AssertionError("the network was loaded")
+
+    monkeypatch.setattr("ball_features.deployment.predict.Predictor.__init__", load)
+    ask = lambda *words: CliRunner().invoke(app, ["serve", str(tmp_path / "none"), *words]).exception  # noqa: E731
+    error = ask("--port", str(taken))
+    assert isinstance(error, ConfigError)
+    assert re.search(rf"127\.0\.0\.1:{taken} cannot be listened on .* another port", str(error))
+    assert "is not a bundle" in str(ask("--port", "0"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_address_is_announced_once_it_answers(host, predictor):
+    """In the moment of the announcement a request is answered."""
+    httpx = pytest.importorskip("httpx")
+    from ball_features.deployment.listen import bind, run_server
+
+    try:
+        listener = bind(host, 0)
+    except ConfigError:
+        pytest.skip("no such address on this machine")
+    port = listener.getsockname()[1]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((host, port), timeout=5)
+    answers = []
+
+    def ask(address):
+        answers.append(httpx.get(f"{address}/healthz", timeout=30).status_code)
+        signal.raise_signal(signal.SIGINT)
+
+    def announce(address):
+        assert address == (f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        socket.create_connection((host, port), timeout=5).close()
+        threading.Thread(target=ask, args=[address]).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_server(create_app(predictor), listener, announce, verbose=False)
+    assert answers == [200]
+
+
+def test_a_port_that_is_taken_while_the_network_loads_is_named():
+    from ball_features.deployment.listen import bind, run_server
+
+    one = bind("127.0.0.1", 0)
+    two = bind("127.0.0.1", one.getsockname()[1])
+    one.listen()
+    with pytest.raises(ConfigError, match="cannot be listened on"):
+        run_server(None, two, print, verbose=False)
+    one.close()
+    two.close()
 
 
 def test_the_page_runs_nothing_but_its_own(client):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from ball_features.evaluation.metrics import batch_averaged, calibration_error, evaluate_predictions
+from ball_features.evaluation.batch_average import batch_averaged
+from ball_features.evaluation.metrics import calibration_error, evaluate_predictions
 
 
 @pytest.fixture
@@ -32,23 +33,23 @@ def test_against_scikit_learn(predictions):
         "specificity": np.mean([reference.recall_score(truth != k, predicted != k) for k in range(4)]),
     }
     for name, value in expected.items():
-        assert got[name] == pytest.approx(value, abs=1e-12), name
-    assert np.array_equal(got["confusion"], reference.confusion_matrix(truth, predicted))
-    assert got["per_class"]["recall"] == pytest.approx(reference.recall_score(truth, predicted, average=None))
+        assert got.values[name] == pytest.approx(value, abs=1e-12), name
+    assert np.array_equal(got.confusion, reference.confusion_matrix(truth, predicted))
+    assert got.per_class["recall"] == pytest.approx(reference.recall_score(truth, predicted, average=None))
 
 
 def test_an_absent_class_is_not_zero():
     truth = np.array([0, 0, 1, 1])
     probability = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
     got = evaluate_predictions(truth, probability)
-    assert np.isnan(got["per_class"]["recall"][2])
-    assert np.isnan(got["per_class"]["precision"][2])
-    assert np.isnan(got["per_class"]["auroc"][2])
-    assert got["recall"] == pytest.approx(0.75)
-    assert got["precision"] == pytest.approx((2 / 3 + 1) / 2)
+    assert np.isnan(got.per_class["recall"][2])
+    assert np.isnan(got.per_class["precision"][2])
+    assert np.isnan(got.per_class["auroc"][2])
+    assert got.values["recall"] == pytest.approx(0.75)
+    assert got.values["precision"] == pytest.approx((2 / 3 + 1) / 2)
     one = evaluate_predictions(np.zeros(3, dtype=int), np.tile([1.0, 0.0], (3, 1)))
-    assert np.isnan(one["mcc"])
-    assert np.isnan(one["auroc"])
+    assert np.isnan(one.values["mcc"])
+    assert np.isnan(one.values["auroc"])
 
 
 def test_calibration_error_by_hand():

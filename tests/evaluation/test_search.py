@@ -10,6 +10,7 @@ from ball_features.cache import read_cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import ConfigError
+from ball_features.evaluation.rows import TrialRow, read_rows
 from ball_features.evaluation.search import draw_trials, search
 from ball_features.models.mlp import MLPHead
 from ball_features.runs.tune import tune
@@ -51,11 +52,12 @@ def test_halving_is_what_full_trainings_would_say_of_those_it_keeps():
 def test_tune_writes_a_run(small_cache, tmp_path):
     config = FitConfig(head=HeadConfig(epochs=4), test_size=0.3, val_size=0.3, jobs=1)
     run, rows = tune(small_cache, config, trials=4, out_root=tmp_path, name="t")
-    assert {row["model"] for row in run.metrics} == {"mlp-tuned", "mlp", "logistic", "colour"}
+    assert {row.model for row in run.metrics} == {"mlp-tuned", "mlp", "logistic", "colour"}
     with (run.folder / "trials.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["rank"] for row in table] == ["1", "2", "3", "4"]
-    assert rows[0]["val_loss"] == min(row["val_loss"] for row in rows if row["epochs"] == 4)
+    assert rows[0].val_loss == min(row.val_loss for row in rows if row.epochs == 4)
+    assert read_rows(run.folder / "trials.csv", TrialRow) == rows
     assert "ball fit" in (run.folder / "best.json").read_text()
     # The same test images as `ball fit` would use, and the validation images are none of them.
     cache = read_cache(small_cache)

@@ -5,14 +5,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from ball_features.evaluation.uncertainty import (
-    corrected_best,
-    holm,
-    mcnemar_exact,
-    paired_bootstrap,
-    share_interval,
-    wilson,
-)
+from ball_features.evaluation.intervals import metric_intervals, share_interval, wilson
+from ball_features.evaluation.paired_tests import corrected_best, holm, mcnemar_exact, paired_bootstrap
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (652, 655), (7, 20)])
@@ -137,7 +131,7 @@ def test_an_image_tested_twice_counts_twice():
 
 
 def test_drawing_in_blocks_changes_nothing(monkeypatch):
-    from ball_features.evaluation import uncertainty
+    from ball_features.evaluation import resampling
 
     rng = np.random.default_rng(8)
     truth, group = rng.integers(0, 3, 120), rng.integers(0, 40, 120)
@@ -145,13 +139,13 @@ def test_drawing_in_blocks_changes_nothing(monkeypatch):
     difference, right = rng.choice([-1.0, 0.0, 1.0], 120), rng.integers(0, 2, (120, 3))
 
     def every():
-        yield from uncertainty.metric_intervals(truth, probability, group, draws=50).values()
+        yield from metric_intervals(truth, probability, group, draws=50).values()
         yield paired_bootstrap(difference, group, draws=50)
         yield corrected_best(right, np.ones(120), group, draws=50)
 
     whole = list(every())
-    monkeypatch.setattr(uncertainty, "_CELLS", 300)
-    monkeypatch.setattr(uncertainty, "_KEPT", 300)
+    monkeypatch.setattr(resampling, "CELLS", 300)
+    monkeypatch.setattr(resampling, "_KEPT", 300)
     for one, two in zip(whole, every(), strict=True):
         assert one == pytest.approx(two, nan_ok=True)
 
@@ -190,7 +184,6 @@ def test_few_groups_claim_no_difference_too_often(groups):
 def test_intervals_of_every_metric_against_a_plain_bootstrap():
     """Drawing groups by hand and scoring each sample with the table's own function gives the same intervals."""
     from ball_features.evaluation.metrics import METRICS, evaluate_predictions
-    from ball_features.evaluation.uncertainty import metric_intervals
 
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 240)
@@ -203,7 +196,7 @@ def test_intervals_of_every_metric_against_a_plain_bootstrap():
     plain = []
     for draw in counts:
         rows = np.repeat(np.arange(240), draw[code])
-        plain.append([evaluate_predictions(truth[rows], probability[rows])[name] for name in METRICS])
+        plain.append([evaluate_predictions(truth[rows], probability[rows]).values[name] for name in METRICS])
     tail = norm.cdf(-np.sqrt(len(names) / (len(names) - 1)) * t.ppf(0.975, len(names) - 1))  # Hesterberg 2015
     low, high = np.quantile(np.array(plain), [tail, 1 - tail], axis=0)
     for place, name in enumerate(METRICS):
@@ -230,8 +223,6 @@ def test_the_bootstrap_of_few_groups_covers(groups):
 
 
 def test_no_error_leaves_room_for_one():
-    from ball_features.evaluation.uncertainty import metric_intervals
-
     truth = np.repeat([0, 1], 50)
     probability = np.eye(2)[truth] * 0.9 + 0.05
     got = metric_intervals(truth, probability, np.arange(100))

@@ -203,7 +203,7 @@ def test_group_losses_look_after_the_small_group():
 
 
 def test_a_group_loss_asks_for_groups(robust_cache, tmp_path):
-    with pytest.raises(ConfigError, match="--groups"):
+    with pytest.raises(ConfigError, match="without groups"):
         fit(robust_cache, FitConfig(models=("mlp",), head=HeadConfig(group_loss="dro")), out_root=tmp_path)
 
 
@@ -226,5 +226,5 @@ def test_views_that_differ_are_counted(robust_cache, tmp_path):
     finally:
         splits.MIN_CLASS_TRAIN = least
     for row in run.groups:
-        assert (row["flip_rate"] is None) == (row["model"] != "robust-views")  # the others see one view
-    assert any(row["flip_rate"] for row in run.groups if row["model"] == "robust-views")
+        assert (row.flip_rate is None) == (row.model != "robust-views")  # the others see one view
+    assert any(row.flip_rate for row in run.groups if row.model == "robust-views")

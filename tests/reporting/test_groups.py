@@ -1,6 +1,7 @@
 """Recall by group and the report's arithmetic, against a count by hand."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,17 +26,17 @@ def groups_file(small_cache, tmp_path_factory):
 def test_rows_of_groups_can_be_counted_again(small_cache, groups_file, tmp_path, monkeypatch):
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 2)
     config = FitConfig(protocol="leave-group-out", models=("logistic", "colour"), repeats=1, groups=str(groups_file))
-    run = fit(small_cache, config, out_root=tmp_path, compat_batch_metrics=True)
+    run = fit(small_cache, replace(config, compat_batch_metrics=True), out_root=tmp_path)
     with (run.folder / "predictions.csv").open(newline="") as file:
         predictions = list(csv.DictReader(file))
     slide = dict(line.split(",") for line in groups_file.read_text().splitlines()[1:])
     assert len(run.groups) == 12
     for row in run.groups:
-        own = [p for p in predictions if p["model"] == row["model"] and slide[p["path"]] == row["group"]]
-        assert row["images"] == len(own) == 8
-        assert row["recall"] == pytest.approx(np.mean([p["label"] == p["predicted"] for p in own]))
+        own = [p for p in predictions if p["model"] == row.model and slide[p["path"]] == row.group]
+        assert row.images == len(own) == 8
+        assert row.recall == pytest.approx(np.mean([p["label"] == p["predicted"] for p in own]))
         side = np.mean([(p["label"] == "Benign") == (p["predicted"] == "Benign") for p in own])
-        assert row["benign_malignant"] == pytest.approx(side)
+        assert row.benign_malignant == pytest.approx(side)
     again = read_run(run.folder)
     assert again.groups == run.groups
     assert again.compat == run.compat
@@ -45,11 +46,11 @@ def test_rows_of_groups_can_be_counted_again(small_cache, groups_file, tmp_path,
     assert "8 test images a split" in run.title
     assert "Tested by fewer than 20 images: Benign (12), Early (12), Pre (12), Pro (12)." in run.caption
     assert len(run.more_tables()) == 3
-    assert {row["model"] for row in run.compat} == {"logistic", "colour"}
-    accuracy = {row["model"]: row["accuracy"] for row in run.metrics}
+    assert {row.model for row in run.compat} == {"logistic", "colour"}
+    accuracy = {row.model: row.accuracy for row in run.metrics}
     for row in run.compat:
-        assert row["accuracy"] == pytest.approx(accuracy[row["model"]])
-        assert row["recall"] <= row["accuracy"]
+        assert row.accuracy == pytest.approx(accuracy[row.model])
+        assert row.recall <= row.accuracy
 
 
 def test_test_sets_of_unlike_size_are_told_by_their_range(small_cache, tmp_path, monkeypatch):

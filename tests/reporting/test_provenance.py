@@ -20,6 +20,7 @@ SETTINGS = FitConfig(
     protocol="group-cv", models=("mlp", "robust-logistic"), repeats=2, folds=3, test_size=0.3, val_size=0.1, seed=7,
     groups="my files/patients.csv", group_column="class+overlay", center="overlay", train_views="all",
     test_views="plain,grey-1", channels=("original", "segmented"), combine="mean", jobs=0,
+    compat_batch_metrics=True,
     head=HeadConfig(
         hidden=(32, 16), learning_rate=3e-4, l2=0.0, epochs=3, batch_size=8, dropout=0.1, clip_norm=None,
         class_weight="balanced", group_loss="balanced", consistency=0.5, per_image=True,
@@ -47,14 +48,13 @@ def test_every_setting_but_the_processes_is_in_the_command(monkeypatch):
     plain = FitConfig()
     for part, default in ((SETTINGS, plain), (SETTINGS.head, plain.head)):
         for item in dataclasses.fields(part):
-            if item.name not in ("jobs", "tta", "compat_batch_metrics"):
+            if item.name not in ("jobs", "tta"):
                 assert getattr(part, item.name) != getattr(default, item.name), f"{item.name} is not tried here"
-    line = command("fit", "my caches/a.h5", SETTINGS, save="mlp", compat_batch_metrics=True)
+    line = command("fit", "my caches/a.h5", SETTINGS, save="mlp")
     (cache, config), options = parsed(line, monkeypatch, "ball_features.runs.fit.fit")
     assert str(cache) == "my caches/a.h5"
-    assert config == dataclasses.replace(SETTINGS, compat_batch_metrics=True)
+    assert config == SETTINGS
     assert options["save"] == "mlp"
-    assert options["compat_batch_metrics"]
     tta = FitConfig(tta=True)
     assert parsed(command("fit", "a.h5", tta), monkeypatch, "ball_features.runs.fit.fit")[0][1] == tta
     assert command("fit", "a.h5", plain) == "ball fit a.h5"
@@ -114,7 +114,7 @@ def test_what_tune_found_is_fitted_again_to_the_same_numbers(small_cache, tmp_pa
     with monkeypatch.context() as patch:
         (cache, found), _ = parsed(line, patch, "ball_features.runs.fit.fit")
     again = fit(cache, found, out_root=tmp_path)
-    wanted = next(row for row in run.metrics if row["model"] == "mlp-tuned")
+    wanted = next(row for row in run.metrics if row.model == "mlp-tuned")
     assert again.metrics[0]["log_loss"] == wanted["log_loss"]
 
 

@@ -1,12 +1,11 @@
 """One table over several caches: the same images and splits, shortcuts once, tests against the best."""
 
-import csv
-
 import numpy as np
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, extract, fit, read_cache
 from ball_features.errors import CacheError, ConfigError
+from ball_features.evaluation.rows import CompareRow, read_rows
 from ball_features.runs.compare import compare
 
 CONFIG = FitConfig(models=("logistic", "colour"), repeats=2, test_size=0.3, val_size=0.2)
@@ -22,22 +21,23 @@ def other(tmp_path_factory, smears):
 
 def test_rows_are_those_of_single_runs(small_cache, other, tmp_path):
     run, rows = compare([str(small_cache), f"{other}:original", f"{other}:mean", str(other)], CONFIG, out_root=tmp_path)
-    assert {row["cache"] for row in rows if row["cache"]} == {
+    assert {row.cache for row in rows if row.cache} == {
         "densenet121",
         "mobilenet_v3_large",
         "mobilenet_v3_large:original~segmented",
         "mobilenet_v3_large:original+segmented",
     }
-    assert [row["model"] for row in rows].count("colour") == 1
-    assert {row["dim"] for row in rows} == {0, 960, 1024, 1920}
-    assert np.isfinite([row["images_per_s"] for row in rows if row["dim"]]).all()
+    assert [row.model for row in rows].count("colour") == 1
+    assert {row.dim for row in rows} == {0, 960, 1024, 1920}
+    assert np.isfinite([row.images_per_s for row in rows if row.dim]).all()
     alone = fit(small_cache, CONFIG, out_root=tmp_path)
-    by_model = {row["model"]: row for row in alone.metrics}
-    row = next(row for row in rows if row["backbone"] == "densenet121")
-    assert row["accuracy"] == by_model["logistic"]["accuracy"]
+    by_model = {row.model: row for row in alone.metrics}
+    row = next(row for row in rows if row.backbone == "densenet121")
+    assert row.accuracy == by_model["logistic"].accuracy
     assert (run.folder / "splits.csv").read_bytes() == (alone.folder / "splits.csv").read_bytes()
-    with (run.folder / "compare.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(rows)
+    assert [row.to_dict() for row in read_rows(run.folder / "compare.csv", CompareRow)] == [
+        pytest.approx(row.to_dict(), nan_ok=True) for row in rows
+    ]
     assert (run.folder / "report.html").is_file()
     assert "| none |  | colour" in (run.folder / "compare.md").read_text()
 
@@ -53,10 +53,10 @@ def test_rows_in_another_order_are_brought_together(small_cache, smears, tmp_pat
         for name in ("embeddings", "path", "label", "sha256", *(f"shortcuts/{key}" for key in file["shortcuts"])):
             file[name][...] = file[name][:][order]
     _, rows = compare([str(small_cache), str(other)], CONFIG, out_root=tmp_path)
-    first, second = (row for row in rows if row["kind"] != "shortcut")
-    assert {first["cache"], second["cache"]} == {"small", "other"}
-    assert first["accuracy"] == second["accuracy"]
-    assert second["ties_best"]
+    first, second = (row for row in rows if row.kind != "shortcut")
+    assert {first.cache, second.cache} == {"small", "other"}
+    assert first.accuracy == second.accuracy
+    assert second.ties_best
 
 
 def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smears, other, tmp_path, monkeypatch):
@@ -84,7 +84,7 @@ def test_the_views_that_a_model_saw_are_shown(small_cache, smears, tmp_path):
     config = FitConfig(models=("logistic", "robust-views"), repeats=1, test_size=0.3, val_size=0.2)
     run, rows = compare([str(small_cache), str(tmp_path / "fixed.h5")], config, out_root=tmp_path)
     names = read_cache(small_cache, embeddings=False).view
-    seen = {(row["backbone"], row["model"]): row["views"] for row in rows}
+    seen = {(row.backbone, row.model): row.views for row in rows}
     assert seen["densenet121", "logistic"] == f"plain, {names[1]}; tested: plain"  # the drawn view trains
     assert seen["mobilenet_v3_large", "logistic"] == "plain"  # of three, two of which are fixed
     assert seen["mobilenet_v3_large", "robust-views"] == "grey-1, haematoxylin-2"
@@ -111,8 +111,8 @@ def test_a_cache_without_nuclei_numbers_still_fits(small_cache, tmp_path):
         del file["shortcuts/nuclei"]
         del file["timing"]
     run = fit(old, FitConfig(repeats=1, test_size=0.3, val_size=0.2, head={"epochs": 1}), out_root=tmp_path)
-    assert "nuclei" not in [row["model"] for row in run.metrics]
+    assert "nuclei" not in [row.model for row in run.metrics]
     assert any("nuclei" in note for note in run.notes)
     assert np.isnan(read_cache(old).images_per_s)
-    with pytest.raises(CacheError, match="no nuclei numbers"):
+    with pytest.raises(CacheError, match="no nuclei statistics"):
         fit(old, FitConfig(models=("nuclei",), repeats=1), out_root=tmp_path)

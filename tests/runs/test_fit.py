@@ -11,7 +11,8 @@ from sklearn import metrics as reference
 
 from ball_features import FitConfig, HeadConfig, compare, fit, read_cache, read_run
 from ball_features.errors import CacheError, ConfigError, DataError
-from ball_features.evaluation.uncertainty import metric_intervals, paired_bootstrap
+from ball_features.evaluation.intervals import metric_intervals
+from ball_features.evaluation.paired_tests import paired_bootstrap
 from ball_features.models import registry
 
 MODELS = ("mlp", "logistic", "knn", "majority", "colour", "corner")
@@ -159,7 +160,7 @@ def test_choosing_the_best_is_paid_for(run, small_cache):
         reached.append(right[others, right[drawn].sum(0).argmax()].sum() / tests[others].sum())
     assert best["models"] == len(order) == 3
     assert best["accuracy"] == pytest.approx(np.mean(reached), abs=0.015)
-    assert any("on images that did not choose it" in note for note in run.notes)
+    assert any("Choosing the best of 3 models flatters it" in note for note in run.notes)
 
 
 def test_reading_back(run):
@@ -256,3 +257,66 @@ def test_sizes_that_a_protocol_does_not_have_are_refused(small_cache, tmp_path, 
         fit(small_cache, FitConfig(models=("knn",), **settings), out_root=tmp_path)
     with pytest.raises(ConfigError, match=message):
         compare([str(small_cache), "b.h5"], FitConfig(models=("knn",), **settings), out_root=tmp_path)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bad name"), MemoryError(), OSError(28, "No space left on device")])
+def test_a_page_that_fails_leaves_the_run(small_cache, tmp_path, monkeypatch, error):
+    def failing(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("ball_features.runs.store.write_report", failing)
+    run = fit(small_cache, FitConfig(models=("knn", "colour"), repeats=1), out_root=tmp_path, name="r", save="knn")
+    assert run.folder == tmp_path / "r"
+    assert run.notes[-1].startswith(f"report.html could not be written ({type(error).__name__}")
+    again = read_run(run.folder)
+    assert again.notes == run.notes
+    assert [row.model for row in again.metrics] == [row.model for row in run.metrics]
+    assert {path.name for path in run.folder.iterdir() if path.name.startswith((".", "report"))} == set()
+    assert [path.name for path in run.bundles] == ["knn"]
+
+
+def test_an_interrupt_while_the_page_is_written_leaves_the_run(small_cache, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ball_features.runs.store.write_report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_cache, FitConfig(models=("knn",), repeats=1), out_root=tmp_path, name="r")
+    assert read_run(tmp_path / "r").metrics[0].model == "knn"
+
+
+@pytest.mark.parametrize("text", ["x\r{}.jpg", "x\n{}.jpg", 'x"{}.jpg', "x,{}.jpg", "<b>{}.jpg", "[red]{}.jpg"])
+def test_a_run_over_odd_names_is_whole(small_cache, tmp_path, monkeypatch, text):
+    from dataclasses import replace
+
+    import ball_features.runs.checks as module
+
+    cache = read_cache(small_cache)
+    odd = np.array([f"{label}/{text.format(number)}" for number, label in enumerate(cache.label)])
+    monkeypatch.setattr(module, "read_cache", lambda path: replace(cache, path=odd))
+    run = fit(small_cache, FitConfig(models=("knn",), repeats=1), out_root=tmp_path)
+    assert {row["path"] for row in table(run.folder / "splits.csv")} == set(odd.tolist())
+    assert not any("report.html" in note for note in run.notes)
+    assert (run.folder / "report.html").is_file()
+
+
+def test_a_model_that_cannot_be_saved_is_an_error(small_cache, tmp_path, monkeypatch):
+    """Before the work if it is known then, else after it, and the run with the other models stands."""
+
+    def build(seed, head):
+        raise ZeroDivisionError("no luck")
+
+    config = FitConfig(models=("lda", "knn"), repeats=1, jobs=1)
+    monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], min_class=10_000))
+    with pytest.raises(ConfigError, match="lda cannot be saved, since it cannot be fitted: lda needs 10000 training"):
+        fit(small_cache, config, out_root=tmp_path / "known", save="lda")
+    assert not list((tmp_path / "known").glob("*"))
+    run = fit(small_cache, config, out_root=tmp_path / "other", save="knn")
+    assert [bundle.name for bundle in run.bundles] == ["knn"]
+    assert any("lda failed and is not in the table: lda needs 10000 training images" in note for note in run.notes)
+    monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], min_class=1, build=build))
+    with pytest.raises(DataError, match=r"it has no model to save. lda: ZeroDivisionError: no luck") as error:
+        fit(small_cache, config, out_root=tmp_path / "late", save="lda")
+    (folder,) = (tmp_path / "late").iterdir()
+    assert str(folder) in str(error.value)
+    assert [row["model"] for row in read_run(folder).metrics] == ["knn"]

@@ -8,7 +8,10 @@ import pytest
 
 from ball_features import FitConfig, read_cache
 from ball_features.errors import ConfigError, DataError
-from ball_features.runs.ladder import RUNGS, ladder, render_ladder
+from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.reporting.run_tables import render_ladder
+from ball_features.runs.ladder import ladder
+from ball_features.runs.rungs import RUNGS
 
 
 def test_every_rung_and_the_drop(small_cache, tmp_path, monkeypatch):
@@ -19,11 +22,10 @@ def test_every_rung_and_the_drop(small_cache, tmp_path, monkeypatch):
     groups.write_text("\n".join(["path,group,series,block", *lines]))
     config = FitConfig(models=("logistic", "colour"), repeats=2, folds=3, groups=str(groups))
     folder, rows, _ = ladder(small_cache, config, out_root=tmp_path)
-    assert [(row["rung"], row["model"]) for row in rows] == [(r, m) for r in RUNGS for m in ("logistic", "colour")]
-    assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
-    assert all((row["mean_recall"] is not None) == (row["rung"] == "series left out") for row in rows)
-    with (folder / "ladder.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == len(rows)
+    assert [(row.rung, row.model) for row in rows] == [(r, m) for r in RUNGS for m in ("logistic", "colour")]
+    assert all(row.accuracy_low <= row.accuracy <= row.accuracy_high for row in rows)
+    assert all((row.mean_recall is not None) == (row.rung == "series left out") for row in rows)
+    assert read_rows(folder / "ladder.csv", LadderRow) == rows
     render_ladder(rows)
     with pytest.raises(ConfigError, match="ball audit"):
         ladder(small_cache, FitConfig(), out_root=tmp_path)
@@ -37,7 +39,7 @@ def test_a_rung_that_cannot_be_climbed_is_left_out(small_cache, tmp_path):
     )
     config = FitConfig(models=("logistic",), repeats=1, folds=3, groups=str(groups))
     _, rows, notes = ladder(small_cache, config, out_root=tmp_path)
-    assert [row["rung"] for row in rows] == ["random", "copies together", "groups"]
+    assert [row.rung for row in rows] == ["random", "copies together", "groups"]
     assert any(note.startswith("blocks: ") for note in notes)
     assert any(note.startswith("series left out: ") for note in notes)
     render_ladder(rows)
@@ -63,7 +65,7 @@ CONFIG = FitConfig(models=("logistic", "colour"), repeats=2, folds=3)
 def test_a_users_own_groups(small_cache, patients, tmp_path):
     config = dataclasses.replace(CONFIG, groups=patients("group"))
     folder, rows, notes = ladder(small_cache, config, out_root=tmp_path)
-    assert list(dict.fromkeys(row["rung"] for row in rows)) == ["random", "copies together", "groups", "group left out"]
+    assert list(dict.fromkeys(row.rung for row in rows)) == ["random", "copies together", "groups", "group left out"]
     assert any(re.match("blocks: .*expected 'block' too", note) for note in notes)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "likely, not known" not in page
@@ -75,7 +77,7 @@ def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, 
     groups = patients("patient")
     config = dataclasses.replace(CONFIG, groups=groups, group_column="patient")
     folder, rows, notes = ladder(small_cache, config, out_root=tmp_path)
-    assert list(dict.fromkeys(row["rung"] for row in rows)) == ["random", "copies together", "patient left out"]
+    assert list(dict.fromkeys(row.rung for row in rows)) == ["random", "copies together", "patient left out"]
     assert {note.split(":")[0] for note in notes} >= {"groups", "blocks"}
     command = json.loads((folder / "run.json").read_text())["command"]
     assert f"--groups '{groups}' --group-column patient --protocol ladder" in command
@@ -86,21 +88,21 @@ def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, 
     monkeypatch.setattr("ball_features.runs.ladder.evaluate", fitted)
     with pytest.raises(DataError, match="expected 'patiant' too"):
         ladder(small_cache, dataclasses.replace(config, group_column="patiant"), out_root=tmp_path)
-    with pytest.raises(DataError, match="--group-column"):
+    with pytest.raises(DataError, match="group_column="):
         ladder(small_cache, dataclasses.replace(config, group_column="auto"), out_root=tmp_path)
     with pytest.raises(ConfigError, match="without slashes"):
         ladder(small_cache, config, out_root=tmp_path, name="../x")
 
 
 def test_groups_are_not_left_out_by_the_hundred(small_cache, patients, tmp_path, monkeypatch):
-    monkeypatch.setattr("ball_features.runs.ladder._MOST_GROUPS", 5)
+    monkeypatch.setattr("ball_features.runs.rungs._MOST_GROUPS", 5)
     config = dataclasses.replace(CONFIG, groups=patients("group"))
     _, rows, notes = ladder(small_cache, config, out_root=tmp_path)
-    assert rows[-1]["rung"] == "groups"
+    assert rows[-1].rung == "groups"
     assert any("6 groups, expected at most 5" in note for note in notes)
     render_ladder(rows)
     _, rows, _ = ladder(small_cache, dataclasses.replace(config, group_column="group"), out_root=tmp_path)
-    assert rows[-1]["rung"] == "group left out"
+    assert rows[-1].rung == "group left out"
 
 
 def test_every_number_can_be_recomputed(small_cache, patients, tmp_path):
@@ -112,18 +114,16 @@ def test_every_number_can_be_recomputed(small_cache, patients, tmp_path):
 
     predictions, splits = table("predictions.csv"), table("splits.csv")
     for row in rows:
-        own = [item for item in predictions if (item["rung"], item["model"]) == (row["rung"], row["model"])]
-        assert np.mean([item["label"] == item["predicted"] for item in own]) == pytest.approx(row["accuracy"])
-        if row["worst_recall"] is not None:
-            group = {item["path"]: item["group"] for item in splits if item["rung"] == row["rung"]}
+        own = [item for item in predictions if (item["rung"], item["model"]) == (row.rung, row.model)]
+        assert np.mean([item["label"] == item["predicted"] for item in own]) == pytest.approx(row.accuracy)
+        if row.worst_recall is not None:
+            group = {item["path"]: item["group"] for item in splits if item["rung"] == row.rung}
             each = {}
             for item in own:
                 each.setdefault(group[item["path"]], []).append(item["label"] == item["predicted"])
-            assert min(np.mean(hit) for hit in each.values()) == pytest.approx(row["worst_recall"])
+            assert min(np.mean(hit) for hit in each.values()) == pytest.approx(row.worst_recall)
         key = ("repeat", "fold", "path")
-        tested = {
-            tuple(item[k] for k in key) for item in splits if (item["rung"], item["split"]) == (row["rung"], "test")
-        }
+        tested = {tuple(item[k] for k in key) for item in splits if (item["rung"], item["split"]) == (row.rung, "test")}
         assert tested == {tuple(item[k] for k in key) for item in own}
     cache = read_cache(small_cache, embeddings=False)
     details = json.loads((folder / "run.json").read_text())

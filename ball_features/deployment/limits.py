@@ -1,0 +1,80 @@
+"""What a server admits: sizes and rates, and tokens where other machines can ask."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from ball_features.errors import ConfigError
+
+__all__ = ["Limits", "TokenBuckets", "is_loopback", "require_token"]
+
+_ADDRESSES = 10_000  # whose rates are remembered
+_TOKEN = 16  # least number of characters
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server accepts.
+
+    Attributes:
+        megabytes: size of a file in megabytes.
+        megapixels: size of an image in megapixels.
+        requests_per_s: requests of one address in a second; twice as many, and at least one, may come at once.
+        waiting: number of images that may wait for the network.
+    """
+
+    megabytes: float = 20.0
+    megapixels: float = 25.0
+    requests_per_s: float = 100.0
+    waiting: int = 256
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ConfigError(f"Got {name}={value}, expected a finite number above 0.")
+
+
+class TokenBuckets:
+    """A token bucket for each address (Turner 1986).
+
+    Args:
+        rate: requests a second of one address; twice as many, and at least one, may come at once.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.most = rate, max(2 * rate, 1.0)
+        self.level: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str) -> bool:
+        """Count a request and return whether it is within the rate."""
+        now = time.monotonic()
+        level, then = self.level.pop(address, (self.most, now))
+        level = min(self.most, level + (now - then) * self.rate)
+        allowed = level >= 1
+        self.level[address] = (level - allowed, now)
+        while len(self.level) > _ADDRESSES:
+            self.level.popitem(last=False)
+        return allowed
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_token(token: str, *, loopback: bool) -> None:
+    """Raise `ConfigError` for a token that can be guessed, and for none if other machines can ask."""
+    if token and len(token) < _TOKEN:
+        raise ConfigError(f"Got a token of {len(token)} characters, expected {_TOKEN} or more: openssl rand -hex 16")
+    if not token and not loopback:
+        raise ConfigError(
+            f"Got no token that other machines must bring, expected {_TOKEN} characters or more: openssl rand -hex 16"
+        )

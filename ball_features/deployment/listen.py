@@ -1,0 +1,70 @@
+"""The server's socket: bound before the network is loaded, announced once requests are answered."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ball_features.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["bind", "run_server"]
+
+_WAITING = 2048  # connections that wait for the server, uvicorn's default
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address; port 0 takes a free one. Nothing can connect before `run_server`.
+
+    Raises:
+        ConfigError: The address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise _unusable(host, port, error) from error
+    return listener
+
+
+def run_server(app: FastAPI, listener: socket.socket, announce: Callable[[str], None], *, verbose: bool) -> None:
+    """Answer requests until interrupted.
+
+    Args:
+        app: application.
+        listener: socket from `bind`.
+        announce: function called with the server's URL once it answers.
+        verbose: True logs each request.
+
+    Raises:
+        ConfigError: Another program has started to listen on the address since it was bound.
+    """
+    import uvicorn
+
+    host, port = listener.getsockname()[:2]
+    try:
+        listener.listen(_WAITING)
+    except OSError as error:
+        raise _unusable(host, port, error) from error
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    level = logging.INFO if verbose else logging.WARNING
+    config = uvicorn.Config(app, log_level=level, access_log=verbose, server_header=False, timeout_graceful_shutdown=5)
+    Server(config).run(sockets=[listener])
+
+
+def _unusable(host: str, port: int, error: OSError) -> ConfigError:
+    reason = error.strerror or error
+    return ConfigError(f"{host}:{port} cannot be listened on ({reason}). Give another port.")

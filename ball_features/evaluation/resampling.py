@@ -1,0 +1,179 @@
+"""Bootstrap samples of whole groups, and what every metric is computed from in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from jaxtyping import Float, Int, Real, Shaped
+
+from ball_features.evaluation.pooled import Pooled
+
+__all__ = ["Draws", "Sums", "block_rows", "draw_groups", "group_sums", "widened_quantiles"]
+
+CELLS = 5_000_000  # numbers of each array while resampling: 40 MB
+_KEPT = 40_000_000  # draws that are kept for the next model, at a byte each
+
+
+def block_rows(width: int) -> int:
+    """Number of rows of this width that are computed at once, so that memory stays bounded."""
+    return max(1, CELLS // width)
+
+
+def draw_groups(groups: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "rows groups"]]:
+    """Draw groups with replacement; every model of a table gets the same draws.
+
+    Args:
+        groups: number of groups.
+        draws: number of bootstrap samples.
+        seed: seed of the draws.
+
+    Yields:
+        How often each group is drawn, float64 (rows, groups), until all draws are out.
+    """
+    kept = _kept(groups, draws, seed) if draws * groups <= _KEPT else _multinomial(groups, draws, seed)
+    for block in kept:
+        yield block.astype(np.float64)
+
+
+@lru_cache(maxsize=3)  # the AUROC takes fewer draws, paired tests take more
+def _kept(groups: int, draws: int, seed: int) -> tuple[np.ndarray, ...]:
+    blocks = []
+    for block in _multinomial(groups, draws, seed):
+        blocks.append(block.astype(np.uint8 if block.max() < 256 else np.int64))
+    return tuple(blocks)
+
+
+def _multinomial(groups: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    rng, rows = np.random.default_rng(seed), block_rows(groups)
+    for start in range(0, draws, rows):
+        yield rng.multinomial(groups, np.full(groups, 1 / groups), size=min(rows, draws - start))
+
+
+def widened_quantiles(groups: int, level: float) -> tuple[float, float]:
+    """Choose the quantiles of a bootstrap distribution that make an interval by this number of groups.
+
+    A bootstrap of few groups scatters too little, by the root of (groups - 1) / groups, and its quantiles are the
+    normal's instead of Student's. Quantiles further out make up for both (the expanded percentile interval of
+    Hesterberg 2015, "What teachers should know about the bootstrap", doi 10.1080/00031305.2015.1089789).
+
+    Args:
+        groups: number of groups, at least 2.
+        level: confidence level.
+    """
+    from scipy.stats import norm, t
+
+    tail = float(norm.cdf(-math.sqrt(groups / (groups - 1)) * t.ppf(0.5 + level / 2, groups - 1)))
+    return tail, 1 - tail
+
+
+def group_sums(
+    value: Shaped[np.ndarray, " images"],
+    group: Shaped[np.ndarray, " images"],
+    tests: Real[np.ndarray, " images"] | None = None,
+) -> tuple[Float[np.ndarray, " groups"], Float[np.ndarray, " groups"]]:
+    """Sum values and numbers of tests by group.
+
+    Args:
+        value: values to add up, (images,).
+        group: group of each image, (images,).
+        tests: number of tests of each image, (images,); 1 each if None.
+
+    Returns:
+        Sum of the values and number of tests of each group, float64 (groups,) each.
+    """
+    _, code = np.unique(group, return_inverse=True)
+    return np.bincount(code, value), np.bincount(code, tests).astype(float)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Numbers that a metric adds up over predictions, so that a bootstrap sample is a weighted sum over groups.
+
+    Attributes:
+        value: number of each prediction, float (tests,).
+        column: column that the number is added to, int (tests,).
+        width: number of columns.
+    """
+
+    value: Float[np.ndarray, " tests"]
+    column: Int[np.ndarray, " tests"]
+    width: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Bootstrap samples of pooled predictions, groups drawn with replacement.
+
+    Attributes:
+        pooled: the predictions.
+        group: group of each prediction, int (tests,), from 0.
+        counts: confusion matrices, float64 (draws, classes, classes).
+        sums: name of a metric -> its added-up numbers, float64 (draws, columns).
+        seed: seed of the draws.
+    """
+
+    pooled: Pooled
+    group: Int[np.ndarray, " tests"]
+    counts: Float[np.ndarray, "draws classes classes"]
+    sums: Mapping[str, Float[np.ndarray, "draws _"]]
+    seed: int
+
+    @classmethod
+    def of(
+        cls, pooled: Pooled, group: Shaped[np.ndarray, " tests"], sums: Mapping[str, Sums], draws: int, seed: int
+    ) -> Draws:
+        """Draw bootstrap samples.
+
+        Args:
+            pooled: the predictions.
+            group: group of each prediction, (tests,).
+            sums: name of a metric -> what it adds up.
+            draws: number of bootstrap samples.
+            seed: seed of the draws.
+        """
+        _, code = np.unique(group, return_inverse=True)
+        groups, classes = int(code.max()) + 1, pooled.classes
+
+        def by_group(column: np.ndarray, values: np.ndarray | None, width: int) -> np.ndarray:
+            """Counts, or sums of values, (groups, width)."""
+            return np.bincount(code * width + column, values, minlength=groups * width).reshape(groups, width)
+
+        parts = [by_group(pooled.truth * classes + pooled.predicted, None, classes**2)]
+        parts += [by_group(own.column, own.value, own.width) for own in sums.values()]
+        table = np.hstack(parts)
+        drawn = np.concatenate([weights @ table for weights in draw_groups(groups, draws, seed)])
+        counts, *others = np.split(drawn, np.cumsum([part.shape[1] for part in parts])[:-1], axis=1)
+        return cls(pooled, code, counts.reshape(draws, classes, classes), dict(zip(sums, others, strict=True)), seed)
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return int(self.group.max()) + 1
+
+    @cached_property
+    def hits(self) -> Float[np.ndarray, "draws classes"]:
+        """Correct predictions of each class, (draws, classes)."""
+        return np.einsum("dii->di", self.counts)
+
+    @cached_property
+    def support(self) -> Float[np.ndarray, "draws classes"]:
+        """Predictions of images of each class, (draws, classes)."""
+        return self.counts.sum(2)
+
+    @cached_property
+    def called(self) -> Float[np.ndarray, "draws classes"]:
+        """Predictions that name each class, (draws, classes)."""
+        return self.counts.sum(1)
+
+    @cached_property
+    def total(self) -> Float[np.ndarray, " draws"]:
+        """Number of predictions, (draws,)."""
+        return self.counts.sum((1, 2))
+
+    def weights(self, draws: int) -> Float[np.ndarray, "draws groups"]:
+        """How often each group is drawn in this number of samples, float64 (draws, groups)."""
+        return np.concatenate(list(draw_groups(self.groups, draws, self.seed)))

@@ -1,0 +1,126 @@
+"""Tables of `ball compare`, of the optimism ladder and of `ball tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ball_features.evaluation.metrics import METRICS
+from ball_features.evaluation.rows import CompareRow, LadderRow, TrialRow
+from ball_features.reporting.joint import column_left_out, ladder_caption
+from ball_features.reporting.tables import KIND_STYLES, SAME_MARK
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["comparison", "render_comparison", "render_ladder", "render_trials"]
+
+_COMPARISON = (
+    "backbone", "channels", "model", "dim", "images/s", "acc.", "95 %", "behind the best", "rec.", "log loss",
+)  # fmt: skip
+_LEFT = 3  # columns of text, which stand first
+_TRIALS = 10  # trials shown
+_TRIAL_FORMATS = {"val_loss": ".4f", "val_accuracy": ".4f", "learning_rate": ".2g", "l2": ".2g"}
+
+
+def _comparison_cells(row: CompareRow, best: CompareRow) -> tuple[str, ...]:
+    accuracy = METRICS["accuracy"]
+    rate = f"{row.images_per_s:.1f}" if row.images_per_s == row.images_per_s else "n/a"
+    return (
+        row.backbone or "none",
+        row.channels + (f", {row.views}" if row.views not in ("", "plain") else ""),
+        row.model + (f" {SAME_MARK}" if row.ties_best else ""),
+        str(row.dim or ""),
+        rate if row.backbone else "",
+        accuracy.text(row.accuracy),
+        accuracy.interval_text((row.accuracy_low, row.accuracy_high), 1),
+        "best" if row is best else f"{100 * row.behind_low:.1f} - {100 * row.behind_high:.1f}",
+        METRICS["recall"].text(row.recall),
+        METRICS["log_loss"].text(row.log_loss),
+    )
+
+
+def comparison(rows: Sequence[CompareRow]) -> str:
+    """Write the table of `ball compare` in Markdown: a row a cache and model, sorted by accuracy."""
+    lines = [f"| {' | '.join(_COMPARISON)} |", "|" + " --- |" * _LEFT + " ---: |" * (len(_COMPARISON) - _LEFT)]
+    lines += [f"| {' | '.join(_comparison_cells(row, rows[0]))} |" for row in rows]
+    return "\n".join([*lines, ""])
+
+
+def render_comparison(rows: Sequence[CompareRow], title: str, width: int = 120) -> RenderableType:
+    """Render the table of `ball compare` for a terminal of this width in characters."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = len(_COMPARISON) - (1 if width < 130 else 0)  # a narrow terminal has no room for the last column
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for number, heading in enumerate(_COMPARISON[:shown]):
+        table.add_column(heading, justify="right" if number >= _LEFT else "left", no_wrap=number > 1)
+    for row in rows:
+        table.add_row(*_comparison_cells(row, rows[0])[:shown], style=KIND_STYLES.get(row.kind))
+    caption = (
+        f"The same images and splits for all. {SAME_MARK}: does not differ significantly from the best at 5 % (paired "
+        "permutation test over groups, Holm-corrected for multiple comparisons). behind the best: 95 % interval of the "
+        "difference in accuracy, not corrected."
+    )
+    return Group(table, Text(caption, style="dim"))
+
+
+def render_ladder(rows: Sequence[LadderRow]) -> RenderableType:
+    """Render the ladder: a row a model, a column a rung with accuracy and interval, and the drop from first to last."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    rungs = list(dict.fromkeys(row.rung for row in rows))
+    first, last = rungs[0], rungs[-1]
+    column = column_left_out(rungs)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Optimism ladder: accuracy in %", title_justify="left")
+    headings = ["model", "kind", *rungs, *([f"worst {column}"] if column else []), "drop"]
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < 2 else "right")
+    by_model: dict[str, dict[str, LadderRow]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, {})[row.rung] = row
+    for name, own in sorted(by_model.items(), key=lambda item: -item[1][last].accuracy if last in item[1] else 0.0):
+        cells = [_rung_cell(own.get(rung)) for rung in rungs]
+        lowest = own.get(last)
+        if column:
+            cells.append(METRICS["recall"].text(None if lowest is None else lowest.worst_recall))
+        highest = own.get(first)
+        cells.append(f"{100 * (highest.accuracy - lowest.accuracy):.1f}" if highest and lowest else "n/a")
+        kind = next(iter(own.values())).kind
+        table.add_row(name, kind, *cells, style=KIND_STYLES.get(kind))
+    caption = (
+        "Below each accuracy is its 95 % interval, by the scatter of the groups that a rung keeps together. Sorted by "
+        "the last rung. "
+    )
+    return Group(table, Text(caption + ladder_caption(rungs), style="dim"))
+
+
+def _rung_cell(row: LadderRow | None) -> str:
+    if row is None:
+        return "n/a"
+    return f"{100 * row.accuracy:.1f}\n{100 * row.accuracy_low:.0f}-{100 * row.accuracy_high:.0f}"
+
+
+def render_trials(rows: Sequence[TrialRow]) -> RenderableType:
+    """Render the best trials of `ball tune` for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    title = f"The best {min(_TRIALS, len(rows))} of {len(rows)} settings, by validation log loss"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    names = TrialRow.columns()
+    shown = [name for name in names if not name.endswith("views") or len({getattr(row, name) for row in rows}) > 1]
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows[:_TRIALS]:
+        values = ((name, getattr(row, name)) for name in shown)
+        table.add_row(
+            *("none" if value is None else format(value, _TRIAL_FORMATS.get(name, "")) for name, value in values)
+        )
+    return table

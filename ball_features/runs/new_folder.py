@@ -1,0 +1,76 @@
+"""A run's folder, which appears whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Self
+
+from ball_features.errors import DataError
+from ball_features.files import clear_partial
+
+__all__ = ["NewFolder"]
+
+
+class NewFolder:
+    """A folder that appears whole under a free name: it is written under another name, then renamed.
+
+    An exception inside the `with` block, an interrupt too, removes it.
+
+    Attributes:
+        path: folder to write into; the final folder after the `with` block.
+
+    Examples:
+        >>> with NewFolder(Path("artifacts/runs"), "holdout") as new:  # doctest: +SKIP
+        ...     (new.path / "run.json").write_text("{}")
+        >>> new.path  # doctest: +SKIP
+        PosixPath('artifacts/runs/holdout')
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        """Choose the folder.
+
+        Args:
+            root: parent folder, which is made.
+            name: wanted name; a name that is taken gets a number.
+        """
+        self._root, self._name = root, name
+        self.path = root / f".{name}.{os.getpid()}.partial"
+
+    def __enter__(self) -> Self:
+        """Make the folder.
+
+        Raises:
+            DataError: the folder cannot be made.
+        """
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            clear_partial(self._root, self._name)
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.path.mkdir()
+        except OSError as error:
+            raise self._refusal(error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Give the folder its name, or remove it after an exception.
+
+        Raises:
+            DataError: the folder cannot be written, or 10,000 folders have its name.
+        """
+        if error is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise self._refusal(error) from error
+            return
+        for number in range(1, 10_000):
+            folder = self._root / (self._name if number == 1 else f"{self._name}-{number}")
+            if not folder.exists():
+                self.path = self.path.rename(folder)
+                return
+        shutil.rmtree(self.path, ignore_errors=True)
+        raise DataError(f"{self._root} holds 10,000 runs called {self._name}. Give another name.")
+
+    def _refusal(self, error: OSError) -> DataError:
+        return DataError(f"The run cannot be written to {self._root} ({error.strerror}). Give another output folder.")
