@@ -18,7 +18,7 @@ from skimage.measure import ransac
 from skimage.transform import resize
 
 from ball_features.audit.findings import Audit, audit
-from ball_features.audit.positions import orient
+from ball_features.audit.orientation import orient
 from ball_features.audit.traits import grey, load_square
 from ball_features.dataset.manifest import scan
 

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -113,13 +115,9 @@ def test_each_module_declares_its_names():
 # What the second plan asks of every module, with the modules and counts that are not there yet. Each number here only
 # goes down; a change that raises one is mended instead.
 LINES = 300
-LONGER = {
-    "audit/findings.py",
-    "audit/pairs.py",
-    "extraction/engine/densenet.py",
-}
-SAME_NAMES = set()
-MOST = {"long signatures": 17, "flags": 98, "entries": 118, "dict[str, Any]": 101}
+LONGER: set[str] = set()
+SAME_NAMES: set[str] = set()
+MOST = {"long signatures": 11, "flags": 43, "entries": 35, "dict[str, Any]": 60}
 SIGNATURE = 8  # arguments from which a signature is long, self not counted
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # "name: Of the cache." or "name (int): That it names.": a reader has to find the noun.
@@ -212,3 +210,10 @@ def test_entries_are_told_from_prose(line, bad):
 )
 def test_flags_are_told_from_dashes(text, bad):
     assert bool(FLAG.search(text)) is bad
+
+
+@pytest.mark.parametrize("first", ["", "import ball_features.audit.findings\n"], ids=["name", "room"])
+def test_no_room_hides_a_name_of_the_package(first):
+    code = f"{first}import ball_features\nfrom ball_features import *\n"
+    code += "names = [name for name in ball_features.__all__ if not callable(globals()[name])]\nassert not names, names"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from ball_features.audit.workers import workers
+from ball_features.audit.thread_pool import thread_pool
 from ball_features.threads import one_thread
 
 
@@ -37,7 +37,7 @@ def test_blocks_that_overlap_leave_the_counts_as_they_were(three):
         counts.append(torch.get_num_threads())
 
     thread = threading.Thread(target=other)
-    with workers():
+    with thread_pool():
         thread.start()
         assert begun.wait(60)
     assert torch.get_num_threads() == 3

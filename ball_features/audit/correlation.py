@@ -1,6 +1,6 @@
-"""How well two pictures agree where they overlap: masked normalised correlation over all shifts.
+"""Agreement of two pictures in their common area: masked normalised correlation over all shifts.
 
-The correlation of the common area is computed for every shift at once by Fourier transforms, with overlays masked
+Fourier transforms compute the correlation of the common area for every shift at once, with overlays masked
 (Padfield 2012, "Masked object registration in the Fourier domain", doi 10.1109/TIP.2011.2181402, equations 7 to 12).
 """
 
@@ -12,31 +12,31 @@ from torch.nn.functional import grid_sample
 
 __all__ = ["MIN_OVERLAP", "correlate", "required_score", "resize_about_centre"]
 
-MIN_OVERLAP = 0.12  # of the smaller field; what shares less is not looked for
-_LEAST_VARIANCE = 4.0  # squared grey levels; flat areas correlate with anything
+MIN_OVERLAP = 0.12  # least common share of the smaller field
+_LEAST_VARIANCE = 4.0  # squared grey levels; flatter areas correlate with anything
 
 
 def required_score(overlap: Tensor) -> Tensor:
-    """Least correlation that proves a common area of this share of the field.
+    """Return the least correlation that proves a common area of this share of the field.
 
-    The best of all shifts of two unrelated smears reaches (median, maximum of 3,000 pairs) 0.41, 0.67 on a tenth of
+    The best shift of two unrelated smears reaches (median, maximum of 3,000 pairs) 0.41, 0.67 on a tenth of
     the field, 0.37, 0.57 on a fifth and 0.36, 0.49 on a third; the same field in focus exceeds 0.85.
     """
     return 0.58 + 0.02 / overlap.clamp(min=1e-3)
 
 
 def correlate(a: Tensor, mask_a: Tensor, b: Tensor, mask_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised correlation at the most convincing of all shifts with enough common area.
+    """Find the most convincing shift with enough common area.
 
     Args:
-        a: float32 (batch, side, side).
-        mask_a: bool (batch, side, side), where a counts.
-        b: float32 (batch, side, side).
-        mask_b: bool (batch, side, side).
+        a: first pictures, float32 (batch, side, side).
+        mask_a: pixels of a that count, bool (batch, side, side).
+        b: second pictures, float32 (batch, side, side).
+        mask_b: pixels of b that count, bool (batch, side, side).
 
     Returns:
-        Correlation (batch,); shift (batch, 2) as x, y, by which b's field lies right of and below a's, to a fraction
-        of a pixel; common share of the smaller mask (batch,).
+        Normalised correlation (batch,); shift (batch, 2) as x, y in pixels and fractions, the offset of b's field to
+        the right of a's and below it; common share of the smaller mask (batch,).
     """
     batch, side = a.shape[:2]
     size = 2 * side
@@ -45,11 +45,11 @@ def correlate(a: Tensor, mask_a: Tensor, b: Tensor, mask_b: Tensor) -> tuple[Ten
         return torch.fft.rfft2(pixels, s=(size, size))
 
     def sums(one: Tensor, two: Tensor) -> Tensor:
-        """Sum over p of one(p + d) two(p), for each shift d."""
+        """Return the sum over p of one(p + d) two(p), for each shift d."""
         return torch.fft.irfft2(one * two.conj(), s=(size, size))
 
     one, two = mask_a.float(), mask_b.float()
-    # Centred and masked; the mean of the common area is taken off exactly below, this only keeps sums small.
+    # Centring only keeps the sums small; the mean of the common area is subtracted exactly below.
     a = (a - (a * one).sum((1, 2), keepdim=True) / one.sum((1, 2), keepdim=True).clamp(min=1)) * one
     b = (b - (b * two).sum((1, 2), keepdim=True) / two.sum((1, 2), keepdim=True).clamp(min=1)) * two
     fa, fb, fone, ftwo = forward(a), forward(b), forward(one), forward(two)
@@ -64,9 +64,9 @@ def correlate(a: Tensor, mask_a: Tensor, b: Tensor, mask_b: Tensor) -> tuple[Ten
     smaller = torch.minimum(one.sum((1, 2)), two.sum((1, 2))).clamp(min=1)
     share = common / smaller[:, None, None]
     score = score.masked_fill((share < MIN_OVERLAP) | (variance_a < least) | (variance_b < least), -1.0)
-    # Not the highest score, which chance gives to small areas, but the one that most exceeds what is required.
-    place = (score - required_score(share)).flatten(1).argmax(1)
-    y, x = place // size, place % size
+    # The score that most exceeds the required one, not the highest: chance gives high scores to small areas.
+    best = (score - required_score(share)).flatten(1).argmax(1)
+    y, x = best // size, best % size
     row = torch.arange(batch)
     shift = torch.stack([_peak(score, y, x, 2), _peak(score, y, x, 1)], 1)
     shift = torch.where(shift >= side, shift - size, shift)
@@ -74,7 +74,7 @@ def correlate(a: Tensor, mask_a: Tensor, b: Tensor, mask_b: Tensor) -> tuple[Ten
 
 
 def _peak(score: Tensor, y: Tensor, x: Tensor, axis: int) -> Tensor:
-    """Position of the peak along an axis by the parabola through three values."""
+    """Return the position of the peak along an axis, by the parabola through three values."""
     row, size = torch.arange(len(score)), score.shape[1]
     step_y, step_x = (1, 0) if axis == 1 else (0, 1)
     middle = score[row, y, x]
@@ -87,7 +87,7 @@ def _peak(score: Tensor, y: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 def resize_about_centre(pixels: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Shrink or enlarge about the centre: float32 and bool (batch, side, side), False where nothing is known."""
+    """Scale about the centre: pixels float32 and mask bool (batch, side, side), False where no pixel is known."""
     side = pixels.shape[-1]
     ruler = (torch.arange(side) + 0.5) * 2 / side - 1
     at = ruler / scale

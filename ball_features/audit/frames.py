@@ -1,8 +1,8 @@
-"""What surrounds a picture: the black round of an aperture, bars of letterboxing, whatever is the same in all images.
+"""Frames around a picture: the black of a round aperture, bars of letterboxing, anything equal in all images.
 
-Unrelated images agree on it, so it is left out of every comparison. Two things are looked for. In an image: dark, even
-regions and rows of one value that reach in from the edge and leave one solid piece; a bright background does neither.
-In the collection: places that have one and the same value in nearly every image.
+Unrelated images agree on frames, so comparisons leave them out. In an image, a frame is a dark, even region, or rows of
+one value, that reaches in from the edge and leaves one solid piece; a bright background does neither. In the
+collection, a frame is a set of pixels that have the same value in nearly every image.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ball_features.dataset.manifest import spread_rows
 
 __all__ = ["frame", "painted", "same_everywhere"]
 
-_DARK = 32  # grey levels; the darkest nuclei are lighter
-_EVEN = 12  # range in grey levels: noise and what JPEG leaves beside an edge
+_DARK = 32  # grey levels; the darkest nuclei are brighter
+_EVEN = 12  # range in grey levels, for noise and JPEG artefacts beside an edge
 _LEAST_SHARE = 0.01  # of the picture
-_SOLID = 0.9  # of the rows and columns between their first and last pixel inside; cells on black leave gaps
+_SOLID = 0.9  # share of each row and column between its first and last pixel inside; cells on black leave gaps
 _GROW = 1 / 56  # of the side: the soft edge of an aperture
 _SAME = 3  # grey levels from the median over the collection
 _MOST = 0.9  # of its images
@@ -27,24 +27,25 @@ _LEAST_IMAGES = 10  # fewer may agree by chance
 
 
 def frame(grey: np.ndarray) -> np.ndarray:
-    """What surrounds one picture, with a margin: uint8 (side, side) -> bool (side, side); never the whole of it."""
+    """Return the frame of one picture with a margin: uint8 (side, side) -> bool (side, side); never all of it."""
     nothing = np.zeros(grey.shape, dtype=bool)
     outside = _dark_from_edge(grey) | _bars(grey)
     inside = ~outside
     if outside.mean() < _LEAST_SHARE or inside.sum() < _SOLID * (_filled(inside) | _filled(inside.T).T).sum():
         return nothing
     grown = _grown(outside)
-    return nothing if grown.all() else grown  # a speck on black is no picture in a frame
+    return nothing if grown.all() else grown  # a speck on black is not a framed picture
 
 
 def same_everywhere(grey: np.ndarray) -> np.ndarray:
-    """Places that hardly differ from image to image, with a margin.
+    """Find pixels that hardly differ between images.
 
     Args:
-        grey: uint8 (images, side, side).
+        grey: pictures, uint8 (images, side, side).
 
     Returns:
-        bool (side, side); all False where the collection is small or most places are of that kind (an empty slide).
+        Mask of these pixels with a margin, bool (side, side); all False if the collection is small, or if most pixels
+        hardly differ (an empty slide).
     """
     nowhere = np.zeros(grey.shape[1:], dtype=bool)
     if len(grey) < _LEAST_IMAGES:
@@ -56,9 +57,9 @@ def same_everywhere(grey: np.ndarray) -> np.ndarray:
 
 
 def painted(grey: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """The picture with what surrounds it in its median grey, so that filters see no edge: uint8 (side, side).
+    """Paint the frame in the median grey of the picture, so that filters see no edge: uint8 (side, side).
 
-    As it is where nothing is left of it.
+    A picture that is all frame is returned unchanged.
     """
     if outside.all():
         return grey
@@ -80,7 +81,7 @@ def _dark_from_edge(grey: np.ndarray) -> np.ndarray:
 
 
 def _bars(grey: np.ndarray) -> np.ndarray:
-    """Rows and columns without any variation, from the edges inwards."""
+    """Find rows and columns without variation, from the edges inwards."""
     bars = np.zeros(grey.shape, dtype=bool)
     for lines, marks in ((grey, bars), (grey.T, bars.T)):
         even = np.ptp(lines, axis=1) <= _EVEN
@@ -89,7 +90,7 @@ def _bars(grey: np.ndarray) -> np.ndarray:
 
 
 def _filled(inside: np.ndarray) -> np.ndarray:
-    """Each row filled from its first to its last pixel."""
+    """Fill each row from its first to its last pixel."""
     begun = np.logical_or.accumulate(inside, axis=1)
     return begun & np.logical_or.accumulate(inside[:, ::-1], axis=1)[:, ::-1]
 

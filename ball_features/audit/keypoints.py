@@ -1,9 +1,9 @@
-"""Which images might show the same thing: votes of local features, in one index over all images.
+"""Candidate pairs of images that may show the same thing, by votes of local features in one index over all images.
 
-Cells are found as extrema of a difference of Gaussians (Lowe 2004, section 3), and the patch around each is described
-by its low cosine frequencies. A flip of the patch changes their signs and a transposition swaps them, so each patch is
-brought into one of eight positions by two signs and one comparison: fields match whether or not they were turned. Each
-match of two patches votes for a pair of images, a turn and a shift.
+Extrema of a difference of Gaussians mark cells (Lowe 2004, "Distinctive image features from scale-invariant keypoints",
+section 3), and low cosine frequencies describe the patch around each. A flip of the patch changes their signs and a
+transposition swaps them, so two signs and one comparison bring each patch into one of eight orientations: fields match
+whether or not they were turned. Each match of two patches votes for a pair of images, a turn and a shift.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
 from ball_features.audit.neighbours import nearest
-from ball_features.audit.positions import turned
-from ball_features.audit.workers import workers
+from ball_features.audit.orientation import turned
+from ball_features.audit.thread_pool import thread_pool
 
 __all__ = ["Candidates", "candidates_from_features", "candidates_from_thumbnails"]
 
-_PER_IMAGE = 150  # features, the strongest
+_PER_IMAGE = 150  # number of features, the strongest
 _FINE_PX, _COARSE_PX = 1.4, 2.8  # sigmas of the difference of Gaussians; cells of a smear are 6 to 14 px wide here
-_RADIUS_PX = 9  # of a patch: a cell and its neighbours, which single out a place where the cell alone does not
-_FREQUENCIES = 6  # a direction
+_RADIUS_PX = 9  # radius of a patch: a cell with its neighbours is distinctive where the cell alone is not
+_FREQUENCIES = 6  # frequencies in each direction
 _LEAST_EXTREMUM = 1.0  # grey levels
 _NEIGHBOURS = 5
 _LEAST_COSINE = 0.8
@@ -38,13 +38,13 @@ _THUMBNAIL_COSINE = 0.85
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Pairs worth a look at the pixels.
+    """Pairs whose pixels are worth comparing.
 
     Attributes:
-        a: int64 (pairs,), row of the first image, the smaller.
-        b: int64 (pairs,).
-        turn: int64 (pairs,), the position of `turned` that lays b on a.
-        votes: int64 (pairs,), features that agree.
+        a: row of the first image, int64 (pairs,), smaller than b.
+        b: row of the second image, int64 (pairs,).
+        turn: orientation that turns b like a, int64 (pairs,).
+        votes: number of features that agree, int64 (pairs,).
     """
 
     a: np.ndarray
@@ -63,10 +63,10 @@ def candidates_from_features(
     """Propose pairs by votes of local features.
 
     Args:
-        grey: uint8 (N, side, side).
-        mask: bool (N, side, side), False on overlays and outside the picture.
-        seed: Of the index.
-        progress: Called with the number of images described since the last call.
+        grey: pictures, uint8 (N, side, side).
+        mask: pixels that count, bool (N, side, side), False on overlays and frames.
+        seed: random seed of the index.
+        progress: called with the number of images described since the last call.
     """
     vectors, position, where, image = _describe(grey, mask, progress)
     if len(image) < 2:
@@ -76,7 +76,7 @@ def candidates_from_features(
     del vectors
     one, two = _matches(cosine, row, image)
     del cosine, row
-    # The turn that takes b's patch to the common position and from there back to a's.
+    # The turn from b's patch to the common orientation, and from there back to a's.
     turn = position[one].transpose(1, 2) @ position[two]  # (matches, 2, 2) on (x, y)
     centre = (grey.shape[-1] - 1) / 2
     shift = where[one] - centre - (turn @ (where[two] - centre)[:, :, None])[:, :, 0]
@@ -84,10 +84,10 @@ def candidates_from_features(
 
 
 def _matches(cosine: Tensor, row: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of features that match, the first in the image with the smaller number, of images that match twice."""
+    """Return rows of matching features of images that match at least twice, the first in the image of smaller row."""
     count = len(image)
     keys = []
-    for start in range(0, count, 1 << 18):  # a part at a time: there are millions
+    for start in range(0, count, 1 << 18):  # in parts: there are millions
         part, place = (cosine[start : start + (1 << 18)] > _LEAST_COSINE).nonzero(as_tuple=True)
         part = part + start
         other = row[part, place]
@@ -97,7 +97,7 @@ def _matches(cosine: Tensor, row: Tensor, image: Tensor) -> tuple[Tensor, Tensor
     del keys
     owner = image.numpy()
     pair = owner[key // count] * (int(owner[-1]) + 1) + owner[key % count]
-    # Most pairs of images match in one place, which is chance; they go before anything is computed of them.
+    # Most pairs of images match once, by chance; they are dropped before anything is computed from them.
     ordered = np.sort(pair)
     often = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     del ordered
@@ -110,7 +110,7 @@ def _matches(cosine: Tensor, row: Tensor, image: Tensor) -> tuple[Tensor, Tensor
 
 
 def candidates_from_thumbnails(grey: np.ndarray, mask: np.ndarray, *, seed: int = 0) -> Candidates:
-    """Propose near-duplicates by 16 x 16 thumbnails in all eight positions; sees what is too blurred for features."""
+    """Propose near-duplicates by 16 x 16 thumbnails in eight orientations; finds images too blurred for features."""
     count, side = grey.shape[:2]
     cell = side // _THUMBNAIL
     parts = []
@@ -128,7 +128,7 @@ def candidates_from_thumbnails(grey: np.ndarray, mask: np.ndarray, *, seed: int 
     queries = torch.cat([_unit(turned(thumbnail, turn).flatten(1).float()) for turn in range(8)])
     cosine, row = nearest(queries, upright, 3, query_owner=owner.repeat(8), owner=owner, seed=seed)
     query, place = (cosine > _THUMBNAIL_COSINE).nonzero(as_tuple=True)
-    # A turned query is b; seen from the image with the smaller number as a, a quarter turn goes the other way round.
+    # A turned query is b. If its row is the smaller one, it becomes a, and the turn is inverted.
     b, a, turn = query % count, row[query, place], query // count
     back = torch.tensor([0, 3, 2, 1, 4, 5, 6, 7])  # inverse of each turn
     turn = torch.where(a < b, turn, back[turn])
@@ -146,7 +146,7 @@ def _empty() -> Candidates:
 
 
 def _blur(images: Tensor, sigma_px: float) -> Tensor:
-    """Gaussian blur of (batch, 1, side, side)."""
+    """Blur (batch, 1, side, side) by a Gaussian."""
     radius = math.ceil(3 * sigma_px)
     kernel = torch.exp(-torch.arange(-radius, radius + 1.0).square() / (2 * sigma_px**2))
     kernel /= kernel.sum()
@@ -155,7 +155,7 @@ def _blur(images: Tensor, sigma_px: float) -> Tensor:
 
 
 def _basis() -> tuple[Tensor, Tensor]:
-    """Windowed cosines (36, patch), and the window (patch,) that sums to 1."""
+    """Return windowed cosines (36, patch), and the window (patch,), which sums to 1."""
     size = 2 * _RADIUS_PX + 1
     ruler = torch.arange(size)
     window = torch.exp(-(ruler - _RADIUS_PX).square() / (2 * (0.6 * _RADIUS_PX) ** 2))
@@ -169,11 +169,11 @@ def _basis() -> tuple[Tensor, Tensor]:
 def _describe(
     grey: np.ndarray, mask: np.ndarray, progress: Callable[[int], None] | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What is known of each feature.
+    """Find and describe features.
 
     Returns:
-        Unit vectors (features, 35) of cosine coefficients in the common position, the turn (features, 2, 2) on (x, y)
-        that brings the patch there, places float (features, 2) as x, y, and image rows (features,).
+        Vectors of cosine coefficients in the common orientation, of unit length, (features, 35); turns on (x, y) that
+        bring each patch there, (features, 2, 2); positions as x, y, float (features, 2); image rows (features,).
     """
     side = grey.shape[-1]
     basis, flat = _basis()
@@ -182,7 +182,7 @@ def _describe(
     patch = (ruler[:, None] * side + ruler).flatten()  # offsets in a flattened picture
     rim = torch.zeros(side, side, dtype=torch.bool)
     rim[_RADIUS_PX:-_RADIUS_PX, _RADIUS_PX:-_RADIUS_PX] = True
-    vectors = torch.empty(len(grey) * _PER_IMAGE, _FREQUENCIES**2 - 1)  # the large one: filled in place, never copied
+    vectors = torch.empty(len(grey) * _PER_IMAGE, _FREQUENCIES**2 - 1)  # the largest array: filled in place
     found: list[tuple[Tensor, ...]] = []
     count = 0
 
@@ -199,8 +199,8 @@ def _describe(
         where = torch.stack([place % side, place // side], 1).float()
         return _unit(coefficients.flatten(1)[:, 1:]), position, where, row + start
 
-    with workers() as pool:
-        for start in range(0, len(grey), 1024):  # what is done waits here, so not all at once
+    with thread_pool() as pool:
+        for start in range(0, len(grey), 1024):  # results wait in memory, so in parts
             for own, *others in pool.map(describe, range(start, min(start + 1024, len(grey)), 64)):
                 vectors[count : count + len(own)] = own
                 count += len(own)
@@ -212,7 +212,7 @@ def _describe(
 
 
 def _canonical(coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """Patches in their common position, and the turn (features, 2, 2) on (x, y) that brings them there."""
+    """Return patches in the common orientation, and the turns (features, 2, 2) on (x, y) that bring them there."""
     sign = 1.0 - 2.0 * (torch.arange(_FREQUENCIES) % 2)  # a flip changes the sign of odd frequencies
     flip_x, flip_y = coefficients[:, 0, 1] < 0, coefficients[:, 1, 0] < 0
     upright = torch.where(flip_x[:, None, None], coefficients * sign, coefficients)
@@ -226,7 +226,7 @@ def _canonical(coefficients: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _whiten(vectors: Tensor) -> None:
-    """Make what all patches share count less in unit vectors (features, 35), in place."""
+    """Reduce the weight of what all patches share, in unit vectors (features, 35), in place."""
     vectors -= vectors.mean(0)
     spread = (vectors.norm(dim=0) / math.sqrt(len(vectors))).clamp(min=1e-6)
     vectors /= spread.sqrt()
@@ -234,7 +234,7 @@ def _whiten(vectors: Tensor) -> None:
         part /= part.norm(dim=1, keepdim=True).clamp(min=1e-6)
 
 
-# Matrices on (x, y), y downwards, of the eight positions of `turned`.
+# Matrices on (x, y), y downwards, of the eight orientations.
 _QUARTER = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
 _MIRROR = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
 _MATRICES = torch.stack(
@@ -247,7 +247,7 @@ def _turn_number(turn: Tensor) -> Tensor:
 
 
 def _count(a: Tensor, b: Tensor, turn: Tensor, shift: Tensor, count: int, side: int) -> Candidates:
-    """Pairs whose matches agree on a turn and a shift, the best turn of each."""
+    """Count matches that agree on a turn and a shift; keep the best turn of each pair."""
     bins = 2 * math.ceil(2 * side / _BIN_PX) + 4
     best: dict[str, list[np.ndarray]] = {"key": [], "votes": []}
     for offset_x in (0.0, 0.5):  # overlapping bins, so that a shift at the edge of one is not split

@@ -1,9 +1,10 @@
-"""Burned-in overlays (scale bars, stamps, text), found without being told where or what.
+"""Burned-in overlays (scale bars, stamps, text), found without knowing their position or appearance.
 
-An overlay puts the same unusual colour at the same place in many images, and has hard edges. Cells do neither: they lie
-anywhere, and what illumination does to a place (vignetting) is smooth. So for each place and coarse colour three things
-are counted over the collection: how often the colour is there, how often it is elsewhere, and how steep the image is
-where it occurs. What stands out in all three is a mark of an overlay; which marks an image shows tells the kind.
+An overlay puts the same unusual colour at the same pixel of many images, and has hard edges. Cells do neither: they lie
+anywhere, and uneven illumination (vignetting) is smooth. For each pixel and coarse colour, three counts over the
+collection find overlays: how often the pixel has the colour, how often other pixels have it, and how steep the image is
+where it occurs. A pixel and colour that stand out in all three are a mark of an overlay. Images that show the same
+marks have the same overlay.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ __all__ = ["NO_OVERLAY", "OverlayModel", "colour_codes", "learn_overlays"]
 
 NO_OVERLAY = "none"
 _COLOURS = 512  # three bits a channel
-_MIN_SHARE = 0.004  # of the images that show a colour at a place
-_TIMES_USUAL = 6  # that colour there, against the 95th percentile over all places
-_TIMES_STEEP = 4  # the gradient there, against the mean over all places
-_MOST_FRAMED = 0.9  # of the images: a frame that all have tells no two apart
-_MIN_MARKS = 8  # in an image that has an overlay
-_SAME_LOOK = 0.3  # Jaccard index of two images' marks
-_SAME_KIND = 0.1  # mean cosine of looks; those of different overlays share next to nothing
-_LIKE_KIND = 0.2  # cosine of an image's marks and a look
+_MIN_SHARE = 0.004  # least share of images that show a colour at a pixel
+_TIMES_USUAL = 6  # count of the colour at the pixel, over the 95th percentile of all pixels
+_TIMES_STEEP = 4  # gradient at the pixel, over the mean of all pixels
+_MOST_FRAMED = 0.9  # share of images with a frame there: a frame that all have is no overlay
+_MIN_MARKS = 8  # least marks in an image with an overlay
+_SAME_LOOK = 0.3  # least Jaccard index of the marks of two images with one look
+_SAME_KIND = 0.1  # least mean cosine of the looks of one overlay; different overlays share next to nothing
+_LIKE_KIND = 0.2  # least cosine of an image's marks and a look
 
 
 def colour_codes(image: np.ndarray) -> np.ndarray:
-    """Coarse colour of each pixel: uint8 (height, width, 3) -> uint16 (height * width,)."""
+    """Return the coarse colour of each pixel: uint8 (height, width, 3) -> uint16 (height * width,)."""
     bits = (image >> 5).astype(np.uint16)
     return ((bits[..., 0] << 6) | (bits[..., 1] << 3) | bits[..., 2]).ravel()
 
 
 def _steepness(image: np.ndarray) -> np.ndarray:
-    """Larger of the two central differences of the channel sum, float32 (height * width,)."""
+    """Return the larger central difference of the channel sum at each pixel, float32 (height * width,)."""
     total = image.astype(np.int16).sum(2)
     steep = np.zeros(total.shape, dtype=np.float32)
     steep[:, 1:-1] = np.abs(total[:, 2:] - total[:, :-2])
@@ -47,15 +48,15 @@ def _steepness(image: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class OverlayModel:
-    """What a collection's overlays look like.
+    """Appearance of a collection's overlays.
 
     Attributes:
-        shape: (height, width) of the images it was learnt on.
-        place: int (marks,), flat index of a pixel that belongs to an overlay.
-        colour: uint16 (marks,), the coarse colour that is overlay there; a place may have several.
-        profile: float32 (profiles, marks), how often images of one look show each mark. A see-through overlay has a
-            look for each background.
-        kind: int (profiles,), the kind that each profile is of, 0 for the most frequent.
+        shape: (height, width) of the images that the model was learnt from.
+        place: flat index of the pixel of each mark, int (marks,).
+        colour: coarse colour of each mark, uint16 (marks,); a pixel may have several marks.
+        profile: share of the images with one look that show each mark, float32 (profiles, marks). A transparent overlay
+            has a look for each background.
+        kind: number of the overlay that each profile belongs to, int (profiles,), 0 for the most frequent.
     """
 
     shape: tuple[int, int]
@@ -66,15 +67,15 @@ class OverlayModel:
 
     @property
     def names(self) -> list[str]:
-        """Names of the kinds."""
+        """Names of the overlays, the most frequent first."""
         return [f"overlay-{number + 1}" for number in range(int(self.kind.max(initial=-1)) + 1)]
 
     def evidence(self, image: np.ndarray) -> np.ndarray:
-        """Which marks an image shows, bool (marks,)."""
+        """Return the marks that an image shows, bool (marks,)."""
         return colour_codes(image)[self.place] == self.colour
 
     def assign(self, evidence: np.ndarray) -> np.ndarray:
-        """The kind of each image, str (images,), from its evidence, bool (images, marks)."""
+        """Return the name of each image's overlay, str (images,), from its evidence, bool (images, marks)."""
         if not len(self.profile):
             return np.full(len(evidence), NO_OVERLAY)
         best, score = _nearest(evidence, self.profile)
@@ -82,7 +83,7 @@ class OverlayModel:
         return np.where(enough, np.array(self.names)[self.kind[best]], NO_OVERLAY)
 
     def mask(self, grow_px: int = 4) -> np.ndarray:
-        """The places of all overlays with a margin, bool (height, width)."""
+        """Return the mask of all overlays with a margin, bool (height, width)."""
         from scipy.ndimage import binary_closing, binary_dilation
 
         mask = np.zeros(self.shape, dtype=bool)
@@ -95,13 +96,13 @@ class OverlayModel:
         ]
 
     def box(self, kind: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of a kind in pixels, exclusive at right and bottom."""
+        """Return left, top, right and bottom of an overlay in pixels, exclusive at right and bottom."""
         rows, columns = np.unravel_index(self.place[(self.profile[self.kind == kind] > 0.5).any(0)], self.shape)
         return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
 def _nearest(evidence: np.ndarray, profile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The profile most like each image, and the cosine of the two."""
+    """Return the profile nearest to each image, and the cosine of the two."""
     dots = evidence.astype(np.float32) @ profile.T
     length = np.sqrt(evidence.sum(1, keepdims=True)) * np.linalg.norm(profile, axis=1)
     score = dots / np.maximum(length, 1e-6)
@@ -112,8 +113,8 @@ def learn_overlays(read: Callable[[], Iterable[np.ndarray]]) -> OverlayModel:
     """Find the overlays of a collection, in memory that does not grow with it.
 
     Args:
-        read: Called twice, to begin with the first image again: uint8 (height, width, 3), all of one size. Some
-            thousands are plenty: give a sample of a larger collection.
+        read: function that returns the images, uint8 (height, width, 3), all of one size; called twice. Some thousand
+            images suffice: give a sample of a larger collection.
     """
     from scipy import ndimage
 
@@ -143,7 +144,7 @@ def learn_overlays(read: Callable[[], Iterable[np.ndarray]]) -> OverlayModel:
     often = (count >= max(5, _MIN_SHARE * number)) & (count > _TIMES_USUAL * (usual + 1))
     odd = often & (steep > _TIMES_STEEP * mean_steep * count)
     odd[framed >= _MOST_FRAMED * number] = False
-    # Chance makes specks; an overlay is a connected thing, so small islands beside the largest one go.
+    # An overlay is connected, so islands much smaller than the largest are chance and are dropped.
     spread = ndimage.binary_dilation(odd.any(1).reshape(shape), iterations=4)
     found: Any = ndimage.label(spread)
     labelled, islands = found
@@ -161,7 +162,7 @@ def learn_overlays(read: Callable[[], Iterable[np.ndarray]]) -> OverlayModel:
 
 
 def _looks(evidence: np.ndarray) -> np.ndarray:
-    """Leader clustering: images like a seed, by the Jaccard index of their marks, are of one look; its profile."""
+    """Return the profiles of looks by leader clustering: one look for images near a seed by the Jaccard index."""
     amount = evidence.sum(1)
     marks = evidence.astype(np.float32)
     left = amount >= _MIN_MARKS
@@ -186,7 +187,7 @@ def _looks(evidence: np.ndarray) -> np.ndarray:
 
 
 def _merge(profile: np.ndarray, evidence: np.ndarray) -> np.ndarray:
-    """The kind of each profile: looks that share marks are one overlay on several backgrounds."""
+    """Return the overlay of each profile: looks that share marks are one overlay on several backgrounds."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 

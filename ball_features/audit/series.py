@@ -1,9 +1,9 @@
 """Likely batches of acquisition: images of one class, one overlay and one kind of file that share a stain.
 
-Slides are stained and photographed one after the other, so a batch is a stretch of the file order with a stain of its
-own, and a session taken up again has the same stain in several stretches (`stain.py` finds them). All of it is
-inferred. Two acquisitions with one kind of overlay whose images alternate stay one batch, and a stain that drifts may
-be cut in several.
+Slides are stained and photographed one after another, so a batch is a stretch of the file order with a stain of its
+own. A session that was resumed has the same stain in several stretches (`stain_batches` finds them). All of this is
+inferred. Two acquisitions with the same overlay whose images alternate stay one batch, and a drifting stain may be
+split into several.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ball_features.audit.stain_batches import LEAST_DENSITY, LEAST_IMAGES, stret
 
 __all__ = ["OTHER_ENCODING", "Series", "Trust", "find_series"]
 
-ANY_OVERLAY = "any"  # in a name: its kinds tell no series apart
-OTHER_ENCODING = "other"  # kinds of file too rare to be one
-_NEAR = 10  # images on either side in file order that may be an image's batch-mates
+ANY_OVERLAY = "any"  # in a name: overlays of the class do not separate series
+OTHER_ENCODING = "other"  # name of all rare kinds of file
+_NEAR = 10  # images on either side in file order that may share an image's batch
 _VOTERS = 5
 _VOTES = 4
-_UNMARKED = 0.1  # of a class's images may lack an overlay that the others have
-_STRAYS = 0.01  # of them may show another kind than most of their stain, and the kind still tells
-_TELLS = 0.5  # agreement beyond chance, of stain and order together, from which it does
+_UNMARKED = 0.1  # share of a class's images that may lack an overlay that the others have
+_STRAYS = 0.01  # share of images that may show another overlay than most images of their stain do
+_TELLS = 0.5  # agreement of stain and order beyond chance from which overlays separate series
 
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a series or batch is more than a guess, among the images of its class that share no field.
+    """Evidence for a series or batch, from images of its class that share no field.
 
     Attributes:
-        images: In it.
-        stain: Share of its images most of whose five nearest in stain are in it.
-        order: Share of neighbours in file order that are in it.
-        chance: What either would be if images were dealt at random: its share of the class.
+        images: number of its images.
+        stain: share of its images most of whose five nearest images in stain belong to it.
+        order: share of its neighbours in file order that belong to it.
+        chance: value that either share would have for random assignment: its share of the class.
     """
 
     images: int
@@ -46,19 +46,19 @@ class Trust:
 
     @property
     def confidence(self) -> float:
-        """Agreement in stain beyond chance, 0 to 1; 0 where the class has nothing to tell it from."""
+        """Agreement in stain beyond chance, from 0 to 1; 0 if the class has no other series or batch."""
         return 0.0 if self.chance >= 1 else max(0.0, (self.stain - self.chance) / (1 - self.chance))
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """What was inferred.
+    """Inferred series and batches.
 
     Attributes:
-        series: str (images,), the coarse unit.
-        batch: str (images,), the fine unit.
-        series_trust: Name of a series -> how far to trust it.
-        batch_trust: The same of batches.
+        series: name of each image's series, the coarse unit, str (images,).
+        batch: name of each image's batch, the fine unit, str (images,).
+        series_trust: name of a series -> evidence for it.
+        batch_trust: name of a batch -> evidence for it.
     """
 
     series: np.ndarray
@@ -72,18 +72,19 @@ def find_series(
 ) -> Series:
     """Infer batches, and from them series.
 
-    A series is a class with one overlay and one kind of file: coarse, but whole sessions stay in it. Where no class
-    shows two such kinds none could be left out, and a series is a batch. Where overlays of a class come and go within
-    one stain ("any" in the name) they tell no series apart, and a series is a batch there too. An image without
-    overlay, or of a rare kind of file, belongs to the batch of those that show the same as it does, else to that of
-    its neighbours in file order if it has their stain.
+    A series is a class with one overlay and one kind of file: coarse, but it keeps whole sessions together. If no class
+    has two such combinations, no series could be left out, and each series is a batch. If the overlays of a class come
+    and go within one stain ("any" in the name), they do not separate series, and a series is a batch there too. An
+    image without overlay, or of a rare kind of file, joins the batch of the images in its group, else that of its
+    neighbours in file order if it has their stain.
 
     Args:
-        stain: float (images, 9), images in file order.
-        label: str (images,).
-        overlay: str (images,), the kind of overlay, "none" where there is none.
-        encoding: str (images,), the kind of file, "other" for rare ones.
-        group: int (images,), images that show the same: of one batch, and so no evidence for one another.
+        stain: stain values from `stain_batches.stain_numbers`, float (images, 9), in file order.
+        label: class of each image, str (images,).
+        overlay: overlay of each image, str (images,), "none" for images without one.
+        encoding: kind of file of each image, str (images,), "other" for rare kinds.
+        group: group of each image, int (images,); images of one group show the same, so they are in one batch and are
+            no evidence for each other.
     """
     telling = _telling(stain, label, overlay, encoding)
     overlay = np.where(telling, overlay, ANY_OVERLAY)
@@ -91,7 +92,7 @@ def find_series(
     kind = np.array(["/".join(part) for part in zip(*parts, strict=True)])
     stray = (overlay == NO_OVERLAY) & (overlay != NO_OVERLAY).any()
     stray |= (encoding == OTHER_ENCODING) & (encoding != OTHER_ENCODING).any()
-    batch = np.full(len(kind), -1)  # numbers that go on from kind to kind
+    batch = np.full(len(kind), -1)  # numbers that continue from one combination to the next
     for name in np.unique(kind[~stray]):
         rows = np.flatnonzero((kind == name) & ~stray)
         batch[rows] = stretches(stain[rows]) + batch.max() + 1
@@ -112,10 +113,10 @@ def find_series(
 
 
 def _telling(stain: np.ndarray, label: np.ndarray, overlay: np.ndarray, encoding: np.ndarray) -> np.ndarray:
-    """Where the kind of overlay tells series apart, bool (images,): in classes where it goes with stain or file order.
+    """Return the mask of images in whose class overlays separate series, bool (images,).
 
-    Among images of one stain, neighbours in stain or in file order must show the same kind more often than by chance;
-    else the kind comes and goes within a series. A few images without overlay, or of another kind, decide nothing.
+    Among images of one stain, neighbours in stain or in file order must show the same overlay more often than by
+    chance; otherwise the overlay changes within a series. A few images without overlay, or with another, do not count.
     """
     telling = np.ones(len(label), dtype=bool)
     marked = overlay != NO_OVERLAY
@@ -142,7 +143,7 @@ def _telling(stain: np.ndarray, label: np.ndarray, overlay: np.ndarray, encoding
 
 
 def _unlike_nearest(stain: np.ndarray, kind: np.ndarray) -> float:
-    """Share of the five nearest in stain that are of another kind."""
+    """Return the share of the five nearest images in stain that have another overlay."""
     from scipy.spatial import KDTree
 
     scaled = stain @ whitening(stain, np.zeros(len(stain)), LEAST_DENSITY**2)
@@ -151,7 +152,7 @@ def _unlike_nearest(stain: np.ndarray, kind: np.ndarray) -> float:
 
 
 def _join_by_field(batch: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Batches of a class, with those images that had none put where an image is that shows the same."""
+    """Put images of a class without batch into the batch of images of their group."""
     joined = batch.copy()
     for row in np.flatnonzero(batch < 0):
         same = batch[(group == group[row]) & (batch >= 0)]
@@ -161,10 +162,10 @@ def _join_by_field(batch: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def _join_mates(stain: np.ndarray, batch: np.ndarray, overlay: np.ndarray, encoding: np.ndarray) -> np.ndarray:
-    """Batches of a class, with those images that had none put to their mates: near in file order, of the same stain.
+    """Put images of a class without batch into the batch of their neighbours in file order, if they share its stain.
 
-    Of the five likest of the ten before and the ten after, four must be of one batch, as near to the image as that
-    batch's own images are to theirs, and this rule must find most of that batch's own images too.
+    Of the five nearest in stain among the ten images before and the ten after, four must be of one batch and as near as
+    that batch's own images are to theirs. The same rule must also find most of the batch's own images.
     """
     known = np.flatnonzero(batch >= 0)
     if len(known) < 2 * LEAST_IMAGES or len(known) == len(batch):
@@ -172,17 +173,17 @@ def _join_mates(stain: np.ndarray, batch: np.ndarray, overlay: np.ndarray, encod
     scaled = stain @ whitening(stain[known], batch[known], LEAST_DENSITY**2)
     chosen, distance = np.full(len(batch), -1), np.full(len(batch), np.inf)
     for row in range(len(batch)):
-        place = int(np.searchsorted(known, row))
-        near = known[max(0, place - _NEAR) : place + _NEAR + 1]
+        position = int(np.searchsorted(known, row))
+        near = known[max(0, position - _NEAR) : position + _NEAR + 1]
         alike = (encoding[near] == encoding[row]) | (encoding[row] == OTHER_ENCODING)
         if batch[row] < 0 and overlay[row] != NO_OVERLAY:
             alike &= overlay[near] == overlay[row]
         near = near[(near != row) & alike]
         away = np.linalg.norm(scaled[near] - scaled[row], axis=1)
-        likest = np.argsort(away, kind="stable")[:_VOTERS]
-        value, votes = np.unique(batch[near[likest]], return_counts=True)
+        nearest = np.argsort(away, kind="stable")[:_VOTERS]
+        value, votes = np.unique(batch[near[nearest]], return_counts=True)
         if len(value) and votes.max() >= _VOTES:
-            chosen[row], distance[row] = value[votes.argmax()], away[likest].mean()
+            chosen[row], distance[row] = value[votes.argmax()], away[nearest].mean()
     joined = batch.copy()
     for number in np.unique(batch[known]):
         own = known[batch[known] == number]
@@ -194,7 +195,7 @@ def _join_mates(stain: np.ndarray, batch: np.ndarray, overlay: np.ndarray, encod
 
 
 def _names(kind: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Names of batches: that of the kind, and a number in order of appearance."""
+    """Name batches by their class, overlay and kind of file, and a number in order of appearance."""
     names = np.empty(len(kind), dtype=object)
     for name in np.unique(kind):
         rows = np.flatnonzero(kind == name)
@@ -205,7 +206,7 @@ def _names(kind: np.ndarray, batch: np.ndarray) -> np.ndarray:
 
 
 def _mates(stain: np.ndarray, label: np.ndarray, batch: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Rows (images, 5) of those of its class, but of other groups, most like it in stain; -1 for want of any."""
+    """Return the rows nearest in stain within the class, without the image's group, int (images, 5); -1 if too few."""
     from scipy.spatial import KDTree
 
     found = np.full((len(stain), _VOTERS), -1)
@@ -223,7 +224,7 @@ def _mates(stain: np.ndarray, label: np.ndarray, batch: np.ndarray, group: np.nd
 def _trust(part: np.ndarray, mates: np.ndarray, label: np.ndarray, group: np.ndarray) -> dict[str, Trust]:
     same = (part[mates] == part[:, None]) & (mates >= 0)
     by_stain = same.sum(1) * 2 > np.maximum((mates >= 0).sum(1), 1)
-    # Neighbours in file order: the last image before that is of the class and of another group.
+    # Neighbours in file order of one class and of two groups.
     following = np.flatnonzero((label[1:] == label[:-1]) & (group[1:] != group[:-1]))
     agrees = part[following] == part[following + 1]
     trust: dict[str, Trust] = {}

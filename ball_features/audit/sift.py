@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ball_features.audit.workers import workers
+from ball_features.audit.thread_pool import thread_pool
 
 __all__ = ["Features", "describe", "mirrored_order", "root_vectors"]
 
@@ -69,7 +69,7 @@ def describe(
         return place, shape, vectors[:PER_IMAGE].astype(np.uint8)  # OpenCV rounds them to 0 to 255
 
     found = []
-    with workers() as pool:
+    with thread_pool() as pool:
         for number, own in enumerate(pool.map(of_one, range(count)), 1):
             found.append(own)
             if not number % 100:

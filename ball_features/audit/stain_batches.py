@@ -1,10 +1,10 @@
 """Stain of an image in a few numbers, and stretches of the file order with one stain.
 
-Each image is reduced to the optical density of its background, its darkest parts (nuclei) and its middle. The scatter
-of that stain is measured between neighbours in file order; change points are those of a penalised least-squares
-segmentation (Killick, Fearnhead and Eckley 2012, "Optimal detection of changepoints with a linear computational cost");
-then stretches whose stains cannot be told apart are joined by average linkage. Where every image has a stain of its
-own, neighbours differ as much as any two, and nothing is split.
+The stain of an image is the optical density of its background, of its darkest parts (nuclei) and of the whole. Its
+scatter is measured between neighbours in file order. A penalised least-squares segmentation finds change points
+(Killick, Fearnhead and Eckley 2012, "Optimal detection of changepoints with a linear computational cost"), and average
+linkage joins stretches with indistinguishable stains. If every image has a stain of its own, neighbours differ as much
+as any two images, and nothing is split.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy as np
 __all__ = ["LEAST_DENSITY", "LEAST_IMAGES", "stain_numbers", "stretches", "whitening"]
 
 _BRIGHT, _DARK = (0.05, 0.25), (0.93, 0.99)  # shares of the pixels by density: background, nuclei
-_STEP_PX = 2  # every other pixel tells as much
-_LEAST_PIXELS = 100  # of so few some of the shares above would be none
-LEAST_IMAGES = 5  # of a stretch
-LEAST_DENSITY = 0.01  # two or three grey levels: smaller scatter is rounding
-_OUTLIER = 4.0  # sigmas from the running median, beyond which an image counts no more
-_PENALTY = 4.0  # times log(images), for each number that a change point adds
-_TELLS_APART = 5.0  # sigmas between two stains: a boundary half way gets 1 image in 160 wrong
-_FLOOR = 0.05  # squared sigmas added to every variance, so that no direction counts without end
+_STEP_PX = 2  # every other pixel is as informative
+_LEAST_PIXELS = 100  # with fewer, some of the shares above would be empty
+LEAST_IMAGES = 5  # least images of a stretch
+LEAST_DENSITY = 0.01  # two or three grey levels; smaller scatter is rounding
+_OUTLIER = 4.0  # sigmas from the running median at which an image is clipped
+_PENALTY = 4.0  # times log(images), for each parameter that a change point adds
+_TELLS_APART = 5.0  # sigmas between two stains: a boundary half way misplaces 1 image in 160
+_FLOOR = 0.05  # squared sigmas added to every variance, to bound the weight of each direction
 _NEAREST = 5
-_FOUND_AGAIN = 0.6  # of a batch's images
+_FOUND_AGAIN = 0.6  # least share of a batch's images that their neighbours assign to it
 
 
 def stain_numbers(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:
-    """Median optical density in red, green and blue of background, nuclei and the whole, float32 (9,).
+    """Return median optical densities in red, green and blue of background, nuclei and the whole, float32 (9,).
 
     Args:
-        image: uint8 (height, width, 3).
-        overlay: bool (height, width), places to leave out, unless next to nothing would be left.
+        image: picture, uint8 (height, width, 3).
+        overlay: pixels to leave out, bool (height, width); ignored if next to nothing would be left.
     """
     every = image[::_STEP_PX, ::_STEP_PX]
     pixels = every[~overlay[::_STEP_PX, ::_STEP_PX]]
@@ -49,7 +49,7 @@ def stain_numbers(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:
 
 
 def stretches(stain: np.ndarray) -> np.ndarray:
-    """Batch of each image of one kind, in file order: int (images,), numbered from 0."""
+    """Return the batch of each image, numbered from 0, int (images,), from stains in file order, float (images, 9)."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist
 
@@ -64,7 +64,7 @@ def stretches(stain: np.ndarray) -> np.ndarray:
         return stretch
     middle = np.add.reduceat(scaled, ends[:-1]) / size[:, None]  # (stretches, 9)
     middle = middle @ whitening(scaled, stretch, _FLOOR)
-    # Two means of one stain differ by chance, the more the fewer images they are of.
+    # Two means of one stain differ by chance, more so with fewer images.
     one, two = np.triu_indices(len(size), 1)
     chance = numbers * (1 / size[one] + 1 / size[two])
     distance = np.sqrt(np.maximum(pdist(middle, "sqeuclidean") - chance, 0))
@@ -73,7 +73,7 @@ def stretches(stain: np.ndarray) -> np.ndarray:
 
 
 def _found_again(scaled: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Batches that their images' nearest in stain find again; each of the others goes to the one it is taken for."""
+    """Keep batches that the nearest neighbours in stain reproduce; merge each other batch into its most similar one."""
     from scipy.spatial import KDTree
 
     found: Any = KDTree(scaled).query(scaled, k=_NEAREST + 1)
@@ -93,7 +93,7 @@ def _found_again(scaled: np.ndarray, batch: np.ndarray) -> np.ndarray:
 
 
 def _by_neighbours(stain: np.ndarray) -> np.ndarray:
-    """Stain in units in which neighbours in file order scatter by one in every direction."""
+    """Scale stain so that neighbours in file order scatter by one in every direction."""
     from scipy.stats import chi2
     from sklearn.covariance import ledoit_wolf
 
@@ -101,9 +101,9 @@ def _by_neighbours(stain: np.ndarray) -> np.ndarray:
     sigma = np.maximum(1.4826 * np.median(np.abs(step - np.median(step, 0)), 0) / np.sqrt(2), LEAST_DENSITY)
     step = step / sigma
     length = np.linalg.norm(step, axis=1)
-    usual = step[length <= np.quantile(length, 0.9)]  # most steps lie within a stain
-    covariance = ledoit_wolf(usual)[0] / 2 + _FLOOR * np.eye(stain.shape[1])  # shrunk: few steps, nine numbers
-    # The middle of all steps sets the size, since the longest were left out.
+    usual = step[length <= np.quantile(length, 0.9)]  # most steps are within one stain
+    covariance = ledoit_wolf(usual)[0] / 2 + _FLOOR * np.eye(stain.shape[1])  # shrunk: few steps for nine values
+    # The median of all steps sets the scale, since the longest steps were left out.
     squared = np.einsum("ij,jk,ik->i", step, np.linalg.inv(covariance), step) / 2
     covariance *= np.median(squared) / chi2.median(stain.shape[1])
     value, vector = np.linalg.eigh(covariance)
@@ -118,7 +118,7 @@ def _without_outliers(scaled: np.ndarray) -> np.ndarray:
 
 
 def _change_points(scaled: np.ndarray, penalty: float) -> np.ndarray:
-    """Starts of the stretches and the end of the last: least squares about their means, plus a penalty a stretch."""
+    """Return the starts of the stretches and the end of the last, by least squares with a penalty for each stretch."""
     count = len(scaled)
     scaled = scaled - scaled.mean(0)
     total = np.concatenate([np.zeros((1, scaled.shape[1])), scaled.cumsum(0)])
@@ -131,9 +131,9 @@ def _change_points(scaled: np.ndarray, penalty: float) -> np.ndarray:
         starts = np.append(starts, end - LEAST_IMAGES)
         cost = best[starts] + square[end] - square[starts]
         cost -= np.square(total[end] - total[starts]).sum(1) / (end - starts)
-        place = int(cost.argmin())
-        best[end], before[end] = cost[place] + penalty, starts[place]
-        starts = starts[cost <= best[end]]  # the others can never be best again
+        least = int(cost.argmin())
+        best[end], before[end] = cost[least] + penalty, starts[least]
+        starts = starts[cost <= best[end]]  # the others can never become best
     ends = [count]
     while ends[-1]:
         ends.append(int(before[ends[-1]]))
@@ -141,7 +141,7 @@ def _change_points(scaled: np.ndarray, penalty: float) -> np.ndarray:
 
 
 def whitening(stain: np.ndarray, part: np.ndarray, floor: float) -> np.ndarray:
-    """Matrix (9, 9) after which images scatter by one in every direction about the mean of their part."""
+    """Return the matrix (9, 9) that makes images scatter by one in every direction about the mean of their part."""
     _, code = np.unique(part, return_inverse=True)
     size = np.bincount(code)
     middle = np.stack([np.bincount(code, column) / size for column in stain.T], axis=1)  # (parts, 9)

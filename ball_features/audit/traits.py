@@ -1,4 +1,4 @@
-"""What the audit keeps of each image: a few numbers and a small grey picture, so that memory grows slowly."""
+"""Traits that the audit keeps of each image: a few numbers and a small grey picture, so that memory grows slowly."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ __all__ = ["SIDE_PX", "Traits", "collect", "encodings", "grey", "images", "load_
 SIDE_PX = 224
 _TOGETHER = 64  # images in flight
 _BINS = 16
-_LEAST_ENCODING = 20  # images of a kind of file
+_LEAST_ENCODING = 20  # least images of a kind of file
 
 Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, eq=False)
 class Traits:
-    """Arrays with a row an image that could be decoded.
+    """Arrays with one row for each image that could be decoded.
 
     Attributes:
-        rows: int, its row in the manifest.
-        digest: SHA-256 of its decoded pixels and their shape.
-        small: uint8 (images, 128, 128), grey.
-        colour: float32 (images, 48), shares of 16 bins a channel.
-        moments: float64 (images, 6), mean and standard deviation a channel.
-        stain: float32 (images, 9), of `stain.stain_numbers`.
-        overlay: Kind of burned-in overlay.
-        spread: Standard deviation of grey.
-        sharp: Mean second difference of grey.
+        rows: row in the manifest, int (images,).
+        digest: SHA-256 of the decoded pixels and their shape.
+        small: grey picture, uint8 (images, 128, 128).
+        colour: share of pixels in 16 bins of each channel, float32 (images, 48).
+        moments: mean and standard deviation of each channel, float64 (images, 6).
+        stain: stain values from `stain_batches.stain_numbers`, float32 (images, 9).
+        overlay: name of the burned-in overlay, str (images,).
+        spread: standard deviation of grey levels, float32 (images,).
+        sharp: mean second difference of grey levels, float64 (images,).
     """
 
     rows: np.ndarray
@@ -59,12 +59,12 @@ class Traits:
 
 
 def load_square(path: Path, side_px: int = SIDE_PX) -> np.ndarray:
-    """An image as uint8 (side_px, side_px, 3), squeezed to a square by area averaging."""
+    """Decode an image and squeeze it to a square by area averaging: uint8 (side_px, side_px, 3)."""
     return _square(_pixels(path), side_px)
 
 
 def _pixels(path: Path) -> np.ndarray:
-    """uint8 (height, width, 3)."""
+    """Decode an image: uint8 (height, width, 3)."""
     return decode(path).permute(1, 2, 0).numpy()
 
 
@@ -82,19 +82,19 @@ def _square_and_digest(path: Path) -> tuple[np.ndarray, str]:
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """Mean of the channels, uint8 (height, width)."""
+    """Average the channels: uint8 (height, width)."""
     return (image.astype(np.uint16).sum(2) / 3).round().astype(np.uint8)
 
 
 def images(manifest: Manifest, rows: Any, rejected: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
-    """Decoded images in order; those that cannot be decoded are noted and left out."""
+    """Yield rows and decoded images in order; files that cannot be decoded go into `rejected`."""
     return _loaded(load_square, manifest, rows, rejected)
 
 
 def _loaded(
     load: Callable[[Path], Loaded], manifest: Manifest, rows: Any, rejected: dict[str, str]
 ) -> Iterator[tuple[int, Loaded]]:
-    """What is loaded of each file, in order; those that cannot be decoded are noted and left out."""
+    """Yield rows and loaded values in order; files that cannot be decoded go into `rejected`."""
 
     def attempt(row: int) -> Loaded | ImageError:
         try:
@@ -118,10 +118,10 @@ def collect(
     """Read every image once.
 
     Args:
-        manifest: From `scan`.
-        model: The overlays of the collection.
-        rejected: Files that cannot be decoded are added, with the reason.
-        progress: Called with the number of images read.
+        manifest: manifest from `scan`.
+        model: overlays of the collection.
+        rejected: path -> reason; files that cannot be decoded are added.
+        progress: called with the number of images read.
     """
     mask = model.mask() if model.shape[0] else np.zeros((SIDE_PX, SIDE_PX), dtype=bool)
     rows: list[int] = []
@@ -166,7 +166,7 @@ def collect(
 
 
 def encodings(files: list[Path]) -> np.ndarray:
-    """Kind of each file by its header: what a camera, an export or a second compression leaves in it."""
+    """Return the kind of each file by traces of camera, export and compression in its header, str (files,)."""
     from PIL import Image
 
     signatures = []

@@ -15,10 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from ball_features.audit.confirmation import Pair
 from ball_features.audit.neighbours import nearest
-from ball_features.audit.pairs import Pair
 from ball_features.audit.sift import Features, describe, mirrored_order, root_vectors
-from ball_features.audit.workers import workers
+from ball_features.audit.thread_pool import thread_pool
 
 __all__ = ["find_transformed"]
 
@@ -185,7 +185,7 @@ def _confirm_all(
         return pair if pair is not None and pair.score >= found[1] else None
 
     pairs = []
-    with workers() as pool:
+    with thread_pool() as pool:
         confirmed = pool.map(confirm, proposed)
         for number, pair in enumerate(confirmed, 1):
             if pair is not None:

@@ -9,7 +9,9 @@ from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, optio
 
 __all__ = ["LADDER", "PROTOCOLS", "FitConfig", "HeadConfig"]
 
-PROTOCOLS = ("holdout", "cv", "group-cv", "block-cv", "leave-group-out")
+PROTOCOLS = ("holdout", "cv", "group-cv", "block-cv", "leave-group-out", "leave-site-out")
+LEAVE_OUT = ("leave-group-out", "leave-site-out")  # protocols whose test sets are whole groups, each in turn
+ADAPTATIONS = ("none", "auto", "balanced", "mean")
 LADDER = "ladder"  # climbs through several protocols; see `runs.ladder`
 
 
@@ -106,8 +108,8 @@ class FitConfig(Config):
     protocol: str = option(
         "holdout",
         "How images are divided: holdout (at random), cv (cross-validation), group-cv (of whole groups), block-cv (of "
-        "runs of neighbouring files), leave-group-out (each series in turn), or ladder (from random draws to series "
-        "left out, one after the other).",
+        "runs of neighbouring files), leave-group-out (each series in turn), leave-site-out (each value of the "
+        "column site in turn), or ladder (from random draws to series left out, one after the other).",
         panel=COMMON,
         choices=(*PROTOCOLS, LADDER),
     )
@@ -131,7 +133,7 @@ class FitConfig(Config):
     group_column: str = option(
         "auto",
         "Column of the groups file that a split keeps together; several joined with +, such as class+overlay. auto: "
-        "block for block-cv, series for leave-group-out, else group.",
+        "block for block-cv, series for leave-group-out, site for leave-site-out, else group.",
         panel="Protocol",
     )
     folds: int = option(5, "Number of folds of a cross-validation (cv, group-cv, block-cv).", panel="Protocol", low=2)
@@ -154,6 +156,14 @@ class FitConfig(Config):
         "the images tested.",
         panel="Models",
         words={"": None},
+    )
+    adapt: str = option(
+        "none",
+        "Adaptation to the site of the images tested, by all its images without their labels; it needs a column site. "
+        "none, auto (balanced, or none for few images or a batch of one class), balanced (mean of the class means, "
+        "with predictions in place of labels), or mean (mean of the images).",
+        panel="Models",
+        choices=ADAPTATIONS,
     )
     compat_batch_metrics: bool = option(
         False, "Add a table of the student report's figures, averaged over batches.", panel="Models"
@@ -188,6 +198,7 @@ class FitConfig(Config):
         """Check types, ranges and what excludes each other; model names are checked by the registry."""
         super().__post_init__()
         require(not self.tta or self.test_views in ("auto", "all"), "test_views", self.test_views, "none beside tta")
+        require(self.adapt == "none" or not self.center, "adapt", self.adapt, "none beside center, which does the same")
         require(
             self.test_size + self.val_size < 1,
             "test_size + val_size",

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ball_features.config import FitConfig
+from ball_features.config import LEAVE_OUT, FitConfig
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
 
 __all__ = ["Grouping", "read_grouping", "read_groups"]
 
 # Protocol -> its column where the user names none; other protocols take `group`.
-_COLUMNS = {"block-cv": "block", "leave-group-out": "series"}
+_COLUMNS = {"block-cv": "block", "leave-group-out": "series", "leave-site-out": "site"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,7 @@ class Grouping:
         series: str (images,), groups that models are trained against: the column that is left out where the user names
             it, else the file's `series`; equal to `group` where `series` has gaps.
         center: str (images,), groups whose mean is subtracted from embeddings, or None.
+        site: str (images,), sites to which models are adapted, or None.
         sha256: digest of the file's content.
     """
 
@@ -42,10 +43,11 @@ class Grouping:
     series: np.ndarray
     center: np.ndarray | None
     sha256: str
+    site: np.ndarray | None = None
 
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
         """Units that count once in intervals and tests, int (images,): a whole series where series are left out."""
-        if protocol == "leave-group-out":
+        if protocol in LEAVE_OUT:
             return merge_units(self.group)
         return merge_units(sha256, self.group, self.together)
 
@@ -71,10 +73,10 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
     column = config.group_column
     if column == "auto":
         column = _COLUMNS.get(config.protocol, "group")
-        column = column if column in columns else "group"
+        column = column if column in columns or config.protocol == "leave-site-out" else "group"
     group = read(column)
     together = read("group") if "group" in columns else path
-    named = config.protocol == "leave-group-out" and config.group_column != "auto"
+    named = config.protocol in LEAVE_OUT and (config.group_column != "auto" or column == "site")
     try:
         series = read("series") if "series" in columns and not named else group
     except DataError:  # a column of the user's own with gaps, which only some models would have used
@@ -86,7 +88,8 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
             "would remove the class; expected a column that several classes share, such as overlay."
         )
     sha256 = hashlib.sha256(Path(config.groups).read_bytes()).hexdigest()
-    return Grouping(column, group, together, series, center, sha256)
+    site = read("site") if config.adapt != "none" and ("site" in columns or config.adapt != "auto") else None
+    return Grouping(column, group, together, series, center, sha256, site)
 
 
 def _columns(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ball_features.config import FitConfig
+from ball_features.config import LEAVE_OUT, FitConfig
 from ball_features.dataset.dealing import deal
 from ball_features.dataset.units import merge_units
 from ball_features.errors import SplitError
@@ -96,16 +96,16 @@ def make_splits(config: FitConfig, images: ImageTable) -> tuple[list[Split], lis
     Raises:
         SplitError: The protocol needs groups, or a class is too small for it.
     """
-    if images.group is None and config.protocol in ("group-cv", "block-cv", "leave-group-out"):
+    if images.group is None and config.protocol in ("group-cv", "block-cv", *LEAVE_OUT):
         raise SplitError(
             f"The protocol {config.protocol} needs groups, got none. Give a groups file with the columns path,group."
         )
     classes, label = np.unique(images.label, return_inverse=True)
-    by_unit = None if config.protocol == "leave-group-out" else images.group
+    by_unit = None if config.protocol in LEAVE_OUT else images.group
     units = merge_units(*(key for key in (images.sha256, images.together, by_unit) if key is not None))
     codes = _Codes(images.path, classes, label, merge_units(images.sha256), units)
     notes = [_copies_note(images)] if images.group is None else []
-    if config.protocol == "leave-group-out":
+    if config.protocol in LEAVE_OUT:
         assert images.group is not None
         splits = _leave_out(config, codes, images.group, notes)
     else:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features.audit.findings import Audit
+from ball_features.audit.orientation import orient
 from ball_features.audit.overlays import NO_OVERLAY
-from ball_features.audit.positions import orient
 from ball_features.audit.series import Trust
 from ball_features.audit.traits import load_square
 from ball_features.cache import read_cache

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.config import FitConfig
+from ball_features.config import LEAVE_OUT, FitConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
 from ball_features.evaluation.left_out import LEAST_IMAGES
@@ -59,7 +59,7 @@ def caption_of(config: FitConfig, grouping: Grouping | None, splits: Sequence[Sp
         label: class of each image, str (images,).
     """
     tested = np.unique(np.concatenate([split.test for split in splits]))
-    if config.protocol == "leave-group-out":
+    if config.protocol in LEAVE_OUT:
         chosen = f"the {len(splits) // config.repeats} groups left out"
     elif grouping is not None:
         chosen = "groups of images, not of slides or patients (unless these are the groups)"

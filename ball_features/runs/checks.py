@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ball_features.cache import Cache, read_cache
-from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
+from ball_features.config import LADDER, LEAVE_OUT, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
@@ -68,7 +68,7 @@ def check_protocol(config: FitConfig) -> None:
             f"{', '.join(PROTOCOLS)}.",
             option="protocol",
         )
-    if config.folds != usual.folds and config.protocol in ("holdout", "leave-group-out"):
+    if config.folds != usual.folds and config.protocol in ("holdout", *LEAVE_OUT):
         raise ConfigError(
             f"Got folds={config.folds} with the protocol {config.protocol}, which has none. Name cv, group-cv or "
             "block-cv, or leave it out.",
