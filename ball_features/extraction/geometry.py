@@ -23,10 +23,10 @@ def draw_dihedral(rng: np.random.Generator, number: int) -> np.ndarray:
 
 
 def apply_dihedral(images: Tensor, parameters: Tensor) -> Tensor:
-    """Flip and turn each square image to one of the eight positions of `audit.positions`."""
+    """Flip and turn each square image to one of the eight positions of `audit.orientation`."""
     import torch
 
-    from ball_features.audit.positions import turned
+    from ball_features.audit.orientation import turned
 
     positions = parameters[:, 0].long().tolist()
     return torch.stack([turned(image, position) for image, position in zip(images, positions, strict=True)])
