@@ -46,6 +46,8 @@ def title_of(subject: str, config: FitConfig, grouping: Grouping | None, splits:
     column = "" if grouping is None else grouping.column
     many = {"holdout": counted(config.repeats, "random hold-out"), "cv": f"{config.repeats} x {config.folds}-fold cv"}
     protocol = many.get(config.protocol, f"{config.protocol} by {column}")
+    if config.adapt != "none" and grouping is not None and grouping.site is not None:
+        protocol += ", site-adapted"
     return f"{protocol} · {subject} · {tests} test images a split"
 
 

@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ball_features.cache import Cache, read_cache
 from ball_features.config import LADDER, LEAVE_OUT, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
+from ball_features.evaluation.site_shift import sites_of_one_class
 from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.models.registry import Model
 
@@ -18,6 +21,7 @@ __all__ = [
     "check_name",
     "check_options",
     "check_protocol",
+    "choose_sites",
     "complete_cache",
     "require_savable",
     "split_by",
@@ -195,3 +199,38 @@ def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tupl
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
     group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
     return make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))
+
+
+def choose_sites(
+    config: FitConfig, grouping: Grouping | None, splits: Sequence[Split], label: np.ndarray
+) -> tuple[np.ndarray | None, list[str]]:
+    """Choose the sites that models are adapted to.
+
+    Args:
+        config: settings of the run.
+        grouping: columns of the groups file, if there is one.
+        splits: the splits.
+        label: class of each image, str (images,).
+
+    Returns:
+        The site of each image, or None for no adaptation, and notes for the user.
+
+    Raises:
+        ConfigError: adaptation is asked for by name, and there are no sites, or one holds one class in training.
+    """
+    if config.adapt == "none":
+        return None, []
+    site = None if grouping is None else grouping.site
+    reason = ""
+    if site is None:
+        reason = "there is no groups file with a column site"
+    elif single := sites_of_one_class(site, label, splits):
+        reason = f"training images of {', '.join(single[:3])} are of one class, which would be lost with their mean"
+    if reason and config.adapt != "auto":
+        raise ConfigError(f"Got adapt={config.adapt!r}, but {reason}. Take adapt='none'.", option="adapt")
+    if reason:
+        return None, [f"Not adapted to sites: {reason}."]
+    return site, [
+        "Site-adapted: the images of a site that is tested give its statistics, without their labels. The figures hold "
+        "for a site whose images come together, not for a single image of a site never seen."
+    ]
