@@ -126,6 +126,11 @@ class Cache:
         return str(self.attributes.get("combine", "concat"))
 
     @property
+    def segmentation(self) -> str:
+        """Source of segmented pictures: "hsv" (the published thresholds), "twins" (files), or ""."""
+        return str(self.attributes.get("segmentation", ""))
+
+    @property
     def content(self) -> np.ndarray:
         """Identity of each image's pixels, str (images,): its hash, followed by that of its twin if there is one."""
         if not len(self.twin_sha256):

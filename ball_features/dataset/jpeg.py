@@ -1,4 +1,8 @@
-"""Plain JPEG files by the fastest decoder that is installed; Pillow's pixels exactly on the cores, nearly on a GPU."""
+"""Plain JPEG files, by the fastest decoder installed: TorchCodec, torchvision, or none, which leaves them to Pillow.
+
+On the cores all of them are libjpeg-turbo and give Pillow's pixels. On CUDA, nvJPEG gives nearly the same pixels; that
+path is untried on a GPU and is compared with the cores before it is used (`engine.choose`).
+"""
 
 from __future__ import annotations
 
@@ -17,23 +21,20 @@ Decoder = Callable[["list[Tensor]", "torch.device"], Any]  # contents -> list of
 
 
 def is_plain_jpeg(image: Any) -> bool:
-    """Whether an image that Pillow has opened is an RGB JPEG file without EXIF or XMP, which may turn it."""
+    """Tell whether an image opened by Pillow is an RGB JPEG file without EXIF or XMP, which may rotate it."""
     return image.format == "JPEG" and image.mode == "RGB" and not {"exif", "xmp"} & image.info.keys()
 
 
 def decode_jpegs(data: Sequence[bytes], device: torch.device | None = None) -> list[Tensor] | None:
     """Decode plain JPEG files in one call.
 
-    On the cores every decoder here is libjpeg-turbo, as Pillow's, and gives the same pixels. On CUDA it is nvJPEG,
-    whose pixels may differ by some levels.
-
     Args:
-        data: Contents of files, see `is_plain_jpeg`.
-        device: Where to decode, and where the pixels then lie; the CPU if None.
+        data: contents of the files, see `is_plain_jpeg`.
+        device: device that decodes and holds the pixels; the CPU if None.
 
     Returns:
-        uint8 (3, height, width), RGB, contiguous, for each file; None where no decoder is there, or one of the files
-        is damaged.
+        RGB pixels of each file, uint8 (3, height, width), contiguous; None if there is no decoder, or if one of the
+        files is damaged.
     """
     import torch
 
@@ -42,7 +43,7 @@ def decode_jpegs(data: Sequence[bytes], device: torch.device | None = None) -> l
     for decoder in _decoders():
         try:
             return [pixels.contiguous() for pixels in decoder(contents, device)]
-        except RuntimeError:  # a damaged file, or a decoder that was built without CUDA
+        except Exception:  # a damaged file, a library built without JPEG, or a decoder built without CUDA
             if device.type == "cpu":
                 return None
     return None
@@ -50,18 +51,25 @@ def decode_jpegs(data: Sequence[bytes], device: torch.device | None = None) -> l
 
 @functools.cache
 def _decoders() -> tuple[Decoder, ...]:
-    """TorchCodec's, and torchvision's, which is deprecated in favour of it but lies with every network."""
-    found: list[Decoder] = []
+    """Return the decoders that load, the preferred one first."""
+    loaders = (_load_torchcodec, _load_torchvision)
+    return tuple(decoder for load in loaders if (decoder := load()) is not None)
+
+
+def _load_torchcodec() -> Decoder | None:
+    """Return TorchCodec's decoder, if the extra torchcodec is installed."""
     try:
         codec: Any = importlib.import_module("torchcodec.decoders")
-        by_codec = codec.decode_jpeg  # from version 0.16
-        found.append(lambda contents, device: by_codec(contents, mode="RGB", device=device))
-    except Exception:  # not installed, or for another version of torch
-        pass
+        decode_jpeg = codec.decode_jpeg  # from version 0.16
+    except Exception:  # not installed, or built for another version of torch
+        return None
+    return lambda contents, device: decode_jpeg(contents, mode="RGB", device=device)
+
+
+def _load_torchvision() -> Decoder | None:
+    """Return torchvision's decoder, which it deprecates in favour of TorchCodec's."""
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
-
-        found.append(lambda contents, device: decode_jpeg(contents, ImageReadMode.RGB, device))
-    except ImportError:
-        pass
-    return tuple(found)
+    except Exception:  # a torchvision built for another version of torch fails in many ways
+        return None
+    return lambda contents, device: decode_jpeg(contents, ImageReadMode.RGB, device)

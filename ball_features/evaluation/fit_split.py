@@ -74,6 +74,7 @@ def fit_task(task: FitTask) -> Fitted | Failed:
 
 def _fit(task: FitTask) -> Fitted:
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
     model, split = task.model, task.split
     raw, adapter = task, None
@@ -89,7 +90,8 @@ def _fit(task: FitTask) -> Fitted:
     if model.kind == "head" and task.head.consistency:
         estimator.set_params(views_per_image=len(task.views.train))
     options = _fit_options(task, len(y))
-    with warnings.catch_warnings(record=True) as caught:  # warnings of libraries do not reach the user's terminal
+    # The limit holds for libraries that are loaded, and building the estimator loads them.
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:  # no library's warning on the terminal
         warnings.simplefilter("always")
         start = time.perf_counter()
         estimator.fit(X, y, **options)

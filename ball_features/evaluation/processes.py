@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 def run_tasks(
     function: Callable[[Task], Result], tasks: Mapping[Key, Task], jobs: int
 ) -> Iterator[tuple[Key, Result, bool]]:
-    """Call a function on each task, on one thread each, and yield results as they finish.
+    """Call a function on each task and yield results as they finish. Worker processes use one thread each.
 
     Args:
         function: function of one task; an exception in it ends the iteration.
@@ -29,7 +29,6 @@ def run_tasks(
         and this process did the task again.
     """
     from joblib import Parallel, delayed, parallel_config
-    from threadpoolctl import threadpool_limits
 
     missing, died = dict(tasks), False
     if jobs > 1:
@@ -46,9 +45,8 @@ def run_tasks(
                         yield key, result, False
                 except BrokenProcessPool:
                     died = True
-    with threadpool_limits(1):
-        for key, task in missing.items():
-            yield key, function(task), died
+    for key, task in missing.items():
+        yield key, function(task), died
 
 
 def _keyed(function: Callable[[Task], Result], key: Key, task: Task) -> tuple[Key, Result]:

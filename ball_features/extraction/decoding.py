@@ -1,4 +1,7 @@
-"""Where JPEG files are decoded: on the cores, whose pixels are Pillow's, or on a GPU where the cores do not keep up."""
+"""Choice between decoding JPEG files on the cores and on a GPU.
+
+The cores give Pillow's pixels. A GPU decodes where the cores do not keep up with the network. Untried on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,25 @@ if TYPE_CHECKING:
 
 __all__ = ["ON_DEVICE", "decode_on", "decode_together", "device_decoding_pays", "forward_rate"]
 
-ON_DEVICE = "nvjpeg"  # the attribute "decoder" of a cache; those decoded on the cores have none
+ON_DEVICE = "nvjpeg"  # attribute "decoder" of a cache; caches decoded on the cores have none
 
-TOGETHER = 16  # files in one call: of the largest there are, a few gigabytes of pixels
-# The cores also cut batches, write, and serve the system: they keep up with a network if they could do so much more.
+TOGETHER = 16  # files in one call; a few gigabytes of pixels if the files are as large as allowed
+# The cores also prepare batches, write and serve the system, so they must be faster than the network by this factor.
 HEADROOM = 1.5
 
 
 def decode_together(contents: Sequence[bytes], device: torch.device) -> list[Tensor | str]:
     """Decode plain JPEG files on a device.
 
-    A file's pixels do not depend on those it is decoded with: where one of them is damaged, each is decoded alone.
+    The pixels of a file do not depend on the others: if one of them is damaged, each is decoded alone.
 
     Args:
-        contents: See `read_plain_jpeg`.
-        device: Where to decode.
+        contents: contents of the files, from `read_plain_jpeg`.
+        device: device that decodes.
 
     Returns:
-        uint8 (3, height, width) on the device, or, where the device could not, on the CPU; a reason instead where the
-        file is damaged.
+        For each file its pixels, uint8 (3, height, width), on the device, or on the CPU if the device failed; a reason
+        instead if the file is damaged.
     """
     decoded: list[Tensor | str] = []
     for start in range(0, len(contents), TOGETHER):
@@ -46,10 +49,10 @@ def decode_together(contents: Sequence[bytes], device: torch.device) -> list[Ten
 
 
 def decode_on(file: Path, device: torch.device) -> Tensor:
-    """Decode one file, on the device if it is a plain JPEG; uint8 (3, height, width).
+    """Decode one file, on the device if it is a plain JPEG file: uint8 (3, height, width).
 
     Raises:
-        ImageError: See `decode`.
+        ImageError: The file cannot be decoded, see `decode`.
     """
     content = read_plain_jpeg(file)
     if content is None:
@@ -67,7 +70,7 @@ def _alone(content: bytes, device: torch.device) -> Tensor | str:
 
 
 def forward_rate(forward: Callable[[], object], images: int, device: torch.device, calls: int = 3) -> float:
-    """Images a second of a forward pass over so many images, after as many calls to warm up."""
+    """Measure a forward pass over so many images, in images per second, after as many calls to warm up."""
     for _ in range(calls):
         forward()
     _wait(device)
@@ -81,14 +84,14 @@ def forward_rate(forward: Callable[[], object], images: int, device: torch.devic
 def device_decoding_pays(
     files: Sequence[Path], load: Callable[[Path], object], rate: float, workers: int, device: torch.device
 ) -> str:
-    """Why these files are better decoded on the device, or "".
+    """Return the reason to decode these files on the device, or "".
 
     Args:
-        files: A sample of the collection.
-        load: What a core does with one of them, from file to network input.
-        rate: Images a second that the network takes.
-        workers: Threads that decode.
-        device: Where the network is.
+        files: sample of the collection.
+        load: work of a core on one file, from the file to the network's input.
+        rate: speed of the network, in images per second.
+        workers: number of threads that decode.
+        device: device of the network.
     """
     contents = [content for file in files if (content := _content(file)) is not None]
     if not contents:
@@ -99,7 +102,7 @@ def device_decoding_pays(
     cores = workers * len(files) / (time.perf_counter() - start)
     if cores >= HEADROOM * rate:
         return ""
-    for turn in range(2):  # the first makes the decoder's own room
+    for turn in range(2):  # the first call also allocates memory
         start = time.perf_counter()
         if decode_jpegs(contents, device) is None:
             return ""

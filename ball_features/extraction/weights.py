@@ -89,8 +89,9 @@ def _build(backbone: Backbone) -> nn.Module:
         import timm
 
         return timm.create_model(name, pretrained=False, num_classes=0, **backbone.options)
-    from torchvision import models
+    from ball_features.extraction.engine.modules import torchvision_models
 
+    models = torchvision_models()
     module: Any = models.get_model(name, weights=None, **backbone.options)
     for head in ("classifier", "fc"):
         if hasattr(module, head):

@@ -1,77 +1,28 @@
-"""Where a run's numbers come from: what `run.json` keeps of it, the command that makes it again, and its cache."""
+"""Origin of a run's numbers: its settings, its cache, the command that repeats it."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import platform
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from ball_features import __version__
 from ball_features.cache import Cache
-from ball_features.config import FitConfig, HeadConfig
-from ball_features.errors import CacheError, ConfigError
+from ball_features.config import FitConfig
+from ball_features.config.toml import Repeat
+from ball_features.errors import CacheError
 
-__all__ = ["Provenance", "command", "images_digest", "provenance", "provenance_block", "require_cache_of"]
-
-# Settings that a command has an option for; `ball fit` has one for each.
-_OPTIONS: dict[str, set[str]] = {
-    "compare": {
-        "protocol", "models", "repeats", "folds", "groups", "group_column", "train_views", "test_views", "seed",
-    },
-    "tune": {
-        "trials", "epochs", "test_size", "val_size", "groups", "group_column", "channels", "combine", "seed",
-    },
-}  # fmt: skip
-
-
-def command(verb: str, source: str | Sequence[str], config: FitConfig, **more: Any) -> str:
-    """The command line that makes a run again, quoted for a shell.
-
-    Args:
-        verb: fit, compare or tune.
-        source: The cache, or the caches.
-        config: Each setting that is not the default becomes an option; processes at once change no number.
-        more: Options that are not settings, such as save="best"; they win, and what is false or empty is left out.
-
-    Returns:
-        The command, or "" where it has no option for one of the settings (a run made in Python).
-    """
-    settings = _changed(config, FitConfig()) | {
-        # The head's batch size stands beside that of `ball extract`.
-        {"batch_size": "head_batch_size"}.get(name, name): value
-        for name, value in _changed(config.head, HeadConfig()).items()
-    }
-    settings |= {name: value for name, value in more.items() if value not in (None, False, "")}
-    if not settings.keys() <= _OPTIONS.get(verb, settings.keys()):
-        return ""
-    words = ["ball", verb, *([source] if isinstance(source, str) else source)]
-    for name, value in settings.items():
-        words.append(f"--{name.replace('_', '-')}")
-        if value is not True:
-            words.append(_word(name, value))
-    return shlex.join(words)
-
-
-def _changed(config: FitConfig | HeadConfig, plain: FitConfig | HeadConfig) -> dict[str, Any]:
-    names = [item.name for item in dataclasses.fields(config) if item.name not in ("head", "jobs")]
-    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(plain, name)}
-
-
-def _word(name: str, value: Any) -> str:
-    if value is None:
-        return "0" if name == "clip_norm" else "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+__all__ = ["Provenance", "images_digest", "provenance", "provenance_block", "require_cache_of"]
 
 
 def images_digest(cache: Cache) -> str:
-    """SHA-256 of which images a cache holds, by id and content, whatever their order."""
+    """SHA-256 of the paths and contents of a cache's images, whatever their order."""
     lines = sorted(f"{path}\t{content}" for path, content in zip(cache.path, cache.content, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -86,16 +37,16 @@ def provenance(
     again: str,
     groups_sha256: str | None,
 ) -> dict[str, Any]:
-    """What `run.json` keeps beside a run's words, ready for JSON.
+    """Values that `run.json` keeps beside title, caption and notes of a run, ready for JSON.
 
     Args:
-        cache: The images and their attributes.
-        config: Of the run.
-        source: Path of the cache, or of several.
-        start: `time.perf_counter()` when it all began.
-        repeats: Numbers of the repeats.
-        again: From `command`.
-        groups_sha256: Of the groups file's content; None without one.
+        cache: images of the run, with the attributes of their cache.
+        config: settings of the run.
+        source: path of the cache, or paths of several.
+        start: `time.perf_counter()` at the start of the work.
+        repeats: numbers of the repeats.
+        again: command that repeats the run.
+        groups_sha256: SHA-256 of the groups file; None without one.
     """
     return {
         "command": again,
@@ -103,7 +54,7 @@ def provenance(
         "config_fingerprint": config.fingerprint(groups_sha256=groups_sha256),
         "groups_sha256": groups_sha256,
         "cache": source,
-        "cache_fingerprint": cache.attributes["fingerprint"],
+        "cache_fingerprint": cache.fingerprint,
         "cache_attributes": cache.attributes,
         "images": len(cache.path),
         "images_sha256": images_digest(cache),
@@ -118,14 +69,17 @@ def provenance(
 
 
 def require_cache_of(details: Mapping[str, Any], cache: Cache, name: str = "The cache") -> None:
-    """Raise `CacheError` for a cache that a run's numbers were not made of.
+    """Refuse a cache that a run was not made on.
 
     Args:
-        details: The run's `run.json`.
-        cache: As read.
-        name: For the message.
+        details: contents of the run's `run.json`.
+        cache: cache in question.
+        name: name of the cache in the message.
+
+    Raises:
+        CacheError: the cache has other settings or other images.
     """
-    wanted, got = details["cache_fingerprint"], cache.attributes["fingerprint"]
+    wanted, got = details["cache_fingerprint"], cache.fingerprint
     if got != wanted:
         raise CacheError(
             f"{name} was made with other settings than the cache of this run: got the fingerprint {got[:12]}, expected "
@@ -172,14 +126,12 @@ def provenance_block(details: Mapping[str, Any]) -> Provenance | None:
         "ball": details["ball_version"],
         **{f"{key} version": value for key, value in details["versions"].items()},
     }
-    again = details["command"] if "command" in details else _guessed(details)
+    again = details["command"] if "command" in details else _of_older(details)
     return Provenance(tuple((name, str(value)) for name, value in facts.items()), again)
 
 
-def _guessed(details: Mapping[str, Any]) -> str:
-    """The command of a run that did not keep its own."""
-    try:
-        config = FitConfig.from_mapping(details["config"])
-    except ConfigError:  # of another version, with settings that are gone
-        return ""
-    return command("fit" if isinstance(details["cache"], str) else "compare", details["cache"], config)
+def _of_older(details: Mapping[str, Any]) -> str:
+    """The command that repeats a run of 0.1.0 which did not keep its own: with the settings in its `run.json`."""
+    one = isinstance(details["cache"], str)
+    inputs = {"cache" if one else "caches": details["cache"]}
+    return Repeat("fit" if one else "compare", inputs, FitConfig()).command(Path(), "run.json")

@@ -26,10 +26,9 @@ def counted(number: int, noun: str) -> str:
 def describe_cache(cache: Cache) -> str:
     """Describe a cache for a title: images, views, network, channels."""
     views = f"{len(cache.view)} views" if len(cache.view) > 1 else "1 view"
-    used = cache.attributes.get("channels_used")
-    joint = " + " if cache.attributes.get("combine") == "concat" else " averaged with "
-    channels = f", {joint.join(used)}" if used else ""
-    return f"{len(cache.path)} images, {views}, {cache.attributes['backbone']}{channels}"
+    joint = " + " if cache.combine == "concat" else " averaged with "
+    channels = f", {joint.join(cache.channels_used)}" if len(cache.channels) > 1 else ""
+    return f"{len(cache.path)} images, {views}, {cache.backbone}{channels}"
 
 
 def title_of(subject: str, config: FitConfig, grouping: Grouping | None, splits: Sequence[Split]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
+from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.protocols import (
@@ -27,7 +28,6 @@ from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
 from ball_features.files import require_folder
 from ball_features.models.registry import Model, select
-from ball_features.reporting.provenance import command
 from ball_features.reporting.run_tables import comparison as comparison_table
 from ball_features.runs.checks import (
     check_name,
@@ -38,7 +38,7 @@ from ball_features.runs.checks import (
     with_numbers,
 )
 from ball_features.runs.contents import Comparison, measure_comparison
-from ball_features.runs.new_folder import NewFolder
+from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.store import Run, finish
 
 __all__ = ["DEFAULT_MODELS", "compare"]
@@ -150,6 +150,8 @@ def compare(
             spec = result.spec if result.spec.kind == "shortcut" else _renamed(result.spec, entry.name)
             fitted_on[spec.name] = (entry, result.spec)
             results.append(dataclasses.replace(result, spec=spec))
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = free_folder(Path(out_root), name or f"compare-{config.protocol}-{stamp}")
     comparison = Comparison(
         cache=first,
         config=config,
@@ -157,15 +159,15 @@ def compare(
         results=results,
         grouping=grouping,
         source=list(caches),
-        command=command("compare", list(caches), config),
+        repeat=Repeat("compare", {"caches": list(caches)}, config),
+        folder=folder,
         subject=f"{len(first.path)} images, {len(caches)} caches",
         notes=[*said, *notes],
         start=start,
     )
     contents = measure_comparison(comparison)
     rows = [_row(row, *fitted_on[row.model], config) for row in contents.models]
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    with NewFolder(Path(out_root), name or f"compare-{config.protocol}-{stamp}") as new:
+    with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
         write_rows(new.path / "compare.csv", rows)
         (new.path / "compare.md").write_text(comparison_table(rows), encoding="utf-8")
@@ -194,9 +196,9 @@ def _short_names(files: list[str], caches: list[Cache]) -> list[str]:
     """Name caches by backbone and channels where that tells them apart, else by their files."""
     own = []
     for cache in caches:
-        used = cache.attributes.get("channels_used", ["original"])
-        joint = "+" if cache.attributes.get("combine", "concat") == "concat" else "~"
-        own.append(cache.attributes["backbone"] + (f":{joint.join(used)}" if used != ["original"] else ""))
+        joint = "+" if cache.combine == "concat" else "~"
+        channels = f":{joint.join(cache.channels_used)}" if cache.channels_used != ("original",) else ""
+        own.append(cache.backbone + channels)
     return own if len(set(own)) == len(own) else files
 
 
@@ -213,16 +215,15 @@ def _renamed(spec: Model, cache: str) -> Model:
 
 
 def _row(row: ModelRow, entry: _Entry, spec: Model, config: FitConfig) -> CompareRow:
-    cache, own, seeing = entry.cache, entry.cache.attributes, spec.kind != "shortcut"
-    used = own.get("channels_used", ["original"])
-    used = [f"{name} ({own['segmentation']})" if name == "segmented" else name for name in used]
-    channels = (" + " if own.get("combine", "concat") == "concat" else " mean ").join(used)
+    cache, seeing = entry.cache, spec.kind != "shortcut"
+    used = [f"{name} ({cache.segmentation})" if name == "segmented" else name for name in cache.channels_used]
+    channels = (" + " if cache.combine == "concat" else " mean ").join(used)
     low, high = row.intervals["accuracy"]
     return CompareRow(
         cache=entry.name if seeing else "",
-        backbone=own["backbone"] if seeing else "",
+        backbone=cache.backbone if seeing else "",
         channels=channels if seeing else "",
-        recipe=own["recipe"] if seeing else "",
+        recipe=cache.recipe if seeing else "",
         views=_views_seen(spec, cache, config) if seeing else "",
         dim=cache.embeddings.shape[2] if seeing else 0,
         images_per_s=cache.images_per_s if seeing else float("nan"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
+from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
 from ball_features.dataset.units import merge_units
@@ -43,7 +43,8 @@ class Comparison:
         results: a result a model.
         grouping: columns of the groups file, or None.
         source: path of the cache, or paths of several.
-        command: command that repeats the run.
+        repeat: inputs and settings that repeat the run.
+        folder: folder that the run will be written to.
         subject: the data in a few words, for the title.
         notes: notes for the reader.
         start: `time.perf_counter()` at the start of the work.
@@ -55,7 +56,8 @@ class Comparison:
     results: Sequence[ModelResult]
     grouping: Grouping | None
     source: str | list[str]
-    command: str
+    repeat: Repeat
+    folder: Path
     subject: str
     notes: Sequence[str]
     start: float
@@ -103,15 +105,11 @@ class RunContents:
         """Rows of the comparison table."""
         return self.measurement.models
 
-    @property
-    def name(self) -> str:
-        """Name of a run that gets none: protocol and time."""
-        return f"{self.comparison.config.protocol}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
-
     def write(self, folder: Path) -> None:
         """Write every file of the run but its page and its bundles."""
         own = self.comparison
         write_json(folder / "run.json", self.details)
+        (folder / FILE).write_text(own.repeat.text(), encoding="utf-8")
         write_json(folder / "metrics.json", self.measurement)
         columns = ModelRow.columns()
         write_csv(folder / "metrics.csv", columns, ([row[name] for name in columns] for row in self.models))
@@ -155,7 +153,7 @@ def measure_comparison(comparison: Comparison) -> RunContents:
         source=own.source,
         start=own.start,
         repeats=[split.repeat for split in own.splits],
-        again=own.command,
+        again=own.repeat.command(own.folder),
         groups_sha256=None if grouping is None else grouping.sha256,
     )
     return RunContents(
@@ -246,6 +244,6 @@ def _save_heads(folder: Path, comparison: Comparison) -> None:
                 "classes": [comparison.classes[code] for code in item.estimator.classes_],
                 "parameters": item.estimator.get_params(),
                 "best_epoch": item.best_epoch + 1,
-                "cache_fingerprint": comparison.cache.attributes["fingerprint"],
+                "cache_fingerprint": comparison.cache.fingerprint,
             }
             write_json(folder / f"{name}.json", facts)

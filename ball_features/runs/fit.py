@@ -10,13 +10,13 @@ from pathlib import Path
 from ball_features.bundles.saving import bundle_fitted
 from ball_features.cache import choose_channels
 from ball_features.config import FitConfig
+from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.protocols import Progress, evaluate
 from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.files import require_folder
 from ball_features.models.registry import select
-from ball_features.reporting.provenance import command
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import (
     check_name,
@@ -29,7 +29,7 @@ from ball_features.runs.checks import (
     with_numbers,
 )
 from ball_features.runs.contents import Comparison, measure_comparison
-from ball_features.runs.new_folder import NewFolder
+from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.store import Run, finish
 
 __all__ = ["fit"]
@@ -90,21 +90,24 @@ def fit(
     blocked = obstacles(evaluation)
     if save in blocked:
         raise ConfigError(f"The model {save} cannot be saved, since it cannot be fitted: {blocked[save]}")
+    results = evaluate(evaluation, progress)
+    folder = free_folder(Path(out_root), name or f"{config.protocol}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
     comparison = Comparison(
         cache=cache,
         config=config,
         splits=splits,
-        results=evaluate(evaluation, progress),
+        results=results,
         grouping=grouping,
         source=str(cache_path),
-        command=command("fit", str(cache_path), config, save=save),
+        repeat=Repeat("fit", {"cache": str(cache_path)}, config, {"save": save}),
+        folder=folder,
         subject=describe_cache(cache),
         notes=[*notes, *lacking, *said],
         start=start,
     )
     contents = measure_comparison(comparison)
     saved = [row.model for row in contents.models if row.model in savable][:1] if save == "best" else savable
-    with NewFolder(Path(out_root), name or contents.name) as new:
+    with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
         for result in comparison.results:
             if result.fitted and result.spec.name in saved:

@@ -10,7 +10,24 @@ from typing import Self
 from ball_features.errors import DataError
 from ball_features.files import clear_partial
 
-__all__ = ["NewFolder"]
+__all__ = ["NewFolder", "free_folder"]
+
+
+def free_folder(root: Path, name: str) -> Path:
+    """Choose the folder of a run before it is written, for what its files say of their own place.
+
+    Args:
+        root: parent folder.
+        name: wanted name; a name that is taken gets a number.
+
+    Raises:
+        DataError: 10,000 folders have the name.
+    """
+    for number in range(1, 10_000):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists():
+            return folder
+    raise DataError(f"{root} holds 10,000 runs called {name}. Give another name.")
 
 
 class NewFolder:
@@ -64,13 +81,11 @@ class NewFolder:
             if isinstance(error, OSError):
                 raise self._refusal(error) from error
             return
-        for number in range(1, 10_000):
-            folder = self._root / (self._name if number == 1 else f"{self._name}-{number}")
-            if not folder.exists():
-                self.path = self.path.rename(folder)
-                return
-        shutil.rmtree(self.path, ignore_errors=True)
-        raise DataError(f"{self._root} holds 10,000 runs called {self._name}. Give another name.")
+        try:
+            self.path = self.path.rename(free_folder(self._root, self._name))
+        except DataError:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def _refusal(self, error: OSError) -> DataError:
         return DataError(f"The run cannot be written to {self._root} ({error.strerror}). Give another output folder.")

@@ -13,10 +13,13 @@ from ball_features.errors import DataError
 from ball_features.evaluation.results import ModelRow, read_measurement
 from ball_features.evaluation.rows import CompatRow, GroupRow, read_rows
 from ball_features.files import write_json
+from ball_features.reporting.finding import Finding
 from ball_features.reporting.groups import render_compat, render_groups
 from ball_features.reporting.page import write_report
 from ball_features.reporting.tables import render
+from ball_features.reporting.verdict import findings_to_json, read_findings, verdict
 from ball_features.runs.contents import RunContents
+from ball_features.runs.evidence_of import comparison_evidence
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,6 +40,7 @@ class Run:
         details: contents of `run.json`.
         groups: a row a model and group left out; empty under other protocols.
         compat: a row a model in the student report's arithmetic, where that was asked for.
+        findings: the verdict; empty for runs of version 0.1.0.
     """
 
     folder: Path
@@ -47,6 +51,7 @@ class Run:
     details: dict[str, Any]
     groups: list[GroupRow] = field(default_factory=list)
     compat: list[CompatRow] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     @property
     def bundles(self) -> list[Path]:
@@ -64,7 +69,7 @@ class Run:
 
 
 def finish(contents: RunContents, folder: Path, cache: Cache | None) -> Run:
-    """Write the page of a run that lies in its folder; a page that fails leaves a note and the run as it is.
+    """Write verdict and page of a run that lies in its folder; a page that fails leaves a note and the run as it is.
 
     Args:
         contents: the measured comparison.
@@ -80,7 +85,10 @@ def finish(contents: RunContents, folder: Path, cache: Cache | None) -> Run:
         details=contents.details,
         groups=contents.groups,
         compat=contents.compat,
+        findings=verdict(comparison_evidence(contents)),
     )
+    with contextlib.suppress(DataError):  # a full disk; the numbers are safe
+        write_json(folder / "verdict.json", findings_to_json(run.findings))
     try:
         write_report(folder, cache=cache)
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
@@ -116,6 +124,7 @@ def read_run(folder: Path | str) -> Run:
             details=details,
             groups=read_rows(folder / "groups.csv", GroupRow),
             compat=read_rows(folder / "compat.csv", CompatRow),
+            findings=read_findings(folder),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error

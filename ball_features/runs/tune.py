@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ball_features.cache import Cache, choose_channels
-from ball_features.config import FitConfig
+from ball_features.config import FitConfig, HeadConfig
+from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError
 from ball_features.evaluation.protocols import ModelResult, Progress, evaluate
@@ -20,14 +21,15 @@ from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import fixed_views
 from ball_features.files import require_folder, write_json
 from ball_features.models.registry import Model, select
-from ball_features.reporting.provenance import command
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import check_name, complete_cache, split_by
 from ball_features.runs.contents import Comparison, measure_comparison
-from ball_features.runs.new_folder import NewFolder
+from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.store import Run, finish
 
 __all__ = ["tune"]
+
+_BEST = "best.toml"  # settings of `ball fit` with the chosen head
 
 
 def tune(
@@ -64,7 +66,7 @@ def tune(
         SplitError: the images cannot be split.
     """
     start = time.perf_counter()
-    repeat = command("tune", str(cache_path), config, trials=trials)
+    repeat = Repeat("tune", {"cache": str(cache_path)}, _heeded(config), {"trials": trials})
     check_name(name)
     if config.protocol != "holdout":
         raise ConfigError(f"Got the protocol {config.protocol}, expected holdout: folds would test what chose.")
@@ -86,7 +88,9 @@ def tune(
     (own,) = evaluate(Evaluation(cache, tuple(select(["mlp"])), tuple(splits), tuned))
     rows = [_row(rank, trial) for rank, trial in enumerate(found, 1)]
     # The same hold-out again: in another one, images that chose the settings would test them.
-    use = command("fit", str(cache_path), tuned)
+    best_fit = Repeat("fit", {"cache": str(cache_path)}, tuned)
+    folder = free_folder(Path(out_root), name or f"tune-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+    use = best_fit.command(folder, _BEST)
     comparison = Comparison(
         cache=cache,
         config=tuned,
@@ -94,7 +98,8 @@ def tune(
         results=[_tuned(own), *evaluate(Evaluation(cache, _rivals(cache), tuple(splits), config))],
         grouping=grouping,
         source=str(cache_path),
-        command=repeat,
+        repeat=repeat,
+        folder=folder,
         subject=describe_cache(cache),
         notes=[
             f"mlp-tuned is the best of {len(found)} settings by validation log loss, {best.val_loss:.4f} after epoch "
@@ -106,12 +111,28 @@ def tune(
         start=start,
     )
     contents = measure_comparison(comparison)
-    with NewFolder(Path(out_root), name or f"tune-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}") as new:
+    with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
         write_rows(new.path / "trials.csv", rows)
         values = {"head": best.head, "train_views": best.views[0], "test_views": best.views[1], "command": use}
         write_json(new.path / "best.json", values)
+        (new.path / _BEST).write_text(best_fit.text(), encoding="utf-8")
     return finish(contents, new.path, cache), rows
+
+
+def _heeded(config: FitConfig) -> FitConfig:
+    """Keep the settings that the search uses, and the defaults of the others."""
+    return FitConfig(
+        test_size=config.test_size,
+        val_size=config.val_size,
+        seed=config.seed,
+        groups=config.groups,
+        group_column=config.group_column,
+        channels=config.channels,
+        combine=config.combine,
+        head=HeadConfig(epochs=config.head.epochs),
+        jobs=config.jobs,
+    )
 
 
 def _tuned(result: ModelResult) -> ModelResult:

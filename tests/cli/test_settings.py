@@ -17,6 +17,7 @@ from ball_features.cli.root import main
 from ball_features.config.fields import REQUIRED, Config, flat_name, option, options_of, plain
 from ball_features.config.toml import Repeat, read_settings, toml_text
 from ball_features.errors import CacheError, ConfigError
+from ball_features.runs.checks import check_protocol
 
 COMMANDS = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
 CHANGED = FitConfig(
@@ -85,6 +86,27 @@ def test_the_file_of_a_run_repeats_it(config, verb, seen, tmp_path):
     assert found == config
     assert [source] == [Path("a b.h5")] if verb == "fit" else source == inputs["caches"]
     assert options.get("save", "mlp") == "mlp"
+
+
+def test_the_ladder_is_a_protocol_of_fit_alone(monkeypatch, tmp_path, seen):
+    calls = []
+
+    def climb(cache, config, **options):
+        calls.append(config)
+        raise CacheError("stop")
+
+    monkeypatch.setattr("ball_features.runs.ladder.ladder", climb)
+    file = tmp_path / "config.toml"
+    file.write_text(Repeat("fit", {"cache": "a.h5"}, FitConfig(protocol="ladder", repeats=2)).text())
+    CliRunner().invoke(app, ["fit", "--config", str(file)])
+    CliRunner().invoke(app, ["fit", "a.h5", "--protocol", "ladder", "--repeats", "2"])
+    assert calls == [FitConfig(repeats=2)] * 2
+    for words in (["--save", "mlp"], ["--compat-batch-metrics"]):
+        done = CliRunner().invoke(app, ["fit", "a.h5", "--protocol", "ladder", *words])
+        assert "not with the ladder" in str(done.exception)
+    with pytest.raises(ConfigError, match="which is several") as refused:
+        check_protocol(FitConfig(protocol="ladder"))
+    assert refused.value.option == "protocol"
 
 
 def test_every_setting_is_changed_above():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import ImageTable, Split, make_splits
@@ -160,3 +161,20 @@ def test_an_optimiser_that_stops_early_is_noted():
 
     (result,) = evaluate(evaluation([replace(MODELS["logistic"], build=build)]))
     assert fit_notes([result]) == ["logistic stopped at its limit of iterations in 2 of 2 fits, before it converged."]
+
+
+def test_a_fit_in_this_process_uses_one_thread():
+    seen = []
+
+    def build(seed, head):
+        from sklearn.linear_model import LogisticRegression
+
+        class Counting(LogisticRegression):
+            def fit(self, X, y):
+                seen.append({item["num_threads"] for item in threadpool_info()})
+                return super().fit(X, y)
+
+        return Counting()
+
+    evaluate(evaluation([replace(MODELS["logistic"], build=build)], repeats=1))
+    assert seen == [{1}]

@@ -3,8 +3,12 @@
 import dataclasses
 import functools
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -78,6 +82,53 @@ def test_without_any_decoder_pillow_is_left(pictures, monkeypatch):
     expected = decode_bytes(data)
     monkeypatch.setattr(jpeg, "_decoders", lambda: ())
     assert jpeg.decode_jpegs([data]) is None
+    assert torch.equal(decode_bytes(data), expected)
+
+
+BROKEN = """
+import io, sys
+import numpy as np
+from PIL import Image
+from ball_features.dataset import jpeg
+from ball_features.dataset.decode import decode_bytes
+jpeg._load_torchcodec = lambda: None  # as without the extra
+picture = np.full((30, 40, 3), 150, np.uint8)
+file = io.BytesIO()
+Image.fromarray(picture).save(file, "JPEG")
+assert decode_bytes(file.getvalue()).shape == (3, 30, 40)
+assert jpeg._decoders() == ()
+from ball_features.errors import WeightsError
+from ball_features.extraction.backbones import get_backbone
+from ball_features.extraction.weights import load_backbone
+try:
+    load_backbone(get_backbone("densenet121"), "random")
+except WeightsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "failure", ["raise RuntimeError('operator torchvision::nms does not exist')", "raise OSError('undefined symbol')"]
+)
+def test_a_torchvision_that_fails_to_load_is_named_and_damages_no_file(failure, tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(failure)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", BROKEN], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "torchvision does not load" in done.stdout
+    for name in ("torch", "torchvision"):
+        assert f"{name} {metadata.version(name)}" in done.stdout
+
+
+def test_a_decoder_that_fails_in_its_own_way_is_left_for_pillow(pictures, monkeypatch):
+    def broken(contents, device):
+        raise AttributeError("built without libjpeg")
+
+    data = saved(pictures[0])
+    expected = decode_bytes(data)
+    monkeypatch.setattr(jpeg, "_decoders", lambda: (broken,))
     assert torch.equal(decode_bytes(data), expected)
 
 

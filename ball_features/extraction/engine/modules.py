@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,14 @@ from ball_features.extraction.engine.devices import PRECISIONS
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EmbeddingEngine", "ModuleEngine", "build_engine", "read_network", "runs_on_all_cores"]
+__all__ = [
+    "EmbeddingEngine",
+    "ModuleEngine",
+    "build_engine",
+    "read_network",
+    "runs_on_all_cores",
+    "torchvision_models",
+]
 
 
 class EmbeddingEngine(Protocol):
@@ -80,6 +88,26 @@ def build_engine(
     if backbone.engine == "densenet":
         return Engine(module, device, precision, compiled)
     return ModuleEngine(module, device, precision)
+
+
+def torchvision_models() -> Any:
+    """Import torchvision's networks.
+
+    Raises:
+        WeightsError: torchvision does not load, most often because it belongs to another version of torch.
+    """
+    try:
+        from torchvision import models
+    except Exception as error:  # a missing operator, a missing library, a missing package
+        versions = []
+        for name in ("torchvision", "torch"):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                versions.append(f"{name} {metadata.version(name)}")
+        raise WeightsError(
+            f"torchvision does not load ({error}). Installed are {' and '.join(versions)}, expected versions that "
+            "belong together. Install both again: pip install --upgrade torch torchvision."
+        ) from error
+    return models
 
 
 def runs_on_all_cores(engine: EmbeddingEngine) -> bool:
