@@ -22,7 +22,7 @@ _NUCLEUS = (1.0, 1.25, 0.55)  # density of R, G, B that `apply_even_stain` gives
 _DENSITY = 0.95  # mean density over R, G, B that `apply_even_density` gives a nucleus
 _FACTOR = (0.4, 4.0)  # range of factors on a density
 _MIN_DENSITY = 0.15  # of a nucleus
-_RANGE = (-0.15, 3.0)  # of densities: a little brighter than the ground, to black
+_MAX_DENSITY = 3.0  # of a pixel
 _FADE = (0.3, 0.45)  # distance from the nucleus in diameters where fading begins and ends
 _DARKEST = 1 / 255
 
@@ -57,7 +57,7 @@ def crop_cell(images: Tensor, cell: CentralNucleus, factor: float) -> tuple[Tens
         grid = F.affine_grid(theta, [*plane.shape[:2], 2 * SIDE_PX, 2 * SIDE_PX], align_corners=False)
         return F.avg_pool2d(F.grid_sample(plane, grid, padding_mode="zeros", align_corners=False), 2)
 
-    relative = sample(images / cell.ground[:, :, None, None] - 1) + 1
+    relative = (sample(images / cell.ground[:, :, None, None] - 1) + 1).clamp(0, 1)
     # Nothing beyond the edge is near the nucleus.
     distance = sample(cell.distance - 1) + 1
     own = replace(
@@ -85,8 +85,8 @@ def apply_even_density(images: Tensor, cell: CentralNucleus) -> tuple[Tensor, Ce
 
 
 def _scaled(images: Tensor, cell: CentralNucleus, factor: Tensor) -> Tensor:
-    density = -(images / cell.ground[:, :, None, None]).clamp(_DARKEST, 1.15).log()
-    return (-(density * factor.clamp(*_FACTOR)).clamp(*_RANGE)).exp().clamp_max(1)
+    density = -(images / cell.ground[:, :, None, None]).clamp_min(_DARKEST).log()
+    return (-(density * factor.clamp(*_FACTOR)).clamp_max(_MAX_DENSITY)).exp().clamp_max(1)
 
 
 def apply_fade(images: Tensor, cell: CentralNucleus) -> tuple[Tensor, CentralNucleus]:

@@ -11,7 +11,7 @@ from ball_features.errors import ConfigError
 from ball_features.extraction.central_nucleus import find_central_nucleus
 from ball_features.extraction.loading import load_image
 from ball_features.extraction.preprocessing import Preprocessing
-from ball_features.extraction.recipe import View, ViewPlan
+from ball_features.extraction.recipe import RECIPE_SETS, View, ViewPlan
 from ball_features.extraction.rendering import SourceImages, render_view
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def suit(preprocessing: Preprocessing, manifest: Manifest, recipe: str, log: Log
     """
     import torch
 
-    plan = preprocessing.plan
+    plan, recipe = preprocessing.plan, recipe.replace(" ", "")
     rows = spread_rows(len(manifest.path), SAMPLE_IMAGES)
     loaded = (load_image(manifest, row, preprocessing.input_px) for row in rows.tolist())
     pixels = [item[:3] for item in loaded if not isinstance(item, str)]
@@ -62,14 +62,15 @@ def suit(preprocessing: Preprocessing, manifest: Manifest, recipe: str, log: Log
             )
     elif share < MIN_SHARE:
         told = f"{100 * share:.0f} % of {len(images)} sampled images have a dominant stained nucleus in the middle"
-        if recipe != "robust":
+        if recipe != "robust" or len(plan) != 1 + len(plan.parts):
             raise ConfigError(
                 f"Got recipe={recipe!r}, which crops the cell in the middle, but {told}; expected at least "
                 f"{100 * MIN_SHARE:.0f} %. Take recipe='fields' for whole fields, or recipe='plain'."
             )
         log(f"Views of single cells are left out: {told}.")
         plan = _without(plan, [view for view in plan.views if _crops(view)])
-    empty = [view for view in plan.views[1:] if view.fixed and _is_empty(view, images)]
+    named = recipe in RECIPE_SETS and len(plan) == 1 + len(plan.parts)  # what the user wrote out is made as it is
+    empty = [view for view in plan.views[1:] if named and _is_empty(view, images)]
     if empty:
         names = ", ".join(dict.fromkeys("+".join(step.name for step in view.steps) for view in empty))
         log(f"Views that are one colour in most of these images are left out: {names}.")

@@ -48,7 +48,7 @@ def view_modules(estimator: Any, views: int) -> list[nn.Module]:
     if isinstance(estimator, PerViewClassifier):
         if len(estimator.models_) != views:
             raise DataError(
-                f"This model joins {views} views in {len(estimator.models_)} models, which a graph or a gradient cannot "
+                f"This model joins {views} views in {len(estimator.models_)} models, which a graph cannot "
                 "follow. Save mlp, logistic, robust-logistic or lda and use its bundle."
             )
         return [logit_module(model) for model in estimator.models_]
