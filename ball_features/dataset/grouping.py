@@ -11,14 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ball_features.config import LEAVE_OUT, FitConfig
+from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
 
 __all__ = ["Grouping", "read_grouping", "read_groups"]
-
-# Protocol -> its column where the user names none; other protocols take `group`.
-_COLUMNS = {"block-cv": "block", "leave-group-out": "series", "leave-site-out": "site"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,28 +25,34 @@ class Grouping:
     Attributes:
         column: name of the column that the protocol is by.
         group: str (images,), values of that column.
-        together: str (images,), the file's `group`: images that show the same; each image alone where the file lacks
-            the column.
-        series: str (images,), groups that models are trained against: the column that is left out where the user names
-            it, else the file's `series`; equal to `group` where `series` has gaps.
+        together: (images,), what no split cuts: the file's `group` (images that show the same) and its `patient`; each
+            image alone where the file lacks both.
+        series: str (images,), groups that models are trained against: the column that is left out where it is not the
+            default, else the file's `series`; equal to `group` where `series` has gaps. None for a given split without
+            series.
         center: str (images,), groups whose mean is subtracted from embeddings, or None.
-        site: str (images,), sites to which models are adapted, or None.
         sha256: digest of the file's content.
+        patient: str (images,), patients, "" where unknown; None where the file has no such column.
+        site: str (images,), sites to which models are adapted, or None.
     """
 
     column: str
     group: np.ndarray
     together: np.ndarray
-    series: np.ndarray
+    series: np.ndarray | None
     center: np.ndarray | None
     sha256: str
+    patient: np.ndarray | None = None
     site: np.ndarray | None = None
 
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
         """Units that count once in intervals and tests, int (images,): a whole series where series are left out."""
-        if protocol in LEAVE_OUT:
+        scheme = PROTOCOLS[protocol].scheme
+        if scheme == "leave-out":
             return merge_units(self.group)
-        return merge_units(sha256, self.group, self.together)
+        return (
+            merge_units(sha256, self.together) if scheme == "given" else merge_units(sha256, self.group, self.together)
+        )
 
 
 def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Grouping | None:
@@ -67,20 +70,27 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
         return None
     columns = _columns(Path(config.groups))
 
-    def read(name: str) -> np.ndarray:
-        return read_groups(config.groups or "", name, path.tolist(), label)
+    def read(name: str, blanks: bool = False) -> np.ndarray:
+        return read_groups(config.groups or "", name, path.tolist(), label, blanks=blanks)
 
+    protocol = PROTOCOLS[config.protocol]
+    given = protocol.scheme == "given"
     column = config.group_column
     if column == "auto":
-        column = _COLUMNS.get(config.protocol, "group")
-        column = column if column in columns or config.protocol == "leave-site-out" else "group"
-    group = read(column)
+        column = protocol.column or "group"
+        column = protocol.fallback if protocol.fallback and column not in columns else column
+    group = read(column, blanks=given)
+    patient = read("patient", blanks=True) if "patient" in columns else None
     together = read("group") if "group" in columns else path
-    named = config.protocol in LEAVE_OUT and (config.group_column != "auto" or column == "site")
+    if patient is not None:
+        # An image without a patient belongs to none: its id stands for one that no other image has.
+        together = merge_units(together, np.where(patient == "", np.char.add("image ", path), patient))
+    other = None if given else group
+    named = protocol.scheme == "leave-out" and (config.group_column != "auto" or protocol.column != "series")
     try:
-        series = read("series") if "series" in columns and not named else group
+        series = read("series") if "series" in columns and not named else other
     except DataError:  # a column of the user's own with gaps, which only some models would have used
-        series = group
+        series = other
     center = read(config.center) if config.center else None
     if center is not None and all(len(np.unique(label[center == name])) == 1 for name in np.unique(center)):
         raise DataError(
@@ -89,7 +99,7 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
         )
     sha256 = hashlib.sha256(Path(config.groups).read_bytes()).hexdigest()
     site = read("site") if config.adapt != "none" and ("site" in columns or config.adapt != "auto") else None
-    return Grouping(column, group, together, series, center, sha256, site)
+    return Grouping(column, group, together, series, center, sha256, patient, site)
 
 
 def _columns(path: Path) -> list[str]:
@@ -102,7 +112,12 @@ def _columns(path: Path) -> list[str]:
 
 
 def read_groups(
-    path: Path | str, column: str, paths: Sequence[str], label: Sequence[str] | np.ndarray | None = None
+    path: Path | str,
+    column: str,
+    paths: Sequence[str],
+    label: Sequence[str] | np.ndarray | None = None,
+    *,
+    blanks: bool = False,
 ) -> np.ndarray:
     """A column of a groups file, or several joined, in the order of the images.
 
@@ -112,6 +127,7 @@ def read_groups(
             where the file has no such column.
         paths: ids of the images.
         label: class of each image, for `class`.
+        blanks: True allows empty cells and images without a row, whose value is "".
 
     Returns:
         str (images,).
@@ -144,9 +160,9 @@ def read_groups(
             str(own[name]) if key == "class" and own else cell for key, cell in zip(wanted, cells, strict=True)
         ]
     missing = [name for name in paths if name not in table or not all(values[name])]
-    if missing:
+    if missing and not blanks:
         raise DataError(
             f"{path} names no {column} for {len(missing)} of {len(paths)} images (first: {missing[0]}). Paths are "
             "relative to the image folder, with forward slashes; give each image a row."
         )
-    return np.array(["/".join(values[name]) for name in paths])
+    return np.array(["/".join(values[name]) if any(values[name]) else "" for name in paths])

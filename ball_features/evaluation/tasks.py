@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.config import LEAVE_OUT, FitConfig, HeadConfig
+from ball_features.config import PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError
 from ball_features.evaluation.views import Views, model_views, view_roles
@@ -170,7 +170,7 @@ def _numbers(cache: Cache, features: str) -> np.ndarray:
 
 
 def _flip_views(model: Model, views: Views, config: FitConfig) -> tuple[int, ...]:
-    if config.protocol not in LEAVE_OUT or model.features != "embedding":
+    if PROTOCOLS[config.protocol].scheme != "leave-out" or model.features != "embedding":
         return ()
     # An ensemble's models lie in the order of its views: each must be given the view it was trained on.
     return views.test if model.by_view else tuple(sorted({*views.train, *views.test}))

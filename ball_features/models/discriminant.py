@@ -114,7 +114,7 @@ class BalancedDiscriminant(PipelineClassifier, ClassifierMixin, BaseEstimator):
         two = len(self.classes_) == 2
         linear.coef_ = self.coef_[1:] - self.coef_[:1] if two else self.coef_
         linear.intercept_ = self.intercept_[1:] - self.intercept_[:1] if two else self.intercept_
-        linear.classes_, linear.n_features_in_ = self.classes_, self.n_features_in_
+        linear.classes_, linear.n_features_in_ = self.classes_, self.coef_.shape[1]
         linear.n_iter_ = np.zeros(1, dtype=np.int32)
         return make_pipeline(linear)
 

@@ -6,14 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ball_features.cache import Cache, read_cache
-from ball_features.config import LADDER, LEAVE_OUT, PROTOCOLS, FitConfig, HeadConfig
+from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
-from ball_features.evaluation.site_shift import sites_of_one_class
 from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.models.registry import Model
 
@@ -21,7 +18,6 @@ __all__ = [
     "check_name",
     "check_options",
     "check_protocol",
-    "choose_sites",
     "complete_cache",
     "require_savable",
     "split_by",
@@ -72,13 +68,21 @@ def check_protocol(config: FitConfig) -> None:
             f"{', '.join(PROTOCOLS)}.",
             option="protocol",
         )
-    if config.folds != usual.folds and config.protocol in ("holdout", *LEAVE_OUT):
+    scheme = PROTOCOLS[config.protocol].scheme
+    if config.folds != usual.folds and scheme != "folds":
+        named = ", ".join(own.name for own in PROTOCOLS.values() if own.scheme == "folds")
+        which = "whose folds the table gives" if scheme == "given" else "which has none"
         raise ConfigError(
-            f"Got folds={config.folds} with the protocol {config.protocol}, which has none. Name cv, group-cv or "
-            "block-cv, or leave it out.",
+            f"Got folds={config.folds} with the protocol {config.protocol}, {which}. Name one of {named}, or leave it "
+            "out.",
             option="folds",
         )
-    if config.test_size != usual.test_size and config.protocol != "holdout":
+    if config.repeats != usual.repeats and scheme == "given" and config.repeats != 1:
+        raise ConfigError(
+            f"Got repeats={config.repeats} with the protocol {config.protocol}, which has one repeat. Leave it out.",
+            option="repeats",
+        )
+    if config.test_size != usual.test_size and scheme not in ("holdout", "given"):
         raise ConfigError(
             f"Got test_size={config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
             "or groups. Name holdout, or leave it out.",
@@ -197,40 +201,7 @@ def complete_cache(path: Path) -> Cache:
 
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
-    group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
-    return make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))
-
-
-def choose_sites(
-    config: FitConfig, grouping: Grouping | None, splits: Sequence[Split], label: np.ndarray
-) -> tuple[np.ndarray | None, list[str]]:
-    """Choose the sites that models are adapted to.
-
-    Args:
-        config: settings of the run.
-        grouping: columns of the groups file, if there is one.
-        splits: the splits.
-        label: class of each image, str (images,).
-
-    Returns:
-        The site of each image, or None for no adaptation, and notes for the user.
-
-    Raises:
-        ConfigError: adaptation is asked for by name, and there are no sites, or one holds one class in training.
-    """
-    if config.adapt == "none":
-        return None, []
-    site = None if grouping is None else grouping.site
-    reason = ""
-    if site is None:
-        reason = "there is no groups file with a column site"
-    elif single := sites_of_one_class(site, label, splits):
-        reason = f"training images of {', '.join(single[:3])} are of one class, which would be lost with their mean"
-    if reason and config.adapt != "auto":
-        raise ConfigError(f"Got adapt={config.adapt!r}, but {reason}. Take adapt='none'.", option="adapt")
-    if reason:
-        return None, [f"Not adapted to sites: {reason}."]
-    return site, [
-        "Site-adapted: the images of a site that is tested give its statistics, without their labels. The figures hold "
-        "for a site whose images come together, not for a single image of a site never seen."
-    ]
+    table = ImageTable(cache.path, cache.label, cache.sha256)
+    if grouping is not None:
+        table = dataclasses.replace(table, group=grouping.group, together=grouping.together, patient=grouping.patient)
+    return make_splits(config, table)

@@ -143,9 +143,9 @@ def compare(
         _check(entry, config)
     results: list[ModelResult] = []
     fitted_on: dict[str, tuple[_Entry, Model]] = {}
-    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    group, center = (None, None) if grouping is None else (grouping.series, grouping.center)
     for entry in entries:
-        evaluation = Evaluation(entry.cache, tuple(entry.specs), tuple(splits), config, **against)
+        evaluation = Evaluation(entry.cache, tuple(entry.specs), tuple(splits), config, group, center)
         for result in evaluate(evaluation, named_progress(progress, entry.name)):
             spec = result.spec if result.spec.kind == "shortcut" else _renamed(result.spec, entry.name)
             fitted_on[spec.name] = (entry, result.spec)

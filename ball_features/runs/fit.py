@@ -22,7 +22,6 @@ from ball_features.runs.checks import (
     check_name,
     check_options,
     check_protocol,
-    choose_sites,
     complete_cache,
     require_savable,
     split_by,
@@ -30,6 +29,7 @@ from ball_features.runs.checks import (
 )
 from ball_features.runs.contents import Comparison, measure_comparison
 from ball_features.runs.new_folder import NewFolder, free_folder
+from ball_features.runs.sites import choose_sites
 from ball_features.runs.store import Run, finish
 
 __all__ = ["fit"]
