@@ -144,6 +144,23 @@ class Preprocessing:
             **({"overlay_mask": self.overlay_mask} if self.overlay_mask else {}),
         }
 
+    def to_config(self) -> ExtractConfig:
+        """The settings that make the embeddings again; `twins` "auto" finds the files if they are still there."""
+        in_file = self.backbone.startswith("file:")  # a network and its weights in one file
+        return ExtractConfig(
+            backbone=f"file:{self.weights}" if in_file else self.backbone,
+            weights=ExtractConfig.weights if in_file else self.weights,
+            recipe=self.plan.recipe,
+            views=len(self.plan),
+            normalize=self.normalization,
+            input_px=self.input_px,
+            precision=self.precision,
+            dtype=self.dtype,
+            channels=self.channels,
+            twins="none" if self.segmentation == "hsv" else "auto",
+            seed=self.seed,
+        )
+
     def to_facts(self) -> dict[str, Any]:
         """The keys of `bundle.json`."""
         own = self.to_attributes()
