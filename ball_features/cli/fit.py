@@ -125,6 +125,7 @@ def print_run(result: Run, shown: Shown) -> None:
     if shown.as_json:
         values = {"run": str(result.folder), "verdict": findings_to_json(result.findings), "metrics": result.metrics}
         values |= {"notes": list(result.notes), "groups": result.groups, "compat": result.compat}
+        values |= {"patients": result.patients}
         values |= {"bundles": [str(path) for path in result.bundles]}
         print_json(values)
         return

@@ -35,7 +35,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for own in (
         Protocol("holdout", "holdout", "at random"),
         Protocol("cv", "folds", "cross-validation"),
-        Protocol("group-cv", "folds", "cross-validation of whole groups", "group"),
+        Protocol("group-cv", "folds", "cross-validation of whole groups", "group", "patient"),
         Protocol("block-cv", "folds", "cross-validation of runs of neighbouring files", "block", "group"),
         Protocol("patient-cv", "folds", "cross-validation of whole patients", "patient"),
         Protocol("leave-group-out", "leave-out", "each series in turn", "series", "group"),

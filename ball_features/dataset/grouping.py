@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ball_features.config import PROTOCOLS, FitConfig
+from ball_features.config import PROTOCOLS, FitConfig, Protocol
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
 
@@ -77,14 +77,16 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
     given = protocol.scheme == "given"
     column = config.group_column
     if column == "auto":
-        column = protocol.column or "group"
-        column = protocol.fallback if protocol.fallback and column not in columns else column
-    group = read(column, blanks=given)
-    patient = read("patient", blanks=True) if "patient" in columns else None
+        column = _column(protocol, columns)
+    group = read(column, blanks=given or column == "patient")
     together = read("group") if "group" in columns else path
-    if patient is not None:
-        # An image without a patient belongs to none: its id stands for one that no other image has.
-        together = merge_units(together, np.where(patient == "", np.char.add("image ", path), patient))
+    patient = None
+    if "patient" in columns:
+        patient = read("patient", blanks=True)
+        # An image without a patient counts as the only one of its own.
+        alone = np.where(patient == "", np.char.add("image ", path), patient)
+        together = merge_units(together, alone)
+        group = alone if column == "patient" else group
     other = None if given else group
     named = protocol.scheme == "leave-out" and (config.group_column != "auto" or protocol.column != "series")
     try:
@@ -100,6 +102,16 @@ def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Gro
     sha256 = hashlib.sha256(Path(config.groups).read_bytes()).hexdigest()
     site = read("site") if config.adapt != "none" and ("site" in columns or config.adapt != "auto") else None
     return Grouping(column, group, together, series, center, sha256, patient, site)
+
+
+def _column(protocol: Protocol, columns: Sequence[str]) -> str:
+    """The column that a protocol is by where the user names none."""
+    if protocol.column:
+        return protocol.fallback if protocol.fallback and protocol.column not in columns else protocol.column
+    if "group" not in columns and "patient" in columns:
+        return "patient"
+    # A table of sites or of given parts alone names nothing that a random split must not cut.
+    return "path" if "group" not in columns and {"site", "split"} & set(columns) else "group"
 
 
 def _columns(path: Path) -> list[str]:

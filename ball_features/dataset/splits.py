@@ -118,7 +118,11 @@ def make_splits(config: FitConfig, images: ImageTable) -> tuple[list[Split], lis
     codes = _Codes(images.path, classes, label, merge_units(images.sha256), units)
     notes = [_copies_note(images)] if images.group is None else []
     if images.patient is not None and protocol.scheme != "given":
-        notes.append(f"No split cuts a patient: all images of each of the {images.patients()} patients stay together.")
+        unknown = int((images.patient == "").sum())
+        rest = f" {unknown} images name no patient and count as one each." if unknown else ""
+        notes.append(
+            f"No split cuts a patient: all images of each of the {images.patients()} patients stay together.{rest}"
+        )
     if protocol.scheme == "given":
         assert images.group is not None
         return _given(config, codes, images, notes), notes

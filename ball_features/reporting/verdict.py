@@ -109,9 +109,13 @@ def read_findings(folder: Path) -> list[Finding]:
     if not file.exists():
         return []
     try:
-        return [Finding(**item) for item in json.loads(file.read_text(encoding="utf-8"))]
+        found = [Finding(**item) for item in json.loads(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}). Delete it, or run the command again.") from error
+    unknown = [finding.severity for finding in found if finding.severity not in SEVERITIES]
+    if unknown:
+        raise DataError(f"{file} has the severity {unknown[0]!r}, expected one of: {', '.join(SEVERITIES)}.")
+    return found
 
 
 def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> RenderableType:

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ball_features.audit.findings import Audit
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
 from ball_features.reporting.evidence import (
-    AuditEvidence,
     DataEvidence,
     Evidence,
     ExtractionEvidence,
@@ -23,7 +21,7 @@ from ball_features.reporting.evidence import (
 from ball_features.runs.contents import Comparison, RunContents
 from ball_features.runs.rungs import Rung
 
-__all__ = ["audit_evidence", "cache_evidence", "comparison_evidence", "ladder_evidence"]
+__all__ = ["cache_evidence", "comparison_evidence", "ladder_evidence"]
 
 _UNITS = ("series", "patient", "site", "block")  # columns that the rules know by name
 _NAMES = {"holdout": "random splits", "cv": "random folds", "given": "the given split"}
@@ -133,28 +131,3 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         precision=str(cache.attributes.get("precision", "")),
     )
     return data, extraction
-
-
-def audit_evidence(found: Audit) -> AuditEvidence:
-    """What an audit says of its images."""
-    kinds = Counter(pair.kind for pair in found.pairs)
-    linked = {row for pair in found.pairs for row in (pair.first, pair.second)}
-    linked |= {row for rows in found.exact for row in rows}
-    conflicts = found.conflicts
-    sizes = Counter(found.group.tolist())
-    names = found.path.tolist()
-    return AuditEvidence(
-        images=len(found.path),
-        exact=sum(len(rows) * (len(rows) - 1) // 2 for rows in found.exact),
-        near=kinds["near-duplicate"],
-        shared=kinds["shared-field"],
-        in_pairs=len(linked),
-        largest_group=max(sizes.values()),
-        groups=len(sizes),
-        conflicts=len(conflicts),
-        conflict_example=tuple(names[row] for row in conflicts[0]) if conflicts else (),
-        overlay_accuracy=found.shortcuts.get("overlay, random folds", float("nan")),
-        colour_accuracy=found.shortcuts.get("colour, grouped folds", float("nan")),
-        majority=found.shortcuts.get("majority", float("nan")),
-        series=len(found.series.series_trust),
-    )

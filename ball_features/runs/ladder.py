@@ -28,7 +28,8 @@ from ball_features.evaluation.tasks import Evaluation
 from ball_features.files import require_folder, write_csv, write_json
 from ball_features.models.registry import select
 from ball_features.reporting.finding import Finding
-from ball_features.reporting.joint import ladder_caption, write_ladder_report
+from ball_features.reporting.joint import write_ladder_report
+from ball_features.reporting.ladder_page import ladder_caption
 from ball_features.reporting.provenance import images_digest, provenance
 from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.reporting.words import describe_cache
