@@ -72,7 +72,7 @@ def fit(
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, lacking = with_numbers(specs, cache, named=bool(config.models))
     check_options(config, specs, cache, save)
-    grouping = read_grouping(config, cache.path, cache.label)
+    grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     splits, said = split_by(config, cache, grouping)
     if grouping is None and any(spec.groups and spec.kind != "head" for spec in specs):
         said = [

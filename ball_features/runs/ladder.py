@@ -27,6 +27,7 @@ from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.files import require_folder, write_csv, write_json
 from ball_features.models.registry import select
+from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.ladder_page import ladder_caption
@@ -54,12 +55,14 @@ class Ladder:
         folder: folder of the run.
         rows: a row a rung and model.
         notes: notes for the reader.
+        evidence: what the verdict rests on.
         findings: the verdict.
     """
 
     folder: Path
     rows: list[LadderRow]
     notes: list[str]
+    evidence: Evidence
     findings: list[Finding]
 
 
@@ -132,7 +135,8 @@ def ladder(
         again=repeat.command(folder),
         groups_sha256=against.sha256,
     )
-    findings = verdict(ladder_evidence(rungs, rows, cache, str(cache_path)))
+    evidence = ladder_evidence(rungs, rows, cache, str(cache_path))
+    findings = verdict(evidence)
     with NewFolder(folder.parent, folder.name) as new:
         _write(new.path, rows, climbed, cache, details)
         (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
@@ -142,7 +146,7 @@ def ladder(
         write_ladder_report(new.path)
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
         notes.append(f"report.html could not be written ({type(error).__name__}: {error}). The run is complete.")
-    return Ladder(new.path, rows, notes, findings)
+    return Ladder(new.path, rows, notes, evidence, findings)
 
 
 def _basis(cache: Cache, config: FitConfig, against: Grouping) -> str:
