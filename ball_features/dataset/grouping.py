@@ -165,7 +165,8 @@ def read_grouping(
             f"Got {config.center} to centre by, each of whose values holds one class, so that subtracting their means "
             "would remove the class; expected a column that several classes share, such as overlay."
         )
-    site = read("site") if config.adapt != "none" and (table.find("site") or config.adapt != "auto") else None
+    adapts = config.adapt != "none" and (table.find("site") or config.adapt != "auto")
+    site = table.read("site", label) if adapts else None
     return Grouping(column, group, together, series, center, table.sha256, patient, _notes(table), site)
 
 
