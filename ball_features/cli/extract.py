@@ -40,11 +40,10 @@ def extract(
     The class of each image is read from the folder that it lies in, or from a
     sheet; both are shown before the work starts. A second run computes only what is
     new; a killed run goes on where it was. Files that cannot be decoded are
-    listed, in the end and in the cache, and never stop the run. Where neither
-    --views nor --recipe is given, a DenseNet's cache holds the plain image and
-    four views for the model robust-views; they were chosen and tested on seven
-    inferred series of one public data set. --views 1 is the plain image alone,
-    in a third of the time.
+    listed, in the end and in the cache, and never stop the run. A cache holds
+    the plain image alone unless --recipe or --views asks for more views.
+    --recipe robust makes the views from which the model robust chooses, for
+    images of other sites and series; what they cost is printed first.
     """
     from ball_features.extraction.extract import extract as run
 

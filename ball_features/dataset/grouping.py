@@ -36,6 +36,7 @@ class Grouping:
         sha256: digest of the file's content, or of the columns of the cache.
         patient: str (images,), patients, "" where unknown; None where there is no such column.
         notes: remarks for the user.
+        site: str (images,), sites to which models are adapted, or None.
     """
 
     column: str
@@ -46,6 +47,7 @@ class Grouping:
     sha256: str
     patient: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    site: np.ndarray | None = None
 
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
         """Units that count once in intervals and tests, int (images,): a whole series where series are left out."""
@@ -163,7 +165,9 @@ def read_grouping(
             f"Got {config.center} to centre by, each of whose values holds one class, so that subtracting their means "
             "would remove the class; expected a column that several classes share, such as overlay."
         )
-    return Grouping(column, group, together, series, center, table.sha256, patient, _notes(table))
+    adapts = config.adapt != "none" and (table.find("site") or config.adapt != "auto")
+    site = table.read("site", label) if adapts else None
+    return Grouping(column, group, together, series, center, table.sha256, patient, _notes(table), site)
 
 
 def _column(table: _Table, protocol: Protocol) -> str:

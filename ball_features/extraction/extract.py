@@ -15,6 +15,7 @@ from ball_features.dataset.manifest import Rejected
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
 from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.extraction.suitability import describe_cost, suit
 from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name
 from ball_features.extraction.weights import weights_digest
 from ball_features.files import require_folder, require_writable
@@ -117,6 +118,9 @@ def extract(
     manifest = read_collection(images, config, log, collection=collection, sheet=sheet)
     if manifest.twin:
         wanted = replace(wanted, segmentation="twins")
+    wanted = suit(wanted, manifest, config.recipe, log)
+    if len(wanted.plan) > 1:
+        log(describe_cost(wanted))
     request = Request(out, manifest, config.limit > 0, backbone, wanted, config.device, config.batch_size)
     update, computed = _bring_up_to_date(request, progress, log, how)
     rows = len(computed.manifest.path)
