@@ -112,12 +112,18 @@ def test_each_module_declares_its_names():
         assert names, f"{path} has no __all__"
 
 
-# What the second plan asks of every module, with the modules and counts that are not there yet. Each number here only
-# goes down; a change that raises one is mended instead.
 LINES = 300
-LONGER: set[str] = set()
-SAME_NAMES: set[str] = set()
-MOST = {"long signatures": 11, "flags": 43, "entries": 35, "dict[str, Any]": 60}
+# Signatures that stay long: kernels that take pointers, sizes and strides, an estimator whose settings are its
+# arguments, and the one call that scripts make. Nothing is added to these counts; what grows is split or shortened.
+LONG_SIGNATURES = {
+    "extraction/engine/cuda_kernels.py: _affine_relu",
+    "extraction/engine/cuda_kernels.py: _stem_pool",
+    "extraction/engine/cuda_kernels.py: _norm_product",
+    "models/mlp.py: __init__",
+    "deployment/predict.py: predict",
+}
+MOST_FLAGS = 2
+MOST_LOOSE_DICTS = 60
 SIGNATURE = 8  # arguments from which a signature is long, self not counted
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # "name: Of the cache." or "name (int): That it names.": a reader has to find the noun.
@@ -166,28 +172,30 @@ def loose_dicts() -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_has_at_most_300_lines(path):
-    if name_of(path) not in LONGER:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES, "this module wants to be two"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES, "this module wants to be two"
 
 
 def test_no_two_modules_have_one_name():
     names = Counter(path.stem for path in outside_cli() if path.stem != "__init__")
-    assert {name for name, count in names.items() if count > 1} <= SAME_NAMES
+    assert [name for name, count in names.items() if count > 1] == []
 
 
-@pytest.mark.parametrize(
-    ("what", "find"),
-    [
-        ("long signatures", long_signatures),
-        ("flags", flags),
-        ("entries", entries),
-        ("dict[str, Any]", loose_dicts),
-    ],
-    ids=["long-signatures", "flags", "entries", "loose-dicts"],
-)
-def test_counts_only_go_down(what, find):
-    found = find()
-    assert len(found) <= MOST[what], "\n".join(found)
+def test_long_signatures_are_the_ones_listed():
+    assert set(long_signatures()) <= LONG_SIGNATURES
+
+
+def test_messages_outside_the_command_line_name_no_flag():
+    found = flags()
+    assert len(found) <= MOST_FLAGS, "name the setting by its field: " + "; ".join(found)
+
+
+def test_docstring_entries_open_with_a_noun():
+    assert entries() == []
+
+
+def test_records_cross_borders_and_not_loose_dicts():
+    found = loose_dicts()
+    assert len(found) <= MOST_LOOSE_DICTS, f"use a record: {Counter(found).most_common(8)}"
 
 
 @pytest.mark.parametrize(

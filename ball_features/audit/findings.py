@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from ball_features.audit.confirmation import Pair
+from ball_features.audit.frames import frame
 from ball_features.audit.indicators import find_outliers, mutual_information_bits, shortcut_accuracy
 from ball_features.audit.overlays import NO_OVERLAY, OverlayModel, learn_overlays
 from ball_features.audit.pairs import find_pairs
 from ball_features.audit.series import Series, Trust, find_series
 from ball_features.audit.traits import collect, encodings, grey, images, load_square
+from ball_features.audit.transformed import find_transformed
 from ball_features.dataset.manifest import Manifest, scan, spread_rows
+from ball_features.dataset.table_files import extend_table
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
-from ball_features.files import write_csv
 
 __all__ = ["Audit", "audit", "write_groups"]
 
@@ -127,7 +129,7 @@ def audit(
     if not isinstance(manifest, Manifest):
         manifest = scan(manifest)
     report = progress or (lambda done, total: None)
-    total = 4 * len(manifest.path)
+    total = 5 * len(manifest.path)
     rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}
     count = len(manifest.path)
     sample = spread_rows(count, _SAMPLE).tolist()
@@ -141,12 +143,20 @@ def audit(
             "least two classes. Give the folder that holds one folder a class."
         )
     root = manifest.root
+
+    def picture(row: int) -> np.ndarray:
+        return grey(load_square(root / path[row]))
+
     pairs = find_pairs(
         seen.small,
         model.mask(),
-        lambda row: grey(load_square(root / path[row])),
+        picture,
         progress=lambda done, all_: report(2 * count + 2 * count * done // all_, total),
     )
+    pairs += _transformed(
+        picture, model.mask(), seen.digest, pairs, lambda part: report(int((4 + part) * count), total)
+    )
+    pairs.sort(key=lambda pair: (pair.first, pair.second))
     group, exact = _groups(seen.digest, pairs, path)
     encoding = encodings([root / name for name in path.tolist()])
     found = find_series(seen.stain, label, seen.overlay, encoding, group)
@@ -167,6 +177,37 @@ def audit(
         shortcuts=shortcut_accuracy(seen, encoding, label, group),
         association_bits=mutual_information_bits(seen.overlay, label),
     )
+
+
+def _transformed(
+    picture: Callable[[int], np.ndarray],
+    overlay: np.ndarray,
+    digest: list[str],
+    known: list[Pair],
+    progress: Callable[[float], None],
+) -> list[Pair]:
+    """Pairs that differ by any angle, a zoom or a reflection, and that are not known yet.
+
+    Args:
+        picture: row -> grey picture, uint8 (side, side).
+        overlay: places that overlays cover, bool (side, side).
+        digest: digest of the pixels of each image; identical images are no news.
+        known: pairs that were found by other means.
+        progress: called with the share of the work that is done.
+    """
+
+    def visible(row: int) -> tuple[np.ndarray, np.ndarray]:
+        own = picture(row)
+        covered = overlay if overlay.shape == own.shape else np.zeros(own.shape, dtype=bool)
+        return own, ~(covered | frame(own))
+
+    found = find_transformed(
+        visible,
+        len(digest),
+        known=[(pair.first, pair.second) for pair in known],
+        progress=lambda done, total: progress(done / max(total, 1)),
+    )
+    return [pair for pair in found if digest[pair.first] != digest[pair.second]]
 
 
 def _as_dict(trust: Trust) -> dict[str, float]:
@@ -211,18 +252,15 @@ def _blocks(series: np.ndarray, label: np.ndarray, group: np.ndarray) -> np.ndar
 
 
 def write_groups(found: Audit, path: Path | str) -> None:
-    """Write `groups.csv` with the columns path,group,series,batch,overlay,block,duplicate_of.
+    """Write path,group,series,batch,overlay,block,duplicate_of, or add these columns to the table that is there.
 
     Raises:
-        DataError: The file cannot be written.
+        DataError: The file cannot be written, or is no table of these images.
     """
     original = {row: rows[0] for rows in found.exact for row in rows[1:]}
     path = Path(path)
     header = ("path", "group", "series", "batch", "overlay", "block", "duplicate_of")
     copy_of = [found.path[original[row]] if row in original else "" for row in range(len(found.path))]
     columns = (found.path, found.group, found.series.series, found.series.batch, found.overlay, found.block, copy_of)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(path, header, zip(*columns, strict=True))
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
+    named: dict[str, Iterable[Any]] = dict(zip(header[1:], columns[1:], strict=True))
+    extend_table(path, found.path.tolist(), named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ball_features.cli.derive import command
 from ball_features.cli.layers import flag
@@ -16,6 +16,9 @@ from ball_features.config import LADDER, FitConfig
 from ball_features.config.fields import COMMON, option
 from ball_features.errors import ConfigError, require_extra
 
+if TYPE_CHECKING:
+    from ball_features.runs.store import Run
+
 __all__ = ["COMMAND", "FitOptions", "fit", "print_run"]
 
 
@@ -25,8 +28,8 @@ class FitOptions(RunFolder):
 
     save: str = option(
         "",
-        "Save a model for `ball predict` (a bundle): its name, all, or best (the first of the table, or robust-views "
-        "where it does not differ significantly from that). A bundle is the first split's model, fitted on its "
+        "Save a model for `ball predict` (a bundle): its name, all, or best (the first of the "
+        "table). A bundle is the first split's model, fitted on its "
         "training images only; under leave-group-out it has not seen the first group.",
         panel=COMMON,
     )
@@ -92,6 +95,7 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
 def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, notes: list[str]) -> None:
     """The ladder."""
     from ball_features.reporting.run_tables import render_ladder
+    from ball_features.reporting.verdict import findings_to_json, render_verdict
     from ball_features.runs.ladder import ladder
 
     for name, value in (("compat_batch_metrics", config.compat_batch_metrics), ("save", options.save)):
@@ -100,27 +104,33 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
                 f"{flag(name)} goes with a run of one protocol, not with the ladder. Use it with --protocol holdout."
             )
     with progress_bar("Fitting", shown.silent, "fits") as progress:
-        folder, rows, said = ladder(cache, config, out_root=options.out, name=options.name or LADDER, progress=progress)
+        done = ladder(cache, config, out_root=options.out, name=options.name or LADDER, progress=progress)
     if options.tensorboard is not None:
         say("--tensorboard: a ladder has no curves; it is for a run of one protocol.")
     if shown.as_json:
-        print_json({"run": str(folder), "ladder": rows, "notes": said})
+        values = {"run": str(done.folder), "verdict": findings_to_json(done.findings), "ladder": done.rows}
+        print_json(values | {"notes": done.notes})
         return
-    for note in () if shown.quiet else [*notes, *said]:
+    show(render_verdict(done.findings))
+    for note in () if shown.quiet else [*notes, *done.notes]:
         echo(note)
-    show(render_ladder(rows))
-    echo(f"Run: {folder}")
+    show(render_ladder(done.rows))
+    echo(f"Run: {done.folder}")
 
 
-def print_run(result: Any, shown: Shown) -> None:
-    """The table of a run, its notes and its folder."""
+def print_run(result: Run, shown: Shown) -> None:
+    """The verdict of a run, its notes, its table and its folder."""
+    from ball_features.reporting.verdict import findings_to_json, render_verdict
+
     if shown.as_json:
-        values = {"run": str(result.folder), "metrics": result.metrics, "notes": list(result.notes)}
-        values |= {"groups": result.groups, "compat": result.compat}
+        values = {"run": str(result.folder), "verdict": findings_to_json(result.findings), "metrics": result.metrics}
+        values |= {"notes": list(result.notes), "groups": result.groups, "compat": result.compat}
+        values |= {"patients": result.patients}
         values |= {"bundles": [str(path) for path in result.bundles]}
         print_json(values)
         return
-    show(*(() if shown.quiet else result.notes), result.table(width()), *result.more_tables())
+    show(render_verdict(result.findings), *(() if shown.quiet else result.notes))
+    show(result.table(width()), *result.more_tables())
     echo(f"Run: {result.folder}")
 
 

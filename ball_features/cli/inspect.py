@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ball_features.cli.derive import command
 from ball_features.cli.options import CachePath, Shown
-from ball_features.cli.screen import print_json, show
+from ball_features.cli.screen import echo, print_json, show
+from ball_features.config.fields import Config, option
+from ball_features.config.toml import Repeat
 
-__all__ = ["COMMAND", "inspect"]
+__all__ = ["COMMAND", "InspectOptions", "inspect"]
 
 
-def inspect(cache: CachePath, shown: Shown) -> None:
+@dataclass(frozen=True)
+class InspectOptions(Config):
+    """Options of `ball inspect`."""
+
+    settings: bool = option(
+        False, "Print the settings of the cache as a TOML file, which `ball extract --config` takes."
+    )
+
+
+def inspect(cache: CachePath, options: InspectOptions, shown: Shown) -> None:
     """Show what a cache holds: images per class, views, provenance, rejected files, whether it is complete."""
     from ball_features.cache import read_cache
     from ball_features.reporting.inspection import describe, render_contents
 
-    values = describe(read_cache(cache, embeddings=False), cache)
-    if shown.as_json:
-        print_json(values)
+    found = read_cache(cache, embeddings=False)
+    if options.settings:
+        from ball_features.extraction.preprocessing import Preprocessing
+
+        config = Preprocessing.from_attributes(found.attributes).to_config()
+        echo(Repeat("extract", {"images": found.attributes["images"]}, config).text().rstrip())
+    elif shown.as_json:
+        print_json(describe(found, cache))
     else:
-        show(render_contents(values))
+        show(render_contents(describe(found, cache)))
 
 
 COMMAND = command(inspect)

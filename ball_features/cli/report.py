@@ -26,6 +26,11 @@ class ReportOptions(Config):
     out: Path | None = option(None, "Write one page of all these runs, side by side, to this file.", short="o")
     cache: Path | None = option(None, "Cache that the run was made on, where it has moved.")
     thumbnails: Path | None = option(None, "Folder of the images, to put small pictures of them into the page.")
+    ladder: Path | None = option(None, "Run of the protocol ladder on the same images, for its figure on the page.")
+    figures: Path | None = option(
+        None, "Write the figures of one run into this folder too, with its table for LaTeX and as CSV, and captions."
+    )
+    format: tuple[str, ...] = option(("svg", "pdf", "png"), "File formats of the figures.")
 
 
 def report(
@@ -38,10 +43,16 @@ def report(
     Without --thumbnails it holds no picture of an image, since data may not be
     passed on.
     """
-    from ball_features.errors import DataError
-    from ball_features.reporting.joint import is_ladder, write_joint_report, write_ladder_report
+    from ball_features.errors import ConfigError, DataError
+    from ball_features.reporting.joint import write_joint_report, write_ladder_report
+    from ball_features.reporting.ladder_page import is_ladder
     from ball_features.reporting.page import write_report
+    from ball_features.reporting.paper import write_paper
+    from ball_features.reporting.plot import check_formats
 
+    check_formats(options.format)
+    if options.figures is not None and (len(runs) > 1 or is_ladder(runs[0]) or options.out is not None):
+        raise ConfigError("Got --figures with several runs, a ladder or --out, expected one run and nothing else.")
     if options.thumbnails is not None and not options.thumbnails.is_dir():
         raise DataError(f"No folder at {options.thumbnails}, expected that of the images for --thumbnails.")
     caches = [_cache_of(folder, options.cache, shown.quiet) for folder in runs]
@@ -49,17 +60,20 @@ def report(
         echo(f"Report: {write_joint_report(runs, options.out, caches, options.thumbnails)}")
         return
     for folder, found in zip(runs, caches, strict=True):
-        page = (
-            write_ladder_report(folder) if is_ladder(folder) else write_report(folder, None, found, options.thumbnails)
-        )
-        echo(f"Report: {page}")
+        if is_ladder(folder):
+            echo(f"Report: {write_ladder_report(folder)}")
+            continue
+        echo(f"Report: {write_report(folder, None, found, options.thumbnails, options.ladder)}")
+    if options.figures is not None:
+        files = write_paper(runs[0], options.figures, options.format, caches[0], options.ladder)
+        echo(f"Figures: {options.figures} ({len(files)} files)")
 
 
 def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     """The cache of a run as its models saw it; none of a comparison of several, or where it is gone."""
     from ball_features.cache import choose_channels, read_cache
     from ball_features.errors import CacheError
-    from ball_features.reporting.joint import is_ladder
+    from ball_features.reporting.ladder_page import is_ladder
     from ball_features.reporting.provenance import require_cache_of
     from ball_features.runs.store import read_run
 

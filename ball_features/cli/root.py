@@ -25,9 +25,11 @@ __all__ = ["InterruptError", "Invocation", "app", "invocation", "main"]
 
 # Modules of the commands, in the order of `ball --help`. Each has one function of its own name.
 NAMES = (
+    "assess",
     "download",
     "extract",
     "segment",
+    "sheet",
     "audit",
     "fit",
     "compare",
@@ -149,6 +151,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 # What an interrupted command has left; the others write nothing before their end.
 _LEFT = {
+    "assess": "What was finished is kept; the same command goes on from there.",
     "extract": "What was finished is kept; the same command goes on from there.",
     "download": "kagglehub keeps what it has fetched; the same command goes on from there.",
     "segment": "The pictures written so far stay; the same command writes all of them again.",

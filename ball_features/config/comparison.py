@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, option, require
+from ball_features.config.splitting import LADDER, PROTOCOLS, protocol_help
 
-__all__ = ["LADDER", "PROTOCOLS", "FitConfig", "HeadConfig"]
-
-PROTOCOLS = ("holdout", "cv", "group-cv", "block-cv", "leave-group-out")
-LADDER = "ladder"  # climbs through several protocols; see `runs.ladder`
+__all__ = ["FitConfig", "HeadConfig"]
 
 
 @dataclass(frozen=True)
@@ -105,9 +103,8 @@ class FitConfig(Config):
 
     protocol: str = option(
         "holdout",
-        "How images are divided: holdout (at random), cv (cross-validation), group-cv (of whole groups), block-cv (of "
-        "runs of neighbouring files), leave-group-out (each series in turn), or ladder (from random draws to series "
-        "left out, one after the other).",
+        f"How images are divided: {protocol_help()}, or {LADDER} (from random draws to series left out, one after the "
+        "other).",
         panel=COMMON,
         choices=(*PROTOCOLS, LADDER),
     )
@@ -130,8 +127,8 @@ class FitConfig(Config):
     )
     group_column: str = option(
         "auto",
-        "Column of the groups file that a split keeps together; several joined with +, such as class+overlay. auto: "
-        "block for block-cv, series for leave-group-out, else group.",
+        "Column of the groups file that the protocol is by; several joined with +, such as class+overlay. auto: the "
+        "protocol's own (block, patient, series, site or split), else group.",
         panel="Protocol",
     )
     folds: int = option(5, "Number of folds of a cross-validation (cv, group-cv, block-cv).", panel="Protocol", low=2)
@@ -154,6 +151,14 @@ class FitConfig(Config):
         "the images tested.",
         panel="Models",
         words={"": None},
+    )
+    adapt: str = option(
+        "none",
+        "Adaptation to the site of the images tested, by all its images without their labels; it needs a column site. "
+        "none, auto (balanced, or none for few images or a batch of one class), balanced (mean of the class means, "
+        "with predictions in place of labels), or mean (mean of the images).",
+        panel="Models",
+        choices=("none", "auto", "balanced", "mean"),
     )
     compat_batch_metrics: bool = option(
         False, "Add a table of the student report's figures, averaged over batches.", panel="Models"
@@ -188,6 +193,7 @@ class FitConfig(Config):
         """Check types, ranges and what excludes each other; model names are checked by the registry."""
         super().__post_init__()
         require(not self.tta or self.test_views in ("auto", "all"), "test_views", self.test_views, "none beside tta")
+        require(self.adapt == "none" or not self.center, "adapt", self.adapt, "none beside center, which does the same")
         require(
             self.test_size + self.val_size < 1,
             "test_size + val_size",

@@ -8,16 +8,20 @@ one of its images is left out of training.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ball_features.config import FitConfig
+from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.dealing import deal
+from ball_features.dataset.given import count_leaks, read_parts
+from ball_features.dataset.remarks import conflict_remark
 from ball_features.dataset.units import merge_units
 from ball_features.errors import SplitError
 
-__all__ = ["MIN_CLASS_TRAIN", "ImageTable", "Split", "make_splits"]
+__all__ = ["MIN_CLASS_TRAIN", "ImageTable", "Split", "given_leaks", "make_splits"]
 
 # A group is left out only where every class that it holds keeps at least this many images to learn from.
 MIN_CLASS_TRAIN = 50
@@ -54,7 +58,9 @@ class ImageTable:
         label: str (images,), classes.
         sha256: str (images,), content hashes; images of equal hash never cross a split.
         group: str (images,), for the protocols by group, and kept whole by the others; None where there is none.
-        together: str (images,), what no protocol may cut, such as copies and shared fields; None: `group` alone.
+        together: (images,), what no protocol may cut, such as copies and shared fields; None: `group` alone.
+        patient: str (images,), patients, which `together` holds too; "" where unknown, None where there is no such
+            column.
     """
 
     path: np.ndarray
@@ -62,6 +68,11 @@ class ImageTable:
     sha256: np.ndarray
     group: np.ndarray | None = None
     together: np.ndarray | None = None
+    patient: np.ndarray | None = None
+
+    def patients(self) -> int:
+        """Number of patients."""
+        return 0 if self.patient is None else len(np.unique(self.patient[self.patient != ""]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,20 +107,33 @@ def make_splits(config: FitConfig, images: ImageTable) -> tuple[list[Split], lis
     Raises:
         SplitError: The protocol needs groups, or a class is too small for it.
     """
-    if images.group is None and config.protocol in ("group-cv", "block-cv", "leave-group-out"):
+    protocol = PROTOCOLS[config.protocol]
+    if images.group is None and protocol.column:
         raise SplitError(
-            f"The protocol {config.protocol} needs groups, got none. Give a groups file with the columns path,group."
+            f"The protocol {config.protocol} needs groups, got none. Give a groups file with the columns path,"
+            f"{protocol.fallback or protocol.column}."
         )
     classes, label = np.unique(images.label, return_inverse=True)
-    by_unit = None if config.protocol == "leave-group-out" else images.group
+    by_unit = None if protocol.scheme in ("leave-out", "given") else images.group
     units = merge_units(*(key for key in (images.sha256, images.together, by_unit) if key is not None))
     codes = _Codes(images.path, classes, label, merge_units(images.sha256), units)
     notes = [_copies_note(images)] if images.group is None else []
-    if config.protocol == "leave-group-out":
+    conflict = conflict_remark(images.path.tolist(), images.label.tolist(), images.sha256.tolist())
+    notes += [conflict] if conflict else []
+    if images.patient is not None and protocol.scheme != "given":
+        unknown = int((images.patient == "").sum())
+        rest = f" {unknown} images name no patient and count as one each." if unknown else ""
+        notes.append(
+            f"No split cuts a patient: all images of each of the {images.patients()} patients stay together.{rest}"
+        )
+    if protocol.scheme == "given":
         assert images.group is not None
-        splits = _leave_out(config, codes, images.group, notes)
+        return _given(config, codes, images, notes), notes
+    if protocol.scheme == "leave-out":
+        assert images.group is not None
+        splits = _leave_out(config, codes, images, notes)
     else:
-        _require_units(codes, 3 if config.protocol == "holdout" else config.folds)
+        _require_units(codes, 3 if protocol.scheme == "holdout" else config.folds)
         splits = [split for repeat in range(config.repeats) for split in _repeat(config, codes, repeat)]
     for split in splits:
         _check(split, codes)
@@ -149,7 +173,9 @@ def _carve(
     return rest[part == 0], rest[part == 1]
 
 
-def _leave_out(config: FitConfig, codes: _Codes, group: np.ndarray, notes: list[str]) -> list[Split]:
+def _leave_out(config: FitConfig, codes: _Codes, images: ImageTable, notes: list[str]) -> list[Split]:
+    group = images.group
+    assert group is not None
     splits = []
     skipped = []
     dropped: set[int] = set()
@@ -164,9 +190,9 @@ def _leave_out(config: FitConfig, codes: _Codes, group: np.ndarray, notes: list[
         if short:
             skipped.append(f"{name} ({', '.join(short)})")
             continue
-        # Where a class is left with a few large groups (patients), none of them can go to validation as a whole.
+        # Where a class is left with a few large groups, none of them can go to validation as a whole; patients do.
         many = min(len(np.unique(units[rest][codes.label[rest] == code])) for code in range(len(classes)))
-        whole = units if many >= _LEAST_UNITS else codes.copies
+        whole = units if many >= (_LEAST_UNITS if images.patient is None else 2) else codes.copies
         for repeat in range(config.repeats):
             rng = np.random.default_rng([config.seed, repeat, len(splits)])
             train, val = _carve(config, codes, rest, whole, rng)
@@ -187,6 +213,54 @@ def _leave_out(config: FitConfig, codes: _Codes, group: np.ndarray, notes: list[
     return splits
 
 
+def _given(config: FitConfig, codes: _Codes, images: ImageTable, notes: list[str]) -> list[Split]:
+    """Splits as a column gives them, to the row; where no image validates, whole units of training images do."""
+    assert images.group is not None
+    given = read_parts(images.group)
+    rng = np.random.default_rng([config.seed, 0])
+    splits = []
+    for fold in range(len(given.folds) or 1):
+        tests, trains = (given.code == 2, given.code == 0) if not given.folds else (given.code == fold, given.code >= 0)
+        train, val, test = np.flatnonzero(trains & ~tests), np.flatnonzero(given.code == 1), np.flatnonzero(tests)
+        if given.folds or not len(val):
+            train, val = _carve(config, codes, train, codes.units, rng)
+        splits.append(Split(0, fold, train, val, test))
+        _check(splits[-1], codes, given=True)
+    unused = int((given.code < 0).sum())
+    if unused:
+        notes.append(f"{unused} images have no part in the given split and are not used.")
+    if not given.folds and not (given.code == 1).any():
+        notes.append("The given split has no validation images; some of its training images validate.")
+    leaks = given_leaks(splits, images)
+    if leaks:
+        said = {"copies": "have a copy", "patients": "are of a patient", "groups": "are of a group"}
+        found = ", ".join(f"{count} {said[name]}" for name, count in leaks.items())
+        total = sum(len(split.test) for split in splits)
+        notes.insert(0, f"The given split leaks: of {total} test images {found} in training. Its scores are too high.")
+    return splits
+
+
+def given_leaks(splits: Sequence[Split], images: ImageTable) -> dict[str, int]:
+    """Count the test images of a given split that share something with images that train or validate.
+
+    Args:
+        splits: the splits.
+        images: ids, hashes and what belongs together.
+
+    Returns:
+        "copies", "patients" or "groups" -> number of test images, over all splits.
+    """
+    keys = {"copies": images.sha256}
+    if images.patient is not None:
+        keys["patients"] = images.patient
+    elif images.together is not None:
+        keys["groups"] = images.together
+    total: Counter[str] = Counter()
+    for split in splits:
+        total.update(count_leaks(np.concatenate([split.train, split.val]), split.test, keys))
+    return dict(total)
+
+
 def _require_units(codes: _Codes, least: int) -> None:
     for code, name in enumerate(codes.classes):
         count = len(np.unique(codes.units[codes.label == code]))
@@ -197,13 +271,19 @@ def _require_units(codes: _Codes, least: int) -> None:
             )
 
 
-def _check(split: Split, codes: _Codes) -> None:
-    """Require parts that are not empty and do not share units; train and validation may share a group left whole."""
+def _check(split: Split, codes: _Codes, *, given: bool = False) -> None:
+    """Require parts that are not empty and do not share units; train and validation may share a group left whole.
+
+    A split that the user gave may share units, which a note counts.
+    """
     parts = {"train": split.train, "val": split.val, "test": split.test}
     for name, rows in parts.items():
         if not len(rows):
             raise SplitError(f"The {name} part of repeat {split.repeat} is empty. Add images, or change the sizes.")
-    for a, b, of in (("train", "val", codes.copies), ("train", "test", codes.units), ("val", "test", codes.units)):
+    shared = (
+        () if given else (("train", "val", codes.copies), ("train", "test", codes.units), ("val", "test", codes.units))
+    )
+    for a, b, of in shared:
         if np.intersect1d(of[parts[a]], of[parts[b]]).size:
             raise SplitError(f"An image or a copy of it is in {a} and in {b}. This is a fault of ball; report it.")
     train = codes.label[split.train]

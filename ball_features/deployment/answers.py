@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.dataset.manifest import Rejected
+from ball_features.deployment.predictions_page import predictions_page
 from ball_features.errors import DataError
-from ball_features.reporting.markup import Cell, Row, Table, page
 
 __all__ = ["Prediction", "Predictions", "check_suffix"]
 
@@ -101,7 +101,7 @@ class Predictions:
             elif path.suffix == ".json":
                 path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
             else:
-                path.write_text(_page(self), encoding="utf-8")
+                path.write_text(predictions_page(self), encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path} cannot be written ({error.strerror}). Give another output file.") from error
         return files
@@ -124,31 +124,3 @@ def _row(item: Prediction, classes: Sequence[str]) -> list[str]:
         f"{item.distance:.6f}",
         str(item.unusual).lower(),
     ]
-
-
-def _page(found: Predictions) -> str:
-    names = [f"p_{name}" for name in found.classes]
-    rows = tuple(
-        Row(
-            (
-                Cell(item.path),
-                Cell(item.predicted),
-                *(Cell(f"{item.probability[name]:.6f}", item.probability[name]) for name in found.classes),
-                Cell("|".join(item.set)),
-                Cell(f"{item.distance:.6f}", item.distance),
-                Cell(str(item.unusual).lower()),
-            ),
-            "unusual" if item.unusual else "",
-        )
-        for item in found.predictions
-    )
-    return page(
-        "predictions.html",
-        "Predictions",
-        table=Table(("path", "predicted", *names, "set", "distance", "unusual"), rows, "Predictions", 2),
-        model=f"{found.about['model']} on {found.about['backbone']}, {found.about['bundle']}",
-        coverage=f"{100 * found.about['coverage']:g}",
-        unusual_from=f"{found.about['unusual_from']:.6f}",
-        notes=found.notes,
-        rejected=found.rejected,
-    )

@@ -11,10 +11,12 @@ from ball_features.cache import Cache
 from ball_features.evaluation.intervals import Interval, metric_intervals, share_interval
 from ball_features.evaluation.metrics import evaluate_predictions
 from ball_features.evaluation.paired_tests import corrected_best, holm, mcnemar_exact, paired_bootstrap
+from ball_features.evaluation.patient_scores import PatientScores, measure_patients
+from ball_features.evaluation.patients import PatientAnswers, answer_patients
 from ball_features.evaluation.protocols import ModelResult
 from ball_features.evaluation.results import BestOf, Measurement, ModelRow
 
-__all__ = ["measure"]
+__all__ = ["measure", "patient_answers"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +34,16 @@ class _Measured:
     first: np.ndarray
 
 
-def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> Measurement:
+def measure(
+    cache: Cache, results: Sequence[ModelResult], units: np.ndarray, patient: np.ndarray | None = None
+) -> Measurement:
     """Measure every model that was fitted, and test each against the best.
 
     Args:
         cache: the images; its labels are the truth.
         results: a result a model; those that failed have no row.
         units: int (images,); images of one unit count as one image in intervals and tests.
+        patient: patient of each image, str (images,), "" where unknown; None without patients.
     """
     classes, codes = np.unique(cache.label, return_inverse=True)
     names = [str(name) for name in classes]
@@ -54,12 +59,50 @@ def measure(cache: Cache, results: Sequence[ModelResult], units: np.ndarray) -> 
     best = None
     if len(rivals) > 1:
         best = BestOf(len(rivals), *corrected_best(np.column_stack(rivals)[tested], tests[tested], units[tested]))
-    return Measurement(names, rows, len(np.unique(units[tested])), best)
+    scores = [] if patient is None else _on_patients(results, rows, names, codes, patient)
+    return Measurement(names, rows, len(np.unique(units[tested])), best, scores)
 
 
 def _tested(result: ModelResult) -> np.ndarray:
     """Row numbers of the tested images, a row a prediction, int (tests,)."""
     return np.concatenate([item.split.test for item in result.fitted])
+
+
+def _repeats(result: ModelResult) -> np.ndarray:
+    """Number of the repeat of each prediction, int (tests,)."""
+    return np.concatenate([np.full(len(item.split.test), item.split.repeat) for item in result.fitted])
+
+
+def patient_answers(result: ModelResult, codes: np.ndarray, patient: np.ndarray) -> PatientAnswers:
+    """Combine a model's predictions of each patient's images.
+
+    Args:
+        result: the model's predictions.
+        codes: class index of each image, int (images,).
+        patient: patient of each image, str (images,), "" where unknown.
+    """
+    tested = _tested(result)
+    probability = np.concatenate([item.probability for item in result.fitted])
+    return answer_patients(patient[tested], _repeats(result), codes[tested], probability)
+
+
+def _on_patients(
+    results: Sequence[ModelResult],
+    rows: Sequence[ModelRow],
+    classes: list[str],
+    codes: np.ndarray,
+    patient: np.ndarray,
+) -> list[PatientScores]:
+    """Score each model of the table on patients, in the order of the table."""
+    by_name = {result.spec.name: result for result in results}
+    found = []
+    for row in rows:
+        own = by_name[row.model]
+        tested = _tested(own)
+        probability = np.concatenate([item.probability for item in own.fitted])
+        model = (row.model, row.kind)
+        found.append(measure_patients(model, patient[tested], _repeats(own), codes[tested], probability, classes))
+    return [scores for scores in found if scores is not None]
 
 
 def _measure_model(result: ModelResult, classes: list[str], codes: np.ndarray, units: np.ndarray) -> _Measured:
@@ -68,7 +111,7 @@ def _measure_model(result: ModelResult, classes: list[str], codes: np.ndarray, u
     hit = probability.argmax(1) == truth
     scores = evaluate_predictions(truth, probability)
     recalls = _recall_intervals(truth, probability.argmax(1), units[tested], tested, len(classes))
-    repeat = np.concatenate([np.full(len(item.split.test), item.split.repeat) for item in result.fitted])
+    repeat = _repeats(result)
     row = ModelRow(
         model=result.spec.name,
         kind=result.spec.kind,

@@ -1,4 +1,4 @@
-"""Patients as units of evaluation: one answer per patient from the predictions of its images, and its metrics.
+"""Answers for patients: the predictions of a patient's images combined into one.
 
 A patient's class probabilities are the mean of the log-probabilities of its images, normalised: the geometric mean,
 which is the product of experts (Hinton 2002, doi 10.1162/089976602760128018) with the weight of a single image. The
@@ -14,18 +14,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from ball_features.evaluation.intervals import Interval, metric_intervals, share_interval
-from ball_features.evaluation.metrics import METRICS, evaluate_predictions
-
-__all__ = [
-    "SEVERAL_LABELS",
-    "PatientAnswers",
-    "PatientScores",
-    "answer_patients",
-    "patient_columns",
-    "patient_rows",
-    "score_patients",
-]
+__all__ = ["SEVERAL_LABELS", "PatientAnswers", "answer_patients", "patient_columns", "patient_rows"]
 
 SEVERAL_LABELS = -1  # class index of a patient whose images have several labels
 _FLOOR = np.finfo(np.float64).eps  # a probability of 0 counts as this, as in the log loss
@@ -73,36 +62,6 @@ class PatientAnswers:
         return self.label != SEVERAL_LABELS
 
 
-@dataclass(frozen=True)
-class PatientScores:
-    """Metrics of one model on patients.
-
-    Attributes:
-        model: name of the model.
-        kind: "head", "baseline" or "shortcut".
-        patients: number of distinct patients that were scored.
-        several_labels: number of distinct patients that were not scored, because their images have several labels.
-        values: name of a metric -> its value over patients.
-        intervals: name of a metric -> its 95 % interval, by a bootstrap over patients.
-        majority_accuracy: accuracy of the majority vote.
-        per_class: class -> "patients", "sensitivity", "sensitivity_low", "sensitivity_high" and "specificity".
-    """
-
-    model: str
-    kind: str
-    patients: int
-    several_labels: int
-    values: dict[str, float]
-    intervals: dict[str, Interval]
-    majority_accuracy: float
-    per_class: dict[str, dict[str, float]]
-
-    def to_dict(self) -> dict[str, object]:
-        """Everything, ready for JSON."""
-        ends = {name: {"low": low, "high": high} for name, (low, high) in self.intervals.items()}
-        return {**vars(self), "intervals": ends}
-
-
 def answer_patients(
     patient: Shaped[np.ndarray, " tests"],
     repeat: Int[np.ndarray, " tests"],
@@ -141,50 +100,6 @@ def answer_patients(
         label=np.where(lowest == highest, lowest, SEVERAL_LABELS),
         probability=combined / combined.sum(1, keepdims=True),
         share=mean(np.eye(classes)[probability.argmax(1)]),
-    )
-
-
-def score_patients(model: str, kind: str, answers: PatientAnswers, classes: Sequence[str]) -> PatientScores | None:
-    """Measure the answers; repeats are pooled, and a patient's answers of several repeats are drawn together.
-
-    Args:
-        model: name of the model.
-        kind: "head", "baseline" or "shortcut".
-        answers: the answers.
-        classes: names of the classes, in the order of probabilities.
-
-    Returns:
-        The scores; None where no patient has one label.
-    """
-    scored = answers.scored
-    several = len(np.unique(answers.patient[~scored]))
-    if not scored.any():
-        return None
-    patient, truth, probability = answers.patient[scored], answers.label[scored], answers.probability[scored]
-    patients = len(np.unique(patient))
-    scores = evaluate_predictions(truth, probability)
-    per_class = {}
-    for code, name in enumerate(classes):
-        own = truth == code
-        distinct = len(np.unique(patient[own]))
-        hit = answers.predicted[scored][own] == code
-        low, high = share_interval(hit, patient[own], images=distinct) if distinct else (float("nan"),) * 2
-        per_class[name] = {
-            "patients": float(distinct),
-            "sensitivity": float(scores.per_class["recall"][code]),
-            "sensitivity_low": low,
-            "sensitivity_high": high,
-            "specificity": float(scores.per_class["specificity"][code]),
-        }
-    return PatientScores(
-        model=model,
-        kind=kind,
-        patients=patients,
-        several_labels=several,
-        values={name: scores.values[name] for name in METRICS},
-        intervals=metric_intervals(truth, probability, patient, images=patients),
-        majority_accuracy=float((answers.majority[scored] == truth).mean()),
-        per_class=per_class,
     )
 
 

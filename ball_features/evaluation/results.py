@@ -12,6 +12,7 @@ from typing import Any
 from ball_features.errors import DataError
 from ball_features.evaluation.intervals import Interval
 from ball_features.evaluation.metrics import METRICS
+from ball_features.evaluation.patient_scores import PatientScores
 
 __all__ = ["BestOf", "Measurement", "ModelRow", "read_measurement"]
 
@@ -155,17 +156,20 @@ class Measurement:
         models: a row a model, sorted by accuracy, then by log loss.
         units: number of units that were drawn in intervals and tests; 0 for runs before 0.2 that did not keep it.
         best_of: the corrected accuracy of the best; None for a single model.
+        patients: scores on patients, a row a model in the order of `models`; empty without patients.
     """
 
     classes: list[str]
     models: list[ModelRow]
     units: int = 0
     best_of: BestOf | None = None
+    patients: list[PatientScores] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
         values: dict[str, object] = {"classes": self.classes, "models": self.models, "units": self.units}
-        return values if self.best_of is None else values | {"best_of": asdict(self.best_of)}
+        values |= {} if self.best_of is None else {"best_of": asdict(self.best_of)}
+        return values | ({"patients": self.patients} if self.patients else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Measurement:
@@ -177,7 +181,8 @@ class Measurement:
         models = [ModelRow.from_dict(own) for own in values["models"]]
         best = values.get("best_of")
         best_of = best and BestOf(best["models"], *(_number(best[name]) for name in ("accuracy", "low", "high")))
-        return cls(list(values["classes"]), models, values.get("units") or 0, best_of)
+        patients = [PatientScores.from_dict(own) for own in values.get("patients", [])]
+        return cls(list(values["classes"]), models, values.get("units") or 0, best_of, patients)
 
 
 def read_measurement(folder: Path) -> Measurement:

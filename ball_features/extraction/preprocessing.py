@@ -76,8 +76,7 @@ class Preprocessing:
             ConfigError: The recipe or the normalisation is wrong, or the network lacks what the recipe reads.
         """
         single = len(config.channels) == 1
-        default = "robust" if backbone.maps and single else "plain"
-        plan = ViewPlan.parse(config.recipe, config.views, default=default, maps=backbone.maps)
+        plan = ViewPlan.parse(config.recipe, config.views, maps=backbone.maps)
         file = backbone.path or (None if config.weights in ("imagenet", "random") else Path(config.weights))
         return cls(
             backbone=backbone.name,
@@ -144,6 +143,23 @@ class Preprocessing:
             **({"channels": list(self.channels), "segmentation": self.segmentation} if several else {}),
             **({"overlay_mask": self.overlay_mask} if self.overlay_mask else {}),
         }
+
+    def to_config(self) -> ExtractConfig:
+        """The settings that make the embeddings again; `twins` "auto" finds the files if they are still there."""
+        in_file = self.backbone.startswith("file:")  # a network and its weights in one file
+        return ExtractConfig(
+            backbone=f"file:{self.weights}" if in_file else self.backbone,
+            weights=ExtractConfig.weights if in_file else self.weights,
+            recipe=self.plan.recipe,
+            views=len(self.plan),
+            normalize=self.normalization,
+            input_px=self.input_px,
+            precision=self.precision,
+            dtype=self.dtype,
+            channels=self.channels,
+            twins="none" if self.segmentation == "hsv" else "auto",
+            seed=self.seed,
+        )
 
     def to_facts(self) -> dict[str, Any]:
         """The keys of `bundle.json`."""

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ball_features.audit.findings import Audit
-from ball_features.audit.orientation import orient
-from ball_features.audit.overlays import NO_OVERLAY
-from ball_features.audit.series import Trust
-from ball_features.audit.traits import load_square
 from ball_features.cache import read_cache
-from ball_features.dataset.manifest import Manifest, spread_rows
+from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError
-from ball_features.reporting.markup import Cell, Picture, Row, Table, thumbnail, write_page
+from ball_features.reporting.audit_evidence import audit_evidence
+from ball_features.reporting.audit_sections import audit_sections
+from ball_features.reporting.evidence import Evidence
+from ball_features.reporting.markup import write_page
+from ball_features.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = ["cached_embeddings", "summary", "write_audit"]
-
-PAIRS_SHOWN = 40
-KIND_IMAGES = 24
-WHOLE_IMAGES = 6
-ODD_IMAGES = 24
-_ZOOM_MARGIN = 0.4  # of the box, on each side
-_ZOOM_PX = 240
 
 
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
@@ -114,42 +106,8 @@ def summary(found: Audit) -> RenderableType:
     return table
 
 
-@dataclass(frozen=True)
-class _Figure:
-    """Pictures side by side with a caption; `zoom` shows them at their own size."""
-
-    pictures: tuple[Picture, ...]
-    caption: str = ""
-    zoom: bool = False
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A heading with text, a table and figures below."""
-
-    title: str
-    text: str = ""
-    table: Table | None = None
-    figures: tuple[_Figure, ...] = ()
-
-
-class _Album:
-    """Pictures of the images of an audit."""
-
-    def __init__(self, found: Audit, root: Path) -> None:
-        self._found, self._root = found, root
-
-    def whole(self, row: int, orientation: int = 0) -> Picture:
-        pixels = orient(load_square(self._root / self._found.path[row]), orientation)
-        return Picture(str(self._found.path[row]), thumbnail(pixels))
-
-    def zoomed(self, row: int, box: tuple[int, int, int, int]) -> Picture:
-        pixels = _zoom(load_square(self._root / self._found.path[row]), box)
-        return Picture(f"{self._found.path[row]}, enlarged", thumbnail(pixels, _ZOOM_PX))
-
-
 def write_audit(found: Audit, root: Path, path: Path) -> None:
-    """Write the findings as one self-contained HTML file, with thumbnails of pairs and overlays.
+    """Write the findings as one self-contained HTML file, with thumbnails of overlays and pairs.
 
     Args:
         found: audit to show.
@@ -159,111 +117,12 @@ def write_audit(found: Audit, root: Path, path: Path) -> None:
     Raises:
         DataError: The file cannot be written.
     """
-    album = _Album(found, root)
-    sections = [*_copies(found, album), *_pairs(found, album), *_overlays(found, album), *_series(found)]
-    sections += _outliers(found, album)
-    facts = _findings(found)
-    write_page(path, "audit.html", "Audit", images=len(found.path), facts=facts, sections=sections)
-
-
-def _copies(found: Audit, album: _Album) -> list[_Section]:
-    copies = [(rows[0], row) for rows in found.exact for row in rows[1:]]
-    sections = []
-    for title, linked in (("Label conflicts", found.conflicts), ("Identical pixels", copies)):
-        figures = tuple(
-            _Figure((album.whole(one), album.whole(two)), f"{found.path[one]} and {found.path[two]}")
-            for one, two in linked[:PAIRS_SHOWN]
-        )
-        if figures:
-            sections.append(_Section(f"{title}: {len(figures)} of {len(linked)}", figures=figures))
-    return sections
-
-
-def _pairs(found: Audit, album: _Album) -> list[_Section]:
-    rng = np.random.default_rng(0)
-    sections = []
-    for kind in ("near-duplicate", "shared-field"):
-        pairs = [pair for pair in found.pairs if pair.kind == kind]
-        shown = sorted(rng.permutation(len(pairs))[:PAIRS_SHOWN].tolist())
-        figures = tuple(
-            _Figure(
-                (album.whole(pair.first), album.whole(pair.second, pair.orientation)),
-                f"{found.path[pair.first]} and {found.path[pair.second]}: shifted by {pair.shift_x_px}, "
-                f"{pair.shift_y_px} px, correlation {pair.score:.2f}",
-            )
-            for pair in (pairs[place] for place in shown)
-        )
-        sections.append(_Section(f"{kind}s: {len(shown)} of {len(pairs)}", figures=figures))
-    return sections
-
-
-def _overlays(found: Audit, album: _Album) -> list[_Section]:
-    sections = []
-    for number, kind in enumerate([*found.overlays.names, NO_OVERLAY]):
-        own = np.flatnonzero(found.overlay == kind)
-        if not len(own):
-            continue
-        box = found.overlays.box(number) if kind != NO_OVERLAY else _around(found)
-        figures, text = [], ""
-        if box is not None:
-            text = "The overlay, enlarged:" if kind != NO_OVERLAY else "The place of the others' overlay, enlarged:"
-            figures = [_Figure((album.zoomed(int(row), box),), zoom=True) for row in _spread(own, KIND_IMAGES)]
-        figures += [_Figure((album.whole(int(row)),)) for row in _spread(own, WHOLE_IMAGES)]
-        sections.append(_Section(f"{kind}: {len(own)} images", text, figures=tuple(figures)))
-    return sections
-
-
-def _series(found: Audit) -> list[_Section]:
-    trusted = (("series", found.series.series_trust), ("batches", found.series.batch_trust))
-    return [_Section(f"Likely {title}", table=_trust_table(own, title)) for title, own in trusted]
-
-
-def _outliers(found: Audit, album: _Album) -> list[_Section]:
-    if not found.outlier:
-        return []
-    figures = tuple(
-        _Figure((album.whole(int(row)),), f"{found.path[row]}: {found.outlier[int(row)]}")
-        for row in _spread(np.array(sorted(found.outlier)), ODD_IMAGES)
+    write_page(
+        path,
+        "audit.html",
+        "Audit",
+        images=len(found.path),
+        verdict=verdict(Evidence(audit=audit_evidence(found))),
+        facts=_findings(found),
+        sections=audit_sections(found, root),
     )
-    return [_Section(f"Outliers: {len(figures)} of {len(found.outlier)}", figures=figures)]
-
-
-def _spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """At most so many of the rows, evenly spread."""
-    return rows[spread_rows(len(rows), count)]
-
-
-def _around(found: Audit) -> tuple[int, int, int, int] | None:
-    """The box that holds those of all kinds."""
-    boxes = np.array([found.overlays.box(number) for number in range(len(found.overlays.names))]).reshape(-1, 4)
-    if not len(boxes):
-        return None
-    left, top, right, bottom = (int(edge) for edge in (*boxes[:, :2].min(0), *boxes[:, 2:].max(0)))
-    return left, top, right, bottom
-
-
-def _zoom(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The part of an image around a box, enlarged so that its longer side is 240 px."""
-    from PIL import Image
-
-    left, top, right, bottom = box
-    margin = round(_ZOOM_MARGIN * max(right - left, bottom - top))
-    part = pixels[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin]
-    scale = _ZOOM_PX / max(part.shape[:2])
-    size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
-    return np.asarray(Image.fromarray(part).resize(size, Image.Resampling.NEAREST))
-
-
-def _trust_table(trusted: dict[str, Trust], title: str) -> Table:
-    header = (title, "images", "confidence", "agreement in stain", "agreement in file order", "by chance")
-    rows = tuple(
-        Row(
-            (
-                Cell(name),
-                Cell(str(own.images), float(own.images)),
-                *(Cell(f"{value:.2f}", value) for value in (own.confidence, own.stain, own.order, own.chance)),
-            )
-        )
-        for name, own in trusted.items()
-    )
-    return Table(header, rows, f"Likely {title}")

@@ -12,14 +12,14 @@ from typing import Any
 from ball_features.bundles.bundle import COVERAGE, Bundle
 from ball_features.bundles.facts import BundleFacts
 from ball_features.errors import DataError
+from ball_features.evaluation.metrics import METRICS
+from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
+from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.models.base import PerViewClassifier
 from ball_features.reporting.markup import render
-from ball_features.reporting.stored_run import read_table
 
 __all__ = ["write_card"]
 
-_MEANS = ("specificity", "precision", "recall", "f1")
-_VALUES = ("auroc", "mcc", "log_loss", "ece")
 _MANY_FOLDERS = 20  # more are not listed
 
 
@@ -75,7 +75,7 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         DataError: The run's files or the ladder cannot be read, or the card cannot be written.
     """
     facts = bundle.facts
-    run, metrics, model = _read_run(folder, facts.model)
+    run, measurement, model = _read_run(folder, facts.model)
     text = render(
         "card.md",
         facts=facts,
@@ -86,7 +86,7 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         by_view=isinstance(bundle.estimator, PerViewClassifier),
         sources=_sources(bundle, run),
         own=_own_figures(bundle),
-        figures=_figures(model, metrics),
+        figures=_figures(model, measurement),
         ladder=None if ladder is None else _rungs(ladder, facts.model),
         unusual_from=f"{bundle.unusual_from:.4f}",
         unusual_percent=_percent(bundle.unusual_share),
@@ -101,14 +101,14 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
     return path
 
 
-def _read_run(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What run.json and metrics.json hold, and the model's own part of the latter."""
+def _read_run(folder: Path, name: str) -> tuple[dict[str, Any], Measurement, ModelRow]:
+    """What run.json and metrics.json hold, and the model's own row of the latter."""
     place = folder.resolve().parent.parent
     try:
         run = json.loads((place / "run.json").read_text(encoding="utf-8"))
-        metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-        return run, metrics, next(item for item in metrics["models"] if item["model"] == name)
-    except (OSError, ValueError, KeyError, StopIteration) as error:
+        measurement = read_measurement(place)
+        return run, measurement, next(row for row in measurement.models if row.model == name)
+    except (DataError, OSError, ValueError, StopIteration) as error:
         raise DataError(
             f"{folder} does not lie in the run that made it ({error}), expected RUN/models/MODEL. The card's figures "
             "come from there."
@@ -161,30 +161,32 @@ def _own_figures(bundle: Bundle) -> _OwnFigures | None:
     )
 
 
-def _chosen(model: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _chosen(model: ModelRow, measurement: Measurement) -> str:
     """How many models these test images have compared."""
-    rivals = [item["model"] for item in metrics["models"] if item["kind"] != "shortcut"]
+    rivals = [row.model for row in measurement.models if row.kind != "shortcut"]
     if len(rivals) < 2:
         return "No other model was compared on these test images."
     text = (
         f"{len(rivals)} models were compared on these test images; by accuracy this one is number "
-        f"{rivals.index(model['model']) + 1}. A model that is taken because it was best here looks better than it is "
+        f"{rivals.index(model.model) + 1}. A model that is taken because it was best here looks better than it is "
         "(Cawley and Talbot 2010)"
     )
-    best = metrics.get("best_of")
-    if not best or best["accuracy"] is None:
+    best = measurement.best_of
+    if best is None or math.isnan(best.accuracy):
         return f"{text}."
     return (
-        f"{text}: the best of them reaches {_percent(best['accuracy'], 2)} % ({_percent(best['low'])} - "
-        f"{_percent(best['high'])}) on images that did not choose it."
+        f"{text}: the best of them reaches {_percent(best.accuracy, 2)} % ({_percent(best.low)} - "
+        f"{_percent(best.high)}) on images that did not choose it."
     )
 
 
-def _figures(model: Mapping[str, Any], metrics: Mapping[str, Any]) -> _RunFigures:
-    interval = f"{_percent(model['accuracy_low'])} - {_percent(model['accuracy_high'])}"
-    rows = [("accuracy", f"{_percent(model['accuracy'], 2)} ({interval})")]
-    rows += [(f"{name}, mean over classes", _percent(model[name], 2)) for name in _MEANS]
-    rows += [(name, f"{model[name]:.3f}") for name in _VALUES if model[name] is not None]
+def _figures(model: ModelRow, measurement: Measurement) -> _RunFigures:
+    low, high = model.intervals["accuracy"]
+    rows = [("accuracy", f"{_percent(model.accuracy, 2)} ({_percent(low)} - {_percent(high)})")]
+    for name, metric in METRICS.items():
+        if name != "accuracy" and not math.isnan(model.values[name]):
+            label = f"{name}, mean over classes" if metric.percent else name
+            rows.append((label, metric.text(model.values[name], 2 if metric.percent else 3)))
     classes = tuple(
         (
             name,
@@ -192,35 +194,35 @@ def _figures(model: Mapping[str, Any], metrics: Mapping[str, Any]) -> _RunFigure
             _percent(own["precision"]),
             f"{_percent(own['recall'])} ({_percent(own['recall_low'])} - {_percent(own['recall_high'])})",
         )
-        for name, own in model["per_class"].items()
+        for name, own in model.per_class.items()
     )
-    confusion = tuple((name, *row) for name, row in zip(model["per_class"], model["confusion"], strict=True))
+    confusion = tuple((name, *row) for name, row in zip(model.per_class, model.confusion, strict=True))
     return _RunFigures(
-        _chosen(model, metrics),
+        _chosen(model, measurement),
         _Table(("metric", "% or value"), tuple(rows)),
         _Table(("class", "tests", "precision %", "recall % (95 %)"), classes),
-        _Table(("true / predicted", *model["per_class"]), confusion),
+        _Table(("true / predicted", *model.per_class), confusion),
     )
 
 
 def _rungs(folder: Path, name: str) -> _Rungs:
     if not (folder / "ladder.csv").exists():
         raise DataError(f"{folder} holds no ladder: ladder.csv is missing. Give a run of the protocol ladder.")
-    rows = [row for row in read_table(folder / "ladder.csv") if row["model"] == name]
+    rows = [row for row in read_rows(folder / "ladder.csv", LadderRow) if row.model == name]
     if not rows:
         raise DataError(f"The ladder in {folder} has no rows of {name}. Run it with {name} among its models.")
     cells = tuple(
         (
-            row["rung"],
-            _percent(float(row["accuracy"])),
-            f"{_percent(float(row['accuracy_low']))} - {_percent(float(row['accuracy_high']))}",
-            _percent(float(row["worst_recall"])) if row["worst_recall"] else "",
+            row.rung,
+            _percent(row.accuracy),
+            f"{_percent(row.accuracy_low)} - {_percent(row.accuracy_high)}",
+            "" if row.worst_recall is None else _percent(row.worst_recall),
         )
         for row in rows
     )
-    drop = float(rows[0]["accuracy"]) - float(rows[-1]["accuracy"])
+    drop = rows[0].accuracy - rows[-1].accuracy
     table = _Table(("test images", "accuracy %", "95 %", "worst group %"), cells)
-    return _Rungs(rows[0]["rung"], rows[-1]["rung"], f"{100 * drop:.1f}", table)
+    return _Rungs(rows[0].rung, rows[-1].rung, f"{100 * drop:.1f}", table)
 
 
 def _provenance(facts: BundleFacts, run: Mapping[str, Any]) -> _Table:

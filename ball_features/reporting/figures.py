@@ -1,49 +1,20 @@
-"""Figures of a run: pure functions of numbers that give charts and other records for the templates."""
+"""Curves of a run: pure functions of numbers that give charts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ball_features.dataset.manifest import spread_rows
 from ball_features.evaluation.metrics import BINS, confidence_bins
-from ball_features.reporting.charts import (
-    DASHES,
-    PALETTE,
-    STYLES,
-    Axis,
-    Chart,
-    Key,
-    Line,
-    Mark,
-    Tick,
-    Whisker,
-    round_ticks,
-)
+from ball_features.reporting.charts import DASHES, PALETTE, Axis, Chart, Key, Line, Mark, Tick, round_ticks
 
-__all__ = [
-    "LEAST_BIN",
-    "Colouring",
-    "EmbeddingMap",
-    "Heat",
-    "HeatCell",
-    "HeatRow",
-    "embedding_map",
-    "heat",
-    "lines",
-    "recalls",
-    "reliability",
-    "reliability_points",
-    "roc_points",
-]
+__all__ = ["LEAST_BIN", "lines", "reliability", "reliability_points", "roc", "roc_points", "roc_says_little"]
 
 LEAST_BIN = 20  # images of a bin whose accuracy says something: its standard error is below 12 points
-_SHADES = 20  # steps of the shading of a confusion matrix
-_SHARES = tuple(Tick(share, f"{share:g}") for share in (0.0, 0.5, 1.0))
-_DIAGONAL = Line(np.array([[0.0, 0.0], [1.0, 1.0]]), None)
-_MAP_PX, _MAP_MARGIN_PX = (620, 420), 10
+_CORNER = (0.01, 0.99)  # rates beyond which a ROC curve hugs the corner
 
 
 def roc_points(positive: np.ndarray, score: np.ndarray, points: int = 200) -> np.ndarray:
@@ -58,6 +29,37 @@ def roc_points(positive: np.ndarray, score: np.ndarray, points: int = 200) -> np
 
     curve = np.column_stack(roc_curve(positive, score, drop_intermediate=False)[:2])
     return curve[spread_rows(len(curve), points)]
+
+
+def roc_says_little(curves: Mapping[str, np.ndarray]) -> bool:
+    """Whether every curve reaches 99 % true positives at 1 % false ones, so that a plot shows nothing else."""
+    false, true = _CORNER
+    return all((points[points[:, 0] <= false, 1] >= true).any() for points in curves.values())
+
+
+def roc(curves: Mapping[str, np.ndarray], title: str, negatives: int) -> Chart:
+    """ROC curves on a logarithmic axis of false positives, which shows the corner that matters.
+
+    Args:
+        curves: class -> array from `roc_points`.
+        title: caption and alternative text.
+        negatives: largest number of images that are not of a class: the smallest rate above 0 is one over it.
+    """
+    low = math.floor(math.log10(1 / max(negatives, 10)))
+    drawn = {
+        name: np.column_stack([np.log10(np.maximum(points[:, 0], 10.0**low)), points[:, 1]])
+        for name, points in curves.items()
+    }
+    start = min((points[points[:, 0] <= low, 1].max(initial=0.0) for points in drawn.values()), default=0.0)
+    bottom = math.floor(10 * start * 0.999) / 10
+    at_x = tuple(Tick(power, f"{100 * 10.0**power:g}") for power in range(low, 1))
+    at_y = tuple(Tick(tick, f"{100 * tick:g}") for tick in round_ticks(bottom, 1.0) if tick <= 1)
+    shown = {name: points[points[:, 1] >= bottom] for name, points in drawn.items()}
+    x, y = (
+        Axis(low, 0, at_x, "false positives in %, logarithmic", rules=True),
+        Axis(bottom, 1, at_y, "true positives in %"),
+    )
+    return Chart(title, x, y, lines=_numbered(shown), legend=_keys(shown))
 
 
 def reliability_points(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -94,171 +96,36 @@ def reliability(points: np.ndarray, title: str, note: str = "") -> Chart:
         )
         for x, y, count in points.tolist()
     )
-    axes = Axis(0, 1, _SHARES, "confidence"), Axis(0, 1, _SHARES, "accuracy")
-    return Chart(title, *axes, lines=(_DIAGONAL, *joined), marks=marks, note=note)
+    low = 0.5 if points[:, :2].min() >= 0.5 else 0.0
+    ticks = tuple(Tick(share, f"{share:g}") for share in (low, (1 + low) / 2, 1.0))
+    equal = Line(np.array([[low, low], [1.0, 1.0]]), None)
+    axes = Axis(low, 1, ticks, "confidence"), Axis(low, 1, ticks, "accuracy")
+    return Chart(title, *axes, lines=(equal, *joined), marks=marks, note=note)
 
 
-def lines(
-    series: Mapping[str, np.ndarray],
-    title: str,
-    x_label: str,
-    y_label: str,
-    *,
-    diagonal: bool = False,
-    names_x: Sequence[str] = (),
-) -> Chart:
-    """Lines with a legend.
+def lines(series: Mapping[str, np.ndarray], title: str, x_label: str, y_label: str) -> Chart:
+    """Lines over whole numbers such as epochs, with a legend.
 
     Args:
         series: name -> float (points, 2).
         title: caption and alternative text.
         x_label: name of the quantity on the x axis.
         y_label: name of the quantity on the y axis.
-        diagonal: whether both axes run from 0 to 1, with the line of equality.
-        names_x: texts below x = 0, 1, ...; numbers if empty.
     """
     every = np.concatenate([points for points in series.values() if len(points)] or [np.zeros((1, 2))])
-    if diagonal:
-        x, y = Axis(0, 1, _SHARES, x_label), Axis(0, 1, _SHARES, y_label)
-    else:
-        (low_x, low_y), (high_x, high_y) = np.minimum(every.min(0), [np.inf, 0]).tolist(), every.max(0).tolist()
-        at_y = round_ticks(low_y, high_y)
-        y = Axis(low_y, at_y[-1], tuple(Tick(tick, f"{tick:g}") for tick in at_y), y_label)
-        # Epochs: whole numbers, none behind the last.
-        at_x = tuple(Tick(tick, f"{tick:g}") for tick in round_ticks(low_x, high_x, 1.0) if tick <= high_x)
-        x = Axis(low_x, high_x, at_x, x_label)
-    if names_x:
-        x = Axis(-0.5, len(names_x) - 0.5, tuple(Tick(at, name) for at, name in enumerate(names_x)), x_label)
-    drawn = tuple(
+    (low_x, low_y), (high_x, high_y) = np.minimum(every.min(0), [np.inf, 0]).tolist(), every.max(0).tolist()
+    at_y = round_ticks(low_y, high_y)
+    y = Axis(low_y, at_y[-1], tuple(Tick(tick, f"{tick:g}") for tick in at_y), y_label)
+    # Whole numbers, none behind the last.
+    at_x = tuple(Tick(tick, f"{tick:g}") for tick in round_ticks(low_x, high_x, 1.0) if tick <= high_x)
+    return Chart(title, Axis(low_x, high_x, at_x, x_label), y, lines=_numbered(series), legend=_keys(series))
+
+
+def _numbered(series: Mapping[str, np.ndarray]) -> tuple[Line, ...]:
+    return tuple(
         Line(points, number % len(PALETTE), number % len(DASHES)) for number, points in enumerate(series.values())
     )
-    legend = tuple(Key(name, number % len(PALETTE)) for number, name in enumerate(series))
-    return Chart(title, x, y, lines=((_DIAGONAL,) if diagonal else ()) + drawn, legend=legend)
 
 
-def recalls(values: Sequence[tuple[str, float, float, float]], title: str) -> Chart:
-    """Shares with intervals, one a row, on an axis from 0 to 100 %.
-
-    Args:
-        values: (name, share, low, high), shares in [0, 1].
-        title: caption and alternative text.
-    """
-    percent = tuple(Tick(float(value), f"{value}") for value in (0, 25, 50, 75, 100))
-    rows = tuple(Tick(number, name) for number, (name, *_) in enumerate(values))
-    return Chart(
-        title,
-        Axis(0, 100, percent, rules=True),
-        Axis(len(values) - 0.5, -0.5, rows),
-        whiskers=tuple(Whisker(100 * low, 100 * high, row) for row, (_, _, low, high) in enumerate(values)),
-        marks=tuple(Mark(100 * share, row) for row, (_, share, _, _) in enumerate(values)),
-        right=tuple(Tick(row, f"{100 * share:.1f}") for row, (_, share, _, _) in enumerate(values)),
-        plot_px=22 * max(len(values), 1),
-    )
-
-
-@dataclass(frozen=True)
-class HeatCell:
-    """A cell of a confusion matrix: its count, its share of the true class in %, and its shade from 0 to 20."""
-
-    count: int
-    percent: str
-    shade: int
-
-
-@dataclass(frozen=True)
-class HeatRow:
-    """A true class of a confusion matrix."""
-
-    name: str
-    cells: tuple[HeatCell, ...]
-
-
-@dataclass(frozen=True)
-class Heat:
-    """A confusion matrix: a row a true class, a column a predicted one."""
-
-    title: str
-    names: tuple[str, ...]
-    rows: tuple[HeatRow, ...]
-
-
-def heat(counts: np.ndarray, names: Sequence[str], title: str) -> Heat:
-    """A confusion matrix as counts and as shares of the true class.
-
-    Args:
-        counts: int (classes, classes), a row a true class.
-        names: names of the classes.
-        title: caption.
-    """
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    rows = tuple(
-        HeatRow(
-            name,
-            tuple(
-                HeatCell(int(count), f"{100 * part:.1f}", round(_SHADES * part))
-                for count, part in zip(counts[row].tolist(), share[row].tolist(), strict=True)
-            ),
-        )
-        for row, name in enumerate(names)
-    )
-    return Heat(title, tuple(names), rows)
-
-
-@dataclass(frozen=True)
-class Colouring:
-    """A way to colour the map.
-
-    Attributes:
-        name: name of the choice.
-        legend: (number of the look, name) of each value that is shown.
-    """
-
-    name: str
-    legend: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True)
-class EmbeddingMap:
-    """Points that can be coloured in several ways.
-
-    Attributes:
-        name: id of the map within the page.
-        colourings: ways to colour it; the first is shown.
-        points: (x, y, text, number of the look in each colouring) of each point.
-        pictures: data address of each point's thumbnail, or none at all.
-    """
-
-    name: str
-    colourings: tuple[Colouring, ...]
-    points: tuple[tuple[int, int, str, tuple[int, ...]], ...]
-    pictures: tuple[str, ...] = ()
-
-
-def embedding_map(
-    place: np.ndarray,
-    text: Sequence[str],
-    colourings: Mapping[str, tuple[Sequence[str], np.ndarray]],
-    *,
-    name: str = "map",
-    pictures: Sequence[str] = (),
-) -> EmbeddingMap:
-    """Points that can be coloured in several ways, with a text each, to point at or to walk through by arrow keys.
-
-    Args:
-        place: float (images, 2).
-        text: description of each point.
-        colourings: name -> (names of the values, int (images,) value of each point); the first is shown.
-        name: id of the map within the page.
-        pictures: data address of each point's thumbnail, or none at all.
-    """
-    low, span = place.min(0), np.maximum(np.ptp(place, axis=0), 1e-9)
-    at = np.rint((place - low) / span * _MAP_PX + _MAP_MARGIN_PX).astype(int)
-    looks = np.column_stack([value % (len(PALETTE) * STYLES) for _, value in colourings.values()])
-    points = tuple(
-        (x, y, said, tuple(own)) for (x, y), said, own in zip(at.tolist(), text, looks.tolist(), strict=True)
-    )
-    choices = tuple(
-        Colouring(key, tuple((value, item) for value, item in enumerate(names) if item))
-        for key, (names, _) in colourings.items()
-    )
-    return EmbeddingMap(name, choices, points, tuple(pictures))
+def _keys(names: Mapping[str, np.ndarray] | Sequence[str]) -> tuple[Key, ...]:
+    return tuple(Key(name, number % len(PALETTE)) for number, name in enumerate(names))

@@ -11,17 +11,17 @@ from ball_features.cache import Cache
 from ball_features.dataset.grouping import read_groups
 from ball_features.dataset.manifest import spread_rows
 from ball_features.errors import DataError
-from ball_features.reporting.charts import PALETTE, STYLES
-from ball_features.reporting.figures import EmbeddingMap, embedding_map
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails
-from ball_features.reporting.stored_run import StoredPredictions, StoredRun
+from ball_features.reporting.scatter import EmbeddingMap, embedding_map, told_apart
+from ball_features.reporting.stored_run import Parts, StoredPredictions, StoredRun
 
-__all__ = ["ImageLists", "image_lists", "told_apart"]
+__all__ = ["ImageLists", "image_lists"]
 
 _SHOWN = 40  # errors and uncertain images listed
 _NEAREST = 3
 _MAP_IMAGES = 5000
-_PARTS = ("train", "val", "test", "not used")
+_NOT_USED = "not used"
+_KNOWN = ("group", "patient", "site", "series", "batch", "overlay", "encoding")  # columns that colour the map
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class ImageLists:
     Attributes:
         model: name of the model whose errors are listed.
         wrong: number of wrong predictions.
+        wrong_images: number of distinct images that they are of.
         predictions: number of predictions.
         errors: wrong predictions, the most confident first.
         unsure: right predictions, the least confident first.
@@ -39,6 +40,7 @@ class ImageLists:
 
     model: str
     wrong: int
+    wrong_images: int
     predictions: int
     errors: Table
     unsure: Table
@@ -85,11 +87,9 @@ def image_lists(run: StoredRun, model: str, cache: Cache | None, pictures: Thumb
         _listing(found, run.classes, rows, near, pictures, f"{title} of {model}, {run.details['title']}")
         for rows, title in ((wrong, "Errors"), (unsure, "Least certain images"))
     )
-    shown = None
-    if cache is not None and near is not None:
-        series = _series(run, cache)
-        shown = _map(cache, near.unit, parts.first, {found.path[row] for row in wrong}, series, pictures, name)
-    return ImageLists(model, len(wrong), len(found.path), errors, doubtful, shown)
+    shown = None if cache is None or near is None else _map(run, model, cache, near.unit, pictures, name)
+    wrong_images = len({found.path[row] for row in wrong})
+    return ImageLists(model, len(wrong), wrong_images, len(found.path), errors, doubtful, shown)
 
 
 def _listing(
@@ -120,57 +120,50 @@ def _listing(
     return Table(header, tuple(listed), name, 3, wrapped=4)
 
 
-def _series(run: StoredRun, cache: Cache) -> np.ndarray | None:
-    """The series of each image, where the run's groups file is still there and names them."""
+def _columns(run: StoredRun, cache: Cache, parts: Parts) -> dict[str, np.ndarray]:
+    """What is known of each image beside its class: columns of the groups file, where it is still there."""
     groups = run.details["config"].get("groups")
-    if not groups:
-        return None
-    try:
-        return read_groups(groups, "series", cache.path.tolist())
-    except DataError:
-        return None
+    found = {}
+    for column in _KNOWN if groups else ():
+        try:
+            found[column] = read_groups(groups, column, cache.path.tolist())
+        except DataError:  # no such file any more, or no such column
+            continue
+    if groups and "group" not in found and set(cache.path.tolist()) <= parts.group.keys():
+        found["group"] = np.array([parts.group[path] for path in cache.path.tolist()])
+    several = {name: values for name, values in found.items() if 1 < len(np.unique(values)) < len(values)}
+    return several
 
 
-def told_apart(series: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Names of series and the one of each image; as many as points can look unlike, the smallest ones together."""
-    names, code, count = np.unique(series, return_inverse=True, return_counts=True)
-    most = len(PALETTE) * STYLES
-    if len(names) <= most:
-        return [str(name) for name in names], code
-    kept = np.sort(np.argsort(-count, kind="stable")[: most - 1])
-    place = np.full(len(names), most - 1)
-    place[kept] = np.arange(most - 1)
-    return [*(str(names[number]) for number in kept), f"{len(names) - most + 1} smaller ones"], place[code]
-
-
-def _map(
-    cache: Cache,
-    unit: np.ndarray,
-    part: Mapping[str, str],
-    wrong: set[str],
-    series: np.ndarray | None,
-    pictures: Thumbnails,
-    name: str,
-) -> EmbeddingMap:
+def _map(run: StoredRun, model: str, cache: Cache, unit: np.ndarray, pictures: Thumbnails, name: str) -> EmbeddingMap:
     from sklearn.decomposition import PCA
 
+    parts, found = run.parts(), run.predictions[model]
     rows = spread_rows(len(unit), _MAP_IMAGES)
     place = PCA(2, svd_solver="randomized", random_state=0).fit_transform(unit[rows])
     names = [str(path) for path in cache.path[rows]]
-    classes, code = np.unique(cache.label[rows], return_inverse=True)
-    split = np.array([_PARTS.index(part.get(item, "not used")) for item in names])
-    error = np.array([5 if item in wrong else 7 for item in names])
-    words = [
-        f"{item}: {label}, {_PARTS[own]}{', wrong' if item in wrong else ''}"
-        for item, label, own in zip(names, cache.label[rows], split, strict=True)
-    ]
+    predicted = found.probability.argmax(1)
+    first: dict[str, str] = {}
+    for path, code in zip(found.path, predicted.tolist(), strict=True):
+        first.setdefault(path, run.classes[code])
+    wrong = {path for path, bad in zip(found.path, predicted != found.truth, strict=True) if bad}
+    split = [parts.first.get(path, _NOT_USED) for path in names]
     colourings = {
-        "class": ([str(item) for item in classes], code),
-        "split": (_PARTS, split),
-        "error": (["", "", "", "", "", "wrong at least once", "", "not wrong"], error),
+        "class": told_apart(cache.label[rows]),
+        "predicted class": told_apart(np.array([first.get(path, "not tested") for path in names])),
+        # The looks of the sixth and the eighth colour: an error stands out of grey.
+        "error": (
+            ["", "", "", "", "", "wrong at least once", "", "not wrong"],
+            np.array([5 if path in wrong else 7 for path in names]),
+        ),
+        "split": told_apart(np.array(split)),
     }
-    if series is not None:
-        colourings["group"] = told_apart(series[rows])
-        words = [f"{word}, {own}" for word, own in zip(words, series[rows], strict=True)]
+    words = [
+        f"{path}: {label}, {part}" + (f", predicted {first[path]}" if path in first else "")
+        for path, label, part in zip(names, cache.label[rows], split, strict=True)
+    ]
+    for column, values in _columns(run, cache, parts).items():
+        colourings[column] = told_apart(values[rows])
+        words = [f"{word}, {column} {value}" for word, value in zip(words, values[rows], strict=True)]
     shown = [] if pictures.folder is None else [pictures.address(path) for path in names]
     return embedding_map(place, words, colourings, name=name, pictures=shown)

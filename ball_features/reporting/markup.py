@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from ball_features.dataset.decode import decode
 from ball_features.errors import DataError, ImageError
-from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES, layout
+from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
+from ball_features.reporting.layout import layout
 
 if TYPE_CHECKING:
     import numpy as np
     from jinja2 import Environment
 
 __all__ = ["Cell", "Picture", "Row", "Table", "Thumbnails", "page", "render", "thumbnail", "write_page"]
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "·": r"\textperiodcentered{}",
+}
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,11 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def _latex(text: str) -> str:
+    """Text with the characters that LaTeX reads as commands escaped."""
+    return "".join(_LATEX.get(character, character) for character in str(text))
+
+
 @functools.cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -170,5 +185,6 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.globals |= {"layout": layout, "colours": len(PALETTE), "styles": STYLES}
+    environment.filters["latex"] = _latex
     environment.filters["cell"] = lambda value: str(value).replace("|", "/")
     return environment

@@ -1,8 +1,7 @@
-"""`report.html`: one file that opens offline, with a run's table, figures, errors and provenance."""
+"""`report.html`: one file that opens offline, with a run's verdict, figures, table, errors and provenance."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,29 +9,36 @@ from pathlib import Path
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.evaluation.metrics import METRICS, calibration_error
+from ball_features.evaluation.intervals import Interval
+from ball_features.evaluation.metrics import METRICS, Metric, calibration_error
+from ball_features.evaluation.results import ModelRow
+from ball_features.evaluation.rows import GroupRow
 from ball_features.reporting.charts import Chart
+from ball_features.reporting.dots import model_dots, recalls
 from ball_features.reporting.figures import (
     LEAST_BIN,
-    Heat,
-    heat,
     lines,
-    recalls,
     reliability,
     reliability_points,
+    roc,
     roc_points,
+    roc_says_little,
 )
+from ball_features.reporting.finding import Finding
+from ball_features.reporting.heat import Heat, heat
 from ball_features.reporting.image_lists import ImageLists, image_lists
+from ball_features.reporting.ladder_page import LadderSection, ladder_section
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
 from ball_features.reporting.provenance import Provenance, provenance_block, require_cache_of
-from ball_features.reporting.stored_run import Model, StoredPredictions, StoredRun, read_stored_run, read_table
+from ball_features.reporting.stored_run import StoredRun, best_of_each_kind, read_stored_run
 from ball_features.reporting.tables import SAME_MARK, few_units_note
+from ball_features.reporting.verdict import read_findings
+from ball_features.reporting.words import counted
 
 __all__ = ["RunSection", "run_section", "write_report"]
 
-_FIGURES = 3  # models that get curves: the head, and the first of the others
-_COLUMNS = (*METRICS, "fit_s")
-_PERCENT = {name for name, metric in METRICS.items() if metric.percent}
+_NONE = Cell("n/a", -1.0)
+_UNDEFINED: Interval = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +46,22 @@ class RunSection:
     """The part of a page about one run; `template` renders it."""
 
     title: str
-    notes: list[str]
-    caption: str
+    verdict: list[Finding]
+    wide: Chart
+    narrow: Chart
+    ladder: LadderSection | None
     table: Table
+    caption: str
+    notes: list[str]
     intervals: Table | None
     units_note: str
     groups: Table | None
     group_figures: list[Chart]
     confusions: list[Heat]
     recalls: list[Chart]
-    curves: list[Chart]
+    reliability: list[Chart]
+    roc: list[Chart]
+    roc_left_out: list[str]
     training: list[Chart]
     images: ImageLists | None
     provenance: Provenance | None
@@ -57,7 +69,11 @@ class RunSection:
 
 
 def write_report(
-    folder: Path, out: Path | None = None, cache: Cache | None = None, thumbnails: Path | None = None
+    folder: Path,
+    out: Path | None = None,
+    cache: Cache | None = None,
+    thumbnails: Path | None = None,
+    ladder: Path | None = None,
 ) -> Path:
     """Write the page of a run from the run's own files.
 
@@ -66,16 +82,20 @@ def write_report(
         out: file to write; `report.html` in the folder if None.
         cache: cache of the run, for the map of embeddings and the neighbours of errors; both are left out without it.
         thumbnails: folder of the images, to put small pictures of them into the page; none without it.
+        ladder: folder of a run of the protocol ladder on the same images, which becomes the second figure.
 
     Raises:
         CacheError: The cache is not that of the run.
-        DataError: The folder holds no run, or the page cannot be written.
+        DataError: A folder holds no run or no ladder, or the page cannot be written.
     """
-    part = run_section(folder, cache, Thumbnails(thumbnails), 0)
+    rungs = None if ladder is None else ladder_section(ladder)
+    part = run_section(folder, cache, Thumbnails(thumbnails), 0, rungs)
     return write_page(out or folder / "report.html", "report.html", part.title, sections=[part], side_by_side=None)
 
 
-def run_section(folder: Path, cache: Cache | None, pictures: Thumbnails, number: int) -> RunSection:
+def run_section(
+    folder: Path, cache: Cache | None, pictures: Thumbnails, number: int, ladder: LadderSection | None = None
+) -> RunSection:
     """The part of a page about one run; other arguments as `write_report`.
 
     Args:
@@ -83,132 +103,146 @@ def run_section(folder: Path, cache: Cache | None, pictures: Thumbnails, number:
         cache: cache of the run, or None.
         pictures: thumbnails of the images.
         number: position of the run on the page.
+        ladder: the ladder on the same images, or None.
     """
     run = read_stored_run(folder)
     if cache is not None:
         require_cache_of(run.details, cache)
-    first = [model for model in run.models if model.kind == "head"]
-    chosen = (first + [model for model in run.models if model.kind == "baseline"])[:_FIGURES] or run.models[:1]
-    names = [model.name for model in chosen]
-    has_intervals = all("intervals" in model.values for model in run.models)
-    title = run.details["title"]
+    title, models = run.details["title"], run.models
+    chosen = best_of_each_kind(models)
+    networks = [row for row in chosen if row.kind != "shortcut"] or chosen
+    head = next((row for row in networks if row.kind == "head"), networks[0] if networks else None)
+    curves, left_out = _roc(run, networks)
+    has_intervals = all("f1" in row.intervals for row in models)  # runs before 0.2 have that of the accuracy only
     return RunSection(
         title=title,
-        notes=run.details["notes"],
+        verdict=read_findings(folder),
+        wide=model_dots(models),
+        narrow=model_dots(models, brief=True),
+        ladder=ladder,
+        table=_table(models, title),
         caption=run.details["caption"],
-        table=_table(run.models, title),
-        intervals=_intervals(run.models, title) if has_intervals else None,
-        units_note=few_units_note(run.units) if has_intervals and run.units else "",
-        groups=_groups(folder, title),
-        group_figures=_group_figures(folder, names),
-        confusions=[
-            heat(np.array(model.values["confusion"]), run.classes, model.name)
-            for model in run.models
-            if model.name in names or model.kind == "shortcut"
-        ],
-        recalls=[_class_recalls(model) for model in chosen],
-        curves=[figure for name in names for figure in _curves(run.predictions[name], run.classes, name)],
+        notes=run.details["notes"],
+        intervals=_intervals(models, title) if has_intervals else None,
+        units_note=few_units_note(run.measurement.units) if has_intervals and run.measurement.units else "",
+        groups=_groups(run.groups, title),
+        group_figures=_group_figures(run.groups, networks),
+        confusions=[_confusion(run, row) for row in chosen],
+        recalls=[_class_recalls(row) for row in chosen],
+        reliability=[_reliability(run, row) for row in networks],
+        roc=curves,
+        roc_left_out=left_out,
         training=_training(run),
-        images=image_lists(run, names[0], cache, pictures, f"map{number}") if names else None,
+        images=None if head is None else image_lists(run, head.model, cache, pictures, f"map{number}"),
         provenance=provenance_block(run.details),
     )
 
 
-def _metric(model: Model, key: str) -> Cell:
-    value = model.number(key)
-    if math.isnan(value):
-        return Cell("n/a", -1.0)
-    return Cell(f"{100 * value:.2f}" if key in _PERCENT else f"{value:.3f}", value)
+def _heading(metric: Metric) -> str:
+    """The name in words; an abbreviation such as AUROC stays one."""
+    return metric.heading if metric.heading.isupper() else metric.title
 
 
-def _table(models: Sequence[Model], title: str) -> Table:
-    header = ("model", "kind", "accuracy", "95 %", *(key.replace("_", " ") for key in _COLUMNS[1:]))
+def _metric(row: ModelRow, name: str) -> Cell:
+    value = row.values[name]
+    return Cell(METRICS[name].text(value, 2 if METRICS[name].percent else 3), value) if value == value else _NONE
+
+
+def _table(models: Sequence[ModelRow], title: str) -> Table:
+    others = [name for name in METRICS if name != "accuracy"]
     rows = []
-    for model in models:
-        name = f"{model.name} {SAME_MARK}" if model.values.get("ties_best") else model.name
-        cells = [Cell(name), Cell(model.kind), _metric(model, "accuracy")]
-        cells += [Cell(model.interval, model.number("accuracy_low")), *(_metric(model, key) for key in _COLUMNS[1:])]
-        rows.append(Row(tuple(cells), model.kind))
+    for row in models:
+        ends = row.intervals.get("accuracy", _UNDEFINED)
+        cells = [Cell(f"{row.model} {SAME_MARK}" if row.ties_best else row.model), Cell(row.kind)]
+        cells += [_metric(row, "accuracy"), Cell(METRICS["accuracy"].interval_text(ends, 1), ends[0])]
+        cells += [*(_metric(row, name) for name in others), Cell(f"{row.fit_s:.3f}", row.fit_s)]
+        rows.append(Row(tuple(cells), row.kind))
+    header = ("model", "kind", "accuracy", "95 %", *(_heading(METRICS[name]) for name in others), "fit s")
     return Table(header, tuple(rows), f"Comparison: {title}", 2)
 
 
-def _intervals(models: Sequence[Model], title: str) -> Table:
+def _intervals(models: Sequence[ModelRow], title: str) -> Table:
     """Every metric with its interval."""
-    names = list(models[0].values["intervals"]) if models else []
-
-    def cell(model: Model, name: str) -> Cell:
-        low, high = (model.values["intervals"][name][end] for end in ("low", "high"))
-        if low is None or high is None:
-            return Cell("n/a", -1.0)
-        factor, form = (100, ".1f") if name in _PERCENT else (1, ".3f")
-        return Cell(f"{factor * low:{form}} - {factor * high:{form}}", float(low))
-
     rows = []
-    for model in models:
-        chance = float(model.values["mcnemar_p_against_best"])
-        cells = (Cell(model.name), *(cell(model, name) for name in names), Cell(f"{chance:.3f}", chance))
-        rows.append(Row(cells, model.kind))
-    return Table(
-        ("model", *(name.replace("_", " ") for name in names), "McNemar p"), tuple(rows), f"Intervals: {title}", 1
+    for row in models:
+        cells = [Cell(row.model)]
+        for name, metric in METRICS.items():
+            ends = row.intervals.get(name, _UNDEFINED)
+            text = metric.interval_text(ends, 1 if metric.percent else 3)
+            cells.append(_NONE if text == "n/a" else Cell(text, ends[0]))
+        cells.append(Cell(f"{row.mcnemar_p_against_best:.3f}", row.mcnemar_p_against_best))
+        rows.append(Row(tuple(cells), row.kind))
+    header = ("model", *(_heading(metric) for metric in METRICS.values()), "McNemar p")
+    return Table(header, tuple(rows), f"Intervals: {title}", 1)
+
+
+def _groups(groups: Sequence[GroupRow], title: str) -> Table | None:
+    rows = []
+    for row in groups:
+        cells = [Cell(row.model), Cell(row.group), Cell(row.taken_for), Cell(str(row.images), float(row.images))]
+        cells.append(Cell(f"{100 * row.recall:.1f}", row.recall))
+        cells.append(Cell(f"{100 * row.recall_low:.0f} - {100 * row.recall_high:.0f}", row.recall_low))
+        for share in (row.benign_malignant, row.flip_rate):
+            cells.append(Cell("", -1.0) if share is None else Cell(f"{100 * share:.1f}", share))
+        rows.append(Row(tuple(cells)))
+    header = ("model", "group left out", "wrong answers", "images", "% right", "95 %")
+    sides = ("% on the right side of benign and malignant", "% whose views disagree")
+    return Table((*header, *sides), tuple(rows), f"Groups left out: {title}", 3) if rows else None
+
+
+def _group_figures(groups: Sequence[GroupRow], models: Sequence[ModelRow]) -> list[Chart]:
+    return [
+        recalls(
+            [(own.group, own.recall, own.recall_low, own.recall_high) for own in groups if own.model == row.model],
+            f"{row.model}: images of each group left out that are right, in %, with the 95 % interval",
+        )
+        for row in models
+        if any(own.model == row.model for own in groups)
+    ]
+
+
+def _confusion(run: StoredRun, row: ModelRow) -> Heat:
+    counts = np.array(row.confusion)
+    title = f"{row.model}: {counts.sum()} predictions of {counted(run.tests(row.model), 'test set')} added up"
+    return heat(counts, run.classes, title)
+
+
+def _class_recalls(row: ModelRow) -> Chart:
+    values = [
+        (name, own["recall"], own["recall_low"], own["recall_high"])
+        for name, own in row.per_class.items()
+        if own["recall"] == own["recall"]
+    ]
+    return recalls(values, f"{row.model}: recall of each class in %, with its 95 % interval")
+
+
+def _reliability(run: StoredRun, row: ModelRow) -> Chart:
+    found = run.predictions[row.model]
+    error = calibration_error(found.truth, found.probability)
+    return reliability(
+        reliability_points(found.truth, found.probability),
+        f"{row.model}: accuracy by confidence",
+        f"Below the diagonal the model is too sure. Mean gap (ECE) {error:.3f}. The area of a disc is its share of "
+        f"the images; pale ones have fewer than {LEAST_BIN}.",
     )
 
 
-def _groups(folder: Path, title: str) -> Table | None:
-    rows = []
-    for row in read_table(folder / "groups.csv"):
-        recall = float(row["recall"])
-        interval = f"{100 * float(row['recall_low']):.0f} - {100 * float(row['recall_high']):.0f}"
-        cells = [Cell(row["model"]), Cell(row["group"]), Cell(row["taken_for"])]
-        cells += [Cell(row["images"], float(row["images"])), Cell(f"{100 * recall:.1f}", recall)]
-        cells.append(Cell(interval, float(row["recall_low"])))
-        for key in ("benign_malignant", "flip_rate"):
-            share = float(row[key]) if row.get(key) else None
-            cells.append(Cell("", -1.0) if share is None else Cell(f"{100 * share:.1f}", share))
-        rows.append(Row(tuple(cells)))
-    header = ("model", "group left out", "wrongly predicted as", "images", "recall", "95 %", "benign or not")
-    return Table((*header, "views differ"), tuple(rows), f"Groups left out: {title}", 3) if rows else None
-
-
-def _group_figures(folder: Path, names: Sequence[str]) -> list[Chart]:
-    table = read_table(folder / "groups.csv")
-    return [
-        recalls(
-            [
-                (row["group"], float(row["recall"]), float(row["recall_low"]), float(row["recall_high"]))
-                for row in table
-                if row["model"] == name
-            ],
-            f"{name}: recall in % of each group left out, with its 95 % interval",
-        )
-        for name in names
-        if table
-    ]
-
-
-def _class_recalls(model: Model) -> Chart:
-    values = [
-        (name, own["recall"], own["recall_low"], own["recall_high"])
-        for name, own in model.values["per_class"].items()
-        if own["recall"] is not None
-    ]
-    return recalls(values, f"{model.name}: recall in %, with its 95 % interval")
-
-
-def _curves(found: StoredPredictions, classes: Sequence[str], name: str) -> list[Chart]:
-    roc = {
-        label: roc_points(found.truth == code, found.probability[:, code])
-        for code, label in enumerate(classes)
-        if 0 < (found.truth == code).sum() < len(found.truth)
-    }
-    error = calibration_error(found.truth, found.probability)
-    return [
-        lines(roc, f"{name}: ROC, each class against the rest", "false positives", "true positives", diagonal=True),
-        reliability(
-            reliability_points(found.truth, found.probability),
-            f"{name}: reliability of the predicted class",
-            f"ECE {error:.3f} over these bins; discs by images, pale ones of fewer than {LEAST_BIN}",
-        ),
-    ]
+def _roc(run: StoredRun, models: Sequence[ModelRow]) -> tuple[list[Chart], list[str]]:
+    """ROC curves of the models, and names of models whose curves show nothing."""
+    figures, left_out = [], []
+    for row in models:
+        found = run.predictions[row.model]
+        curves = {
+            label: roc_points(found.truth == code, found.probability[:, code])
+            for code, label in enumerate(run.classes)
+            if 0 < (found.truth == code).sum() < len(found.truth)
+        }
+        if roc_says_little(curves):
+            left_out.append(row.model)
+            continue
+        negatives = int(max((found.truth != code).sum() for code in range(len(run.classes))))
+        figures.append(roc(curves, f"{row.model}: ROC, each class against the rest", negatives))
+    return figures, left_out
 
 
 def _training(run: StoredRun) -> list[Chart]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.rows import CompareRow, LadderRow, TrialRow
-from ball_features.reporting.joint import column_left_out, ladder_caption
+from ball_features.reporting.ladder_page import column_left_out, ladder_caption
 from ball_features.reporting.tables import KIND_STYLES, SAME_MARK
 
 if TYPE_CHECKING:

@@ -12,26 +12,10 @@ from typing import Any
 import numpy as np
 
 from ball_features.errors import DataError
+from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
+from ball_features.evaluation.rows import GroupRow, read_rows
 
-__all__ = ["Curve", "Model", "Parts", "StoredPredictions", "StoredRun", "read_stored_run", "read_table"]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A row of the comparison: the model's name and kind, and its part of `metrics.json`."""
-
-    name: str
-    kind: str
-    values: Mapping[str, Any]
-
-    def number(self, key: str) -> float:
-        """A metric; NaN where it is not defined."""
-        return float("nan") if self.values[key] is None else float(self.values[key])
-
-    @property
-    def interval(self) -> str:
-        """The 95 % interval of the accuracy, in %."""
-        return f"{100 * self.number('accuracy_low'):.1f} - {100 * self.number('accuracy_high'):.1f}"
+__all__ = ["Curve", "Parts", "StoredPredictions", "StoredRun", "best_of_each_kind", "read_stored_run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +45,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Parts:
-    """What `splits.csv` says.
+    """The content of `splits.csv`.
 
     Attributes:
         first: path -> split of the first repeat and fold.
@@ -76,37 +60,49 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """What `ball fit` wrote.
+    """A run that `ball fit` wrote.
 
     Attributes:
         folder: folder of the run.
         details: content of `run.json`.
-        classes: names of the classes.
-        models: rows of the comparison, the best first.
-        units: number of groups that intervals resample; None in runs of versions that did not keep it.
+        measurement: content of `metrics.json`.
+        groups: rows of `groups.csv`; empty without groups left out.
         predictions: name of a model -> its predictions.
     """
 
     folder: Path
     details: Mapping[str, Any]
-    classes: list[str]
-    models: list[Model]
-    units: int | None
+    measurement: Measurement
+    groups: list[GroupRow]
     predictions: dict[str, StoredPredictions]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes."""
+        return self.measurement.classes
+
+    @property
+    def models(self) -> list[ModelRow]:
+        """Rows of the comparison, the best first."""
+        return self.measurement.models
+
+    def tests(self, model: str) -> int:
+        """Number of test sets that the predictions of a model add up."""
+        return len(set(self.predictions[model].split))
 
     def curves(self) -> list[Curve]:
         """Training of each model; on leave-group-out its first split need not be fold 0."""
         by_model: dict[str, list[dict[str, str]]] = {}
-        for row in read_table(self.folder / "curves.csv"):
+        for row in _read_table(self.folder / "curves.csv"):
             rows = by_model.setdefault(row["model"], [])
             if not rows or (row["repeat"], row["fold"]) == (rows[0]["repeat"], rows[0]["fold"]):
                 rows.append(row)
         return [Curve(name, rows) for name, rows in by_model.items()]
 
     def parts(self) -> Parts:
-        """Which image was in which part of each split."""
+        """The part of each split that each image was in."""
         found = Parts({}, {}, {})
-        for row in read_table(self.folder / "splits.csv"):
+        for row in _read_table(self.folder / "splits.csv"):
             key = (row["repeat"], row["fold"])
             if not found.trained or key == next(iter(found.trained)):
                 found.first[row["path"]] = row["split"]
@@ -123,18 +119,26 @@ def read_stored_run(folder: Path) -> StoredRun:
     Raises:
         DataError: The folder holds no run.
     """
+    measurement = read_measurement(folder)
     try:
         details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        classes = metrics["classes"]
-        models = [Model(row["model"], row["kind"], row) for row in metrics["models"]]
-        predictions = _read_predictions(folder / "predictions.csv", classes)
+        groups = read_rows(folder / "groups.csv", GroupRow)
+        predictions = _read_predictions(folder / "predictions.csv", measurement.classes)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
-    return StoredRun(folder, details, classes, models, metrics.get("units"), predictions)
+    return StoredRun(folder, details, measurement, groups, predictions)
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
+def best_of_each_kind(models: Sequence[ModelRow]) -> list[ModelRow]:
+    """The models that a reader compares first: the best on the network's embeddings, the head, the best shortcut."""
+    network = next((row for row in models if row.kind != "shortcut"), None)
+    head = next((row for row in models if row.kind == "head"), None)
+    shortcut = next((row for row in models if row.kind == "shortcut"), None)
+    found = [row for row in (network, head, shortcut) if row is not None]
+    return [row for number, row in enumerate(found) if row not in found[:number]]
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV; none where there is no such file."""
     if not path.exists():
         return []

@@ -7,10 +7,13 @@ tested is said too, so that silence is never mistaken for a result. `docs/verdic
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ball_features.errors import DataError
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import SEVERITIES, Finding
 from ball_features.reporting.rules_images import (
@@ -28,7 +31,7 @@ from ball_features.reporting.rules_use import external, predictions
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["RULES", "findings_to_json", "render_verdict", "verdict"]
+__all__ = ["RULES", "findings_to_json", "read_findings", "render_verdict", "verdict"]
 
 Rule = Callable[[Evidence], Iterable[Finding]]
 
@@ -94,6 +97,25 @@ def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
 def findings_to_json(findings: Sequence[Finding]) -> list[dict[str, object]]:
     """Findings as plain values, the content of `verdict.json`."""
     return [{**asdict(finding), "numbers": dict(finding.numbers)} for finding in findings]
+
+
+def read_findings(folder: Path) -> list[Finding]:
+    """Read `verdict.json` of a run; empty where there is none.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    file = folder / "verdict.json"
+    if not file.exists():
+        return []
+    try:
+        found = [Finding(**item) for item in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({error}). Delete it, or run the command again.") from error
+    unknown = [finding.severity for finding in found if finding.severity not in SEVERITIES]
+    if unknown:
+        raise DataError(f"{file} has the severity {unknown[0]!r}, expected one of: {', '.join(SEVERITIES)}.")
+    return found
 
 
 def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> RenderableType:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.config import FitConfig
+from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
 from ball_features.evaluation.left_out import LEAST_IMAGES
@@ -43,8 +43,14 @@ def title_of(subject: str, config: FitConfig, grouping: Grouping | None, splits:
     sizes = sorted({len(split.test) for split in splits})
     tests = " to ".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
     column = "" if grouping is None else grouping.column
-    many = {"holdout": counted(config.repeats, "random hold-out"), "cv": f"{config.repeats} x {config.folds}-fold cv"}
+    many = {
+        "holdout": counted(config.repeats, "random hold-out"),
+        "cv": f"{config.repeats} x {config.folds}-fold cv",
+        "given": "the given split" if len(splits) == 1 else f"{len(splits)} given folds",
+    }
     protocol = many.get(config.protocol, f"{config.protocol} by {column}")
+    if config.adapt != "none" and grouping is not None and grouping.site is not None:
+        protocol += ", site-adapted"
     return f"{protocol} · {subject} · {tests} test images a split"
 
 
@@ -58,8 +64,10 @@ def caption_of(config: FitConfig, grouping: Grouping | None, splits: Sequence[Sp
         label: class of each image, str (images,).
     """
     tested = np.unique(np.concatenate([split.test for split in splits]))
-    if config.protocol == "leave-group-out":
+    if PROTOCOLS[config.protocol].scheme == "leave-out":
         chosen = f"the {len(splits) // config.repeats} groups left out"
+    elif grouping is not None and grouping.patient is not None:
+        chosen = "patients"
     elif grouping is not None:
         chosen = "groups of images, not of slides or patients (unless these are the groups)"
     else:

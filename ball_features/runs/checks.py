@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ball_features.cache import Cache, read_cache
+from ball_features.cache import Cache, labelled_rows, read_cache
 from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
@@ -68,13 +68,21 @@ def check_protocol(config: FitConfig) -> None:
             f"{', '.join(PROTOCOLS)}.",
             option="protocol",
         )
-    if config.folds != usual.folds and config.protocol in ("holdout", "leave-group-out"):
+    scheme = PROTOCOLS[config.protocol].scheme
+    if config.folds != usual.folds and scheme != "folds":
+        named = ", ".join(own.name for own in PROTOCOLS.values() if own.scheme == "folds")
+        which = "whose folds the table gives" if scheme == "given" else "which has none"
         raise ConfigError(
-            f"Got folds={config.folds} with the protocol {config.protocol}, which has none. Name cv, group-cv or "
-            "block-cv, or leave it out.",
+            f"Got folds={config.folds} with the protocol {config.protocol}, {which}. Name one of {named}, or leave it "
+            "out.",
             option="folds",
         )
-    if config.test_size != usual.test_size and config.protocol != "holdout":
+    if config.repeats != usual.repeats and scheme == "given" and config.repeats != 1:
+        raise ConfigError(
+            f"Got repeats={config.repeats} with the protocol {config.protocol}, which has one repeat. Leave it out.",
+            option="repeats",
+        )
+    if config.test_size != usual.test_size and scheme not in ("holdout", "given"):
         raise ConfigError(
             f"Got test_size={config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
             "or groups. Name holdout, or leave it out.",
@@ -95,7 +103,7 @@ def check_options(config: FitConfig, specs: Sequence[Model], cache: Cache, save:
         ConfigError: there is such a setting.
     """
     _check_heeded(config, specs)
-    if config.groups is None:
+    if config.groups is None and not any(cache.columns):
         for name, value in (("group_loss", config.head.group_loss), ("center", config.center)):
             if value:
                 raise ConfigError(
@@ -177,7 +185,7 @@ def require_savable(save: str, names: Sequence[str]) -> Sequence[str]:
 
 
 def complete_cache(path: Path) -> Cache:
-    """Read a cache.
+    """Read a cache; images without a class are left out.
 
     Raises:
         CacheError: the cache cannot be read, or images are still missing in it.
@@ -188,10 +196,14 @@ def complete_cache(path: Path) -> Cache:
             f"{path} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
             "Run the same `ball extract` again; it goes on from there."
         )
-    return cache
+    return labelled_rows(cache)
 
 
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
-    group, together = (None, None) if grouping is None else (grouping.group, grouping.together)
-    return make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group, together))
+    table = ImageTable(cache.path, cache.label, cache.sha256)
+    if grouping is not None:
+        table = dataclasses.replace(table, group=grouping.group, together=grouping.together, patient=grouping.patient)
+    splits, notes = make_splits(config, table)
+    unlabelled = [f"{cache.unlabelled} images without a class are left out."] if cache.unlabelled else []
+    return splits, [*unlabelled, *(() if grouping is None else grouping.notes), *notes]

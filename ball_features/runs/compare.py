@@ -136,16 +136,16 @@ def compare(
     # Everything that can be wrong with a cache is found before the first model is fitted.
     entries, notes = _entries(caches, config)
     first = entries[0].cache
-    grouping = read_grouping(config, first.path, first.label)
+    grouping = read_grouping(config, first.path, first.label, first.columns)
     splits, said = split_by(config, first, grouping)
     require_folder(out_root)
     for entry in entries:
         _check(entry, config)
     results: list[ModelResult] = []
     fitted_on: dict[str, tuple[_Entry, Model]] = {}
-    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    group, center = (None, None) if grouping is None else (grouping.series, grouping.center)
     for entry in entries:
-        evaluation = Evaluation(entry.cache, tuple(entry.specs), tuple(splits), config, **against)
+        evaluation = Evaluation(entry.cache, tuple(entry.specs), tuple(splits), config, group, center)
         for result in evaluate(evaluation, named_progress(progress, entry.name)):
             spec = result.spec if result.spec.kind == "shortcut" else _renamed(result.spec, entry.name)
             fitted_on[spec.name] = (entry, result.spec)

@@ -18,11 +18,13 @@ from ball_features.dataset.splits import Split
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.batch_average import compat_rows
 from ball_features.evaluation.left_out import group_rows
-from ball_features.evaluation.measure import measure
+from ball_features.evaluation.measure import measure, patient_answers
+from ball_features.evaluation.patients import patient_columns, patient_rows
 from ball_features.evaluation.protocols import ModelResult, fit_notes, require_fitted
 from ball_features.evaluation.results import Measurement, ModelRow
 from ball_features.evaluation.rows import CompatRow, GroupRow, write_rows
 from ball_features.files import write_csv, write_json
+from ball_features.reporting.patient_table import patient_notes, patient_table
 from ball_features.reporting.provenance import provenance
 from ball_features.reporting.tables import interval_table, markdown
 from ball_features.reporting.words import caption_of, choice_note, title_of
@@ -71,6 +73,12 @@ class Comparison:
     def units(self) -> np.ndarray:
         """Unit of each image, int (images,): images that count once in intervals and tests."""
         return self.copies if self.grouping is None else self.grouping.units(self.config.protocol, self.cache.sha256)
+
+    @property
+    def patient(self) -> np.ndarray | None:
+        """Patient of each image, str (images,), "" where unknown; None where the data name none."""
+        own = None if self.grouping is None else self.grouping.patient
+        return own if own is not None else getattr(self.cache, "columns", {}).get("patient")
 
     @property
     def classes(self) -> list[str]:
@@ -122,7 +130,10 @@ class RunContents:
         intervals = _interval_rows(self.models)
         write_csv(folder / "intervals.csv", ("model", "metric", "value", "low", "high"), intervals)
         text = markdown(self.models, self.title, self.caption) + "\n" + interval_table(self.measurement)
+        text += patient_table(self.measurement.patients)
         (folder / "table.md").write_text(text, encoding="utf-8")
+        if own.patient is not None:
+            write_csv(folder / "patients.csv", patient_columns(own.classes), _patient_rows(own, own.patient))
         for name, rows in (("groups", self.groups), ("compat", self.compat)):
             if rows:
                 write_rows(folder / f"{name}.csv", rows)
@@ -141,7 +152,8 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     notes += [
         f"{item.spec.name} failed and is not in the table: {item.failure}" for item in own.results if item.failure
     ]
-    measurement = measure(own.cache, own.results, own.units)
+    measurement = measure(own.cache, own.results, own.units, own.patient)
+    notes += patient_notes(measurement.patients)
     notes += choice_note(measurement.best_of)
     alike = own.copies if grouping is None else merge_units(own.cache.sha256, grouping.together)
     title = title_of(own.subject, own.config, grouping, own.splits)
@@ -213,6 +225,14 @@ def _interval_rows(models: Sequence[ModelRow]) -> Iterable[Sequence[object]]:
     for row in models:
         for name, (low, high) in row.intervals.items():
             yield row.model, name, row.values[name], low, high
+
+
+def _patient_rows(comparison: Comparison, patient: np.ndarray) -> Iterable[Sequence[object]]:
+    codes = np.unique(comparison.cache.label, return_inverse=True)[1]
+    for result in comparison.results:
+        if result.fitted:
+            answers = patient_answers(result, codes, patient)
+            yield from patient_rows(result.spec.name, answers, comparison.classes)
 
 
 def _curve_rows(results: Sequence[ModelResult]) -> Iterable[Sequence[object]]:

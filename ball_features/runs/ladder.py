@@ -12,6 +12,7 @@ import numpy as np
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import LADDER, FitConfig
 from ball_features.config.toml import FILE, Repeat
+from ball_features.dataset.grouping import Grouping
 from ball_features.errors import ConfigError
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
@@ -20,22 +21,49 @@ from ball_features.evaluation.protocols import (
     Progress,
     evaluate,
     fit_notes,
-    named_progress,
     require_fitted,
 )
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.files import require_folder, write_csv, write_json
 from ball_features.models.registry import select
-from ball_features.reporting.joint import ladder_caption, write_ladder_report
-from ball_features.reporting.provenance import provenance
+from ball_features.reporting.evidence import Evidence
+from ball_features.reporting.finding import Finding
+from ball_features.reporting.joint import write_ladder_report
+from ball_features.reporting.ladder_page import ladder_caption
+from ball_features.reporting.provenance import images_digest, provenance
+from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import check_name, check_options, complete_cache, with_numbers
 from ball_features.runs.contents import failures, prediction_rows, split_rows
+from ball_features.runs.evidence_of import ladder_evidence
+from ball_features.runs.kept_rungs import KeptRungs
 from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.rungs import Rung, make_rungs
 
-__all__ = ["ladder"]
+__all__ = ["Ladder", "ladder"]
+
+# The models that most people need: the student report's head, a linear model, and every shortcut.
+DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A finished ladder.
+
+    Attributes:
+        folder: folder of the run.
+        rows: a row a rung and model.
+        notes: notes for the reader.
+        evidence: what the verdict rests on.
+        findings: the verdict.
+    """
+
+    folder: Path
+    rows: list[LadderRow]
+    notes: list[str]
+    evidence: Evidence
+    findings: list[Finding]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,20 +81,19 @@ def ladder(
     out_root: Path | str = "artifacts/runs",
     name: str = "ladder",
     progress: Progress | None = None,
-) -> tuple[Path, list[LadderRow], list[str]]:
+) -> Ladder:
     """Fit the models on every rung.
+
+    Finished rungs are kept until all are: the same call goes on where an interrupted one was.
 
     Args:
         cache_path: a complete cache, made by `extract`.
-        config: models, repeats of the hold-outs, seed and head. `groups` is a file made by `ball audit` or the user's
-            own, and `group_column` the column that the last rung leaves out. A rung whose column the file lacks is left
-            out.
+        config: models (`DEFAULT_MODELS` if none is named), repeats of the hold-outs, seed and head. `groups` is a file
+            made by `ball audit` or the user's own, and `group_column` the column that the last rung leaves out. A rung
+            whose column the file lacks is left out.
         out_root: folder of the runs.
         name: name of the run's folder in it.
-        progress: called with (fits done, all fits, rung and model just done); it starts over on each rung.
-
-    Returns:
-        The run's folder; a row a model and rung; and notes.
+        progress: called with (fits done, fits of all rungs, rung and model just done).
 
     Raises:
         CacheError: the cache is missing, incomplete or not finite.
@@ -78,16 +105,12 @@ def ladder(
     if config.groups is None:
         raise ConfigError("The ladder needs groups, got none. Make them: `ball audit` on the images.")
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    specs, notes = with_numbers(select(config.models), cache, named=bool(config.models))
+    specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=bool(config.models))
     check_options(config, specs, cache)
     require_folder(out_root)
     rungs, against, said = make_rungs(config, cache)
-    climbed = []
-    for rung in rungs:
-        evaluation = Evaluation(
-            cache, tuple(specs), tuple(rung.splits), rung.config, group=against.series, center=against.center
-        )
-        climbed.append(_Climbed(rung, evaluate(evaluation, named_progress(progress, rung.name))))
+    kept = KeptRungs(Path(out_root) / f".{name}.rungs", _basis(cache, config, against))
+    climbed = _climb(rungs, Evaluation(cache, tuple(specs), (), config, **_against(against)), kept, progress)
     require_fitted([result for step in climbed for result in step.results])
     rows = [_row(step.rung, result, cache) for step in climbed for result in step.results if result.fitted]
     notes += said
@@ -112,14 +135,56 @@ def ladder(
         again=repeat.command(folder),
         groups_sha256=against.sha256,
     )
+    evidence = ladder_evidence(rungs, rows, cache, str(cache_path))
+    findings = verdict(evidence)
     with NewFolder(folder.parent, folder.name) as new:
         _write(new.path, rows, climbed, cache, details)
         (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
+        write_json(new.path / "verdict.json", findings_to_json(findings))
+    kept.clear()
     try:
         write_ladder_report(new.path)
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
         notes.append(f"report.html could not be written ({type(error).__name__}: {error}). The run is complete.")
-    return new.path, rows, notes
+    return Ladder(new.path, rows, notes, evidence, findings)
+
+
+def _basis(cache: Cache, config: FitConfig, against: Grouping) -> str:
+    """Digest of what all rungs have in common."""
+    return (
+        f"{cache.attributes['fingerprint']} {images_digest(cache)} {config.fingerprint(groups_sha256=against.sha256)}"
+    )
+
+
+def _against(grouping: Grouping) -> dict[str, Any]:
+    return {"group": grouping.series, "center": grouping.center}
+
+
+def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Progress | None) -> list[_Climbed]:
+    """Fit the models on every rung that is not kept yet; progress counts the fits of all rungs.
+
+    Args:
+        rungs: the rungs.
+        common: evaluation without its splits and its protocol.
+        kept: rungs of an interrupted ladder.
+        progress: called with (fits done, fits of all rungs, rung and model just done).
+    """
+    models = common.models
+    total = sum(len(rung.splits) for rung in rungs) * len(models)
+    before, climbed = 0, []
+    for rung in rungs:
+        results = kept.load(rung, models)
+        if results is None:
+
+            def told(done: int, _: int, name: str, start: int = before, rung: Rung = rung) -> None:
+                if progress:
+                    progress(start + done, total, f"{rung.name}: {name}")
+
+            results = evaluate(replace(common, splits=tuple(rung.splits), config=rung.config), told)
+            kept.save(rung, models, results)
+        before += len(rung.splits) * len(models)
+        climbed.append(_Climbed(rung, results))
+    return climbed
 
 
 def _write(folder: Path, rows: list[LadderRow], climbed: list[_Climbed], cache: Cache, details: dict[str, Any]) -> None:

@@ -39,10 +39,10 @@ class NewFolder:
         path: folder to write into; the final folder after the `with` block.
 
     Examples:
-        >>> with NewFolder(Path("artifacts/runs"), "holdout") as new:  # doctest: +SKIP
-        ...     (new.path / "run.json").write_text("{}")
-        >>> new.path  # doctest: +SKIP
-        PosixPath('artifacts/runs/holdout')
+        >>> with NewFolder(Path("artifacts/runs"), "holdout") as new:
+        ...     _ = (new.path / "run.json").write_text("{}")
+        >>> new.path.as_posix()
+        'artifacts/runs/holdout'
     """
 
     def __init__(self, root: Path, name: str) -> None:

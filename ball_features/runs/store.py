@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from ball_features.cache import Cache
 from ball_features.errors import DataError
+from ball_features.evaluation.patient_scores import PatientScores
 from ball_features.evaluation.results import ModelRow, read_measurement
 from ball_features.evaluation.rows import CompatRow, GroupRow, read_rows
 from ball_features.files import write_json
+from ball_features.reporting.finding import Finding
 from ball_features.reporting.groups import render_compat, render_groups
 from ball_features.reporting.page import write_report
+from ball_features.reporting.patient_table import render_patients
 from ball_features.reporting.tables import render
+from ball_features.reporting.verdict import findings_to_json, read_findings, verdict
 from ball_features.runs.contents import RunContents
+from ball_features.runs.evidence_of import comparison_evidence
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,6 +42,8 @@ class Run:
         details: contents of `run.json`.
         groups: a row a model and group left out; empty under other protocols.
         compat: a row a model in the student report's arithmetic, where that was asked for.
+        patients: a row a model on patients; empty where the data name none.
+        findings: the verdict; empty for runs of version 0.1.0.
     """
 
     folder: Path
@@ -47,6 +54,8 @@ class Run:
     details: dict[str, Any]
     groups: list[GroupRow] = field(default_factory=list)
     compat: list[CompatRow] = field(default_factory=list)
+    patients: list[PatientScores] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     @property
     def bundles(self) -> list[Path]:
@@ -54,8 +63,8 @@ class Run:
         return sorted(path.parent for path in self.folder.glob("models/*/bundle.json"))
 
     def more_tables(self) -> list[RenderableType]:
-        """Render the tables beside the main one: groups left out, the student report's arithmetic."""
-        tables = render_groups(self.groups, [row.model for row in self.metrics])
+        """Render the tables beside the main one: patients, groups left out, the student report's arithmetic."""
+        tables = render_patients(self.patients) + render_groups(self.groups, [row.model for row in self.metrics])
         return [*tables, render_compat(self.compat)] if self.compat else tables
 
     def table(self, width: int = 120) -> RenderableType:
@@ -64,7 +73,7 @@ class Run:
 
 
 def finish(contents: RunContents, folder: Path, cache: Cache | None) -> Run:
-    """Write the page of a run that lies in its folder; a page that fails leaves a note and the run as it is.
+    """Write verdict and page of a run that lies in its folder; a page that fails leaves a note and the run as it is.
 
     Args:
         contents: the measured comparison.
@@ -80,7 +89,11 @@ def finish(contents: RunContents, folder: Path, cache: Cache | None) -> Run:
         details=contents.details,
         groups=contents.groups,
         compat=contents.compat,
+        patients=contents.measurement.patients,
+        findings=verdict(comparison_evidence(contents)),
     )
+    with contextlib.suppress(DataError):  # a full disk; the numbers are safe
+        write_json(folder / "verdict.json", findings_to_json(run.findings))
     try:
         write_report(folder, cache=cache)
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
@@ -116,6 +129,8 @@ def read_run(folder: Path | str) -> Run:
             details=details,
             groups=read_rows(folder / "groups.csv", GroupRow),
             compat=read_rows(folder / "compat.csv", CompatRow),
+            patients=measurement.patients,
+            findings=read_findings(folder),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error

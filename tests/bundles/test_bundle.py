@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,10 @@ from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig
 from ball_features.dataset.manifest import scan
-from ball_features.deployment.answers import Predictions
+from ball_features.deployment.answers import Prediction, Predictions
 from ball_features.deployment.inputs import find_images
 from ball_features.deployment.predict import Predictor
+from ball_features.deployment.predictions_page import reasons_to_look
 from ball_features.errors import ConfigError, DataError, WeightsError
 from ball_features.reporting.card import write_card
 from ball_features.runs.fit import fit
@@ -334,3 +336,33 @@ def test_decoding_ahead_changes_nothing(run, smears, tmp_path, monkeypatch):
     assert [item.path for item in rejected] == [item.path for item in expected[1]]
     for one, other in zip(predictions, expected[0], strict=True):
         assert one.probability == pytest.approx(other.probability, abs=0.02)
+
+
+def answer(path, predicted="Pro", share=0.95, others=(), unusual=False, nearest=("Pro/1.jpg",)):
+    probability = (
+        {"Early": round(1 - share, 3), "Pro": share} if predicted == "Pro" else {"Early": share, "Pro": 1 - share}
+    )
+    return Prediction(path, predicted, probability, (predicted, *others), 0.1, unusual, nearest)
+
+
+def test_the_page_of_predictions_shows_first_what_needs_a_look(tmp_path):
+    items = [
+        answer("plain.jpg"),
+        answer("<odd>.jpg", unusual=True),
+        answer("low.jpg", share=0.6),
+        answer("several.jpg", share=0.8, others=("Early",)),
+        answer("against.jpg", nearest=("Early/1.jpg", "Early/2.jpg")),
+        answer("no-classes.jpg", nearest=("scan-1/1.jpg",)),
+    ]
+    about = {"model": "mlp", "backbone": "densenet121", "bundle": "b", "coverage": 0.9, "unusual_from": 0.2}
+    found = Predictions(items, [], ("Early", "Pro"), about | {"unusual_share": 0.01}, ["A note."])
+    assert [bool(reasons_to_look(item, found.classes)) for item in items] == [False, True, True, True, True, False]
+    page = found.write(tmp_path / "p.html")[0].read_text(encoding="utf-8")
+    look = page.split("<h2>Images that need a look: 4 of 6</h2>")[1].split("<h2>")[0]
+    names = re.findall(r"<td class=\"text\">([^<]*\.jpg)</td>", look.split("<details>")[0])
+    assert names == ["&lt;odd&gt;.jpg", "low.jpg", "several.jpg", "against.jpg"]
+    assert "none of its nearest training images is of this class" in look
+    assert "could be Pro or Early" in look
+    assert "Verdict" in page.split("<h2>Summary</h2>")[0]
+    assert "1 of 6 images are unlike those that the model was made from" in page
+    assert "plain.jpg" in page.split("<summary>All 6 predictions</summary>")[1]

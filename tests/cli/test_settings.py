@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from ball_features import ExtractConfig, FitConfig, HeadConfig
+from ball_features import ExtractConfig, FitConfig, HeadConfig, extract, read_cache
 from ball_features.cli import app
 from ball_features.cli.layers import flag
 from ball_features.cli.presets import PRESETS
@@ -17,6 +18,7 @@ from ball_features.cli.root import main
 from ball_features.config.fields import REQUIRED, Config, flat_name, option, options_of, plain
 from ball_features.config.toml import Repeat, read_settings, toml_text
 from ball_features.errors import CacheError, ConfigError
+from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.runs.checks import check_protocol
 
 COMMANDS = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
@@ -274,3 +276,31 @@ def test_a_required_option_has_no_default():
     with pytest.raises(TypeError):
         Needed()  # pyright: ignore
     assert flag("as_json") == "--json"
+
+
+def test_inspect_prints_the_settings_that_make_a_cache(smears, small_cache, tmp_path):
+    done = CliRunner().invoke(app, ["inspect", str(small_cache), "--settings"])
+    file = tmp_path / "extract.toml"
+    file.write_text(done.stdout, encoding="utf-8")
+    out = shutil.copy(small_cache, tmp_path / "again.h5")
+    again = CliRunner().invoke(app, ["extract", "--config", str(file), "--out", str(out), "--json", "--dry-run"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["computed"] == 0  # the settings are those of the cache
+    other = CliRunner().invoke(app, ["extract", "--config", str(file), "--out", str(out), "--seed", "1", "--dry-run"])
+    assert isinstance(other.exception, CacheError)
+
+
+@pytest.mark.parametrize("channels", [("original",), ("original", "segmented")])
+def test_the_settings_of_a_cache_are_those_it_was_made_with(smears, tmp_path, channels):
+    out = tmp_path / "a.h5"
+    config = ExtractConfig(
+        backbone="densenet121", weights="random", views=1, precision="fp32", input_px=64, dtype="float32",
+        channels=channels, seed=4, twins="none", limit=8, batch_size=4,
+    )  # fmt: skip
+    extract(smears, out, config)
+    cache = read_cache(out, embeddings=False)
+    found = Preprocessing.from_attributes(cache.attributes).to_config()
+    usual = ExtractConfig()
+    twins = "none" if len(channels) > 1 else "auto"
+    resolved = {"normalize": found.normalize, "recipe": "plain", "limit": 0, "batch_size": usual.batch_size}
+    assert found == dataclasses.replace(config, **resolved, twins=twins)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ball_features.config import FitConfig
 from ball_features.dataset.grouping import read_grouping, read_groups
-from ball_features.dataset.splits import ImageTable, make_splits
+from ball_features.dataset.splits import ImageTable, given_leaks, make_splits
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError, SplitError
 
@@ -251,3 +251,172 @@ def test_units_are_the_smallest_sets_that_no_key_crosses(pairs):
                     changed = True
     seen = list(dict.fromkeys(parent))
     assert units == [seen.index(value) for value in parent]
+
+
+def test_columns_of_a_cache_are_used_without_a_file():
+    path, label, sha = collection([6, 6])
+    columns = {
+        "patient": np.array([f"P{row // 3}" for row in range(11)] + [""]),
+        "site": np.array(["A", "B"] * 6),
+        "note": np.array(["x"] * 12),
+    }
+    assert read_grouping(FitConfig(), path, label, {"note": columns["note"], "group": np.array([""] * 12)}) is None
+    found = read_grouping(FitConfig(), path, label, columns)
+    assert found.column == "patient"
+    assert found.together.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4]
+    assert len(set(found.together.tolist())) == 5  # the image without a patient stands alone
+    assert "1 of 12 images have no patient" in found.notes[-1]
+    assert found.units("holdout", sha).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4]
+    left = read_grouping(FitConfig(protocol="leave-site-out"), path, label, columns)
+    assert (left.column, left.group.tolist()) == ("site", ["A", "B"] * 6)
+    centred = read_grouping(FitConfig(center="site"), path, label, {"site": columns["site"]})
+    assert centred.center.tolist() == ["A", "B"] * 6
+    assert centred.group.tolist() == path.tolist()
+    with pytest.raises(SplitError, match="has no column group"):
+        read_grouping(FitConfig(protocol="group-cv"), path, label, {"site": columns["site"]})
+    with pytest.raises(DataError, match="expected 'slide' too"):
+        read_grouping(FitConfig(group_column="slide"), path, label, columns)
+
+
+def test_patients_and_groups_of_a_file_stay_whole(tmp_path):
+    path, label, _ = collection([3, 3])
+    file = tmp_path / "g.csv"
+    file.write_text("\n".join(["Datei;Gruppe;Fall", *(f"{name};{row};P{row // 2}" for row, name in enumerate(path))]))
+    found = read_grouping(FitConfig(groups=str(file)), path, label)
+    assert found.column == "group"
+    assert found.together.tolist() == [0, 0, 1, 1, 2, 2]
+    by_heading = read_grouping(FitConfig(groups=str(file), group_column="Fall"), path, label)
+    assert by_heading.group.tolist() == ["P0", "P0", "P1", "P1", "P2", "P2"]
+
+
+def with_patients(patients=12, each=6, classes=3):
+    """Patients of one class each, all images of a patient in a row."""
+    label = np.repeat([f"c{number % classes}" for number in range(patients)], each)
+    patient = np.repeat([f"P{number}" for number in range(patients)], each)
+    path = np.array([f"{name}/{row}.jpg" for row, name in enumerate(label)])
+    sha = np.array([f"{row:064x}" for row in range(len(label))])
+    return path, label, sha, patient
+
+
+def table_of(tmp_path, **columns):
+    """A groups file."""
+    file = tmp_path / "groups.csv"
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(file)
+
+
+@pytest.mark.parametrize("protocol", ["holdout", "cv", "group-cv", "patient-cv", "leave-site-out"])
+def test_every_protocol_keeps_patients_whole(tmp_path, monkeypatch, protocol):
+    monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 2)
+    path, label, sha, patient = with_patients(patients=18)
+    site = np.array([f"S{int(name[1:]) // 3 % 3}" for name in patient])
+    file = table_of(tmp_path, path=path, group=path, patient=patient, site=site)
+    config = FitConfig(protocol=protocol, groups=file, folds=3, repeats=2)
+    grouping = read_grouping(config, path, label)
+    assert grouping is not None
+    assert grouping.column == {"patient-cv": "patient", "leave-site-out": "site"}.get(protocol, "group")
+    images = ImageTable(path, label, sha, grouping.group, grouping.together, grouping.patient)
+    splits, notes = make_splits(config, images)
+    assert any("18 patients" in note for note in notes)
+    for split in splits:
+        parts = [set(patient[rows]) for rows in (split.train, split.val, split.test)]
+        assert not parts[0] & parts[1]
+        assert not parts[0] & parts[2]
+        assert not parts[1] & parts[2]
+        if protocol == "leave-site-out":
+            assert set(site[split.test]) == {split.name}
+            assert split.name not in set(site[split.train]) | set(site[split.val])
+    assert len(splits) == {"holdout": 2, "leave-site-out": 6}.get(protocol, 6)
+
+
+def test_an_image_without_a_patient_is_of_none(tmp_path):
+    path, label, sha, patient = with_patients()
+    patient[::2] = ""
+    config = FitConfig(groups=table_of(tmp_path, path=path, group=path, patient=patient))
+    grouping = read_grouping(config, path, label)
+    assert grouping is not None
+    units = grouping.units("holdout", sha)
+    assert len(np.unique(units)) == 36 + 12
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"), [("train", "val", "test"), ("Training", "dev", "TESTING"), ("tr", "valid", "holdout")]
+)
+def test_a_given_split_is_respected_to_the_row(tmp_path, train, val, test):
+    path, label, sha, _ = with_patients()
+    part = np.array([train, val, test, train, train, ""])[np.arange(len(path)) % 6]
+    config = FitConfig(protocol="given", groups=table_of(tmp_path, path=path, split=part))
+    grouping = read_grouping(config, path, label)
+    assert grouping is not None
+    assert grouping.series is None
+    assert len(np.unique(grouping.units("given", sha))) == len(path)  # the parts are no groups
+    (split,), notes = make_splits(config, ImageTable(path, label, sha, grouping.group, grouping.together))
+    for rows, name in ((split.train, train), (split.val, val), (split.test, test)):
+        assert rows.tolist() == np.flatnonzero(part == name).tolist()
+    assert notes == ["12 images have no part in the given split and are not used."]
+
+
+def test_validation_that_the_table_lacks_comes_from_training_by_whole_patients(tmp_path):
+    path, label, sha, patient = with_patients()
+    part = np.where(np.isin(patient, ["P0", "P1", "P2"]), "test", "train")
+    config = FitConfig(protocol="given", groups=table_of(tmp_path, path=path, split=part, patient=patient))
+    grouping = read_grouping(config, path, label)
+    assert grouping is not None
+    images = ImageTable(path, label, sha, grouping.group, grouping.together, grouping.patient)
+    (split,), notes = make_splits(config, images)
+    assert set(patient[split.test]) == {"P0", "P1", "P2"}
+    assert not set(patient[split.train]) & set(patient[split.val])
+    assert len(split.train) + len(split.val) == 54
+    assert any("no validation images" in note for note in notes)
+
+
+@pytest.mark.parametrize("form", ["{}", "fold_{}", "Fold {}", "{}.0"])
+def test_given_folds_are_a_cross_validation(tmp_path, form):
+    path, label, sha, _ = with_patients()
+    fold = np.array([form.format(1 + row % 4) for row in range(len(path))])
+    config = FitConfig(protocol="given", groups=table_of(tmp_path, path=path, split=fold))
+    grouping = read_grouping(config, path, label)
+    assert grouping is not None
+    splits, _ = make_splits(config, ImageTable(path, label, sha, grouping.group, grouping.together))
+    assert [split.fold for split in splits] == [0, 1, 2, 3]
+    for number, split in enumerate(splits):
+        assert set(fold[split.test]) == {form.format(1 + number)}
+        assert sorted([*split.train, *split.val, *split.test]) == list(range(len(path)))
+
+
+def test_leaks_of_a_given_split_are_counted(tmp_path):
+    path, label, sha, patient = with_patients()
+    part = np.where(np.arange(len(path)) % 3 == 2, "test", "train")
+    sha[2] = sha[0]  # a test image that is a copy of a training image
+    config = FitConfig(protocol="given", groups=table_of(tmp_path, path=path, split=part, patient=patient))
+    grouping = read_grouping(config, path, label)
+    assert grouping is not None
+    images = ImageTable(path, label, sha, grouping.group, grouping.together, grouping.patient)
+    splits, notes = make_splits(config, images)
+    assert given_leaks(splits, images) == {"copies": 1, "patients": 24}
+    assert notes[0] == (
+        "The given split leaks: of 24 test images 1 have a copy, 24 are of a patient in training. Its scores are too "
+        "high."
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (["train", "train", "train"], r"No image tests in the given split \(train 72\)"),
+        (["test", "val", "test"], "No image trains"),
+        (
+            ["train", "test", "spare"],
+            "Got the parts 'spare' in the given split, expected train, val and test, or folds",
+        ),
+        (["1", "1", ""], "the single fold '1'"),
+        (["", "", ""], "is empty"),
+        (["train", "test", "3"], "Got the parts '3'"),
+    ],
+)
+def test_a_column_that_is_no_split_is_refused(tmp_path, part, message):
+    path, label, sha, _ = with_patients()
+    column = np.array(part)[np.arange(len(path)) % 3]
+    with pytest.raises(SplitError, match=message):
+        make_splits(FitConfig(protocol="given"), ImageTable(path, label, sha, column))

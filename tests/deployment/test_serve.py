@@ -1,5 +1,6 @@
 """The server: answers as `ball predict`, within its limits, in a real browser too."""
 
+import os
 import re
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from ball_features.deployment.serve import create_app
 from ball_features.errors import ConfigError
 from ball_features.runs.fit import fit
 
+AXE = Path(os.environ.get("BALL_AXE", "node_modules/axe-core/axe.min.js"))
 FILE = {"Content-Type": "application/octet-stream"}
 
 
@@ -330,4 +333,53 @@ def test_a_browser_drops_images(server, smears, tmp_path):
         assert not page.locator("canvas").first.is_visible()
         assert all(url.startswith((server, "blob:")) for url in asked)
         assert errors == []
+        browser.close()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_page_warns_before_it_names_a_class(server, smears):
+    """On a phone, with answers made up here: an unusual image with neighbours of another class, and plain ones."""
+    api = pytest.importorskip("playwright.sync_api")
+    files = [str(file) for file in sorted((smears / "Pro").iterdir())[:3]]
+    base = {"coverage": 0.95, "distance": 0.1, "notes": [], "caveat": "", "map": None, "set": ["Pro"]}
+    base |= {"predicted": "Pro", "probability": {"Pro": 0.9, "Early": 0.1}, "unusual": False}
+    answers = [
+        base | {"unusual": True, "nearest": ["Early/" + "a-very-long-name-without-a-break" * 4 + ".jpg"]},
+        base | {"nearest": ["Pro/1.jpg", "Early/1.jpg"], "set": ["Pro", "Early"]},
+        base | {"nearest": ["scan-1/1.jpg", "scan-2/1.jpg"]},  # folders that are no classes
+    ]
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(server)
+        queue = iter(answers)
+        page.route("**/v1/predict*", lambda route: route.fulfill(json=next(queue)))
+        for number, file in enumerate(files, 1):
+            page.set_input_files("input[type=file]", file)
+            api.expect(page.locator("#status")).to_have_text(f"{number} done", timeout=60_000)
+        texts = [article.inner_text() for article in page.locator("article").all()][::-1]  # the last comes first
+        warnings = [article.locator(".warning").all_inner_texts() for article in page.locator("article").all()][::-1]
+        assert [len(own) for own in warnings] == [2, 1, 0]
+        assert "do not trust the class" in warnings[0][0]
+        assert "nearest training images are of Early, none is of Pro" in warnings[0][1]
+        assert texts[0].index("do not trust") < texts[0].index("Pro 90.0 %")
+        assert "Pro or Early" in warnings[1][0]
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        browser.close()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.skipif(not AXE.is_file(), reason="BALL_AXE does not name axe.min.js of axe-core")
+def test_the_page_has_no_accessibility_violation(server, smears):
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for theme, width in (("light", 1280), ("dark", 390)):
+            page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=theme)
+            page.goto(server)
+            page.set_input_files("input[type=file]", str(next((smears / "Pro").iterdir())))
+            api.expect(page.locator("#status")).to_have_text("1 done", timeout=60_000)
+            page.evaluate(AXE.read_text(encoding="utf-8"))
+            found = page.evaluate("axe.run()")["violations"]
+            assert [(item["id"], item["nodes"][0]["html"][:200]) for item in found] == []
         browser.close()

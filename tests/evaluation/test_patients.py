@@ -1,6 +1,7 @@
 """Patients as units: their answers by hand and by pandas-free loops, their scores by scikit-learn."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -10,14 +11,9 @@ from scipy.stats import norm, t
 from sklearn import metrics as reference
 
 from ball_features.evaluation.intervals import share_interval
-from ball_features.evaluation.patients import (
-    SEVERAL_LABELS,
-    answer_patients,
-    patient_columns,
-    patient_rows,
-    score_patients,
-)
-from ball_features.files import read_csv, write_csv
+from ball_features.evaluation.patient_scores import PatientScores, measure_patients
+from ball_features.evaluation.patients import SEVERAL_LABELS, answer_patients, patient_columns, patient_rows
+from ball_features.files import json_text, read_csv, write_csv
 
 CLASSES = ["Benign", "Early", "Pre"]
 
@@ -99,9 +95,11 @@ def test_answers_do_not_depend_on_the_order_of_images(seed):
 
 
 def test_scores_against_scikit_learn():
-    answers = answer_patients(*drawn(repeats=1))
-    scores = score_patients("mlp", "head", answers, CLASSES)
+    tests = drawn(repeats=1)
+    answers = answer_patients(*tests)
+    scores = measure_patients(("mlp", "head"), *tests, CLASSES)
     assert scores is not None
+    assert scores.basis == "patients"
     truth, predicted = answers.label, answers.probability.argmax(1)
     expected = {
         "accuracy": reference.accuracy_score(truth, predicted),
@@ -117,17 +115,18 @@ def test_scores_against_scikit_learn():
     assert (scores.patients, scores.several_labels) == (60, 0)
     for code, name in enumerate(CLASSES):
         own = scores.per_class[name]
-        assert own["patients"] == (truth == code).sum()
-        assert own["sensitivity"] == pytest.approx(reference.recall_score(truth == code, predicted == code))
-        assert own["specificity"] == pytest.approx(reference.recall_score(truth != code, predicted != code))
+        assert own.patients == (truth == code).sum()
+        assert own.sensitivity == pytest.approx(reference.recall_score(truth == code, predicted == code))
+        assert own.specificity == pytest.approx(reference.recall_score(truth != code, predicted != code))
         ends = share_interval(predicted[truth == code] == code, np.arange((truth == code).sum()))
-        assert (own["sensitivity_low"], own["sensitivity_high"]) == pytest.approx(ends)
+        assert (own.sensitivity_low, own.sensitivity_high) == pytest.approx(ends)
 
 
 def test_intervals_are_a_bootstrap_over_patients():
     """Patients drawn by hand, each with its answers of all repeats."""
-    answers = answer_patients(*drawn())
-    scores = score_patients("mlp", "head", answers, CLASSES)
+    tests = drawn()
+    answers = answer_patients(*tests)
+    scores = measure_patients(("mlp", "head"), *tests, CLASSES)
     assert scores is not None
     names, code = np.unique(answers.patient, return_inverse=True)
     counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=1000)
@@ -145,11 +144,11 @@ def test_intervals_are_a_bootstrap_over_patients():
 def test_repeats_of_a_patient_are_no_news():
     """The same answers ten times over leave the interval of the accuracy as it is."""
     patient, repeat, truth, probability = drawn(repeats=1)
-    once = score_patients("m", "head", answer_patients(patient, repeat, truth, probability), CLASSES)
-    many = answer_patients(
+    once = measure_patients(("m", "head"), patient, repeat, truth, probability, CLASSES)
+    many = (
         np.tile(patient, 10), np.repeat(np.arange(10), len(truth)), np.tile(truth, 10), np.tile(probability, (10, 1))
-    )
-    ten = score_patients("m", "head", many, CLASSES)
+    )  # fmt: skip
+    ten = measure_patients(("m", "head"), *many, CLASSES)
     assert once is not None
     assert ten is not None
     assert ten.intervals["accuracy"] == pytest.approx(once.intervals["accuracy"])
@@ -158,30 +157,71 @@ def test_repeats_of_a_patient_are_no_news():
 
 def test_patients_of_several_labels_are_answered_and_not_scored():
     probability = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9], [0.7, 0.3]])
-    answers = answer_patients(np.array(["A", "A", "B", "C"]), np.zeros(4, int), np.array([0, 1, 1, 0]), probability)
-    assert answers.label.tolist() == [SEVERAL_LABELS, 1, 0]
-    scores = score_patients("m", "head", answers, ["x", "y"])
+    tests = (np.array(["A", "A", "B", "C"]), np.zeros(4, int), np.array([0, 1, 1, 0]), probability)
+    assert answer_patients(*tests).label.tolist() == [SEVERAL_LABELS, 1, 0]
+    scores = measure_patients(("m", "head"), *tests, ["x", "y"])
     assert scores is not None
-    assert (scores.patients, scores.several_labels) == (2, 1)
+    assert (scores.basis, scores.patients, scores.several_labels) == ("patients", 2, 1)
     assert scores.values["accuracy"] == 1.0
-    assert score_patients("m", "head", answer_patients(
-        np.array(["A", "A"]), np.zeros(2, int), np.array([0, 1]), probability[:2]
-    ), ["x", "y"]) is None  # fmt: skip
+
+
+def test_labels_of_images_are_averaged_over_patients():
+    """Most patients have images of both classes: metrics within each patient, then their mean, against scikit-learn."""
+    rng = np.random.default_rng(3)
+    patient = np.repeat([f"P{number:02d}" for number in range(40)], rng.integers(4, 30, 40))
+    truth = rng.integers(0, 2, len(patient))
+    score = np.clip(0.5 * truth + rng.normal(0.25, 0.3, len(patient)), 0.01, 0.99)
+    probability = np.column_stack([1 - score, score])
+    scores = measure_patients(("m", "head"), patient, np.zeros(len(truth), int), truth, probability, ["x", "y"])
+    assert scores is not None
+    assert (scores.basis, scores.patients) == ("images", 40)
+    each = {"accuracy": [], "recall": [], "f1": [], "auroc": []}
+    sensitivity, specificity = [], []
+    for name in np.unique(patient):
+        t, p, q = truth[patient == name], (score > 0.5)[patient == name], score[patient == name]
+        each["accuracy"].append(reference.accuracy_score(t, p))
+        each["recall"].append(reference.balanced_accuracy_score(t, p))
+        each["f1"].append(reference.f1_score(t, p, average="macro"))
+        each["auroc"].append(reference.roc_auc_score(t, q))
+        sensitivity.append(reference.recall_score(t, p))
+        specificity.append(reference.recall_score(1 - t, ~p))
+    for name, values in each.items():
+        assert scores.values[name] == pytest.approx(np.mean(values)), name
+    assert scores.per_class["y"].sensitivity == pytest.approx(np.mean(sensitivity))
+    assert scores.per_class["y"].specificity == pytest.approx(np.mean(specificity))
+    counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=1000)
+    tail = norm.cdf(-np.sqrt(40 / 39) * t_of(39))
+    expected = np.quantile(counts @ np.array(each["accuracy"]) / 40, [tail, 1 - tail])
+    assert scores.intervals["accuracy"] == pytest.approx(expected)
+    assert np.isnan(scores.majority_accuracy)
+
+
+def t_of(freedom):
+    return t.ppf(0.975, freedom)
+
+
+def test_scores_survive_json():
+    for tests in (drawn(repeats=1), (*drawn(repeats=1)[:2], *drawn(seed=1, repeats=1)[2:])):
+        count = min(map(len, tests))
+        scores = measure_patients(("m", "head"), *(part[:count] for part in tests), CLASSES)
+        assert scores is not None
+        text = json_text(scores)
+        assert "NaN" not in text
+        assert json_text(PatientScores.from_dict(json.loads(text))) == text
 
 
 def test_no_patient_at_all():
-    answers = answer_patients(np.array(["", ""]), np.zeros(2, int), np.array([0, 1]), np.full((2, 2), 0.5))
-    assert len(answers.patient) == 0
-    assert score_patients("m", "head", answers, ["x", "y"]) is None
+    tests = (np.array(["", ""]), np.zeros(2, int), np.array([0, 1]), np.full((2, 2), 0.5))
+    assert len(answer_patients(*tests).patient) == 0
+    assert measure_patients(("m", "head"), *tests, ["x", "y"]) is None
 
 
 def test_a_class_without_patients_has_no_sensitivity():
-    probability = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
-    answers = answer_patients(np.array(["A", "B"]), np.zeros(2, int), np.array([0, 1]), probability)
-    scores = score_patients("m", "head", answers, CLASSES)
+    tests = (np.array(["A", "B"]), np.zeros(2, int), np.array([0, 1]), np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]]))
+    scores = measure_patients(("m", "head"), *tests, CLASSES)
     assert scores is not None
-    assert np.isnan(scores.per_class["Pre"]["sensitivity"])
-    assert np.isnan(scores.per_class["Pre"]["sensitivity_low"])
+    assert np.isnan(scores.per_class["Pre"].sensitivity)
+    assert np.isnan(scores.per_class["Pre"].sensitivity_low)
     assert scores.values["recall"] == 1.0
 
 

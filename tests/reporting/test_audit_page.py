@@ -1,6 +1,7 @@
 """The audit's page and summary: every finding is on them, and nothing is fetched from elsewhere."""
 
 import io
+import itertools
 import re
 import shutil
 
@@ -13,7 +14,11 @@ from ball_features.audit.findings import audit
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.errors import CacheError
+from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
+from ball_features.reporting.audit_sections import series_chart
+from ball_features.reporting.evidence import Evidence
+from ball_features.reporting.verdict import verdict
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
     write_audit(result, folder, tmp_path / "audit.html")
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
     for kind in result.overlays.names:
-        part = page.split(f"<h2>{kind}:")[1].split("<h2>")[0]
+        part = page.split(f"<h3>{kind}:")[1].split("<h")[0]
         assert part.count('class="zoom"') >= min(10, (result.overlay == kind).sum())
         assert part.count("<img") > part.count('class="zoom"')  # some whole ones beside them
     for title in (
@@ -37,16 +42,53 @@ def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
         "Identical pixels: 1 of 1",
         "Likely series",
         "Likely batches",
-        "near-duplicates: ",
-        "shared-fields: ",
+        "Near-duplicates: ",
+        "Shared-fields: ",
     ):
         assert title in page
-    copies = page.split("<h2>Identical pixels:")[1].split("<h2>")[0]
+    copies = page.split("<summary>Identical pixels:")[1].split("</details>")[0]
     assert copies.count("<img") == 2
     assert "Benign/again.jpg and Pro/" in copies
     assert set(re.findall(r'src="([^",]*)', page)) == {"data:image/jpeg;base64"}
+    order = [page.index(words) for words in ("<h2>Verdict", "<h2>Burned-in", "<h2>Likely series", "Shared-fields: ")]
+    assert order == sorted(order)
+    for kind in result.overlays.names:
+        counts = [(result.label[result.overlay == kind] == name).sum() for name in np.unique(result.label)]
+        line = page.split(f'<th scope="row">{kind}</th>')[-1].split("</tr>")[0]
+        assert [int(count) for count in re.findall(r"<small>(\d+)</small>", line)] == counts
     for name in result.series.batch_trust:
         assert f">{name}</td>" in page
+
+
+def test_the_chart_of_series_holds_every_image_once(found):
+    """Stretches of a class fill its file order without a gap; each lies in the row of its series."""
+    _, result = found
+    for brief, unit in ((False, result.series.series), (True, result.label)):
+        chart = series_chart(result, brief=brief)
+        names = [tick.text for tick in chart.y.ticks]
+        assert sorted(names) == sorted(set(unit.tolist()))
+        for row, name in enumerate(names):
+            stretches = [own for own in chart.whiskers if own.y == row]
+            assert sum(own.high - own.low for own in stretches) == (unit == name).sum()
+            assert {own.note for own in stretches} == set(result.series.batch[unit == name].tolist())
+    for name in np.unique(result.label):
+        row = [tick.text for tick in chart.y.ticks].index(name)
+        ends = sorted((own.low, own.high) for own in chart.whiskers if own.y == row)
+        assert ends[0][0] == -0.5
+        assert all(one[1] == two[0] for one, two in itertools.pairwise(ends))
+
+
+def test_the_verdict_of_an_audit_rests_on_its_numbers(found):
+    _, result = found
+    facts, evidence = result.to_dict(), audit_evidence(result)
+    assert (evidence.exact, evidence.near) == (facts["exact_duplicate_pairs"], facts["near_duplicate_pairs"])
+    linked = {name for pair in facts["pairs"] for name in (pair["first"], pair["second"])}
+    linked |= {name for names in facts["exact"] for name in names}
+    assert (evidence.shared, evidence.in_pairs) == (facts["shared_field_pairs"], len(linked))
+    assert (evidence.groups, evidence.largest_group) == (facts["groups"], facts["largest_group"])
+    assert evidence.overlay_accuracy == facts["shortcut_accuracy"]["overlay, random folds"]
+    assert evidence.majority == facts["shortcut_accuracy"]["majority"]
+    assert {finding.code for finding in verdict(Evidence(audit=evidence))} >= {"label-conflicts"}
 
 
 def test_the_summary_says_what_each_shortcut_reaches(found):

@@ -12,11 +12,20 @@ from ball_features.cache import read_cache
 from ball_features.config import FitConfig
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import calibration_error
-from ball_features.reporting.charts import PALETTE, STYLES, layout
-from ball_features.reporting.figures import embedding_map, lines, reliability, reliability_points, roc_points
-from ball_features.reporting.image_lists import told_apart
+from ball_features.evaluation.results import ModelRow
+from ball_features.evaluation.rows import LadderRow, write_rows
+from ball_features.reporting.charts import PALETTE, STYLES
+from ball_features.reporting.dots import model_dots, recalls
+from ball_features.reporting.figures import lines, reliability, reliability_points, roc, roc_points, roc_says_little
+from ball_features.reporting.finding import Finding
+from ball_features.reporting.heat import heat
+from ball_features.reporting.joint import write_joint_report
+from ball_features.reporting.ladder_page import ladder_lines
+from ball_features.reporting.layout import layout
 from ball_features.reporting.markup import render
 from ball_features.reporting.page import write_report
+from ball_features.reporting.scatter import embedding_map, told_apart
+from ball_features.reporting.verdict import findings_to_json
 from ball_features.runs.fit import fit
 
 
@@ -28,7 +37,17 @@ def run(small_cache, tmp_path_factory):
 
 def test_every_run_has_its_page(run):
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    for word in ("Comparison", "Confusion", "ROC", "Training", "Errors of mlp", "Map of the embeddings", "Provenance"):
+    for word in (
+        "All models on one axis",
+        "Comparison table",
+        "Confusion",
+        "Reliability",
+        "ROC",
+        "Training",
+        "Errors of mlp",
+        "Map of the embeddings",
+        "Provenance",
+    ):
         assert word in page
     assert not re.search(r'(src|href)="?https?:', page)
     assert "<img" not in page  # no picture of an image leaves the machine
@@ -48,7 +67,7 @@ def test_each_head_has_its_own_training_curves(run, tmp_path):
     ]
     (folder / "curves.csv").write_text(header + "".join(rows))
     page = write_report(folder).read_text(encoding="utf-8")
-    part = page.split("<h2>Training</h2>")[1].split("<h2>")[0]
+    part = page.split("<summary>Training</summary>")[1].split("</details>")[0]
     assert re.findall(r'aria-label="([^"]+)"', part) == [
         f"{model}: {kind} of the first split" for model in ("a/mlp", "b/mlp") for kind in ("loss", "accuracy")
     ]
@@ -102,6 +121,22 @@ def test_reliability_shows_the_bins_of_the_ece():
     assert (count * np.abs(confidence - right)).sum() / 400 == pytest.approx(calibration_error(truth, probability))
 
 
+RUNGS = {"random": 0.99, "b": 0.9, "series left out": 0.6}
+
+
+def write_ladder(root):
+    """A folder with a ladder of one model."""
+    ladder = root / "ladder"
+    ladder.mkdir()
+    rows = [
+        LadderRow("random", "mlp", "head", 0.99, 0.98, 1),
+        LadderRow("series left out", "mlp", "head", 0.6, 0.3, 0.9, 0.5, 0.1),
+    ]
+    write_rows(ladder / "ladder.csv", rows)
+    (ladder / "run.json").write_text(json.dumps({"notes": ["a note"]}))
+    return ladder
+
+
 def svg(chart, width=380):
     return render("chart.svg", figure=chart, width=width)
 
@@ -126,17 +161,122 @@ def test_ticks_are_round_and_few(low, high):
 
 
 def test_names_stand_below_the_rungs():
-    text = svg(
-        lines(
-            {"a": np.array([[0, 99.0], [2, 60.0]])},
-            "t",
-            "rung",
-            "accuracy, %",
-            names_x=["random", "b", "series left out"],
-        )
+    rows = [LadderRow(rung, "a", "head", *3 * [share]) for rung, share in RUNGS.items()]
+    rows.append(LadderRow("random", "colour", "shortcut", 0.9, 0.9, 0.9))  # no series to leave out
+    wide, narrow = ladder_lines(rows), ladder_lines(rows, brief=True)
+    shown = re.findall(r'text-anchor="middle">([^<]+)<', svg(wide, 720))
+    assert shown == ["random", "b", "series left", "out"]
+    assert re.findall(r'text-anchor="middle">([^<]+)<', svg(narrow)) == ["1", "2", "3"]
+    assert "1 random; 2 b; 3 series left out." in narrow.note
+    assert re.findall(r'text-anchor="start">([^<]+)<', svg(wide, 720)) == ["a 60.0", "colour 90.0"]
+
+
+def test_long_names_leave_room_for_the_plot():
+    names = [f"a-class-with-a-name-of-{'many-' * 12}words-{number}" for number in range(3)]
+    drawing = layout(recalls([(name, 0.5, 0.4, 0.6) for name in names], "t"), 356)
+    assert drawing.frame[2] > 100
+    shown = [text.text for text in drawing.texts if text.anchor == "end"]
+    assert all(text.startswith("a-class") and "…" in text for text in shown)
+    assert [text[-1] for text in shown] == ["0", "1", "2"]
+
+
+def test_the_ladder_names_the_models_that_matter():
+    """The head, the best of the first and of the last rung, the best shortcut; the others are grey."""
+    ends = {"mlp": (0.95, 0.5), "best": (0.99, 0.4), "robust": (0.9, 0.8), "knn": (0.7, 0.1), "colour": (0.97, 0.3)}
+    ends |= {f"other-{number}": (0.8, 0.2) for number in range(6)}
+    rows = []
+    for rung, place in (("random", 0), ("series left out", 1)):
+        for name, shares in ends.items():
+            kind = {"mlp": "head", "colour": "shortcut"}.get(name, "baseline")
+            rows.append(LadderRow(rung, name, kind, *3 * [shares[place]]))
+    chart = ladder_lines(rows)
+    named = {line.name.split()[0]: line for line in chart.lines if line.name}
+    assert {"mlp", "best", "robust", "colour"} <= set(named)
+    assert len(chart.lines) == 11
+    assert "6 other models in grey." in chart.note
+    assert len({line.colour for line in named.values()}) == len(named)
+    for name, line in named.items():
+        assert line.points[:, 1].tolist() == [pytest.approx(100 * share) for share in ends[name]]
+
+
+def row(name, kind, accuracy, half=0.01):
+    return ModelRow(name, kind, {"accuracy": accuracy}, {"accuracy": (accuracy - half, accuracy + half)}, 0.0, 0.0)
+
+
+def test_the_dot_plot_is_zoomed_to_where_models_differ():
+    models = [row("a", "head", 0.99), row("b", "baseline", 0.97), row("colour", "shortcut", 0.96)]
+    models += [row("c", "baseline", 0.95), row("majority", "shortcut", 0.3)]
+    chart = model_dots(models)
+    assert 85 < chart.x.low <= 94
+    shapes = {tick.text: mark.shape for tick, mark in zip(chart.y.ticks, chart.marks, strict=True)}
+    assert shapes == {"a": "disc", "b": "disc", "colour": "diamond", "c": "disc", "majority": "left"}
+    assert [mark.x for mark in chart.marks[:4]] == [pytest.approx(100 * own.accuracy) for own in models[:4]]
+    assert (
+        [(own.low, own.high) for own in chart.whiskers]
+        == [  # none of the one beyond the edge
+            (pytest.approx(100 * own.accuracy - 1), pytest.approx(100 * own.accuracy + 1)) for own in models[:4]
+        ]
     )
-    shown = re.findall(r'text-anchor="middle">([^<]+)<', text)
-    assert shown[:5] == ["random", "b", "series left", "out", "rung"]
+    assert chart.right[0].text == "99.00 (98.0 - 100.0)"
+    assert "further to the left" in chart.note
+    even = model_dots([row("a", "head", 0.9), row("b", "baseline", 0.5), row("c", "shortcut", 0.3)])
+    assert even.x.low <= 29
+    assert even.note == ""
+    one = model_dots([row("a", "head", 1.0, half=0.0)])
+    assert svg(one).count("<circle") == 1
+
+
+def test_a_roc_curve_that_hugs_the_corner_is_left_out():
+    corner, curve = np.array([[0, 0.995], [1, 1]]), np.array([[0, 0], [0.005, 0.6], [0.1, 0.95], [1, 1]])
+    assert roc_says_little({"a": corner})
+    assert not roc_says_little({"a": corner, "b": curve})
+    chart = roc({"a": corner, "b": curve}, "t", negatives=400)
+    assert (chart.x.low, chart.x.high) == (-3, 0)
+    assert [tick.text for tick in chart.x.ticks] == ["0.1", "1", "10", "100"]
+    assert chart.lines[1].points[1].tolist() == [pytest.approx(np.log10(0.005)), 0.6]
+
+
+def test_a_matrix_of_sixty_classes_stays_readable():
+    names = [f"class-{number:02d}" for number in range(60)]
+    counts = 50 * np.eye(60, dtype=int)
+    counts[3, 7] = 9
+    matrix = heat(counts, names, "mlp")
+    assert matrix.frequent is not None
+    assert [[cell.text for cell in own.cells] for own in matrix.frequent.rows] == [
+        ["class-03", "class-07", "9", "15.3"]
+    ]
+    text = render("heat.html", matrix=matrix)
+    assert text.count('<rect class="h') == 61
+    assert "class-03 predicted as class-07: 9, 15.3 %" in text
+    small = heat(np.array([[3, 1], [0, 0]]), ["a", "b"], "mlp")
+    assert small.frequent is None
+    assert [cell.percent for cell in small.rows[0].cells] == ["75.0", "25.0"]
+    assert render("heat.html", matrix=small).count("<td") == 4
+
+
+def test_the_verdict_stands_first(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    found = [Finding("shortcut-ties", "serious", {"accuracy": 0.9}, "Colour <alone> does it.", "ball fit 'my cache'")]
+    found += [Finding("not-tested", "note", {}, f"Note {number}.") for number in range(5)]
+    (folder / "verdict.json").write_text(json.dumps(findings_to_json(found)))
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert page.index("Colour &lt;alone&gt; does it.") < page.index("All models on one axis")
+    assert "ball fit &#39;my cache&#39;" in page
+    assert "<summary>2 more</summary>" in page
+    for bad in ("{", "[1]", '[{"code": "a"}]', '[{"code": "a", "severity": "bad", "sentence": "b"}]'):
+        (folder / "verdict.json").write_text(bad)
+        with pytest.raises(DataError, match=r"verdict\.json"):
+            write_report(folder)
+
+
+def test_a_ladder_is_the_second_figure(run, tmp_path):
+    page = write_report(run.folder, tmp_path / "r.html", ladder=write_ladder(tmp_path)).read_text(encoding="utf-8")
+    heads = re.findall(r"<h2>([^<]+)</h2>", page)
+    assert heads.index("All models on one axis") + 1 == heads.index(
+        "The same models when the test images are less and less like the training images"
+    )
+    with pytest.raises(DataError, match="no ladder"):
+        write_report(run.folder, tmp_path / "r.html", ladder=run.folder)
 
 
 def test_marks_lie_where_their_numbers_say():
@@ -179,7 +319,7 @@ def test_the_ninth_value_is_a_ring_in_the_first_one_s_colour(run, small_cache, t
 
 def test_lists_of_images(run, small_cache, tmp_path):
     page = write_report(run.folder, tmp_path / "r.html", read_cache(small_cache)).read_text(encoding="utf-8")
-    part = page.split("Right, but least certain")[1].split("Map of the")[0]
+    part = page.split("Right, but least certain")[1].split("</details>")[0]
     assert re.findall(r'<button type="button">([^<]+)<', part)[-2:] == ["confidence", "nearest training images"]
     assert ".jpg,</td>" not in part
     assert re.search(r"\.jpg, \w+/", part)  # neighbours have commas between them
@@ -253,20 +393,7 @@ def test_keys_walk_the_map_and_show_thumbnails(run, small_cache, smears, tmp_pat
 
 
 def test_several_runs_in_one_page(run, small_cache, smears, tmp_path):
-    import csv
-
-    from ball_features.reporting.joint import write_joint_report
-
-    ladder = tmp_path / "ladder"
-    ladder.mkdir()
-    header = ["rung", "model", "kind", "accuracy", "accuracy_low", "accuracy_high", "mean_recall", "worst_recall"]
-    with (ladder / "ladder.csv").open("w", newline="") as file:
-        rows = [
-            ["random", "mlp", "head", 0.99, 0.98, 1, "", ""],
-            ["series left out", "mlp", "head", 0.6, 0.3, 0.9, 0.5, 0.1],
-        ]
-        csv.writer(file).writerows([header, *rows])
-    (ladder / "run.json").write_text(json.dumps({"notes": ["a note"]}))
+    ladder = write_ladder(tmp_path)
     cache = read_cache(small_cache)
     out = write_joint_report([run.folder, run.folder, ladder], tmp_path / "all.html", [cache, None, None])
     page = out.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 from ball_features import FitConfig, read_cache
 from ball_features.config.toml import read_settings
 from ball_features.errors import ConfigError, DataError
+from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.reporting.run_tables import render_ladder
 from ball_features.runs.ladder import ladder
@@ -22,7 +23,9 @@ def test_every_rung_and_the_drop(small_cache, tmp_path, monkeypatch):
     lines = [f"{path},{row // 2},{row // 2 % 2},{row // 4}" for row, path in enumerate(cache.path)]
     groups.write_text("\n".join(["path,group,series,block", *lines]))
     config = FitConfig(models=("logistic", "colour"), repeats=2, folds=3, groups=str(groups))
-    folder, rows, _ = ladder(small_cache, config, out_root=tmp_path)
+    done = ladder(small_cache, config, out_root=tmp_path)
+    folder = done.folder
+    rows = done.rows
     assert [(row.rung, row.model) for row in rows] == [(r, m) for r in RUNGS for m in ("logistic", "colour")]
     assert all(row.accuracy_low <= row.accuracy <= row.accuracy_high for row in rows)
     assert all((row.mean_recall is not None) == (row.rung == "series left out") for row in rows)
@@ -39,7 +42,9 @@ def test_a_rung_that_cannot_be_climbed_is_left_out(small_cache, tmp_path):
         "\n".join(["path,group,series,block", *(f"{path},{row},s,b" for row, path in enumerate(cache.path))])
     )
     config = FitConfig(models=("logistic",), repeats=1, folds=3, groups=str(groups))
-    _, rows, notes = ladder(small_cache, config, out_root=tmp_path)
+    done = ladder(small_cache, config, out_root=tmp_path)
+    rows = done.rows
+    notes = done.notes
     assert [row.rung for row in rows] == ["random", "copies together", "groups"]
     assert any(note.startswith("blocks: ") for note in notes)
     assert any(note.startswith("series left out: ") for note in notes)
@@ -65,7 +70,10 @@ CONFIG = FitConfig(models=("logistic", "colour"), repeats=2, folds=3)
 
 def test_a_users_own_groups(small_cache, patients, tmp_path):
     config = dataclasses.replace(CONFIG, groups=patients("group"))
-    folder, rows, notes = ladder(small_cache, config, out_root=tmp_path)
+    done = ladder(small_cache, config, out_root=tmp_path)
+    folder = done.folder
+    rows = done.rows
+    notes = done.notes
     assert list(dict.fromkeys(row.rung for row in rows)) == ["random", "copies together", "groups", "group left out"]
     assert any(re.match("blocks: .*expected 'block' too", note) for note in notes)
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -77,7 +85,10 @@ def test_a_users_own_groups(small_cache, patients, tmp_path):
 def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, tmp_path, monkeypatch):
     groups = patients("patient")
     config = dataclasses.replace(CONFIG, groups=groups, group_column="patient")
-    folder, rows, notes = ladder(small_cache, config, out_root=tmp_path)
+    done = ladder(small_cache, config, out_root=tmp_path)
+    folder = done.folder
+    rows = done.rows
+    notes = done.notes
     assert list(dict.fromkeys(row.rung for row in rows)) == ["random", "copies together", "patient left out"]
     assert {note.split(":")[0] for note in notes} >= {"groups", "blocks"}
     command = json.loads((folder / "run.json").read_text())["command"]
@@ -100,16 +111,21 @@ def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, 
 def test_groups_are_not_left_out_by_the_hundred(small_cache, patients, tmp_path, monkeypatch):
     monkeypatch.setattr("ball_features.runs.rungs._MOST_GROUPS", 5)
     config = dataclasses.replace(CONFIG, groups=patients("group"))
-    _, rows, notes = ladder(small_cache, config, out_root=tmp_path)
+    done = ladder(small_cache, config, out_root=tmp_path)
+    rows = done.rows
+    notes = done.notes
     assert rows[-1].rung == "groups"
     assert any("6 groups, expected at most 5" in note for note in notes)
     render_ladder(rows)
-    _, rows, _ = ladder(small_cache, dataclasses.replace(config, group_column="group"), out_root=tmp_path)
+    done = ladder(small_cache, dataclasses.replace(config, group_column="group"), out_root=tmp_path)
+    rows = done.rows
     assert rows[-1].rung == "group left out"
 
 
 def test_every_number_can_be_recomputed(small_cache, patients, tmp_path):
-    folder, rows, _ = ladder(small_cache, dataclasses.replace(CONFIG, groups=patients("group")), out_root=tmp_path)
+    done = ladder(small_cache, dataclasses.replace(CONFIG, groups=patients("group")), out_root=tmp_path)
+    folder = done.folder
+    rows = done.rows
 
     def table(name):
         with (folder / name).open(newline="") as file:
@@ -146,7 +162,8 @@ def test_the_first_two_rungs_are_one_draw(small_cache, patients, tmp_path):
     with h5py.File(cache_path, "r+") as file:
         for row in range(0, 12, 2):  # six pairs of Benign
             file["sha256"][row + 1] = file["sha256"][row]
-    folder, _, _ = ladder(cache_path, dataclasses.replace(CONFIG, groups=patients("group")), out_root=tmp_path)
+    done = ladder(cache_path, dataclasses.replace(CONFIG, groups=patients("group")), out_root=tmp_path)
+    folder = done.folder
     with (folder / "splits.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     side = {(row["rung"], row["repeat"], row["path"]): row["split"] for row in rows}
@@ -160,3 +177,44 @@ def test_the_first_two_rungs_are_one_draw(small_cache, patients, tmp_path):
             assert side["copies together", repeat, path] == side["random", repeat, place[digest]]
             apart += side["random", repeat, path] != side["random", repeat, place[digest]]
     assert apart  # copies were on two sides
+
+
+def test_an_interrupted_ladder_goes_on_where_it_was(small_cache, tmp_path, monkeypatch):
+    """Finished rungs are not fitted again, the result is that of an uninterrupted ladder, and progress counts all."""
+    groups = tmp_path / "groups.csv"
+    cache = read_cache(small_cache)
+    rows = "".join(f"{path},{number // 4}\n" for number, path in enumerate(cache.path))
+    groups.write_text(f"path,group\n{rows}")
+    config = dataclasses.replace(CONFIG, groups=str(groups), jobs=1)
+    whole = ladder(small_cache, config, out_root=tmp_path, name="whole")
+    seen = []
+
+    def interrupted(done, total, name):
+        seen.append((done, total, name))
+        if name.startswith("copies together"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ladder(small_cache, config, out_root=tmp_path, name="cut", progress=interrupted)
+    calls = []
+    fitted = evaluate
+    monkeypatch.setattr("ball_features.runs.ladder.evaluate", lambda *given: calls.append(given) or fitted(*given))
+    done = ladder(small_cache, config, out_root=tmp_path, name="cut", progress=lambda *told: seen.append(told))
+    assert len(calls) == len({row.rung for row in whole.rows}) - 1
+    assert done.rows == whole.rows
+    assert (done.folder / "predictions.csv").read_bytes() == (whole.folder / "predictions.csv").read_bytes()
+    assert not list(tmp_path.glob(".*rungs"))
+    assert len({total for _, total, _ in seen}) == 1
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_ladder_has_a_verdict(small_cache, tmp_path):
+    groups = tmp_path / "groups.csv"
+    cache = read_cache(small_cache)
+    rows = "".join(f"{path},{number // 4}\n" for number, path in enumerate(cache.path))
+    groups.write_text(f"path,group\n{rows}")
+    done = ladder(small_cache, dataclasses.replace(CONFIG, groups=str(groups), jobs=1), out_root=tmp_path)
+    written = json.loads((done.folder / "verdict.json").read_text())
+    assert [item["code"] for item in written] == [finding.code for finding in done.findings]
+    assert "random-weights" in {finding.code for finding in done.findings}
+    assert {"code", "severity", "numbers", "sentence", "next"} <= set(written[0])

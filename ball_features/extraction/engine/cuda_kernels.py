@@ -115,7 +115,7 @@ def _norm_product(
 
 
 # Name -> kernel, launch options and constants of its tile; tests compile them ahead of time.
-KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
+KERNELS: dict[str, tuple[Any, dict[str, int | bool], dict[str, int]]] = {
     "affine_relu": (_affine_relu, _ELEMENT_WISE, _TILE),
     "stem_pool": (_stem_pool, _ELEMENT_WISE, {"PIXELS": _PIXELS}),
     "norm_product": (_norm_product, _PRODUCT, {"BLOCK_CHANNELS": _BLOCK_CHANNELS}),

@@ -1,0 +1,61 @@
+"""`ball assess`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ball_features.cli.derive import command
+from ball_features.cli.options import Images, Shown
+from ball_features.cli.screen import echo, print_json, progress_bar, say, show
+from ball_features.config import ExtractConfig, FitConfig
+from ball_features.config.fields import COMMON, Config, option
+
+__all__ = ["COMMAND", "AssessOptions", "assess"]
+
+
+@dataclass(frozen=True)
+class AssessOptions(Config):
+    """Options of `ball assess` that are no settings of the embeddings."""
+
+    out: Path = option(
+        Path("artifacts/assess"),
+        "Folder for the cache, the groups file, the run and the page.",
+        short="o",
+        panel=COMMON,
+    )
+    models: tuple[str, ...] = option(
+        (), "Models to compare, with commas between; the head, logistic regression and all shortcuts if left out."
+    )
+    repeats: int = option(2, "Number of random splits.", low=1)
+    jobs: int = option(0, "Number of models fitted at the same time; 0 uses every core.", low=0)
+
+
+def assess(images: Images, extraction: ExtractConfig, options: AssessOptions, shown: Shown) -> None:
+    """Say what a score on these images is worth: embed, audit, compare models under ever stricter protocols.
+
+    One command from a folder to an answer. It keeps every step in the folder
+    of --out: the same command goes on where an interrupted one was. The answer
+    is the verdict: on the terminal, in verdict.json, and on top of assess.html.
+    """
+    from ball_features.reporting.run_tables import render_ladder
+    from ball_features.reporting.verdict import findings_to_json, render_verdict
+    from ball_features.runs.assess import assess as run
+
+    config = FitConfig(models=options.models, repeats=options.repeats, jobs=options.jobs, seed=extraction.seed)
+    with progress_bar("Assessing", shown.silent, "steps") as progress:
+        log = (lambda line: None) if shown.silent else say
+        done = run(images, options.out, extraction, config, progress=progress, log=log)
+    if shown.as_json:
+        values = {"folder": str(done.folder), "verdict": findings_to_json(done.findings), "ladder": done.rows}
+        print_json(values | {"notes": done.notes, "page": str(done.page)})
+        return
+    show(render_verdict(done.findings, most=5))
+    if not shown.quiet:
+        for note in done.notes:
+            say(note)
+    show(render_ladder(done.rows))
+    echo(f"Page: {done.page}")
+
+
+COMMAND = command(assess)

@@ -1,0 +1,257 @@
+"""The parts of an audit's page: overlays enlarged, series over file order, pairs, outliers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ball_features.audit.findings import Audit
+from ball_features.audit.orientation import orient
+from ball_features.audit.overlays import NO_OVERLAY
+from ball_features.audit.series import Trust
+from ball_features.audit.traits import load_square
+from ball_features.dataset.manifest import spread_rows
+from ball_features.reporting.charts import PALETTE, Axis, Chart, Tick, Whisker, round_ticks
+from ball_features.reporting.heat import Heat, heat
+from ball_features.reporting.markup import Cell, Picture, Row, Table, thumbnail
+
+__all__ = ["Figure", "Section", "audit_sections", "series_chart"]
+
+PAIRS_SHOWN = 40
+KIND_IMAGES = 15
+WHOLE_IMAGES = 6
+ODD_IMAGES = 24
+_ZOOM_MARGIN = 0.4  # of the box, on each side
+_ZOOM_PX = 240
+_ROW_PX, _BAR_PX = 20, 9.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Pictures side by side with a caption; `zoom` shows them at their own size."""
+
+    pictures: tuple[Picture, ...]
+    caption: str = ""
+    zoom: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title: heading.
+        text: sentence below it.
+        counts: counts as a shaded table.
+        charts: a chart for wide pages and the same for narrow ones.
+        figures: pictures.
+        table: table below.
+        folded: whether the part is closed until it is opened.
+        level: level of the heading.
+    """
+
+    title: str
+    text: str = ""
+    counts: Heat | None = None
+    charts: tuple[Chart, Chart] | None = None
+    figures: tuple[Figure, ...] = ()
+    table: Table | None = None
+    folded: bool = False
+    level: int = 2
+
+
+class _Album:
+    """Pictures of the images of an audit."""
+
+    def __init__(self, found: Audit, root: Path) -> None:
+        self._found, self._root = found, root
+
+    def whole(self, row: int, orientation: int = 0) -> Picture:
+        pixels = orient(load_square(self._root / self._found.path[row]), orientation)
+        return Picture(str(self._found.path[row]), thumbnail(pixels))
+
+    def zoomed(self, row: int, box: tuple[int, int, int, int]) -> Picture:
+        pixels = _zoom(load_square(self._root / self._found.path[row]), box)
+        return Picture(f"{self._found.path[row]}, enlarged", thumbnail(pixels, _ZOOM_PX))
+
+
+def audit_sections(found: Audit, root: Path) -> list[Section]:
+    """All parts, the most telling first.
+
+    Args:
+        found: audit to show.
+        root: image folder.
+    """
+    album = _Album(found, root)
+    sections = [*_overlays(found, album), *_series(found), *_conflicts(found, album), *_pairs(found, album)]
+    return [*sections, *_outliers(found, album)]
+
+
+def _overlays(found: Audit, album: _Album) -> list[Section]:
+    if not found.overlays.names:
+        return [Section("Burned-in overlays", "None was found: no scale bar or text repeats at one place.")]
+    kinds = [kind for kind in (*found.overlays.names, NO_OVERLAY) if (found.overlay == kind).any()]
+    classes = np.unique(found.label)
+    counts = np.array([[((found.overlay == kind) & (found.label == name)).sum() for name in classes] for kind in kinds])
+    title = "Images of each class, in % of the images with this overlay"
+    shown = heat(counts, kinds, title, columns=[str(name) for name in classes], corner="overlay \\ class")
+    text = (
+        "Scale bars and text that a camera wrote into the images. A kind that goes with one class gives the class away "
+        "without a look at the cells."
+    )
+    sections = [Section("Burned-in overlays", text, counts=shown)]
+    for kind in kinds:
+        own = np.flatnonzero(found.overlay == kind)
+        box = found.overlays.box(list(found.overlays.names).index(kind)) if kind != NO_OVERLAY else _around(found)
+        parts = dict(zip(*np.unique(found.label[own], return_counts=True), strict=True))
+        said = ", ".join(f"{name} {count}" for name, count in parts.items())
+        where = "The overlay, enlarged." if kind != NO_OVERLAY else "The place where others have one, enlarged."
+        figures = [
+            Figure((album.zoomed(row, box),), str(found.label[row]), zoom=True)
+            for row in _spread(own, KIND_IMAGES)
+            if box is not None
+        ]
+        figures += [Figure((album.whole(row),)) for row in _spread(own, WHOLE_IMAGES)]
+        text = f"{said}. {where if box is not None else ''}"
+        sections.append(Section(f"{kind}: {len(own)} images", text, figures=tuple(figures), level=3))
+    return sections
+
+
+def _series(found: Audit) -> list[Section]:
+    text = (
+        "Inferred from overlay, kind of file, stain and file order: likely, not known. Long unbroken bars are images "
+        "that were taken one after the other; a random split puts neighbours on both sides."
+    )
+    charts = series_chart(found), series_chart(found, brief=True)
+    sections = [Section("Likely series over file order", text, charts=charts)]
+    trusted = (("series", found.series.series_trust), ("batches", found.series.batch_trust))
+    return sections + [
+        Section(f"Likely {title}", table=_trust_table(own, title), folded=True) for title, own in trusted
+    ]
+
+
+def series_chart(found: Audit, *, brief: bool = False) -> Chart:
+    """Where the images of each series lie in the file order of their class; colours tell batches of one stain apart.
+
+    Args:
+        found: audit to show.
+        brief: whether a row is a class instead of a series, for a narrow page.
+    """
+    place = np.empty(len(found.label), dtype=int)
+    for name in np.unique(found.label):
+        place[found.label == name] = np.arange((found.label == name).sum())
+    unit = found.label if brief else found.series.series
+    names, first = np.unique(unit, return_index=True)
+    names = names[np.lexsort((names, found.label[first]))].tolist()
+    batches = {name: np.unique(found.series.batch[unit == name]).tolist() for name in names}
+    whiskers = [
+        Whisker(start - 0.5, end + 0.5, row, batches[name].index(batch) % len(PALETTE), _BAR_PX, f"{batch}")
+        for row, name in enumerate(names)
+        for batch, start, end in _stretches(np.flatnonzero(unit == name), place, found.series.batch)
+    ]
+    high = float(place.max() + 1)
+    ticks = tuple(Tick(tick, f"{tick:g}") for tick in round_ticks(0, high, 1.0) if tick <= high)
+    return Chart(
+        "Images of each " + ("class" if brief else "series") + " in the file order of their class",
+        Axis(-0.5, high, ticks, "number of the file within its class", rules=True),
+        Axis(len(names) - 0.5, -0.5, tuple(Tick(row, str(name)) for row, name in enumerate(names))),
+        whiskers=tuple(whiskers),
+        note="A colour is a batch of one stain; colours repeat.",
+        plot_px=_ROW_PX * len(names),
+    )
+
+
+def _stretches(rows: np.ndarray, place: np.ndarray, batch: np.ndarray) -> list[tuple[str, int, int]]:
+    """Batch, first and last place of each unbroken stretch of images."""
+    found: list[tuple[str, int, int]] = []
+    for row in rows[np.argsort(place[rows], kind="stable")].tolist():
+        own, at = str(batch[row]), int(place[row])
+        if found and found[-1][0] == own and found[-1][2] == at - 1:
+            found[-1] = (own, found[-1][1], at)
+        else:
+            found.append((own, at, at))
+    return found
+
+
+def _conflicts(found: Audit, album: _Album) -> list[Section]:
+    copies = [(rows[0], row) for rows in found.exact for row in rows[1:]]
+    sections = []
+    for title, linked, folded in (("Label conflicts", found.conflicts, False), ("Identical pixels", copies, True)):
+        figures = tuple(
+            Figure((album.whole(one), album.whole(two)), f"{found.path[one]} and {found.path[two]}")
+            for one, two in linked[:PAIRS_SHOWN]
+        )
+        if figures:
+            sections.append(Section(f"{title}: {len(figures)} of {len(linked)}", figures=figures, folded=folded))
+    return sections
+
+
+def _pairs(found: Audit, album: _Album) -> list[Section]:
+    rng = np.random.default_rng(0)
+    sections = []
+    for kind in ("near-duplicate", "shared-field"):
+        pairs = [pair for pair in found.pairs if pair.kind == kind]
+        shown = sorted(rng.permutation(len(pairs))[:PAIRS_SHOWN].tolist())
+        figures = tuple(
+            Figure(
+                (album.whole(pair.first), album.whole(pair.second, pair.orientation)),
+                f"{found.path[pair.first]} and {found.path[pair.second]}: shifted by {pair.shift_x_px}, "
+                f"{pair.shift_y_px} px, correlation {pair.score:.2f}",
+            )
+            for pair in (pairs[place] for place in shown)
+        )
+        sections.append(Section(f"{kind.capitalize()}s: {len(shown)} of {len(pairs)}", figures=figures, folded=True))
+    return sections
+
+
+def _outliers(found: Audit, album: _Album) -> list[Section]:
+    if not found.outlier:
+        return []
+    figures = tuple(
+        Figure((album.whole(int(row)),), f"{found.path[row]}: {found.outlier[int(row)]}")
+        for row in _spread(np.array(sorted(found.outlier)), ODD_IMAGES)
+    )
+    return [Section(f"Outliers: {len(figures)} of {len(found.outlier)}", figures=figures, folded=True)]
+
+
+def _spread(rows: np.ndarray, count: int) -> list[int]:
+    """At most so many of the rows, evenly spread."""
+    return rows[spread_rows(len(rows), count)].tolist()
+
+
+def _around(found: Audit) -> tuple[int, int, int, int] | None:
+    """The box that holds those of all kinds."""
+    boxes = np.array([found.overlays.box(number) for number in range(len(found.overlays.names))]).reshape(-1, 4)
+    if not len(boxes):
+        return None
+    left, top, right, bottom = (int(edge) for edge in (*boxes[:, :2].min(0), *boxes[:, 2:].max(0)))
+    return left, top, right, bottom
+
+
+def _zoom(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """The part of an image around a box, enlarged so that its longer side is 240 px."""
+    from PIL import Image
+
+    left, top, right, bottom = box
+    margin = round(_ZOOM_MARGIN * max(right - left, bottom - top))
+    part = pixels[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin]
+    scale = _ZOOM_PX / max(part.shape[:2])
+    size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+    return np.asarray(Image.fromarray(part).resize(size, Image.Resampling.NEAREST))
+
+
+def _trust_table(trusted: dict[str, Trust], title: str) -> Table:
+    header = (title, "images", "confidence", "agreement in stain", "agreement in file order", "by chance")
+    rows = tuple(
+        Row(
+            (
+                Cell(name),
+                Cell(str(own.images), float(own.images)),
+                *(Cell(f"{value:.2f}", value) for value in (own.confidence, own.stain, own.order, own.chance)),
+            )
+        )
+        for name, own in trusted.items()
+    )
+    return Table(header, rows, f"Likely {title}")

@@ -1,0 +1,180 @@
+"""The optimism ladder on a page: accuracy from rung to rung as lines, and as a table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ball_features.errors import DataError
+from ball_features.evaluation.metrics import METRICS
+from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.reporting.charts import Axis, Chart, Line, Tick, round_ticks
+from ball_features.reporting.dots import SHORTCUT
+from ball_features.reporting.finding import Finding
+from ball_features.reporting.markup import Cell, Row, Table
+from ball_features.reporting.provenance import Provenance, provenance_block
+from ball_features.reporting.verdict import read_findings
+
+__all__ = [
+    "LadderSection",
+    "column_left_out",
+    "is_ladder",
+    "ladder_caption",
+    "ladder_lines",
+    "ladder_section",
+]
+
+_LEFT_OUT = " left out"  # ends the name of the last rung, behind its column
+_NAMED = 5  # lines with a colour and a name
+_COLOURS = (0, 2, 3, 4, 6)
+_OTHERS = 7  # colour of the lines without a name
+_UNKNOWN = Cell("n/a", -1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class LadderSection:
+    """The part of a page about an optimism ladder; `template` renders it."""
+
+    title: str
+    verdict: list[Finding]
+    notes: list[str]
+    caption: str
+    wide: Chart
+    narrow: Chart
+    table: Table
+    provenance: Provenance | None
+    template: str = "ladder_section.html"
+
+
+def is_ladder(folder: Path) -> bool:
+    """Whether a run's folder holds a ladder."""
+    return (folder / "ladder.csv").exists()
+
+
+def column_left_out(rungs: Sequence[str]) -> str:
+    """The column whose values the last of these rungs leaves out; "" where that rung could not be made."""
+    return rungs[-1].removesuffix(_LEFT_OUT) if rungs[-1].endswith(_LEFT_OUT) else ""
+
+
+def ladder_caption(rungs: Sequence[str]) -> str:
+    """How to read a ladder with these rungs."""
+    column = column_left_out(rungs)
+    said = (
+        "The first two rungs use the same random draws; the second moves copies of an image to one side. The other "
+        "rungs use draws of their own: a small step between them may be chance."
+    )
+    if column == "series":
+        return (
+            f"{said} Series made by `ball audit` are inferred from overlays, stain and file order: likely, not known."
+        )
+    return f"{said} Left out one by one: the values of {column!r} in the groups file." if column else said
+
+
+def ladder_section(folder: Path) -> LadderSection:
+    """The part of a page about a ladder.
+
+    Raises:
+        DataError: The folder holds no ladder.
+    """
+    try:
+        details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        notes = details["notes"]
+        rows = read_rows(folder / "ladder.csv", LadderRow)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} holds no ladder ({error}). Make one with the protocol ladder.") from error
+    if not rows:
+        raise DataError(f"{folder} holds no ladder: ladder.csv is missing or empty. Make one with the protocol ladder.")
+    return LadderSection(
+        title=details.get("title", "Optimism ladder"),
+        verdict=read_findings(folder),
+        notes=notes,
+        caption=ladder_caption(list(dict.fromkeys(row.rung for row in rows))),
+        wide=ladder_lines(rows),
+        narrow=ladder_lines(rows, brief=True),
+        table=_table(rows),
+        provenance=provenance_block(details),
+    )
+
+
+def ladder_lines(rows: Sequence[LadderRow], *, brief: bool = False) -> Chart:
+    """Accuracy from rung to rung, the lines named at their ends; models beyond the first few are grey.
+
+    Args:
+        rows: rows of `ladder.csv`.
+        brief: whether rungs are numbers on the axis, and names in the note, for a narrow page.
+    """
+    rungs = list(dict.fromkeys(row.rung for row in rows))
+    points = {
+        name: np.array([[rungs.index(row.rung), 100 * row.accuracy] for row in rows if row.model == name])
+        for name in dict.fromkeys(row.model for row in rows)
+    }
+    kind = {row.model: row.kind for row in rows}
+    named = _named(points, kind)
+    drawn, colours = [], iter(_COLOURS)
+    for name, own in sorted(points.items(), key=lambda item: item[0] in named):
+        if name in named:
+            colour = SHORTCUT if kind[name] == "shortcut" else next(colours)
+            drawn.append(Line(own, colour, 1 if kind[name] == "shortcut" else 0, f"{name} {own[-1, 1]:.1f}", 2.5))
+        else:
+            drawn.append(Line(own, _OTHERS, width_px=1))
+    lowest = min(own[:, 1].min() for own in points.values())
+    ticks = round_ticks(min(lowest, 50.0) if lowest > 25 else 0.0, 100.0)
+    at_x = tuple(Tick(place, str(place + 1) if brief else name) for place, name in enumerate(rungs))
+    said = [f"{len(points) - len(named)} other models in grey."] if len(points) > len(named) else []
+    said += ["Dashed: shortcuts, which see no network."] if any(kind[name] == "shortcut" for name in named) else []
+    said += [f"Rungs: {'; '.join(f'{place + 1} {name}' for place, name in enumerate(rungs))}."] if brief else []
+    return Chart(
+        "Accuracy in % from random splits (left) to what was never seen (right)",
+        Axis(-0.15, len(rungs) - 0.85, at_x),
+        Axis(min(ticks[0], lowest), 100, tuple(Tick(tick, f"{tick:g}") for tick in ticks), rules=True),
+        lines=tuple(drawn),
+        note=" ".join(said),
+        plot_px=300,
+    )
+
+
+def _named(points: dict[str, np.ndarray], kind: dict[str, str]) -> list[str]:
+    """Heads, the best model of the first and of the last rung, the best shortcuts; others while there is room."""
+    networks = [name for name in points if kind[name] != "shortcut"]
+    first = sorted(networks, key=lambda name: -points[name][0, 1])
+    last = sorted(networks, key=lambda name: (-points[name][-1, 0], -points[name][-1, 1]))
+    shortcuts = sorted((name for name in points if kind[name] == "shortcut"), key=lambda name: -points[name][0, 1])
+    heads = [name for name in networks if kind[name] == "head"]
+    wanted = [*heads[:1], *first[:1], *last[:1], *shortcuts[:1], *first[1:]]
+    return list(dict.fromkeys(wanted))[:_NAMED]
+
+
+def _table(rows: Sequence[LadderRow]) -> Table:
+    """A row a model, a column a rung, sorted by the last rung."""
+    metric = METRICS["accuracy"]
+    rungs = list(dict.fromkeys(row.rung for row in rows))
+    column = column_left_out(rungs)
+    by_model: dict[str, dict[str, LadderRow]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, {})[row.rung] = row
+
+    def at(own: dict[str, LadderRow], rung: str) -> float:
+        return own[rung].accuracy if rung in own else math.nan
+
+    lines = []
+    for name, own in sorted(by_model.items(), key=lambda item: -np.nan_to_num(at(item[1], rungs[-1]))):
+        cells = [Cell(name), Cell(next(iter(own.values())).kind)]
+        for row in (own.get(rung) for rung in rungs):
+            if row is None:
+                cells.append(_UNKNOWN)
+                continue
+            interval = metric.interval_text((row.accuracy_low, row.accuracy_high), 0)
+            cells.append(Cell(f"{metric.text(row.accuracy, 1)} ({interval})", row.accuracy))
+        if column:
+            worst = own[rungs[-1]].worst_recall if rungs[-1] in own else None
+            cells.append(_UNKNOWN if worst is None else Cell(f"{100 * worst:.1f}", worst))
+        drop = at(own, rungs[0]) - at(own, rungs[-1])
+        cells.append(_UNKNOWN if math.isnan(drop) else Cell(f"{100 * drop:.1f}", drop))
+        lines.append(Row(tuple(cells), cells[1].text))
+    header = ("model", "kind", *rungs, *((f"recall of the worst {column}",) if column else ()), "drop in points")
+    return Table(header, tuple(lines), "Accuracy of each model on each rung", 2)

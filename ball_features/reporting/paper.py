@@ -1,0 +1,146 @@
+"""A run for a paper: its figures as files, its table for LaTeX and as CSV, each with its caption."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ball_features.cache import Cache
+from ball_features.errors import DataError
+from ball_features.evaluation.metrics import METRICS
+from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
+from ball_features.files import write_csv
+from ball_features.reporting.ladder_page import ladder_section
+from ball_features.reporting.markup import Thumbnails, render
+from ball_features.reporting.page import RunSection, run_section
+from ball_features.reporting.plot import FORMATS, check_formats, draw, draw_heat, draw_map, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["write_paper"]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A figure with the stem of its files and its caption."""
+
+    stem: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table for LaTeX."""
+
+    heading: str
+    cells: tuple[str, ...]
+
+
+def write_paper(
+    folder: Path,
+    out: Path,
+    formats: Sequence[str] = FORMATS,
+    cache: Cache | None = None,
+    ladder: Path | None = None,
+) -> list[Path]:
+    """Write the figures of a run, `table.tex` (booktabs), `table.csv`, and `captions.md` with all captions.
+
+    Args:
+        folder: folder that `ball fit` wrote.
+        out: folder to write into.
+        formats: file formats of the figures, names in `FORMATS`.
+        cache: cache of the run, for the map of embeddings.
+        ladder: folder of a run of the protocol ladder on the same images, for its figure.
+
+    Returns:
+        The files.
+
+    Raises:
+        CacheError: The cache is not that of the run.
+        ConfigError: A format is unknown.
+        DataError: A folder holds no run or no ladder, or the files cannot be written.
+    """
+    check_formats(formats)
+    measurement = read_measurement(folder)
+    rungs = None if ladder is None else ladder_section(ladder)
+    section = run_section(folder, cache, Thumbnails(None), 0, rungs)
+    drawn = _figures(section)
+    table = f"{section.title}. {section.caption}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        files = [path for one in drawn for path in save(one.figure, out / one.stem, formats)]
+        files += [out / "table.tex", out / "table.csv", out / "captions.md"]
+        files[-3].write_text(_latex(measurement.models, table), encoding="utf-8")
+        write_csv(files[-2], *_rows(measurement))
+        captions = [(one.stem, one.caption) for one in drawn]
+        files[-1].write_text(render("captions.md", table=table, captions=captions), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{out} cannot be written to ({error.strerror}). Give another folder.") from error
+    return files
+
+
+def _figures(section: RunSection) -> list[_Drawn]:
+    charts = [("models", section.wide)]
+    if section.ladder is not None:
+        charts.append(("ladder", section.ladder.wide))
+    kinds = {
+        "groups": section.group_figures,
+        "recall": section.recalls,
+        "reliability": section.reliability,
+        "roc": section.roc,
+        "training": section.training,
+    }
+    charts += [(f"{kind}-{_slug(chart.title)}", chart) for kind, own in kinds.items() for chart in own]
+    drawn = [_Drawn(stem, f"{chart.title}. {chart.note}".strip(), draw(chart)) for stem, chart in charts]
+    for matrix in section.confusions:
+        caption = f"Confusion matrix of {matrix.title}. In % of the true class, and number of images."
+        drawn.append(_Drawn(f"confusion-{_slug(matrix.title)}", caption, draw_heat(matrix)))
+    if section.images is not None and section.images.map is not None:
+        caption = "First two principal components of the embeddings of the plain images, by class."
+        drawn.append(_Drawn("map", caption, draw_map(section.images.map)))
+    return drawn
+
+
+def _slug(title: str) -> str:
+    """A file name from a caption: the model, and the quantity where a model has several figures."""
+    model, _, rest = title.partition(":")
+    kind = next((word for word in ("loss", "accuracy") if rest.startswith(f" {word} of the first split")), "")
+    return re.sub(r"[^\w.+-]+", "-", f"{model}-{kind}" if kind else model).strip("-")
+
+
+def _rows(measurement: Measurement) -> tuple[tuple[str, ...], list[list[object]]]:
+    """Header and rows of `table.csv`, at full precision."""
+    names = tuple(name for name in METRICS if any(name in row.intervals for row in measurement.models))
+    header = ("model", "kind", *METRICS, *(f"{name}_{end}" for name in names for end in ("low", "high")))
+    rows: list[list[object]] = []
+    for row in measurement.models:
+        ends = [end for name in names for end in row.intervals.get(name, (float("nan"),) * 2)]
+        rows.append([row.model, row.kind, *(row.values[name] for name in METRICS), *ends])
+    return header, rows
+
+
+def _latex(models: Sequence[ModelRow], caption: str) -> str:
+    accuracy = METRICS["accuracy"]
+    columns = [
+        _Column("model", tuple(row.model for row in models)),
+        _Column("kind", tuple(row.kind for row in models)),
+        _Column("accuracy, %", tuple(accuracy.text(row.accuracy) for row in models)),
+        _Column("95 % interval", tuple(accuracy.interval_text(row.intervals["accuracy"], 1) for row in models)),
+    ]
+    for name, metric in METRICS.items():
+        if name != "accuracy":
+            heading = metric.heading if metric.heading.isupper() else metric.title
+            cells = tuple(metric.text(row.values[name]) for row in models)
+            columns.append(_Column(f"{heading}, %" if metric.percent else heading, cells))
+    return render(
+        "table.tex",
+        caption=caption,
+        header=[column.heading for column in columns],
+        rows=list(zip(*(column.cells for column in columns), strict=True)),
+        bold=[row.kind == "head" for row in models],
+    )

@@ -1,0 +1,84 @@
+"""The table of patients, for a terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ball_features.evaluation.metrics import METRICS
+from ball_features.evaluation.patient_scores import PatientScores
+from ball_features.reporting.tables import KIND_STYLES
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["patient_notes", "patient_table", "render_patients"]
+
+# Metric -> heading: a clinician says sensitivity where the other tables say recall.
+_COLUMNS = {"accuracy": "accuracy", "recall": "sensitivity", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
+
+
+def patient_notes(scores: Sequence[PatientScores]) -> list[str]:
+    """Say which patients are scored, and how; nothing without patients."""
+    if not scores:
+        return []
+    first = scores[0]
+    if first.basis == "images":
+        return [
+            f"{first.several_labels} of the patients have images of several classes, so that no patient has a class of "
+            f"its own. The patient level is the mean of each metric over the {first.patients} patients."
+        ]
+    left = f" {first.several_labels} patients with images of several classes are not." if first.several_labels else ""
+    return [f"{first.patients} patients are scored by the mean of log-probabilities over their images.{left}"]
+
+
+def _title(first: PatientScores) -> str:
+    if first.basis == "images":
+        return f"By patient: each metric on a patient's images, mean over {first.patients} patients"
+    return f"By patient: one answer for each of {first.patients} patients"
+
+
+def _cell(own: PatientScores, name: str) -> str:
+    metric = METRICS[name]
+    digits = (1, 0) if metric.percent else (metric.digits, 2)
+    value = metric.text(own.values[name], digits[0])
+    return f"{value} ({metric.interval_text(own.intervals[name], digits[1])})" if name in own.intervals else value
+
+
+def _rows(scores: Sequence[PatientScores]) -> list[list[str]]:
+    names = list(_COLUMNS)
+    return [[own.model, own.kind, *(_cell(own, name) for name in names)] for own in scores]
+
+
+def render_patients(scores: Sequence[PatientScores]) -> list[RenderableType]:
+    """Render the table for a terminal; nothing without patients."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not scores:
+        return []
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=_title(scores[0]), title_justify="left")
+    for number, heading in enumerate(("model", "kind", *_COLUMNS.values())):
+        table.add_column(heading, justify="left" if number < 2 else "right")
+    for own, cells in zip(scores, _rows(scores), strict=True):
+        table.add_row(*map(Text, cells), style=KIND_STYLES.get(own.kind))
+    return [table]
+
+
+def patient_table(scores: Sequence[PatientScores]) -> str:
+    """Write the table in Markdown, and the classes of each model; "" without patients."""
+    if not scores:
+        return ""
+    lines = ["", f"### {_title(scores[0])}", "", f"| model | kind | {' | '.join(_COLUMNS.values())} |"]
+    lines.append("| --- | --- |" + " ---: |" * len(_COLUMNS))
+    lines += [f"| {' | '.join(cells)} |" for cells in _rows(scores)]
+    lines += ["", "In brackets the 95 % interval, by a bootstrap over patients. Means over classes; each class:", ""]
+    lines += ["| model | class | patients | sensitivity | specificity |", "| --- | --- | ---: | ---: | ---: |"]
+    recall = METRICS["recall"]
+    for own in scores:
+        for label, part in own.per_class.items():
+            ends = recall.interval_text((part.sensitivity_low, part.sensitivity_high), 0)
+            shown = (recall.text(part.sensitivity), recall.text(part.specificity))
+            lines.append(f"| {own.model} | {label} | {part.patients} | {shown[0]} ({ends}) | {shown[1]} |")
+    return "\n".join([*lines, ""])

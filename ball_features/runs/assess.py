@@ -1,0 +1,138 @@
+"""`ball assess`: from a folder of images to a verdict in one command, resumed at the step where it was interrupted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ball_features.audit.findings import audit, write_groups
+from ball_features.cache import read_cache
+from ball_features.config import ExtractConfig, FitConfig
+from ball_features.dataset.manifest import scan
+from ball_features.evaluation.rows import LadderRow
+from ball_features.extraction.extract import extract
+from ball_features.files import require_folder, write_json
+from ball_features.reporting.audit_evidence import audit_evidence
+from ball_features.reporting.evidence import AuditEvidence
+from ball_features.reporting.finding import Finding
+from ball_features.reporting.joint import write_ladder_report
+from ball_features.reporting.provenance import images_digest
+from ball_features.reporting.verdict import findings_to_json, verdict
+from ball_features.runs.ladder import ladder
+
+__all__ = ["Assessment", "assess"]
+
+# Share of the whole that each step takes, for the progress: embedding, audit, fits.
+_SHARES = (0.40, 0.40, 0.20)
+_STEPS = 1000
+# Columns of the user's own that are left out one by one, the strictest first; without them, the inferred series.
+_STRICTEST = ("site", "patient")
+_LEAST_VALUES = 3
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Result of `ball assess`.
+
+    Attributes:
+        folder: folder of all files.
+        findings: the verdict.
+        rows: a row a protocol and model.
+        notes: notes for the reader.
+        page: the page.
+    """
+
+    folder: Path
+    findings: list[Finding]
+    rows: list[LadderRow]
+    notes: list[str]
+    page: Path
+
+
+def assess(
+    images: Path | str,
+    out: Path | str,
+    extraction: ExtractConfig | None = None,
+    config: FitConfig | None = None,
+    *,
+    progress: Progress | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Assessment:
+    """Embed, audit and compare under ever stricter protocols, and say what the scores are worth.
+
+    Every step keeps its result in the folder: the same call goes on where an interrupted one was, and computes only
+    what is new when images are added.
+
+    Args:
+        images: folder that holds one folder for each class.
+        out: folder for all files: `cache.h5`, `groups.csv`, `audit.json`, a run, `verdict.json` and `assess.html`.
+        extraction: settings of the embeddings; the plain view alone where neither views nor a recipe are asked for.
+        config: models, repeats, seed and processes; the ladder's models and two repeats if None.
+        progress: called with (steps done, all steps, work in hand).
+        log: called with one line for each thing that the user should know.
+
+    Raises:
+        BallError: as `extract`, `audit` and `ladder`.
+    """
+    out, extraction = Path(out), extraction or ExtractConfig()
+    config = config or FitConfig(repeats=2)
+    if extraction.views is None and extraction.recipe == "auto":
+        extraction = replace(extraction, views=1)
+    require_folder(out)
+    tell = progress or (lambda done, total, name: None)
+    ends = [round(_STEPS * sum(_SHARES[:number])) for number in range(len(_SHARES) + 1)]
+
+    def part(number: int, name: str) -> Callable[..., None]:
+        start, stop = ends[number], ends[number + 1]
+        return lambda done, total, *_: tell(start + (stop - start) * done // max(total, 1), _STEPS, name)
+
+    cache_path, groups = out / "cache.h5", out / "groups.csv"
+    extract(images, cache_path, extraction, progress=part(0, "embedding"), log=log)
+    found = _audit(images, cache_path, groups, part(1, "auditing"))
+    settings = replace(config, groups=str(groups), group_column=_strictest(groups))
+    done = ladder(cache_path, settings, out_root=out, name="ladder", progress=part(2, "comparing models"))
+    findings = verdict(replace(done.evidence, audit=found))
+    for folder in (out, done.folder):
+        write_json(folder / "verdict.json", findings_to_json(findings))
+    page = out / "assess.html"
+    shutil.copyfile(write_ladder_report(done.folder), page)
+    return Assessment(out, findings, done.rows, done.notes, page)
+
+
+def _audit(images: Path | str, cache_path: Path, groups: Path, progress: Callable[..., None]) -> AuditEvidence:
+    """The audit of the images; the one that is kept, where these are the same images."""
+    kept, digest = groups.with_name("audit.json"), images_digest(read_cache(cache_path, embeddings=False))
+    try:
+        values = json.loads(kept.read_text(encoding="utf-8"))
+        if values["images"] == digest and groups.exists():
+            return AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    found = audit(scan(images), progress=progress)
+    write_groups(found, groups)
+    evidence = audit_evidence(found)
+    write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": found.to_dict()})
+    return evidence
+
+
+def _number(value: Any) -> Any:
+    """A value out of JSON: null stands for NaN, a list for a tuple."""
+    return float("nan") if value is None else tuple(value) if isinstance(value, list) else value
+
+
+def _strictest(groups: Path) -> str:
+    """The user's own column that the last rung leaves out, or "auto"."""
+    with groups.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    for column in _STRICTEST:
+        values = {row.get(column) or "" for row in rows}
+        if len(values) >= _LEAST_VALUES and "" not in values:
+            return column
+    return "auto"

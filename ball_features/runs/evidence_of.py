@@ -1,0 +1,133 @@
+"""Collect what a verdict rests on from caches, runs, ladders and audits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from ball_features.cache import Cache
+from ball_features.config import FitConfig
+from ball_features.evaluation.results import ModelRow
+from ball_features.evaluation.rows import LadderRow
+from ball_features.reporting.evidence import (
+    DataEvidence,
+    Evidence,
+    ExtractionEvidence,
+    ModelEvidence,
+    ProtocolEvidence,
+)
+from ball_features.runs.contents import Comparison, RunContents
+from ball_features.runs.rungs import Rung
+
+__all__ = ["cache_evidence", "comparison_evidence", "ladder_evidence"]
+
+_UNITS = ("series", "patient", "site", "block")  # columns that the rules know by name
+_NAMES = {"holdout": "random splits", "cv": "random folds", "given": "the given split"}
+
+
+def comparison_evidence(contents: RunContents) -> Evidence:
+    """Collect the evidence of a run of one protocol."""
+    own = contents.comparison
+    column = "" if own.grouping is None else own.grouping.column
+    name, unit = protocol_words(own.config, column)
+    protocol = ProtocolEvidence(
+        name=name,
+        unit=unit,
+        models=tuple(_model(row) for row in contents.models),
+        tested=_tested(own),
+        groups=len(np.unique(own.units[np.concatenate([split.test for split in own.splits])])),
+    )
+    path = own.source if isinstance(own.source, str) else own.source[0]
+    data, extraction = cache_evidence(own.cache, path)
+    return Evidence((protocol,), data, extraction)
+
+
+def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
+    """Words for a protocol that complete "on ...", and what it never divides."""
+    if config.protocol in _NAMES:
+        return _NAMES[config.protocol], "image"
+    unit = column if column in _UNITS else "group"
+    if config.protocol == "block-cv":
+        return "runs of neighbouring files kept together", "block"
+    if config.protocol == "patient-cv":
+        return "new patients", "patient"
+    if config.protocol == "leave-site-out":
+        return "sites left out", "site"
+    if config.protocol == "leave-group-out":
+        return f"{column} left out", unit
+    return f"{column} kept together", unit
+
+
+def _model(row: ModelRow) -> ModelEvidence:
+    low, high = row.intervals["accuracy"]
+    return ModelEvidence(
+        name=row.model,
+        kind=row.kind,
+        accuracy=row.accuracy,
+        low=low,
+        high=high,
+        balanced=row.values["recall"],
+        ece=row.values["ece"],
+        ties_best=row.ties_best,
+    )
+
+
+def _tested(comparison: Comparison) -> dict[str, int]:
+    rows = np.unique(np.concatenate([split.test for split in comparison.splits]))
+    return dict(sorted(Counter(comparison.cache.label[rows].tolist()).items()))
+
+
+def ladder_evidence(rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str) -> Evidence:
+    """Evidence of a ladder, its rungs from the most lenient to the strictest.
+
+    Args:
+        rungs: rungs that were climbed.
+        rows: a row a rung and model.
+        cache: the images.
+        cache_path: path of the cache, for commands.
+    """
+    protocols = []
+    for rung in rungs:
+        own = sorted((row for row in rows if row.rung == rung.name), key=lambda row: -row.accuracy)
+        tested = np.unique(np.concatenate([split.test for split in rung.splits]))
+        name, unit = protocol_words(rung.config, rung.column)
+        if not rung.column and rung.name != "random":
+            name = f"random splits, {rung.name}"
+        protocols.append(
+            ProtocolEvidence(
+                name=name,
+                unit=unit,
+                models=tuple(
+                    ModelEvidence(row.model, row.kind, row.accuracy, row.accuracy_low, row.accuracy_high) for row in own
+                ),
+                tested=dict(sorted(Counter(cache.label[tested].tolist()).items())),
+                groups=len(np.unique(rung.units[tested])),
+            )
+        )
+    data, extraction = cache_evidence(cache, cache_path)
+    return Evidence(tuple(protocols), data, extraction)
+
+
+def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:
+    """What a cache says of its images and of its network."""
+    labels: dict[str, dict[str, str]] = {}
+    for digest, label, path in zip(cache.sha256.tolist(), cache.label.tolist(), cache.path.tolist(), strict=True):
+        labels.setdefault(digest, {}).setdefault(label, path)
+    conflicts = [tuple(own.values())[:2] for own in labels.values() if len(own) > 1]
+    data = DataEvidence(
+        images=len(cache.path),
+        classes=dict(sorted(Counter(cache.label.tolist()).items())),
+        copies=len(cache.path) - len(labels),
+        conflicts=len(conflicts),
+        conflict_example=conflicts[0] if conflicts else (),
+        cache=cache_path,
+    )
+    extraction = ExtractionEvidence(
+        backbone=str(cache.attributes.get("backbone", "")),
+        random_weights=cache.attributes.get("weights") == "random",
+        cosine=float(cache.attributes.get("deviation_cosine", "nan")),
+        precision=str(cache.attributes.get("precision", "")),
+    )
+    return data, extraction

@@ -1,0 +1,53 @@
+"""axe-core finds no violation on the pages, wide and narrow, light and dark; needs Chromium, Playwright and axe-core.
+
+BALL_AXE names `axe.min.js` (`npm install axe-core` in a folder outside the repository).
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ball_features import FitConfig, fit, read_bundle, read_cache
+from ball_features.audit.findings import audit
+from ball_features.dataset.manifest import scan
+from ball_features.deployment.predict import predict
+from ball_features.reporting.audit_page import write_audit
+from ball_features.reporting.page import write_report
+
+AXE = Path(os.environ.get("BALL_AXE", "node_modules/axe-core/axe.min.js"))
+pytestmark = [
+    pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
+    pytest.mark.skipif(not AXE.is_file(), reason="BALL_AXE does not name axe.min.js of axe-core"),
+]
+
+
+@pytest.fixture(scope="module")
+def pages(small_cache, smears, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    config = FitConfig(models=("mlp", "logistic", "colour"), repeats=2)
+    run = fit(small_cache, config, out_root=folder, save="logistic")
+    write_report(run.folder, folder / "report.html", read_cache(small_cache), smears)
+    write_audit(audit(scan(smears)), smears, folder / "audit.html")
+    bundle = run.folder / "models" / "logistic"
+    assert read_bundle(bundle).classes
+    predict(bundle, [smears]).write(folder / "predictions.html")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["report", "audit", "predictions"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_page_has_no_violation(pages, name, theme, width):
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        view.goto((pages / f"{name}.html").as_uri())
+        view.evaluate("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
+        view.evaluate(AXE.read_text(encoding="utf-8"))
+        found = view.evaluate("axe.run()")["violations"]
+        assert [(item["id"], item["nodes"][0]["html"][:200]) for item in found] == []
+        assert view.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        browser.close()

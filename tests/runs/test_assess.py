@@ -1,0 +1,59 @@
+"""One command from a folder to a verdict."""
+
+import json
+
+import pytest
+
+from ball_features import ExtractConfig, FitConfig, draw_smears
+from ball_features.runs.assess import assess
+
+EMBEDDING = ExtractConfig(backbone="densenet121", weights="random", precision="fp32")
+MODELS = FitConfig(models=("logistic", "majority", "colour", "nuclei"), repeats=1, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def assessed(tmp_path_factory, smears):
+    out = tmp_path_factory.mktemp("assess")
+    told = []
+    return assess(smears, out, EMBEDDING, MODELS, progress=lambda *step: told.append(step)), told
+
+
+def test_a_folder_gets_a_verdict_and_a_page(assessed):
+    done, told = assessed
+    written = json.loads((done.folder / "verdict.json").read_text(encoding="utf-8"))
+    assert [item["code"] for item in written] == [finding.code for finding in done.findings]
+    assert "random-weights" in {item["code"] for item in written}
+    for item in written:
+        assert set(item) == {"code", "severity", "numbers", "sentence", "next"}
+    assert done.page.parent == done.folder
+    assert done.page.suffix == ".html"
+    for name in ("cache.h5", "groups.csv", "audit.json"):
+        assert (done.folder / name).is_file()
+    assert {row.model for row in done.rows} == set(MODELS.models)
+    steps = [step for step, *_ in told]
+    assert steps == sorted(steps)
+    assert {total for _, total, _ in told} == {1000}
+
+
+def test_what_is_done_is_not_done_again(assessed, smears, monkeypatch):
+    done, _ = assessed
+
+    def refused(*arguments, **options):
+        raise AssertionError("the audit was made again")
+
+    monkeypatch.setattr("ball_features.runs.assess.audit", refused)
+    again = assess(smears, done.folder, EMBEDDING, MODELS)
+    assert [finding.code for finding in again.findings] == [finding.code for finding in done.findings]
+
+
+def test_new_images_are_audited(tmp_path, monkeypatch):
+    images, out = tmp_path / "images", tmp_path / "out"
+    draw_smears(images, per_class=8, seed=1)
+    (images / "truth.json").unlink(missing_ok=True)
+    assess(images, out, EMBEDDING, MODELS)
+    first = json.loads((out / "audit.json").read_text(encoding="utf-8"))["images"]
+    draw_smears(tmp_path / "more", per_class=2, seed=2)
+    for file in (tmp_path / "more").rglob("*.jpg"):
+        file.rename(images / file.parent.name / f"more-{file.name}")
+    assess(images, out, EMBEDDING, MODELS)
+    assert json.loads((out / "audit.json").read_text(encoding="utf-8"))["images"] != first
