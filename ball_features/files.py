@@ -35,7 +35,10 @@ __all__ = [
     "write_text",
 ]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .tif .tiff .webp .gif .jp2 .j2k .j2c .jpc .jpx .jpf .mpo .avif".split()
+    + ".ppm .pgm .pbm .pnm .tga .pcx .qoi".split()
+)
 _HEAD_BYTES = 4096
 
 
@@ -160,21 +163,16 @@ def replacing(path: Path | str, setting: str = "output file") -> Iterator[Path]:
         if target.is_file():
             shutil.copymode(target, partial)
         partial.replace(target)
-        _sync_folder(target.parent)
+        with contextlib.suppress(OSError):  # make the rename durable; not every system can open a folder
+            handle = os.open(target.parent, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another {setting}.") from error
     finally:
         if partial is not None:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; systems that cannot open a folder do without."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
 
 
 def clear_partial(folder: Path, name: str) -> None:
@@ -231,7 +229,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) 
 
 
 def read_csv(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a table that `write_csv` wrote, as name of the column -> text."""
+    """Rows of a table that `write_csv` wrote: name of the column -> text."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         header = [plain_cell(name) for name in next(reader, [])]

@@ -1,5 +1,6 @@
 """The command line: what it prints, how it ends."""
 
+import csv
 import json
 import shutil
 import signal
@@ -264,3 +265,30 @@ def test_help_loads_nothing_heavy(command):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_sheet_is_written_filled_in_and_read(tmp_path, smears):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in sorted(smears.rglob("*.jpg")):
+        shutil.copy(path, folder / path.name)
+    sheet, out = tmp_path / "sheet.csv", tmp_path / "c.h5"
+    done = ball("extract", folder, "--out", out, *RANDOM)
+    assert done.returncode == 2
+    assert "the images lie in it directly" in done.stderr
+    done = ball("sheet", folder, "--out", sheet)
+    assert done.returncode == 0, done.stderr
+    assert "48 rows. Classes: 48 without a class." in done.stdout
+    with sheet.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row |= {"label": row["path"].split("-")[1], "patient": f"P{number % 9}"}
+    with sheet.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(rows)
+    done = ball("extract", folder, "--out", out, "--sheet", sheet, "--dry-run", *RANDOM)
+    assert done.returncode == 0, done.stderr
+    assert "Classes: Benign 12, Early 12, Pre 12, Pro 12." in done.stderr
+    assert "Read from: label in " in done.stderr
+    assert "Would compute 48 of 48" in done.stdout

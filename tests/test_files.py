@@ -184,7 +184,7 @@ def test_a_cache_that_cannot_be_locked_is_not_busy(tmp_path, smears):
         with pytest.raises(CacheError, match="cannot be written") as caught, lock_cache(path):
             pass
         assert not isinstance(caught.value, CacheBusyError)
-    with pytest.raises(CacheError, match=r"cannot be written .*Give another --out"):
+    with pytest.raises(CacheError, match=r"cannot be written .*Give another output file"):
         extract(smears, "/proc/a.h5", ExtractConfig(weights="random", backbone="densenet121"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from ball_features.audit.series import Series, Trust, find_series
 from ball_features.audit.traits import collect, encodings, grey, images, load_square
 from ball_features.audit.transformed import find_transformed
 from ball_features.dataset.manifest import Manifest, scan, spread_rows
+from ball_features.dataset.table_files import extend_table
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
-from ball_features.files import write_csv
 
 __all__ = ["Audit", "audit", "write_groups"]
 
@@ -252,18 +252,15 @@ def _blocks(series: np.ndarray, label: np.ndarray, group: np.ndarray) -> np.ndar
 
 
 def write_groups(found: Audit, path: Path | str) -> None:
-    """Write `groups.csv` with the columns path,group,series,batch,overlay,block,duplicate_of.
+    """Write path,group,series,batch,overlay,block,duplicate_of, or add these columns to the table that is there.
 
     Raises:
-        DataError: The file cannot be written.
+        DataError: The file cannot be written, or is no table of these images.
     """
     original = {row: rows[0] for rows in found.exact for row in rows[1:]}
     path = Path(path)
     header = ("path", "group", "series", "batch", "overlay", "block", "duplicate_of")
     copy_of = [found.path[original[row]] if row in original else "" for row in range(len(found.path))]
     columns = (found.path, found.group, found.series.series, found.series.batch, found.overlay, found.block, copy_of)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(path, header, zip(*columns, strict=True))
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
+    named: dict[str, Iterable[Any]] = dict(zip(header[1:], columns[1:], strict=True))
+    extend_table(path, found.path.tolist(), named)

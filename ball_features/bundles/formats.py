@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ball_features.bundles.skops_files import UnknownPartsError, load_parts, write_parts
 from ball_features.errors import ConfigError, DataError
-from ball_features.models.base import AlignedClassifier, PerViewClassifier
+from ball_features.models.base import AlignedClassifier, PerViewClassifier, ViewRole
 
 __all__ = ["FORMATS", "Format", "read_model", "write_model"]
 
@@ -157,6 +157,38 @@ def _read_views(folder: Path, classes: np.ndarray) -> Any:
     return ensemble
 
 
+def _write_recipes(folder: Path, estimator: Any) -> None:
+    write_parts(folder / "recipes.skops", list(estimator.models_))
+    _write_parameters(
+        folder,
+        {
+            "roles": [asdict(role) for role in estimator.roles],
+            "floor": estimator.floor,
+            "members": [[member.recipe, *member.views] for member in estimator.members_],
+            "weights": estimator.weights_.tolist(),
+            "chosen": estimator.chosen_,
+            "reason": estimator.reason_,
+            "scores": estimator.scores_,
+            "left_out": list(estimator.left_out_),
+        },
+    )
+
+
+def _read_recipes(folder: Path, classes: np.ndarray) -> Any:
+    from ball_features.models.recipe_choice import Member, RecipeChoice
+
+    loaded, own = load_parts(folder / "recipes.skops"), _read_parameters(folder)
+    choice: Any = RecipeChoice(tuple(ViewRole(**role) for role in own["roles"]), floor=own["floor"])
+    pairs = zip(own["members"], loaded, strict=True)
+    choice.members_ = [Member(recipe, tuple(views), model) for (recipe, *views), model in pairs]
+    choice.models_, choice.classes_ = [member.model for member in choice.members_], classes
+    choice.weights_ = np.array(own["weights"])
+    choice.chosen_, choice.reason_, choice.scores_ = own["chosen"], own["reason"], own["scores"]
+    choice.left_out_ = tuple(own["left_out"])
+    choice.n_features_in_ = max(1, len(choice.roles))
+    return choice
+
+
 def _write_joblib(folder: Path, estimator: Any) -> None:
     import joblib
 
@@ -174,6 +206,7 @@ FORMATS: dict[str, Format] = {
     "xgboost": Format("xgboost.json", _write_xgboost, _read_xgboost),
     "skops": Format("model.skops", _write_skops, _read_skops),
     "views": Format("views.skops", _write_views, _read_views),
+    "recipes": Format("recipes.skops", _write_recipes, _read_recipes),
     "joblib": Format("model.joblib", _write_joblib, _read_joblib, trusted=True),
 }
 

@@ -23,6 +23,7 @@ from ball_features.bundles.formats import write_model
 from ball_features.evaluation.metrics import calibration_error, log_losses
 from ball_features.evaluation.views import model_views
 from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.models.recipe_choice import RecipeChoice
 from ball_features.models.registry import MODELS
 
 if TYPE_CHECKING:
@@ -142,6 +143,10 @@ def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted,
     split = fitted.split
     classes, codes = np.unique(cache.label, return_inverse=True)
     views = list(model_views(MODELS[name], cache, config).test)
+    estimator = fitted.estimator
+    if isinstance(estimator, RecipeChoice):  # a bundle makes the views that it needs
+        used, estimator = estimator.compact()
+        views = [views[position] for position in used]
     joined = len(cache.channels_used) if cache.combine == "concat" else 1
     preprocessing = Preprocessing.from_attributes(cache.attributes, dim=cache.embeddings.shape[2] // joined)
     note = (
@@ -165,7 +170,7 @@ def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted,
     )
     write_bundle(
         folder / name,
-        fitted.estimator,
+        estimator,
         facts,
         train=cache.embeddings[split.train][:, views],
         validation=LabelledEmbeddings(cache.embeddings[split.val][:, views], codes[split.val]),

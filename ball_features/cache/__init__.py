@@ -1,7 +1,7 @@
 """The cache: embeddings of images with their provenance, in one HDF5 file."""
 
 from ball_features.cache.read import read_cache
-from ball_features.cache.schema import SCHEMA_VERSION, Cache, choose_channels
+from ball_features.cache.schema import SCHEMA_VERSION, Cache, choose_channels, labelled_rows
 from ball_features.cache.write import CacheContents, CacheWriter, create_cache, lock_cache
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "CacheWriter",
     "choose_channels",
     "create_cache",
+    "labelled_rows",
     "lock_cache",
     "read_cache",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ball_features.cache.schema import SCHEMA_VERSION, Cache, file_identity
+from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
 
@@ -75,6 +75,7 @@ def _fault(file: Any) -> str:
     if stored.ndim != 3 or stored.dtype.kind != "f":
         return f"embeddings is {stored.dtype}{stored.shape}, expected floats (images, views, numbers)"
     rows = [*texts, "committed", *(f"shortcuts/{name}" for name in file["shortcuts"])]
+    rows += [f"columns/{name}" for name in (file["columns"] if "columns" in file else ())]
     rows += ["twin_sha256"] if "twin_sha256" in file else []
     for name, count in [*((name, stored.shape[0]) for name in rows), ("view", stored.shape[1])]:
         if len(file[name]) != count:
@@ -114,6 +115,7 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
         attributes={key: _from_attribute(value) for key, value in file.attrs.items()},
         rejected=tuple(Rejected(str(p), str(reason), str(sha)) for p, reason, sha in rejected),
         twin_sha256=text("twin_sha256") if "twin_sha256" in file else np.empty(0, dtype="<U1"),
+        columns={column_name(key): text(f"columns/{key}") for key in (dataset("columns") if "columns" in file else ())},
         images_per_s=_rate(file),
         mapped=mapped,
     )

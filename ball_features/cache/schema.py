@@ -6,6 +6,7 @@ Layout (schema 1). Datasets, with a row for each image in the order of the manif
     shortcuts/NAME (N, F) float32             view (V,) UTF-8
     rejected/path, rejected/reason, rejected/sha256 (R,) UTF-8
     twin_sha256 (N,) UTF-8, if segmented twins come from files
+    columns/NAME (N,) UTF-8: what sheet and folders tell of the images; in NAME, / is written %2F and % is %25
     timing (2,) float64: images computed, and seconds from decoding to disk
 
 With several channels (attribute `channels`), the channels of a view are stored as consecutive views.
@@ -23,6 +24,7 @@ fit models on it share one copy in the system's page cache.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,9 +33,18 @@ from typing import Any
 import numpy as np
 
 from ball_features.dataset.manifest import Rejected
-from ball_features.errors import CacheError, ConfigError
+from ball_features.errors import CacheError, ConfigError, MissingExtraError
 
-__all__ = ["SCHEMA_VERSION", "Cache", "choose_channels", "content_hashes", "file_identity"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Cache",
+    "choose_channels",
+    "column_key",
+    "column_name",
+    "content_hashes",
+    "file_identity",
+    "labelled_rows",
+]
 
 SCHEMA_VERSION = 1
 
@@ -53,6 +64,8 @@ class Cache:
         attributes: settings and provenance.
         rejected: files that could not be used.
         twin_sha256: hash of each segmented twin, str (images,); empty if no twins are used.
+        columns: further columns of the sheet and the folders by name, such as patient, str (images,); "" for no value.
+        unlabelled: number of images without a class that were left out after reading.
         images_per_s: images embedded in a second, all views of each; NaN if it was not measured.
         mapped: path and identity of the file that the embeddings are a map of; None if they were read.
     """
@@ -67,6 +80,8 @@ class Cache:
     attributes: dict[str, Any]
     rejected: tuple[Rejected, ...]
     twin_sha256: np.ndarray = field(default_factory=lambda: np.empty(0, dtype="<U1"))
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+    unlabelled: int = 0
     images_per_s: float = float("nan")
     mapped: tuple[Path, tuple[int, int]] | None = None
 
@@ -142,10 +157,59 @@ class Cache:
         """Whether every row is committed."""
         return bool(self.committed.all())
 
+    def frame(self) -> Any:
+        """The rows as a pandas data frame, or one of polars where only that is installed.
+
+        Returns:
+            Data frame with path, label, sha256 and the columns of the sheet, in the order of the embeddings.
+
+        Raises:
+            MissingExtraError: Neither is installed.
+        """
+        columns = {"path": self.path, "label": self.label, "sha256": self.sha256, **self.columns}
+        for name in ("pandas", "polars"):
+            try:
+                library = importlib.import_module(name)
+            except ImportError:
+                continue
+            return library.DataFrame({key: values.tolist() for key, values in columns.items()})
+        raise MissingExtraError("A data frame needs pandas or polars. Install one: pip install pandas")
+
     def require_unchanged(self) -> None:
         """Raise `CacheError` if the file that the embeddings are a map of was replaced."""
         if self.mapped is not None and (not self.mapped[0].exists() or file_identity(self.mapped[0]) != self.mapped[1]):
             raise CacheError(f"{self.mapped[0]} was replaced while it was in use. Run the command again.")
+
+
+def labelled_rows(cache: Cache) -> Cache:
+    """A cache without the images that have no class; the same one where all have."""
+    rows = np.flatnonzero(cache.label != "")
+    if len(rows) == len(cache.label):
+        return cache
+    return replace(
+        cache,
+        embeddings=cache.embeddings[rows] if len(cache.embeddings) else cache.embeddings,
+        path=cache.path[rows],
+        label=cache.label[rows],
+        sha256=cache.sha256[rows],
+        committed=cache.committed[rows],
+        shortcuts={name: values[rows] for name, values in cache.shortcuts.items()},
+        twin_sha256=cache.twin_sha256[rows] if len(cache.twin_sha256) else cache.twin_sha256,
+        columns={name: values[rows] for name, values in cache.columns.items()},
+        unlabelled=len(cache.label) - len(rows),
+        mapped=None,
+    )
+
+
+def column_key(name: str) -> str:
+    """Name of a column as the name of a dataset."""
+    key = name.replace("%", "%25").replace("/", "%2F")
+    return key if key.strip(".") else key.replace(".", "%2E")
+
+
+def column_name(key: str) -> str:
+    """Name of the column of a dataset."""
+    return key.replace("%2E", ".").replace("%2F", "/").replace("%25", "%")
 
 
 def choose_channels(cache: Cache, wanted: Sequence[str] = (), combine: str = "concat") -> Cache:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ball_features.cache.schema import SCHEMA_VERSION, content_hashes
+from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheBusyError, CacheError
 
@@ -70,6 +70,7 @@ class CacheContents:
         attributes: settings and provenance.
         rejected: files that are known to be unusable.
         twin_sha256: content hash of each image's twin; empty if there are none.
+        columns: further columns by name: a text for each image, "" for no value.
     """
 
     paths: Sequence[str]
@@ -82,6 +83,7 @@ class CacheContents:
     attributes: Mapping[str, Any]
     rejected: Sequence[Rejected] = ()
     twin_sha256: Sequence[str] = ()
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def create_cache(path: Path, contents: CacheContents, *, source: Path | None = None) -> None:
@@ -140,11 +142,12 @@ def _write_texts(file: h5py.File, contents: CacheContents) -> None:
     texts = {"path": contents.paths, "label": contents.labels, "sha256": contents.sha256, "view": contents.view}
     if contents.twin_sha256:
         texts["twin_sha256"] = contents.twin_sha256
+    texts |= {f"columns/{column_key(name)}": values for name, values in contents.columns.items()}
     for name, values in texts.items():
         file.create_dataset(name, data=np.array(list(values), dtype=object), dtype=_TEXT)
-    for field in ("path", "reason", "sha256"):
-        values = np.array([getattr(item, field) for item in contents.rejected], dtype=object)
-        file.create_dataset(f"rejected/{field}", data=values, dtype=_TEXT)
+    for key in ("path", "reason", "sha256"):
+        values = np.array([getattr(item, key) for item in contents.rejected], dtype=object)
+        file.create_dataset(f"rejected/{key}", data=values, dtype=_TEXT)
 
 
 @contextlib.contextmanager

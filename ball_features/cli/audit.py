@@ -10,6 +10,7 @@ import typer
 from ball_features.cli.derive import command
 from ball_features.cli.options import Images, Shown
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show
+from ball_features.config import CollectionConfig
 from ball_features.config.fields import Config, option
 
 __all__ = ["COMMAND", "AuditOptions", "audit"]
@@ -27,13 +28,14 @@ class AuditOptions(Config):
     )
 
 
-def audit(images: Images, options: AuditOptions, shown: Shown) -> None:
+def audit(images: Images, options: AuditOptions, collection: CollectionConfig, shown: Shown) -> None:
     """Find what makes a random split of these images misleading, and write down what a split must keep together.
 
     It looks for copies (turned and re-encoded ones too), overlapping fields of
     view, burned-in scale bars and the classes that they give away, outliers,
     and likely acquisition series, each with a confidence. `ball fit --groups`
-    takes the file. Its columns: group (images never to be split), series (a
+    takes the file. Where --out is a table of these images already, its columns
+    and rows are kept. The columns: group (images never to be split), series (a
     class with one kind of scale bar and of file), batch (the part of a series
     with one stain, most likely a slide or a session), overlay (the kind of
     scale bar), block (twenty neighbouring files), duplicate_of (the first of
@@ -43,12 +45,15 @@ def audit(images: Images, options: AuditOptions, shown: Shown) -> None:
     from ball_features.audit.findings import write_groups
     from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
+    from ball_features.dataset.table_files import require_extendable
     from ball_features.files import require_writable
     from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
 
-    manifest = scan(images)
+    manifest = scan(images, collection=collection)
     for file, name in ((options.out, "--out"), (options.page, "--page")):
-        require_writable(file, name)  # before the minutes that the audit takes
+        require_writable(file, name, inputs=(options.cache,))  # before the minutes that the audit takes
+    require_writable(options.page, "--page", kind="page")
+    require_extendable(options.out, manifest.path)
     embeddings = None if options.cache is None else cached_embeddings(options.cache, manifest)
     with progress_bar("Auditing", shown.silent, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)

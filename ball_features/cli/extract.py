@@ -11,7 +11,7 @@ import typer
 from ball_features.cli.derive import command
 from ball_features.cli.options import Images, Strict
 from ball_features.cli.screen import echo, print_json, progress_bar, say
-from ball_features.config import ExtractConfig
+from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.config.fields import COMMON, REQUIRED, Config, option
 
 if TYPE_CHECKING:
@@ -27,18 +27,23 @@ class CacheOptions(Config):
     out: Path = option(REQUIRED, "Cache to write: one HDF5 file of embeddings.", panel=COMMON, short="o", in_file=False)
     dry_run: bool = option(False, "Print what would be computed, and compute nothing.", panel="Output", in_file=False)
     overwrite: bool = option(False, "Replace a cache made with other settings.", panel="Output", in_file=False)
+    prune: bool = option(
+        False, "Remove images from the cache that are not in the folder any more.", panel="Output", in_file=False
+    )
 
 
-def extract(images: Images, config: ExtractConfig, cache: CacheOptions, shown: Strict) -> None:
+def extract(
+    images: Images, config: ExtractConfig, collection: CollectionConfig, cache: CacheOptions, shown: Strict
+) -> None:
     """Turn the images of a folder into embeddings, once, with a frozen network, and keep them in a cache.
 
-    The folder holds one folder per class. A second run computes only what is
+    The class of each image is read from the folder that it lies in, or from a
+    sheet; both are shown before the work starts. A second run computes only what is
     new; a killed run goes on where it was. Files that cannot be decoded are
-    listed, in the end and in the cache, and never stop the run. Where neither
-    --views nor --recipe is given, a DenseNet's cache holds the plain image and
-    four views for the model robust-views; they were chosen and tested on seven
-    inferred series of one public data set. --views 1 is the plain image alone,
-    in a third of the time.
+    listed, in the end and in the cache, and never stop the run. A cache holds
+    the plain image alone unless --recipe or --views asks for more views.
+    --recipe robust makes the views from which the model robust chooses, for
+    images of other sites and series; what they cost is printed first.
     """
     from ball_features.extraction.extract import extract as run
 
@@ -48,7 +53,9 @@ def extract(images: Images, config: ExtractConfig, cache: CacheOptions, shown: S
             images,
             cache.out,
             config,
+            collection=collection,
             overwrite=cache.overwrite,
+            prune=cache.prune,
             dry_run=cache.dry_run,
             progress=progress,
             log=log,

@@ -28,8 +28,8 @@ class FitOptions(RunFolder):
 
     save: str = option(
         "",
-        "Save a model for `ball predict` (a bundle): its name, all, or best (the first of the table, or robust-views "
-        "where it does not differ significantly from that). A bundle is the first split's model, fitted on its "
+        "Save a model for `ball predict` (a bundle): its name, all, or best (the first of the "
+        "table). A bundle is the first split's model, fitted on its "
         "training images only; under leave-group-out it has not seen the first group.",
         panel=COMMON,
     )

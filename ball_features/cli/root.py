@@ -29,6 +29,7 @@ NAMES = (
     "download",
     "extract",
     "segment",
+    "sheet",
     "audit",
     "fit",
     "compare",

@@ -1,8 +1,18 @@
 """Settings of the two stages: records whose fields hold default, range and help of each setting."""
 
+from ball_features.config.collection import CollectionConfig
 from ball_features.config.comparison import FitConfig, HeadConfig
 from ball_features.config.embedding import ExtractConfig
 from ball_features.config.fields import split_names
 from ball_features.config.splitting import LADDER, PROTOCOLS, Protocol
 
-__all__ = ["LADDER", "PROTOCOLS", "ExtractConfig", "FitConfig", "HeadConfig", "Protocol", "split_names"]
+__all__ = [
+    "LADDER",
+    "PROTOCOLS",
+    "CollectionConfig",
+    "ExtractConfig",
+    "FitConfig",
+    "HeadConfig",
+    "Protocol",
+    "split_names",
+]

@@ -152,6 +152,14 @@ class FitConfig(Config):
         panel="Models",
         words={"": None},
     )
+    adapt: str = option(
+        "none",
+        "Adaptation to the site of the images tested, by all its images without their labels; it needs a column site. "
+        "none, auto (balanced, or none for few images or a batch of one class), balanced (mean of the class means, "
+        "with predictions in place of labels), or mean (mean of the images).",
+        panel="Models",
+        choices=("none", "auto", "balanced", "mean"),
+    )
     compat_batch_metrics: bool = option(
         False, "Add a table of the student report's figures, averaged over batches.", panel="Models"
     )
@@ -185,6 +193,7 @@ class FitConfig(Config):
         """Check types, ranges and what excludes each other; model names are checked by the registry."""
         super().__post_init__()
         require(not self.tta or self.test_views in ("auto", "all"), "test_views", self.test_views, "none beside tta")
+        require(self.adapt == "none" or not self.center, "adapt", self.adapt, "none beside center, which does the same")
         require(
             self.test_size + self.val_size < 1,
             "test_size + val_size",

@@ -22,10 +22,10 @@ class ExtractConfig(Config):
     )
     recipe: str = option(
         "auto",
-        "How the views beside the plain image are made: {names}. a+b applies one recipe after the other, a,b makes one "
-        "view of each, a@block2-nuclei reads an earlier block of the network over nuclei only. auto is robust (the "
-        "four views of the model robust-views) for a DenseNet where the number of views is not given either, and the "
-        "plain image elsewhere.",
+        "How the views beside the plain image are made: {names}. a+b applies one after the other, a,b makes one "
+        "view of each, a@block2-nuclei reads an earlier block of the network over nuclei only. fields are four "
+        "views of whole fields, cells six of the cell in the middle of an image, robust both, as far as they suit the "
+        "images: what the model robust chooses from. auto is the plain image alone.",
         panel=COMMON,
         registry="recipes",
     )

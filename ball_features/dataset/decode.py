@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["MAX_PIXELS", "MIN_SIDE_PX", "decode", "decode_bytes", "read_plain_jp
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
+_IDLE_BYTES = 100  # after the pixels of a JPEG file
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def decode(path: Path | str) -> Tensor:
@@ -29,8 +32,9 @@ def decode(path: Path | str) -> Tensor:
         path: image file.
 
     Returns:
-        uint8 (3, height, width), RGB, turned upright by its EXIF orientation. Transparent pixels are laid on white,
-        16-bit values are scaled by their full range, and the first of several frames is taken.
+        uint8 (3, height, width), RGB, turned upright by its EXIF orientation. Transparent pixels are laid on white
+        unless all are transparent, 16-bit values are scaled by their full range, and the first of several frames is
+        taken.
 
     Raises:
         ImageError: The file is missing, no image, truncated or too large; the message is the bare reason.
@@ -40,9 +44,34 @@ def decode(path: Path | str) -> Tensor:
 
 def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode an image file's content of at most so many pixels; see `decode`."""
+    try:
+        return _decode(data, max_pixels)
+    except ImageError:
+        bare = _bare_png(data)
+        if bare is None:
+            raise
+        return _decode(bare, max_pixels)
+
+
+def _decode(data: bytes, max_pixels: int) -> Tensor:
     with _opened(data, max_pixels) as image:
         decoded = decode_jpegs([data]) if is_plain_jpeg(image) else None
         return decoded[0] if decoded else _to_rgb(image)  # of a damaged file Pillow says what is wrong with it
+
+
+def _bare_png(data: bytes) -> bytes | None:
+    """A PNG file without texts and profiles, which may be odd while its pixels are sound; None for other files."""
+    if not data.startswith(_PNG):
+        return None
+    kept, place = [_PNG], len(_PNG)
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):
+            kept.append(data[place:end])
+        place = end
+    bare = b"".join(kept)
+    return bare if bare != data else None
 
 
 def read_plain_jpeg(path: Path | str) -> bytes | None:
@@ -73,6 +102,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size, max_pixels)
+            if image.format in ("JPEG", "MPO"):
+                _check_jpeg(data)
             yield image
     except ImageError:
         raise
@@ -81,7 +112,23 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels; cut it into fields") from error
     except Exception as error:  # decoders raise many kinds for damaged files
+        if str(error).lower().startswith("unsupported"):
+            raise ImageError(f"is of a kind that is not supported ({error}); save it as PNG") from error
         raise ImageError(f"is damaged or truncated ({str(error).splitlines()[0] or type(error).__name__})") from error
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Raise `ImageError` for a JPEG file that libjpeg decodes with a warning: part of its pixels are made up."""
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:  # no wheel for this machine
+        return
+    try:
+        decode_jpeg(data, "GRAY", fastdct=True, fastupsample=True, strict=True)
+    except ValueError as error:
+        idle = re.search(r"(\d+) extraneous bytes? before marker 0xd9", str(error))  # some cameras pad the end
+        if "Corrupt JPEG data" in str(error) and (idle is None or int(idle[1]) > _IDLE_BYTES):
+            raise ImageError(f"is damaged ({error}); part of it cannot be decoded") from error
 
 
 def _check_size(width: int, height: int, most: int) -> None:
@@ -106,7 +153,8 @@ def _to_rgb(image: Any) -> Tensor:
         image = Image.fromarray(np.round(values * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if image.getextrema()[3] != (0, 0):  # a channel that hides all is a fault of the program that wrote it
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.array(image.convert("RGB"))  # (height, width, 3)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

@@ -1,38 +1,42 @@
-"""Columns of a groups file that a protocol needs."""
+"""Columns that a protocol goes by: of a groups file, or of the cache."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ball_features.config import PROTOCOLS, FitConfig, Protocol
+from ball_features.config import PROTOCOLS, CollectionConfig, FitConfig, Protocol
+from ball_features.dataset.sheet import read_sheet
+from ball_features.dataset.sheet_columns import plain_name
 from ball_features.dataset.units import merge_units
-from ball_features.errors import DataError
+from ball_features.errors import DataError, SplitError
 
 __all__ = ["Grouping", "read_grouping", "read_groups"]
+
+# Columns of a cache that make a grouping.
+_KNOWN = ("group", "patient", "site", "series", "block", "split")
 
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """What a groups file says of the images under a protocol.
+    """What a groups file, or the cache, says of the images under a protocol.
 
     Attributes:
-        column: name of the column that the protocol is by.
-        group: str (images,), values of that column.
-        together: (images,), what no split cuts: the file's `group` (images that show the same) and its `patient`; each
-            image alone where the file lacks both.
+        column: name of the column that the protocol is by; "" for none.
+        group: str (images,), values of that column; each image alone where there is none.
+        together: (images,), what no split cuts: `group` (images that show the same) and `patient`; each image alone
+            where neither is known.
         series: str (images,), groups that models are trained against: the column that is left out where it is not the
-            default, else the file's `series`; equal to `group` where `series` has gaps. None for a given split without
-            series.
+            default, else `series`; equal to `group` where `series` has gaps. None where there are no groups.
         center: str (images,), groups whose mean is subtracted from embeddings, or None.
-        sha256: digest of the file's content.
-        patient: str (images,), patients, "" where unknown; None where the file has no such column.
+        sha256: digest of the file's content, or of the columns of the cache.
+        patient: str (images,), patients, "" where unknown; None where there is no such column.
+        notes: remarks for the user.
+        site: str (images,), sites to which models are adapted, or None.
     """
 
     column: str
@@ -42,6 +46,8 @@ class Grouping:
     center: np.ndarray | None
     sha256: str
     patient: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    site: np.ndarray | None = None
 
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
         """Units that count once in intervals and tests, int (images,): a whole series where series are left out."""
@@ -53,71 +59,164 @@ class Grouping:
         )
 
 
-def read_grouping(config: FitConfig, path: np.ndarray, label: np.ndarray) -> Grouping | None:
-    """The columns of a groups file that a protocol needs, in the order of the images; None without a file.
+@dataclass(frozen=True)
+class _Table:
+    """Columns in the order of the images.
+
+    Attributes:
+        source: name for messages.
+        paths: ids of the images.
+        columns: name -> text of each image; "" where it is not known.
+        headings: known column -> its heading in the file.
+        sha256: digest of the content.
+        gaps: whether an image may lack a value, and then stands alone.
+    """
+
+    source: str
+    paths: Sequence[str]
+    columns: Mapping[str, Sequence[str]]
+    headings: Mapping[str, str]
+    sha256: str
+    gaps: bool = False
+
+    def find(self, name: str) -> str:
+        """The column of a name or of a heading, or ""."""
+        if name in self.columns:
+            return name
+        for same in (str, str.casefold, plain_name):
+            for own, heading in (*self.headings.items(), *((column, column) for column in self.columns)):
+                if same(heading) == same(name):
+                    return own
+        return ""
+
+    def read(self, name: str, label: Sequence[str] | np.ndarray | None = None, *, blanks: bool = False) -> np.ndarray:
+        """The values of a column, or of several joined with +, str (images,); with `blanks`, "" for no value.
+
+        Raises:
+            DataError: A column is missing, or an image has no value.
+        """
+        parts = [name] if self.find(name) else [part.strip() for part in name.split("+")]
+        columns = []
+        for part in parts:
+            own = self.find(part)
+            if not own and not (part == "class" and label is not None):
+                listed = ", ".join(["path", *(self.headings.get(column, column) for column in self.columns)])
+                raise DataError(f"{self.source} has the columns {listed}, expected {part!r} too.")
+            columns.append(self.columns[own] if own else [str(value) for value in (() if label is None else label)])
+        values = ["/".join(row) if all(row) else "" for row in zip(*columns, strict=True)]
+        missing = [path for path, value in zip(self.paths, values, strict=True) if not value]
+        if missing and not blanks:
+            raise DataError(
+                f"{self.source} names no {name} for {len(missing)} of {len(self.paths)} images (first: {missing[0]}). "
+                "Give each image a row with a value."
+            )
+        return np.array(values)
+
+    def whole(self, name: str, label: np.ndarray) -> np.ndarray:
+        """The values of a column, for units: with gaps, the id of each image without a value stands for one."""
+        values = self.read(name, label, blanks=self.gaps or name == "patient")
+        return _alone(values, self.paths)
+
+
+def read_grouping(
+    config: FitConfig,
+    path: np.ndarray,
+    label: np.ndarray,
+    columns: Mapping[str, Sequence[str] | np.ndarray] | None = None,
+) -> Grouping | None:
+    """The columns that a protocol needs, in the order of the images: of the groups file, else of the cache.
 
     Args:
         config: `groups`, `group_column`, `protocol`, `center`.
         path: str (images,), ids.
         label: str (images,), classes.
+        columns: columns of the cache: name -> str (images,), "" where a value is not known.
+
+    Returns:
+        The grouping; None without a groups file where the cache has no column that groups images.
 
     Raises:
         DataError: As `read_groups`; or the column to centre by tells the class.
+        SplitError: The protocol needs groups, and the cache has none.
     """
-    if config.groups is None:
+    table = _file(config.groups, path.tolist()) if config.groups is not None else _cached(path, columns or {})
+    named = [name for name in (config.group_column, config.center) if name not in ("auto", None)]
+    if config.groups is None and not named and not any(table.find(name) for name in _KNOWN):
         return None
-    columns = _columns(Path(config.groups))
-
-    def read(name: str, blanks: bool = False) -> np.ndarray:
-        return read_groups(config.groups or "", name, path.tolist(), label, blanks=blanks)
-
     protocol = PROTOCOLS[config.protocol]
-    given = protocol.scheme == "given"
-    column = config.group_column
-    if column == "auto":
-        column = _column(protocol, columns)
-    group = read(column, blanks=given or column == "patient")
-    together = read("group") if "group" in columns else path
-    patient = None
-    if "patient" in columns:
-        patient = read("patient", blanks=True)
-        # An image without a patient counts as the only one of its own.
-        alone = np.where(patient == "", np.char.add("image ", path), patient)
-        together = merge_units(together, alone)
-        group = alone if column == "patient" else group
-    other = None if given else group
-    named = protocol.scheme == "leave-out" and (config.group_column != "auto" or protocol.column != "series")
-    try:
-        series = read("series") if "series" in columns and not named else other
-    except DataError:  # a column of the user's own with gaps, which only some models would have used
-        series = other
-    center = read(config.center) if config.center else None
+    given, left_out = protocol.scheme == "given", protocol.scheme == "leave-out"
+    column = config.group_column if config.group_column != "auto" else _column(table, protocol)
+    group = path
+    if column:
+        group = table.read(column, label, blanks=given) if given or left_out else table.whole(column, label)
+    patient = table.read("patient", blanks=True) if table.find("patient") else None
+    together = table.whole("group", label) if table.find("group") else path
+    if patient is not None:
+        together = merge_units(together, _alone(patient, path))
+    named_groups = left_out and (config.group_column != "auto" or protocol.column != "series")
+    series = None if given or not column else group
+    if table.find("series") and not named_groups:
+        # A column of the user's own may have gaps, which only some models would have used.
+        found = table.read("series", label, blanks=True)
+        series = found if all(found) else series
+    center = table.whole(config.center, label) if config.center else None
     if center is not None and all(len(np.unique(label[center == name])) == 1 for name in np.unique(center)):
         raise DataError(
             f"Got {config.center} to centre by, each of whose values holds one class, so that subtracting their means "
             "would remove the class; expected a column that several classes share, such as overlay."
         )
-    sha256 = hashlib.sha256(Path(config.groups).read_bytes()).hexdigest()
-    return Grouping(column, group, together, series, center, sha256, patient)
+    adapts = config.adapt != "none" and (table.find("site") or config.adapt != "auto")
+    site = table.read("site", label) if adapts else None
+    return Grouping(column, group, together, series, center, table.sha256, patient, _notes(table), site)
 
 
-def _column(protocol: Protocol, columns: Sequence[str]) -> str:
-    """The column that a protocol is by where the user names none."""
+def _column(table: _Table, protocol: Protocol) -> str:
+    """The column that a protocol is by where the user names none; "" for each image alone."""
+    wanted = [name for name in (protocol.column or "group", protocol.fallback) if name]
+    found = next((name for name in wanted if table.find(name)), "")
+    if found:
+        return found
     if protocol.column:
-        return protocol.fallback if protocol.fallback and protocol.column not in columns else protocol.column
-    if "group" not in columns and "patient" in columns:
+        if not table.gaps:
+            return wanted[0]
+        raise SplitError(
+            f"The protocol {protocol.name} needs groups, and the cache has no column {' or '.join(wanted)}. Give a "
+            "groups file with such a column, or extract with a sheet that has one."
+        )
+    if table.find("patient"):
         return "patient"
     # A table of sites or of given parts alone names nothing that a random split must not cut.
-    return "path" if "group" not in columns and {"site", "split"} & set(columns) else "group"
+    return "" if table.gaps or table.find("site") or table.find("split") else "group"
 
 
-def _columns(path: Path) -> list[str]:
-    """Names of the columns; none where the file cannot be read, which `read_groups` reports."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file).fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
+def _alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Values in which the id of an image stands for a value that it lacks, one that no other image has."""
+    return np.where(values == "", np.char.add("image ", np.asarray(paths)), values)
+
+
+def _notes(table: _Table) -> tuple[str, ...]:
+    if not table.gaps:
+        return ()
+    own = [name for name in _KNOWN if table.find(name)]
+    notes = [f"Columns of the cache are used: {', '.join(own)}."] if own else []
+    for name in ("group", "patient"):
+        blank = sum(not value for value in table.columns.get(name, ()))
+        if blank:
+            notes.append(f"{blank} of {len(table.paths)} images have no {name}; each counts as one of its own.")
+    return tuple(notes)
+
+
+def _file(groups: str, paths: Sequence[str]) -> _Table:
+    path = Path(groups)
+    sheet = read_sheet(path, CollectionConfig())
+    columns = sheet.rows_of(paths).columns
+    return _Table(str(path), paths, columns, sheet.headings, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _cached(path: np.ndarray, columns: Mapping[str, Sequence[str] | np.ndarray]) -> _Table:
+    texts = {name: [str(value) for value in values] for name, values in columns.items() if any(map(len, values))}
+    content = "\n".join("\t".join((name, *texts[name])) for name in sorted(texts) if name in _KNOWN)
+    return _Table("The cache", path.tolist(), texts, {}, hashlib.sha256(content.encode()).hexdigest(), gaps=True)
 
 
 def read_groups(
@@ -131,12 +230,12 @@ def read_groups(
     """A column of a groups file, or several joined, in the order of the images.
 
     Args:
-        path: CSV file with a header, the columns `path` and `column`, and one row per image.
+        path: table with one row per image; see `sheet.read_sheet`.
         column: name of the column; `class+overlay` reads two and joins their values with a slash. `class` is the label
             where the file has no such column.
         paths: ids of the images.
         label: class of each image, for `class`.
-        blanks: True allows empty cells and images without a row, whose value is "".
+        blanks: accept images without a value, whose value is "".
 
     Returns:
         str (images,).
@@ -144,34 +243,4 @@ def read_groups(
     Raises:
         DataError: The file or a column is missing, an image has no row or two, or a cell is empty.
     """
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            wanted = [column] if column in columns else [name.strip() for name in column.split("+")]
-            labelled = label is not None and "class" not in columns
-            for name in ("path", *wanted):
-                if name not in columns and not (labelled and name == "class"):
-                    raise DataError(f"{path} has the columns {', '.join(columns) or '(none)'}, expected {name!r} too.")
-            rows = [(row["path"], [(row.get(name) or "").strip() for name in wanted]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"No groups file can be read at {path} ({error}). Expected a CSV with path,group.") from error
-    twice = [name for name, count in Counter(name for name, _ in rows).items() if count > 1]
-    if twice:
-        raise DataError(f"{path} lists {len(twice)} images twice (first: {twice[0]}); expected one row an image.")
-    table = dict(rows)
-    own = dict(zip(paths, label, strict=True)) if label is not None and labelled else {}
-    values: dict[str, list[str]] = {}
-    for name in paths:
-        cells = table.get(name, [""] * len(wanted))
-        values[name] = [
-            str(own[name]) if key == "class" and own else cell for key, cell in zip(wanted, cells, strict=True)
-        ]
-    missing = [name for name in paths if name not in table or not all(values[name])]
-    if missing and not blanks:
-        raise DataError(
-            f"{path} names no {column} for {len(missing)} of {len(paths)} images (first: {missing[0]}). Paths are "
-            "relative to the image folder, with forward slashes; give each image a row."
-        )
-    return np.array(["/".join(values[name]) if any(values[name]) else "" for name in paths])
+    return _file(str(path), list(paths)).read(column, label, blanks=blanks)

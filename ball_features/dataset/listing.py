@@ -1,15 +1,29 @@
-"""Image files below a folder, in natural order."""
+"""Image files below a folder, in natural order, and what was passed over."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
+from ball_features.dataset.folder_names import is_system, skipped_names
+from ball_features.dataset.remarks import some
 from ball_features.files import IMAGE_SUFFIXES
 
-__all__ = ["Rejected", "list_images", "natural_key", "printable"]
+__all__ = ["Listing", "Rejected", "list_images", "natural_key", "printable"]
+
+# Pictures that no decoder here reads: one that vanished without a word could be a whole class.
+_UNSUPPORTED = frozenset(
+    (
+        ".svs .ndpi .mrxs .scn .vms .vmu .svslide .bif .czi .lif .nd2 .oib .oif .vsi .dcm .dicom .heic .heif "
+        ".psd .svg .raw .cr2 .cr3 .nef .arw .dng .orf .nii .mha .npy .npz .mat .zarr .pdf .jxl .exr .hdr "
+        ".fits .ai .eps"
+    ).split()
+)
+_MASK_OF = re.compile(r"(.+?)[ _-](?:mask|masks|seg|segmentation|segmented|annotation|gt|overlay)(?:[ _-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -27,21 +41,55 @@ class Rejected:
     sha256: str = ""
 
 
-def list_images(root: Path) -> tuple[list[str], int, list[Rejected]]:
-    """Image files below a folder, relative to it with forward slashes, in natural order.
+@dataclass
+class Listing:
+    """Files below a folder.
 
-    What is hidden is left out. Linked folders are followed, each folder once.
-
-    Returns:
-        The files, the count of other files, and folders that cannot be read.
+    Attributes:
+        images: paths of image files, relative, with forward slashes, in natural order.
+        others: ending -> number of files that are no images.
+        skipped: folder, or "*_mask files" -> (what it is taken for, number of images in it).
+        rejected: folders that cannot be read, and pictures of kinds that are not supported.
+        bare: folder -> (ending -> number) of those that hold files and no image.
     """
-    images, ignored = [], 0
-    unreadable: list[Rejected] = []
+
+    images: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, tuple[str, int]] = field(default_factory=dict)
+    rejected: list[Rejected] = field(default_factory=list)
+    bare: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def remarks(self) -> list[str]:
+        """What was passed over, in sentences."""
+        found = []
+        if self.skipped:
+            names = [f"{name} ({count} images, {kind})" for name, (kind, count) in self.skipped.items()]
+            found.append(f"Skipped by name: {some(names, 20)}. Rename a folder to have it read.")
+        if self.others:
+            endings = ", ".join(f"{count} {ending}" for ending, count in self.others.most_common(8))
+            count = self.others.total()
+            found.append(
+                f"Skipped {count} {'file that is no image' if count == 1 else 'files that are no images'}: {endings}."
+            )
+        for name, endings in self.bare.items():
+            listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
+            found.append(f"{name}/ holds no image that can be read, only {listed}: it is no class here.")
+        return found
+
+
+def list_images(root: Path) -> Listing:
+    """List image files below a folder.
+
+    Hidden files and folders of systems are left out, and so are masks, results and copies that lie beside other
+    folders. Links to folders are followed, each folder once.
+    """
+    found = Listing()
     seen: set[tuple[int, int]] = set()
+    held: dict[str, tuple[bool, Counter[str]]] = {}  # folder -> whether it has images, and its other files
 
     def note(error: OSError) -> None:
         below = Path(error.filename).relative_to(root).as_posix()
-        unreadable.append(Rejected(printable(below), f"cannot be read ({error.strerror})"))
+        found.rejected.append(Rejected(printable(below), f"cannot be read ({error.strerror})"))
 
     for folder, names, files in os.walk(root, onerror=note, followlinks=True):
         status = Path(folder).stat()
@@ -49,20 +97,86 @@ def list_images(root: Path) -> tuple[list[str], int, list[Rejected]]:
             names.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        names[:] = sorted(name for name in names if not name.startswith("."))
         below = Path(folder).relative_to(root).as_posix()
-        for name in files:
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-                ignored += 1
+        before = "" if below == "." else f"{below}/"
+        own = _sort_files(files, before, found)
+        _prune(Path(folder), names, before, found, bool(own[0]))
+        held[below] = (bool(own[0]), own[1])
+        found.images += own[0]
+    found.bare = _bare(held)
+    found.images.sort(key=natural_key)
+    return found
+
+
+def _sort_files(files: list[str], before: str, found: Listing) -> tuple[list[str], Counter[str]]:
+    """(images, endings of the others) of one folder."""
+    images, others = [], Counter[str]()
+    stems = {PurePosixPath(name).stem.casefold() for name in files}
+    for name in files:
+        if name.startswith("."):
+            continue
+        path = PurePosixPath(name)
+        ending = path.suffix.lower()
+        mask = _MASK_OF.fullmatch(path.stem.casefold())
+        if ending in IMAGE_SUFFIXES and mask and mask[1] in stems:
+            key = f"{before}*{path.stem[len(mask[1]) :]}{ending}"
+            found.skipped[key] = ("masks", found.skipped.get(key, ("", 0))[1] + 1)
+        elif ending in IMAGE_SUFFIXES:
+            images.append(before + name)
+        else:
+            others[ending or "without an ending"] += 1
+            if ending in _UNSUPPORTED:
+                why = f"is a {ending} file, a kind that is not supported; convert it to PNG or TIFF"
+                found.rejected.append(Rejected(printable(before + name), why))
             else:
-                images.append(name if below == "." else f"{below}/{name}")
-    return sorted(images, key=natural_key), ignored, unreadable
+                found.others[ending or "without an ending"] += 1
+    return images, others
+
+
+def _prune(folder: Path, names: list[str], before: str, found: Listing, images: bool) -> None:
+    """Remove the folders that are not walked into."""
+    for name in [own for own in names if is_system(own)]:
+        names.remove(name)
+        if not name.startswith("."):
+            _skip(folder / name, before + name, "system folder", found)
+    for name, kind in skipped_names(names, images).items():
+        names.remove(name)
+        _skip(folder / name, before + name, kind, found)
+    names.sort()
+
+
+def _skip(folder: Path, name: str, kind: str, found: Listing) -> None:
+    """Note a folder that is left out; of the same name in several folders there is one entry."""
+    count = sum(
+        PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES for _, _, files in os.walk(folder) for file in files
+    )
+    if not count:
+        return
+    key = printable(name)
+    same = [other for other in found.skipped if other.rsplit("/", 1)[-1] == key.rsplit("/", 1)[-1] and "*" not in other]
+    key = same[0] if same else key
+    found.skipped[key] = (kind, found.skipped.get(key, ("", 0))[1] + count)
+
+
+def _bare(held: dict[str, tuple[bool, Counter[str]]]) -> dict[str, Counter[str]]:
+    """Topmost folders below the root that hold files, and no image at any depth."""
+    full = {"."}
+    for folder, (images, _) in held.items():
+        if images:
+            full |= {str(parent) for parent in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
+    bare: dict[str, Counter[str]] = {}
+    for folder, (_, others) in held.items():
+        if folder in full:
+            continue
+        chain = (PurePosixPath(folder), *PurePosixPath(folder).parents)
+        top = next(str(own) for own, above in itertools.pairwise(chain) if str(above) in full)
+        if others:
+            bare.setdefault(printable(top), Counter()).update(others)
+    return bare
 
 
 def natural_key(path: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts 2 before 10; the path itself breaks ties."""
+    """Sort key that puts 2 before 10; the path itself breaks ties."""
     parts = re.split(r"(\d+)", path)
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts], path
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections import Counter
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ball_features.dataset.listing import Rejected, list_images, natural_key, printable
+from ball_features.config import CollectionConfig
+from ball_features.dataset.labels import Labels, read_labels
+from ball_features.dataset.listing import Listing, Rejected, list_images, printable
+from ball_features.dataset.remarks import alike_remark, conflict_remark, count_classes, dark_remark
+from ball_features.dataset.spread import spread_classes, spread_rows
 from ball_features.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = [
     "MAX_BYTES",
@@ -37,10 +38,12 @@ class Manifest:
     Attributes:
         root: image folder.
         path: ids of the images, relative to root with forward slashes, in natural order.
-        label: class of each image.
+        label: class of each image; "" where it is not known.
         sha256: content hash of each image, hexadecimal.
         rejected: files that cannot be used.
-        note: remarks on the folder for the user, or "".
+        note: remarks on the collection for the user, one per line, or "".
+        columns: further columns: name -> text of each image, "" where it is not known.
+        classes: classes with their counts, and where they were read from: two lines for the user.
         twin: file of each image's segmented twin, absolute; empty where none are used.
         twin_sha256: content hash of each twin.
     """
@@ -51,6 +54,8 @@ class Manifest:
     sha256: tuple[str, ...]
     rejected: tuple[Rejected, ...] = ()
     note: str = ""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     twin: tuple[Path, ...] = ()
     twin_sha256: tuple[str, ...] = ()
 
@@ -66,99 +71,104 @@ class Manifest:
 
         Args:
             reasons: row -> reason.
-            known: whether the content is at fault, so that a file of equal content is not tried again.
+            known: whether the content is at fault, so that a file of equal content is not tried again; never where a
+                file cannot be read, which may pass.
 
         Raises:
             DataError: Fewer than two classes are left.
         """
         keep = [row for row in range(len(self.path)) if row not in reasons]
-        new = (Rejected(self.path[row], why, self.sha256[row] if known else "") for row, why in reasons.items())
+        new = (
+            Rejected(self.path[row], why, self.sha256[row] if known and "cannot be read" not in why else "")
+            for row, why in reasons.items()
+        )
         rejected = tuple(sorted((*self.rejected, *new), key=lambda item: item.path))
         kept = dataclasses.replace(
             self,
             path=tuple(self.path[row] for row in keep),
             label=tuple(self.label[row] for row in keep),
             sha256=tuple(self.sha256[row] for row in keep),
+            columns={name: tuple(cells[row] for row in keep) for name, cells in self.columns.items()},
             twin=tuple(self.twin[row] for row in keep if self.twin),
             twin_sha256=tuple(self.twin_sha256[row] for row in keep if self.twin_sha256),
             rejected=rejected,
         )
-        if len(set(kept.label)) < 2:
+        if len(set(kept.label) - {""}) < 2:
             listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
             raise DataError(
-                f"{len(keep)} images of {len(set(kept.label))} classes in {self.root} can be used, "
+                f"{len(keep)} images of {len(set(kept.label) - {''})} classes in {self.root} can be used, "
                 f"expected images of at least two classes. Rejected files:{listed}"
             )
         return kept
 
 
-def spread_rows(count: int, most: int) -> np.ndarray:
-    """Choose at most `most` of `count` rows, evenly spread: int, increasing."""
-    import numpy as np
-
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
-
-
-def scan(root: Path | str, *, limit: int = 0) -> Manifest:
-    """List and hash the images below a folder with one folder a class.
+def scan(
+    root: Path | str, *, limit: int = 0, collection: CollectionConfig | None = None, sheet: Any = None
+) -> Manifest:
+    """List and hash the images below a folder, with what its folders, their names and a sheet say of them.
 
     Args:
-        root: image folder. Where it holds `Original/` and `Segmented/`, Original is taken.
+        root: image folder. Folders above everything that hold nothing else are passed through, and masks beside the
+            images are left out: where it holds `Original/` and `Segmented/`, Original is taken.
         limit: number of images to keep, spread evenly over each class; 0 keeps all.
+        collection: layout of the folders, and path and columns of a sheet.
+        sheet: a pandas or polars data frame, or the path of a sheet.
 
     Raises:
-        DataError: No such folder, or none that can be read, no image, or fewer than two classes.
+        ConfigError: The layout is no layout.
+        DataError: No such folder, or none that can be read, no image, fewer than two classes, two possible readings of
+            the folders, or a sheet that does not fit.
     """
     root = Path(root)
     try:
         if not root.is_dir():
             got = "a file" if root.exists() else "nothing"
-            raise DataError(f"Found {got} at {root}, expected a folder with one folder of images a class.")
-        root, notes = _original(root)
+            raise DataError(f"Found {got} at {root}, expected a folder of images.")
+        next(root.iterdir(), None)
     except OSError as error:
         raise DataError(f"{root} cannot be read ({error.strerror}). Ask its owner, or name another folder.") from error
-    names, ignored, unreadable = list_images(root)
-    images, loose = [name for name in names if "/" in name], [name for name in names if "/" not in name]
-    if ignored:
-        files = "1 other file" if ignored == 1 else f"{ignored} other files"
-        notes.append(
-            f"{files} in {root} {'is not an image and was' if ignored == 1 else 'are not images and were'} left out."
-        )
+    listing = list_images(root)
+    known = read_labels(root, listing.images, collection or CollectionConfig(), sheet)
     with ThreadPoolExecutor(8) as pool:
-        digests = list(pool.map(lambda name: hash_file(root / name), images))
-    rejected = [*unreadable]
-    rejected += [Rejected(printable(name), "lies outside the class folders; move it into one") for name in loose]
-    rows = []
-    for name, (digest, reason) in zip(images, digests, strict=True):
-        if reason:
-            rejected.append(Rejected(printable(name), reason))
-        else:
-            rows.append((name, name.split("/", 1)[0], digest))
-    classes = sorted({label for _, label, _ in rows})
-    if len(classes) < 2:
-        found = f"images of one class, {classes[0]!r}" if classes else f"no usable image ({len(rejected)} rejected)"
-        hint = "Give the folder that holds the class folders."
-        if loose and not classes:
-            hint = "The images lie in it directly: give its parent, if that has one folder a class."
-        listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
-        raise DataError(f"Found {found} in {root}, expected at least two class folders with images. {hint}{listed}")
-    if limit:
-        rows = _spread(rows, limit, classes)
+        digests = list(pool.map(lambda name: hash_file(known.root / name), known.path))
+    rejected = [*listing.rejected, *known.rejected]
+    rejected += [Rejected(printable(n), why) for n, (_, why) in zip(known.path, digests, strict=True) if why]
+    rows = [row for row, (_, why) in enumerate(digests) if not why]
+    label = [known.label[row] for row in rows]
+    _require_classes(root, label, known, listing, rejected)
+    chosen = [rows[row] for row in spread_classes(label, limit)] if limit else rows
+    path, label = [known.path[row] for row in chosen], [known.label[row] for row in chosen]
+    sha256 = [digests[row][0] for row in chosen]
+    took = [f"Took the images in {known.root}."] if known.root != root else []
+    lost = sorted({name for name in known.label if name} - set(label)) if not limit else []
+    remarks = [*took, *listing.remarks(), *known.remarks]
+    remarks += [f"All images of the class {name} were rejected." for name in lost]
+    remarks += [alike_remark(label), conflict_remark(path, label, sha256), dark_remark(known.root, path)]
     return Manifest(
-        root=root,
-        path=tuple(path for path, _, _ in rows),
-        label=tuple(label for _, label, _ in rows),
-        sha256=tuple(digest for _, _, digest in rows),
+        root=known.root,
+        path=tuple(path),
+        label=tuple(label),
+        sha256=tuple(sha256),
         rejected=tuple(sorted(rejected, key=lambda item: item.path)),
-        note=" ".join(notes),
+        note="\n".join(filter(None, remarks)),
+        columns={name: tuple(cells[row] for row in chosen) for name, cells in known.columns.items()},
+        classes=(f"Classes: {count_classes(label)}.", f"Read from: {known.source}."),
     )
 
 
-def _original(root: Path) -> tuple[Path, list[str]]:
-    folders = {child.name.lower(): child for child in root.iterdir() if child.is_dir()}
-    if "original" in folders and "segmented" in folders:
-        return folders["original"], [f"Took {folders['original']}; {folders['segmented'].name}/ was left out."]
-    return root, []
+def _require_classes(
+    root: Path, label: Sequence[str], known: Labels, listing: Listing, rejected: Sequence[Rejected]
+) -> None:
+    classes = sorted(set(label) - {""})
+    if len(classes) > 1:
+        return
+    found = f"images of one class, {classes[0]!r}" if classes else f"no usable image ({len(rejected)} rejected)"
+    if label and not classes:
+        found = f"{len(label)} images without a class"
+    hint = "Give the folder that holds the class folders, or a sheet with a row for each image."
+    listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
+    passed = "".join(f"\n  {line}" for line in [*listing.remarks(), *known.remarks])
+    raise DataError(f"Found {found} in {root}, expected images of at least two classes. {hint}{listed}{passed}")
 
 
 def hash_file(path: Path) -> tuple[str, str]:
@@ -166,7 +176,10 @@ def hash_file(path: Path) -> tuple[str, str]:
     if printable(str(path)) != str(path):
         return "", "its name is not UTF-8; rename it"
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "", "is no regular file"
+        size = status.st_size
         if size == 0:
             return "", "is empty (0 bytes)"
         if size > MAX_BYTES:
@@ -175,24 +188,3 @@ def hash_file(path: Path) -> tuple[str, str]:
             return hashlib.file_digest(file, "sha256").hexdigest(), ""
     except OSError as error:
         return "", f"cannot be read ({error.strerror})"
-
-
-def _spread(rows: list[tuple[str, str, str]], limit: int, classes: list[str]) -> list[tuple[str, str, str]]:
-    """`limit` rows, shared out by class size with at least one each, evenly spaced within a class."""
-    if limit < len(classes):
-        raise DataError(f"Got a limit of {limit} images for {len(classes)} classes, expected at least one a class.")
-    if limit >= len(rows):
-        return rows
-    count = Counter(label for _, label, _ in rows)
-    share = {label: max(1, limit * count[label] // len(rows)) for label in classes}
-    while sum(share.values()) != limit:
-        step = 1 if sum(share.values()) < limit else -1
-        # The class that is furthest from its exact share gives or takes one.
-        movable = [label for label in classes if 1 <= share[label] + step <= count[label]]
-        label = max(movable, key=lambda name: step * (limit * count[name] / len(rows) - share[name]))
-        share[label] += step
-    kept = []
-    for label in classes:
-        own = [row for row in rows if row[1] == label]
-        kept += [own[(2 * place + 1) * len(own) // (2 * share[label])] for place in range(share[label])]
-    return sorted(kept, key=lambda row: natural_key(row[0]))

@@ -17,6 +17,7 @@ import numpy as np
 from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.dealing import deal
 from ball_features.dataset.given import count_leaks, read_parts
+from ball_features.dataset.remarks import conflict_remark
 from ball_features.dataset.units import merge_units
 from ball_features.errors import SplitError
 
@@ -117,6 +118,8 @@ def make_splits(config: FitConfig, images: ImageTable) -> tuple[list[Split], lis
     units = merge_units(*(key for key in (images.sha256, images.together, by_unit) if key is not None))
     codes = _Codes(images.path, classes, label, merge_units(images.sha256), units)
     notes = [_copies_note(images)] if images.group is None else []
+    conflict = conflict_remark(images.path.tolist(), images.label.tolist(), images.sha256.tolist())
+    notes += [conflict] if conflict else []
     if images.patient is not None and protocol.scheme != "given":
         unknown = int((images.patient == "").sum())
         rest = f" {unknown} images name no patient and count as one each." if unknown else ""

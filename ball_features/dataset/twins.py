@@ -42,9 +42,11 @@ def with_twins(manifest: Manifest, folder: Path) -> Manifest:
     """
     if not folder.is_dir():
         raise DataError(f"No folder {folder}, expected segmented twins of the images of {manifest.root}.")
-    names, _, unreadable = list_images(folder)
-    if unreadable:
-        raise DataError(f"{folder / unreadable[0].path} {unreadable[0].reason}. Set twins=none, or give other twins.")
+    listing = list_images(folder)
+    names = listing.images
+    if listing.rejected:
+        first = listing.rejected[0]
+        raise DataError(f"{folder / first.path} {first.reason}. Set twins=none, or give other twins.")
     by_name: dict[str, str] = {str(PurePosixPath(name).with_suffix("")): name for name in names if "/" in name}
     found = [by_name.get(str(PurePosixPath(path).with_suffix(""))) for path in manifest.path]
     with ThreadPoolExecutor(8) as pool:

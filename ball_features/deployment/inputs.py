@@ -25,7 +25,11 @@ def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Rejected]]:
     for text in arguments:
         path = Path(text)
         matches = [path] if path.exists() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207, since a pattern may be absolute
-        files = [file for match in matches for file in _files(match)]
+        files = []
+        for match in matches:
+            own, passed = _files(match)
+            files += own
+            rejected += passed
         if not files:
             rejected.append(Rejected(printable(text), "holds no image" if matches else "is not there"))
         for file in files:
@@ -36,7 +40,10 @@ def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Rejected]]:
     return list(found), rejected
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return [path / name for name in list_images(path)[0]]
-    return [path] if path.is_file() else []
+def _files(path: Path) -> tuple[list[Path], list[Rejected]]:
+    """Images, and pictures of kinds that are not supported, of a folder; the file itself of a file."""
+    if not path.is_dir():
+        return [path] if path.is_file() else [], []
+    listing = list_images(path)
+    passed = [Rejected(printable(str(path / item.path)), item.reason) for item in listing.rejected]
+    return [path / name for name in listing.images], passed

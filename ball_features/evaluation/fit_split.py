@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ball_features.dataset.splits import Split
+from ball_features.evaluation.site_shift import adapt_test, center_training, fit_adapter
 from ball_features.evaluation.tasks import FitTask
 from ball_features.evaluation.views import view_rows
+from ball_features.models.adaptation import SiteAdapter
 
 __all__ = ["Failed", "Fitted", "fit_task"]
 
@@ -36,6 +38,8 @@ class Fitted:
         estimator: fitted estimator, or None if not kept.
         converged: False if an optimiser stopped at its limit of iterations.
         refitted: True if a worker process died while it had the fit, and the main process did it again.
+        remarks: sentences about the fit: what was chosen, which site could not be adapted to.
+        adapter: offsets of the training sites, for a model that is adapted to sites.
     """
 
     split: Split
@@ -48,6 +52,8 @@ class Fitted:
     estimator: Any = None
     converged: bool = True
     refitted: bool = False
+    remarks: tuple[str, ...] = ()
+    adapter: SiteAdapter | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,16 @@ def _fit(task: FitTask) -> Fitted:
     from threadpoolctl import threadpool_limits
 
     model, split = task.model, task.split
+    raw, adapter = task, None
+    if task.images.site is not None:
+        adapter = fit_adapter(task)
+        task = center_training(task, adapter)
     X, y = _training_rows(task)
     own = int(np.random.default_rng([task.seed, split.repeat, split.fold]).integers(2**31))
     estimator = model.build(own, task.head)
     if model.by_view:
-        estimator.set_params(whole_field=task.whole_field)
+        whole = tuple(role.whole_field for role in task.roles)
+        estimator.set_params(**({"roles": task.roles} if model.chooses else {"whole_field": whole}))
     if model.kind == "head" and task.head.consistency:
         estimator.set_params(views_per_image=len(task.views.train))
     options = _fit_options(task, len(y))
@@ -86,6 +97,9 @@ def _fit(task: FitTask) -> Fitted:
         estimator.fit(X, y, **options)
         fit_s = time.perf_counter() - start
         start = time.perf_counter()
+        remarks = [f"{estimator.chosen_} ({estimator.reason_})."] if model.chooses else []
+        if adapter is not None:
+            remarks += adapt_test(raw, task, adapter, lambda own: _predict(estimator, own))
         probability = _predict(estimator, task)
         predict_s = time.perf_counter() - start
         flips = _flips(estimator, task) if len(task.flip_views) > 1 else None
@@ -98,6 +112,8 @@ def _fit(task: FitTask) -> Fitted:
         predict_s=predict_s,
         flips=flips,
         estimator=estimator if task.keep else None,
+        remarks=tuple(remarks),
+        adapter=adapter if task.keep else None,
         converged=not any(issubclass(item.category, ConvergenceWarning) for item in caught),
     )
 

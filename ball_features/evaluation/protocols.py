@@ -20,6 +20,8 @@ __all__ = ["ModelResult", "Progress", "check_finite", "evaluate", "fit_notes", "
 # Worker processes take some seconds to start. Less work than this (rows x columns x fits) is done in this process.
 PARALLEL_FROM = 20_000_000
 
+_MOST_REMARKS = 10  # of a model, in the notes of a run
+
 Progress = Callable[[int, int, str], None]
 
 
@@ -125,4 +127,19 @@ def fit_notes(results: Sequence[ModelResult]) -> list[str]:
                 f"{result.spec.name} stopped at its limit of iterations in {stopped} of {len(result.fitted)} fits, "
                 "before it converged."
             )
+    return notes + _remarks(results)
+
+
+def _remarks(results: Sequence[ModelResult]) -> list[str]:
+    """Return what the fits say of themselves, the first ones of each model."""
+    notes = []
+    for result in results:
+        own = [
+            f"{result.spec.name}, {item.split.name or f'split {number + 1}'}: {remark}"
+            for number, item in enumerate(result.fitted)
+            for remark in item.remarks
+        ]
+        notes += own[:_MOST_REMARKS]
+        if len(own) > _MOST_REMARKS:
+            notes.append(f"{result.spec.name}: {len(own) - _MOST_REMARKS} more remarks of this kind.")
     return notes

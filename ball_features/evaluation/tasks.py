@@ -10,7 +10,8 @@ from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError
-from ball_features.evaluation.views import Views, model_views, view_plan
+from ball_features.evaluation.views import Views, model_views, view_roles
+from ball_features.models.base import ViewRole
 from ball_features.models.registry import Model
 
 __all__ = ["Evaluation", "FitTask", "Images", "divide", "obstacles"]
@@ -27,6 +28,7 @@ class Evaluation:
         config: seed, head, views, number of processes.
         group: group of each image, (images,), for models that are trained against groups, or None.
         center: what the embeddings of each image are centred with before those models, (images,), or None.
+        site: site of each image, (images,), to which models on embeddings are adapted, or None.
         keep: names of models whose fitted estimator of the first split is returned.
     """
 
@@ -36,6 +38,7 @@ class Evaluation:
     config: FitConfig
     group: np.ndarray | None = None
     center: np.ndarray | None = None
+    site: np.ndarray | None = None
     keep: tuple[str, ...] = ()
 
 
@@ -49,6 +52,7 @@ class Images:
         classes: number of classes.
         group: group of each image, (images,), or None.
         kinds: what each image is centred with, int (images,), or None.
+        site: site to which models are adapted, str (images,), or None.
     """
 
     numbers: np.ndarray
@@ -56,6 +60,7 @@ class Images:
     classes: int
     group: np.ndarray | None
     kinds: np.ndarray | None
+    site: np.ndarray | None = None
 
     def kinds_of(self, rows: np.ndarray, views: tuple[int, ...]) -> np.ndarray | None:
         """Return what these views of these images are centred with, int (rows * views,): each view has its own mean."""
@@ -74,7 +79,8 @@ class FitTask:
         images: what the model sees of the images.
         views: views that train and test.
         flip_views: views whose answers are compared with each other.
-        whole_field: for each view of a model that tells views apart, whether it shows the space between the cells too.
+        roles: for each view of a model that tells views apart, what it shows.
+        adapt: key of `models.adaptation.ADAPTATIONS`, or "none".
         seed: seed of the run.
         head: settings of the head.
         keep: True returns the fitted estimator.
@@ -85,7 +91,8 @@ class FitTask:
     images: Images
     views: Views
     flip_views: tuple[int, ...]
-    whole_field: tuple[bool, ...]
+    roles: tuple[ViewRole, ...]
+    adapt: str
     seed: int
     head: HeadConfig
     keep: bool
@@ -122,7 +129,14 @@ def divide(evaluation: Evaluation) -> dict[tuple[int, int], FitTask]:
     blocked = obstacles(evaluation)
     models = {place: model for place, model in enumerate(evaluation.models) if model.name not in blocked}
     images = {
-        features: Images(_numbers(cache, features), codes, len(classes), evaluation.group, kinds)
+        features: Images(
+            _numbers(cache, features),
+            codes,
+            len(classes),
+            evaluation.group,
+            kinds,
+            evaluation.site if features == "embedding" else None,
+        )
         for features in dict.fromkeys(model.features for model in models.values())
     }
     tasks: dict[tuple[int, int], FitTask] = {}
@@ -135,7 +149,8 @@ def divide(evaluation: Evaluation) -> dict[tuple[int, int], FitTask]:
                 images=images[model.features],
                 views=views,
                 flip_views=_flip_views(model, views, config),
-                whole_field=_whole_field(model, views, cache),
+                roles=view_roles(cache, views.train) if model.by_view else (),
+                adapt=config.adapt,
                 seed=config.seed,
                 head=config.head,
                 keep=number == 0 and model.name in evaluation.keep,
@@ -159,10 +174,3 @@ def _flip_views(model: Model, views: Views, config: FitConfig) -> tuple[int, ...
         return ()
     # An ensemble's models lie in the order of its views: each must be given the view it was trained on.
     return views.test if model.by_view else tuple(sorted({*views.train, *views.test}))
-
-
-def _whole_field(model: Model, views: Views, cache: Cache) -> tuple[bool, ...]:
-    if not model.by_view:
-        return ()
-    plan = view_plan(cache)
-    return tuple(plan.views[view].shows_whole_field for view in views.train)

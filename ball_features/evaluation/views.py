@@ -10,10 +10,11 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.errors import ConfigError
-from ball_features.extraction.recipe import ViewPlan
+from ball_features.extraction.recipe import ViewPlan, recipe_of
+from ball_features.models.base import ViewRole
 from ball_features.models.registry import Model
 
-__all__ = ["Views", "choose_views", "fixed_views", "model_views", "view_plan", "view_rows"]
+__all__ = ["Views", "choose_views", "fixed_views", "model_views", "view_plan", "view_roles", "view_rows"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
 def model_views(spec: Model, cache: Cache, config: FitConfig) -> Views:
     """Choose the views that train a model and those that test it.
 
-    A shortcut sees the plain image. A model that fits each view separately takes all fixed views, unless the
-    configuration names some to test on.
+    A shortcut sees the plain image. A model that fits each view separately takes all fixed views but crops of single
+    cells, one that chooses among recipes takes the plain view and all fixed ones, unless the configuration names some
+    to test on.
 
     Raises:
         ConfigError: A view is not in the cache.
@@ -74,7 +76,12 @@ def model_views(spec: Model, cache: Cache, config: FitConfig) -> Views:
         return Views((0,), (0,))
     if not spec.by_view:
         return Views(train, test)
-    own = test if config.tta or config.test_views != "auto" else fixed_views(cache) or test
+    fixed = fixed_views(cache)
+    if spec.chooses:
+        fixed = (0, *fixed)
+    else:
+        fixed = tuple(view for view in fixed if recipe_of(view_plan(cache).views[view]) != "cells")
+    own = test if config.tta or config.test_views != "auto" else fixed or test
     return Views(own, own)
 
 
@@ -82,6 +89,15 @@ def view_plan(cache: Cache) -> ViewPlan:
     """The views of a cache whose channels are joined."""
     several = len(cache.view) > 1
     return ViewPlan.parse(cache.recipe if several else "plain", len(cache.view) if several else None)
+
+
+def view_roles(cache: Cache, views: Sequence[int]) -> tuple[ViewRole, ...]:
+    """What these views of a cache show, for a model that tells them apart."""
+    found = [view_plan(cache).views[number] for number in views]
+    return tuple(
+        ViewRole(view.name, recipe_of(view), "+".join(step.name for step in view.steps), view.shows_whole_field)
+        for view in found
+    )
 
 
 def fixed_views(cache: Cache) -> tuple[int, ...]:

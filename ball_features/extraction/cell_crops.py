@@ -6,6 +6,7 @@ first, densities relative to the ground and to the nucleus remove the second and
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,21 @@ from ball_features.extraction.central_nucleus import CentralNucleus
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["crop_cell", "even_density", "even_stain", "fade_surroundings"]
+__all__ = ["SIDE_PX", "apply_even_density", "apply_even_stain", "apply_fade", "crop_cell", "cropper"]
 
 SIDE_PX = 128  # of a crop; ImageNet's filters suit it as well as 224, at a third of the cost
-_NUCLEUS = (1.0, 1.25, 0.55)  # density of R, G, B that `even_stain` gives a nucleus: purple
-_DENSITY = 0.95  # mean density over R, G, B that `even_density` gives a nucleus
+_NUCLEUS = (1.0, 1.25, 0.55)  # density of R, G, B that `apply_even_stain` gives a nucleus: purple
+_DENSITY = 0.95  # mean density over R, G, B that `apply_even_density` gives a nucleus
 _FACTOR = (0.4, 4.0)  # range of factors on a density
 _MIN_DENSITY = 0.15  # of a nucleus
-_RANGE = (-0.15, 3.0)  # of densities: a little brighter than the ground, to black
+_MAX_DENSITY = 3.0  # of a pixel
 _FADE = (0.3, 0.45)  # distance from the nucleus in diameters where fading begins and ends
 _DARKEST = 1 / 255
+
+
+def cropper(factor: float) -> functools.partial[tuple[Tensor, CentralNucleus]]:
+    """Return `crop_cell` with a side of so many diameters of the nucleus."""
+    return functools.partial(crop_cell, factor=factor)
 
 
 def crop_cell(images: Tensor, cell: CentralNucleus, factor: float) -> tuple[Tensor, CentralNucleus]:
@@ -51,7 +57,7 @@ def crop_cell(images: Tensor, cell: CentralNucleus, factor: float) -> tuple[Tens
         grid = F.affine_grid(theta, [*plane.shape[:2], 2 * SIDE_PX, 2 * SIDE_PX], align_corners=False)
         return F.avg_pool2d(F.grid_sample(plane, grid, padding_mode="zeros", align_corners=False), 2)
 
-    relative = sample(images / cell.ground[:, :, None, None] - 1) + 1
+    relative = (sample(images / cell.ground[:, :, None, None] - 1) + 1).clamp(0, 1)
     # Nothing beyond the edge is near the nucleus.
     distance = sample(cell.distance - 1) + 1
     own = replace(
@@ -64,26 +70,26 @@ def crop_cell(images: Tensor, cell: CentralNucleus, factor: float) -> tuple[Tens
     return relative, own
 
 
-def even_stain(images: Tensor, cell: CentralNucleus) -> Tensor:
+def apply_even_stain(images: Tensor, cell: CentralNucleus) -> tuple[Tensor, CentralNucleus]:
     """Scale the density of each channel so that the nucleus has one colour in all images; shape as the images."""
     import torch
 
     factor = torch.tensor(_NUCLEUS, device=images.device) / cell.density.clamp_min(_MIN_DENSITY)
-    return _scaled(images, cell, factor[:, :, None, None])
+    return _scaled(images, cell, factor[:, :, None, None]), cell
 
 
-def even_density(images: Tensor, cell: CentralNucleus) -> Tensor:
+def apply_even_density(images: Tensor, cell: CentralNucleus) -> tuple[Tensor, CentralNucleus]:
     """Scale the density so that the nucleus is equally dark in all images, with its own hue; shape as the images."""
     factor = _DENSITY / cell.density.mean(1).clamp_min(_MIN_DENSITY)
-    return _scaled(images, cell, factor[:, None, None, None])
+    return _scaled(images, cell, factor[:, None, None, None]), cell
 
 
 def _scaled(images: Tensor, cell: CentralNucleus, factor: Tensor) -> Tensor:
-    density = -(images / cell.ground[:, :, None, None]).clamp(_DARKEST, 1.15).log()
-    return (-(density * factor.clamp(*_FACTOR)).clamp(*_RANGE)).exp().clamp_max(1)
+    density = -(images / cell.ground[:, :, None, None]).clamp_min(_DARKEST).log()
+    return (-(density * factor.clamp(*_FACTOR)).clamp_max(_MAX_DENSITY)).exp().clamp_max(1)
 
 
-def fade_surroundings(images: Tensor, cell: CentralNucleus) -> Tensor:
+def apply_fade(images: Tensor, cell: CentralNucleus) -> tuple[Tensor, CentralNucleus]:
     """Fade what is far from the nucleus into a white ground; shape as the images."""
     import torch.nn.functional as F
 
@@ -93,4 +99,4 @@ def fade_surroundings(images: Tensor, cell: CentralNucleus) -> Tensor:
     begin, end = _FADE
     share = ((end - distance) / (end - begin)).clamp(0, 1)
     relative = (images / cell.ground[:, :, None, None]).clamp_min(_DARKEST)
-    return relative.pow(share).clamp_max(1)
+    return relative.pow(share).clamp_max(1), cell

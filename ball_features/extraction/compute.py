@@ -122,6 +122,7 @@ class Computation:
             attributes=attributes,
             rejected=manifest.rejected,
             twin_sha256=manifest.twin_sha256,
+            columns=manifest.columns,
         )
         create_cache(request.out, contents, source=request.out if keep_rows else None)
 

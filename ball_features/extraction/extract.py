@@ -7,22 +7,41 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from ball_features.cache import lock_cache
-from ball_features.config import ExtractConfig
+from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.dataset.manifest import Rejected
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
 from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.extraction.suitability import describe_cost, suit
 from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name
 from ball_features.extraction.weights import weights_digest
 from ball_features.files import require_folder, require_writable
 
-__all__ = ["Extraction", "extract"]
+__all__ = ["Extraction", "How", "extract"]
 
 Progress = Callable[[int, int], None]
 Log = Callable[[str], None]
+
+
+class How(TypedDict, total=False):
+    """How an extraction runs; each is off where it is not named.
+
+    Attributes:
+        overwrite: replace a cache that was made with other settings.
+        dry_run: count what would be computed; compute and write nothing.
+        prune: remove images from the cache that are not in the folder any more; otherwise that is an error.
+        progress: function that takes (images done, images to do).
+        log: function that takes a line for each decision that the user should see.
+    """
+
+    overwrite: bool
+    dry_run: bool
+    prune: bool
+    progress: Progress | None
+    log: Log | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,8 @@ class Extraction:
         removed: number of images that the cache held and the folder does not.
         rejected: files that could not be used.
         note: what the user should know about the folder, or "".
+        classes: classes with their counts, and where they were read from, in two lines.
+        columns: names of the further columns that travel with the cache.
         extract_s: seconds in all.
         forward_s: seconds of decoding, views, forward passes and writing, without loading the network.
         attributes: settings and provenance of the cache.
@@ -53,6 +74,8 @@ class Extraction:
     removed: int
     rejected: tuple[Rejected, ...]
     note: str
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
     extract_s: float
     forward_s: float
     attributes: dict[str, Any]
@@ -63,21 +86,20 @@ def extract(
     out: Path | str,
     config: ExtractConfig | None = None,
     *,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    progress: Progress | None = None,
-    log: Log | None = None,
+    sheet: Any = None,
+    collection: CollectionConfig | None = None,
+    **how: Unpack[How],
 ) -> Extraction:
     """Embed every image of a folder into a cache, or bring that cache up to date.
 
     Args:
-        images: folder with one folder for each class.
+        images: folder of images; the class of each is read from its folders or from a sheet.
         out: path of the cache, an HDF5 file. If it exists, only what is missing is computed.
         config: settings; the defaults if None.
-        overwrite: replace a cache that was made with other settings.
-        dry_run: count what would be computed; compute and write nothing.
-        progress: function that takes (images done, images to do).
-        log: function that takes a line for each decision that the user should see.
+        sheet: path of a table with a row for each image, or a pandas or polars data frame: class, patient, site and
+            more; see `dataset.sheet`. It wins over the folders.
+        collection: layout of the folders, and columns of the sheet.
+        how: see `How`.
 
     Raises:
         ConfigError: A name is in no registry, or the device is not available.
@@ -88,15 +110,19 @@ def extract(
     """
     start = time.perf_counter()
     out, config = Path(out), config or ExtractConfig()
-    progress, log = progress or (lambda done, total: None), log or (lambda line: None)
+    progress = how.get("progress") or (lambda done, total: None)
+    log = how.get("log") or (lambda line: None)
     backbone = get_backbone(config.backbone, config.input_px)
     wanted = Preprocessing.from_config(config, backbone)
     require_file_name(out)
-    manifest = read_collection(images, config, log)
+    manifest = read_collection(images, config, log, collection=collection, sheet=sheet)
     if manifest.twin:
         wanted = replace(wanted, segmentation="twins")
+    wanted = suit(wanted, manifest, config.recipe, log)
+    if len(wanted.plan) > 1:
+        log(describe_cost(wanted))
     request = Request(out, manifest, config.limit > 0, backbone, wanted, config.device, config.batch_size)
-    update, computed = _bring_up_to_date(request, progress, log, overwrite=overwrite, dry_run=dry_run)
+    update, computed = _bring_up_to_date(request, progress, log, how)
     rows = len(computed.manifest.path)
     return Extraction(
         cache=out,
@@ -108,21 +134,22 @@ def extract(
         removed=update.removed,
         rejected=computed.manifest.rejected,
         note=computed.manifest.note,
+        classes=computed.manifest.classes,
+        columns=tuple(computed.manifest.columns),
         extract_s=time.perf_counter() - start,
         forward_s=computed.forward_s,
         attributes=computed.attributes,
     )
 
 
-def _bring_up_to_date(
-    request: Request, progress: Progress, log: Log, *, overwrite: bool, dry_run: bool
-) -> tuple[Update, Computed]:
+def _bring_up_to_date(request: Request, progress: Progress, log: Log, how: How) -> tuple[Update, Computed]:
     """Compute what the cache lacks; the difference that was found, and what was computed."""
     wanted = request.preprocessing
     digest = weights_digest(request.backbone, wanted.weights, wanted.seed)
     request = replace(request, preprocessing=replace(wanted, weights_sha256=digest))
+    dry_run = how.get("dry_run", False)
     with contextlib.nullcontext() if dry_run else lock_cache(request.out):
-        update = plan_update(request, overwrite=overwrite)
+        update = plan_update(request, overwrite=how.get("overwrite", False), prune=how.get("prune", False))
         if dry_run or (update.same_rows and not update.missing):
             attributes = update.old.attributes if update.old else request.preprocessing.to_attributes()
             return update, Computed(update.manifest, attributes, update.missing)

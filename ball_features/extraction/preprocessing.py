@@ -76,8 +76,7 @@ class Preprocessing:
             ConfigError: The recipe or the normalisation is wrong, or the network lacks what the recipe reads.
         """
         single = len(config.channels) == 1
-        default = "robust" if backbone.maps and single else "plain"
-        plan = ViewPlan.parse(config.recipe, config.views, default=default, maps=backbone.maps)
+        plan = ViewPlan.parse(config.recipe, config.views, maps=backbone.maps)
         file = backbone.path or (None if config.weights in ("imagenet", "random") else Path(config.weights))
         return cls(
             backbone=backbone.name,

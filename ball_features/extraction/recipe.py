@@ -21,16 +21,21 @@ from ball_features.errors import ConfigError
 from ball_features.extraction.readouts import AVERAGE, READOUTS, Readout
 from ball_features.extraction.transforms import TRANSFORMS, Transform
 
-__all__ = ["RECIPE_SETS", "Part", "View", "ViewPlan", "recipe_purposes"]
+__all__ = ["RECIPE_SETS", "Part", "View", "ViewPlan", "recipe_of", "recipe_purposes"]
 
-# Recipes with names of their own.
-RECIPE_SETS: dict[str, str] = {
-    # The four views with the highest recall on unseen series (benchmarks/shift.md), for the model robust-views.
-    "robust": (
-        "mask-overlay+haematoxylin+soft@block2-nuclei,segmented+haematoxylin@block3-nuclei,"
-        "mask-overlay+haematoxylin+cells@block2,mask-overlay+haematoxylin+soft@block2"
-    ),
-}
+# Four views of whole fields, chosen on the series of one data set (benchmarks/shift.md).
+_FIELDS = (
+    "mask-overlay+haematoxylin+soft@block2-nuclei,segmented+haematoxylin@block3-nuclei,"
+    "mask-overlay+haematoxylin+cells@block2,mask-overlay+haematoxylin+soft@block2"
+)
+# Three crops of the central cell, each read from two blocks (docs/shift.md).
+_CELLS = (
+    "crop-tight+even-stain+fade@block2,crop-tight+even-stain+fade@block3,"
+    "crop-wide+even-stain+fade@block2,crop-wide+even-stain+fade@block3,"
+    "crop-close+even-density+fade@block2,crop-close+even-density+fade@block3"
+)
+# Recipes with names of their own, which stand for themselves only where a name is a whole recipe.
+RECIPE_SETS: dict[str, str] = {"fields": _FIELDS, "cells": _CELLS, "robust": f"{_FIELDS},{_CELLS}"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class View:
     number: int = 0
 
     @property
+    def text(self) -> str:
+        """Part of the recipe that made it, or "plain"."""
+        return self.name.rpartition("-")[0] or self.name
+
+    @property
     def fixed(self) -> bool:
         """Whether the view is the same function of every image's pixels: nothing in it is random."""
         return all(step.draw is None for step in self.steps)
@@ -79,7 +89,13 @@ class View:
     @property
     def shows_whole_field(self) -> bool:
         """Whether what lies between the cells enters the embedding."""
-        return not self.readout.nuclei and not any(step.takes == "nuclei" for step in self.steps)
+        return not self.readout.nuclei and not any(step.takes in ("nuclei", "cell") for step in self.steps)
+
+    def side_px(self, input_px: int) -> int:
+        """Side of the view in pixels, for images of input_px."""
+        for step in self.steps:
+            input_px = step.side_px or input_px * (2 if step.name == "enlarge" else 1)
+        return input_px
 
     @property
     def pixels(self) -> tuple[object, ...]:
@@ -124,7 +140,9 @@ class ViewPlan:
         if recipe == "auto":
             recipe = default if views is None else "report" if views > 1 else "plain"
         recipe = recipe.replace(" ", "")
-        recipe = RECIPE_SETS.get(recipe, recipe)
+        # Caches of earlier versions may hold the one view of the transform "cells".
+        if recipe in RECIPE_SETS and (recipe, views) != ("cells", 2):
+            recipe = RECIPE_SETS[recipe] if maps is None or maps else _without_readouts(RECIPE_SETS[recipe])
         if recipe == "plain":
             if views not in (None, 1):
                 raise ConfigError(f"Got recipe='plain' with views={views}, expected views=1. Give another recipe.")
@@ -192,6 +210,21 @@ def recipe_purposes() -> dict[str, str]:
     return transforms | {f"@{name}": readout.purpose for name, readout in READOUTS.items()}
 
 
+def recipe_of(view: View) -> str:
+    """Name the recipe that a view belongs to: "plain", "fields" or "cells", or "" for another."""
+    if not view.index:
+        return "plain"
+    for name in ("fields", "cells"):
+        if view.text in (RECIPE_SETS[name] + "," + _without_readouts(RECIPE_SETS[name])).split(","):
+            return name
+    return ""
+
+
+def _without_readouts(recipe: str) -> str:
+    """The pictures of a recipe, each once, for a backbone without feature maps."""
+    return ",".join(dict.fromkeys(text.partition("@")[0] for text in recipe.split(",")))
+
+
 def _view(parts: Sequence[Part], index: int) -> View:
     number, turn = divmod(index - 1, len(parts))
     part = parts[turn]
@@ -214,6 +247,15 @@ def _parse_part(text: str, recipe: str) -> Part:
             f"Got mask-overlay after {steps[first].name} in {recipe!r}, which moves the overlays. Put it first: "
             f"mask-overlay+{steps[first].name}."
         )
+    if readout.endswith("nuclei") and any(step.takes == "cell" for step in steps):
+        raise ConfigError(
+            f"Got the readout {readout} of a crop in {recipe!r}, which has no nuclei to average over. Take block2, "
+            "block3 or the average."
+        )
+    crop = next((number for number, step in enumerate(steps) if step.takes == "cell"), None)
+    moved = next((step.name for step in steps[:crop] if step.moves_pixels), "") if crop else ""
+    if moved:
+        raise ConfigError(f"Got {moved} before {steps[crop or 0].name} in {recipe!r}. Put the crop before it.")
     if readout and readout not in READOUTS:
         raise ConfigError(f"Unknown readout {readout!r} in {recipe!r}. Valid behind an @: {', '.join(READOUTS)}.")
     return Part(text, steps, READOUTS[readout] if readout else AVERAGE)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features.extraction.cells import find_nuclei
+from ball_features.extraction.central_nucleus import CentralNucleus, find_central_nucleus
 from ball_features.extraction.overlay_fill import fill_overlays
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class SourceImages:
         """Output of `find_nuclei` on the filled images, so that no overlay counts as a nucleus."""
         return find_nuclei(self.filled)
 
+    @functools.cached_property
+    def cell(self) -> CentralNucleus:
+        """The central nucleus of each image."""
+        return find_central_nucleus(self.images)
+
 
 def render_view(
     view: View, source: SourceImages, sha256: Sequence[str], seed: int, *, with_nuclei: bool = False
@@ -65,8 +71,11 @@ def render_view(
     """
     images = source.images
     nuclei = source.nuclei if with_nuclei or any(step.takes == "nuclei" for step in view.steps) else None
+    cell = source.cell if any(step.takes == "cell" for step in view.steps) else None
     for step in view.steps:
-        if step.takes == "mask":
+        if step.takes == "cell":
+            images, cell = step.apply(images, cell)
+        elif step.takes == "mask":
             if images is source.images:
                 images = source.filled
             elif source.mask is not None:

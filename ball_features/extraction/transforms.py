@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ball_features.extraction.cell_crops import SIDE_PX, apply_even_density, apply_even_stain, apply_fade, cropper
 from ball_features.extraction.cells import apply_cells
 from ball_features.extraction.colour import apply_grey, apply_haematoxylin, apply_reinhard, apply_stain, draw_stain
 from ball_features.extraction.degradation import apply_blur, apply_jpeg, apply_soft, draw_blur, draw_jpeg
@@ -32,35 +33,37 @@ class Transform:
     Attributes:
         name: key in `TRANSFORMS`; it also seeds the random parameters.
         apply: function (images float32 (batch, 3, height, width) in [0, 1], argument) -> images. `takes` names the
-            argument. A transform that takes nuclei returns images and nuclei.
+            argument. A transform that takes nuclei or the central nucleus returns images and what it took.
         purpose: what the transform is for, in a line.
         version: number that is raised when the results change; it is part of a cache's fingerprint.
         takes: second argument of `apply`: "parameters" float32 (batch, parameters), "mask" bool (height, width) of the
-            collection's overlays, or "nuclei" float32 (batch, 1, height, width).
+            collection's overlays, "nuclei" float32 (batch, 1, height, width), or "cell", a `CentralNucleus`.
         draw: function (generator) -> parameters of one image, float64 (parameters,); None for a fixed transform. With
             `turns` it also gets the view's number within its part, and the same generator for all views of an image.
         move: the part of `apply` that moves pixels, or None; it moves the nuclei along with the image.
         turns: number of distinct results that consecutive views take in turn; 0 if each view is drawn anew.
+        side_px: side of its output in pixels; 0 for that of its input.
     """
 
     name: str
-    apply: Callable[[Tensor, Tensor], Any]
+    apply: Callable[[Tensor, Any], Any]
     purpose: str
     version: int = 1
-    takes: Literal["parameters", "mask", "nuclei"] = "parameters"
+    takes: Literal["parameters", "mask", "nuclei", "cell"] = "parameters"
     draw: Callable[..., np.ndarray] | None = None
     move: Callable[[Tensor, Tensor], Tensor] | None = None
     turns: int = 0
+    side_px: int = 0
 
     @property
     def moves_pixels(self) -> bool:
         """Whether pixels change their positions."""
-        return self.move is not None or self.takes == "nuclei"
+        return self.move is not None or self.takes in ("nuclei", "cell")
 
     @property
     def needs_mask(self) -> bool:
         """Whether the overlays of the collection must be known: to fill them, or not to take them for nuclei."""
-        return self.takes != "parameters"
+        return self.takes in ("mask", "nuclei")
 
 
 TRANSFORMS: dict[str, Transform] = {
@@ -113,5 +116,28 @@ TRANSFORMS: dict[str, Transform] = {
     "cells": Transform(
         "cells", apply_cells, "sixteen cells, cut out and enlarged, without what lies between them", takes="nuclei"
     ),
+    "crop-tight": Transform(
+        "crop-tight", cropper(1.25), "the central cell at 1.25 diameters of its nucleus", takes="cell", side_px=SIDE_PX
+    ),
+    "crop-close": Transform(
+        "crop-close", cropper(1.5), "the central cell at 1.5 diameters of its nucleus", takes="cell", side_px=SIDE_PX
+    ),
+    "crop-wide": Transform(
+        "crop-wide",
+        cropper(2.0),
+        "the central cell at twice the diameter of its nucleus",
+        takes="cell",
+        side_px=SIDE_PX,
+    ),
+    "even-stain": Transform(
+        "even-stain", apply_even_stain, "nuclei of one colour on a white ground: another stain or light", takes="cell"
+    ),
+    "even-density": Transform(
+        "even-density",
+        apply_even_density,
+        "nuclei of one darkness, with their own hue, on a white ground",
+        takes="cell",
+    ),
+    "fade": Transform("fade", apply_fade, "what is far from the central nucleus faded to white", takes="cell"),
     "soft": Transform("soft", apply_soft, "Gaussian blur of 1.5 px: no texture of sensor or compression"),
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ball_features.cache import Cache, read_cache
-from ball_features.config import ExtractConfig
+from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.twins import twin_folder, with_twins
 from ball_features.errors import CacheError
@@ -73,6 +74,7 @@ class Update:
             and self.old.path.tolist() == list(self.manifest.path)
             and self.old.label.tolist() == list(self.manifest.label)
             and self.old.content.tolist() == list(self.manifest.content)
+            and {name: tuple(values) for name, values in self.old.columns.items()} == dict(self.manifest.columns)
             and _sorted(self.old.rejected) == _sorted(self.manifest.rejected)
         )
 
@@ -86,20 +88,29 @@ def require_file_name(out: Path) -> None:
         raise CacheError(f"{out} cannot be written ({error.strerror}). Give another output file.") from error
 
 
-def read_collection(images: Path | str, config: ExtractConfig, log: Callable[[str], None]) -> Manifest:
+def read_collection(
+    images: Path | str,
+    config: ExtractConfig,
+    log: Callable[[str], None],
+    *,
+    collection: CollectionConfig | None = None,
+    sheet: Any = None,
+) -> Manifest:
     """List the images of a folder, and their segmented twins if segmented pictures come from files.
 
     Args:
-        images: folder with one folder for each class.
+        images: folder of images.
         config: settings of the extraction: channels, twins and limit.
         log: function that takes a line for the user.
+        collection: layout of the folders, and path and columns of a sheet.
+        sheet: a data frame, or the path of a sheet.
 
     Raises:
-        DataError: There is no image, or no folder of twins.
+        DataError: There is no image, or no folder of twins, or folders or sheet cannot be read.
     """
-    manifest = scan(images, limit=config.limit)
-    if manifest.note:
-        log(manifest.note)
+    manifest = scan(images, limit=config.limit, collection=collection, sheet=sheet)
+    for line in (*manifest.classes, *manifest.note.splitlines()):
+        log(line)
     if len(config.channels) == 1:
         return manifest
     folder = None if config.twins == "none" else Path(config.twins)
@@ -112,15 +123,16 @@ def read_collection(images: Path | str, config: ExtractConfig, log: Callable[[st
     return with_twins(manifest, folder)
 
 
-def plan_update(request: Request, *, overwrite: bool = False) -> Update:
+def plan_update(request: Request, *, overwrite: bool = False, prune: bool = False) -> Update:
     """Compare a collection with the cache that is there.
 
     Args:
         request: what is asked for.
         overwrite: replace the cache.
+        prune: remove rows of images that the collection lacks.
 
     Raises:
-        CacheError: The cache was made with other settings, cannot be read, or has rows that a limit would drop.
+        CacheError: The cache was made with other settings, cannot be read, or has rows that would be dropped.
     """
     out, manifest = request.out, request.manifest
     if overwrite or not out.exists():
@@ -134,13 +146,41 @@ def plan_update(request: Request, *, overwrite: bool = False) -> Update:
         )
     bad = {item.sha256: item.reason for item in old.rejected if item.sha256}
     reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
-    update = Update(request, manifest.without(reasons) if reasons else manifest, old)
+    update = Update(request, _with_columns(manifest.without(reasons) if reasons else manifest, old), old)
     if update.removed and request.limited:
         raise CacheError(
             f"{out} holds {len(old.path)} images, and the limit of {len(manifest.path)} would drop {update.removed} of "
             "them. Give another output file, or leave the limit out."
         )
+    if not prune:
+        _require_wanted(update)
     return update
+
+
+def _with_columns(manifest: Manifest, old: Cache) -> Manifest:
+    """A manifest with the columns that only the cache has: a sheet need not be given again."""
+    row = {path: number for number, path in enumerate(old.path.tolist())}
+    kept = {
+        name: tuple(str(values[row[path]]) if path in row else "" for path in manifest.path)
+        for name, values in old.columns.items()
+        if name not in manifest.columns
+    }
+    return replace(manifest, columns={**manifest.columns, **kept}) if kept else manifest
+
+
+def _require_wanted(update: Update) -> None:
+    """Raise `CacheError` for rows whose images are gone: a share that dropped out looks like that too."""
+    assert update.old is not None
+    there = {*update.manifest.path, *(item.path for item in update.manifest.rejected if item.sha256)}
+    moved = set(update.manifest.content)
+    rows = zip(update.old.path.tolist(), update.old.content.tolist(), strict=True)
+    gone = [path for path, content in rows if path not in there and content not in moved]
+    if gone:
+        raise CacheError(
+            f"{update.request.out} holds {len(update.old.path)} images, of which {len(gone)} are not in the folder or "
+            f"cannot be read (first: {gone[0]}). Nothing was changed. If a share or a folder is missing, bring it "
+            "back; to remove these images from the cache set prune=True, or give another output file."
+        )
 
 
 def _sorted(rejected: Sequence[Rejected]) -> list[tuple[str, str]]:

@@ -22,11 +22,11 @@ from ball_features.errors import ConfigError
 __all__ = ["ADAPTATIONS", "Adaptation", "SiteAdapter", "SiteShift"]
 
 MIN_IMAGES = 10  # of a new site; with fewer the offset is no better than that of the training sites (docs/shift.md)
-MAX_EXCESS = 0.55  # share of the most predicted class beyond 1 / C, of the way to 1, from which a batch is one class
+MAX_EXCESS = 0.75  # share of the most predicted class beyond 1 / C, of the way to 1, from which a batch is one class
 _ITERATIONS = 15
 _STEP = 0.5  # of an iteration, towards its own estimate
-_PRIOR_IMAGES = 3.0  # images and share of the batch at which a class has half its weight
-_PRIOR_SHARE = 0.1
+_PRIOR_IMAGES = 3.0  # a class has half its weight at so many images plus this share of the batch
+_PRIOR_SHARE = 0.3
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,24 @@ if TYPE_CHECKING:
 
     from ball_features.models.alignment import Alignment
 
-__all__ = ["AlignedClassifier", "PerViewClassifier", "PipelineClassifier"]
+__all__ = ["AlignedClassifier", "PerViewClassifier", "PipelineClassifier", "ViewRole"]
+
+
+@dataclass(frozen=True)
+class ViewRole:
+    """What a view is to the model.
+
+    Attributes:
+        name: name of the view.
+        recipe: "plain", "fields" or "cells"; views of other recipes are not used.
+        pixels: key that is equal for views with equal pixels; those of cells share one model.
+        whole_field: whether the view shows the space between the cells too.
+    """
+
+    name: str
+    recipe: str
+    pixels: str = ""
+    whole_field: bool = False
 
 
 class AlignedClassifier:

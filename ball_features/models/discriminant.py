@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ball_features.models.base import PipelineClassifier
 
 __all__ = ["BalancedDiscriminant", "balanced_weights"]
 
@@ -35,7 +39,7 @@ def balanced_weights(y: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     return weight / weight.sum()
 
 
-class BalancedDiscriminant(ClassifierMixin, BaseEstimator):
+class BalancedDiscriminant(PipelineClassifier, ClassifierMixin, BaseEstimator):
     """Linear discriminant analysis with a shrunk covariance, equal priors and balanced sample weights.
 
     Columns are standardised. The covariance within classes is shrunk towards a multiple of the identity (Friedman 1989,
@@ -102,6 +106,17 @@ class BalancedDiscriminant(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row of X (N, D)."""
         return self.classes_[self.decision_function(X).argmax(1)]
+
+    def to_pipeline(self) -> Pipeline:
+        """Return a logistic regression of scikit-learn's with the same coefficients, which gives the same answers."""
+        check_is_fitted(self)
+        linear: Any = LogisticRegression()
+        two = len(self.classes_) == 2
+        linear.coef_ = self.coef_[1:] - self.coef_[:1] if two else self.coef_
+        linear.intercept_ = self.intercept_[1:] - self.intercept_[:1] if two else self.intercept_
+        linear.classes_, linear.n_features_in_ = self.classes_, self.coef_.shape[1]
+        linear.n_iter_ = np.zeros(1, dtype=np.int32)
+        return make_pipeline(linear)
 
 
 def _solve(rows: np.ndarray, targets: np.ndarray, shrinkage: float) -> np.ndarray:

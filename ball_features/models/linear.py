@@ -46,6 +46,11 @@ def logit_module(estimator: Any) -> nn.Module:
 def view_modules(estimator: Any, views: int) -> list[nn.Module]:
     """Return the `logit_module` of each view: those of a `PerViewClassifier`'s parts, else the same one every time."""
     if isinstance(estimator, PerViewClassifier):
+        if len(estimator.models_) != views:
+            raise DataError(
+                f"This model joins {views} views in {len(estimator.models_)} models, which a graph cannot "
+                "follow. Save mlp, logistic, robust-logistic or lda and use its bundle."
+            )
         return [logit_module(model) for model in estimator.models_]
     return [logit_module(estimator)] * views
 

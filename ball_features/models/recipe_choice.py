@@ -16,32 +16,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ball_features.models.base import PerViewClassifier
+from ball_features.models.base import PerViewClassifier, ViewRole
 
-__all__ = ["Member", "RecipeChoice", "ViewRole"]
+__all__ = ["Member", "RecipeChoice"]
 
 PLAIN, FIELDS, CELLS, ALL = "plain", "fields", "cells", "all"
 _MIN_GROUPS = 3  # that can be left out; fewer say nothing about a choice
 _MAX_FOLDS = 6  # more groups are left out several at a time
 _KEEP_CLASS = 20  # training images that a class must keep when groups are left out
 _VARIES = 1e-6  # least deviation of an embedding that says anything
-
-
-@dataclass(frozen=True)
-class ViewRole:
-    """What a view is to the model.
-
-    Attributes:
-        name: name of the view.
-        recipe: "plain", "fields" or "cells"; views of other recipes are not used.
-        pixels: key that is equal for views with equal pixels; those of cells share one model.
-        whole_field: whether the view shows the space between the cells too.
-    """
-
-    name: str
-    recipe: str
-    pixels: str = ""
-    whole_field: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,19 +70,22 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
         self.roles = roles
         self.floor = floor
 
-    def fit(self, X: Any, y: Any, *, groups: Any = None) -> RecipeChoice:
+    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> RecipeChoice:
         """Choose and fit.
 
         Args:
             X: embeddings, float (N, views, D), or (N, D) for the plain view.
             y: labels, (N,).
             groups: group of each image, (N,), or None.
+            kinds: None; embeddings are centred beforehand, see `SiteAdapter`.
 
         Raises:
-            ValueError: The roles do not match the views, or there is one class.
+            ValueError: The roles do not match the views, there is one class, or there are kinds.
         """
         checked: Any = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         X, y = checked
+        if kinds is not None:
+            raise ValueError("RecipeChoice got kinds to centre by, expected none. Adapt to sites instead.")
         check_classification_targets(y)
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
@@ -190,6 +176,19 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
             own = np.searchsorted(self.classes_, member.model.classes_)
             out[:, number, own] = member.model.predict_proba(_rows(X, member.views))
         return np.log(np.clip(out, self.floor, 1))
+
+    def compact(self) -> tuple[tuple[int, ...], RecipeChoice]:
+        """Return the positions of the views that the choice uses, and the classifier for these views alone."""
+        check_is_fitted(self)
+        used = tuple(sorted({view for member in self.members_ for view in member.views}))
+        own: Any = RecipeChoice(tuple(self.roles[view] for view in used) if self.roles else (), floor=self.floor)
+        own.__dict__ |= {name: value for name, value in vars(self).items() if name.endswith("_")}
+        own.members_ = [
+            Member(member.recipe, tuple(used.index(view) for view in member.views), member.model)
+            for member in self.members_
+        ]
+        own.n_features_in_ = len(used)
+        return used, own
 
     def view_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
         """Return the class probabilities of each member, float64 (N, members, C)."""

@@ -33,7 +33,8 @@ class Model:
         groups: True if `fit` takes `groups` (group of each training row) and `kinds` (what each row is centred with;
             with `validates` also `kinds_val`), and `predict_proba` takes `kinds`.
         by_view: True if X is (images, views, dim), that is if the estimator is a `PerViewClassifier` and has a
-            parameter `whole_field`.
+            parameter `whole_field`, or `roles` if `chooses`.
+        chooses: True if the estimator chooses among recipes and has a parameter `roles`, a `ViewRole` for each view.
         min_class: least number of training images in each class.
         min_images: least number of training images in all.
         more_images_than_classes: True if one training image a class is not enough in all classes at once.
@@ -50,6 +51,7 @@ class Model:
     validates: bool = False
     groups: bool = False
     by_view: bool = False
+    chooses: bool = False
     min_class: int = 1
     min_images: int = 2
     more_images_than_classes: bool = False
@@ -107,6 +109,12 @@ def _robust_views(seed: int, head: HeadConfig) -> Any:
     from ball_features.models.ensemble import ViewEnsemble
 
     return ViewEnsemble(per_image=head.per_image)
+
+
+def _robust(seed: int, head: HeadConfig) -> Any:
+    from ball_features.models.recipe_choice import RecipeChoice
+
+    return RecipeChoice()
 
 
 def _linear_svm(seed: int, head: HeadConfig) -> Any:
@@ -196,6 +204,7 @@ MODELS: dict[str, Model] = {
             by_view=True,
             more_images_than_classes=True,
         ),
+        Model("robust", _robust, 6.0, file_format="recipes", groups=True, by_view=True, chooses=True),
         Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300),
         Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300),
         Model("knn", _knn, 0.1, min_images=5),

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ball_features.cache import Cache, read_cache
+from ball_features.cache import Cache, labelled_rows, read_cache
 from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
@@ -103,7 +103,7 @@ def check_options(config: FitConfig, specs: Sequence[Model], cache: Cache, save:
         ConfigError: there is such a setting.
     """
     _check_heeded(config, specs)
-    if config.groups is None:
+    if config.groups is None and not any(cache.columns):
         for name, value in (("group_loss", config.head.group_loss), ("center", config.center)):
             if value:
                 raise ConfigError(
@@ -185,7 +185,7 @@ def require_savable(save: str, names: Sequence[str]) -> Sequence[str]:
 
 
 def complete_cache(path: Path) -> Cache:
-    """Read a cache.
+    """Read a cache; images without a class are left out.
 
     Raises:
         CacheError: the cache cannot be read, or images are still missing in it.
@@ -196,7 +196,7 @@ def complete_cache(path: Path) -> Cache:
             f"{path} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
             "Run the same `ball extract` again; it goes on from there."
         )
-    return cache
+    return labelled_rows(cache)
 
 
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
@@ -204,4 +204,6 @@ def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tupl
     table = ImageTable(cache.path, cache.label, cache.sha256)
     if grouping is not None:
         table = dataclasses.replace(table, group=grouping.group, together=grouping.together, patient=grouping.patient)
-    return make_splits(config, table)
+    splits, notes = make_splits(config, table)
+    unlabelled = [f"{cache.unlabelled} images without a class are left out."] if cache.unlabelled else []
+    return splits, [*unlabelled, *(() if grouping is None else grouping.notes), *notes]

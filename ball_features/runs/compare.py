@@ -136,7 +136,7 @@ def compare(
     # Everything that can be wrong with a cache is found before the first model is fitted.
     entries, notes = _entries(caches, config)
     first = entries[0].cache
-    grouping = read_grouping(config, first.path, first.label)
+    grouping = read_grouping(config, first.path, first.label, first.columns)
     splits, said = split_by(config, first, grouping)
     require_folder(out_root)
     for entry in entries:

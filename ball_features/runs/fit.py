@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ball_features.bundles.saving import bundle_fitted
@@ -13,10 +14,9 @@ from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.protocols import Progress, evaluate
-from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.files import require_folder
-from ball_features.models.registry import MODELS, select
+from ball_features.models.registry import select
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import (
     check_name,
@@ -29,6 +29,7 @@ from ball_features.runs.checks import (
 )
 from ball_features.runs.contents import Comparison, measure_comparison
 from ball_features.runs.new_folder import NewFolder, free_folder
+from ball_features.runs.sites import choose_sites
 from ball_features.runs.store import Run, finish
 
 __all__ = ["fit"]
@@ -52,9 +53,8 @@ def fit(
         out_root: folder of the runs.
         name: name of the run's folder in it; protocol and time if None. A name that is taken gets a number.
         save: models to bundle for `predict`, which `Run.bundles` lists: a name, "all" (of those on embeddings), or
-            "best": the first of the table, or robust-views where it does not differ significantly from the best. A
-            bundle is the first split's model, fitted on its training images only (64 % of all by default). Under
-            leave-group-out it has not seen the first group.
+            "best": the first of the table. A bundle is the first split's model, fitted on its training images only
+            (64 % of all by default). Under leave-group-out it has not seen the first group.
         notes: notes that stand before the run's own.
         progress: called with (fits done, all fits, model just done).
 
@@ -72,17 +72,20 @@ def fit(
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, lacking = with_numbers(specs, cache, named=bool(config.models))
     check_options(config, specs, cache, save)
-    grouping = read_grouping(config, cache.path, cache.label)
+    grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     splits, said = split_by(config, cache, grouping)
     if grouping is None and any(spec.groups and spec.kind != "head" for spec in specs):
         said = [
             *said,
             "Without a groups file the robust models know no series to be trained against; `ball audit` infers them.",
         ]
+    site, told = choose_sites(config, grouping, splits, cache.label)
+    said = [*told, *said]
+    grouping = None if grouping is None else replace(grouping, site=site)
     savable = require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in savable]
     require_folder(out_root)
-    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center}
+    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center, "site": site}
     evaluation = Evaluation(cache, tuple(specs), tuple(splits), config, keep=tuple(kept), **against)
     blocked = obstacles(evaluation)
     if save in blocked:
@@ -103,7 +106,7 @@ def fit(
         start=start,
     )
     contents = measure_comparison(comparison)
-    saved = _best([row for row in contents.models if row.model in savable]) if save == "best" else savable
+    saved = [row.model for row in contents.models if row.model in savable][:1] if save == "best" else savable
     with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
         for result in comparison.results:
@@ -114,13 +117,3 @@ def fit(
         reasons = [f"{item.spec.name}: {item.failure}" for item in comparison.results if item.spec.name in savable]
         raise DataError(f"The run is in {run.folder}, but it has no model to save. {' '.join(reasons)}")
     return run
-
-
-def _best(rows: Sequence[ModelRow]) -> list[str]:
-    """Choose the first model, or robust-views where it does not differ significantly from the best.
-
-    robust-views is made for images of other series. Which of several equals comes first on these test images says
-    nothing, and choosing by it would be choosing on them.
-    """
-    equals = [row.model for row in rows if row.ties_best and MODELS[row.model].by_view]
-    return [*equals, *(row.model for row in rows)][:1]

@@ -97,7 +97,7 @@ def _groupings(config: FitConfig, cache: Cache) -> tuple[dict[str, Grouping], di
             continue
         own = replace(config, protocol=protocol, group_column=config.group_column if name == _LAST else column)
         try:
-            grouping = read_grouping(own, cache.path, cache.label)
+            grouping = read_grouping(own, cache.path, cache.label, cache.columns)
             assert grouping is not None  # the caller made sure that a groups file is named
             groupings[name] = grouping
         except DataError as error:

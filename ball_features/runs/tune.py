@@ -74,7 +74,7 @@ def tune(
         raise ConfigError(f"Got center={config.center!r}, which the search does not use. Leave it out.")
     config = replace(config, repeats=1)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    grouping = read_grouping(config, cache.path, cache.label)
+    grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     splits, notes = split_by(config, cache, grouping)
     codes = np.unique(cache.label, return_inverse=True)[1]
     require_folder(out_root)

@@ -19,6 +19,7 @@ from ball_features.bundles.formats import FORMATS, read_model, write_model
 from ball_features.bundles.skops_files import scikit_learn_parts
 from ball_features.config import HeadConfig
 from ball_features.errors import ConfigError, DataError
+from ball_features.models.base import ViewRole
 from ball_features.models.boosting import XGBoost
 from ball_features.models.ensemble import ViewEnsemble
 from ball_features.models.mlp import MLPHead
@@ -45,7 +46,8 @@ def test_every_model_of_the_registry_is_read_without_trust(tmp_path, name, class
     estimator = spec.build(0, HeadConfig(epochs=2))
     if spec.by_view:
         X = np.stack([X, X[:, ::-1]], 1)
-        estimator.set_params(whole_field=(True, False))
+        roles = (ViewRole("plain", "plain"), ViewRole("crop@block2-1", "cells", "crop"))
+        estimator.set_params(**({"roles": roles} if spec.chooses else {"whole_field": (True, False)}))
     estimator.fit(X, y, **({"groups": np.tile(np.arange(3), len(y) // 3)} if spec.groups else {}))
     file = write_model(tmp_path, estimator, spec.file_format)
     assert file == FORMATS[spec.file_format].file != "model.joblib"

@@ -1,8 +1,10 @@
 import io
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ball_features.dataset.decode import decode, decode_bytes
 from ball_features.errors import ImageError
@@ -60,7 +62,12 @@ def test_palette_transparency_and_bilevel(picture):
     assert np.array_equal(rgb(saved(palette, "PNG")), np.asarray(palette.convert("RGB")))
     clear = picture.convert("RGBA")
     clear.putalpha(0)
-    assert (rgb(saved(clear, "PNG")) == 255).all()
+    assert np.array_equal(rgb(saved(clear, "PNG")), np.asarray(picture))  # all transparent: the colours are meant
+    alpha = np.full((60, 80), 255, np.uint8)
+    alpha[:20] = 0
+    clear.putalpha(Image.fromarray(alpha))
+    assert (rgb(saved(clear, "PNG"))[:20] == 255).all()
+    assert np.array_equal(rgb(saved(clear, "PNG"))[20:], np.asarray(picture)[20:])
     grey_alpha = Image.new("LA", (20, 20), (0, 128))
     assert abs(int(rgb(saved(grey_alpha, "PNG"))[0, 0, 0]) - 127) <= 1
     assert set(np.unique(rgb(saved(picture.convert("1"), "PNG")))) <= {0, 255}
@@ -117,3 +124,41 @@ def test_files(tmp_path, picture):
 
 def test_trailing_bytes_do_no_harm(picture):
     assert decode_bytes(saved(picture, "JPEG") + b"\0" * 100).shape == (3, 60, 80)
+
+
+def test_png_with_odd_metadata_is_read(picture):
+    texts = {"long": PngInfo(), "many": PngInfo()}
+    texts["long"].add_text("ImageDescription", "x" * 2_000_000, zip=True)
+    for number in range(80):
+        texts["many"].add_text(f"part {number}", "y" * 1_000_000, zip=True)
+    for info in texts.values():
+        assert np.array_equal(rgb(saved(picture, "PNG", pnginfo=info)), np.asarray(picture))
+    plain = saved(picture, "PNG")
+    for chunk in (b"iCCP\0\0", b"zTXtkey\0\0broken", b"gAMA\0"):
+        length = len(chunk) - 4
+        odd = length.to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        assert np.array_equal(rgb(plain[:33] + odd + plain[33:]), np.asarray(picture))
+    with pytest.raises(ImageError, match="damaged"):
+        decode_bytes(plain[: len(plain) // 2] + bytes(40) + plain[len(plain) // 2 + 40 :])
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("place", [0.4, 0.6, 0.8])
+def test_rot_inside_a_jpeg_is_noticed(subsampling, place):
+    noise = np.random.default_rng(0).normal(128, 40, (256, 256, 3)).clip(0, 255).astype(np.uint8)
+    data = bytearray(saved(Image.fromarray(noise), "JPEG", quality=92, subsampling=subsampling))
+    start = int(place * len(data))
+    data[start : start + 2500] = bytes(2500)
+    with pytest.raises(ImageError, match="damaged"):
+        decode_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "JPEG2000", "AVIF", "TGA", "PPM", "PCX", "QOI"])
+def test_other_kinds_are_read(picture, kind):
+    from PIL import features
+
+    if kind in ("WEBP", "AVIF", "JPEG2000") and not features.check({"JPEG2000": "jpg_2000"}.get(kind, kind.lower())):
+        pytest.skip(f"this Pillow has no {kind}")
+    options = {"WEBP": {"lossless": True}}.get(kind, {})
+    got = rgb(saved(picture, kind, **options)).astype(int)
+    assert np.abs(got - np.asarray(picture)).mean() < 12

@@ -37,7 +37,7 @@ def test_what_is_no_image_is_counted_and_what_cannot_be_used_is_listed(folder):
     (folder / "b" / "loop").symlink_to(folder)
     manifest = scan(folder)
     assert len(manifest.path) == 5
-    assert "1 other file in" in manifest.note
+    assert "Skipped 1 file that is no image: 1 .txt." in manifest.note
     reasons = {item.path: item.reason for item in manifest.rejected}
     assert set(reasons) == {"a/empty.jpg", "loose.jpg", "b/dangling.png"}
     assert "empty" in reasons["a/empty.jpg"]

@@ -253,6 +253,42 @@ def test_units_are_the_smallest_sets_that_no_key_crosses(pairs):
     assert units == [seen.index(value) for value in parent]
 
 
+def test_columns_of_a_cache_are_used_without_a_file():
+    path, label, sha = collection([6, 6])
+    columns = {
+        "patient": np.array([f"P{row // 3}" for row in range(11)] + [""]),
+        "site": np.array(["A", "B"] * 6),
+        "note": np.array(["x"] * 12),
+    }
+    assert read_grouping(FitConfig(), path, label, {"note": columns["note"], "group": np.array([""] * 12)}) is None
+    found = read_grouping(FitConfig(), path, label, columns)
+    assert found.column == "patient"
+    assert found.together.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4]
+    assert len(set(found.together.tolist())) == 5  # the image without a patient stands alone
+    assert "1 of 12 images have no patient" in found.notes[-1]
+    assert found.units("holdout", sha).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4]
+    left = read_grouping(FitConfig(protocol="leave-site-out"), path, label, columns)
+    assert (left.column, left.group.tolist()) == ("site", ["A", "B"] * 6)
+    centred = read_grouping(FitConfig(center="site"), path, label, {"site": columns["site"]})
+    assert centred.center.tolist() == ["A", "B"] * 6
+    assert centred.group.tolist() == path.tolist()
+    with pytest.raises(SplitError, match="has no column group"):
+        read_grouping(FitConfig(protocol="group-cv"), path, label, {"site": columns["site"]})
+    with pytest.raises(DataError, match="expected 'slide' too"):
+        read_grouping(FitConfig(group_column="slide"), path, label, columns)
+
+
+def test_patients_and_groups_of_a_file_stay_whole(tmp_path):
+    path, label, _ = collection([3, 3])
+    file = tmp_path / "g.csv"
+    file.write_text("\n".join(["Datei;Gruppe;Fall", *(f"{name};{row};P{row // 2}" for row, name in enumerate(path))]))
+    found = read_grouping(FitConfig(groups=str(file)), path, label)
+    assert found.column == "group"
+    assert found.together.tolist() == [0, 0, 1, 1, 2, 2]
+    by_heading = read_grouping(FitConfig(groups=str(file), group_column="Fall"), path, label)
+    assert by_heading.group.tolist() == ["P0", "P0", "P1", "P1", "P2", "P2"]
+
+
 def with_patients(patients=12, each=6, classes=3):
     """Patients of one class each, all images of a patient in a row."""
     label = np.repeat([f"c{number % classes}" for number in range(patients)], each)

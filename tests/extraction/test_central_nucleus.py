@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ball_features.extraction.cell_crops import SIDE_PX, crop_cell, even_density, even_stain, fade_surroundings
+from ball_features.extraction.cell_crops import (
+    SIDE_PX,
+    apply_even_density,
+    apply_even_stain,
+    apply_fade,
+    crop_cell,
+)
 from ball_features.extraction.central_nucleus import find_central_nucleus
 
 GROUNDS = {
@@ -86,9 +92,9 @@ def test_rows_do_not_depend_on_the_batch():
     torch.testing.assert_close(together.centre[1:], alone.centre)
 
 
-def rendered(image, factor, colour=even_stain):
+def rendered(image, factor, colour=apply_even_stain):
     pixels, own = crop_cell(image[None], find_central_nucleus(image[None]), factor)
-    return fade_surroundings(colour(pixels, own), own)[0]
+    return apply_fade(*colour(pixels, own))[0][0]
 
 
 @pytest.mark.parametrize("factor", [1.25, 1.5, 2.0])
@@ -110,7 +116,7 @@ def test_light_stain_and_surroundings_do_not_show():
 
 
 def test_even_density_keeps_the_hue():
-    pixels = rendered(cell(dark=0.6), 1.5, even_density)
+    pixels = rendered(cell(dark=0.6), 1.5, apply_even_density)
     density = -pixels[:, 60:68, 60:68].mean((1, 2)).log()
     assert density.mean().item() == pytest.approx(0.95, rel=0.1)
     np.testing.assert_allclose(density / density.sum(), np.array(PURPLE) / sum(PURPLE), atol=0.03)

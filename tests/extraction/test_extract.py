@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torchvision
 from PIL import Image
 
 from ball_features import ExtractConfig, extract, read_cache
-from ball_features.cache import lock_cache
+from ball_features.cache import labelled_rows, lock_cache
 from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataError
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.recipe import RECIPE_SETS
@@ -78,7 +79,13 @@ def test_added_changed_and_removed_images_touch_only_their_rows(tmp_path, folder
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(files[1], quality=95)
     with Image.open(files[2]) as image:
         image.rotate(90).save(files[2].with_name("new.png"))
-    done = extract(folder, out, CONFIG)
+    before = out.read_bytes()
+    with pytest.raises(
+        CacheError, match=r"1 are not in the folder or cannot be read .*Nothing was changed.*prune=True"
+    ):
+        extract(folder, out, CONFIG)
+    assert out.read_bytes() == before
+    done = extract(folder, out, CONFIG, prune=True)
     assert (done.computed, done.removed) == (2, 1)
     new = read_cache(out)
     assert new.complete
@@ -104,6 +111,55 @@ def test_moving_an_image_to_another_class_changes_its_label_only(tmp_path, folde
     cache = read_cache(out)
     row = cache.path.tolist().index(f"{classes[1].name}/moved.jpg")
     assert cache.label[row] == classes[1].name
+
+
+def test_a_sheet_travels_with_the_cache(tmp_path, folder):
+    out = tmp_path / "a.h5"
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    frame = {"path": paths, "Fall": [f"P{row % 3}" for row in range(len(paths))], "a/b": ["x"] * len(paths)}
+    lines = []
+    first = extract(folder, out, CONFIG, sheet=frame, log=lines.append)
+    assert first.classes == tuple(lines[:2])
+    assert lines[0].startswith("Classes: Benign")
+    assert first.columns == ("patient", "a/b")
+    cache = read_cache(out)
+    assert cache.columns["patient"].tolist() == [f"P{paths.index(path) % 3}" for path in cache.path.tolist()]
+    assert set(cache.columns["a/b"].tolist()) == {"x"}
+    table = cache.frame()
+    assert table["patient"].tolist() == cache.columns["patient"].tolist()
+    assert list(table.columns[:3]) == ["path", "label", "sha256"]
+    embeddings = cache.embeddings.copy()
+    again = extract(folder, out, CONFIG)  # without the sheet nothing of it is lost
+    assert (again.computed, set(again.columns)) == (0, {"patient", "a/b"})
+    label = ["other" if row == 0 else "" if row == 1 else path.split("/")[0] for row, path in enumerate(paths)]
+    third = extract(folder, out, CONFIG, sheet=frame | {"class": label, "Fall": ["Q"] * len(paths)})
+    assert third.computed == 0
+    cache = read_cache(out)
+    assert dict(zip(cache.path.tolist(), cache.label.tolist(), strict=True)) == dict(zip(paths, label, strict=True))
+    assert set(cache.columns["patient"].tolist()) == {"Q"}
+    assert cache.attributes["fingerprint"] == read_cache(out).fingerprint
+    assert np.array_equal(cache.embeddings, embeddings)
+    left = labelled_rows(cache)
+    assert (len(left.path), left.unlabelled) == (len(paths) - 1, 1)
+    assert len(left.embeddings) == len(left.columns["patient"]) == len(paths) - 1
+
+
+def test_a_file_that_cannot_be_read_once_is_tried_again(tmp_path, folder, monkeypatch):
+    out = tmp_path / "a.h5"
+    bad = next(folder.rglob("*.jpg"))
+    own = Path.read_bytes
+
+    def read(path):
+        if path == bad:
+            raise OSError(5, "Input/output error")
+        return own(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    first = extract(folder, out, CONFIG)
+    assert [(item.reason, item.sha256) for item in first.rejected] == [("cannot be read (Input/output error)", "")]
+    monkeypatch.undo()
+    second = extract(folder, out, CONFIG)
+    assert (second.computed, second.rejected) == (1, ())
 
 
 def test_bad_files_are_listed_and_never_stop_the_run(tmp_path, folder):
@@ -157,12 +213,12 @@ def test_a_recipe_makes_the_views_it_has(tmp_path, smears):
         done = extract(smears, out, ExtractConfig(**few, **more), dry_run=True)
         return done.attributes["recipe"], done.views
 
-    assert planned() == (RECIPE_SETS["robust"], 5)
+    assert planned() == ("plain", 1)
     assert planned(views=1) == ("plain", 1)
     assert planned(views=2) == ("report", 2)
     assert planned(recipe="plain") == ("plain", 1)
     assert planned(recipe="grey, blur") == ("grey,blur", 3)
-    assert planned(recipe="robust", views=3) == (RECIPE_SETS["robust"], 3)
+    assert planned(recipe="fields", views=3) == (RECIPE_SETS["fields"], 3)
     with pytest.raises(ConfigError, match="with views=1, which is the plain image alone"):
         planned(recipe="grey", views=1)
     assert extract(smears, out, ExtractConfig(**few, recipe="grey")).views == 2

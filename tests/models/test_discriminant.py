@@ -69,3 +69,11 @@ def test_wrong_arguments_are_named():
         BalancedDiscriminant(0).fit(X, y)
     with pytest.raises(ValueError, match="groups for"):
         BalancedDiscriminant().fit(X, y, groups=["a"])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scikit_learns_parts_give_the_same_answers(classes):
+    X, y = blobs()
+    X, y = X[y < classes], y[y < classes]
+    model = BalancedDiscriminant().fit(X, y)
+    np.testing.assert_allclose(model.to_pipeline().predict_proba(X), model.predict_proba(X), atol=1e-9)

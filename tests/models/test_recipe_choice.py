@@ -9,8 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ball_features.models.base import ViewRole
 from ball_features.models.discriminant import BalancedDiscriminant
-from ball_features.models.recipe_choice import RecipeChoice, ViewRole
+from ball_features.models.recipe_choice import RecipeChoice
 
 ROLES = (
     ViewRole("plain", "plain"),
@@ -97,3 +98,11 @@ def test_it_is_a_classifier_of_scikit_learn():
     np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
     with pytest.raises(ValueError, match="4 roles and 2 views"):
         RecipeChoice(ROLES).fit(X[:, :2], y)
+
+
+def test_a_compact_choice_needs_only_its_views():
+    X, y, group = images()
+    model = RecipeChoice(ROLES).fit(X, y, groups=group)
+    used, compact = model.compact()
+    assert used == (2, 3) and [role.name for role in compact.roles] == ["crop@block2-2", "crop@block3-3"]
+    np.testing.assert_array_equal(compact.predict_proba(X[:, list(used)]), model.predict_proba(X))

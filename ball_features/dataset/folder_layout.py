@@ -1,0 +1,226 @@
+"""How the folders below an image folder are to be read: which level is the class, the split, the patient.
+
+A level that is named for splits or patients is taken for what it is named. Where the same names lie below every folder
+of a level that is named for nothing known, two readings are possible, and none is guessed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ball_features.dataset.folder_names import is_numeric, is_patient, is_split, split_of
+from ball_features.dataset.patterns import Pattern, parse_pattern
+from ball_features.errors import DataError
+
+__all__ = ["Layout", "common_folders", "read_layout"]
+
+_CROSSING = 1.5  # folders of a level above, on average, that a name of the level below lies in
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the folders say of each image.
+
+    Attributes:
+        wrappers: number of folders above everything that say nothing.
+        label: class of each image; "" for an image without one.
+        columns: other columns: name -> text of each image.
+        reading: the layout in words, such as split/class.
+        problem: why no class is read, or ""; where the classes are not needed this is no error.
+        misfits: rows that lie outside the layout, and have neither class nor split.
+        ignored: names of folders below the classes that are not read.
+    """
+
+    wrappers: int
+    label: tuple[str, ...]
+    columns: dict[str, tuple[str, ...]]
+    reading: str
+    problem: str = ""
+    misfits: tuple[int, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+def common_folders(paths: Sequence[str]) -> int:
+    """Number of folders that all images lie in, one inside the other, with nothing beside them."""
+    if not paths:
+        return 0
+    parts = [path.split("/")[:-1] for path in paths]
+    first, shortest = parts[0], min(map(len, parts))
+    count = 0
+    while count < shortest and all(own[count] == first[count] for own in parts):
+        count += 1
+    return count
+
+
+def read_layout(paths: Sequence[str], layout: str = "auto") -> Layout:
+    """Read the columns that folders and names of images tell.
+
+    Args:
+        paths: paths of the images, relative to their folder, with forward slashes.
+        layout: "auto", words such as class or split/class, or a pattern; see `patterns.parse_pattern`.
+
+    Raises:
+        ConfigError: The layout is no layout.
+        DataError: No path fits the layout.
+    """
+    if layout == "auto":
+        return _recognise(paths)
+    pattern = parse_pattern(layout)
+    if "label" in pattern.fields:
+        return _by_pattern(paths, pattern)
+    found = _recognise(paths)
+    named = _by_pattern(paths, pattern)
+    columns = found.columns | named.columns
+    return Layout(
+        found.wrappers,
+        found.label,
+        columns,
+        f"{found.reading}, {pattern.text}",
+        found.problem,
+        found.misfits,
+        found.ignored,
+    )
+
+
+def _by_pattern(paths: Sequence[str], pattern: Pattern) -> Layout:
+    wrappers = 0
+    most = common_folders(paths) if pattern.anchored else 0
+    read = [pattern.read(path) for path in paths]
+    while wrappers < most and len({own["label"] for own in read if own and "label" in own}) < 2:
+        further = [pattern.read(path.split("/", wrappers + 1)[-1]) for path in paths]
+        if not any(further):
+            break
+        wrappers, read = wrappers + 1, further
+    misfits = tuple(row for row, own in enumerate(read) if own is None)
+    if len(misfits) == len(paths) and paths:
+        raise DataError(f"None of {len(paths)} images fits layout={pattern.text!r}; the first is {paths[0]}.")
+    texts = {name: tuple((own or {}).get(name, "") for own in read) for name in pattern.fields}
+    if "split" in texts:
+        texts["split"] = tuple(split_of(name) or name for name in texts["split"])
+    label = texts.pop("label", ("",) * len(paths))
+    return Layout(wrappers, label, texts, pattern.text, misfits=misfits)
+
+
+@dataclass
+class _Reading:
+    """Levels read so far."""
+
+    roles: dict[str, int] = field(default_factory=dict)  # column -> level
+    words: list[str] = field(default_factory=list)
+
+    def add(self, name: str, level: int) -> None:
+        self.roles[name] = level
+        self.words.append("class" if name == "label" else name)
+
+
+def _recognise(paths: Sequence[str]) -> Layout:
+    wrappers = common_folders(paths)
+    folders = [path.split("/")[wrappers:-1] for path in paths]
+    if not paths or not any(folders):
+        if wrappers:  # one folder that holds all images
+            folders = [path.split("/")[wrappers - 1 : -1] for path in paths]
+            return Layout(wrappers - 1, tuple(own[0] for own in folders), {}, "class")
+        rows = tuple(range(len(paths)))
+        problem = (
+            "the images lie in it directly: give its parent, if that has one folder per class, or a sheet with a row "
+            "for each image"
+        )
+        return Layout(0, ("",) * len(paths), {}, "no folders", problem=problem, misfits=rows)
+    depth = _depth(folders)
+    whole = [own for own in folders if len(own) >= depth]  # a shallow branch, such as test images, tells no lower level
+    names = [
+        list(dict.fromkeys(own[level] for own in (whole if level else folders) if len(own) > level))
+        for level in range(depth)
+    ]
+    found = _Reading()
+    level = _read_named(names, found)
+    problem = ""
+    ignored: tuple[str, ...] = ()
+    if level == depth:
+        problem = _only_named(names, found)
+    elif level + 1 < depth:
+        problem, ignored = _read_below(folders, names, level, found)
+    if not problem:
+        found.roles.setdefault("label", level)
+        found.words.insert(sum(own < level for own in found.roles.values()), "class")
+    return _layout(folders, found, wrappers, problem, ignored)
+
+
+def _depth(folders: Sequence[Sequence[str]]) -> int:
+    """Levels that at least half of the images in folders have."""
+    count = Counter(len(own) for own in folders if own)
+    total, depth = sum(count.values()), 0
+    while sum(number for length, number in count.items() if length > depth) * 2 >= total:
+        depth += 1
+    return depth
+
+
+def _read_named(names: Sequence[Sequence[str]], found: _Reading) -> int:
+    """Read levels from the top that are named for splits or patients; the number of the first that is not."""
+    for level, own in enumerate(names):
+        if level and len(own) == 1 and level + 1 < len(names):  # one folder for all says nothing
+            continue
+        if len(own) > 1 and is_split(own) and "split" not in found.roles:
+            found.add("split", level)
+        elif len(own) > 1 and is_split(own) and "fold" not in found.roles:
+            found.add("fold", level)
+        elif len(own) > 1 and is_patient(own) and "patient" not in found.roles:
+            found.add("patient", level)
+        else:
+            return level
+    return len(names)
+
+
+def _only_named(names: Sequence[Sequence[str]], found: _Reading) -> str:
+    last = names[-1]
+    return (
+        f"its folders ({_shown(last)}) are named as {found.words[-1]}s are, and no folder of a class lies in them. "
+        f"Two readings are possible: layout='class' takes these folders for the classes; a sheet can tell the class of "
+        "each image"
+    )
+
+
+def _read_below(
+    folders: Sequence[Sequence[str]], names: Sequence[Sequence[str]], level: int, found: _Reading
+) -> tuple[str, tuple[str, ...]]:
+    """Read the level below the class: (why two readings are possible, folders that are not read)."""
+    own, below = names[level], names[level + 1]
+    if len(below) > 1 and is_patient(below):
+        found.add("patient", level + 1)
+        return "", ()
+    if len(below) > 1 and is_split(below) and "split" not in found.roles:
+        found.add("split", level + 1)
+        return "", ()
+    pairs = {(row[level], row[level + 1]) for row in folders if len(row) > level + 1}
+    if len(below) == 1 or len(pairs) < _CROSSING * len(below) or (is_numeric(below) and not is_numeric(own)):
+        return "", tuple(below)
+    before = "".join(f"{word}/" for word in found.words)
+    reading = (
+        f"the same names ({_shown(below)}) lie below several of its folders ({_shown(own)}). Two readings are "
+        f"possible: layout='{before}class' takes {_shown(own, 3)} for the classes; layout='{before}patient/class' (or "
+        f"split/class, site/class, */class, by what the upper folders are) takes {_shown(below, 3)}"
+    )
+    return reading, ()
+
+
+def _layout(
+    folders: Sequence[Sequence[str]], found: _Reading, wrappers: int, problem: str, ignored: tuple[str, ...]
+) -> Layout:
+    def texts(level: int) -> tuple[str, ...]:
+        return tuple(own[level] if len(own) > level else "" for own in folders)
+
+    columns = {name: texts(level) for name, level in found.roles.items() if name != "label"}
+    for name in ("split", "fold"):
+        if name in columns:
+            columns[name] = tuple(split_of(own) for own in columns[name])
+    label = texts(found.roles["label"]) if "label" in found.roles else ("",) * len(folders)
+    beside = [any(columns[name][row] for name in columns) for row in range(len(folders))]
+    misfits = tuple(row for row in range(len(folders)) if not label[row] and not beside[row])
+    return Layout(wrappers, label, columns, "/".join(found.words), problem, misfits, ignored)
+
+
+def _shown(names: Sequence[str], most: int = _SHOWN) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -1,0 +1,93 @@
+"""Names of folders that are no classes: of systems, results, copies, masks, splits and patients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from ball_features.dataset.sheet_columns import plain_name, split_value
+
+__all__ = ["is_numeric", "is_patient", "is_split", "is_system", "skipped_names", "split_of"]
+
+_SYSTEM = {
+    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "__macosx",
+    "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs", "_thumbs", "thumbnails",
+    "thumbnail", "recycler", "recycled", "~snapshot", "network trash folder", "temporary items", "node_modules",
+    "picasaoriginals", "venv",
+}  # fmt: skip
+_RESULTS = {
+    "result", "results", "output", "outputs", "plot", "plots", "figure", "figures", "figs", "runs", "logs", "log",
+    "checkpoints", "checkpoint", "artifacts", "predictions", "prediction", "heatmap", "heatmaps", "gradcam",
+    "previews", "preview", "tmp", "temp", "backup", "backups", "ergebnisse", "ergebnis", "resultats",
+    "resultados", "risultati",
+}  # fmt: skip
+_MASKS = {
+    "mask", "masks", "masken", "maske", "segmented", "segmentation", "segmentations", "segmentiert", "seg",
+    "segs", "annotation", "annotations", "labels", "groundtruth", "gt", "overlays", "contours", "trimaps",
+}  # fmt: skip
+_COPY = re.compile(
+    r"(.+?)(?: ?- ?| |_)(?:copy|copia|copie|kopie|kopia|copy of)(?: ?\(?\d+\)?)?|(.+?) ?\(\d+\)|(.+?)(?:~|\.bak|\.old)",
+    re.IGNORECASE,
+)
+_COPY_OF = re.compile(r"(?:copy of|kopie von|copia de|copie de) (.+)", re.IGNORECASE)
+_PATIENT = re.compile(
+    r"(?:p|pt|pat|patient|patientin|pid|case|fall|subject|subj|sub|participant|person|proband|individual|donor"
+    r"|paciente|paziente|pacjent|hasta|cas|caso)[ _.#-]*(?:id|no|nr)?[ _.#-]*[0-9]+[a-z]?",
+    re.IGNORECASE,
+)
+
+
+def is_system(name: str) -> bool:
+    """Whether a folder belongs to a system or a program, not to the images; hidden ones too."""
+    return name.startswith(".") or name.casefold() in _SYSTEM
+
+
+def skipped_names(names: Collection[str], images: bool = False) -> dict[str, str]:
+    """Which of the folders beside one another hold no images of their own: name -> what it is taken for.
+
+    Masks, results and copies are only told by what lies beside them; if nothing else is there, they are kept.
+
+    Args:
+        names: folders beside one another.
+        images: whether images lie beside them.
+    """
+    found: dict[str, str] = {}
+    own = {name.casefold().strip() for name in names}
+    for name in names:
+        plain = plain_name(name)
+        words = {plain, *(part for part in re.split(r"[^a-z]+", name.casefold()) if part)}
+        copy, copy_of = _COPY.fullmatch(name.strip()), _COPY_OF.fullmatch(name.strip())
+        base = next((group for match in (copy, copy_of) if match for group in match.groups() if group), "")
+        if base and base.casefold().strip() in own:
+            found[name] = "copy"
+        elif plain in _MASKS or (words & {"mask", "masks", "segmented"} and len(names) > 1):
+            found[name] = "masks"
+        elif plain in _RESULTS:
+            found[name] = "results"
+    return found if len(found) < len(names) or images else {}
+
+
+def split_of(name: str) -> str:
+    """The split that a folder is named for: train, val, test or the number of a fold; "" of another folder."""
+    value = split_value(name)
+    if value != name or name in ("train", "val", "test"):
+        return value
+    parts = {split_value(part) for part in re.split(r"[^A-Za-z]+", name) if part}
+    named = parts & {"train", "val", "test"}
+    return named.pop() if len(named) == 1 else ""
+
+
+def is_split(names: Iterable[str]) -> bool:
+    """Whether all folders of a level are named for splits, and not by numbers alone, which may be classes."""
+    names = list(names)
+    return all(map(split_of, names)) and not is_numeric(names)
+
+
+def is_patient(names: Iterable[str]) -> bool:
+    """Whether all folders of a level are named as patients: P3, patient_12, case-7."""
+    return all(_PATIENT.fullmatch(name.strip()) for name in names)
+
+
+def is_numeric(names: Iterable[str]) -> bool:
+    """Whether all folders of a level have numbers for names."""
+    return all(name.strip().isdecimal() for name in names)

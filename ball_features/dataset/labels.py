@@ -1,0 +1,143 @@
+"""What folders, names and a sheet say of images: the class of each, and further columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ball_features.config import CollectionConfig
+from ball_features.dataset.folder_layout import Layout, read_layout
+from ball_features.dataset.listing import Rejected, printable
+from ball_features.dataset.remarks import some
+from ball_features.dataset.sheet import Sheet, SheetRows, read_sheet
+from ball_features.errors import DataError
+
+__all__ = ["Labels", "read_labels"]
+
+_FEW = 12  # different values of a column that are counted one by one
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of the images beside their pixels.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        path: paths of the images.
+        label: class of each; "" where it is not known.
+        columns: name -> text of each image.
+        source: where the classes were read from, in a line.
+        remarks: what was decided, and what does not fit.
+        rejected: images outside the layout.
+    """
+
+    root: Path
+    path: tuple[str, ...]
+    label: tuple[str, ...]
+    columns: dict[str, tuple[str, ...]]
+    source: str
+    remarks: tuple[str, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, sheet: Any = None) -> Labels:
+    """Read layout and sheet; where both tell a class, the sheet wins, and it is said.
+
+    Args:
+        root: image folder.
+        images: paths below it, with forward slashes.
+        config: layout, and path and columns of the sheet.
+        sheet: a data frame, or a path that goes before that of `config`.
+
+    Raises:
+        DataError: The folders can be read in two ways, tell no class, or the sheet does not fit.
+        ConfigError: The layout is no layout.
+    """
+    source = sheet if sheet is not None else config.sheet
+    table = None if source is None else read_sheet(source, config)
+    layout = read_layout(images, config.layout)
+    rows = None if table is None else table.rows_of(images)
+    labelled = rows is not None and "label" in rows.columns
+    if rows is not None and layout.problem and not labelled:
+        layout = _explained(images, layout, rows)
+    if layout.problem and not labelled:
+        raise DataError(f"No class can be read from {root}: {layout.problem}.")
+    remarks = [*(table.remarks if table else ()), *(rows.remarks if rows else ())]
+    label = _labels(images, layout, rows, remarks)
+    columns = dict(layout.columns)
+    if rows is not None:
+        columns |= {name: cells for name, cells in rows.columns.items() if name != "label"}
+    if layout.ignored:
+        remarks.append(
+            f"Folders below the classes are not read: {some(layout.ignored)}. Where they are patients, say so: "
+            f"layout={layout.reading + '/patient'!r}."
+        )
+    misfits = set(layout.misfits)
+    keep = [row for row in range(len(images)) if labelled or label[row] or row not in misfits]
+    told = "the class folders" if config.layout == "auto" else f"the layout {config.layout}"
+    reason = f"lies outside {told}; move it into one" if config.layout == "auto" else f"does not fit {told}"
+    kept = set(keep)
+    rejected = tuple(Rejected(printable(name), reason) for row, name in enumerate(images) if row not in kept)
+    above = images[0].split("/")[: layout.wrappers] if images else []
+    return Labels(
+        root=root.joinpath(*above),
+        path=tuple(images[row].split("/", len(above))[-1] for row in keep),
+        label=tuple(label[row] for row in keep),
+        columns={name: tuple(cells[row] for row in keep) for name, cells in columns.items()},
+        source=_source(layout, table, labelled, columns),
+        remarks=tuple(remarks),
+        rejected=rejected,
+    )
+
+
+def _explained(images: Sequence[str], layout: Layout, rows: SheetRows) -> Layout:
+    """A layout of two readings, one of whose levels is a column of the sheet."""
+    folders = [path.split("/")[layout.wrappers : -1] for path in images]
+    for name in ("site", "patient", "split", "group"):
+        cells = rows.columns.get(name, ())
+        for level, words in ((0, f"{name}/class"), (1, f"class/{name}")):
+            pairs = [(own[level], cell) for own, cell in zip(folders, cells, strict=False) if cell and len(own) > level]
+            if len(pairs) > len(images) / 2 and all(folder.strip() == cell for folder, cell in pairs):
+                return read_layout(images, words)
+    return layout
+
+
+def _labels(images: Sequence[str], layout: Layout, rows: SheetRows | None, remarks: list[str]) -> list[str]:
+    """The class of each image: of a sheet that has classes for the images that it lists, else of the folders."""
+    if rows is None or "label" not in rows.columns:
+        return list(layout.label)
+    own = rows.columns["label"]
+    label = [own[row] if rows.listed[row] else layout.label[row] for row in range(len(images))]
+    if set(layout.label) & set(own) - {""}:  # otherwise the folders mean something else
+        other = [
+            f"{images[row]} ({layout.label[row]}, in the sheet {own[row]})"
+            for row in range(len(images))
+            if own[row] and layout.label[row] and own[row] != layout.label[row]
+        ]
+        if other:
+            many = "1 image lies" if len(other) == 1 else f"{len(other)} images lie"
+            remarks.append(f"{many} in the folder of another class; the class of the sheet is taken: {some(other)}.")
+    return label
+
+
+def _source(layout: Layout, table: Sheet | None, labelled: bool, columns: dict[str, tuple[str, ...]]) -> str:
+    parts = []
+    if table is not None and labelled:
+        parts.append(f"{table.headings['label']} in {table.source}")
+    else:
+        parts.append(f"folders ({layout.reading})")
+    for name, cells in columns.items():
+        count = Counter(cells)
+        blank = count.pop("", 0)
+        if not count:
+            continue
+        values = some([f"{own} {number}" for own, number in sorted(count.items())], _FEW)
+        shown = values if len(count) <= _FEW and name == "split" else f"{len(count)} different"
+        heading = table.headings.get(name, name) if table else name
+        parts.append(
+            f"{name}{f' from {heading}' if heading != name else ''}: {shown}" + (f", {blank} empty" if blank else "")
+        )
+    return "; ".join(parts)

@@ -1,0 +1,136 @@
+"""Rows of a sheet to files of a folder, by path, name or stem."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from ball_features.files import IMAGE_SUFFIXES
+
+__all__ = ["Match", "match_rows"]
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which row speaks for which file.
+
+    Attributes:
+        rows: the rows of each file, in their order; an empty tuple for a file without one.
+        missing: rows that match no file.
+        ambiguous: row -> files that it may mean.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    missing: tuple[int, ...]
+    ambiguous: dict[int, tuple[int, ...]]
+
+
+def match_rows(cells: Sequence[str], files: Sequence[str]) -> Match:
+    """Find the file that each cell names.
+
+    A cell may be the whole path of a file or its end, or be longer than the path by folders above; slashes may lean
+    either way, letter case, the form of Unicode and the ending of the name may differ. Where several files remain, one
+    of the same ending, then of the same letters, is taken. A file that a cell names exactly is not given to another
+    cell that differs from it.
+
+    Args:
+        cells: names or paths, one per row.
+        files: paths of the files, relative, with forward slashes.
+
+    Returns:
+        The rows of each file, and the rows without one.
+    """
+    found: list[list[int]] = [[] for _ in files]
+    exact = {name: number for number, name in enumerate(files)}
+    rest: list[int] = []
+    for row, cell in enumerate(cells):
+        number = exact.get(cell)
+        if number is None:
+            rest.append(row)
+        else:
+            found[number].append(row)
+    missing, ambiguous = [], {}
+    if rest:
+        named = {number for number, rows in enumerate(found) if rows}
+        keys = {row: _key(cells[row]) for row in rest}
+        index = _index(files, {len(key.parts) for key in keys.values()})
+        for row, key in keys.items():
+            candidates = [
+                number for number in _candidates(key, index) if number not in named or _key(files[number]) == key
+            ]
+            chosen = _narrow(candidates, cells[row], key, files)
+            if len(chosen) == 1:
+                found[chosen[0]].append(row)
+            elif chosen:
+                ambiguous[row] = tuple(chosen)
+            else:
+                missing.append(row)
+    return Match(tuple(tuple(sorted(rows)) for rows in found), tuple(missing), ambiguous)
+
+
+class _Key(NamedTuple):
+    parts: tuple[str, ...]  # folders and the stem of the name, without letter case
+    suffix: str
+
+
+@dataclass(frozen=True)
+class _Index:
+    whole: dict[str, list[int]]  # whole path -> files
+    ends: dict[str, list[int]]  # end of a path, as long as a cell's -> files
+
+
+def _key(path: str) -> _Key:
+    text = path if path.isascii() else unicodedata.normalize("NFC", path)
+    parts = text.casefold().replace("\\", "/").split("/")
+    parts = [own for part in parts if (own := part.strip()) not in ("", ".", "..") and not _DRIVE.fullmatch(own)]
+    if not parts:
+        return _Key((), "")
+    stem, dot, ending = parts[-1].rpartition(".")
+    suffix = dot + ending
+    if not stem or suffix not in IMAGE_SUFFIXES:
+        return _Key(tuple(parts), "")
+    parts[-1] = stem
+    return _Key(tuple(parts), suffix)
+
+
+def _index(files: Sequence[str], lengths: Iterable[int]) -> _Index:
+    index = _Index({}, {})
+    wanted = sorted(length for length in lengths if length)
+    for number, name in enumerate(files):
+        parts = _key(name).parts
+        index.whole.setdefault("/".join(parts), []).append(number)
+        for length in wanted:
+            if length >= len(parts):
+                break
+            index.ends.setdefault("/".join(parts[-length:]), []).append(number)
+    return index
+
+
+def _candidates(key: _Key, index: _Index) -> list[int]:
+    """Files whose path is the cell, or ends so, or is the longest end of the cell."""
+    if not key.parts:
+        return []
+    cell = "/".join(key.parts)
+    found = index.whole.get(cell) or index.ends.get(cell) or []
+    start = 1
+    while not found and start < len(key.parts):
+        found = index.whole.get("/".join(key.parts[start:]), [])
+        start += 1
+    return found
+
+
+def _narrow(candidates: list[int], cell: str, key: _Key, files: Sequence[str]) -> list[int]:
+    """Of several files those of the cell's ending, then those of its letters."""
+    if len(candidates) > 1 and key.suffix:
+        candidates = [n for n in candidates if files[n].lower().endswith(key.suffix)] or candidates
+    if len(candidates) > 1:
+        end = unicodedata.normalize("NFC", cell.replace("\\", "/")).rsplit("/", 1)[-1]
+        same = [n for n in candidates if unicodedata.normalize("NFC", PurePosixPath(files[n]).name).startswith(end)]
+        candidates = same or candidates
+    return candidates

@@ -1,0 +1,83 @@
+"""What a user should know of a collection before it is used: classes that read alike, copies, dark 16-bit images."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+__all__ = ["alike_remark", "conflict_remark", "count_classes", "dark_remark", "some", "visible"]
+
+_SAMPLE = 24  # images whose depth is looked at
+_DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names of many, with commas."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def visible(name: str) -> str:
+    """A name in quotes, in which blanks at the ends, controls and forms of Unicode can be told apart."""
+    return ascii(name) if not name.isascii() else repr(name)
+
+
+def count_classes(label: Iterable[str]) -> str:
+    """Classes with their counts, in a line."""
+    count = Counter(label)
+    none = count.pop("", 0)
+    plain = Counter(unicodedata.normalize("NFC", name.strip()) for name in count)
+    shown = {name: name if plain[unicodedata.normalize("NFC", name.strip())] == 1 else visible(name) for name in count}
+    listed = some([f"{shown[name]} {number}" for name, number in sorted(count.items())], 20)
+    return "; ".join(filter(None, (listed, f"{none} without a class" if none else "")))
+
+
+def alike_remark(label: Iterable[str]) -> str:
+    """Classes whose names differ by letter case, blanks, punctuation or the form of Unicode alone, or ""."""
+    count = Counter(label)
+    alike: dict[str, list[str]] = {}
+    for name in sorted(count):
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        alike.setdefault("".join(own for own in folded if own.isalnum()) or name, []).append(name)
+    sets = [" and ".join(f"{visible(n)} ({count[n]})" for n in own) for own in alike.values() if len(own) > 1]
+    if not sets:
+        return ""
+    return f"Classes that read alike are kept apart: {some(sets)}. Rename those that are one class."
+
+
+def conflict_remark(path: Sequence[str], label: Sequence[str], sha256: Sequence[str]) -> str:
+    """Byte-identical images under different classes, named, or ""."""
+    first: dict[str, int] = {}
+    found = []
+    for row, digest in enumerate(sha256):
+        other = first.setdefault(digest, row)
+        if label[other] != label[row] and label[row]:
+            found.append(f"{path[other]} and {path[row]}")
+    if not found:
+        return ""
+    pairs = "1 pair" if len(found) == 1 else f"{len(found)} pairs"
+    return f"{pairs} of byte-identical images have different classes: {some(found)}. Decide on one, or remove both."
+
+
+def dark_remark(root: Path, path: Sequence[str]) -> str:
+    """16-bit images that use only part of their range, or ""; a sample is looked at."""
+    import numpy as np
+    from PIL import Image
+
+    deep = [name for name in path if name.lower().endswith(_DEEP)]
+    values = []
+    for name in deep[:: max(1, len(deep) // _SAMPLE)]:
+        try:
+            with Image.open(root / name) as image:
+                if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF")):
+                    values.append(int(np.asarray(image).max()))
+        except Exception:  # a damaged file is named when it is decoded
+            continue
+    if not values or max(values) > 16383 or not max(values):
+        return ""
+    bits = max(values).bit_length()
+    return (
+        f"16-bit images of this folder use {bits} of 16 bits (values up to {max(values)} of 65535) and are nearly "
+        f"black as they are read. Multiply their values by {2 ** (16 - bits)}, or save them with 8 bits."
+    )

@@ -1,0 +1,138 @@
+"""Columns of a sheet that `ball` knows, by their usual names in several languages."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ball_features.config import CollectionConfig
+from ball_features.errors import DataError
+
+__all__ = ["ROLES", "Roles", "find_roles", "plain_name", "split_value"]
+
+_NAMES: dict[str, str] = {
+    "path": "path filepath file filename filenames image imagepath imagefile imagename imagefilename images img "
+    "imgpath imgname imageid imgid newname newnames picture photo pfad datei dateiname bild bildname "
+    "bilddatei chemin fichier nomfichier nomdufichier ruta archivo imagen fichero nombrearchivo "
+    "nombredearchivo caminho arquivo imagem ficheiro percorso immagine nomefile bestand bestandsnaam "
+    "afbeelding sciezka plik obraz nazwapliku dosya dosyaadi goruntu resim путь файл имяфайла изображение "
+    "路径 文件 文件名 图像 图片 图片名 パス ファイル ファイル名 画像 画像名 id uid",
+    "label": "label labels class classes classname target category diagnosis diagnoses dx subtype celltype "
+    "groundtruth klasse diagnose befund kategorie classe diagnostic etiquette categorie clase diagnostico "
+    "etiqueta categoria rotulo diagnosi etichetta klasa diagnoza rozpoznanie etykieta kategoria sinif "
+    "tani etiket kategori класс диагноз метка 类别 标签 诊断 ラベル クラス 診断 分類",
+    "patient": "patient patients patientid patientnr patientno patientnumber patientname pid ptid case caseid caseno "
+    "casenumber subject subjectid subjectno participant participantid person personid individual "
+    "patientin patientennummer patientenid fall fallnummer fallid proband patiente cas sujet paciente "
+    "caso sujeto sujeito paziente soggetto patientnummer casus proefpersoon pacjent przypadek hasta "
+    "hastaid vaka пациент больной 患者 病人 患者编号 病例 患者id 症例",
+    "site": "site siteid sites hospital hospitalid center centre centerid scanner scannerid institution institute "
+    "lab laboratory clinic microscope klinik krankenhaus zentrum standort labor mikroskop hopital "
+    "clinique laboratoire etablissement centro clinica laboratorio sitio ospedale sito ziekenhuis centrum "
+    "locatie szpital osrodek klinika hastane merkez больница центр клиника 医院 中心 机构 病院 施設",
+    "split": "split splits fold folds set subset partition teilmenge aufteilung ensemble particion conjunto "
+    "division particao divisao suddivisione insieme partizione verdeling deelverzameling podzial zbior "
+    "выборка разбиение 划分 数据集 分割",
+    "group": "group groups groupid gruppe groupe grupo gruppo groep grupa grup группа 组 分组 グループ",
+}
+ROLES = tuple(_NAMES)
+_KNOWN = {role: tuple(names.split()) for role, names in _NAMES.items()}
+_NUMBERED = ("path", "patient", "site", "group")  # columns whose names may end in id, nr and the like
+_ENDING = re.compile(r"(id|ids|nr|no|num|number|nummer|code|key|name|identifier)$")
+_NEEDED = ("label", "patient")  # an ambiguous column of these is refused; others then stay under their own names
+
+_SPLITS = {
+    "train": "train training trn tr entrenamiento treino entrainement apprentissage addestramento egitim обучение 训练",
+    "val": "val valid validation validate dev development validierung validacion validacao validazione 验证",
+    "test": "test testing tst holdout heldout evaluation eval prueba teste essai prova тест 测试",
+}
+_SPLIT_WORDS = {word: name for name, words in _SPLITS.items() for word in words.split()}
+_WHOLE = re.compile(r"[0-9]+(\.0*)?")
+_FOLD = re.compile(r"(?:cv|k)?(?:fold|falte|split|part)?0*(\d{1,3})")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Where the known columns stand.
+
+    Attributes:
+        place: role -> number of the column.
+        paths: numbers of the columns that may name the image, in order of preference.
+        remarks: roles that several columns may have.
+    """
+
+    place: dict[str, int]
+    paths: tuple[int, ...]
+    remarks: tuple[str, ...]
+
+
+def plain_name(text: str) -> str:
+    """A name without letter case, accents, blanks and marks, for comparison."""
+    folded = unicodedata.normalize("NFKD", text.casefold().replace("\u0131", "i").replace("\u0142", "l"))
+    return "".join(character for character in folded if character.isalnum())
+
+
+_PLAIN = {role: tuple(plain_name(name) for name in names) for role, names in _KNOWN.items()}
+
+
+def find_roles(header: Sequence[str], columns: CollectionConfig, source: str) -> Roles:
+    """Find the known columns of a header.
+
+    Raises:
+        DataError: A named column is not there, none names the images, or several may be the label or the patient.
+    """
+    plain = [plain_name(name) for name in header]
+    place: dict[str, int] = {}
+    remarks = []
+    paths: tuple[int, ...] = ()
+    for role in ROLES:
+        asked = getattr(columns, f"{role}_column")
+        if asked == "none":
+            continue
+        if asked:
+            place[role] = _named(header, asked, role, source)
+            paths = (place[role],) if role == "path" else paths
+            continue
+        found = [number for name in _PLAIN[role] for number, own in enumerate(plain) if own == name]
+        if not found and role in _NUMBERED:
+            bare = [_ENDING.sub("", own) for own in plain]
+            found = [number for name in _PLAIN[role] for number, own in enumerate(bare) if own == name]
+        if role == "path":
+            paths = tuple(found)
+            if not found:
+                raise DataError(
+                    f"{source} has the columns {_listed(header)}, none of which is known to name the images, expected "
+                    "path. Name it by path_column."
+                )
+            place[role] = found[0]
+        elif len(found) == 1 or (found and plain[found[0]] == role):
+            place[role] = found[0]
+        elif found:
+            names = " and ".join(repr(header[number]) for number in found)
+            if role in _NEEDED:
+                raise DataError(f"{source} has {names}, each of which may be the {role}. Name one by {role}_column.")
+            remarks.append(f"{source} has {names}, each of which may be the {role}; none is taken for it.")
+    return Roles(place, paths, tuple(remarks))
+
+
+def _named(header: Sequence[str], asked: str, role: str, source: str) -> int:
+    for same in (str, str.casefold, plain_name):
+        found = [number for number, name in enumerate(header) if same(name) == same(asked)]
+        if found:
+            return found[0]
+    raise DataError(f"{source} has the columns {_listed(header)}, expected {asked!r} too, named by {role}_column.")
+
+
+def _listed(header: Sequence[str]) -> str:
+    return ", ".join(header) or "(none)"
+
+
+def split_value(text: str) -> str:
+    """The name of a given split: train, val, test, the number of a fold, or the text itself."""
+    if _WHOLE.fullmatch(text):
+        return str(int(float(text)))
+    plain = plain_name(text)
+    fold = _FOLD.fullmatch(plain)
+    return _SPLIT_WORDS.get(plain) or (fold[1] if fold else text)

@@ -1,0 +1,248 @@
+"""Tables as they come: CSV of any separator and encoding, spreadsheets, Parquet, data frames; every cell is text.
+
+No type is guessed: a patient called 01 stays 01. A number of a spreadsheet or a frame is written as short as it can be,
+so that 1.0 is 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ball_features.errors import DataError, require_extra
+from ball_features.files import plain_cell
+
+__all__ = ["RawTable", "cell_text", "read_frame", "read_tables"]
+
+_SEPARATORS = (",", ";", "\t", "|")
+_PROBED = 50  # records that the separator is told by
+_SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table of text.
+
+    Attributes:
+        source: name of the table for messages.
+        rows: cells, the header not yet told from the rest; blank rows are left out.
+        lines: number of the line of each row in the file, from 1.
+        closed: whether the file ends with a line break, so that its last row cannot be cut.
+        remarks: what was decided while reading.
+        separator: separator of a table in text; "" for other kinds.
+        encoding: encoding of a table in text, "utf-8-sig" with a byte order mark.
+    """
+
+    source: str
+    rows: list[list[str]]
+    lines: list[int]
+    closed: bool = True
+    remarks: tuple[str, ...] = ()
+    separator: str = ""
+    encoding: str = "utf-8"
+
+
+def read_tables(path: Path) -> list[RawTable]:
+    """Read a file into its tables: one, or one for each worksheet of a spreadsheet.
+
+    Raises:
+        DataError: The file cannot be read, or is no table.
+        MissingExtraError: It is a Parquet file and pyarrow is not installed.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"No groups file or sheet can be read at {path} ({error.strerror}). Expected .csv, .tsv, .xlsx or .parquet."
+        ) from error
+    if data.startswith(b"PAR1"):
+        return [_parquet(path)]
+    if data.startswith(_SPREADSHEET):
+        return _worksheets(path, data)
+    return [_delimited(path, data)]
+
+
+def _delimited(path: Path, data: bytes) -> RawTable:
+    text, encoding = _decoded(path, data)
+    remarks = () if encoding == "utf-8" else (f"{path.name} is read as {encoding}.",)
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # a line of Excel's
+        text, skipped = rest, 1
+    separator = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows, lines = [], []
+    try:
+        for cells in reader:
+            own = [plain_cell(_clean(cell)) for cell in cells]
+            if any(own):
+                rows.append(own)
+                lines.append(reader.line_num + skipped)
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num + skipped}: {error}. Put quotes around cells that hold the separator or a "
+            "line break, and double the quotes inside."
+        ) from error
+    mark = "-sig" if data.startswith(b"\xef\xbb\xbf") else ""
+    closed = text.endswith(("\n", "\r"))
+    return RawTable(str(path), rows, lines, closed, remarks, separator, encoding + mark)
+
+
+def _decoded(path: Path, data: bytes) -> tuple[str, str]:
+    """(text, name of the encoding); "utf-8" also of ASCII and of UTF-8 with a byte order mark."""
+    marks = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"))
+    marks += ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+    for mark, name in marks:
+        if data.startswith(mark):
+            return _try(path, data.removeprefix(mark) if name == "utf-8" else data, (name,))
+    head = data[:4096]
+    if b"\0" in head:
+        odd, even = head[1::2].count(0), head[::2].count(0)
+        return _try(path, data, ("utf-16-le",) if odd > even else ("utf-16-be",))
+    return _try(path, data, ("utf-8", "cp1252", "latin-1"))
+
+
+def _try(path: Path, data: bytes, names: tuple[str, ...]) -> tuple[str, str]:
+    for name in names:
+        try:
+            text = data.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text, name.removesuffix("-le").removesuffix("-be")
+    raise DataError(f"{path} is no table: it holds bytes that are no text. Expected .csv, .tsv, .xlsx or .parquet.")
+
+
+def _separator(text: str) -> str:
+    """The separator by which the first records have most often as many cells as the header."""
+
+    def score(separator: str) -> tuple[float, int]:
+        counts = []
+        try:
+            for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+                filled = [number for number, cell in enumerate(cells) if cell.strip()]
+                if filled:
+                    counts.append((len(cells), filled[-1] + 1))
+                if len(counts) > _PROBED:
+                    break
+        except csv.Error:
+            return 0.0, 0
+        if not counts or counts[0][1] < 2:
+            return 0.0, 0
+        width = counts[0][0]
+        return sum(1 < own <= width for _, own in counts) / len(counts), width
+
+    best = max(_SEPARATORS, key=score)
+    return best if score(best)[1] else ","
+
+
+def _worksheets(path: Path, data: bytes) -> list[RawTable]:
+    from python_calamine import CalamineWorkbook
+
+    try:
+        book = CalamineWorkbook.from_filelike(io.BytesIO(data))
+        found = []
+        for name in book.sheet_names:
+            sheet = book.get_sheet_by_name(name)
+            cells = [[cell_text(value) for value in row] for row in sheet.to_python(skip_empty_area=False)]
+            _fill_merged(cells, getattr(sheet, "merged_cell_ranges", None) or ())
+            filled = [number for number, row in enumerate(cells) if any(row)]
+            source = f"{path} ({name})" if len(book.sheet_names) > 1 else str(path)
+            found.append(RawTable(source, [cells[number] for number in filled], [number + 1 for number in filled]))
+    except Exception as error:  # the reader raises several kinds for damaged files
+        raise DataError(
+            f"{path} cannot be read as a spreadsheet ({error}). Save it again as .xlsx, or as .csv."
+        ) from error
+    return found
+
+
+def _fill_merged(cells: list[list[str]], ranges: Iterable[tuple[tuple[int, int], tuple[int, int]]]) -> None:
+    """Give each cell of a merged block its value."""
+    for (top, left), (bottom, right) in ranges:
+        for row in range(top, min(bottom + 1, len(cells))):
+            for column in range(left, min(right + 1, len(cells[row]))):
+                cells[row][column] = cells[top][left]
+
+
+def _parquet(path: Path) -> RawTable:
+    require_extra("pyarrow", "parquet", "A sheet in Parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(path)
+        flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+        table = parquet.read_table(path, columns=flat)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({error}). Write it again, or as .csv.") from error
+    return _from_columns(str(path), table.column_names, [column.to_pylist() for column in table.columns])
+
+
+def read_frame(frame: Any) -> RawTable:
+    """A pandas or polars data frame, a pyarrow table, or a mapping of column names to sequences.
+
+    Raises:
+        DataError: It is none of these, or has a column twice.
+    """
+    source = "the data frame"
+    if isinstance(frame, Mapping):
+        return _from_columns(source, [str(name) for name in frame], [list(column) for column in frame.values()])
+    names = list(getattr(frame, "column_names", getattr(frame, "columns", ())))
+    if not names or not hasattr(frame, "__getitem__"):
+        raise DataError(
+            f"Got a sheet of type {type(frame).__name__}, expected a path, a pandas or polars data frame, or a mapping "
+            "of column names to lists."
+        )
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"The data frame has the column {twice[0]!r} twice. Rename one, or leave it out.")
+    header, columns = [str(name) for name in names], [_values(frame[name]) for name in names]
+    index = getattr(frame, "index", None)  # of pandas; where it has a name it is a column like others
+    if index is not None and getattr(index, "name", None):
+        header, columns = [str(index.name), *header], [_values(index), *columns]
+    return _from_columns(source, header, columns)
+
+
+def _values(column: Any) -> list[Any]:
+    for name in ("to_list", "tolist", "to_pylist"):
+        if hasattr(column, name):
+            return getattr(column, name)()
+    return list(column)
+
+
+def _from_columns(source: str, header: Sequence[str], columns: Sequence[Sequence[Any]]) -> RawTable:
+    texts = [[cell_text(value) for value in column] for column in columns]
+    rows = [list(row) for row in zip(*texts, strict=True)]
+    kept = [number for number, row in enumerate(rows) if any(row)]
+    return RawTable(source, [list(header), *(rows[number] for number in kept)], [1, *(n + 2 for n in kept)])
+
+
+def cell_text(value: Any) -> str:
+    """The text of a cell: a whole number without its decimals, a date by ISO 8601, "" of what is missing."""
+    if isinstance(value, str):
+        return _clean(value)
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return ""
+    value = value.item() if hasattr(value, "item") else value  # NumPy scalars
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return value.date().isoformat()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return _clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
+
+
+def _clean(text: str) -> str:
+    """Without blanks around, and in one Unicode form; spreadsheets and the web bring blanks that do not break."""
+    text = text.strip(" \t\r\n\v\f\u00a0\ufeff\u200b\u2007\u202f")
+    return text if text.isascii() else unicodedata.normalize("NFC", text)

@@ -1,0 +1,279 @@
+"""Layouts of folders: what is meant is read and shown; two possible readings are never guessed."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ball_features.config import CollectionConfig
+from ball_features.dataset.folder_layout import read_layout
+from ball_features.dataset.manifest import scan
+from ball_features.dataset.patterns import parse_pattern
+from ball_features.errors import ConfigError, DataError
+
+CLASSES = ("Benign", "Early", "Pre")
+
+
+def make(root, names):
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"{number}{name}".encode())
+    return root
+
+
+def tree(pattern, count=6, **values):
+    """Paths of a pattern in which {c} is the class, {i} the number and others follow the number."""
+    return [
+        pattern.format(c=name, i=number, **{key: own[number % len(own)] for key, own in values.items()})
+        for name in CLASSES
+        for number in range(count)
+    ]
+
+
+SPLITS = ("train", "val", "test")
+READ = [
+    (tree("{c}/{i}.jpg"), "class", {}),
+    (tree("wrap/images/{c}/{i}.jpg"), "class", {}),
+    (tree("{c}/deep/{i}.jpg"), "class", {}),
+    (tree("{s}/{c}/{i}.jpg", s=SPLITS), "split/class", {"split": SPLITS}),
+    (tree("Data/{s}/{c}/{i}.jpg", s=("Training", "Validation", "TESTING")), "split/class", {"split": SPLITS}),
+    (tree("{s}/images/{c}/{i}.jpg", s=SPLITS), "split/class", {"split": SPLITS}),
+    (tree("{c}/{s}/{i}.jpg", s=SPLITS), "class/split", {"split": SPLITS}),
+    (tree("fold_{f}/{c}/{i}.bmp", f="012"), "split/class", {"split": ("0", "1", "2")}),
+    (tree("Set_{s}_data/fold_{f}/{c}/{i}.bmp", s=("training", "test"), f="012"), "split/fold/class",
+     {"split": ("train", "test"), "fold": ("0", "1", "2")}),
+    (tree("P{p}/{c}/{i}.jpg", p="0123"), "patient/class", {"patient": ("P0", "P1", "P2", "P3")}),
+    (tree("{c}/pat_0{p}/{i}.jpg", p="012"), "class/patient", {"patient": ("pat_00", "pat_01", "pat_02")}),
+    (tree("{s}/{c}/case-{p}/{i}.jpg", s=SPLITS, p="0123"), "split/class/patient", {"split": SPLITS}),
+    (tree("{s}/P{p}/{c}/{i}.jpg", s=SPLITS, p="01"), "split/patient/class", {"split": SPLITS}),
+    (tree("{c}/{p}/{i}.jpg", p="12"), "class", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "reading", "columns"), READ)
+def test_layouts_that_have_one_reading(tmp_path, names, reading, columns):
+    manifest = scan(make(tmp_path, names))
+    assert sorted(set(manifest.label)) == list(CLASSES)
+    assert manifest.classes[0] == "Classes: Benign 6, Early 6, Pre 6."
+    assert f"folders ({reading})" in manifest.classes[1]
+    assert not manifest.rejected
+    for name, values in columns.items():
+        assert set(manifest.columns[name]) == set(values)
+    for path, label in zip(manifest.path, manifest.label, strict=True):
+        assert f"{label}/" in path
+        assert (manifest.root / path).is_file()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (tree("{b}/{c}/{i}.jpg", b=("batch_a", "batch_b")), "patient/class"),
+        (tree("{c}/{m}/{i}.jpg", m=("40X", "100X")), "patient/class"),
+        (tree("{b}/{c}/{i}.jpg", b=("Smith", "Jones", "Brown")), "site/class"),
+        (tree("{s}/{b}/{c}/{i}.jpg", s=SPLITS, b=("x", "y")), "split/class"),
+    ],
+)
+def test_two_readings_are_not_guessed(tmp_path, names, words):
+    with pytest.raises(DataError, match=r"Two readings are possible: layout='.*class'") as caught:
+        scan(make(tmp_path, names))
+    assert words in str(caught.value)
+    for layout in ("class", "*/class"):
+        manifest = scan(tmp_path, collection=CollectionConfig(layout=layout))
+        assert len(set(manifest.label)) >= 2
+
+
+@pytest.mark.parametrize(
+    "names", [tree("{p}/{i}_{c}.jpg", p=("P1", "P2")), tree("{s}/{c}{i}.jpg", s=("train", "test"))]
+)
+def test_folders_that_are_no_classes(tmp_path, names):
+    with pytest.raises(DataError, match="no folder of a class lies in them"):
+        scan(make(tmp_path, names))
+    assert len(set(scan(tmp_path, collection=CollectionConfig(layout="class")).label)) == 2
+
+
+def test_unlabelled_images_of_a_split(tmp_path):
+    names = [*tree("train/fold_{f}/{c}/{i}.bmp", f="01"), "test/a.bmp", "test/inner/b.bmp"]
+    manifest = scan(make(tmp_path, names))
+    assert manifest.label.count("") == 2
+    assert manifest.classes[0].endswith("; 2 without a class.")
+    assert {s for s, label in zip(manifest.columns["split"], manifest.label, strict=True) if not label} == {"test"}
+    assert set(manifest.columns["fold"]) == {"0", "1", ""}
+
+
+def test_system_folders_results_copies_and_masks(tmp_path):
+    names = tree("{c}/{i}.jpg", 4)
+    passed = [
+        *(f"{name}/@eaDir/{i}.jpg/SYNO.jpg" for name in CLASSES for i in range(4)), "#recycle/Benign/1.jpg",
+        "results/p.png",
+        ".ipynb_checkpoints/a/b.png", "__MACOSX/Benign/1.jpg", "Benign - Copy/0.jpg", "Early (1)/0.jpg",
+        "Pre_masks/0.png",
+        "Masks/Benign/0.png", "Benign/segmented/0.png", "Benign/1_mask.png", "Thumbs/1.jpg", "$RECYCLE.BIN/x/1.jpg",
+    ]  # fmt: skip
+    manifest = scan(make(tmp_path, [*names, *passed]))
+    assert set(manifest.path) == set(names)
+    for word in (
+        "@eaDir (12 images, system",
+        "#recycle",
+        "results",
+        "__MACOSX",
+        "- Copy",
+        "(1)",
+        "Masks",
+        "*_mask.png",
+    ):
+        assert word in manifest.note
+    alone = scan(make(tmp_path / "b", ["masks/1.jpg", "results/1.jpg"]))
+    assert set(alone.label) == {"masks", "results"}
+
+
+def test_classes_that_read_alike(tmp_path):
+    names = [unicodedata.normalize(form, "Fr\u00fch") for form in ("NFC", "NFD")]
+    make(
+        tmp_path,
+        [f"{name}/{i}.jpg" for name in ("Pro", "pro", "Pre", "Pre ", "Pre-B", "PreB", *names) for i in range(2)],
+    )
+    note = "".join((*scan(tmp_path).classes, scan(tmp_path).note))
+    assert "'Pre ' 2" in note
+    assert "'Fr\\xfch' 2" in note
+    for shown in (
+        "'Pre' (2) and 'Pre '",
+        "'Pro' (2) and 'pro'",
+        "'Pre-B' (2) and 'PreB'",
+        "'Fru\\u0308h' (2) and 'Fr\\xfch'",
+    ):
+        assert shown in note
+
+
+def test_a_class_that_loses_its_files_is_named(tmp_path):
+    make(tmp_path, [*tree("{c}/{i}.jpg"), "Pro/1.svs", "Pro/2.svs", "Pro/notes", "Later/x/1.txt", "Benign/Thumbs.db"])
+    make(tmp_path, ["Empty/1.jpg"])
+    (tmp_path / "Empty" / "1.jpg").write_bytes(b"")
+    manifest = scan(tmp_path)
+    assert "Pro/ holds no image that can be read, only 2 .svs, 1 without an ending" in manifest.note
+    assert "Later/ holds no image" in manifest.note
+    assert "3 files that are no images" in manifest.note
+    assert "All images of the class Empty were rejected" in manifest.note
+    assert [item.path for item in manifest.rejected] == ["Empty/1.jpg", "Pro/1.svs", "Pro/2.svs"]
+
+
+def test_copies_of_two_classes_and_dark_images_are_said(tmp_path):
+    make(tmp_path, tree("{c}/{i}.jpg", 3))
+    (tmp_path / "Early" / "copy.jpg").write_bytes((tmp_path / "Benign" / "1.jpg").read_bytes())
+    for number in range(3):
+        values = np.random.default_rng(number).integers(0, 4096, (20, 20)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "Pre" / f"{number}.tif")
+    note = scan(tmp_path).note
+    assert "1 pair of byte-identical images have different classes: Benign/1.jpg and Early/copy.jpg" in note
+    assert "use 12 of 16 bits" in note
+    assert "by 16" in note
+
+
+@pytest.mark.parametrize(
+    ("layout", "path", "columns"),
+    [
+        ("{split}/{label}/{patient}_*.png", "x/train/Pre/P7_12.png", 
+         {"split": "train", "label": "Pre", "patient": "P7"}),
+        ("UID_{patient}_{image}_{cell}_{_}.bmp", "fold_0/all/UID_H10_3_1_hem.bmp", 
+         {"patient": "H10", "image": "3", "cell": "1"}),
+        ("UID_{patient}_{_}", "UID_4_1.bmp", {"patient": "4"}),
+        ("class/{patient}-{_}", "Pre/12-3.jpg", {"label": "Pre", "patient": "12"}),
+        ("{site}/**/{label}_*", "A/x/y/Pro_1.jpg", {"site": "A", "label": "Pro"}),
+        ("patient/class", "P1/Pre/deep/1.jpg", {"patient": "P1", "label": "Pre"}),
+        ("*/Class", "x/Pre/1.jpg", {"label": "Pre"}),
+        ("{label}/{patient}_*.png", "Pre/P1_2.jpg", None),
+    ],
+)  # fmt: skip
+def test_patterns(layout, path, columns):
+    assert parse_pattern(layout).read(path) == columns
+
+
+@pytest.mark.parametrize("layout", ["", "classes", "{label", "class/{label}", "*/*.png", "label}/x"])
+def test_what_is_no_layout(layout):
+    with pytest.raises(ConfigError, match=r"Got layout=.*expected auto, class"):
+        parse_pattern(layout)
+
+
+def test_a_pattern_adds_columns_to_recognised_folders(tmp_path):
+    names = tree("fold_{f}/{c}/UID_{p}_{i}_1_{c}.bmp", f="01", p="579")
+    manifest = scan(
+        make(tmp_path, [*names, "fold_0/Pre/other.bmp"]), collection=CollectionConfig(layout="UID_{patient}_{image}_*")
+    )
+    assert set(manifest.label) == set(CLASSES)
+    assert set(manifest.columns["patient"]) == {"5", "7", "9", ""}
+    assert set(manifest.columns["split"]) == {"0", "1"}
+    with pytest.raises(DataError, match="None of 19 images fits"):
+        scan(tmp_path, collection=CollectionConfig(layout="{patient}-{label}.png"))
+
+
+def test_images_outside_a_pattern_are_listed(tmp_path):
+    make(tmp_path, [*tree("{c}/{p}_{i}.png", p="AB"), "Pre/odd.png"])
+    manifest = scan(tmp_path, collection=CollectionConfig(layout="{label}/{patient}_*.png"))
+    assert [(item.path, item.reason) for item in manifest.rejected] == [
+        ("Pre/odd.png", "does not fit the layout {label}/{patient}_*.png")
+    ]
+
+
+def test_the_sheet_wins_over_folders_and_it_is_said(tmp_path):
+    make(tmp_path / "d", tree("{c}/{i}.jpg", 3))
+    lines = ["file,class,who,stain", "Benign/0,Early,P1,H", "Benign/1.jpg,Benign,P1,", "Pre/2,,P2,H"]
+    sheet = tmp_path / "s.csv"
+    sheet.write_text("\n".join(lines))
+    collection = CollectionConfig(sheet=str(sheet), patient_column="who")
+    manifest = scan(tmp_path / "d", collection=collection)
+    label = dict(zip(manifest.path, manifest.label, strict=True))
+    assert (label["Benign/0.jpg"], label["Benign/1.jpg"], label["Pre/2.jpg"], label["Pre/1.jpg"]) == (
+        "Early",
+        "Benign",
+        "",
+        "Pre",
+    )
+    assert "1 image lies in the folder of another class" in manifest.note
+    assert "Benign/0.jpg (Benign, in the sheet Early)" in manifest.note
+    assert "6 images have no row" in manifest.note
+    assert manifest.columns["patient"][:2] == ("P1", "P1")
+    assert manifest.columns["stain"][0] == "H"
+    assert manifest.classes[0] == "Classes: Benign 2, Early 4, Pre 2; 1 without a class."
+    assert "class in " in manifest.classes[1]
+
+
+def test_a_sheet_tells_the_classes_of_any_folders(tmp_path):
+    paths = tree("{p}/{i}{c}.jpg", p=("P1", "P2"))
+    make(tmp_path / "d", [*paths, "loose.jpg"])
+    frame = {"path": [path.split("/")[1] for path in paths], "dx": [path[4:-4] for path in paths]}
+    manifest = scan(tmp_path / "d", sheet=frame)
+    assert sorted(set(manifest.label)) == ["", *CLASSES]
+    assert set(manifest.columns["patient"]) == {"P1", "P2", ""}
+
+
+def test_a_sheet_explains_one_of_two_readings(tmp_path):
+    paths = tree("{b}/{c}/{i}.jpg", b=("North", "South"))
+    manifest = scan(make(tmp_path, paths), sheet={"path": paths, "hospital": [path.split("/")[0] for path in paths]})
+    assert set(manifest.label) == set(CLASSES)
+    assert set(manifest.columns["site"]) == {"North", "South"}
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["a/x", "b/x", "a/y", "c", "train/a", "test/a", "P1/a", "P2/b", "1", "2/a"]),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_any_folders_give_a_label_to_each_image_or_a_problem(folders):
+    paths = [f"{folder}/{number}.png" for number, folder in enumerate(folders)]
+    layout = read_layout(paths)
+    assert len(layout.label) == len(paths)
+    assert all(len(cells) == len(paths) for cells in layout.columns.values())
+    if not layout.problem:
+        for row, path in enumerate(paths):
+            label = layout.label[row]
+            assert (
+                label in path.split("/")[:-1]
+                if label
+                else row in layout.misfits or any(cells[row] for cells in layout.columns.values())
+            )

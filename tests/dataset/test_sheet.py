@@ -1,0 +1,278 @@
+"""Sheets: any separator, encoding, header and spelling of paths is read as it is meant, or refused with the reason."""
+
+import datetime
+import sys
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ball_features.config import CollectionConfig
+from ball_features.dataset.matching import match_rows
+from ball_features.dataset.sheet import read_sheet
+from ball_features.dataset.sheet_columns import split_value
+from ball_features.errors import DataError
+
+FILES = [f"{name}/{number}.jpg" for name in ("Benign", "Früh", "Pre, late") for number in range(4)]
+HEADER = ("image", "diagnosis", "patient", "scanner", "split", "note")
+ROWS = [
+    (path, path.split("/")[0], f"0{number % 5}", "A;B", ("train", "Validierung", "TEST")[number % 3], 'say "hi"')
+    for number, path in enumerate(FILES)
+]
+
+
+def delimited(separator, rows=ROWS, header=HEADER, line="\n"):
+    def cell(text):
+        quoted = any(mark in text for mark in (separator, '"', "\n"))
+        return '"' + text.replace('"', '""') + '"' if quoted else text
+
+    return line.join(separator.join(map(cell, row)) for row in (header, *rows)) + line
+
+
+def write(tmp_path, data, name="sheet.csv"):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "latin-1"]
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("line", ["\n", "\r\n"])
+def test_separators_and_encodings(tmp_path, encoding, separator, line):
+    path = write(tmp_path, delimited(separator, line=line).encode(encoding))
+    sheet = read_sheet(path)
+    rows = sheet.rows_of(FILES)
+    assert rows.columns["label"] == tuple(row[1] for row in ROWS)
+    assert rows.columns["patient"] == tuple(row[2] for row in ROWS)
+    assert rows.columns["site"] == ("A;B",) * 12
+    assert rows.columns["split"] == ("train", "val", "test") * 4
+    assert rows.columns["note"] == ('say "hi"',) * 12
+    assert rows.remarks == ()
+    assert sheet.headings["site"] == "scanner"
+    assert bool(sheet.remarks) == (encoding not in ("utf-8", "utf-8-sig"))
+
+
+@pytest.mark.parametrize("kind", ["xlsx", "parquet", "pandas", "mapping", "arrow", "index"])
+def test_spreadsheets_and_frames(tmp_path, kind):
+    import pandas as pd
+
+    columns = {
+        "Bild": FILES,
+        "Diagnose": [path.split("/")[0] for path in FILES],
+        "Patienten-ID": [float(number % 4) for number in range(11)] + [float("nan")],
+        "day": [datetime.date(2024, 1, 2)] * 12,
+        "count": list(range(12)),
+        "dark": [None, True] * 6,
+    }
+    frame = pd.DataFrame(columns)
+    if kind == "xlsx":
+        pytest.importorskip("openpyxl")
+        sheet = tmp_path / "s.xlsx"
+        with pd.ExcelWriter(sheet) as writer:
+            pd.DataFrame({"legend": ["nothing"]}).to_excel(writer, sheet_name="About", index=False)
+            frame.to_excel(writer, sheet_name="Images", index=False, startrow=2)
+    elif kind == "parquet":
+        sheet = tmp_path / "s.parquet"
+        frame.assign(vector=[[1.0, 2.0]] * 12).to_parquet(sheet)
+    else:
+        import pyarrow as pa
+
+        sheet = {"pandas": frame, "mapping": columns, "arrow": pa.table(columns), "index": frame.set_index("Bild")}[
+            kind
+        ]
+    rows = read_sheet(sheet).rows_of(FILES)
+    assert rows.columns["patient"] == (*(str(number % 4) for number in range(11)), "")
+    assert rows.columns["label"] == tuple(columns["Diagnose"])
+    assert set(rows.columns["day"]) == {"2024-01-02"}
+    assert rows.columns["count"][11] == "11"
+    assert rows.columns["dark"][:2] == ("", "True")
+
+
+def test_neither_pandas_nor_polars_is_needed(tmp_path, monkeypatch):
+    for name in ("pandas", "polars"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert read_sheet(write(tmp_path, delimited(",").encode())).rows_of(FILES).columns["patient"][1] == "01"
+
+
+class Polars:
+    """What a polars frame offers of what is used."""
+
+    def __init__(self, columns):
+        self._columns, self.columns = columns, list(columns)
+
+    def __getitem__(self, name):
+        return type("Series", (), {"to_list": lambda own: list(self._columns[name])})()
+
+
+def test_a_frame_of_polars():
+    rows = read_sheet(Polars({"path": FILES, "label": ["a", None] * 6})).rows_of(FILES)
+    assert rows.columns["label"] == ("a", "") * 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: "./" + path,
+        lambda path: ".\\" + path.replace("/", "\\"),
+        lambda path: "D:\\smears\\2024\\" + path.replace("/", "\\"),
+        lambda path: "\\\\server\\share\\" + path.replace("/", "\\"),
+        lambda path: "/home/me/" + path,
+        lambda path: "../images/" + path,
+        lambda path: path.removesuffix(".jpg"),
+        lambda path: path.replace(".jpg", ".tif"),
+        lambda path: path.upper(),
+        lambda path: unicodedata.normalize("NFD", path),
+        lambda path: f" {path} ",
+        lambda path: path.replace("/", " / "),
+    ],
+)
+def test_spellings_of_paths(change):
+    match = match_rows([change(path) for path in FILES], FILES)
+    assert match.rows == tuple((number,) for number in range(12))
+
+
+def test_names_alone():
+    files = ["a/deep/x1.png", "a/x2.jpg", "b/x2.jpg", "b/x3.jpg", "b/x3.png", "c/x.1.png"]
+    match = match_rows(["x1", "x2.jpg", "b/x2", "x3", "x3.png", "x.1", "x9", "", "other/x1"], files)
+    assert match.rows == ((0,), (), (2,), (), (4,), (5,))
+    # x2 is in two folders; x3.jpg is what x3 means once x3.png has its row.
+    assert match.ambiguous == {1: (1, 2)} or match.missing == (6, 7, 8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_row_matches_only_a_file_of_its_name(data):
+    part = st.text("abÄ1._ ", min_size=1, max_size=4).filter(lambda text: text.strip(". "))
+    path = st.builds("/".join, st.lists(part, min_size=1, max_size=3))
+    files = data.draw(st.lists(path.map(lambda own: own + ".png"), min_size=1, max_size=8, unique=True))
+    cells = data.draw(st.lists(st.one_of(path, st.sampled_from(files)), max_size=8))
+    match = match_rows(cells, files)
+    used = [row for rows in match.rows for row in rows]
+    assert sorted([*used, *match.missing, *match.ambiguous]) == list(range(len(cells)))
+    for number, rows in enumerate(match.rows):
+        for row in rows:
+            own = [part.strip() for part in files[number].casefold().removesuffix(".png").split("/")]
+            cell = [part.strip() for part in cells[row].casefold().removesuffix(".png").split("/")]
+            cell = [part for part in cell if part not in ("", ".", "..")]
+            shorter = min(len(own), len(cell))
+            assert own[-shorter:] == cell[-shorter:]
+    for row, cell in enumerate(cells):
+        if cell in files:
+            assert row in match.rows[files.index(cell)]
+
+
+def sheet_of(tmp_path, text):
+    return read_sheet(write(tmp_path, text.encode()))
+
+
+def test_what_does_not_match_is_counted_and_named(tmp_path):
+    text = "path,label\nBenign/0.jpg,a\nBenign/9.jpg,a\n0,b\nFrüh/1.jpg,b\nFrüh/1.jpg,b\n"
+    remarks = " ".join(sheet_of(tmp_path, text).rows_of(FILES).remarks)
+    assert "1 row of" in remarks
+    assert "Benign/9.jpg in line 3" in remarks
+    assert "several images, and none is taken: 0 in line 4" in remarks
+    assert "1 rows of" in remarks
+    assert "10 images have no row" in remarks
+    with pytest.raises(DataError, match=r"twice, in lines 2 and 3, with label 'a' and 'b'"):
+        sheet_of(tmp_path, "path,label\n0.jpg,a\n0.JPG,b\n").rows_of(["0.jpg"])
+    with pytest.raises(
+        DataError, match=r"None of the 1 rows .* 'x/y.jpg' in line 2, and the first image is 'Benign/0.jpg'"
+    ):
+        sheet_of(tmp_path, "path,label\nx/y.jpg,a\n").rows_of(FILES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("a,b\n1,2\n", "none of which is known to name the images"),
+        ("path,group,group\na,1,2\n", "'group' is there twice, as number 2 and as number 3"),
+        ("path,Group,group \na,1,2\n", "there twice"),
+        ("path,group,patient\na.jpg,Hospital, North,P1\n", "line 2: 4 cells, expected 3"),
+        ("path,patient\na,1\nb,1.0\n", "'1' in line 2 and '1.0' in line 3"),
+        ("path,patient\na,7\nb,007\n", "one number"),
+        ("path,group\na,1,5\n", "3 cells"),
+        ("path,case,subject\na,1,2\n", "'case' and 'subject', each of which may be the patient"),
+        ('path,label\na,"b\n', "line"),
+        ("path,label,patient\na,b,c\nd,e", "seems to be cut"),
+        ("path,\0\n", "no text"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        sheet_of(tmp_path, text)
+
+
+def test_rows_of_blanks_headers_and_missing_values(tmp_path):
+    text = "sep=;\r\n;;\r\nImage Name; Class ;Fall-Nr.;x;\r\n0.jpg;a;12;1;\r\n1.jpg;NaN;n/a;2;\r\n;;;;\r\n;;;;\r\n"
+    sheet = sheet_of(tmp_path, text)
+    rows = sheet.rows_of(["0.jpg", "1.jpg"])
+    assert rows.columns == {"label": ("a", ""), "patient": ("12", ""), "x": ("1", "2")}
+    assert "1 cells of label" in " ".join(sheet.remarks)
+    assert sheet.headings == {"label": "Class", "patient": "Fall-Nr."}
+
+
+def test_columns_by_option(tmp_path):
+    text = "image,case,subject,class,stain\n0.jpg,1,s1,a,H\n1.jpg,2,s2,b,G\n"
+    config = CollectionConfig(patient_column="subject", label_column="stain", group_column="case")
+    rows = read_sheet(write(tmp_path, text.encode()), config).rows_of(["0.jpg", "1.jpg"])
+    assert rows.columns == {"label": ("H", "G"), "patient": ("s1", "s2"), "group": ("1", "2"), "class": ("a", "b")}
+    with pytest.raises(DataError, match="expected 'slide' too, named by patient_column"):
+        read_sheet(tmp_path / "sheet.csv", CollectionConfig(patient_column="slide"))
+    none = CollectionConfig(patient_column="none", label_column="none")
+    assert set(read_sheet(tmp_path / "sheet.csv", none).columns) == {"case", "subject", "class", "stain"}
+
+
+def test_the_column_of_paths_is_the_one_that_matches(tmp_path):
+    sheet = sheet_of(tmp_path, "file,id,label\nold_1.tif,x1,a\nold_2.tif,x2,b\n")
+    rows = sheet.rows_of(["x1.png", "x2.png"])
+    assert rows.heading == "id"
+    assert rows.columns == {"label": ("a", "b"), "file": ("old_1.tif", "old_2.tif")}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Training", "train"),
+        ("VALID", "val"),
+        ("hold-out", "test"),
+        ("fold_03", "3"),
+        ("Fold 0", "0"),
+        ("odd", "odd"),
+        ("2", "2"),
+    ],
+)
+def test_names_of_splits(name, value):
+    assert split_value(name) == value
+
+
+_CELLS = st.text(st.characters(codec="cp1252", exclude_categories=("Cc", "Zs", "Zl", "Zp", "Cf")))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(_CELLS, _CELLS),
+        min_size=1, max_size=6,
+    ),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]),
+)  # fmt: skip
+def test_any_cell_is_read_back(tmp_path_factory, cells, separator, encoding):
+    rows = [(f"{number}.png", *own) for number, own in enumerate(cells)]
+    rows = [tuple(unicodedata.normalize("NFC", cell) for cell in row) for row in rows]
+    path = write(tmp_path_factory.mktemp("s"), delimited(separator, rows, ("path", "x", "y")).encode(encoding))
+    found = read_sheet(path).rows_of([row[0] for row in rows]).columns
+    from ball_features.files import plain_cell
+
+    expected = [tuple(plain_cell(row[place]) for row in rows) for place in (1, 2)]
+    assert [found.get("x", ("",) * len(rows)), found.get("y", ("",) * len(rows))] == expected
+
+
+def test_numpy_columns():
+    rows = read_sheet({"path": np.array(FILES), "patient": np.arange(12), "label": np.array(["a", "b"] * 6)})
+    assert rows.rows_of(FILES).columns["patient"][3] == "3"
