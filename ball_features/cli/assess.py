@@ -8,7 +8,7 @@ from pathlib import Path
 from ball_features.cli.derive import command
 from ball_features.cli.options import Images, Shown
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show
-from ball_features.config import ExtractConfig, FitConfig
+from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.fields import COMMON, Config, option
 
 __all__ = ["COMMAND", "AssessOptions", "assess"]
@@ -31,7 +31,9 @@ class AssessOptions(Config):
     jobs: int = option(0, "Number of models fitted at the same time; 0 uses every core.", low=0)
 
 
-def assess(images: Images, extraction: ExtractConfig, options: AssessOptions, shown: Shown) -> None:
+def assess(
+    images: Images, extraction: ExtractConfig, collection: CollectionConfig, options: AssessOptions, shown: Shown
+) -> None:
     """Say what a score on these images is worth: embed, audit, compare models under ever stricter protocols.
 
     One command from a folder to an answer. It keeps every step in the folder
@@ -45,7 +47,7 @@ def assess(images: Images, extraction: ExtractConfig, options: AssessOptions, sh
     config = FitConfig(models=options.models, repeats=options.repeats, jobs=options.jobs, seed=extraction.seed)
     with progress_bar("Assessing", shown.silent, "steps") as progress:
         log = (lambda line: None) if shown.silent else say
-        done = run(images, options.out, extraction, config, progress=progress, log=log)
+        done = run(images, options.out, extraction, config, collection=collection, progress=progress, log=log)
     if shown.as_json:
         values = {"folder": str(done.folder), "verdict": findings_to_json(done.findings), "ladder": done.rows}
         print_json(values | {"notes": done.notes, "page": str(done.page)})

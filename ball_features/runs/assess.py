@@ -12,8 +12,9 @@ from typing import Any
 
 from ball_features.audit.findings import audit, write_groups
 from ball_features.cache import read_cache
-from ball_features.config import ExtractConfig, FitConfig
-from ball_features.dataset.manifest import scan
+from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
+from ball_features.dataset.manifest import Manifest, scan
+from ball_features.dataset.table_files import extend_table
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
 from ball_features.files import require_folder, write_json
@@ -30,8 +31,8 @@ __all__ = ["Assessment", "assess"]
 # Share of the whole that each step takes, for the progress: embedding, audit, fits.
 _SHARES = (0.40, 0.40, 0.20)
 _STEPS = 1000
-# Columns of the user's own that are left out one by one, the strictest first; without them, the inferred series.
-_STRICTEST = ("site", "patient")
+# Columns of the user's own that are left out one by one; without them, the inferred series.
+_STRICTEST = ("site",)
 _LEAST_VALUES = 3
 
 Progress = Callable[[int, int, str], None]
@@ -62,6 +63,8 @@ def assess(
     extraction: ExtractConfig | None = None,
     config: FitConfig | None = None,
     *,
+    sheet: Any = None,
+    collection: CollectionConfig | None = None,
     progress: Progress | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Assessment:
@@ -75,6 +78,8 @@ def assess(
         out: folder for all files: `cache.h5`, `groups.csv`, `audit.json`, a run, `verdict.json` and `assess.html`.
         extraction: settings of the embeddings; the plain view alone where neither views nor a recipe are asked for.
         config: models, repeats, seed and processes; the ladder's models and two repeats if None.
+        sheet: table of the images, as `extract` takes it.
+        collection: layout of the folders, and columns of the sheet.
         progress: called with (steps done, all steps, work in hand).
         log: called with one line for each thing that the user should know.
 
@@ -94,8 +99,9 @@ def assess(
         return lambda done, total, *_: tell(start + (stop - start) * done // max(total, 1), _STEPS, name)
 
     cache_path, groups = out / "cache.h5", out / "groups.csv"
-    extract(images, cache_path, extraction, progress=part(0, "embedding"), log=log)
-    found = _audit(images, cache_path, groups, part(1, "auditing"))
+    source = {"sheet": sheet, "collection": collection}
+    extract(images, cache_path, extraction, progress=part(0, "embedding"), log=log, **source)
+    found = _audit(lambda: scan(images, limit=extraction.limit, **source), cache_path, groups, part(1, "auditing"))
     settings = replace(config, groups=str(groups), group_column=_strictest(groups))
     done = ladder(cache_path, settings, out_root=out, name="ladder", progress=part(2, "comparing models"))
     findings = verdict(replace(done.evidence, audit=found))
@@ -106,17 +112,29 @@ def assess(
     return Assessment(out, findings, done.rows, done.notes, page)
 
 
-def _audit(images: Path | str, cache_path: Path, groups: Path, progress: Callable[..., None]) -> AuditEvidence:
+def _audit(
+    listed: Callable[[], Manifest], cache_path: Path, groups: Path, progress: Callable[..., None]
+) -> AuditEvidence:
     """The audit of the images; the one that is kept, where these are the same images."""
-    kept, digest = groups.with_name("audit.json"), images_digest(read_cache(cache_path, embeddings=False))
+    cache = read_cache(cache_path, embeddings=False)
+    kept, digest = groups.with_name("audit.json"), images_digest(cache)
     try:
         values = json.loads(kept.read_text(encoding="utf-8"))
         if values["images"] == digest and groups.exists():
             return AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    found = audit(scan(images), progress=progress)
+    found = audit(listed(), progress=progress)
+    groups.unlink(missing_ok=True)  # of other images
     write_groups(found, groups)
+    known = dict(zip(cache.path.tolist(), range(len(cache.path)), strict=True))
+    own = [known.get(path, -1) for path in found.path.tolist()]
+    columns = {name: cache.columns[name] for name in _STRICTEST if name in cache.columns}
+    extend_table(
+        groups,
+        found.path.tolist(),
+        {name: ["" if row < 0 else str(values[row]) for row in own] for name, values in columns.items()},
+    )
     evidence = audit_evidence(found)
     write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": found.to_dict()})
     return evidence
