@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -63,7 +64,6 @@ def assess(
     extraction: ExtractConfig | None = None,
     config: FitConfig | None = None,
     *,
-    sheet: Any = None,
     collection: CollectionConfig | None = None,
     progress: Progress | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -78,8 +78,7 @@ def assess(
         out: folder for all files: `cache.h5`, `groups.csv`, `audit.json`, a run, `verdict.json` and `assess.html`.
         extraction: settings of the embeddings; the plain view alone where neither views nor a recipe are asked for.
         config: models, repeats, seed and processes; the ladder's models and two repeats if None.
-        sheet: table of the images, as `extract` takes it.
-        collection: layout of the folders, and columns of the sheet.
+        collection: layout of the folders, and path and columns of a sheet.
         progress: called with (steps done, all steps, work in hand).
         log: called with one line for each thing that the user should know.
 
@@ -99,9 +98,9 @@ def assess(
         return lambda done, total, *_: tell(start + (stop - start) * done // max(total, 1), _STEPS, name)
 
     cache_path, groups = out / "cache.h5", out / "groups.csv"
-    source = {"sheet": sheet, "collection": collection}
-    extract(images, cache_path, extraction, progress=part(0, "embedding"), log=log, **source)
-    found = _audit(lambda: scan(images, limit=extraction.limit, **source), cache_path, groups, part(1, "auditing"))
+    extract(images, cache_path, extraction, collection=collection, progress=part(0, "embedding"), log=log)
+    manifest = functools.partial(scan, images, limit=extraction.limit, collection=collection)
+    found = _audit(manifest, cache_path, groups, part(1, "auditing"))
     settings = replace(config, groups=str(groups), group_column=_strictest(groups))
     done = ladder(cache_path, settings, out_root=out, name="ladder", progress=part(2, "comparing models"))
     findings = verdict(replace(done.evidence, audit=found))
