@@ -59,6 +59,27 @@ def test_rows_in_another_order_are_brought_together(small_cache, smears, tmp_pat
     assert second.ties_best
 
 
+def test_caches_of_one_file_name_are_told_apart(small_cache, tmp_path):
+    """Same network, same file name, other numbers: each has a row of its own."""
+    import h5py
+
+    paths = [tmp_path / folder / "all.h5" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(small_cache.read_bytes())
+    with h5py.File(paths[1], "r+") as file:
+        numbers = file["embeddings"][:]
+        file["embeddings"][...] = np.random.default_rng(0).permutation(numbers)
+        for name in [name for name in file if name.startswith("check")]:
+            del file[name]
+    run, rows = compare([str(path) for path in paths], CONFIG, out_root=tmp_path)
+    first, second = (row for row in rows if row.model == "logistic")
+    assert {first.cache, second.cache} == {str(path) for path in paths}
+    assert first.accuracy > second.accuracy
+    assert first.cache == str(paths[0])
+    assert len({row.model for row in run.metrics}) == 3
+
+
 def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smears, other, tmp_path, monkeypatch):
     import h5py
 

@@ -8,7 +8,9 @@ import pytest
 from sklearn import metrics as reference
 
 from ball_features import FitConfig, fit, read_cache, read_run
+from ball_features.evaluation.patient_scores import measure_patients
 from ball_features.files import read_csv
+from ball_features.reporting.patient_table import patient_table, render_patients
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +122,24 @@ def test_given_splits_and_sites_from_a_sheet(small_cache, tmp_path, monkeypatch,
     else:
         assert tested == set(paths.tolist())
         assert {row.group for row in run.groups} == {"site 0", "site 1", "site 2"}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_table_names_the_sensitivity_of_two_classes(classes):
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(classes), 20)
+    probability = rng.dirichlet(np.ones(classes), len(truth)) + np.eye(classes)[truth]
+    patient, names = np.arange(len(truth)).astype(str), ["[a]", "b", "c"][:classes]
+    own = measure_patients(("m", "head"), patient, np.zeros(len(truth), int), truth, probability / 2, names)
+    assert own is not None
+    (table,) = render_patients([own])
+    headings = [str(column.header) for column in table.columns]
+    text = patient_table([own])
+    if classes == 2:
+        assert headings == ["model", "kind", "accuracy", "sensitivity [a]", "sensitivity b", "F1", "AUROC"]
+    else:
+        assert headings == ["model", "kind", "accuracy", "sensitivity", "specificity", "F1", "AUROC"]
+    assert f"| {' | '.join(headings)} |" in text
+    assert f"| m | b | 20 | {100 * own.per_class['b'].sensitivity:.1f} (" in text
+    assert render_patients([]) == []
+    assert patient_table([]) == ""
