@@ -27,7 +27,9 @@ def count_classes(label: Iterable[str]) -> str:
     """Classes with their counts, in a line."""
     count = Counter(label)
     none = count.pop("", 0)
-    listed = some([f"{name} {number}" for name, number in sorted(count.items())], 20)
+    plain = Counter(unicodedata.normalize("NFC", name.strip()) for name in count)
+    shown = {name: name if plain[unicodedata.normalize("NFC", name.strip())] == 1 else visible(name) for name in count}
+    listed = some([f"{shown[name]} {number}" for name, number in sorted(count.items())], 20)
     return "; ".join(filter(None, (listed, f"{none} without a class" if none else "")))
 
 

@@ -136,7 +136,9 @@ def test_classes_that_read_alike(tmp_path):
         tmp_path,
         [f"{name}/{i}.jpg" for name in ("Pro", "pro", "Pre", "Pre ", "Pre-B", "PreB", *names) for i in range(2)],
     )
-    note = scan(tmp_path).note
+    note = "".join((*scan(tmp_path).classes, scan(tmp_path).note))
+    assert "'Pre ' 2" in note
+    assert "'Fr\\xfch' 2" in note
     for shown in (
         "'Pre' (2) and 'Pre '",
         "'Pro' (2) and 'pro'",

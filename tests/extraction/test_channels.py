@@ -65,7 +65,7 @@ def test_joined_averaged_or_one_alone(computed):
 
 
 def test_a_cache_of_one_channel_says_how_to_get_another(small_cache):
-    with pytest.raises(ConfigError, match="ball extract --channels original,segmented"):
+    with pytest.raises(ConfigError, match=r"Extract both: channels=\('original', 'segmented'\)"):
         fit(small_cache, FitConfig(channels=BOTH, models=("logistic",)))
 
 
@@ -75,6 +75,13 @@ def test_twins_from_a_folder_agree_with_computed_ones(folder, computed, tmp_path
     assert cache.attributes["segmentation"] == "twins"
     assert len(cache.twin_sha256) == 48
     assert np.allclose(cache.embeddings, other.embeddings, atol=1e-4)
+
+
+def test_a_cache_of_two_channels_is_not_one_of_one(computed, smears):
+    before = computed.read_bytes()
+    with pytest.raises(CacheError, match="other settings: channels"):
+        extract(smears, computed, settings(channels=("original",), views=2))
+    assert computed.read_bytes() == before
 
 
 def test_a_changed_twin_is_computed_again(folder, tmp_path):
