@@ -59,6 +59,7 @@ def _row(
         taken_for=", ".join(f"{name} {count}" for name, count in wrong),
         benign_malignant=float(same_side.mean()) if benign else None,
         flip_rate=float(np.concatenate(flips).mean()) if flips else None,
+        balanced_recall=float(np.mean([hit[truth == code].mean() for code in np.unique(truth)])),
     )
 
 

@@ -91,6 +91,7 @@ class GroupRow(Row):
         benign_malignant: share of predictions on the right side of benign and malignant; None where no class is called
             benign.
         flip_rate: share of images whose views get different classes; None for one view.
+        balanced_recall: mean over the classes of the group of the share of correct predictions; None in earlier runs.
     """
 
     model: str
@@ -102,6 +103,7 @@ class GroupRow(Row):
     taken_for: str
     benign_malignant: float | None = None
     flip_rate: float | None = None
+    balanced_recall: float | None = None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
+def _several_classes(row: GroupRow) -> bool:
+    """Whether the recall of the classes of a group, each counting the same, differs from that of its images."""
+    return row.balanced_recall is not None and abs(row.balanced_recall - row.recall) > 1e-9
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
@@ -47,12 +52,15 @@ def _render_overall(rows: Sequence[GroupRow], models: Sequence[str]) -> Renderab
     table.add_column("model")
     sided = rows[0].benign_malignant is not None
     flipped = any(row.flip_rate is not None for row in rows)
-    optional = [*(["benign or not"] if sided else []), *(["views differ"] if flipped else [])]
+    mixed = any(_several_classes(row) for row in rows)
+    balanced = ["balanced recall"] if mixed else []
+    optional = [*balanced, *(["benign or not"] if sided else []), *(["views differ"] if flipped else [])]
     for heading in ("mean recall", "worst group", *optional):
         table.add_column(heading, justify="right")
     for name in models:
         own = over_groups(rows, name)
         cells = [_mean([row.recall for row in own]), min(row.recall for row in own)]
+        cells += [_mean([row.balanced_recall for row in own])] if mixed else []
         cells += [_mean([row.benign_malignant for row in own])] if sided else []
         cells += [_mean([row.flip_rate for row in own])] if flipped else []
         table.add_row(name, *(_percent(value) for value in cells))
