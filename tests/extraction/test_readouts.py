@@ -66,7 +66,7 @@ def test_nuclei_move_with_the_pixels():
     """A view that turns, doubles or cuts out takes its nuclei along; an overlay is none of them."""
     image = smear(PLACES)
     for recipe in ("dihedral", "enlarge", "cells", "enlarge+cells", "dihedral+cells"):
-        own = ViewPlan.parse(recipe).views[1]
+        own = ViewPlan.parse(recipe, 2).views[1]
         view, nuclei = render_view(own, SourceImages(image), DIGESTS[:1], 0, with_nuclei=True)
         dark = (view.mean(1, keepdim=True) < 0.6).float()
         assert (dark - nuclei.round()).abs().mean() < 0.01, recipe
@@ -152,7 +152,7 @@ def test_what_follows_from_a_recipe():
     drawn = ViewPlan.parse("dihedral@block2,dihedral").views
     assert drawn[1].pixels != drawn[2].pixels
     assert ViewPlan.parse("grey@nuclei").needs_mask
-    assert ViewPlan.parse("cells").needs_mask
+    assert ViewPlan.parse("cells", 2).needs_mask  # the transform, as early caches have it
     assert not ViewPlan.parse("grey@block2").needs_mask
     with pytest.raises(ConfigError, match="Unknown readout 'block9'"):
         ViewPlan.parse("grey@block9")
