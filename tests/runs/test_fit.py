@@ -41,6 +41,8 @@ def test_every_file_is_there(run):
         "table.md",
         "curves.csv",
         "intervals.csv",
+        "config.toml",
+        "verdict.json",
     }
     assert names == files | {"models"}
     assert {path.name for path in (run.folder / "models").iterdir()} == {"mlp.safetensors", "mlp.json"}
