@@ -121,7 +121,7 @@ def test_strict_and_dry_run(tmp_path, smears):
     ("arguments", "message"),
     [
         (("extract", "nowhere", "--out", "a.h5", "--weights", "random"), "nothing at nowhere"),
-        (("extract", ".", "--out", "a.h5", "--weights", "random"), "at least two class folders"),
+        (("extract", ".", "--out", "a.h5", "--weights", "random"), "No class can be read"),
         (("extract", ".", "--out", "a.h5", "--backbone", "resnet"), "Valid: densenet121"),
         (("extract", ".", "--out", "a.h5", "--views", "0"), "views=0"),
         (("extract", ".", "--out", "a.h5", "--batch-size", "many"), "--batch-size"),

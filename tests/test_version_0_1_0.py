@@ -89,7 +89,7 @@ def test_new_images_are_added_and_no_other_is_computed(cache, tmp_path):
     path = cache("views")
     before = read_cache(path)
     old = dict(zip(before.path.tolist(), before.embeddings.copy(), strict=True))
-    done = extract(images, path, ExtractConfig(**RANDOM))
+    done = extract(images, path, ExtractConfig(**RANDOM), prune=True)
     after = read_cache(path)
     assert after.complete
     assert done.computed <= 2

@@ -27,7 +27,7 @@ class AssessOptions(Config):
     models: tuple[str, ...] = option(
         (), "Models to compare, with commas between; the head, logistic regression and all shortcuts if left out."
     )
-    repeats: int = option(2, "Number of random splits.", low=1)
+    repeats: int = option(2, "Number of repeats of the protocol, each with another random seed.", low=1)
     jobs: int = option(0, "Number of models fitted at the same time; 0 uses every core.", low=0)
 
 

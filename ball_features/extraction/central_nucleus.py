@@ -12,9 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 __all__ = ["CentralNucleus", "find_central_nucleus", "optical_density"]
@@ -74,6 +73,7 @@ def find_central_nucleus(images: Tensor) -> CentralNucleus:
     Args:
         images: RGB pixels, float32 (batch, 3, height, width) in [0, 1].
     """
+    import numpy as np
     import torch
     import torch.nn.functional as F
 
@@ -150,6 +150,7 @@ def _measure(
     density: np.ndarray, red: np.ndarray, threshold: float, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, float, float]:
     """Distance map, centre, diameter, density, dominance, area of one nucleus; the middle if there is none."""
+    import numpy as np
     from scipy import ndimage
 
     above = red > threshold

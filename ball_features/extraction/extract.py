@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from ball_features.cache import lock_cache
+from ball_features.cache import lock_cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.dataset.manifest import Rejected
+from ball_features.errors import CacheError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
 from ball_features.extraction.preprocessing import Preprocessing
@@ -112,6 +113,8 @@ def extract(
     out, config = Path(out), config or ExtractConfig()
     progress = how.get("progress") or (lambda done, total: None)
     log = how.get("log") or (lambda line: None)
+    if config.views is None and config.recipe == "auto" and not how.get("overwrite"):
+        config = _with_views_of(out, config)
     backbone = get_backbone(config.backbone, config.input_px)
     wanted = Preprocessing.from_config(config, backbone)
     require_file_name(out)
@@ -140,6 +143,16 @@ def extract(
         forward_s=computed.forward_s,
         attributes=computed.attributes,
     )
+
+
+def _with_views_of(out: Path, config: ExtractConfig) -> ExtractConfig:
+    """The settings with the views of an existing cache, which it keeps where no others are asked for."""
+    try:
+        cache = read_cache(out, embeddings=False)
+    except CacheError:  # none, or none that can be used, which is said later
+        return config
+    views = len(cache.view) // len(cache.channels)
+    return config if views == 1 else replace(config, recipe=cache.recipe, views=views)
 
 
 def _bring_up_to_date(request: Request, progress: Progress, log: Log, how: How) -> tuple[Update, Computed]:

@@ -1,6 +1,7 @@
 """Names from outside are printed as text: on any terminal, without control characters, never as markup."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,4 +91,6 @@ def test_every_terminal_shows_every_name(odd, tmp_path, encoding):
     split = ("--protocol", "group-cv", "--groups", odd / "groups.csv", "--folds", 3)
     assert "Run:" in ball("fit", odd / "a.h5", *options, *split)
     quiet = ball("fit", odd / "a.h5", *options, "--quiet")
-    assert quiet.lstrip().startswith("1 random hold-out")  # the table, without the notes before it
+    # The verdict and the table, without the notes between them.
+    assert re.match(r"(Serious|Warning|Note|Good): ", quiet.lstrip())
+    assert "1 random hold-out" in quiet
