@@ -114,7 +114,7 @@ def test_the_ladder_is_a_protocol_of_fit_alone(monkeypatch, tmp_path, seen):
 def test_every_setting_is_changed_above():
     for changed, usual in ((CHANGED, FitConfig()), (CHANGED.head, HeadConfig())):
         for item in dataclasses.fields(changed):
-            if item.name != "tta":
+            if item.name not in ("tta", "adapt"):  # each excludes a setting that is changed
                 assert getattr(changed, item.name) != getattr(usual, item.name), item.name
 
 
