@@ -99,7 +99,7 @@ def test_a_folder(tmp_path, smears):
         rows = list(csv.DictReader(file))
     assert len(rows) == 48
     assert set(rows[0]) == {"path", "area", "count", "mean_area", "sd_of_area", "largest_area", "share_of_stained_area"}
-    with pytest.raises(ConfigError, match="another folder"):
+    with pytest.raises(ConfigError, match="a folder outside of it"):
         segment_folder(smears, smears / "Segmented")
 
 
