@@ -128,6 +128,8 @@ def _recognise(paths: Sequence[str]) -> Layout:
             "the images lie in it directly: give its parent, if that has one folder per class, or a sheet with a row "
             "for each image"
         )
+        if not paths:
+            problem = "it holds no image, in no folder below it: give the folder of the images"
         return Layout(0, ("",) * len(paths), {}, "no folders", problem=problem, misfits=rows)
     depth = _depth(folders)
     whole = [own for own in folders if len(own) >= depth]  # a shallow branch, such as test images, tells no lower level

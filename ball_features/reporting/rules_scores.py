@@ -63,13 +63,22 @@ def shortcuts(evidence: Evidence) -> Iterator[Finding]:
         gain = network.accuracy - majority
         next_step = "" if strict else str(Command("audit", ("IMAGES",), {"out": "groups.csv"}))
         reach = f"On {protocol.name}, {words} alone reach {percent(best.accuracy)}"
-        if gain > EQUAL and (gap <= EQUAL or best.ties_best):
+        if gain > EQUAL and gap <= EQUAL:
             yield Finding(
                 "shortcut-matches-network",
                 "serious",
                 numbers | {"gap": gap},
                 f"{reach} and the best model with a network ({network.name}) {percent(network.accuracy)}: this score "
                 "can be reached without looking at a cell.",
+                next_step,
+            )
+        elif gain > EQUAL and best.ties_best:
+            yield Finding(
+                "shortcut-not-excluded",
+                "warning",
+                numbers | {"gap": gap},
+                f"{reach} and the best model with a network ({network.name}) {percent(network.accuracy)}, which is no "
+                "significant difference: these images do not show that the network sees more.",
                 next_step,
             )
         elif gain > EQUAL and best.accuracy - majority >= STRONG * gain:

@@ -19,6 +19,7 @@ __all__ = [
     "check_options",
     "check_protocol",
     "complete_cache",
+    "image_table",
     "require_savable",
     "split_by",
     "with_numbers",
@@ -199,11 +200,16 @@ def complete_cache(path: Path) -> Cache:
     return labelled_rows(cache)
 
 
+def image_table(cache: Cache, grouping: Grouping | None) -> ImageTable:
+    """What protocols know of the images of a cache."""
+    table = ImageTable(cache.path, cache.label, cache.sha256)
+    if grouping is None:
+        return table
+    return dataclasses.replace(table, group=grouping.group, together=grouping.together, patient=grouping.patient)
+
+
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
-    table = ImageTable(cache.path, cache.label, cache.sha256)
-    if grouping is not None:
-        table = dataclasses.replace(table, group=grouping.group, together=grouping.together, patient=grouping.patient)
-    splits, notes = make_splits(config, table)
+    splits, notes = make_splits(config, image_table(cache, grouping))
     unlabelled = [f"{cache.unlabelled} images without a class are left out."] if cache.unlabelled else []
     return splits, [*unlabelled, *(() if grouping is None else grouping.notes), *notes]

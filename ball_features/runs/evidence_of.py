@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
+from ball_features.dataset.grouping import Grouping
+from ball_features.dataset.splits import given_leaks
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
 from ball_features.reporting.evidence import (
@@ -18,6 +21,7 @@ from ball_features.reporting.evidence import (
     ModelEvidence,
     ProtocolEvidence,
 )
+from ball_features.runs.checks import image_table
 from ball_features.runs.contents import Comparison, RunContents
 from ball_features.runs.rungs import Rung
 
@@ -30,8 +34,9 @@ _NAMES = {"holdout": "random splits", "cv": "random folds", "given": "the given 
 def comparison_evidence(contents: RunContents) -> Evidence:
     """Collect the evidence of a run of one protocol."""
     own = contents.comparison
-    column = "" if own.grouping is None else own.grouping.column
-    name, unit = protocol_words(own.config, column)
+    name, unit = protocol_words(own.config, "" if own.grouping is None else own.grouping.column)
+    if unit == "image" and own.config.protocol != "given" and own.grouping is not None:
+        name, unit = _kept_whole(name, own.grouping)
     protocol = ProtocolEvidence(
         name=name,
         unit=unit,
@@ -41,7 +46,26 @@ def comparison_evidence(contents: RunContents) -> Evidence:
     )
     path = own.source if isinstance(own.source, str) else own.source[0]
     data, extraction = cache_evidence(own.cache, path)
+    if own.grouping is not None:
+        known = {name: _distinct(getattr(own.grouping, name)) for name in ("patient", "site")}
+        data = replace(data, patients=known["patient"] or data.patients, sites=known["site"] or data.sites)
+    if own.config.protocol == "given":
+        data = replace(data, leaks=given_leaks(own.splits, image_table(own.cache, own.grouping)))
     return Evidence((protocol,), data, extraction)
+
+
+def _kept_whole(name: str, grouping: Grouping) -> tuple[str, str]:
+    """Words and unit of a random protocol that divides whole patients, or whole groups of images."""
+    if grouping.patient is not None and (grouping.patient != "").all():
+        return f"{name} of whole patients", "patient"
+    if len(np.unique(grouping.together)) < len(grouping.together):
+        return f"{name} of whole groups", "group"
+    return name, "image"
+
+
+def _distinct(values: np.ndarray | None) -> int | None:
+    """Number of names in a column, or None where there are none."""
+    return None if values is None else len(np.unique(values[values != ""])) or None
 
 
 def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
@@ -122,6 +146,8 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         copies=len(cache.path) - len(labels),
         conflicts=len(conflicts),
         conflict_example=conflicts[0] if conflicts else (),
+        patients=_distinct(cache.columns.get("patient")),
+        sites=_distinct(cache.columns.get("site")),
         cache=cache_path,
     )
     extraction = ExtractionEvidence(

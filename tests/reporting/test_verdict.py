@@ -51,7 +51,11 @@ CASES = {
     "sound": (SOUND, {"holds-when-strict", "nothing-found"}, {"shortcut-matches-network", "falls-when-strict"}),
     "shortcut ties": (with_shortcut(0.945), {"shortcut-matches-network", "not-tested"}, {"shortcut-strong"}),
     "shortcut wins": (with_shortcut(0.97), {"shortcut-matches-network"}, set()),
-    "shortcut by test": (with_shortcut(0.93, ties_best=True), {"shortcut-matches-network"}, set()),
+    "shortcut by test": (
+        with_shortcut(0.93, ties_best=True),
+        {"shortcut-not-excluded"},
+        {"shortcut-matches-network", "shortcut-strong"},
+    ),
     "shortcut strong": (with_shortcut(0.88), {"shortcut-strong"}, {"shortcut-matches-network"}),
     "shortcut weak": (with_shortcut(0.6), {"nothing-found"}, {"shortcut-strong", "shortcut-matches-network"}),
     "nothing learnt": (
