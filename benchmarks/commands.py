@@ -3,7 +3,8 @@
     python benchmarks/commands.py IMAGES --weights FILE --turns 3
 
 `ball --help`, `ball fit --help`, the extraction of the plain view, the same again with nothing to compute, and the
-default table of `ball fit` for one repeat: seconds, medians of the turns, loading included.
+default table of `ball fit` for one repeat: seconds, medians of the turns, loading included. With `--assess` instead
+`ball assess` from image files to the page, and the same again with nothing to do.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--assess", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         cache = str(Path(name) / "cache.h5")
@@ -36,9 +38,13 @@ def main() -> None:
             "ball extract again": extract,
             "ball fit, one repeat": ["fit", cache, "--repeats", "1", "--out", str(Path(name) / "runs")],
         }
+        if arguments.assess:
+            assess = ["assess", str(arguments.images), "--weights", arguments.weights, "--out"]
+            commands = {"ball assess": [*assess, "NEW"], "ball assess again": [*assess, "NEW"]}
         seconds: dict[str, list[float]] = {label: [] for label in commands}
-        for _ in range(arguments.turns):
+        for turn in range(arguments.turns):
             for label, command in commands.items():
+                command = [str(Path(name) / f"new-{turn}") if word == "NEW" else word for word in command]
                 start = time.perf_counter()
                 done = subprocess.run([sys.executable, "-m", "ball_features", *command], capture_output=True, text=True)
                 seconds[label].append(time.perf_counter() - start)

@@ -88,6 +88,7 @@ class DataEvidence:
         leaks: what crosses a given split -> number of test images concerned, such as {"patients": 24}.
         views_chosen_here: whether views or settings were chosen on this data set.
         cache: path of the cache, for commands.
+        groups: path of the groups file, for commands.
     """
 
     images: int
@@ -100,6 +101,7 @@ class DataEvidence:
     leaks: Mapping[str, int] = field(default_factory=dict)
     views_chosen_here: tuple[str, ...] = ()
     cache: str = "CACHE.h5"
+    groups: str = "groups.csv"
 
 
 @dataclass(frozen=True)

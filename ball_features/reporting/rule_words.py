@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ball_features.reporting.evidence import Evidence, ModelEvidence
 
-__all__ = ["cache_of", "interval", "percent", "points"]
+__all__ = ["cache_of", "groups_of", "interval", "percent", "points"]
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -25,3 +25,8 @@ def interval(model: ModelEvidence) -> str:
 def cache_of(evidence: Evidence) -> str:
     """Path of the cache for commands; a placeholder where it is not known."""
     return evidence.data.cache if evidence.data else "CACHE.h5"
+
+
+def groups_of(evidence: Evidence) -> str:
+    """Path of the groups file for commands; a placeholder where it is not known."""
+    return evidence.data.groups if evidence.data else "groups.csv"

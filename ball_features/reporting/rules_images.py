@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ball_features.reporting.evidence import AuditEvidence, Evidence
 from ball_features.reporting.finding import Command, Finding
-from ball_features.reporting.rule_words import cache_of, percent
+from ball_features.reporting.rule_words import cache_of, groups_of, percent
 
 __all__ = [
     "audit_copies",
@@ -65,7 +65,7 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
             f"These are augmented copies: {audit.images} images come from about {audit.groups} photographs. A random "
             "split tests on turned or brightened copies of training images; only scores with photographs kept "
             "together mean anything.",
-            str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": "groups.csv"})),
+            str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": groups_of(evidence)})),
         )
         return
     share = audit.in_pairs / audit.images
@@ -78,7 +78,7 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
         f"{audit.in_pairs} of {audit.images} images ({percent(share, 0)}) show the same as another one, whole or in "
         f"part ({audit.exact} identical pairs, {audit.near} near-duplicates, {audit.shared} overlapping fields): a "
         "random split puts them on both sides.",
-        str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": "groups.csv"})),
+        str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": groups_of(evidence)})),
     )
 
 

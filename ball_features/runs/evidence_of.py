@@ -49,6 +49,8 @@ def comparison_evidence(contents: RunContents) -> Evidence:
     if own.grouping is not None:
         known = {name: _distinct(getattr(own.grouping, name)) for name in ("patient", "site")}
         data = replace(data, patients=known["patient"] or data.patients, sites=known["site"] or data.sites)
+    if own.config.groups is not None:
+        data = replace(data, groups=own.config.groups)
     if own.config.protocol == "given":
         data = replace(data, leaks=given_leaks(own.splits, image_table(own.cache, own.grouping)))
     return Evidence((protocol,), data, extraction)
@@ -103,7 +105,9 @@ def _tested(comparison: Comparison) -> dict[str, int]:
     return dict(sorted(Counter(comparison.cache.label[rows].tolist()).items()))
 
 
-def ladder_evidence(rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str) -> Evidence:
+def ladder_evidence(
+    rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str, groups: str
+) -> Evidence:
     """Evidence of a ladder, its rungs from the most lenient to the strictest.
 
     Args:
@@ -111,6 +115,7 @@ def ladder_evidence(rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cac
         rows: a row a rung and model.
         cache: the images.
         cache_path: path of the cache, for commands.
+        groups: path of the groups file.
     """
     protocols = []
     for rung in rungs:
@@ -131,7 +136,7 @@ def ladder_evidence(rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cac
             )
         )
     data, extraction = cache_evidence(cache, cache_path)
-    return Evidence(tuple(protocols), data, extraction)
+    return Evidence(tuple(protocols), replace(data, groups=groups), extraction)
 
 
 def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:

@@ -135,7 +135,7 @@ def ladder(
         again=repeat.command(folder),
         groups_sha256=against.sha256,
     )
-    evidence = ladder_evidence(rungs, rows, cache, str(cache_path))
+    evidence = ladder_evidence(rungs, rows, cache, str(cache_path), config.groups)
     findings = verdict(evidence)
     with NewFolder(folder.parent, folder.name) as new:
         _write(new.path, rows, climbed, cache, details)

@@ -30,6 +30,8 @@ def test_a_folder_gets_a_verdict_and_a_page(assessed):
     for name in ("cache.h5", "groups.csv", "audit.json"):
         assert (done.folder / name).is_file()
     assert {row.model for row in done.rows} == set(MODELS.models)
+    words = [word for item in written for word in item["next"].split() if word.endswith(".csv")]
+    assert set(words) <= {str(done.folder / "groups.csv")}
     steps = [step for step, *_ in told]
     assert steps == sorted(steps)
     assert {total for _, total, _ in told} == {1000}
