@@ -28,6 +28,15 @@ STEPS = (
     "segmented", "segmented-otsu", "enlarge", "cells", "soft",
 )  # fmt: skip
 READOUTS = ("grey@nuclei", "grey@block3", "grey@block3-nuclei", "grey@block2", "grey@block2-nuclei")
+# The four views that version 0.1.0 called robust, and its models: written out, since names may come to mean more.
+FIELDS = (
+    "mask-overlay+haematoxylin+soft@block2-nuclei,segmented+haematoxylin@block3-nuclei,"
+    "mask-overlay+haematoxylin+cells@block2,mask-overlay+haematoxylin+soft@block2"
+)
+MODELS = (
+    "mlp,logistic,robust-logistic,robust-views,linear-svm,rbf-svm,knn,lda,random-forest,extra-trees,"
+    "hist-gradient-boosting,xgboost,majority,colour,histogram,nuclei,corner"
+)
 # Columns that tell the time, and keys of JSON that tell when, where and by what something was made.
 TIMES = {"fit_s", "predict_s", "images_per_s"}
 MADE = TIMES | {
@@ -71,9 +80,9 @@ def run(checkout: Path, out: Path, data: Path | None, weights: Path | None, imag
         "none",
         *drawn,
     )
-    ball(checkout, "extract", smears, "--out", out / "robust.h5", "--recipe", "robust", *drawn)
+    ball(checkout, "extract", smears, "--out", out / "robust.h5", "--recipe", FIELDS, *drawn)
     ball(checkout, "audit", smears, "--out", out / "drawn-groups.csv", "-q")
-    fit(checkout, out, "drawn", out / "robust.h5", smears, "--repeats", 2)
+    fit(checkout, out, "drawn", out / "robust.h5", smears, "--repeats", 2, "--models", MODELS)
     fit(checkout, out, "two", out / "two.h5", smears, "--repeats", 1, "--models", "mlp,logistic,colour")
     if data is not None and weights is not None:
         own = data.resolve() / "all"
@@ -82,9 +91,9 @@ def run(checkout: Path, out: Path, data: Path | None, weights: Path | None, imag
             ("d201", "densenet201", "densenet201-standin.pth", max(images // 8, 8)),
         ):
             chosen = ("--backbone", backbone, "--weights", weights.resolve() / file, "--limit", count, "-q")
-            ball(checkout, "extract", own, "--out", out / f"{name}.h5", "--recipe", "robust", *chosen)
+            ball(checkout, "extract", own, "--out", out / f"{name}.h5", "--recipe", FIELDS, *chosen)
         ball(checkout, "audit", data / "augmented" / "images", "--out", out / "augmented-groups.csv", "-q")
-        fit(checkout, out, "real", out / "d121.h5", own / "Original" / "Pro", "--repeats", 2)
+        fit(checkout, out, "real", out / "d121.h5", own / "Original" / "Pro", "--repeats", 2, "--models", MODELS)
 
 
 def fit(checkout: Path, out: Path, name: str, cache: Path, images: Path, *more: object) -> None:
