@@ -53,7 +53,7 @@ def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: floa
     probability = bundle.probability(X)
     inside = bundle.sets(probability, coverage)
     distance, rows = bundle.distance(X)
-    limit = bundle.unusual_from
+    unusual = bundle.unusual(X, probability)
     result = []
     for image, path in enumerate(paths):
         order = np.argsort(-probability[image])
@@ -64,7 +64,7 @@ def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: floa
                 probability=dict(zip(bundle.classes, probability[image].tolist(), strict=True)),
                 set=tuple(bundle.classes[code] for code in order if inside[image, code]),
                 distance=float(distance[image]),
-                unusual=bool(distance[image] > limit),
+                unusual=bool(unusual[image]),
                 nearest=tuple(bundle.train_path[row] for row in rows[image]),
             )
         )
