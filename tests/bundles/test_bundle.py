@@ -15,14 +15,13 @@ from typer.testing import CliRunner
 
 import ball_features
 from ball_features.bundles.bundle import read_bundle, saved_notes
-from ball_features.bundles.prediction import Prediction
-from ball_features.bundles.predictor import Predictor
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig
 from ball_features.dataset.manifest import scan
-from ball_features.deployment.answers import Predictions
+from ball_features.deployment.answers import Prediction, Predictions
 from ball_features.deployment.inputs import find_images
+from ball_features.deployment.predict import Predictor
 from ball_features.deployment.predictions_page import reasons_to_look
 from ball_features.errors import ConfigError, DataError, WeightsError
 from ball_features.reporting.card import write_card

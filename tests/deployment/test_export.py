@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ball_features.bundles.bundle import read_bundle
-from ball_features.bundles.predictor import Predictor
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import ExtractConfig, FitConfig
 from ball_features.deployment.activation import activation_map
 from ball_features.deployment.onnx import TOLERANCE, BundleModule, export_onnx
+from ball_features.deployment.predict import Predictor
 from ball_features.deployment.tabular import write_csv_table, write_parquet
 from ball_features.errors import ConfigError, DataError
 from ball_features.extraction.extract import extract

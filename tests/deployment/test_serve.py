@@ -17,10 +17,10 @@ pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
 from ball_features.bundles.bundle import read_bundle
-from ball_features.bundles.predictor import Predictor
 from ball_features.config import FitConfig
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.limits import Limits, is_loopback
+from ball_features.deployment.predict import Predictor
 from ball_features.deployment.serve import create_app
 from ball_features.errors import ConfigError
 from ball_features.runs.fit import fit
@@ -186,7 +186,7 @@ def test_the_port_and_the_bundle_are_checked_before_the_network_is_loaded(predic
     def load(*arguments, **options):
         raise AssertionError("the network was loaded")
 
-    monkeypatch.setattr("ball_features.bundles.predictor.Predictor.__init__", load)
+    monkeypatch.setattr("ball_features.deployment.predict.Predictor.__init__", load)
     ask = lambda *words: CliRunner().invoke(app, ["serve", str(tmp_path / "none"), *words]).exception  # noqa: E731
     error = ask("--port", str(taken))
     assert isinstance(error, ConfigError)

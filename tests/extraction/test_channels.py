@@ -8,9 +8,9 @@ from PIL import Image
 
 from ball_features import ExtractConfig, FitConfig, extract, fit, read_cache
 from ball_features.bundles.bundle import read_bundle
-from ball_features.bundles.predictor import Predictor
 from ball_features.cache import choose_channels
 from ball_features.cli.presets import PRESETS
+from ball_features.deployment.predict import Predictor
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.extraction.segment import segment_folder
 

@@ -165,9 +165,9 @@ def test_its_graph_is_its_prediction(robust_cache, tmp_path):
     """Exported whole: one image and many, and the module against the prediction step by step."""
     import torch
 
-    from ball_features.bundles.predictor import Predictor
     from ball_features.deployment.activation import activation_map
     from ball_features.deployment.onnx import TOLERANCE, BundleModule, export_onnx
+    from ball_features.deployment.predict import Predictor
 
     run = fit(robust_cache, FitConfig(models=("robust-views",), repeats=1), out_root=tmp_path, save="all")
     predictor = Predictor(read_bundle(run.folder / "models" / "robust-views"), device="cpu", precision="fp32")
