@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ball_features import ExtractConfig, extract
 from ball_features.audit.findings import audit
+from ball_features.audit.summary import AuditSummary
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.errors import CacheError
@@ -80,7 +81,7 @@ def test_the_chart_of_series_holds_every_image_once(found):
 
 def test_the_verdict_of_an_audit_rests_on_its_numbers(found):
     _, result = found
-    facts, evidence = result.to_dict(), audit_evidence(result)
+    facts, evidence = AuditSummary.of(result).to_dict(), audit_evidence(result)
     assert (evidence.exact, evidence.near) == (facts["exact_duplicate_pairs"], facts["near_duplicate_pairs"])
     linked = {name for pair in facts["pairs"] for name in (pair["first"], pair["second"])}
     linked |= {name for names in facts["exact"] for name in names}
