@@ -116,7 +116,7 @@ def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears):
     manifest = scan(folder)
     embeddings = cached_embeddings(cache, manifest)
     assert np.isnan(embeddings).all(1).tolist() == [path == f"Pro/{whole[0].name}" for path in manifest.path]
-    assert audit(manifest, embeddings=embeddings).to_dict()["rejected"].keys() == {f"Pro/{whole[0].name}"}
+    assert AuditSummary.of(audit(manifest, embeddings=embeddings)).rejected.keys() == {f"Pro/{whole[0].name}"}
     shutil.copy(whole[1], whole[0])
     with whole[0].open("ab") as file:
         file.write(b"other bytes")  # mended since: the cache is not up to date
