@@ -4,6 +4,7 @@ from ball_features.config.collection import CollectionConfig
 from ball_features.config.comparison import FitConfig, HeadConfig
 from ball_features.config.embedding import ExtractConfig
 from ball_features.config.fields import split_names
+from ball_features.config.saving import Saving
 from ball_features.config.splitting import LADDER, PROTOCOLS, Protocol
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "FitConfig",
     "HeadConfig",
     "Protocol",
+    "Saving",
     "split_names",
 ]
