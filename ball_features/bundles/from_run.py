@@ -31,7 +31,7 @@ class Origin:
     Attributes:
         cache: cache that the model was fitted on.
         config: settings of the run.
-        conformal: one of `config.saving.CONFORMAL`.
+        conformal: one of `config.bundling.CONFORMAL`.
     """
 
     cache: Cache
