@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["core_count", "one_thread"]
+__all__ = ["core_count", "one_blas_thread", "one_thread"]
 
 _lock = threading.Lock()
 _inside = 0  # blocks of `one_thread` that run now
@@ -18,6 +18,19 @@ _own = threading.local()  # depth: number of blocks that this thread is in
 def core_count() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS compute in one thread inside the block, for work that has threads of its own.
+
+    Threads of BLAS wait actively, so that several callers slow one another down.
+    """
+    import scipy.linalg  # noqa: F401  (loads SciPy's own BLAS; only what is loaded can be limited)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @contextmanager

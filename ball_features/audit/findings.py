@@ -20,6 +20,7 @@ from ball_features.dataset.manifest import Manifest, scan, spread_rows
 from ball_features.dataset.table_files import extend_table
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
+from ball_features.threads import one_blas_thread
 
 __all__ = ["Audit", "audit", "write_groups"]
 
@@ -74,6 +75,7 @@ class Audit:
         return [(a, b) for a, b in linked if self.label[a] != self.label[b]]
 
 
+@one_blas_thread()
 def audit(
     manifest: Manifest | Path | str, *, embeddings: np.ndarray | None = None, progress: Progress | None = None
 ) -> Audit:

@@ -20,6 +20,9 @@ class InspectOptions(Config):
     settings: bool = option(
         False, "Print the settings of the cache as a TOML file, which `ball extract --config` takes."
     )
+    sites: bool = option(
+        False, "Measure for each view whether neighbouring images share their class or their site (column site)."
+    )
 
 
 def inspect(cache: CachePath, options: InspectOptions, shown: Shown) -> None:
@@ -27,6 +30,9 @@ def inspect(cache: CachePath, options: InspectOptions, shown: Shown) -> None:
     from ball_features.cache import read_cache
     from ball_features.reporting.inspection import describe, render_contents
 
+    if options.sites:
+        _inspect_sites(cache, shown)
+        return
     found = read_cache(cache, embeddings=False)
     if options.settings:
         from ball_features.extraction.preprocessing import Preprocessing
@@ -37,6 +43,17 @@ def inspect(cache: CachePath, options: InspectOptions, shown: Shown) -> None:
         print_json(describe(found, cache))
     else:
         show(render_contents(describe(found, cache)))
+
+
+def _inspect_sites(path: CachePath, shown: Shown) -> None:
+    from ball_features.reporting.site_table import measure_cache, render_sites
+    from ball_features.runs.checks import complete_cache
+
+    measured = measure_cache(complete_cache(path))
+    if shown.as_json:
+        print_json(measured)
+    else:
+        show(render_sites(measured))
 
 
 COMMAND = command(inspect)

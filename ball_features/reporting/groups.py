@@ -74,12 +74,15 @@ def _render_each(rows: Sequence[GroupRow], model: str) -> RenderableType:
     own = sorted((row for row in rows if row.model == model), key=lambda row: row.recall)
     sided = rows[0].benign_malignant is not None
     flipped = all(row.flip_rate is not None for row in own)
+    mixed = any(_several_classes(row) for row in own)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{model}, group by group", title_justify="left")
-    optional = [*(["benign or not"] if sided else []), *(["views differ"] if flipped else [])]
+    balanced = ["balanced recall"] if mixed else []
+    optional = [*balanced, *(["benign or not"] if sided else []), *(["views differ"] if flipped else [])]
     for heading in ("group", "images", "recall", "95 %", *optional, "errors were taken for"):
         table.add_column(heading, justify="left" if heading in ("group", "errors were taken for") else "right")
     for row in own:
         cells = [_percent(row.recall), f"{100 * row.recall_low:.0f} - {100 * row.recall_high:.0f}"]
+        cells += [_percent(row.balanced_recall)] if mixed else []
         cells += [_percent(row.benign_malignant)] if sided else []
         cells += [_percent(row.flip_rate)] if flipped else []
         table.add_row(row.group, str(row.images), *cells, row.taken_for)

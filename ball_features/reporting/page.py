@@ -182,11 +182,11 @@ def _groups(groups: Sequence[GroupRow], title: str) -> Table | None:
         cells = [Cell(row.model), Cell(row.group), Cell(row.taken_for), Cell(str(row.images), float(row.images))]
         cells.append(Cell(f"{100 * row.recall:.1f}", row.recall))
         cells.append(Cell(f"{100 * row.recall_low:.0f} - {100 * row.recall_high:.0f}", row.recall_low))
-        for share in (row.benign_malignant, row.flip_rate):
+        for share in (row.balanced_recall, row.benign_malignant, row.flip_rate):
             cells.append(Cell("", -1.0) if share is None else Cell(f"{100 * share:.1f}", share))
         rows.append(Row(tuple(cells)))
     header = ("model", "group left out", "wrong answers", "images", "% right", "95 %")
-    sides = ("% on the right side of benign and malignant", "% whose views disagree")
+    sides = ("balanced recall, %", "% on the right side of benign and malignant", "% whose views disagree")
     return Table((*header, *sides), tuple(rows), f"Groups left out: {title}", 3) if rows else None
 
 
