@@ -68,7 +68,8 @@ def command(function: Callable[..., None], *, file: bool = False, presets: Mappi
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     for name, hint in plain.items():
-        annotation, default = (_optional(hint), None) if file else (hint, inspect.Parameter.empty)
+        own = inspect.signature(function).parameters[name].default
+        annotation, default = (_optional(hint), None) if file else (hint, own)
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         )

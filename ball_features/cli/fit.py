@@ -33,6 +33,13 @@ class FitOptions(RunFolder):
         "training images only; under leave-group-out it has not seen the first group.",
         panel=COMMON,
     )
+    note: str = option("", "Note on the run, which `ball runs` and the run's page show.", panel="Output", in_file=False)
+    mlflow: str = option(
+        "",
+        "MLflow store to write settings, metrics and files of the run into as well: a folder, or the address of a "
+        "server.",
+        panel="Output",
+    )
     tensorboard: Path | None = option(
         None, "Folder to write the training curves into as well, for TensorBoard.", panel="Output"
     )
@@ -54,8 +61,11 @@ def fit(cache: CachePath, config: FitConfig, options: FitOptions, shown: Shown) 
     if options.tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "The export of training curves")
         require_folder(options.tensorboard, "--tensorboard")
+    if options.mlflow:
+        require_extra("mlflow", "mlflow", "The export to MLflow")
     preset = PRESETS.get(invocation.preset)
-    notes = [f"Preset {invocation.preset} {preset.told(config.repeats)}"] if preset else []
+    notes = [f"Note: {options.note}"] if options.note else []
+    notes += [f"Preset {invocation.preset} {preset.told(config.repeats)}"] if preset else []
     if config.protocol == LADDER:
         _climb(cache, replace(config, protocol=FitConfig.protocol), options, shown, notes)
     else:
@@ -77,6 +87,7 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
             notes=notes,
             progress=progress,
         )
+    _record(result.folder, options, shown)
     print_run(result, shown)
     if not shown.as_json:
         for bundle in result.bundles:
@@ -92,6 +103,19 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
             say(f"{count} curves for TensorBoard: tensorboard --logdir {options.tensorboard}")
 
 
+def _record(folder: Path, options: FitOptions, shown: Shown) -> None:
+    """Keep the user's note, and write the run to MLflow where that was asked for."""
+    from ball_features.reporting.mlflow_store import write_mlflow
+    from ball_features.runs.store import annotate
+
+    if options.note:
+        annotate(folder, options.note)
+    if options.mlflow:
+        number = write_mlflow(folder, options.mlflow)
+        if not shown.silent:
+            say(f"MLflow: run {number} in {options.mlflow}")
+
+
 def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, notes: list[str]) -> None:
     """The ladder."""
     from ball_features.reporting.run_tables import render_ladder
@@ -105,6 +129,7 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
             )
     with progress_bar("Fitting", shown.silent, "fits") as progress:
         done = ladder(cache, config, out_root=options.out, name=options.name or LADDER, progress=progress)
+    _record(done.folder, options, shown)
     if options.tensorboard is not None:
         say("--tensorboard: a ladder has no curves; it is for a run of one protocol.")
     if shown.as_json:
