@@ -43,6 +43,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     """
     from ball_features.audit.findings import audit as run
     from ball_features.audit.findings import write_groups
+    from ball_features.audit.summary import AuditSummary
     from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
     from ball_features.dataset.table_files import require_extendable
@@ -62,7 +63,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
         write_audit(found, manifest.root, options.page)
     known = recognise(manifest.sha256)
     if shown.as_json:
-        print_json(found.to_dict() | {"known": known, "groups_file": str(options.out)})
+        print_json(AuditSummary.of(found).to_dict() | {"known": known, "groups_file": str(options.out)})
     else:
         for note in () if shown.quiet else (manifest.note, known):
             if note:

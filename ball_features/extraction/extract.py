@@ -79,7 +79,7 @@ class Extraction:
     columns: tuple[str, ...]
     extract_s: float
     forward_s: float
-    attributes: dict[str, Any]
+    attributes: dict[str, object]
 
 
 def extract(
