@@ -40,8 +40,8 @@ def write_mlflow(run: Path, store: str) -> str:
         MissingExtraError: the package mlflow is not installed.
     """
     require_extra("mlflow", "mlflow", "The export to MLflow")
-    from mlflow.entities import Metric, Param, RunTag
-    from mlflow.tracking import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag  # pyright: ignore[reportMissingImports]
+    from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
     summary = read_summary(run)
     models = [] if is_ladder(run) else read_measurement(run).models

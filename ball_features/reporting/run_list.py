@@ -69,7 +69,8 @@ class RunSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
-        return asdict(self) | {"settings": dict(self.settings)}
+        values: dict[str, object] = {**asdict(self), "settings": dict(self.settings)}
+        return values
 
 
 @dataclass(frozen=True)
