@@ -12,7 +12,7 @@ from ball_features.cli.options import CachePath, RunFolder, Shown
 from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import invocation
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
-from ball_features.config import LADDER, FitConfig, Saving
+from ball_features.config import LADDER, LEARNING_CURVE, FitConfig, Saving
 from ball_features.config.fields import option
 from ball_features.errors import ConfigError, require_extra
 
@@ -59,7 +59,9 @@ def fit(cache: CachePath, config: FitConfig, options: FitOptions, shown: Shown) 
     preset = PRESETS.get(invocation.preset)
     notes = [f"Note: {options.note}"] if options.note else []
     notes += [f"Preset {invocation.preset} {preset.told(config.repeats)}"] if preset else []
-    if config.protocol == LADDER:
+    if config.protocol == LEARNING_CURVE:
+        _draw_curve(cache, config, options, shown)
+    elif config.protocol == LADDER:
         _climb(cache, replace(config, protocol=FitConfig.protocol), options, shown, notes)
     else:
         _compare(cache, config, options, shown, notes)
@@ -133,6 +135,34 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
     for note in () if shown.quiet else [*notes, *done.notes]:
         echo(note)
     show(render_ladder(done.rows))
+    echo(f"Run: {done.folder}")
+
+
+def _draw_curve(cache: Path, config: FitConfig, options: FitOptions, shown: Shown) -> None:
+    """The learning curve."""
+    from ball_features.reporting.curve_page import render_curve
+    from ball_features.runs.learning_curve import learning_curve
+
+    usual = FitConfig()
+    refused = {"compat_batch_metrics": config.compat_batch_metrics, "folds": config.folds != usual.folds}
+    refused |= {"adapt": config.adapt != usual.adapt, "save": options.save, "final": options.final}
+    for name, value in refused.items():
+        if value:
+            raise ConfigError(f"{flag(name)} does not go with --protocol {LEARNING_CURVE}. Leave it out.", option=name)
+    with progress_bar("Fitting", shown.silent, "fits") as progress:
+        done = learning_curve(cache, config, out_root=options.out, name=options.name or None, progress=progress)
+    _record(done.folder, options, shown)
+    if options.tensorboard is not None:
+        say("--tensorboard: a learning curve has no training curves; it is for a run of one protocol.")
+    if shown.as_json:
+        values = {"run": str(done.folder), "curve": done.rows, "forecast": done.forecasts}
+        print_json(values | {"sentences": done.sentences, "notes": done.notes})
+        return
+    for sentence in done.sentences:
+        echo(sentence)
+    for note in () if shown.quiet else done.notes:
+        echo(note)
+    show(render_curve(done.rows))
     echo(f"Run: {done.folder}")
 
 

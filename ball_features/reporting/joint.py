@@ -7,19 +7,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.across_runs import Standing
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import ModelRow, read_measurement
+from ball_features.reporting.curve_page import curve_section, is_curve, write_curve_report
 from ball_features.reporting.ladder_page import is_ladder, ladder_section
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
 from ball_features.reporting.page import run_section
 from ball_features.reporting.run_list import RunSummary, differing, natural_key, read_summary, shortened
 from ball_features.reporting.run_tests import choice_of_runs, comparable_runs
 
-__all__ = ["write_joint_report", "write_ladder_report"]
+__all__ = ["has_own_page", "write_joint_report", "write_ladder_report", "write_own_report"]
 
 _UNKNOWN = Cell("", -1.0)
 _NOT_TESTED = Cell("", 2.0)
@@ -32,6 +34,20 @@ class SideBySide:
     notes: list[str]
     runs: Table
     models: Table | None
+
+
+def has_own_page(folder: Path) -> bool:
+    """Whether a run's folder holds a ladder or a learning curve, whose page is not that of a comparison."""
+    return is_ladder(folder) or is_curve(folder)
+
+
+def write_own_report(folder: Path) -> Path:
+    """Write `report.html` into the folder of a ladder or of a learning curve.
+
+    Raises:
+        DataError: The folder holds neither, or the page cannot be written.
+    """
+    return write_curve_report(folder) if is_curve(folder) else write_ladder_report(folder)
 
 
 def write_ladder_report(folder: Path) -> Path:
@@ -50,7 +66,7 @@ def write_joint_report(
     """Write one page of several runs, in natural order of their names, side by side first.
 
     Args:
-        folders: folders that `ball fit` wrote; ladders too.
+        folders: folders that `ball fit` wrote; ladders and learning curves too.
         out: file to write.
         caches: cache of each run, or None.
         thumbnails: folder of the images, as `write_report` takes it.
@@ -60,14 +76,15 @@ def write_joint_report(
     """
     pictures = Thumbnails(thumbnails)
     order = sorted(range(len(folders)), key=lambda number: natural_key(str(folders[number])))
-    sections = [
-        ladder_section(folders[number])
-        if is_ladder(folders[number])
-        else run_section(folders[number], caches[number], pictures, place)
-        for place, number in enumerate(order)
-    ]
+    sections = [_section(folders[number], caches[number], pictures, place) for place, number in enumerate(order)]
     runs = _named([folders[number] for number in order])
     return write_page(out, "report.html", f"{len(folders)} runs", sections=sections, side_by_side=_side_by_side(runs))
+
+
+def _section(folder: Path, cache: Cache | None, pictures: Thumbnails, place: int) -> Any:
+    if has_own_page(folder):
+        return curve_section(folder) if is_curve(folder) else ladder_section(folder)
+    return run_section(folder, cache, pictures, place)
 
 
 def _named(folders: Sequence[Path]) -> list[RunSummary]:
@@ -84,7 +101,7 @@ def _named(folders: Sequence[Path]) -> list[RunSummary]:
 
 def _side_by_side(runs: Sequence[RunSummary]) -> SideBySide:
     names = differing(runs)
-    models = {run.name: read_measurement(run.folder).models for run in runs if not is_ladder(run.folder)}
+    models = {run.name: read_measurement(run.folder).models for run in runs if not has_own_page(run.folder)}
     groups = comparable_runs([(run.name, run.folder) for run in runs])
     tested = {(own.run, own.model): own for group in groups for own in group.standings}
     notes = choice_of_runs(groups, len(runs))

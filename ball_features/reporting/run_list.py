@@ -13,6 +13,7 @@ from typing import Any
 
 from ball_features.config import FitConfig
 from ball_features.errors import ConfigError, DataError
+from ball_features.evaluation.curve import CurveRow
 from ball_features.evaluation.results import read_measurement
 from ball_features.evaluation.rows import LadderRow, read_rows
 
@@ -154,7 +155,8 @@ def read_summary(folder: Path) -> RunSummary:
             settings=_settings(config, details),
             note=str(details.get("note", "")),
         )
-        best = _best_of_ladder(rungs) if rungs else _best(folder)
+        curve = read_rows(folder / "curve.csv", CurveRow)
+        best = _best_of_ladder(rungs) if rungs else _best_of_curve(curve) if curve else _best(folder)
     except DataError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -176,6 +178,12 @@ def _best_of_ladder(rungs: Sequence[LadderRow]) -> tuple[str, float, float, floa
     """The best model on the strictest rung."""
     last = [row for row in rungs if row.rung == rungs[-1].rung]
     row = max(last, key=lambda own: (own.kind != "shortcut", own.accuracy))
+    return row.model, row.accuracy, row.accuracy_low, row.accuracy_high
+
+
+def _best_of_curve(curve: Sequence[CurveRow]) -> tuple[str, float, float, float]:
+    """The best model on the largest training set."""
+    row = max(curve, key=lambda own: (own.size, own.kind != "shortcut", own.accuracy))
     return row.model, row.accuracy, row.accuracy_low, row.accuracy_high
 
 
