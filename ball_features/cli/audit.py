@@ -51,9 +51,8 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
 
     manifest = scan(images, collection=collection)
-    for file, name in ((options.out, "--out"), (options.page, "--page")):
-        require_writable(file, name, inputs=(options.cache,))  # before the minutes that the audit takes
-    require_writable(options.page, "--page", kind="page")
+    require_writable(options.out, "--out", inputs=(options.cache,))  # before the minutes that the audit takes
+    require_writable(options.page, "--page", kind="page", inputs=(options.cache, options.out))
     require_extendable(options.out, manifest.path)
     embeddings = None if options.cache is None else cached_embeddings(options.cache, manifest)
     with progress_bar("Auditing", shown.silent, "steps") as progress:

@@ -44,12 +44,14 @@ def report(
     passed on.
     """
     from ball_features.errors import ConfigError, DataError
+    from ball_features.files import require_writable
     from ball_features.reporting.joint import has_own_page, write_joint_report, write_own_report
     from ball_features.reporting.page import write_report
     from ball_features.reporting.paper import write_paper
     from ball_features.reporting.plot import check_formats
 
     check_formats(options.format)
+    require_writable(options.out, "--out", kind="page", inputs=(options.cache,))
     if options.figures is not None and (len(runs) > 1 or has_own_page(runs[0]) or options.out is not None):
         raise ConfigError(
             "Got --figures with several runs, a ladder, a learning curve or --out, expected one run and nothing else."
