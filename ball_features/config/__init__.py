@@ -1,6 +1,7 @@
 """Settings of the two stages: records whose fields hold default, range and help of each setting."""
 
 from ball_features.config.bundle_use import BundleUse, EvaluateConfig
+from ball_features.config.bundling import Saving
 from ball_features.config.collection import CollectionConfig
 from ball_features.config.comparison import FitConfig, HeadConfig
 from ball_features.config.embedding import ExtractConfig
@@ -17,5 +18,6 @@ __all__ = [
     "FitConfig",
     "HeadConfig",
     "Protocol",
+    "Saving",
     "split_names",
 ]
