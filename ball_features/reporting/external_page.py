@@ -13,6 +13,7 @@ from ball_features.evaluation.external import Share
 from ball_features.evaluation.metrics import METRICS, Metric
 from ball_features.reporting.charts import Chart
 from ball_features.reporting.dots import recalls
+from ball_features.reporting.external_lists import unknown_labels, wrong_images
 from ball_features.reporting.external_record import Evaluation, ScoredImage
 from ball_features.reporting.figures import LEAST_BIN, reliability, reliability_points
 from ball_features.reporting.heat import Heat, heat
@@ -20,7 +21,6 @@ from ball_features.reporting.markup import Cell, Row, Table, write_page
 
 __all__ = ["level_shares", "write_evaluation_page"]
 
-_SHOWN = 200  # images of a list
 _SITES = 40  # sites of the figure
 
 
@@ -60,8 +60,8 @@ def write_evaluation_page(result: Evaluation, out: Path) -> Path:
         flagged=_flagged(result),
         sites=_sites(result),
         patients=_patients(result),
-        unknown=_unknown(unknown),
-        errors=_errors(result),
+        unknown=unknown_labels(unknown),
+        errors=wrong_images(result.images),
         coverage=f"{100 * result.coverage:g}",
     )
 
@@ -271,34 +271,3 @@ def _patients(result: Evaluation) -> Table | None:
         for name, part in own.per_class.items()
     )  # fmt: skip
     return Table(("class", "patients", "sensitivity %", "95 %", "specificity %"), rows, "Each class on patients")
-
-
-def _unknown(images: Sequence[ScoredImage]) -> Table | None:
-    """What the model says of images whose label it does not know: a row a label."""
-    labels = list(dict.fromkeys(item.label for item in images))
-    if not labels:
-        return None
-    rows = []
-    for label in sorted(labels):
-        own = [item.prediction for item in images if item.label == label]
-        names = sorted({item.predicted for item in own}, key=lambda name: -sum(one.predicted == name for one in own))
-        listed = ", ".join(f"{name} {sum(one.predicted == name for one in own)}" for name in names)
-        mean = float(np.mean([item.probability[item.predicted] for item in own]))
-        flagged = float(np.mean([item.unusual for item in own]))
-        rows.append(Row((Cell(label), Cell(listed), _count(len(own)), Cell(_text(mean)), Cell(_text(flagged)))))
-    header = ("label", "predicted as", "images", "mean probability %", "flagged %")
-    return Table(header, tuple(rows), "Images of unknown labels", 2, wrapped=1)
-
-
-def _errors(result: Evaluation) -> Table:
-    """The errors, the most confident first."""
-    wrong = [item for item in result.images if item.true and item.true != item.prediction.predicted]
-    wrong.sort(key=lambda item: -item.prediction.probability[item.prediction.predicted])
-    rows = tuple(
-        Row((Cell(item.prediction.path), Cell(item.true), Cell(item.prediction.predicted),
-             Cell(f"{item.prediction.probability[item.prediction.predicted]:.3f}"),
-             Cell(f"{item.prediction.distance:.4f}", item.prediction.distance)),
-            "unusual" if item.prediction.unusual else "")
-        for item in wrong[:_SHOWN]
-    )  # fmt: skip
-    return Table(("image", "true", "predicted", "probability", "distance"), rows, f"Errors, {len(wrong)} in all", 3)

@@ -26,7 +26,7 @@ from ball_features.evaluation.external import (
 )
 from ball_features.evaluation.intervals import wilson
 from ball_features.evaluation.patients import answer_patients, patient_columns, patient_rows
-from ball_features.files import require_folder, write_csv, write_json
+from ball_features.files import require_folder, require_own_files, write_csv, write_json
 from ball_features.reporting.evidence import Evidence, ExternalEvidence
 from ball_features.reporting.external_page import write_evaluation_page
 from ball_features.reporting.external_record import (
@@ -44,6 +44,7 @@ from ball_features.runs.external_labels import known_labels
 __all__ = ["evaluate"]
 
 _COVERAGES = (0.9, COVERAGE, 0.99)
+_FILES = ("evaluation.json", "verdict.json", "predictions.csv", "patients.csv", "evaluation.html")
 _TOGETHER = ("patient", "group", "series")  # columns whose values no interval takes apart
 
 
@@ -77,6 +78,7 @@ def evaluate(
     loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trust=config.trust)
     if out is not None:
         require_folder(out)
+        require_own_files(Path(out), _FILES, "evaluation.json", "evaluation")
     if isinstance(images, Cache) or str(images).endswith(".h5"):
         cache = images if isinstance(images, Cache) else read_cache(images)
         source = "cache" if isinstance(images, Cache) else str(images)
@@ -248,8 +250,8 @@ def _notes(found: ExternalImages, counts: LabelCounts, mended: Recalibration | N
 
 
 def _write(result: Evaluation, tests: ExternalTests, folder: Path) -> None:
+    write_json(folder / "evaluation.json", result)  # by which the other files are known as ball's own
     write_csv(folder / "predictions.csv", result.columns(), result.rows())
-    write_json(folder / "evaluation.json", result)
     write_json(folder / "verdict.json", findings_to_json(result.findings))
     if tests.patient is not None:
         answers = answer_patients(tests.patient, np.zeros_like(tests.truth), tests.truth, tests.probability)

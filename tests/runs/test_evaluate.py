@@ -145,6 +145,10 @@ def test_the_command(bundle, small_cache, tmp_path):
         else run(app, ["evaluate", str(bundle), "--cache", str(small_cache), "-o", str(tmp_path / "e"), "--json"])
     )
     assert json.loads(printed.stdout)["n"] == 48
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "predictions.csv").write_text("path,own notes\n")
+    foreign = run(app, ["evaluate", str(bundle), "--cache", str(small_cache), "-o", str(tmp_path / "mine")])
+    assert "nothing tells that ball has written it" in str(foreign.exception)
     both = run(app, ["evaluate", str(bundle), "somewhere", "--cache", str(small_cache), "-o", str(tmp_path / "e")])
     assert isinstance(both.exception, ConfigError)
     neither = run(app, ["evaluate", str(bundle), "-o", str(tmp_path / "e")])
