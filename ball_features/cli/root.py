@@ -37,6 +37,7 @@ NAMES = (
     "runs",
     "report",
     "predict",
+    "evaluate",
     "serve",
     "export",
     "inspect",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ball_features.cli.derive import command
-from ball_features.cli.options import Shown
+from ball_features.cli.options import RunFolder, Shown
 from ball_features.cli.screen import echo, print_json, show
 from ball_features.config.fields import COMMON, Config, option
 
@@ -29,9 +29,9 @@ class RunsOptions(Config):
 
 
 def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of the runs; artifacts/runs if left out.", show_default=False)],
     options: RunsOptions,
     shown: Shown,
-    folder: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path("artifacts/runs"),
 ) -> None:
     """List all runs of a folder: date, protocol, data, settings that differ, best model, note.
 
@@ -43,6 +43,7 @@ def runs(
     from ball_features.reporting.run_tables import render_runs
     from ball_features.reporting.run_tests import choice_of_runs, comparable_runs
 
+    folder = folder or RunFolder().out
     found = list_runs(folder)
     listed = sort_runs(found.runs, options.sort)
     groups = comparable_runs([(run.name, run.folder) for run in listed], tests=False)
@@ -60,4 +61,4 @@ def runs(
         echo(f"Damaged: {own.name}: {own.reason}")
 
 
-COMMAND = command(runs)
+COMMAND = command(runs, optional=("folder",))

@@ -1,5 +1,6 @@
 """Settings of the two stages: records whose fields hold default, range and help of each setting."""
 
+from ball_features.config.bundle_use import BundleUse, EvaluateConfig
 from ball_features.config.bundling import Saving
 from ball_features.config.collection import CollectionConfig
 from ball_features.config.comparison import FitConfig, HeadConfig
@@ -11,7 +12,9 @@ __all__ = [
     "LADDER",
     "LEARNING_CURVE",
     "PROTOCOLS",
+    "BundleUse",
     "CollectionConfig",
+    "EvaluateConfig",
     "ExtractConfig",
     "FitConfig",
     "HeadConfig",
