@@ -30,6 +30,7 @@ _MEASURES = {
     "patient": "it measures how well the model knows these patients",
     "group": "copies or overlapping fields of test images were in training",
     "block": "images taken one after the other were on both sides of the split",
+    "image": "random test images are easier than those that the given split tests on",
 }
 
 

@@ -106,7 +106,7 @@ def _tested(comparison: Comparison) -> dict[str, int]:
 
 
 def ladder_evidence(
-    rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str, groups: str
+    rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str, groups: str | None
 ) -> Evidence:
     """Evidence of a ladder, its rungs from the most lenient to the strictest.
 
@@ -115,7 +115,7 @@ def ladder_evidence(
         rows: a row a rung and model.
         cache: the images.
         cache_path: path of the cache, for commands.
-        groups: path of the groups file.
+        groups: path of the groups file, or None.
     """
     protocols = []
     for rung in rungs:
@@ -136,7 +136,10 @@ def ladder_evidence(
             )
         )
     data, extraction = cache_evidence(cache, cache_path)
-    return Evidence(tuple(protocols), replace(data, groups=groups), extraction)
+    known = {rung.column: _distinct(rung.group) for rung in rungs if rung.column in ("patient", "site")}
+    leaks = next((rung.leaks for rung in rungs if rung.leaks), {})
+    data = replace(data, patients=known.get("patient") or data.patients, sites=known.get("site") or data.sites)
+    return Evidence(tuple(protocols), replace(data, groups=groups or data.groups, leaks=leaks), extraction)
 
 
 def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import LADDER, FitConfig
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
-from ball_features.errors import ConfigError
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
 from ball_features.evaluation.protocols import (
@@ -81,6 +81,7 @@ def ladder(
     out_root: Path | str = "artifacts/runs",
     name: str = "ladder",
     progress: Progress | None = None,
+    keep: bool = False,
 ) -> Ladder:
     """Fit the models on every rung.
 
@@ -89,21 +90,20 @@ def ladder(
     Args:
         cache_path: a complete cache, made by `extract`.
         config: models (`DEFAULT_MODELS` if none is named), repeats of the hold-outs, seed and head. `groups` is a file
-            made by `ball audit` or the user's own, and `group_column` the column that the last rung leaves out. A rung
-            whose column the file lacks is left out.
+            made by `ball audit` or the user's own, whose columns go before those of the cache; `group_column` is left
+            out value by value in place of the series. A rung whose column neither has is left out.
         out_root: folder of the runs.
         name: name of the run's folder in it.
         progress: called with (fits done, fits of all rungs, rung and model just done).
+        keep: keep the rungs beyond the end, and replace the run of this name: the same call again fits nothing.
 
     Raises:
         CacheError: the cache is missing, incomplete or not finite.
-        ConfigError: no groups file is named, or a setting has no effect.
+        ConfigError: neither the cache nor a groups file names groups, or a setting has no effect.
         DataError: the groups file does not fit, or no model could be fitted.
     """
     start = time.perf_counter()
     check_name(name)
-    if config.groups is None:
-        raise ConfigError("The ladder needs groups, got none. Make them: `ball audit` on the images.")
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=bool(config.models))
     check_options(config, specs, cache)
@@ -125,7 +125,7 @@ def ladder(
         "rungs": [{"rung": rung.name, "protocol": rung.config.protocol, "column": rung.column} for rung in rungs],
     }
     repeat = Repeat("fit", {"cache": str(cache_path)}, replace(config, protocol=LADDER))
-    folder = free_folder(Path(out_root), name)
+    folder = Path(out_root) / name if keep else free_folder(Path(out_root), name)
     details |= provenance(
         cache,
         config,
@@ -141,7 +141,12 @@ def ladder(
         _write(new.path, rows, climbed, cache, details)
         (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
         write_json(new.path / "verdict.json", findings_to_json(findings))
-    kept.clear()
+        if keep and (folder / "ladder.csv").is_file():
+            shutil.rmtree(folder)
+    if keep:
+        kept.keep_only(rungs, specs)
+    else:
+        kept.clear()
     try:
         write_ladder_report(new.path)
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
