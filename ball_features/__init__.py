@@ -9,11 +9,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ball_features.audit.findings import audit, write_groups
     from ball_features.bundles.bundle import read_bundle
+    from ball_features.bundles.predictor import Predictor
     from ball_features.cache import Cache, read_cache
     from ball_features.config import ExtractConfig, FitConfig, HeadConfig
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.deployment.answers import Predictions
-    from ball_features.deployment.predict import Predictor, predict
+    from ball_features.deployment.predict import predict
     from ball_features.errors import BallError
     from ball_features.extraction.extract import Extraction, extract
     from ball_features.models.mlp import MLPHead
@@ -53,7 +54,7 @@ _ROOM = {
     "HeadConfig": "config",
     "MLPHead": "models.mlp",
     "Predictions": "deployment.answers",
-    "Predictor": "deployment.predict",
+    "Predictor": "bundles.predictor",
     "Run": "runs.store",
     "audit": "audit.findings",
     "compare": "runs.compare",

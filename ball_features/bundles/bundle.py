@@ -75,6 +75,15 @@ class Bundle:
         """
         return neighbour_distance(X, self.train)
 
+    def unusual(self, X: np.ndarray, probability: np.ndarray) -> np.ndarray:
+        """Whether images are unlike the training images, bool (images,).
+
+        Args:
+            X: embeddings, float (images, views, dim).
+            probability: result of `probability` on them, float (images, classes).
+        """
+        return self.distance(X)[0] > self.unusual_from
+
     @property
     def unusual_from(self) -> float:
         """Distance beyond which an image is called unusual."""

@@ -126,7 +126,7 @@ def measure_bundle(bundle: Bundle, test: LabelledEmbeddings) -> BundleFigures:
         uncalibrated_log_loss=float(log_losses(truth, raw).mean()),
         uncalibrated_ece=calibration_error(truth, raw),
         sets=tuple(rows),
-        unusual=float((bundle.distance(X)[0] > bundle.unusual_from).mean()),
+        unusual=float(bundle.unusual(X, probability).mean()),
     )
 
 

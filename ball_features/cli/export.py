@@ -83,8 +83,8 @@ def export(
     if options.card is not None:
         echo(f"Model card: {write_card(bundle, source, options.card, options.ladder)}")
     if options.onnx is not None:
+        from ball_features.bundles.predictor import Predictor
         from ball_features.deployment.onnx import export_onnx
-        from ball_features.deployment.predict import Predictor
 
         if not shown.quiet:
             say("Tracing the network: this takes some seconds ...")

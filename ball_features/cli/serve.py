@@ -48,9 +48,9 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
         require_extra(module, "serve", "ball serve")
 
     from ball_features.bundles.bundle import read_bundle
+    from ball_features.bundles.predictor import Predictor
     from ball_features.deployment.limits import Limits, is_loopback, require_token
     from ball_features.deployment.listen import bind, run_server
-    from ball_features.deployment.predict import Predictor
     from ball_features.deployment.serve import create_app
 
     local = is_loopback(options.host)

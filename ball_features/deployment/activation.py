@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ball_features.deployment.predict import Predictor
+from ball_features.bundles.predictor import Predictor
 from ball_features.errors import DataError
 
 if TYPE_CHECKING:

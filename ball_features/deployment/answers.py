@@ -9,41 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ball_features.bundles.prediction import Prediction
 from ball_features.dataset.manifest import Rejected
 from ball_features.deployment.predictions_page import predictions_page
 from ball_features.errors import DataError
 
-__all__ = ["Prediction", "Predictions", "check_suffix"]
+__all__ = ["Predictions", "check_suffix"]
 
 _SUFFIXES = (".csv", ".json", ".html")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Prediction on one image.
-
-    Attributes:
-        path: path as it was given.
-        predicted: most probable class.
-        probability: calibrated probability of each class, class -> probability.
-        set: classes that include the true one with the requested coverage, the most probable first.
-        distance: mean cosine distance to the nearest training images.
-        unusual: True if the distance exceeds the bundle's threshold (see `Bundle.unusual_share`): do not trust the
-            class.
-        nearest: ids of the nearest training images.
-    """
-
-    path: str
-    predicted: str
-    probability: dict[str, float]
-    set: tuple[str, ...]
-    distance: float
-    unusual: bool
-    nearest: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return vars(self) | {"set": list(self.set), "nearest": list(self.nearest)}
 
 
 @dataclass(frozen=True)

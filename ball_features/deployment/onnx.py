@@ -16,7 +16,7 @@ from torch import nn
 
 from ball_features.bundles.bundle import COVERAGE, Bundle
 from ball_features.bundles.calibration import NEIGHBOURS
-from ball_features.deployment.predict import Predictor
+from ball_features.bundles.predictor import Predictor
 from ball_features.errors import ConfigError, DataError, require_extra
 from ball_features.extraction.readouts import reader
 from ball_features.models.base import PerViewClassifier

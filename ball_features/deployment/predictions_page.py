@@ -12,7 +12,8 @@ from ball_features.reporting.verdict import verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ball_features.deployment.answers import Prediction, Predictions
+    from ball_features.bundles.prediction import Prediction
+    from ball_features.deployment.answers import Predictions
 
 __all__ = ["contradicted", "predictions_page", "reasons_to_look"]
 

@@ -21,12 +21,12 @@ from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
 from ball_features.bundles.bundle import COVERAGE
+from ball_features.bundles.predictor import Predictor, check_coverage
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.activation import activation_map
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
 from ball_features.deployment.limits import Limits, TokenBuckets, is_loopback, require_token
-from ball_features.deployment.predict import Predictor, check_coverage
 from ball_features.errors import ImageError
 from ball_features.extraction.batch import batch_size
 from ball_features.extraction.loading import resize

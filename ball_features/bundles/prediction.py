@@ -1,0 +1,71 @@
+"""The prediction on one image, computed by a bundle from embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ball_features.bundles.bundle import Bundle
+
+__all__ = ["Prediction", "describe"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Prediction on one image.
+
+    Attributes:
+        path: path as it was given.
+        predicted: most probable class.
+        probability: calibrated probability of each class, class -> probability.
+        set: classes that include the true one with the requested coverage, the most probable first.
+        distance: mean cosine distance to the nearest training images.
+        unusual: True if the distance exceeds the bundle's threshold (see `Bundle.unusual_share`): do not trust the
+            class.
+        nearest: ids of the nearest training images.
+    """
+
+    path: str
+    predicted: str
+    probability: dict[str, float]
+    set: tuple[str, ...]
+    distance: float
+    unusual: bool
+    nearest: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return vars(self) | {"set": list(self.set), "nearest": list(self.nearest)}
+
+
+def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
+    """Predict from embeddings.
+
+    Args:
+        bundle: bundle from `read_bundle`.
+        paths: name of each image.
+        X: embeddings, float32 (images, views, dim).
+        coverage: coverage of the prediction sets.
+    """
+    probability = bundle.probability(X)
+    inside = bundle.sets(probability, coverage)
+    distance, rows = bundle.distance(X)
+    unusual = bundle.unusual(X, probability)
+    result = []
+    for image, path in enumerate(paths):
+        order = np.argsort(-probability[image])
+        result.append(
+            Prediction(
+                path=path,
+                predicted=bundle.classes[order[0]],
+                probability=dict(zip(bundle.classes, probability[image].tolist(), strict=True)),
+                set=tuple(bundle.classes[code] for code in order if inside[image, code]),
+                distance=float(distance[image]),
+                unusual=bool(unusual[image]),
+                nearest=tuple(bundle.train_path[row] for row in rows[image]),
+            )
+        )
+    return result

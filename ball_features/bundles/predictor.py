@@ -1,0 +1,209 @@
+"""A bundle with its network, which predicts the classes of image files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.prediction import Prediction, describe
+from ball_features.dataset.decode import decode_bytes
+from ball_features.dataset.listing import Rejected
+from ball_features.errors import ConfigError, ImageError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Predictor", "check_coverage"]
+
+
+def check_coverage(coverage: float) -> None:
+    """Raise `ConfigError` if the coverage of prediction sets is not between 0 and 1."""
+    if not 0 < coverage < 1:
+        raise ConfigError(f"Got coverage={coverage}, expected a share between 0 and 1, such as 0.95.")
+
+
+class Predictor:
+    """A bundle with its network, loaded once.
+
+    Args:
+        bundle: bundle from `read_bundle`.
+        weights: weights of the backbone; None for those that the bundle was made with.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto" for that of the bundle if the device supports it, "fp32", "bf16" or "fp16".
+        compiled: compile kernels for CUDA, which takes seconds and pays for hundreds of images.
+
+    Raises:
+        WeightsError: The weights are missing, or not those of the bundle.
+        ConfigError: The device is not available.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        weights: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        compiled: bool = False,
+    ) -> None:
+        from ball_features.extraction.backbones import get_backbone
+        from ball_features.extraction.engine.devices import best_precision, resolve_device
+        from ball_features.extraction.engine.modules import build_engine
+        from ball_features.extraction.weights import load_backbone, weights_digest
+
+        own = bundle.facts.preprocessing
+        wanted = weights or own.weights
+        self.backbone = get_backbone(
+            f"file:{wanted}" if own.backbone.startswith("file:") else own.backbone, own.input_px
+        )
+        if weights_digest(self.backbone, wanted, own.seed) != own.weights_sha256:
+            raise WeightsError(
+                f"{wanted} are not the weights that this bundle was made with (SHA-256 {own.weights_sha256[:12]}...). "
+                "Give the file with that hash as weights."
+            )
+        self.bundle, self.device = bundle, resolve_device(device)
+        self.preprocessing = dataclasses.replace(own, dim=self.backbone.dim)
+        self.preprocessing.mask(self.device)  # unpacked once
+        if precision == "auto":
+            # If the device would emulate the bundle's precision, float32 is faster and more exact.
+            precision = own.precision if own.precision == best_precision(self.device) else "fp32"
+        self.module = load_backbone(self.backbone, wanted, own.seed)
+        self.engine = build_engine(self.backbone, self.module, self.device, precision, compiled)
+
+    @property
+    def caveat(self) -> str:
+        """How these embeddings differ from those that the model was fitted on, or ""."""
+        own = self.preprocessing
+        if own.segmentation != "twins" or "segmented" not in own.channels:
+            return ""
+        return (
+            "The model was fitted on segmented pictures from files; those of new images are computed by the published "
+            "thresholds, which differ from them. Extract with twins='none' to fit on computed ones."
+        )
+
+    def about(self, coverage: float) -> dict[str, Any]:
+        """What made the predictions, and what their sets and flags mean, ready for JSON."""
+        bundle, facts = self.bundle, self.bundle.facts
+        return {
+            "model": facts.model,
+            "backbone": self.preprocessing.backbone,
+            "weights_sha256": self.preprocessing.weights_sha256,
+            "cache_fingerprint": facts.cache_fingerprint,
+            "ball_version": facts.ball_version,
+            "coverage": coverage,
+            "set_threshold": bundle.threshold(coverage),
+            "unusual_from": bundle.unusual_from,
+            "unusual_share": bundle.unusual_share,
+        }
+
+    def warm_up(self) -> None:
+        """Compile kernels and allocate memory before the first image."""
+        import torch
+
+        side = self.backbone.input_px
+        self.embed(torch.zeros(1, 3, side, side, dtype=torch.uint8), [""])
+
+    def embed(self, images: Tensor, sha256: Sequence[str]) -> np.ndarray:
+        """Embed the views that the bundle tests on.
+
+        Args:
+            images: pixels, uint8 (images, 3, input_px, input_px).
+            sha256: content hash of each image, which seeds random views.
+
+        Returns:
+            Embeddings, float32 (images, views, dim).
+        """
+        from ball_features.extraction.readouts import reader
+
+        pixels = images.to(self.device).float().div_(255)
+        return self.preprocessing.embed(pixels, sha256, reader(self.engine)).cpu().numpy()
+
+    def __call__(
+        self,
+        files: Sequence[Path],
+        *,
+        coverage: float = COVERAGE,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[list[Prediction], list[Rejected]]:
+        """Predict the classes of images.
+
+        Args:
+            files: image files.
+            coverage: coverage of the prediction sets.
+            progress: function that takes (images done, images in all).
+
+        Returns:
+            Predictions of the images that could be decoded, in order, and the other files with reasons.
+
+        Raises:
+            ConfigError: The coverage is not between 0 and 1.
+        """
+        check_coverage(coverage)
+        predictions: list[Prediction] = []
+        rejected: list[Rejected] = []
+        done = 0
+        for paths, X, bad in self.embed_files(files):
+            rejected += bad
+            if X is not None:
+                predictions += self.describe(paths, X, coverage)
+            done += len(paths) + len(bad)
+            if progress:
+                progress(done, len(files))
+        return predictions, rejected
+
+    def embed_files(self, files: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray | None, list[Rejected]]]:
+        """Decode and embed image files, block by block.
+
+        Args:
+            files: image files.
+
+        Yields:
+            Names of the files that could be decoded, their embeddings, float32 (images, views, dim) or None without
+            any, and the other files of the block with reasons.
+        """
+        from ball_features.extraction.batch import batch_size
+        from ball_features.extraction.engine.modules import runs_on_all_cores
+        from ball_features.extraction.stream import Workers, stream
+
+        size = batch_size(self.device.type, self.engine.precision, self.backbone.input_px)
+        workers = Workers.for_device(self.device.type, one_call=runs_on_all_cores(self.engine))
+
+        def load(row: int) -> tuple[Tensor, str] | str:
+            return self._load(files[row])
+
+        def compute(
+            rows: np.ndarray, loaded: list[tuple[Tensor, str] | str]
+        ) -> tuple[list[str], np.ndarray | None, list[Rejected]]:
+            import torch
+
+            named = [(str(files[row]), item) for row, item in zip(rows, loaded, strict=True)]
+            bad = [Rejected(name, item) for name, item in named if isinstance(item, str)]
+            good = [(name, *item) for name, item in named if not isinstance(item, str)]
+            if not good:
+                return [], None, bad
+            paths, images, digests = zip(*good, strict=True)
+            return list(paths), self.embed(torch.stack(images), digests), bad
+
+        yield from stream(np.arange(len(files)), size, load, compute, workers=workers)
+
+    def _load(self, file: Path) -> tuple[Tensor, str] | str:
+        """Pixels, uint8 (3, input_px, input_px), and content hash of a file, or the reason why there are none."""
+        from ball_features.extraction.loading import resize
+
+        try:
+            data = file.read_bytes()
+            return resize(decode_bytes(data), self.backbone.input_px), hashlib.sha256(data).hexdigest()
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        except ImageError as error:
+            return str(error)
+
+    def describe(self, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
+        """Predict from embeddings; arguments as `bundles.prediction.describe`."""
+        return describe(self.bundle, paths, X, coverage)
