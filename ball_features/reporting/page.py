@@ -29,6 +29,7 @@ from ball_features.reporting.heat import Heat, heat
 from ball_features.reporting.image_lists import ImageLists, image_lists
 from ball_features.reporting.ladder_page import LadderSection, ladder_section
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
+from ball_features.reporting.patient_page import PatientSection, patient_section
 from ball_features.reporting.provenance import Provenance, provenance_block, require_cache_of
 from ball_features.reporting.stored_run import StoredRun, best_of_each_kind, read_stored_run
 from ball_features.reporting.tables import SAME_MARK, few_units_note
@@ -65,6 +66,7 @@ class RunSection:
     training: list[Chart]
     images: ImageLists | None
     provenance: Provenance | None
+    patients: PatientSection | None = None
     template: str = "run_section.html"
 
 
@@ -135,6 +137,7 @@ def run_section(
         training=_training(run),
         images=None if head is None else image_lists(run, head.model, cache, pictures, f"map{number}"),
         provenance=provenance_block(run.details),
+        patients=patient_section(folder, run.measurement.patients, networks[0].model if networks else "", title),
     )
 
 

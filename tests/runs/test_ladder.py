@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import re
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.reporting.run_tables import render_ladder
 from ball_features.runs.ladder import ladder
 from ball_features.runs.rungs import RUNGS
+from tests.conftest import with_columns
 
 
 def test_every_rung_and_the_drop(small_cache, tmp_path, monkeypatch):
@@ -165,8 +167,9 @@ def test_the_first_two_rungs_are_one_draw(small_cache, patients, tmp_path):
     cache_path = tmp_path / "copies.h5"
     cache_path.write_bytes(small_cache.read_bytes())
     with h5py.File(cache_path, "r+") as file:
+        sha256: Any = file["sha256"]
         for row in range(0, 12, 2):  # six pairs of Benign
-            file["sha256"][row + 1] = file["sha256"][row]
+            sha256[row + 1] = sha256[row]
     done = ladder(cache_path, dataclasses.replace(CONFIG, groups=patients("group")), out_root=tmp_path)
     folder = done.folder
     with (folder / "splits.csv").open(newline="") as file:
@@ -223,16 +226,6 @@ def test_a_ladder_has_a_verdict(small_cache, tmp_path):
     assert [item["code"] for item in written] == [finding.code for finding in done.findings]
     assert "random-weights" in {finding.code for finding in done.findings}
     assert {"code", "severity", "numbers", "sentence", "next"} <= set(written[0])
-
-
-def with_columns(small_cache, path, **columns):
-    """A copy of the cache whose sheet had these columns: name -> function of the number of the row."""
-    path.write_bytes(small_cache.read_bytes())
-    with h5py.File(path, "r+") as file:
-        for name, value in columns.items():
-            texts = [str(value(row)) for row in range(len(file["path"]))]
-            file.create_dataset(f"columns/{name}", data=texts, dtype=h5py.string_dtype())
-    return path
 
 
 def test_the_columns_of_the_cache_make_the_rungs(small_cache, tmp_path, monkeypatch):
