@@ -115,6 +115,8 @@ def run_section(
     networks = [row for row in chosen if row.kind != "shortcut"] or chosen
     head = next((row for row in networks if row.kind == "head"), networks[0] if networks else None)
     curves, left_out = _roc(run, networks)
+    patients = patient_section(folder, run.measurement.patients, networks[0].model if networks else "", title)
+    said = () if patients is None else patients.notes
     has_intervals = all("f1" in row.intervals for row in models)  # runs before 0.2 have that of the accuracy only
     return RunSection(
         title=title,
@@ -124,7 +126,7 @@ def run_section(
         ladder=ladder,
         table=_table(models, title),
         caption=run.details["caption"],
-        notes=run.details["notes"],
+        notes=[note for note in run.details["notes"] if note not in said],
         intervals=_intervals(models, title) if has_intervals else None,
         units_note=few_units_note(run.measurement.units) if has_intervals and run.measurement.units else "",
         groups=_groups(run.groups, title),
@@ -137,7 +139,7 @@ def run_section(
         training=_training(run),
         images=None if head is None else image_lists(run, head.model, cache, pictures, f"map{number}"),
         provenance=provenance_block(run.details),
-        patients=patient_section(folder, run.measurement.patients, networks[0].model if networks else "", title),
+        patients=patients,
     )
 
 

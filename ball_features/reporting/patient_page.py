@@ -23,9 +23,11 @@ class PatientSection:
     """What a page shows of patients.
 
     Attributes:
+        heading: what is averaged or answered.
         models: a row a model with its metrics on patients and their intervals.
         classes: a row a model and class.
-        answers: a row a patient with the answer of one model; None where the run keeps no answers.
+        answers: a row a patient with the answer of one model; None where patients have no class of their own, or the
+            run keeps no answers.
         model: name of that model.
         notes: which patients are scored, and how.
         wrong: number of answers that are wrong.
@@ -33,6 +35,7 @@ class PatientSection:
         mean_agreement: mean share of a patient's images that were classified as the patient was, in %.
     """
 
+    heading: str
     models: Table
     classes: Table
     answers: Table | None
@@ -54,10 +57,16 @@ def patient_section(folder: Path, scores: Sequence[PatientScores], model: str, t
     """
     if not scores:
         return None
-    answers = _read(folder / "patients.csv", model)
+    answered = scores[0].basis == "patients"
+    answers = _read(folder / "patients.csv", model) if answered else []
     scored = [own for own in answers if own["label"]]
     agreement = [float(own["agreement"]) for own in answers]
     return PatientSection(
+        heading=(
+            "Patients: one answer from all images of each"
+            if answered
+            else "Patients: metrics on the images of each, averaged over patients"
+        ),
         models=_models(scores, title),
         classes=_classes(scores, title),
         answers=_answers(answers, f"Patients by {model}: {title}") if answers else None,
@@ -91,11 +100,13 @@ def _models(scores: Sequence[PatientScores], title: str) -> Table:
     rows = []
     for own in scores:
         cells = [Cell(own.model), Cell(own.kind), *(_metric(own, name) for name in names)]
-        vote = own.majority_accuracy
-        cells.append(Cell(METRICS["accuracy"].text(vote, 1), vote) if vote == vote else _NONE)
+        if scores[0].basis == "patients":
+            vote = own.majority_accuracy
+            cells.append(Cell(METRICS["accuracy"].text(vote, 1), vote) if vote == vote else _NONE)
         rows.append(Row(tuple(cells), own.kind))
     header = ("model", "kind", "accuracy (95 %)", "sensitivity (95 %)", "specificity (95 %)", "F1 (95 %)")
-    return Table((*header, "AUROC (95 %)", "accuracy of the majority vote"), tuple(rows), f"Patients: {title}", 2)
+    vote_heading = ("by majority vote",) if scores[0].basis == "patients" else ()
+    return Table((*header, "AUROC (95 %)", *vote_heading), tuple(rows), f"Patients: {title}", 2)
 
 
 def _sensitivity(own: ClassScores) -> Cell:
