@@ -15,6 +15,7 @@ from ball_features.audit.findings import audit, write_groups
 from ball_features.cache import read_cache
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
 from ball_features.dataset.manifest import Manifest, scan
+from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
 from ball_features.files import require_folder, write_json
@@ -122,7 +123,10 @@ def _audit(
             return AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    if groups.exists() and not kept.exists():
+        raise DataError(f"{groups} was not made by ball assess, which would replace it. Give another output folder.")
     found = audit(listed(), progress=progress)
+    write_json(kept, {"images": ""})
     groups.unlink(missing_ok=True)  # of other images
     write_groups(found, groups)
     evidence = audit_evidence(found)

@@ -35,7 +35,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
     """Collect the evidence of a run of one protocol."""
     own = contents.comparison
     name, unit = protocol_words(own.config, "" if own.grouping is None else own.grouping.column)
-    if unit == "image" and own.config.protocol != "given" and own.grouping is not None:
+    if unit == "image" and own.grouping is not None:
         name, unit = _kept_whole(name, own.grouping)
     protocol = ProtocolEvidence(
         name=name,
@@ -73,7 +73,7 @@ def _distinct(values: np.ndarray | None) -> int | None:
 def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
     """Words for a protocol that complete "on ...", and what it never divides."""
     if config.protocol in _NAMES:
-        return _NAMES[config.protocol], "image"
+        return _NAMES[config.protocol], "split" if config.protocol == "given" else "image"
     unit = column if column in _UNITS else "group"
     if config.protocol == "block-cv":
         return "runs of neighbouring files kept together", "block"
@@ -82,8 +82,12 @@ def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
     if config.protocol == "leave-site-out":
         return "sites left out", "site"
     if config.protocol == "leave-group-out":
-        return f"{column} left out", unit
-    return f"{column} kept together", unit
+        return f"{_plural(column)} left out", unit
+    return f"{_plural(column)} kept together", unit
+
+
+def _plural(column: str) -> str:
+    return column if column.endswith("s") or not column.isalpha() else f"{column}s"
 
 
 def _model(row: ModelRow) -> ModelEvidence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -118,6 +119,7 @@ def ladder(
         failed = [f"{item.spec.name} failed: {item.failure}" for item in step.results if item.failure]
         notes += [f"{step.rung.name}: {note}" for note in [*fit_notes(step.results), *failed]]
     details: dict[str, Any] = {
+        "kept": keep,
         "title": f"Optimism ladder · {describe_cache(cache)}",
         "caption": ladder_caption([rung.name for rung in rungs]),
         "notes": notes,
@@ -125,7 +127,9 @@ def ladder(
         "rungs": [{"rung": rung.name, "protocol": rung.config.protocol, "column": rung.column} for rung in rungs],
     }
     repeat = Repeat("fit", {"cache": str(cache_path)}, replace(config, protocol=LADDER))
-    folder = Path(out_root) / name if keep else free_folder(Path(out_root), name)
+    former = Path(out_root) / name
+    replaced = keep and _is_kept(former)
+    folder = former if replaced else free_folder(Path(out_root), name)
     details |= provenance(
         cache,
         config,
@@ -141,8 +145,8 @@ def ladder(
         _write(new.path, rows, climbed, cache, details)
         (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
         write_json(new.path / "verdict.json", findings_to_json(findings))
-        if keep and (folder / "ladder.csv").is_file():
-            shutil.rmtree(folder)
+        if replaced:
+            shutil.rmtree(former)
     if keep:
         kept.keep_only(rungs, specs)
     else:
@@ -152,6 +156,14 @@ def ladder(
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
         notes.append(f"report.html could not be written ({type(error).__name__}: {error}). The run is complete.")
     return Ladder(new.path, rows, notes, evidence, findings)
+
+
+def _is_kept(folder: Path) -> bool:
+    """Whether a folder is a ladder that the same call made before, and may replace."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("kept") is True
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _basis(cache: Cache, config: FitConfig, against: Grouping) -> str:
