@@ -101,7 +101,7 @@ from ball_features.errors import WeightsError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.weights import load_backbone
 try:
-    load_backbone(get_backbone("densenet121"), "random")
+    load_backbone(get_backbone("mobilenet_v3_large"), "random")
 except WeightsError as error:
     print(error)
 """
