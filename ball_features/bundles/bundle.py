@@ -9,13 +9,15 @@ is read only if the user trusts it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ball_features.bundles.calibration import (
+    class_set_note,
+    class_thresholds,
     conformal_threshold,
     mean_probability,
     neighbour_distance,
@@ -45,6 +47,10 @@ class Bundle:
         scores: 1 minus the calibrated probability of the true class of each validation image, increasing, float64
             (validation,).
         distances: distance of each validation image to the training embeddings, increasing, float64 (validation,).
+        score_class: class number of the image of each score, int (validation,); empty in bundles of earlier versions.
+
+    The images that calibrate a final model are not of validation but of its folds, each predicted by a model that has
+    not seen it.
     """
 
     estimator: Any
@@ -52,6 +58,7 @@ class Bundle:
     train: np.ndarray
     scores: np.ndarray
     distances: np.ndarray
+    score_class: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,23 +101,40 @@ class Bundle:
         """Largest share of images like the validation images that lies beyond that distance by chance."""
         return outlier_threshold(self.distances, _UNUSUAL_SHARE)[1]
 
+    @property
+    def mondrian(self) -> bool:
+        """True if each class has a threshold of its own, so that the coverage holds within each class."""
+        return self.facts.conformal == "mondrian"
+
+    def thresholds(self, coverage: float) -> np.ndarray:
+        """Largest 1 - p of each class in a set of this coverage, float64 (classes,); 1 for too few images."""
+        count = len(self.classes)
+        if self.mondrian:
+            return np.minimum(class_thresholds(self.scores, self.score_class, count, coverage), 1.0)
+        return np.full(count, min(conformal_threshold(self.scores, coverage), 1.0))
+
     def threshold(self, coverage: float) -> float:
-        """Largest 1 - p of a class in the set of this coverage; 1 if there are too few validation images."""
-        return min(conformal_threshold(self.scores, coverage), 1.0)
+        """Largest 1 - p of any class in the set of this coverage; 1 if there are too few validation images."""
+        return float(self.thresholds(coverage).max())
 
     def notes(self, coverage: float) -> list[str]:
         """What a user must know about sets of this coverage and about the flag for unusual images."""
-        notes = (set_note(self.scores, coverage), unusual_note(self.distances, _UNUSUAL_SHARE))
-        return [note for note in notes if note]
+        unusual = unusual_note(self.distances, _UNUSUAL_SHARE)
+        if not self.mondrian:
+            sets = [set_note(self.scores, coverage)]
+        else:
+            own = {name: self.scores[self.score_class == code] for code, name in enumerate(self.classes)}
+            sets = [class_set_note(own, coverage)]
+        return [note for note in (*sets, unusual) if note]
 
     def sets(self, probability: np.ndarray, coverage: float) -> np.ndarray:
         """Prediction sets, bool (images, classes), that contain the true class with this probability.
 
         The probability holds for images exchangeable with the validation images. Method: split conformal prediction
-        with the score 1 - p(true) (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341); the most probable class is
-        always in the set.
+        with the score 1 - p(true) (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341), of a final model
+        `evaluation.final_fit`; the most probable class is always in the set.
         """
-        inside = 1 - probability <= self.threshold(coverage)
+        inside = 1 - probability <= self.thresholds(coverage)
         inside[np.arange(len(probability)), probability.argmax(1)] = True
         return inside
 
@@ -143,9 +167,12 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             train=arrays["train"].astype(np.float32),
             scores=arrays["scores"],
             distances=arrays["distances"],
+            score_class=arrays.get("score_class", np.empty(0, dtype=np.int64)),
         )
         if len(bundle.train) != len(facts.train_path) or not len(bundle.scores) == len(bundle.distances) > 0:
             raise ValueError("reference.safetensors and bundle.json belong to different images")
+        if bundle.mondrian and len(bundle.score_class) != len(bundle.scores):
+            raise ValueError("reference.safetensors names no class of its scores")
     except (BallError, ImportError):
         raise
     except Exception as error:  # each format raises its own errors for a truncated file

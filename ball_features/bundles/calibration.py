@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from ball_features.models.base import PerViewClassifier
 
 __all__ = [
     "NEIGHBOURS",
+    "class_set_note",
+    "class_thresholds",
     "conformal_threshold",
     "fit_temperature",
     "mean_probability",
@@ -29,6 +32,18 @@ def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
     """The ceil((n + 1) * coverage)-th smallest of n scores (Vovk et al. 2005); infinite if n is too small."""
     place = _place(len(scores), coverage)
     return float(np.sort(scores)[place - 1]) if place <= len(scores) else float("inf")
+
+
+def class_thresholds(scores: np.ndarray, truth: np.ndarray, classes: int, coverage: float) -> np.ndarray:
+    """Conformal threshold within each class (Mondrian: Vovk et al. 2005, section 4.5), float64 (classes,).
+
+    Args:
+        scores: scores of calibration images, float (images,).
+        truth: their class numbers, int (images,).
+        classes: number of classes; one without enough images has an infinite threshold and is in every set.
+        coverage: coverage within each class.
+    """
+    return np.array([conformal_threshold(scores[truth == code], coverage) for code in range(classes)])
 
 
 def outlier_threshold(distances: np.ndarray, share: float) -> tuple[float, float]:
@@ -77,6 +92,23 @@ def set_note(scores: np.ndarray, coverage: float) -> str:
         f"Every set at {100 * coverage:g} % coverage contains one class, however uncertain the model is: in {sure} of "
         f"{count} validation images the true class has more than half of the probability, so one class suffices. "
         f"{advice}"
+    )
+
+
+def class_set_note(scores: Mapping[str, np.ndarray], coverage: float) -> str:
+    """What a user must know about sets that hold their coverage within each class, or "".
+
+    Args:
+        scores: class -> 1 minus the calibrated probability of it, on its calibration images, float (images,).
+        coverage: coverage of the sets.
+    """
+    short = [f"{name} {len(own)}" for name, own in scores.items() if conformal_threshold(own, coverage) > 1]
+    if not short:
+        return ""
+    least = math.ceil((coverage - 1e-9) / (1 - coverage))
+    return (
+        f"Sets at {100 * coverage:g} % coverage within each class need {least} calibration images of a class. Classes "
+        f"with fewer are in every set: {', '.join(short)}."
     )
 
 

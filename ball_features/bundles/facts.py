@@ -79,11 +79,16 @@ class BundleFacts:
         cache_fingerprint: fingerprint of the cache that the model was fitted on.
         protocol: protocol of the run.
         left_out: group that the first split left out, or "".
+        final: whether the model was fitted on all labelled images and calibrated by out-of-fold predictions.
+        folds: number of the folds that calibrate a final model.
+        epochs: epochs that a final head was trained for; 0 for other models.
+        conformal: "marginal" or "mondrian" (a threshold for each class).
         train_images: number of training images.
-        validation_images: number of validation images.
+        validation_images: number of images that calibrate the model: of validation, or of the folds.
         ball_version: version that wrote the bundle.
         notes: what its user should know.
-        test: figures on the test images; None in bundles of earlier versions.
+        test: figures on the test images, which for a final model are those of its folds; None in bundles of earlier
+            versions.
     """
 
     model: str
@@ -96,6 +101,10 @@ class BundleFacts:
     cache_fingerprint: str = ""
     protocol: str = ""
     left_out: str = ""
+    final: bool = False
+    folds: int = 0
+    epochs: int = 0
+    conformal: str = "marginal"
     train_images: int = 0
     validation_images: int = 0
     ball_version: str = ""
@@ -123,6 +132,10 @@ class BundleFacts:
             cache_fingerprint=_value(values, "cache_fingerprint", str, ""),
             protocol=_value(values, "protocol", str, ""),
             left_out=_value(values, "left_out", str, ""),
+            final=values.get("final") is True,
+            folds=_value(values, "folds", int, 0),
+            epochs=_value(values, "epochs", int, 0),
+            conformal=_value(values, "conformal", str, "marginal"),
             train_images=_value(values, "train_images", int, 0),
             validation_images=_value(values, "validation_images", int, 0),
             ball_version=_value(values, "ball_version", str, ""),
@@ -130,7 +143,7 @@ class BundleFacts:
             test=None if test is None else BundleFigures.from_json(test),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The content of `bundle.json`."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del own["preprocessing"]

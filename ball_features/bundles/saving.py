@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ball_features import __version__
 from ball_features.bundles.bundle import COVERAGE, Bundle
 from ball_features.bundles.calibration import (
     fit_temperature,
@@ -21,17 +20,9 @@ from ball_features.bundles.calibration import (
 from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
 from ball_features.evaluation.metrics import calibration_error, log_losses
-from ball_features.evaluation.views import model_views
-from ball_features.extraction.preprocessing import Preprocessing
-from ball_features.models.recipe_choice import RecipeChoice
 from ball_features.models.registry import MODELS
 
-if TYPE_CHECKING:
-    from ball_features.cache import Cache
-    from ball_features.config import FitConfig
-    from ball_features.evaluation.fit_split import Fitted
-
-__all__ = ["LabelledEmbeddings", "bundle_fitted", "measure_bundle", "write_bundle"]
+__all__ = ["HeldOut", "LabelledEmbeddings", "calibrate", "measure_bundle", "write_bundle"]
 
 _MEASURED = (0.9, COVERAGE, 0.99)
 
@@ -49,13 +40,34 @@ class LabelledEmbeddings:
     truth: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a model says of images that it was not fitted on, for calibration.
+
+    Attributes:
+        raw: uncalibrated probabilities, float64 (images, classes).
+        truth: class numbers, int (images,).
+        distances: distance of each image to the images that its model was fitted on, float64 (images,).
+        fold: number of the fold that predicted each image, int (images,).
+    """
+
+    raw: np.ndarray
+    truth: np.ndarray
+    distances: np.ndarray
+    fold: np.ndarray
+
+    def select(self, rows: np.ndarray) -> HeldOut:
+        """These images alone; rows is bool (images,)."""
+        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows])
+
+
 def write_bundle(
     folder: Path,
     estimator: Any,
     facts: BundleFacts,
     *,
     train: np.ndarray,
-    validation: LabelledEmbeddings,
+    validation: LabelledEmbeddings | HeldOut,
     test: LabelledEmbeddings | None = None,
 ) -> None:
     """Calibrate a fitted model and write its bundle.
@@ -65,8 +77,10 @@ def write_bundle(
         estimator: classifier that was fitted on class numbers.
         facts: model, preprocessing, origin and notes; calibration, figures and further notes are added.
         train: embeddings of the training images, float (train, views, dim).
-        validation: images that set the temperature and the thresholds.
-        test: images that took no part; what the bundle does on them is noted in it.
+        validation: images that set the temperature and the thresholds: validation images, or the images of the folds
+            with their out-of-fold predictions.
+        test: images that took no part; what the bundle does on them is noted in it. Without them, the figures of
+            several folds are noted, each calibrated by the others.
 
     Raises:
         ConfigError: The model cannot be written.
@@ -75,48 +89,79 @@ def write_bundle(
     from safetensors.numpy import save
 
     folder.mkdir(parents=True)
-    truth = validation.truth
-    raw = mean_probability(estimator, validation.X, len(facts.classes))
-    temperature = fit_temperature(raw, truth)
-    scores = 1 - tempered(raw, temperature)[np.arange(len(truth)), truth]
     reference = unit_mean(train).astype(np.float16)  # distances are to what will be read back
-    distances, _ = neighbour_distance(validation.X, reference.astype(np.float32))
-    known = tuple(int(code) for code in np.asarray(estimator.classes_))
-    bundle = Bundle(
-        estimator=estimator,
-        facts=replace(facts, temperature=temperature, estimator_classes=known),
-        train=reference.astype(np.float32),
-        scores=np.sort(scores),
-        distances=np.sort(distances),
-    )
+    if isinstance(validation, LabelledEmbeddings):
+        raw = mean_probability(estimator, validation.X, len(facts.classes))
+        distances, _ = neighbour_distance(validation.X, reference.astype(np.float32))
+        validation = HeldOut(raw, validation.truth, distances, np.zeros(len(raw), dtype=int))
+    bundle = calibrate(estimator, facts, reference, validation)
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
+    arrays |= {"score_class": bundle.score_class}
     # Not `save_file`, which makes files that only their owner may read.
     (folder / "reference.safetensors").write_bytes(save(arrays))
+    figures = None
+    if test is not None and len(test.X):
+        figures = measure_bundle(bundle, test)
+    elif len(np.unique(validation.fold)) > 1:
+        figures = _measure_folds(facts, validation)
     file_format = MODELS[facts.model].file_format if facts.model in MODELS else "skops"
     own = replace(
         bundle.facts,
         model_file=write_model(folder, estimator, file_format),
         notes=(*facts.notes, *bundle.notes(COVERAGE)),
-        test=measure_bundle(bundle, test) if test is not None and len(test.X) else None,
+        test=figures,
     )
     (folder / "bundle.json").write_text(json.dumps(own.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
-def measure_bundle(bundle: Bundle, test: LabelledEmbeddings) -> BundleFigures:
-    """Measure a bundle on images that took no part in it.
+def calibrate(estimator: Any, facts: BundleFacts, reference: np.ndarray, seen: HeldOut) -> Bundle:
+    """The bundle with temperature and scores of these images."""
+    temperature = fit_temperature(seen.raw, seen.truth)
+    scores = 1 - tempered(seen.raw, temperature)[np.arange(len(seen.truth)), seen.truth]
+    order = np.argsort(scores, kind="stable")
+    known = () if estimator is None else tuple(int(code) for code in np.asarray(estimator.classes_))
+    return Bundle(
+        estimator=estimator,
+        facts=replace(facts, temperature=temperature, estimator_classes=known),
+        train=reference.astype(np.float32),
+        scores=scores[order],
+        distances=np.sort(seen.distances),
+        score_class=seen.truth[order].astype(np.int64),
+    )
+
+
+def _measure_folds(facts: BundleFacts, seen: HeldOut) -> BundleFigures:
+    """Figures of out-of-fold predictions; temperature and thresholds of each fold come from the others."""
+    none = np.empty((0, 0), dtype=np.float16)
+    raw, truth, probability, inside, unusual = [], [], [], [], []
+    for fold in np.unique(seen.fold):
+        bundle = calibrate(None, facts, none, seen.select(seen.fold != fold))
+        own = seen.select(seen.fold == fold)
+        raw.append(own.raw)
+        truth.append(own.truth)
+        probability.append(tempered(own.raw, bundle.facts.temperature))
+        inside.append(np.stack([bundle.sets(probability[-1], coverage) for coverage in _MEASURED], 1))
+        unusual.append(own.distances > bundle.unusual_from)
+    parts = (np.concatenate(part) for part in (truth, raw, probability, inside, unusual))
+    return _figures(*parts)
+
+
+def _figures(
+    truth: np.ndarray, raw: np.ndarray, probability: np.ndarray, inside: np.ndarray, unusual: np.ndarray
+) -> BundleFigures:
+    """Figures of predictions.
 
     Args:
-        bundle: bundle to measure.
-        test: images and their classes.
+        truth: class numbers, int (images,).
+        raw: probabilities before calibration, float (images, classes).
+        probability: calibrated probabilities, float (images, classes).
+        inside: sets of each coverage of `_MEASURED`, bool (images, coverages, classes).
+        unusual: flags, bool (images,).
     """
-    X, truth = test.X, test.truth
-    raw = mean_probability(bundle.estimator, X, len(bundle.classes))
-    probability = bundle.probability(X)
     rows = []
-    for coverage in _MEASURED:
-        inside = bundle.sets(probability, coverage)
-        size = inside.sum(1)
-        covered = float(inside[np.arange(len(truth)), truth].mean())
+    for number, coverage in enumerate(_MEASURED):
+        size = inside[:, number].sum(1)
+        covered = float(inside[np.arange(len(truth)), number, truth].mean())
         rows.append(SetFigures(coverage, covered, float(size.mean()), float((size == 1).mean())))
     return BundleFigures(
         images=len(truth),
@@ -126,53 +171,18 @@ def measure_bundle(bundle: Bundle, test: LabelledEmbeddings) -> BundleFigures:
         uncalibrated_log_loss=float(log_losses(truth, raw).mean()),
         uncalibrated_ece=calibration_error(truth, raw),
         sets=tuple(rows),
-        unusual=float(bundle.unusual(X, probability).mean()),
+        unusual=float(unusual.mean()),
     )
 
 
-def bundle_fitted(folder: Path, cache: Cache, config: FitConfig, fitted: Fitted, name: str) -> None:
-    """Write the bundle of a model that was fitted on the first split, whose validation images calibrate it.
+def measure_bundle(bundle: Bundle, test: LabelledEmbeddings) -> BundleFigures:
+    """Measure a bundle on images that took no part in it.
 
     Args:
-        folder: folder of the run's models; the bundle becomes the folder `name` in it.
-        cache: cache that the model was fitted on.
-        config: settings of the run.
-        fitted: fitted model with its estimator.
-        name: name of the model.
+        bundle: bundle to measure.
+        test: images and their classes.
     """
-    split = fitted.split
-    classes, codes = np.unique(cache.label, return_inverse=True)
-    views = list(model_views(MODELS[name], cache, config).test)
-    estimator = fitted.estimator
-    if isinstance(estimator, RecipeChoice):  # a bundle makes the views that it needs
-        used, estimator = estimator.compact()
-        views = [views[position] for position in used]
-    joined = len(cache.channels_used) if cache.combine == "concat" else 1
-    preprocessing = Preprocessing.from_attributes(cache.attributes, dim=cache.embeddings.shape[2] // joined)
-    note = (
-        f"The bundle is the first split's model, fitted on {len(split.train)} of {len(cache.path)} images: "
-        f"{len(split.val)} others calibrate it and {len(split.test)} test it."
-    )
-    if split.name:
-        note += f" It has seen nothing of {split.name}, the first group left out."
-    facts = BundleFacts(
-        model=name,
-        classes=tuple(str(item) for item in classes),
-        preprocessing=preprocessing.select(views),
-        train_path=tuple(str(path) for path in cache.path[split.train]),
-        cache_fingerprint=cache.fingerprint,
-        protocol=config.protocol,
-        left_out=split.name,
-        train_images=len(split.train),
-        validation_images=len(split.val),
-        ball_version=__version__,
-        notes=(note,),
-    )
-    write_bundle(
-        folder / name,
-        estimator,
-        facts,
-        train=cache.embeddings[split.train][:, views],
-        validation=LabelledEmbeddings(cache.embeddings[split.val][:, views], codes[split.val]),
-        test=LabelledEmbeddings(cache.embeddings[split.test][:, views], codes[split.test]),
-    )
+    raw = mean_probability(bundle.estimator, test.X, len(bundle.classes))
+    probability = bundle.probability(test.X)
+    inside = np.stack([bundle.sets(probability, coverage) for coverage in _MEASURED], 1)
+    return _figures(test.truth, raw, probability, inside, bundle.unusual(test.X, probability))

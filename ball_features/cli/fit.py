@@ -12,8 +12,8 @@ from ball_features.cli.options import CachePath, RunFolder, Shown
 from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import invocation
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
-from ball_features.config import LADDER, FitConfig
-from ball_features.config.fields import COMMON, option
+from ball_features.config import LADDER, FitConfig, Saving
+from ball_features.config.fields import option
 from ball_features.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
@@ -23,16 +23,9 @@ __all__ = ["COMMAND", "FitOptions", "fit", "print_run"]
 
 
 @dataclass(frozen=True)
-class FitOptions(RunFolder):
+class FitOptions(Saving, RunFolder):
     """Options of `ball fit` that are no settings of the models."""
 
-    save: str = option(
-        "",
-        "Save a model for `ball predict` (a bundle): its name, all, or best (the first of the "
-        "table). A bundle is the first split's model, fitted on its "
-        "training images only; under leave-group-out it has not seen the first group.",
-        panel=COMMON,
-    )
     tensorboard: Path | None = option(
         None, "Folder to write the training curves into as well, for TensorBoard.", panel="Output"
     )
@@ -73,7 +66,7 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
             config,
             out_root=options.out,
             name=options.name or None,
-            save=options.save,
+            save=Saving(options.save, options.final, options.conformal),
             notes=notes,
             progress=progress,
         )

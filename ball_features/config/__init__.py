@@ -1,5 +1,6 @@
 """Settings of the two stages: records whose fields hold default, range and help of each setting."""
 
+from ball_features.config.bundling import Saving
 from ball_features.config.collection import CollectionConfig
 from ball_features.config.comparison import FitConfig, HeadConfig
 from ball_features.config.embedding import ExtractConfig
@@ -14,5 +15,6 @@ __all__ = [
     "FitConfig",
     "HeadConfig",
     "Protocol",
+    "Saving",
     "split_names",
 ]

@@ -1,7 +1,8 @@
 """One model on one split: fitted on the training rows, then asked about the test images.
 
 No test image is used before its prediction. Models are built anew for each split and fitted on its training rows;
-validation rows go only to models that choose an epoch by them.
+validation rows go only to models that choose an epoch by them. A split may lack validation and test images: then the
+model trains for all its epochs, and predicts nothing.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _fit(task: FitTask) -> Fitted:
             remarks += adapt_test(raw, task, adapter, lambda own: _predict(estimator, own))
         probability = _predict(estimator, task)
         predict_s = time.perf_counter() - start
-        flips = _flips(estimator, task) if len(task.flip_views) > 1 else None
+        flips = _flips(estimator, task) if len(task.flip_views) > 1 and len(split.test) else None
     return Fitted(
         split=split,
         probability=probability,
@@ -126,23 +127,24 @@ def _training_rows(task: FitTask) -> tuple[np.ndarray, np.ndarray]:
     return view_rows(images.numbers, train, images.codes, views)
 
 
-def _fit_options(task: FitTask, rows: int) -> dict[str, Any]:
+def _fit_options(task: FitTask, rows: int) -> dict[str, np.ndarray]:
     """Return what `fit` takes beside X and y: validation rows, groups and kinds, as the model's record says."""
     model, images, split, views = task.model, task.images, task.split, task.views
-    options: dict[str, Any] = {}
-    if model.validates:
+    options: dict[str, np.ndarray | None] = {}
+    validates = model.validates and len(split.val) > 0
+    if validates:
         X_val, y_val = view_rows(images.numbers, split.val, images.codes, views.test)
         options |= {"X_val": X_val, "y_val": y_val}
     if model.groups and images.group is not None:
         options["groups"] = np.repeat(images.group[split.train], rows // len(split.train))
     if model.groups and images.kinds is not None:
         options["kinds"] = images.kinds_of(split.train, (0,) if model.by_view else views.train)
-        if model.validates:
+        if validates:
             options["kinds_val"] = images.kinds_of(split.val, views.test)
-    return options
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def _kinds(task: FitTask, view: int) -> dict[str, Any]:
+def _kinds(task: FitTask, view: int) -> dict[str, np.ndarray]:
     """Return what `predict_proba` takes beside one view of the test images."""
     kinds = task.images.kinds_of(task.split.test, (view,)) if task.model.groups else None
     return {} if kinds is None else {"kinds": kinds}
@@ -152,6 +154,8 @@ def _predict(estimator: Any, task: FitTask) -> np.ndarray:
     """Return class probabilities of the test images, their mean over views; classes unseen in training get 0."""
     numbers, rows, views = task.images.numbers, task.split.test, task.views.test
     total = np.zeros((len(rows), task.images.classes))
+    if not len(rows):
+        return total
     if task.model.by_view:
         X = numbers[rows[:, None], list(views)].astype(np.float32)
         total[:, estimator.classes_] = estimator.predict_proba(X, **_kinds(task, 0))

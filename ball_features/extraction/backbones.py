@@ -56,21 +56,29 @@ class Backbone:
 
 
 _HOST = "https://download.pytorch.org/models/"
-_DENSE: dict[str, Any] = {"pooling": "relu, global average", "maps": (1, 2, 3, 4), "engine": "densenet"}
 _INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": False}
+
+
+def _densenet(depth: str, dim: int, digest: str) -> Backbone:
+    name = f"densenet{depth}"
+    return Backbone(
+        name,
+        dim,
+        224,
+        f"{_HOST}{name}-{digest}.pth",
+        title=f"DenseNet-{depth}",
+        pooling="relu, global average",
+        maps=(1, 2, 3, 4),
+        engine="densenet",
+    )
+
 
 # The ten networks of Ghaderzadeh et al. 2021 (doi 10.1002/int.22753), and two smaller DenseNets.
 BACKBONES: dict[str, Backbone] = {
     # Huang et al. 2017, "Densely connected convolutional networks".
-    "densenet121": Backbone(
-        "densenet121", 1024, 224, _HOST + "densenet121-a639ec97.pth", title="DenseNet-121", **_DENSE
-    ),
-    "densenet169": Backbone(
-        "densenet169", 1664, 224, _HOST + "densenet169-b2777c0a.pth", title="DenseNet-169", **_DENSE
-    ),
-    "densenet201": Backbone(
-        "densenet201", 1920, 224, _HOST + "densenet201-c1103571.pth", title="DenseNet-201", **_DENSE
-    ),
+    "densenet121": _densenet("121", 1024, "a639ec97"),
+    "densenet169": _densenet("169", 1664, "b2777c0a"),
+    "densenet201": _densenet("201", 1920, "c1103571"),
     # Tan and Le 2019, "EfficientNet: rethinking model scaling for convolutional neural networks".
     "efficientnet_b0": Backbone(
         "efficientnet_b0", 1280, 224, _HOST + "efficientnet_b0_rwightman-7f5810bc.pth", title="EfficientNet"

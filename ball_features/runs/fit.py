@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ball_features.bundles.saving import bundle_fitted
+from ball_features.bundles.from_run import Origin, bundle_final, bundle_fitted
 from ball_features.cache import choose_channels
-from ball_features.config import FitConfig
+from ball_features.config import FitConfig, Saving
 from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError, DataError
+from ball_features.evaluation.final_fit import calibration_folds, fit_final
 from ball_features.evaluation.protocols import Progress, evaluate
 from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.files import require_folder
@@ -23,6 +24,7 @@ from ball_features.runs.checks import (
     check_options,
     check_protocol,
     complete_cache,
+    image_table,
     require_savable,
     split_by,
     with_numbers,
@@ -41,7 +43,7 @@ def fit(
     *,
     out_root: Path | str = "artifacts/runs",
     name: str | None = None,
-    save: str = "",
+    save: str | Saving = "",
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Run:
@@ -54,7 +56,8 @@ def fit(
         name: name of the run's folder in it; protocol and time if None. A name that is taken gets a number.
         save: models to bundle for `predict`, which `Run.bundles` lists: a name, "all" (of those on embeddings), or
             "best": the first of the table. A bundle is the first split's model, fitted on its training images only
-            (64 % of all by default). Under leave-group-out it has not seen the first group.
+            (64 % of all by default). Under leave-group-out it has not seen the first group. `Saving("best",
+            final=True)` fits the models again on all labelled images.
         notes: notes that stand before the run's own.
         progress: called with (fits done, all fits, model just done).
 
@@ -66,6 +69,8 @@ def fit(
     """
     start = time.perf_counter()
     config = config or FitConfig()
+    saving = save if isinstance(save, Saving) else Saving(save)
+    save = saving.save
     specs = select(config.models)
     check_name(name)
     check_protocol(config)
@@ -105,7 +110,12 @@ def fit(
         results=results,
         grouping=grouping,
         source=str(cache_path),
-        repeat=Repeat("fit", {"cache": str(cache_path)}, config, {"save": save}),
+        repeat=Repeat(
+            "fit",
+            {"cache": str(cache_path)},
+            config,
+            {"save": save, "final": saving.final, "conformal": saving.conformal},
+        ),
         folder=folder,
         subject=describe_cache(cache),
         notes=[*notes, *lacking, *said],
@@ -113,11 +123,18 @@ def fit(
     )
     contents = measure_comparison(comparison)
     saved = [row.model for row in contents.models if row.model in savable][:1] if save == "best" else savable
+    fitted = {result.spec.name: result.fitted[0] for result in results if result.fitted and result.spec.name in saved}
+    final = []
+    if saving.final:
+        folds = calibration_folds(config, image_table(cache, grouping), splits)
+        final = fit_final(evaluation, folds, tuple(fitted), progress)
+    origin = Origin(cache, config, saving.conformal)
     with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
-        for result in comparison.results:
-            if result.fitted and result.spec.name in saved:
-                bundle_fitted(new.path / "models", cache, config, result.fitted[0], result.spec.name)
+        for model in final:
+            bundle_final(new.path / "models", origin, model)
+        for model, first in fitted.items() if not final else ():
+            bundle_fitted(new.path / "models", origin, first, model)
     run = finish(contents, new.path, cache)
     if save and not run.bundles:
         reasons = [f"{item.spec.name}: {item.failure}" for item in comparison.results if item.spec.name in savable]

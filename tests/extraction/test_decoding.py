@@ -1,5 +1,7 @@
 """JPEG files that a device decodes; here the device is the CPU, whose pixels are known, unless CUDA is there."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportFunctionMemberAccess=false
+
 import dataclasses
 import functools
 import io

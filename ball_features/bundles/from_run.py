@@ -1,0 +1,144 @@
+"""Bundles of the models of a run: the first split's model, or the final one, fitted on all labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ball_features import __version__
+from ball_features.bundles.calibration import neighbour_distance, unit_mean
+from ball_features.bundles.facts import BundleFacts
+from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
+from ball_features.cache import Cache
+from ball_features.config import FitConfig
+from ball_features.evaluation.final_fit import FinalFit
+from ball_features.evaluation.fit_split import Fitted
+from ball_features.evaluation.views import model_views
+from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.models.recipe_choice import RecipeChoice
+from ball_features.models.registry import MODELS
+
+__all__ = ["Origin", "bundle_final", "bundle_fitted"]
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a bundle comes from.
+
+    Attributes:
+        cache: cache that the model was fitted on.
+        config: settings of the run.
+        conformal: one of `config.bundling.CONFORMAL`.
+    """
+
+    cache: Cache
+    config: FitConfig
+    conformal: str = "marginal"
+
+
+def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> None:
+    """Write the bundle of a model that was fitted on the first split, whose validation images calibrate it.
+
+    Args:
+        folder: folder of the run's models; the bundle becomes the folder `name` in it.
+        origin: cache and settings.
+        fitted: fitted model with its estimator.
+        name: name of the model.
+    """
+    cache, split = origin.cache, fitted.split
+    codes = np.unique(cache.label, return_inverse=True)[1]
+    estimator, views = _compact(origin, fitted, name)
+    share = 100 * len(split.train) / len(cache.path)
+    note = (
+        f"The bundle is the first split's model, fitted on {len(split.train)} of {len(cache.path)} images "
+        f"({share:.0f} %): {len(split.val)} others calibrate it and {len(split.test)} test it."
+    )
+    if split.name:
+        note += f" It has seen nothing of {split.name}, the first group left out."
+    facts = _facts(
+        origin, name, views, split.train, notes=(note,), left_out=split.name, validation_images=len(split.val)
+    )
+    write_bundle(
+        folder / name,
+        estimator,
+        facts,
+        train=cache.embeddings[split.train][:, views],
+        validation=LabelledEmbeddings(cache.embeddings[split.val][:, views], codes[split.val]),
+        test=LabelledEmbeddings(cache.embeddings[split.test][:, views], codes[split.test]),
+    )
+
+
+def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
+    """Write the bundle of a model that was fitted on all images, calibrated by out-of-fold predictions.
+
+    Args:
+        folder: folder of the run's models; the bundle becomes a folder of the model's name in it.
+        origin: cache and settings.
+        final: the fit, with its folds.
+    """
+    cache, name = origin.cache, final.spec.name
+    codes = np.unique(cache.label, return_inverse=True)[1]
+    estimator, views = _compact(origin, final.fitted, name)
+    train, rows = final.fitted.split.train, final.rows
+    trained = f" for {final.epochs} epochs, the median of its folds" if final.epochs else ""
+    note = (
+        f"The bundle is the final model, fitted on all {len(train)} labelled images{trained}. No image tested it: its "
+        f"figures are those of {len(final.folds)} folds, whose models were fitted on the other images, and the "
+        f"out-of-fold predictions on {len(rows)} images calibrate it."
+    )
+    facts = _facts(
+        origin,
+        name,
+        views,
+        train,
+        notes=(note,),
+        final=True,
+        folds=len(final.folds),
+        epochs=final.epochs,
+        validation_images=len(rows),
+    )
+    distances = [
+        neighbour_distance(
+            cache.embeddings[fold.split.test][:, views], _reference(cache.embeddings[fold.split.train][:, views])
+        )[0]
+        for fold in final.folds
+    ]
+    held_out = HeldOut(final.probability, codes[rows], np.concatenate(distances), final.fold_of)
+    write_bundle(folder / name, estimator, facts, train=cache.embeddings[train][:, views], validation=held_out)
+
+
+def _reference(X: np.ndarray) -> np.ndarray:
+    """Training embeddings as a bundle keeps them, float32 (train, dim)."""
+    return unit_mean(X).astype(np.float16).astype(np.float32)
+
+
+def _compact(origin: Origin, fitted: Fitted, name: str) -> tuple[Any, list[int]]:
+    """The estimator for the views that it needs, and their numbers in the cache."""
+    views = list(model_views(MODELS[name], origin.cache, origin.config).test)
+    estimator = fitted.estimator
+    if isinstance(estimator, RecipeChoice):  # a bundle makes the views that it needs
+        used, estimator = estimator.compact()
+        views = [views[position] for position in used]
+    return estimator, views
+
+
+def _facts(origin: Origin, name: str, views: list[int], train: np.ndarray, **more: Any) -> BundleFacts:
+    """What `bundle.json` says of a model of a run before it is calibrated."""
+    cache = origin.cache
+    joined = len(cache.channels_used) if cache.combine == "concat" else 1
+    preprocessing = Preprocessing.from_attributes(cache.attributes, dim=cache.embeddings.shape[2] // joined)
+    return BundleFacts(
+        model=name,
+        classes=tuple(str(item) for item in np.unique(cache.label)),
+        preprocessing=preprocessing.select(views),
+        train_path=tuple(str(path) for path in cache.path[train]),
+        cache_fingerprint=cache.fingerprint,
+        protocol=origin.config.protocol,
+        train_images=len(train),
+        ball_version=__version__,
+        conformal=origin.conformal,
+        **more,
+    )
