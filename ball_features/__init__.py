@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime reads it when it is imported; without it, it looks up a host of its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from ball_features.extraction.extract import Extraction, extract
     from ball_features.models.mlp import MLPHead
     from ball_features.runs.compare import compare
+    from ball_features.runs.evaluate import evaluate
     from ball_features.runs.fit import fit
     from ball_features.runs.store import Run, read_run
 
@@ -36,6 +41,7 @@ __all__ = [
     "audit",
     "compare",
     "draw_smears",
+    "evaluate",
     "extract",
     "fit",
     "predict",
@@ -59,6 +65,7 @@ _ROOM = {
     "audit": "audit.findings",
     "compare": "runs.compare",
     "draw_smears": "dataset.synthetic",
+    "evaluate": "runs.evaluate",
     "extract": "extraction.extract",
     "fit": "runs.fit",
     "predict": "deployment.predict",

@@ -28,6 +28,7 @@ __all__ = [
     "read_csv",
     "replacing",
     "require_folder",
+    "require_own_files",
     "require_writable",
     "safe_cell",
     "write_csv",
@@ -39,7 +40,6 @@ IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .tif .tiff .webp .gif .jp2 .j2k .j2c .jpc .jpx .jpf .mpo .avif".split()
     + ".ppm .pgm .pbm .pnm .tga .pcx .qoi".split()
 )
-_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,28 @@ class Output:
 
     Attributes:
         begins: bytes that the file begins with, letter case ignored.
-        contains: texts that all occur in its first 4 KiB.
+        contains: texts that all occur in its first or last bytes.
+        within: number of these bytes.
     """
 
     begins: bytes = b""
     contains: tuple[str, ...] = ()
+    within: int = 4096
 
 
 OUTPUTS: dict[str, Output] = {
-    "cache": Output(b"\x89HDF\r\n\x1a\n"),
+    "cache": Output(b"\x89HDF\r\n\x1a\n", ("schema_version", "fingerprint", "committed", "embeddings"), 1 << 21),
     "groups": Output(contains=("path", "group", "series")),
-    "predictions": Output(b"path,predicted"),
-    "json": Output(b"{"),
-    "page": Output(b"<!doctype html", ("<style",)),
-    "card": Output(b"---"),
-    "embeddings table": Output(b"path,label,sha256,view"),
-    "parquet": Output(b"PAR1"),
-    "onnx": Output(b"\x08"),
+    "predictions": Output(b"path,predicted,p_"),
+    "answers": Output(b"{", ('"bundle"', '"cache_fingerprint"')),
+    "evaluation": Output(b"{", ('"balanced_recall"', '"cache_fingerprint"')),
+    "page": Output(b"<!doctype html", ("Content-Security-Policy", "'sha256-", "<style>")),
+    "card": Output(contains=("# Model card: ", "with ball ")),
+    "captions": Output(contains=("table.tex", "table.csv")),
+    "nuclei table": Output(b"path,area,count,"),
+    "embeddings table": Output(b"path,label,sha256,view,e0"),
+    "parquet": Output(b"PAR1", ('"weights_sha256"',), 1 << 20),
+    "onnx": Output(b"\x08", ("\x12\x04ball",)),
 }
 
 
@@ -111,9 +116,28 @@ def _require_replaceable(path: Path, kind: str, inputs: Iterable[Path | str | No
 
 def _is_own(path: Path, output: Output) -> bool:
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
-    text = head.decode("utf-8", "replace")
+        head = file.read(output.within).removeprefix(b"\xef\xbb\xbf")
+        file.seek(max(file.tell(), path.stat().st_size - output.within))
+        text = (head + file.read()).decode("utf-8", "replace")
     return head.lower().startswith(output.begins.lower()) and all(part in text for part in output.contains)
+
+
+def require_own_files(folder: Path, names: Iterable[str], marker: str, kind: str) -> None:
+    """Check that files of a folder that would be replaced were written by `ball`, which the file `marker` tells.
+
+    Args:
+        folder: folder that the files are written into.
+        names: names of the files.
+        marker: name of a file that is written before the others.
+        kind: key of `OUTPUTS` for the marker.
+
+    Raises:
+        DataError: One of the files exists, and the marker does not.
+    """
+    there = next((folder / name for name in names if os.path.lexists(folder / name)), None)
+    own = (folder / marker).is_file() and _is_own(folder / marker, OUTPUTS[kind])
+    if there is not None and not own:
+        raise DataError(f"{there} exists, and nothing tells that ball has written it. Give another folder.")
 
 
 def require_folder(path: Path | str, setting: str = "output folder") -> None:
@@ -131,7 +155,7 @@ def require_folder(path: Path | str, setting: str = "output folder") -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str, setting: str = "output file") -> Iterator[Path]:
+def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = True) -> Iterator[Path]:
     """Write a file under a temporary name beside `path`, sync it, and rename it when the block ends without an error.
 
     A crash, a full disk or an interrupt leaves the older file of that name as it was. A device or a pipe, such as
@@ -140,6 +164,7 @@ def replacing(path: Path | str, setting: str = "output file") -> Iterator[Path]:
     Args:
         path: the file to write; its folder is made.
         setting: name of the setting that holds the path, for the message.
+        sweep: remove what killed processes left of this name; False where many files go to one folder.
 
     Yields:
         Name to write to.
@@ -155,7 +180,8 @@ def replacing(path: Path | str, setting: str = "output file") -> Iterator[Path]:
             return
         target = path.resolve() if path.is_symlink() else path
         target.parent.mkdir(parents=True, exist_ok=True)
-        clear_partial(target.parent, target.name)
+        if sweep:
+            clear_partial(target.parent, target.name)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         yield partial
         with partial.open("rb+") as file:

@@ -123,7 +123,7 @@ LONG_SIGNATURES = {
     "deployment/predict.py: predict",
 }
 MOST_FLAGS = 2
-MOST_LOOSE_DICTS = 60
+MOST_LOOSE_DICTS = 29
 SIGNATURE = 8  # arguments from which a signature is long, self not counted
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # "name: Of the cache." or "name (int): That it names.": a reader has to find the noun.

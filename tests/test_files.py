@@ -51,16 +51,22 @@ def test_files(tmp_path):
 
 
 OWN = {
-    "cache": b"\x89HDF\r\n\x1a\n....",
+    "cache": b"\x89HDF\r\n\x1a\n....fingerprint schema_version embeddings committed",
     "groups": b"path,group,series,batch\na.jpg,1,s,b\n",
     "predictions": b"path,predicted,p_a\n",
-    "json": b'{"a": 1}',
-    "page": b"<!doctype html><style>a</style>",
-    "card": b"---\nlicense: mit\n",
+    "answers": b'{\n "bundle": "b", "model": "m", "cache_fingerprint": "f"}',
+    "page": b"<!doctype html>Content-Security-Policy style-src 'sha256-A='<style>a</style>",
+    "card": b"# Model card: mlp\n\nMade today with ball 0.1.0.\n",
+    "captions": b"# Captions\n\n## table.tex, table.csv\n",
+    "nuclei table": b"path,area,count,mean_area\n",
     "embeddings table": b"path,label,sha256,view,e0\n",
-    "parquet": b"PAR1....",
-    "onnx": b"\x08\x08",
+    "parquet": b'PAR1....{"weights_sha256": "a"}PAR1',
+    "onnx": b"\x08\x0a\x12\x04ball",
 }
+FOREIGN = (
+    b"my notes", b"\x89HDF\r\n\x1a\nmy measurements", b"path,predicted\na.jpg,cat\n", b'{"mine": 1}',
+    b"<!doctype html><style>p{}</style><p>My page", b"---\nlicense: mit\n", b"PAR1PAR1", b"\x08\x08\x12\x07pytorch",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
@@ -69,7 +75,7 @@ def test_an_output_replaces_its_own_kind_only(tmp_path, kind):
     for content in (b"", OWN[kind]):
         path.write_bytes(content)
         require_writable(path, kind=kind)
-    for content in (b"my notes", *(other for name, other in OWN.items() if name != kind)):
+    for content in (*FOREIGN, *(other for name, other in OWN.items() if name != kind)):
         path.write_bytes(content)
         with pytest.raises(DataError, match=f"no {kind} file that ball has written. Give another page"):
             require_writable(path, "page", kind=kind)

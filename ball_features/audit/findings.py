@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ball_features.audit.confirmation import Pair
 from ball_features.audit.frames import frame
 from ball_features.audit.indicators import find_outliers, mutual_information_bits, shortcut_accuracy
-from ball_features.audit.overlays import NO_OVERLAY, OverlayModel, learn_overlays
+from ball_features.audit.overlays import OverlayModel, learn_overlays
 from ball_features.audit.pairs import find_pairs
-from ball_features.audit.series import Series, Trust, find_series
+from ball_features.audit.series import Series, find_series
 from ball_features.audit.traits import collect, encodings, grey, images, load_square
 from ball_features.audit.transformed import find_transformed
 from ball_features.dataset.manifest import Manifest, scan, spread_rows
@@ -74,42 +72,6 @@ class Audit:
         linked = [(rows[0], row) for rows in self.exact for row in rows[1:]]
         linked += [(pair.first, pair.second) for pair in self.pairs]
         return [(a, b) for a, b in linked if self.label[a] != self.label[b]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the findings as plain values for JSON, with paths instead of rows."""
-        names = self.path.tolist()
-        overlays: dict[str, Any] = {}
-        for index, name in enumerate([*self.overlays.names, NO_OVERLAY]):
-            rows = self.overlay == name
-            box = self.overlays.box(index) if name != NO_OVERLAY else None
-            classes = dict(sorted(Counter(self.label[rows].tolist()).items()))
-            overlays[name] = {"images": int(rows.sum()), "classes": classes, "box_px": box}
-        counted = Counter(pair.kind for pair in self.pairs)
-        shared = {row for pair in self.pairs for row in (pair.first, pair.second)}
-        return {
-            "images": len(names),
-            "classes": dict(sorted(Counter(self.label.tolist()).items())),
-            "exact_duplicate_pairs": sum(len(rows) * (len(rows) - 1) // 2 for rows in self.exact),
-            "near_duplicate_pairs": counted["near-duplicate"],
-            "shared_field_pairs": counted["shared-field"],
-            "images_in_pairs": len(shared),
-            "groups": len(np.unique(self.group)),
-            "largest_group": max(Counter(self.group.tolist()).values()),
-            "overlays": overlays,
-            "overlay_class_mutual_information_bits": self.association_bits,
-            "encodings": {
-                str(name): dict(sorted(Counter(self.label[self.encoding == name].tolist()).items()))
-                for name in np.unique(self.encoding)
-            },
-            "series": {name: _as_dict(trust) for name, trust in self.series.series_trust.items()},
-            "batches": {name: _as_dict(trust) for name, trust in self.series.batch_trust.items()},
-            "shortcut_accuracy": self.shortcuts,
-            "label_conflicts": [[names[a], names[b]] for a, b in self.conflicts],
-            "outliers": {names[row]: reason for row, reason in self.outlier.items()},
-            "rejected": dict(self.rejected),
-            "exact": [[names[row] for row in rows] for rows in self.exact],
-            "pairs": [asdict(p) | {"first": names[p.first], "second": names[p.second]} for p in self.pairs],
-        }
 
 
 def audit(
@@ -210,16 +172,6 @@ def _transformed(
     return [pair for pair in found if digest[pair.first] != digest[pair.second]]
 
 
-def _as_dict(trust: Trust) -> dict[str, float]:
-    return {
-        "images": trust.images,
-        "confidence": round(trust.confidence, 4),
-        "stain_agreement": round(trust.stain, 4),
-        "order_agreement": round(trust.order, 4),
-        "by_chance": round(trust.chance, 4),
-    }
-
-
 def _groups(digest: list[str], pairs: list[Pair], path: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
     """Return each image's connected component, numbered in order of appearance, and the sets of identical pixels."""
     from scipy.sparse import coo_array
@@ -262,5 +214,5 @@ def write_groups(found: Audit, path: Path | str) -> None:
     header = ("path", "group", "series", "batch", "overlay", "block", "duplicate_of")
     copy_of = [found.path[original[row]] if row in original else "" for row in range(len(found.path))]
     columns = (found.path, found.group, found.series.series, found.series.batch, found.overlay, found.block, copy_of)
-    named: dict[str, Iterable[Any]] = dict(zip(header[1:], columns[1:], strict=True))
+    named: dict[str, Iterable[object]] = dict(zip(header[1:], columns[1:], strict=True))
     extend_table(path, found.path.tolist(), named)

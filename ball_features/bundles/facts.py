@@ -143,7 +143,7 @@ class BundleFacts:
             test=None if test is None else BundleFigures.from_json(test),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The content of `bundle.json`."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del own["preprocessing"]

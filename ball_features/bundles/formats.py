@@ -6,7 +6,7 @@ A new format is one record in `FORMATS`; a model's record in `models.registry` n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def _write_parameters(folder: Path, parameters: dict[str, Any]) -> None:
+def _write_parameters(folder: Path, parameters: Mapping[str, object]) -> None:
     (folder / "parameters.json").write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
 
 

@@ -43,6 +43,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     """
     from ball_features.audit.findings import audit as run
     from ball_features.audit.findings import write_groups
+    from ball_features.audit.summary import AuditSummary
     from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
     from ball_features.dataset.table_files import require_extendable
@@ -50,9 +51,8 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
 
     manifest = scan(images, collection=collection)
-    for file, name in ((options.out, "--out"), (options.page, "--page")):
-        require_writable(file, name, inputs=(options.cache,))  # before the minutes that the audit takes
-    require_writable(options.page, "--page", kind="page")
+    require_writable(options.out, "--out", inputs=(options.cache,))  # before the minutes that the audit takes
+    require_writable(options.page, "--page", kind="page", inputs=(options.cache, options.out))
     require_extendable(options.out, manifest.path)
     embeddings = None if options.cache is None else cached_embeddings(options.cache, manifest)
     with progress_bar("Auditing", shown.silent, "steps") as progress:
@@ -62,7 +62,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
         write_audit(found, manifest.root, options.page)
     known = recognise(manifest.sha256)
     if shown.as_json:
-        print_json(found.to_dict() | {"known": known, "groups_file": str(options.out)})
+        print_json(AuditSummary.of(found).to_dict() | {"known": known, "groups_file": str(options.out)})
     else:
         for note in () if shown.quiet else (manifest.note, known):
             if note:

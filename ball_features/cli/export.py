@@ -64,6 +64,11 @@ def export(
         raise ConfigError(f"{source} is no folder; --onnx and --card are written of a bundle, RUN/models/MODEL.")
     if options.ladder is not None and options.card is None:
         raise ConfigError("Got --ladder without --card, which it is for.")
+    from ball_features.files import require_writable
+
+    bundled = sorted(source.iterdir()) if source.is_dir() else []
+    for name, kind in (("onnx", "onnx"), ("card", "card"), ("parquet", "parquet"), ("csv", "embeddings table")):
+        require_writable(getattr(options, name), f"--{name}", kind=kind, inputs=(source, *bundled, options.weights))
     if any(of_cache):
         from ball_features.cache import read_cache
         from ball_features.deployment.tabular import write_csv_table, write_parquet

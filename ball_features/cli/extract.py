@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -68,7 +68,7 @@ def extract(
         raise typer.Exit(1)
 
 
-def _extraction_json(result: Extraction) -> dict[str, Any]:
+def _extraction_json(result: Extraction) -> dict[str, object]:
     import dataclasses
 
     values = dataclasses.asdict(result)

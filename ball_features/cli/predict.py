@@ -56,13 +56,11 @@ def predict(
     file beside a CSV holds what does not belong to one image: the model, the
     coverage, thresholds, rejected files.
     """
-    from ball_features.deployment.answers import check_suffix
+    from ball_features.deployment.answers import require_replaceable
     from ball_features.deployment.predict import predict as run
-    from ball_features.files import require_writable
 
     if options.out is not None:
-        check_suffix(options.out)
-        require_writable(options.out, "--out")
+        require_replaceable(options.out, "--out", images)
     names = [item for item in images if item != "-"]
     if "-" in images:
         names += [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]

@@ -44,6 +44,7 @@ def report(
     passed on.
     """
     from ball_features.errors import ConfigError, DataError
+    from ball_features.files import require_writable
     from ball_features.reporting.joint import write_joint_report, write_ladder_report
     from ball_features.reporting.ladder_page import is_ladder
     from ball_features.reporting.page import write_report
@@ -51,6 +52,7 @@ def report(
     from ball_features.reporting.plot import check_formats
 
     check_formats(options.format)
+    require_writable(options.out, "--out", kind="page", inputs=(options.cache,))
     if options.figures is not None and (len(runs) > 1 or is_ladder(runs[0]) or options.out is not None):
         raise ConfigError("Got --figures with several runs, a ladder or --out, expected one run and nothing else.")
     if options.thumbnails is not None and not options.thumbnails.is_dir():

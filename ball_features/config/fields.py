@@ -257,9 +257,9 @@ def _listed(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def plain(config: Config) -> dict[str, Any]:
+def plain(config: Config) -> dict[str, object]:
     """The settings as a configuration file has them: words for what a file cannot hold, and a table for each record."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for item in dataclasses.fields(config):
         value, about = getattr(config, item.name), option_of(item)
         values[item.name] = plain(value) if about is None else about.written(value)

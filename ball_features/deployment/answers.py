@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from ball_features.bundles.prediction import Prediction
 from ball_features.dataset.manifest import Rejected
 from ball_features.deployment.predictions_page import predictions_page
 from ball_features.errors import DataError
+from ball_features.files import require_writable, write_csv, write_text
 
-__all__ = ["Predictions", "check_suffix"]
+__all__ = ["Predictions", "beside", "check_suffix", "require_replaceable"]
 
 _SUFFIXES = (".csv", ".json", ".html")
 
@@ -62,22 +62,33 @@ class Predictions:
         header = ["path", "predicted", *(f"p_{name}" for name in self.classes), "set", "distance", "unusual"]
         rows = [_row(item, self.classes) for item in self.predictions]
         files = [path]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".csv":
-                with path.open("w", newline="", encoding="utf-8") as file:
-                    writer = csv.writer(file, lineterminator="\n")
-                    writer.writerow(header)
-                    writer.writerows(rows)
-                files.append(path.with_name(path.name + ".json"))
-                files[1].write_text(json.dumps(self._beside(), indent=1) + "\n", encoding="utf-8")
-            elif path.suffix == ".json":
-                path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-            else:
-                path.write_text(predictions_page(self), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{path} cannot be written ({error.strerror}). Give another output file.") from error
+        if path.suffix == ".csv":
+            write_csv(path, header, rows)
+            files.append(beside(path))
+            write_text(files[1], json.dumps(self._beside(), indent=1) + "\n")
+        elif path.suffix == ".json":
+            write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
+        else:
+            write_text(path, predictions_page(self))
         return files
+
+
+def beside(path: Path) -> Path:
+    """The file beside a CSV file of predictions, for what does not belong to one image."""
+    return path.with_name(path.name + ".json")
+
+
+def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str]) -> None:
+    """Check that predictions may be written to a file, and beside it, before they are made.
+
+    Raises:
+        DataError: The name has none of the known endings, or a file is there that `Predictions.write` did not make.
+    """
+    check_suffix(path)
+    kind = {".csv": "predictions", ".json": "answers", ".html": "page"}[path.suffix]
+    require_writable(path, setting, kind=kind, inputs=(own := list(inputs)))
+    if path.suffix == ".csv":
+        require_writable(beside(path), setting, kind="answers", inputs=own)
 
 
 def check_suffix(path: Path) -> None:

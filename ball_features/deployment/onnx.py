@@ -19,6 +19,7 @@ from ball_features.bundles.calibration import NEIGHBOURS
 from ball_features.bundles.predictor import Predictor
 from ball_features.errors import ConfigError, DataError, require_extra
 from ball_features.extraction.readouts import reader
+from ball_features.files import replacing
 from ball_features.models.base import PerViewClassifier
 from ball_features.models.linear import view_modules
 
@@ -113,15 +114,15 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
             f"{predictor.backbone.name} is a network in a file, which cannot be traced. Join its graph with the head's "
             "weights (head.safetensors) by the tools that made it."
         )
-    side = predictor.backbone.input_px
     module = BundleModule(predictor.bundle, predictor.module).eval()
     names = ["probability", "embedding", *(["distance"] if module.references else [])]
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Give another output file.") from error
+    with replacing(path) as partial:
+        return _write_graph(partial, predictor, module, names)
+
+
+def _write_graph(partial: Path, predictor: Predictor, module: Any, names: list[str]) -> float:
+    """Trace and check a graph; the largest difference."""
+    side = predictor.backbone.input_px
     try:
         with warnings.catch_warnings(), _silent(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -138,24 +139,19 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
             )
             program.save(partial, external_data=False)
     except Exception as error:  # the exporter raises many types of errors
-        partial.unlink(missing_ok=True)
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
             f"{predictor.backbone.name} with the recipe {predictor.preprocessing.plan.recipe} cannot be written as "
             f"ONNX ({first}). Fit on plain views, or predict with ball."
         ) from error
+    _describe(partial, predictor)
     try:
-        _describe(partial, predictor)
-        try:
-            worst = check_graph(partial, predictor)
-        except Exception as error:  # ONNX Runtime raises its own types of errors
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise DataError(f"ONNX Runtime cannot run the graph ({first}). It was not kept; report this.") from error
-        if worst > TOLERANCE:
-            raise DataError(f"The graph's probabilities differ by {worst:.1e}, expected {TOLERANCE}. It was not kept.")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        worst = check_graph(partial, predictor)
+    except Exception as error:  # ONNX Runtime raises its own types of errors
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"ONNX Runtime cannot run the graph ({first}). It was not kept; report this.") from error
+    if worst > TOLERANCE:
+        raise DataError(f"The graph's probabilities differ by {worst:.1e}, expected {TOLERANCE}. It was not kept.")
     return worst
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.errors import DataError, require_extra
+from ball_features.errors import require_extra
+from ball_features.files import replacing, safe_cell
 
 __all__ = ["write_csv_table", "write_parquet"]
 
@@ -54,7 +54,7 @@ def write_parquet(cache: Cache, path: Path) -> int:
     own = {"ball": json.dumps(cache.attributes, sort_keys=True, default=str)}
     schema = pa.schema([*fields, pa.field("embedding", pa.list_(pa.float32(), dim))], metadata=own)
     count = 0
-    with _replacing(path) as partial, parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with replacing(path) as partial, parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
         for text, X in _blocks(cache):
             embedding = pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), dim)
             columns = [*(pa.array(column) for column in text), embedding]
@@ -77,26 +77,13 @@ def write_csv_table(cache: Cache, path: Path) -> int:
         DataError: The file cannot be written.
     """
     count = 0
-    with _replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*_KEYS, *(f"e{number}" for number in range(cache.embeddings.shape[2]))])
         for text, X in _blocks(cache):
             for place, row in enumerate(X):
-                writer.writerow([*(column[place] for column in text), *(f"{value:.9g}" for value in row.tolist())])
+                writer.writerow(
+                    [*(safe_cell(column[place]) for column in text), *(f"{value:.9g}" for value in row.tolist())]
+                )
             count += len(X)
     return count
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a name to write to; the file replaces `path` once it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another name.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -127,10 +127,10 @@ def _training_rows(task: FitTask) -> tuple[np.ndarray, np.ndarray]:
     return view_rows(images.numbers, train, images.codes, views)
 
 
-def _fit_options(task: FitTask, rows: int) -> dict[str, Any]:
+def _fit_options(task: FitTask, rows: int) -> dict[str, np.ndarray]:
     """Return what `fit` takes beside X and y: validation rows, groups and kinds, as the model's record says."""
     model, images, split, views = task.model, task.images, task.split, task.views
-    options: dict[str, Any] = {}
+    options: dict[str, np.ndarray | None] = {}
     validates = model.validates and len(split.val) > 0
     if validates:
         X_val, y_val = view_rows(images.numbers, split.val, images.codes, views.test)
@@ -141,10 +141,10 @@ def _fit_options(task: FitTask, rows: int) -> dict[str, Any]:
         options["kinds"] = images.kinds_of(split.train, (0,) if model.by_view else views.train)
         if validates:
             options["kinds_val"] = images.kinds_of(split.val, views.test)
-    return options
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def _kinds(task: FitTask, view: int) -> dict[str, Any]:
+def _kinds(task: FitTask, view: int) -> dict[str, np.ndarray]:
     """Return what `predict_proba` takes beside one view of the test images."""
     kinds = task.images.kinds_of(task.split.test, (view,)) if task.model.groups else None
     return {} if kinds is None else {"kinds": kinds}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,8 @@ def draw_trials(count: int, seed: int, epochs: int, views: int) -> list[Trial]:
 
     if count < 1 or epochs < 1:
         raise ConfigError(f"Got trials={count} and epochs={epochs}, expected at least 1 of each.")
-    space: dict[str, Any] = {
+    orders = [("all", "plain"), ("all", "all"), ("plain", "plain")] if views > 1 else [("plain", "plain")]
+    space = {
         "width": [32, 64, 128, 256],
         "depth": [1, 2, 3],
         "dropout": [0.0, 0.1, 0.2, 0.3, 0.5],
@@ -70,9 +71,9 @@ def draw_trials(count: int, seed: int, epochs: int, views: int) -> list[Trial]:
         "batch_size": [16, 32, 64],
         "class_weight": [None, "balanced"],
         "clip_norm": [0.01, 0.1, 1.0],
-        "views": [("all", "plain"), ("all", "all"), ("plain", "plain")] if views > 1 else [("plain", "plain")],
+        "views": orders,
     }
-    trials = [Trial(HeadConfig(epochs=epochs), space["views"][0])]
+    trials = [Trial(HeadConfig(epochs=epochs), orders[0])]
     for own in ParameterSampler(space, max(count - 1, 1), random_state=seed):
         chosen, hidden = own.pop("views"), (own.pop("width"),) * own.pop("depth")
         rounded = {key: float(f"{own[key]:.3g}") for key in ("learning_rate", "l2")}
@@ -148,8 +149,8 @@ def _train(trial: Trial, epochs: int, embeddings: np.ndarray, codes: np.ndarray,
     views = Views(indices(trial.views[0]), indices(trial.views[1]))
     X, y = view_rows(embeddings, split.train, codes, views.train)
     X_val, y_val = view_rows(embeddings, split.val, codes, views.test)
-    settings: dict[str, Any] = trial.head.to_dict() | {"epochs": epochs}
-    head = MLPHead(**settings, random_state=seed).fit(X, y, X_val=X_val, y_val=y_val)
+    settings = replace(trial.head, epochs=epochs)
+    head = MLPHead(**settings.to_dict(), random_state=seed).fit(X, y, X_val=X_val, y_val=y_val)
     best = head.best_epoch_
     loss, accuracy = (float(head.history_[name][best]) for name in ("val_loss", "val_accuracy"))
     return Trial(trial.head, trial.views, epochs, loss, accuracy, best + 1)

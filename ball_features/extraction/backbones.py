@@ -38,6 +38,9 @@ class Backbone:
         maps: dense blocks whose activations a readout can average; empty if only the embedding can be read.
         engine: forward pass: "densenet" is rewritten for speed, "module" is the library's own.
         path: file of a network in a file.
+        hub: repository of its weights in the Hugging Face hub; "" where they lie elsewhere.
+        trained_on: keys of `training_sets.TRAINING_SETS`: public collections of blood cells that it was trained on.
+        patch_px: side of a transformer's patch in pixels, of which `input_px` must be a multiple; 1 for other networks.
     """
 
     name: str
@@ -53,24 +56,51 @@ class Backbone:
     maps: tuple[int, ...] = ()
     engine: Literal["densenet", "module"] = "module"
     path: Path | None = None
+    hub: str = ""
+    trained_on: tuple[str, ...] = ()
+    patch_px: int = 1
 
 
 _HOST = "https://download.pytorch.org/models/"
-_DENSE: dict[str, Any] = {"pooling": "relu, global average", "maps": (1, 2, 3, 4), "engine": "densenet"}
 _INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": False}
+
+
+def _densenet(depth: str, dim: int, digest: str) -> Backbone:
+    name = f"densenet{depth}"
+    return Backbone(
+        name,
+        dim,
+        224,
+        f"{_HOST}{name}-{digest}.pth",
+        title=f"DenseNet-{depth}",
+        pooling="relu, global average",
+        maps=(1, 2, 3, 4),
+        engine="densenet",
+    )
+
+
+def _dinobloom(size: str, dim: int) -> Backbone:
+    return Backbone(
+        f"dinobloom-{size[0]}",
+        dim,
+        224,
+        source="timm",
+        builder=f"vit_{size}_patch14_dinov2",
+        options={"img_size": 224, "dynamic_img_size": True},
+        title=f"DinoBloom-{size[0].upper()}",
+        pooling="class token",
+        hub=f"1aurent/vit_{size}_patch14_224.dinobloom",
+        trained_on=("acevedo",),
+        patch_px=14,
+    )
+
 
 # The ten networks of Ghaderzadeh et al. 2021 (doi 10.1002/int.22753), and two smaller DenseNets.
 BACKBONES: dict[str, Backbone] = {
     # Huang et al. 2017, "Densely connected convolutional networks".
-    "densenet121": Backbone(
-        "densenet121", 1024, 224, _HOST + "densenet121-a639ec97.pth", title="DenseNet-121", **_DENSE
-    ),
-    "densenet169": Backbone(
-        "densenet169", 1664, 224, _HOST + "densenet169-b2777c0a.pth", title="DenseNet-169", **_DENSE
-    ),
-    "densenet201": Backbone(
-        "densenet201", 1920, 224, _HOST + "densenet201-c1103571.pth", title="DenseNet-201", **_DENSE
-    ),
+    "densenet121": _densenet("121", 1024, "a639ec97"),
+    "densenet169": _densenet("169", 1664, "b2777c0a"),
+    "densenet201": _densenet("201", 1920, "c1103571"),
     # Tan and Le 2019, "EfficientNet: rethinking model scaling for convolutional neural networks".
     "efficientnet_b0": Backbone(
         "efficientnet_b0", 1280, 224, _HOST + "efficientnet_b0_rwightman-7f5810bc.pth", title="EfficientNet"
@@ -107,6 +137,11 @@ BACKBONES: dict[str, Backbone] = {
     "inception_resnet_v2": Backbone(
         "inception_resnet_v2", 1536, 299, source="timm", title="Inception-ResNet-V2", normalize="half"
     ),
+    # Koch et al. 2024, "DinoBloom: a foundation model for generalizable cell embeddings in hematology" (arXiv
+    # 2404.05022): DINOv2 trained on 13 collections of blood and marrow cells. Original weights: Zenodo record 10908163.
+    "dinobloom-s": _dinobloom("small", 384),
+    "dinobloom-b": _dinobloom("base", 768),
+    "dinobloom-l": _dinobloom("large", 1024),
 }
 
 
@@ -136,6 +171,11 @@ def get_backbone(name: str, input_px: int = 0) -> Backbone:
                 f"Unknown backbone {name!r}.{hint} Valid: {', '.join(sorted(BACKBONES))}; or timm:NAME, file:PATH."
             )
         found = plain[_plain(name)]
+    if input_px % found.patch_px:
+        near = max(round(input_px / found.patch_px), 1) * found.patch_px
+        raise ConfigError(
+            f"Got input_px={input_px} for {found.title}, expected a multiple of {found.patch_px}, such as {near}."
+        )
     return dataclasses.replace(found, input_px=input_px) if input_px else found
 
 

@@ -128,10 +128,16 @@ class Pipeline:
 
         manifest, batch, side_px = self.manifest, self.batch, self.preprocessing.input_px
         planes = 6 if manifest.twin else 3
-        placement: dict[str, Any] = {"pin_memory": self.device.type == "cuda"}
-        if self.decodes:
-            placement = {"device": self.device}
-        images = torch.zeros(batch, planes, side_px, side_px, dtype=torch.uint8, **placement)
+        pinned = self.device.type == "cuda" and not self.decodes
+        images = torch.zeros(
+            batch,
+            planes,
+            side_px,
+            side_px,
+            dtype=torch.uint8,
+            device=self.device if self.decodes else "cpu",
+            pin_memory=pinned,
+        )
         digests = ["0"] * batch
         good: list[int] = []
         bad: dict[int, str] = {}

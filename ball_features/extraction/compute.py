@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Computed:
     """
 
     manifest: Manifest
-    attributes: dict[str, Any]
+    attributes: dict[str, object]
     images: int = 0
     forward_s: float = 0.0
 
@@ -57,7 +57,8 @@ class _Network:
     engine: EmbeddingEngine
     device: torch.device
     preprocessing: Preprocessing
-    attributes: dict[str, Any]
+    batch: int
+    attributes: dict[str, object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +107,10 @@ class Computation:
         kept = SHORTCUT_WIDTHS if self.update.old is None else self.update.old.shortcuts
         return {name: width for name, width in SHORTCUT_WIDTHS.items() if name in kept}
 
-    def _resumed_attributes(self, attributes: dict[str, Any]) -> dict[str, Any]:
+    def _resumed_attributes(self, attributes: dict[str, object]) -> dict[str, object]:
         return attributes | {"images": str(self.update.manifest.root.resolve())}
 
-    def _create(self, manifest: Manifest, attributes: dict[str, Any], *, keep_rows: bool) -> None:
+    def _create(self, manifest: Manifest, attributes: dict[str, object], *, keep_rows: bool) -> None:
         request = self.update.request
         contents = CacheContents(
             paths=manifest.path,
@@ -140,7 +141,8 @@ class Computation:
         if old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
             preprocessing = replace(wanted, precision=old.precision, overlay_mask=old.overlay_mask)
-            return _Network(chooser.resume(old), device, preprocessing, self._resumed_attributes(old.attributes))
+            attributes = self._resumed_attributes(old.attributes)
+            return _Network(chooser.resume(old), device, preprocessing, int(old.attributes["batch_size"]), attributes)
         choice = chooser.choose()
         preprocessing = replace(wanted, precision=choice.precision)
         if wanted.plan.needs_mask:
@@ -148,11 +150,12 @@ class Computation:
             mask = learn_overlay_mask(manifest, wanted.input_px, self.log)
             preprocessing = replace(preprocessing, overlay_mask=pack_mask(mask))
         measured = choice.measured
+        batch = batch or batch_size(device.type, choice.precision, wanted.input_px)
         attributes = {
             **preprocessing.to_attributes(),
             **choice.attributes,
             "fingerprint": preprocessing.fingerprint,
-            "batch_size": batch or batch_size(device.type, choice.precision, wanted.input_px),
+            "batch_size": batch,
             "device": device.type,
             "deviation_cosine": measured.cosine if measured else float("nan"),
             "deviation_relative": measured.relative if measured else float("nan"),
@@ -162,7 +165,7 @@ class Computation:
             "ball_version": __version__,
             "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "h5py", "pillow")},
         }
-        return _Network(choice.engine, device, preprocessing, attributes)
+        return _Network(choice.engine, device, preprocessing, batch, attributes)
 
     def _stream(self, network: _Network, rows: np.ndarray, writing: Writing) -> dict[int, str]:
         """Embed rows and hand them to the thread that writes; the rows that cannot be decoded, with their reasons."""
@@ -174,7 +177,7 @@ class Computation:
             preprocessing=network.preprocessing,
             engine=network.engine,
             device=device,
-            batch=network.attributes["batch_size"],
+            batch=network.batch,
             shortcuts=tuple(self._shortcuts),
             # A run that goes on without the GPU that decoded decodes on its cores: nearly the same pixels.
             decodes=device.type == "cuda" and network.attributes.get("decoder") == ON_DEVICE,

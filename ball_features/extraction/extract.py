@@ -79,7 +79,7 @@ class Extraction:
     columns: tuple[str, ...]
     extract_s: float
     forward_s: float
-    attributes: dict[str, Any]
+    attributes: dict[str, object]
 
 
 def extract(
@@ -118,6 +118,8 @@ def extract(
     backbone = get_backbone(config.backbone, config.input_px)
     wanted = Preprocessing.from_config(config, backbone)
     require_file_name(out)
+    if how.get("overwrite") and not how.get("dry_run"):
+        require_writable(out, kind="cache")
     manifest = read_collection(images, config, log, collection=collection, sheet=sheet)
     if manifest.twin:
         wanted = replace(wanted, segmentation="twins")
@@ -169,5 +171,5 @@ def _bring_up_to_date(request: Request, progress: Progress, log: Log, how: How) 
             attributes = update.old.attributes if update.old else request.preprocessing.to_attributes()
             return update, Computed(update.manifest, attributes, update.missing)
         require_folder(request.out.parent, "output file")
-        require_writable(request.out, "output file")
+        require_writable(request.out, kind="cache")
         return update, Computation(update, progress, log)()

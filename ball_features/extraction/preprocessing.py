@@ -123,7 +123,7 @@ class Preprocessing:
         plan = ViewPlan.parse(facts["recipe"], max(2, *(index + 1 for index in indices)) if several else None)
         return _read(facts, plan.select(indices), int(facts.get("dim", 0)))
 
-    def to_attributes(self) -> dict[str, Any]:
+    def to_attributes(self) -> dict[str, object]:
         """The attributes of a cache, ready for `create_cache`."""
         several = len(self.channels) > 1
         return {
@@ -161,7 +161,7 @@ class Preprocessing:
             seed=self.seed,
         )
 
-    def to_facts(self) -> dict[str, Any]:
+    def to_facts(self) -> dict[str, object]:
         """The keys of `bundle.json`."""
         own = self.to_attributes()
         facts = {key: own[key] for key in own if key not in ("recipe_version", "dtype", "channels", "segmentation")}

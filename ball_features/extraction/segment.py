@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,9 +12,12 @@ import numpy as np
 from ball_features.dataset.manifest import Rejected, scan
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
+from ball_features.files import replacing, require_own_files, write_csv
 from ball_features.threads import core_count
 
 __all__ = ["Segmentation", "segment_folder"]
+
+_TABLE = "nuclei.csv"
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,13 @@ def segment_folder(
             mask = clean_masks(mask)
         target = out / names[row]
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image * mask).permute(1, 2, 0).numpy()).save(target)
+        with replacing(target, sweep=False) as partial:
+            Image.fromarray((image * mask).permute(1, 2, 0).numpy()).save(partial, "PNG")
         return nuclei_numbers(pixels, mask)[0].numpy()
 
+    require_own_files(out, [*names, _TABLE], _TABLE, "nuclei table")
+    header = ["path", *(name.replace(" ", "_") for name in NUCLEI_NUMBERS)]
+    write_csv(out / _TABLE, header, ())  # first, so that an interrupted run can be begun again
     rejected, numbers, paths = list(manifest.rejected), [], []
     try:
         with ThreadPoolExecutor(min(16, core_count())) as pool:
@@ -97,12 +103,8 @@ def segment_folder(
                     progress(row + 1, len(names))
         if not numbers:
             raise DataError(f"No image of {manifest.root} can be decoded ({len(rejected)} rejected).")
-        with (out / "nuclei.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["path", *(name.replace(" ", "_") for name in NUCLEI_NUMBERS)])
-            writer.writerows(
-                [path, *(f"{value:.6g}" for value in row)] for path, row in zip(paths, numbers, strict=True)
-            )
+        rows = [[path, *(f"{value:.6g}" for value in row)] for path, row in zip(paths, numbers, strict=True)]
+        write_csv(out / _TABLE, header, rows)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}). Give another output folder.") from error
     table = np.stack(numbers)

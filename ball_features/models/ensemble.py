@@ -100,7 +100,7 @@ class ViewEnsemble(PerViewClassifier, ClassifierMixin, BaseEstimator):
         return self.classes_[probability.argmax(1)]
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _given(**options: np.ndarray | None) -> dict[str, np.ndarray]:
     return {name: value for name, value in options.items() if value is not None}
 
 

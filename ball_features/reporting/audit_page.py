@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ball_features.audit.findings import Audit
+from ball_features.audit.overlays import NO_OVERLAY
+from ball_features.audit.summary import AuditSummary, OverlaySummary
 from ball_features.cache import read_cache
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError
@@ -47,51 +49,55 @@ def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
     return found
 
 
-def _how_sure(parts: dict[str, Any]) -> str:
+def _how_sure(parts: dict[str, dict[str, float]]) -> str:
     """Agreement beyond chance over the images of series or batches."""
     images = sum(part["images"] for part in parts.values())
     mean = sum(part["images"] * part["confidence"] for part in parts.values()) / images
     return f"confidence {mean:.2f} of 1 (stain of other images, beyond chance)"
 
 
+def _counts(classes: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in classes.items())
+
+
+def _where(overlay: OverlaySummary) -> str:
+    if overlay.box_px is None:
+        return ""
+    left, top, right, bottom = overlay.box_px
+    return f" at x {left}-{right}, y {top}-{bottom} of 224"
+
+
 def _findings(found: Audit) -> list[tuple[str, str]]:
-    facts = found.to_dict()
-    share = 100 * facts["images_in_pairs"] / facts["images"]
+    of = AuditSummary.of(found)
+    share = 100 * of.images_in_pairs / of.images
     rows = [
-        ("images", f"{facts['images']} ({', '.join(f'{k} {v}' for k, v in facts['classes'].items())})"),
-        ("identical pixels", f"{facts['exact_duplicate_pairs']} pairs"),
-        ("near-duplicates", f"{facts['near_duplicate_pairs']} pairs"),
-        ("shared fields", f"{facts['shared_field_pairs']} pairs; {share:.0f} % of images show part of another's field"),
-        ("groups", f"{facts['groups']} that a split must keep together; the largest has {facts['largest_group']}"),
-        ("label conflicts", f"{len(facts['label_conflicts'])} pairs that show the same under different labels"),
+        ("images", f"{of.images} ({_counts(of.classes)})"),
+        ("identical pixels", f"{of.exact_duplicate_pairs} pairs"),
+        ("near-duplicates", f"{of.near_duplicate_pairs} pairs"),
+        ("shared fields", f"{of.shared_field_pairs} pairs; {share:.0f} % of images show part of another's field"),
+        ("groups", f"{of.groups} that a split must keep together; the largest has {of.largest_group}"),
+        ("label conflicts", f"{len(of.label_conflicts)} pairs that show the same under different labels"),
     ]
-    for kind, item in facts["overlays"].items():
-        classes = ", ".join(f"{name} {count}" for name, count in item["classes"].items())
-        where = f" at x {item['box_px'][0]}-{item['box_px'][2]}, y {item['box_px'][1]}-{item['box_px'][3]} of 224" if (
-            item["box_px"]
-        ) else ""  # fmt: skip
-        rows.append((f"overlay {kind}" if kind == "none" else kind, f"{item['images']} images ({classes}){where}"))
-    bits = facts["overlay_class_mutual_information_bits"]
+    for kind, item in of.overlays.items():
+        name = f"overlay {kind}" if kind == NO_OVERLAY else kind
+        rows.append((name, f"{item.images} images ({_counts(item.classes)}){_where(item)}"))
+    bits = of.overlay_class_mutual_information_bits
     rows.append(("overlay and class", f"{bits:.2f} bits of mutual information; 0: overlays tell nothing of the class"))
-    if len(facts["encodings"]) > 1:
-        kinds = "; ".join(
-            f"{kind}: {', '.join(f'{name} {count}' for name, count in classes.items())}"
-            for kind, classes in facts["encodings"].items()
-        )
-        rows.append(("kinds of file", kinds))
-    for name, value in facts["shortcut_accuracy"].items():
+    if len(of.encodings) > 1:
+        rows.append(("kinds of file", "; ".join(f"{kind}: {_counts(own)}" for kind, own in of.encodings.items())))
+    for name, value in of.shortcut_accuracy.items():
         rows.append((f"{name}", f"{100 * value:.1f} % accuracy without looking at a cell"))
-    rows.append(("likely series", f"{len(facts['series'])}, inferred; {_how_sure(facts['series'])}"))
+    rows.append(("likely series", f"{len(of.series)}, inferred; {_how_sure(of.series)}"))
     rows.append(
         (
             "likely batches",
-            f"{len(facts['batches'])}, by stain and file order within class, overlay and kind of file; "
-            f"{_how_sure(facts['batches'])}",
+            f"{len(of.batches)}, by stain and file order within class, overlay and kind of file; "
+            f"{_how_sure(of.batches)}",
         )
     )
-    rows.append(("outliers", f"{len(facts['outliers'])} blank, blurred or oddly coloured images"))
-    if facts["rejected"]:
-        rows.append(("rejected", f"{len(facts['rejected'])} files that cannot be decoded"))
+    rows.append(("outliers", f"{len(of.outliers)} blank, blurred or oddly coloured images"))
+    if of.rejected:
+        rows.append(("rejected", f"{len(of.rejected)} files that cannot be decoded"))
     return rows
 
 

@@ -15,6 +15,7 @@ from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
 from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.files import write_text
 from ball_features.models.base import PerViewClassifier
 from ball_features.reporting.markup import render
 
@@ -93,11 +94,7 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         validation=len(bundle.distances),
         provenance=_provenance(facts, run),
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}). Give another file for the card.") from error
+    write_text(path, text)
     return path
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ball_features.dataset.decode import decode
-from ball_features.errors import DataError, ImageError
+from ball_features.errors import ImageError
+from ball_features.files import write_text
 from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
 from ball_features.reporting.layout import layout
 
@@ -153,12 +154,7 @@ def write_page(out: Path, template: str, title: str, **context: Any) -> Path:
     Raises:
         DataError: The file cannot be written.
     """
-    text = page(template, title, **context)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}). Give another output file.") from error
+    write_text(out, page(template, title, **context))
     return out
 
 

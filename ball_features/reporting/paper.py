@@ -12,7 +12,7 @@ from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
-from ball_features.files import write_csv
+from ball_features.files import require_own_files, write_csv, write_text
 from ball_features.reporting.ladder_page import ladder_section
 from ball_features.reporting.markup import Thumbnails, render
 from ball_features.reporting.page import RunSection, run_section
@@ -72,13 +72,15 @@ def write_paper(
     drawn = _figures(section)
     table = f"{section.title}. {section.caption}"
     try:
+        names = [f"{one.stem}.{ending}" for one in drawn for ending in formats]
+        require_own_files(out, [*names, "table.tex", "table.csv", "captions.md"], "captions.md", "captions")
         out.mkdir(parents=True, exist_ok=True)
+        captions = [(one.stem, one.caption) for one in drawn]
+        write_text(out / "captions.md", render("captions.md", table=table, captions=captions))
         files = [path for one in drawn for path in save(one.figure, out / one.stem, formats)]
         files += [out / "table.tex", out / "table.csv", out / "captions.md"]
-        files[-3].write_text(_latex(measurement.models, table), encoding="utf-8")
+        write_text(files[-3], _latex(measurement.models, table))
         write_csv(files[-2], *_rows(measurement))
-        captions = [(one.stem, one.caption) for one in drawn]
-        files[-1].write_text(render("captions.md", table=table, captions=captions), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out} cannot be written to ({error.strerror}). Give another folder.") from error
     return files

@@ -36,7 +36,7 @@ def provenance(
     repeats: Sequence[int],
     again: str,
     groups_sha256: str | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Values that `run.json` keeps beside title, caption and notes of a run, ready for JSON.
 
     Args:
@@ -112,7 +112,7 @@ def provenance_block(details: Mapping[str, Any]) -> Provenance | None:
     if "cache_attributes" not in details:
         return None
     config, cache = details["config"], details["cache_attributes"]
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "weights SHA-256": cache.get("weights_sha256"),
         "cache": ", ".join([details["cache"]] if isinstance(details["cache"], str) else details["cache"]),
         "cache fingerprint": details["cache_fingerprint"],

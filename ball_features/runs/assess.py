@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.audit.findings import audit, write_groups
+from ball_features.audit.summary import AuditSummary
 from ball_features.cache import read_cache
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
 from ball_features.dataset.manifest import Manifest, scan
@@ -130,7 +131,7 @@ def _audit(
     groups.unlink(missing_ok=True)  # of other images
     write_groups(found, groups)
     evidence = audit_evidence(found)
-    write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": found.to_dict()})
+    write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": AuditSummary.of(found).to_dict()})
     return evidence
 
 

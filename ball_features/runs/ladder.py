@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -111,14 +111,15 @@ def ladder(
     require_folder(out_root)
     rungs, against, said = make_rungs(config, cache)
     kept = KeptRungs(Path(out_root) / f".{name}.rungs", _basis(cache, config, against))
-    climbed = _climb(rungs, Evaluation(cache, tuple(specs), (), config, **_against(against)), kept, progress)
+    common = Evaluation(cache, tuple(specs), (), config, group=against.series, center=against.center)
+    climbed = _climb(rungs, common, kept, progress)
     require_fitted([result for step in climbed for result in step.results])
     rows = [_row(step.rung, result, cache) for step in climbed for result in step.results if result.fitted]
     notes += said
     for step in climbed:
         failed = [f"{item.spec.name} failed: {item.failure}" for item in step.results if item.failure]
         notes += [f"{step.rung.name}: {note}" for note in [*fit_notes(step.results), *failed]]
-    details: dict[str, Any] = {
+    details: dict[str, object] = {
         "kept": keep,
         "title": f"Optimism ladder · {describe_cache(cache)}",
         "caption": ladder_caption([rung.name for rung in rungs]),
@@ -173,10 +174,6 @@ def _basis(cache: Cache, config: FitConfig, against: Grouping) -> str:
     )
 
 
-def _against(grouping: Grouping) -> dict[str, Any]:
-    return {"group": grouping.series, "center": grouping.center}
-
-
 def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Progress | None) -> list[_Climbed]:
     """Fit the models on every rung that is not kept yet; progress counts the fits of all rungs.
 
@@ -204,7 +201,9 @@ def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Pro
     return climbed
 
 
-def _write(folder: Path, rows: list[LadderRow], climbed: list[_Climbed], cache: Cache, details: dict[str, Any]) -> None:
+def _write(
+    folder: Path, rows: list[LadderRow], climbed: list[_Climbed], cache: Cache, details: Mapping[str, object]
+) -> None:
     write_rows(folder / "ladder.csv", rows)
     header = ("rung", "path", "label", "group", "repeat", "split", "fold", "unit")
     lines = (
@@ -213,7 +212,7 @@ def _write(folder: Path, rows: list[LadderRow], climbed: list[_Climbed], cache: 
         for row in split_rows(cache, step.rung.splits, step.rung.group, step.rung.units)
     )
     write_csv(folder / "splits.csv", header, lines)
-    classes = details["classes"]
+    classes = sorted(set(cache.label.tolist()))
     header = ("rung", "model", "repeat", "fold", "path", "label", "predicted", *(f"p_{name}" for name in classes))
     lines = ((step.rung.name, *row) for step in climbed for row in prediction_rows(cache, step.results, classes))
     write_csv(folder / "predictions.csv", header, lines)

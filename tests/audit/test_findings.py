@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ball_features.audit.findings import audit, write_groups
+from ball_features.audit.summary import AuditSummary
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.errors import DataError
@@ -102,7 +103,7 @@ def test_a_clean_collection_has_no_findings(tmp_path):
     assert set(found.overlay) == {"none"}
     assert found.association_bits == pytest.approx(0, abs=1e-9)
     assert len(set(found.group)) == 80
-    assert found.to_dict()["shared_field_pairs"] == 0
+    assert AuditSummary.of(found).to_dict()["shared_field_pairs"] == 0
 
 
 def save_all(folder, images):
@@ -168,7 +169,7 @@ def test_a_label_conflict_joins_no_blocks(tmp_path):
 @pytest.mark.timeout(900)
 def test_the_known_data_set(real_images):
     found = audit(scan(real_images))
-    facts = found.to_dict()
+    facts = AuditSummary.of(found).to_dict()
     assert facts["exact_duplicate_pairs"] == 40
     assert facts["near_duplicate_pairs"] + facts["shared_field_pairs"] > 800
     early = found.label == "Early"

@@ -1,18 +1,8 @@
-from typing import Any
-
 import h5py
 import numpy as np
 import pytest
 
-from ball_features.cache import (
-    CacheContents,
-    CacheWriter,
-    create_cache,
-    equal_embeddings,
-    equal_remark,
-    lock_cache,
-    read_cache,
-)
+from ball_features.cache import CacheContents, CacheWriter, create_cache, lock_cache, read_cache
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.manifest import Rejected
 from ball_features.dataset.splits import Split
@@ -236,22 +226,3 @@ def test_a_mapped_cache_gives_the_same_table(small_cache, tmp_path, monkeypatch)
     mapped = fit(small_cache, config, out_root=tmp_path / "mapped")
     first, second = ((run.folder / "predictions.csv").read_text() for run in (read, mapped))
     assert first == second
-
-
-def test_equal_embeddings_of_different_files_are_noticed(small_cache, tmp_path):
-    """Two blank pictures have one embedding; copies of one file are no news."""
-    path = tmp_path / "equal.h5"
-    path.write_bytes(small_cache.read_bytes())
-    assert equal_embeddings(read_cache(path)) == []
-    assert equal_remark(read_cache(path)) == ""
-    with h5py.File(path, "r+") as file:
-        stored: Any = file["embeddings"]
-        sha256: Any = file["sha256"]
-        for row in (7, 20):
-            stored[row, 0] = stored[3, 0]
-        stored[30] = stored[29]
-        sha256[30] = sha256[29]
-    cache = read_cache(path)
-    assert equal_embeddings(cache) == [[3, 7, 20]]
-    assert equal_remark(cache).startswith("3 of 48 images are different files")
-    assert str(cache.path[20]) in equal_remark(cache)

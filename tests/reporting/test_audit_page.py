@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ball_features import ExtractConfig, extract
 from ball_features.audit.findings import audit
+from ball_features.audit.summary import AuditSummary
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.errors import CacheError
@@ -80,7 +81,7 @@ def test_the_chart_of_series_holds_every_image_once(found):
 
 def test_the_verdict_of_an_audit_rests_on_its_numbers(found):
     _, result = found
-    facts, evidence = result.to_dict(), audit_evidence(result)
+    facts, evidence = AuditSummary.of(result).to_dict(), audit_evidence(result)
     assert (evidence.exact, evidence.near) == (facts["exact_duplicate_pairs"], facts["near_duplicate_pairs"])
     linked = {name for pair in facts["pairs"] for name in (pair["first"], pair["second"])}
     linked |= {name for names in facts["exact"] for name in names}
@@ -100,7 +101,7 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
         assert words in text
     assert re.search(r"likely series +\d+, inferred; confidence [01]\.\d\d", text)
     assert re.search(r"likely batches +\d+, by stain and file order", text)
-    facts = result.to_dict()
+    facts = AuditSummary.of(result).to_dict()
     assert set(facts["batches"]) == set(result.series.batch)
     assert all(0 <= item["confidence"] <= 1 for item in [*facts["series"].values(), *facts["batches"].values()])
 
@@ -115,7 +116,7 @@ def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears):
     manifest = scan(folder)
     embeddings = cached_embeddings(cache, manifest)
     assert np.isnan(embeddings).all(1).tolist() == [path == f"Pro/{whole[0].name}" for path in manifest.path]
-    assert audit(manifest, embeddings=embeddings).to_dict()["rejected"].keys() == {f"Pro/{whole[0].name}"}
+    assert AuditSummary.of(audit(manifest, embeddings=embeddings)).rejected.keys() == {f"Pro/{whole[0].name}"}
     shutil.copy(whole[1], whole[0])
     with whole[0].open("ab") as file:
         file.write(b"other bytes")  # mended since: the cache is not up to date

@@ -133,7 +133,7 @@ def test_the_table_names_the_sensitivity_of_two_classes(classes):
     own = measure_patients(("m", "head"), patient, np.zeros(len(truth), int), truth, probability / 2, names)
     assert own is not None
     (table,) = render_patients([own])
-    headings = [str(column.header) for column in table.columns]
+    headings = [str(column.header) for column in table.columns]  # pyright: ignore
     text = patient_table([own])
     if classes == 2:
         assert headings == ["model", "kind", "accuracy", "sensitivity [a]", "sensitivity b", "F1", "AUROC"]
