@@ -1,4 +1,4 @@
-"""`ball fit --protocol learning-curve`: what more images, patients or sites would bring."""
+"""The protocol learning-curve of `ball fit`: what more images, patients or sites would bring."""
 
 from __future__ import annotations
 
