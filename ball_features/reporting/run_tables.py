@@ -1,4 +1,4 @@
-"""Tables of `ball compare`, of the optimism ladder and of `ball tune`."""
+"""Tables of `ball compare`, of the optimism ladder, of `ball tune` and of `ball runs`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.rows import CompareRow, LadderRow, TrialRow
 from ball_features.reporting.ladder_page import column_left_out, ladder_caption
+from ball_features.reporting.run_list import RunSummary, changed, differing
 from ball_features.reporting.tables import KIND_STYLES, SAME_MARK
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["comparison", "render_comparison", "render_ladder", "render_trials"]
+__all__ = ["comparison", "render_comparison", "render_ladder", "render_runs", "render_trials"]
 
 _COMPARISON = (
     "backbone", "channels", "model", "dim", "images/s", "acc.", "95 %", "behind the best", "rec.", "log loss",
@@ -23,11 +24,21 @@ _TRIALS = 10  # trials shown
 _TRIAL_FORMATS = {"val_loss": ".4f", "val_accuracy": ".4f", "learning_rate": ".2g", "l2": ".2g"}
 
 
-def _comparison_cells(row: CompareRow, best: CompareRow) -> tuple[str, ...]:
+def _by_file(rows: Sequence[CompareRow]) -> bool:
+    """Whether caches are named by their files, since network and channels do not tell them apart."""
+    named = {row.cache for row in rows if row.cache}
+    return len({(row.backbone, row.channels) for row in rows if row.cache}) < len(named)
+
+
+def _comparison_header(rows: Sequence[CompareRow]) -> tuple[str, ...]:
+    return ("cache", *_COMPARISON[1:]) if _by_file(rows) else _COMPARISON
+
+
+def _comparison_cells(row: CompareRow, best: CompareRow, by_file: bool) -> tuple[str, ...]:
     accuracy = METRICS["accuracy"]
     rate = f"{row.images_per_s:.1f}" if row.images_per_s == row.images_per_s else "n/a"
     return (
-        row.backbone or "none",
+        (f"{row.cache} ({row.backbone})" if by_file and row.cache else row.backbone) or "none",
         row.channels + (f", {row.views}" if row.views not in ("", "plain") else ""),
         row.model + (f" {SAME_MARK}" if row.ties_best else ""),
         str(row.dim or ""),
@@ -42,8 +53,9 @@ def _comparison_cells(row: CompareRow, best: CompareRow) -> tuple[str, ...]:
 
 def comparison(rows: Sequence[CompareRow]) -> str:
     """Write the table of `ball compare` in Markdown: a row a cache and model, sorted by accuracy."""
-    lines = [f"| {' | '.join(_COMPARISON)} |", "|" + " --- |" * _LEFT + " ---: |" * (len(_COMPARISON) - _LEFT)]
-    lines += [f"| {' | '.join(_comparison_cells(row, rows[0]))} |" for row in rows]
+    header, by_file = _comparison_header(rows), _by_file(rows)
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * _LEFT + " ---: |" * (len(header) - _LEFT)]
+    lines += [f"| {' | '.join(_comparison_cells(row, rows[0], by_file))} |" for row in rows]
     return "\n".join([*lines, ""])
 
 
@@ -56,10 +68,12 @@ def render_comparison(rows: Sequence[CompareRow], title: str, width: int = 120) 
 
     shown = len(_COMPARISON) - (1 if width < 130 else 0)  # a narrow terminal has no room for the last column
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for number, heading in enumerate(_COMPARISON[:shown]):
-        table.add_column(heading, justify="right" if number >= _LEFT else "left", no_wrap=number > 1)
+    by_file = _by_file(rows)
+    for number, heading in enumerate(_comparison_header(rows)[:shown]):
+        side, fold = "right" if number >= _LEFT else "left", "fold" if number == 0 else "ellipsis"
+        table.add_column(heading, justify=side, no_wrap=number > 1, overflow=fold)
     for row in rows:
-        table.add_row(*_comparison_cells(row, rows[0])[:shown], style=KIND_STYLES.get(row.kind))
+        table.add_row(*_comparison_cells(row, rows[0], by_file)[:shown], style=KIND_STYLES.get(row.kind))
     caption = (
         f"The same images and splits for all. {SAME_MARK}: does not differ significantly from the best at 5 % (paired "
         "permutation test over groups, Holm-corrected for multiple comparisons). behind the best: 95 % interval of the "
@@ -123,4 +137,32 @@ def render_trials(rows: Sequence[TrialRow]) -> RenderableType:
         table.add_row(
             *("none" if value is None else format(value, _TRIAL_FORMATS.get(name, "")) for name, value in values)
         )
+    return table
+
+
+def render_runs(runs: Sequence[RunSummary]) -> RenderableType:
+    """Render the runs of a folder for a terminal, a row a run; columns that say nothing are left out."""
+    from rich import box
+    from rich.table import Table
+
+    names, accuracy = differing(runs), METRICS["accuracy"]
+    columns = {
+        "run": [run.name for run in runs],
+        "date": [run.created[:16].replace("T", " ") for run in runs],
+        "protocol": [run.protocol for run in runs],
+        "data": [f"{run.data} ({run.images})" for run in runs],
+        "settings that differ": [changed(run, names) if names else "" for run in runs],
+        "best model": [run.model for run in runs],
+        "acc.": [accuracy.text(run.accuracy) for run in runs],
+        "95 %": [accuracy.interval_text((run.low, run.high), 1) for run in runs],
+        "note": [run.note for run in runs],
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        whole = name in ("date", "acc.", "95 %")
+        right, least = name in ("acc.", "95 %"), 24 if name == "settings that differ" else None
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold", min_width=least)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
     return table
