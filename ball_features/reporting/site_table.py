@@ -29,7 +29,7 @@ def measure_cache(cache: Cache) -> SiteMeasures:
         listed = ", ".join(cache.columns) or "none"
         raise DataError(
             f"The cache has no column site, got the columns: {listed}. Give each image a site in a sheet: "
-            "`ball extract IMAGES --sheet FILE`."
+            "`ball extract` takes one."
         )
     shows = cache.columns.get("patient", cache.sha256)
     unit = np.unique(np.where(shows == "", cache.sha256, shows), return_inverse=True)[1]
