@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ball_features.audit.findings import audit, write_groups
     from ball_features.bundles.bundle import read_bundle
     from ball_features.bundles.predictor import Predictor
-    from ball_features.cache import Cache, read_cache
+    from ball_features.cache import Cache, merge, read_cache
     from ball_features.config import ExtractConfig, FitConfig, HeadConfig
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.deployment.answers import Predictions
@@ -44,6 +44,7 @@ __all__ = [
     "evaluate",
     "extract",
     "fit",
+    "merge",
     "predict",
     "read_bundle",
     "read_cache",
@@ -68,6 +69,7 @@ _ROOM = {
     "evaluate": "runs.evaluate",
     "extract": "extraction.extract",
     "fit": "runs.fit",
+    "merge": "cache",
     "predict": "deployment.predict",
     "read_bundle": "bundles.bundle",
     "read_cache": "cache",

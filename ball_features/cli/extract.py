@@ -13,6 +13,7 @@ from ball_features.cli.options import Images, Strict
 from ball_features.cli.screen import echo, print_json, progress_bar, say
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.config.fields import COMMON, REQUIRED, Config, option
+from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
     from ball_features.extraction.extract import Extraction
@@ -25,6 +26,12 @@ class CacheOptions(Config):
     """Where a cache is written, and whether."""
 
     out: Path = option(REQUIRED, "Cache to write: one HDF5 file of embeddings.", panel=COMMON, short="o", in_file=False)
+    shard: str = option(
+        "",
+        "Part of the images to compute, I/N, such as 3/8, for jobs on several machines; `ball merge` joins the parts.",
+        panel="Output",
+        in_file=False,
+    )
     dry_run: bool = option(False, "Print what would be computed, and compute nothing.", panel="Output", in_file=False)
     overwrite: bool = option(False, "Replace a cache made with other settings.", panel="Output", in_file=False)
     prune: bool = option(
@@ -57,6 +64,7 @@ def extract(
             overwrite=cache.overwrite,
             prune=cache.prune,
             dry_run=cache.dry_run,
+            shard=_shard(cache.shard),
             progress=progress,
             log=log,
         )
@@ -66,6 +74,15 @@ def extract(
         _print_extraction(result, cache.dry_run)
     if shown.strict and result.rejected:
         raise typer.Exit(1)
+
+
+def _shard(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    number, slash, total = text.partition("/")
+    if not (slash and number.isascii() and total.isascii() and number.isdigit() and total.isdigit()):
+        raise ConfigError(f"Got --shard {text}, expected I/N, such as 3/8.")
+    return int(number), int(total)
 
 
 def _extraction_json(result: Extraction) -> dict[str, object]:

@@ -28,6 +28,7 @@ NAMES = (
     "assess",
     "download",
     "extract",
+    "merge",
     "segment",
     "sheet",
     "audit",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features import __version__
-from ball_features.cache import CacheContents, create_cache, read_cache
+from ball_features.cache import SHARD, CacheContents, create_cache, read_cache
 from ball_features.dataset.manifest import Manifest
 from ball_features.extraction.batch import Pipeline, batch_size
 from ball_features.extraction.decoding import ON_DEVICE
@@ -132,7 +132,7 @@ class Computation:
         from ball_features.extraction.engine.choose import Chooser
         from ball_features.extraction.engine.devices import resolve_device
 
-        request, manifest = self.update.request, self.update.manifest
+        request, manifest = self.update.request, self.update.request.sample
         device, wanted, batch = resolve_device(request.device), request.preprocessing, request.batch_size
         module = load_backbone(request.backbone, wanted.weights, wanted.seed)
         threads = min(DECODING_THREADS, core_count())
@@ -161,6 +161,7 @@ class Computation:
             "deviation_relative": measured.relative if measured else float("nan"),
             "deviation_images": measured.images if measured else 0,
             "images": str(manifest.root.resolve()),
+            **({SHARD: list(request.shard)} if request.shard else {}),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "ball_version": __version__,
             "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "h5py", "pillow")},

@@ -17,7 +17,7 @@ from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.suitability import describe_cost, suit
-from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name
+from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name, shard_of
 from ball_features.extraction.weights import weights_digest
 from ball_features.files import require_folder, require_writable
 
@@ -34,6 +34,7 @@ class How(TypedDict, total=False):
         overwrite: replace a cache that was made with other settings.
         dry_run: count what would be computed; compute and write nothing.
         prune: remove images from the cache that are not in the folder any more; otherwise that is an error.
+        shard: number of a shard, from 1, and number of shards: only every so many-th image is computed.
         progress: function that takes (images done, images to do).
         log: function that takes a line for each decision that the user should see.
     """
@@ -41,6 +42,7 @@ class How(TypedDict, total=False):
     overwrite: bool
     dry_run: bool
     prune: bool
+    shard: tuple[int, int] | None
     progress: Progress | None
     log: Log | None
 
@@ -126,7 +128,18 @@ def extract(
     wanted = suit(wanted, manifest, config.recipe, log)
     if len(wanted.plan) > 1:
         log(describe_cost(wanted))
-    request = Request(out, manifest, config.limit > 0, backbone, wanted, config.device, config.batch_size)
+    shard = how.get("shard")
+    request = Request(
+        out=out,
+        manifest=shard_of(manifest, shard) if shard else manifest,
+        limited=config.limit > 0,
+        backbone=backbone,
+        preprocessing=wanted,
+        device=config.device,
+        batch_size=config.batch_size,
+        shard=shard,
+        whole=manifest if shard else None,
+    )
     update, computed = _bring_up_to_date(request, progress, log, how)
     if computed.images and not how.get("dry_run") and (remark := equal_remark(read_cache(out))):
         log(remark)

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ball_features.cache import Cache, read_cache
+from ball_features.cache import SHARD, Cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.twins import twin_folder, with_twins
-from ball_features.errors import CacheError
+from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.preprocessing import Preprocessing
 
-__all__ = ["Request", "Update", "plan_update", "read_collection", "require_file_name"]
+__all__ = ["Request", "Update", "plan_update", "read_collection", "require_file_name", "shard_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,8 @@ class Request:
         preprocessing: how images are to be embedded.
         device: device as `engine.devices.resolve_device` takes it.
         batch_size: images in a forward pass; 0 for the default of the device.
+        shard: number of this shard, from 1, and number of shards; None for a whole collection.
+        whole: images of the whole collection, on which choices are made that all shards must share.
     """
 
     out: Path
@@ -39,6 +41,13 @@ class Request:
     preprocessing: Preprocessing
     device: str
     batch_size: int
+    shard: tuple[int, int] | None = None
+    whole: Manifest | None = None
+
+    @property
+    def sample(self) -> Manifest:
+        """Images on which precision and overlay mask are chosen."""
+        return self.whole or self.manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +132,34 @@ def read_collection(
     return with_twins(manifest, folder)
 
 
+def shard_of(manifest: Manifest, shard: tuple[int, int]) -> Manifest:
+    """Select the images of a shard: every so many-th, so that each shard has images of every class.
+
+    Args:
+        manifest: images of the whole collection.
+        shard: number of the shard, from 1, and number of shards.
+
+    Raises:
+        ConfigError: The numbers are no shard, or there are fewer images than shards.
+    """
+    number, total = shard
+    if not 1 <= number <= total <= len(manifest.path):
+        raise ConfigError(
+            f"Got shard {number}/{total} of {len(manifest.path)} images, expected I/N with I from 1 to N, and N at "
+            "most the number of images."
+        )
+    rows = range(number - 1, len(manifest.path), total)
+    return replace(
+        manifest,
+        path=tuple(manifest.path[row] for row in rows),
+        label=tuple(manifest.label[row] for row in rows),
+        sha256=tuple(manifest.sha256[row] for row in rows),
+        columns={name: tuple(cells[row] for row in rows) for name, cells in manifest.columns.items()},
+        twin=tuple(manifest.twin[row] for row in rows) if manifest.twin else (),
+        twin_sha256=tuple(manifest.twin_sha256[row] for row in rows) if manifest.twin_sha256 else (),
+    )
+
+
 def plan_update(request: Request, *, overwrite: bool = False, prune: bool = False) -> Update:
     """Compare a collection with the cache that is there.
 
@@ -147,6 +184,9 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
     bad = {item.sha256: item.reason for item in old.rejected if item.sha256}
     reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
     update = Update(request, _with_columns(manifest.without(reasons) if reasons else manifest, old), old)
+    if request.shard != _shard_of(old):
+        own, asked = (f"shard {one[0]} of {one[1]}" if one else "no shard" for one in (_shard_of(old), request.shard))
+        raise CacheError(f"{out} is {own}, and {asked} was asked for. Give another output file, one for each shard.")
     if update.removed and request.limited:
         raise CacheError(
             f"{out} holds {len(old.path)} images, and the limit of {len(manifest.path)} would drop {update.removed} of "
@@ -155,6 +195,11 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
     if not prune:
         _require_wanted(update)
     return update
+
+
+def _shard_of(cache: Cache) -> tuple[int, int] | None:
+    own = cache.attributes.get(SHARD)
+    return (int(own[0]), int(own[1])) if own else None
 
 
 def _with_columns(manifest: Manifest, old: Cache) -> Manifest:
