@@ -105,11 +105,11 @@ def _require_equal_settings(paths: Sequence[Path], caches: Sequence[Cache]) -> N
 
 
 def _require_all_shards(paths: Sequence[Path], caches: Sequence[Cache]) -> None:
-    known = [cache.attributes.get(SHARD) for cache in caches]
-    if not any(known):
+    known = [cache.attributes[SHARD] for cache in caches if SHARD in cache.attributes]
+    if not known:
         return
-    if not all(known):
-        path = paths[known.index(None)]
+    if len(known) < len(caches):
+        path = next(path for path, cache in zip(paths, caches, strict=True) if SHARD not in cache.attributes)
         raise CacheError(f"{path} does not know which shard it is, and others do. Give shards of one extraction.")
     numbers, totals = sorted(int(own[0]) for own in known), {int(own[1]) for own in known}
     if len(totals) > 1:

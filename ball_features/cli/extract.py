@@ -16,6 +16,8 @@ from ball_features.config.fields import COMMON, REQUIRED, Config, option
 from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ball_features.extraction.extract import Extraction
 
 __all__ = ["COMMAND", "CacheOptions", "extract"]
@@ -29,6 +31,19 @@ class CacheOptions(Config):
     shard: str = option(
         "",
         "Part of the images to compute, I/N, such as 3/8, for jobs on several machines; `ball merge` joins the parts.",
+        panel="Output",
+        in_file=False,
+    )
+    engine: str = option(
+        "local",
+        "Where the work is done: local, this process; ray, a Ray cluster (extra ray), in shards that are merged.",
+        panel="Output",
+        choices=("local", "ray"),
+        in_file=False,
+    )
+    address: str = option(
+        "",
+        "Address of a running Ray cluster; one is started on this machine if left out.",
         panel="Output",
         in_file=False,
     )
@@ -56,24 +71,47 @@ def extract(
 
     with progress_bar("Embedding", shown.silent) as progress:
         log = (lambda line: None) if shown.silent else say
-        result = run(
-            images,
-            cache.out,
-            config,
-            collection=collection,
-            overwrite=cache.overwrite,
-            prune=cache.prune,
-            dry_run=cache.dry_run,
-            shard=_shard(cache.shard),
-            progress=progress,
-            log=log,
-        )
+        if cache.engine == "ray":
+            result = _on_cluster(images, config, collection, cache, progress, log)
+        else:
+            result = run(
+                images,
+                cache.out,
+                config,
+                collection=collection,
+                overwrite=cache.overwrite,
+                prune=cache.prune,
+                dry_run=cache.dry_run,
+                shard=_shard(cache.shard),
+                progress=progress,
+                log=log,
+            )
     if shown.as_json:
         print_json(_extraction_json(result))
     else:
         _print_extraction(result, cache.dry_run)
     if shown.strict and result.rejected:
         raise typer.Exit(1)
+
+
+def _on_cluster(
+    images: Path,
+    config: ExtractConfig,
+    collection: CollectionConfig,
+    cache: CacheOptions,
+    progress: Callable[[int, int], None],
+    log: Callable[[str], None],
+) -> Extraction:
+    from ball_features.extraction.ray_tasks import Cluster, extract_with_ray
+
+    given = [name for name in ("shard", "dry_run", "overwrite", "prune") if getattr(cache, name)]
+    if given:
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"Got --engine ray with {listed}, which is for one process. Leave {listed} out.")
+    cluster = Cluster(cache.address)
+    return extract_with_ray(
+        images, cache.out, config, cluster=cluster, collection=collection, progress=progress, log=log
+    )
 
 
 def _shard(text: str) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 from ball_features.cache import equal_remark, lock_cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig
-from ball_features.dataset.manifest import Rejected
+from ball_features.dataset.manifest import Manifest, Rejected
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
@@ -85,7 +85,7 @@ class Extraction:
 
 
 def extract(
-    images: Path | str,
+    images: Path | str | Manifest,
     out: Path | str,
     config: ExtractConfig | None = None,
     *,
@@ -96,7 +96,7 @@ def extract(
     """Embed every image of a folder into a cache, or bring that cache up to date.
 
     Args:
-        images: folder of images; the class of each is read from its folders or from a sheet.
+        images: folder of images; the class of each is read from its folders or from a sheet. Or a manifest of one.
         out: path of the cache, an HDF5 file. If it exists, only what is missing is computed.
         config: settings; the defaults if None.
         sheet: path of a table with a row for each image, or a pandas or polars data frame: class, patient, site and
@@ -122,7 +122,8 @@ def extract(
     require_file_name(out)
     if how.get("overwrite") and not how.get("dry_run"):
         require_writable(out, kind="cache")
-    manifest = read_collection(images, config, log, collection=collection, sheet=sheet)
+    listed = isinstance(images, Manifest)
+    manifest = images if listed else read_collection(images, config, log, collection=collection, sheet=sheet)
     if manifest.twin:
         wanted = replace(wanted, segmentation="twins")
     wanted = suit(wanted, manifest, config.recipe, log)
