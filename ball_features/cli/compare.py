@@ -55,7 +55,11 @@ def compare(
         values = {"run": str(result.folder), "verdict": findings_to_json(result.findings), "rows": rows}
         print_json(values | {"notes": result.notes})
         return
-    show(render_verdict(result.findings), *(() if shown.quiet else result.notes), render_comparison(rows, result.title, width()))
+    show(
+        render_verdict(result.findings),
+        *(() if shown.quiet else result.notes),
+        render_comparison(rows, result.title, width()),
+    )
     echo(f"Run: {result.folder}")
 
 
