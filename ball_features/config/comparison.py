@@ -168,8 +168,8 @@ class FitConfig(Config):
     )
     train_views: str = option(
         "auto",
-        "Views that models are trained on: auto (the views tested on, and random views), all, or names or numbers with "
-        "commas between. robust-views trains a model for each view that it is tested on.",
+        "Views that models are trained on: auto (the views that they are tested on, with all random views), all, or "
+        "names or numbers with commas between. robust-views trains a model for each view that it is tested on.",
         panel="Views",
     )
     test_views: str = option(
