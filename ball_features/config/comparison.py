@@ -103,8 +103,8 @@ class FitConfig(Config):
 
     protocol: str = option(
         "holdout",
-        f"How images are divided: {protocol_help()}, {LADDER} (from random draws to series left out, one after the "
-        f"other), or {LEARNING_CURVE} (ever more training images, patients or sites).",
+        f"How images are divided: {protocol_help()}, {LADDER} (from random draws to series and sites left out, one "
+        f"after the other), or {LEARNING_CURVE} (ever more training images, patients or sites).",
         panel=COMMON,
         choices=(*PROTOCOLS, LADDER, LEARNING_CURVE),
     )
