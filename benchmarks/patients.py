@@ -17,6 +17,7 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
@@ -24,6 +25,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_scor
 
 NAMES = ("accuracy", "recall", "f1", "auroc")
 DRAWS, TOLERANCE, CLOSE = 4000, 1e-9, 0.03
+ZERO: Any = 0  # value of a metric that is not defined
 
 
 def figures(truth: np.ndarray, probability: np.ndarray) -> list[float]:
@@ -33,8 +35,8 @@ def figures(truth: np.ndarray, probability: np.ndarray) -> list[float]:
     areas = [roc_auc_score(truth == code, probability[:, code]) for code in there if (truth != code).any()]
     return [
         accuracy_score(truth, predicted),
-        recall_score(truth, predicted, labels=there, average="macro", zero_division=0),
-        f1_score(truth, predicted, labels=there, average="macro", zero_division=0),
+        recall_score(truth, predicted, labels=there, average="macro", zero_division=ZERO),
+        f1_score(truth, predicted, labels=there, average="macro", zero_division=ZERO),
         float(np.mean(areas)) if areas else float("nan"),
     ]
 

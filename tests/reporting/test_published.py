@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from ball_features.reporting.paper import write_paper
 from ball_features.reporting.published import PUBLICATIONS, published_sections
 from ball_features.reporting.stored_run import read_stored_run
 from ball_features.runs.fit import fit
+
+ZERO: Any = 0
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def test_the_report_stands_beside_its_configuration(run):
     truth, predicted = found.truth[order], found.probability.argmax(1)[order]
     averages = [
         precision_score(truth[start : start + 16], predicted[start : start + 16], labels=range(4), average="macro",
-                        zero_division=0)
+                        zero_division=ZERO)
         for start in range(0, len(truth), 16)
     ]  # fmt: skip
     for cells, name in zip((own.cells for own in section.table.rows), figures, strict=True):

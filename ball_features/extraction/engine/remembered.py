@@ -75,9 +75,9 @@ def check_key(preprocessing: Preprocessing, batch: int, pixels: Tensor) -> str:
 
 def recall(key: str) -> tuple[str, bool, Deviation] | None:
     """(precision, whether the library's own pass was taken, deviation) of a check, or None."""
-    found = _read().get(key)
+    found: Any = _read().get(key)
     try:
-        precision, plain, cosine, relative, images = found if isinstance(found, list) else ()
+        precision, plain, cosine, relative, images = found
         return str(precision), bool(plain), Deviation(float(cosine), float(relative), int(images))
     except (TypeError, ValueError):
         return None
