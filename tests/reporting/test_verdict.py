@@ -324,3 +324,12 @@ def test_a_terminal_gets_three_lines_and_one_command():
     lines = [line for line in screen.export_text().splitlines() if line.strip()]
     assert lines[0].startswith("Serious: On random splits mlp reaches 95.0 %")
     assert sum(line.startswith("Next: ball ") for line in lines) == 1
+
+
+def test_known_sites_are_quoted_before_inferred_series():
+    sites = protocol(model("mlp", 0.60, "head", 0.1), name="sites left out", unit="site", groups=12)
+    first, *_ = verdict(Evidence((LENIENT, FALL, sites)))
+    assert first.code == "falls-when-strict"
+    assert first.numbers["strict"] == "sites left out"
+    first, *_ = verdict(Evidence((LENIENT, FALL, HOLD)))  # nothing falls on patients
+    assert first.numbers["strict"] == "series left out"
