@@ -152,6 +152,16 @@ CASES = {
         {"labels-doubtful"},
         {"label-conflicts"},
     ),
+    "lookalikes": (
+        replace(SOUND, audit=AuditEvidence(1847, 1, 1098, 71, 277, groups=1600, conflicts=559, majority=0.37)),
+        {"lookalikes"},
+        {"label-conflicts", "overlapping-images", "augmented-copies"},
+    ),
+    "copies, some of them labelled twice": (
+        replace(SOUND, audit=AuditEvidence(1847, 1, 1098, 71, 277, groups=1600, conflicts=30, majority=0.37)),
+        {"label-conflicts", "overlapping-images"},
+        {"lookalikes"},
+    ),
     "augmented": (
         replace(SOUND, audit=AuditEvidence(800, near=2500, in_pairs=800, groups=85, largest_group=12, majority=0.5)),
         {"augmented-copies"},
