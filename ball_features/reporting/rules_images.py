@@ -99,8 +99,8 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
             "lookalikes",
             "note",
             {"pairs": pairs, "conflicts": audit.conflicts, "images": audit.in_pairs},
-            f"{pairs} pairs of images look alike, and {audit.conflicts} of them have different labels: most are similar "
-            "cells, not copies. The groups of the audit keep them together all the same.",
+            f"{pairs} pairs of images look alike, and {audit.conflicts} of them have different labels: most are "
+            "similar cells, not copies. The groups of the audit keep them together all the same.",
         )
         return
     yield Finding(
