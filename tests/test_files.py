@@ -55,6 +55,8 @@ OWN = {
     "groups": b"path,group,series,batch\na.jpg,1,s,b\n",
     "predictions": b"path,predicted,p_a\n",
     "answers": b'{\n "bundle": "b", "model": "m", "cache_fingerprint": "f"}',
+    "patient answers": b"patient,images,unusual,predicted,p_a\n",
+    "evaluation": b'{\n "accuracy": 0.9, "balanced_recall": 0.8, "bundle": {"cache_fingerprint": "f"}}',
     "page": b"<!doctype html>Content-Security-Policy style-src 'sha256-A='<style>a</style>",
     "card": b"# Model card: mlp\n\nMade today with ball 0.1.0.\n",
     "captions": b"# Captions\n\n## table.tex, table.csv\n",

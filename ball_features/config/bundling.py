@@ -26,7 +26,7 @@ class Saving(Config):
         False,
         "Fit the saved models again on all labelled images, once the evaluation is done. Calibration, sets and the "
         "flag for unusual images come from out-of-fold predictions; the model itself is never tested.",
-        panel=COMMON,
+        panel="Models",
     )
     conformal: str = option(
         "marginal",

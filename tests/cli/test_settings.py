@@ -15,6 +15,7 @@ from ball_features.cli import app
 from ball_features.cli.layers import flag
 from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import main
+from ball_features.config import Saving
 from ball_features.config.fields import REQUIRED, Config, flat_name, option, options_of, plain
 from ball_features.config.toml import Repeat, read_settings, toml_text
 from ball_features.errors import CacheError, ConfigError
@@ -87,7 +88,7 @@ def test_the_file_of_a_run_repeats_it(config, verb, seen, tmp_path):
     (source, found), options = seen(verb, "--config", file)
     assert found == config
     assert [source] == [Path("a b.h5")] if verb == "fit" else source == inputs["caches"]
-    assert options.get("save", "mlp") == "mlp"
+    assert options.get("save", Saving("mlp")) == Saving("mlp")
 
 
 def test_the_ladder_is_a_protocol_of_fit_alone(monkeypatch, tmp_path, seen):
