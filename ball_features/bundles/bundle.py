@@ -26,6 +26,7 @@ from ball_features.bundles.calibration import (
     tempered,
     unusual_note,
 )
+from ball_features.bundles.checksums import require_unchanged
 from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
 from ball_features.errors import BallError, DataError
@@ -171,6 +172,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
         )
         if len(bundle.train) != len(facts.train_path) or not len(bundle.scores) == len(bundle.distances) > 0:
             raise ValueError("reference.safetensors and bundle.json belong to different images")
+        require_unchanged(folder)
         if bundle.mondrian and len(bundle.score_class) != len(bundle.scores):
             raise ValueError("reference.safetensors names no class of its scores")
     except (BallError, ImportError):

@@ -17,6 +17,7 @@ from ball_features.bundles.calibration import (
     tempered,
     unit_mean,
 )
+from ball_features.bundles.checksums import write_checksums
 from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
 from ball_features.evaluation.metrics import calibration_error, log_losses
@@ -112,6 +113,7 @@ def write_bundle(
         test=figures,
     )
     (folder / "bundle.json").write_text(json.dumps(own.to_json(), indent=1) + "\n", encoding="utf-8")
+    write_checksums(folder)
 
 
 def calibrate(estimator: Any, facts: BundleFacts, reference: np.ndarray, seen: HeldOut) -> Bundle:
