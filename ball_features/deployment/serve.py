@@ -8,7 +8,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -26,7 +26,16 @@ from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.activation import activation_map
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
-from ball_features.deployment.limits import Limits, TokenBuckets, is_loopback, require_token
+from ball_features.deployment.limits import (
+    Limits,
+    Memory,
+    TokenBuckets,
+    bearer,
+    is_loopback,
+    is_of_another_page,
+    media_type,
+    require_token,
+)
 from ball_features.errors import ImageError
 from ball_features.extraction.batch import batch_size
 from ball_features.extraction.loading import resize
@@ -115,6 +124,7 @@ def create_app(
     require_token(token, loopback=loopback)
     check_coverage(coverage)
     meters, buckets = _Meters(), TokenBuckets(limits.requests_per_s)
+    memory = Memory(int(limits.total_megabytes * 1e6))
     # Decoding and the network share the cores; more at once would only hold more pixels in memory.
     decoding = CapacityLimiter(core_count())
     size = batch_size(predictor.device.type, predictor.engine.precision, predictor.backbone.input_px)
@@ -141,6 +151,8 @@ def create_app(
         host = re.sub(r":\d+$", "", request.headers.get("host", "")).strip("[]")
         if loopback and not is_loopback(host):
             response: Response = JSONResponse({"detail": f"Got the host {host!r}, expected this machine."}, 421)
+        elif not token and is_of_another_page(request.headers.get("origin", ""), request.headers.get("host", "")):
+            response = JSONResponse({"detail": "The request comes from another page, expected this server's own."}, 403)
         else:
             response = await proceed(request)
         meters.requests.labels(str(response.status_code)).inc()
@@ -150,12 +162,12 @@ def create_app(
         return response
 
     def check_token(request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = bearer(request.headers.get("authorization", ""))
         if token and not secrets.compare_digest(given.encode(), token.encode()):
             raise HTTPException(401, "This server needs its token: Authorization: Bearer TOKEN.")
 
-    async def read_body(request: Request) -> bytes:
-        kind = request.headers.get("content-type", "")
+    async def read_body(request: Request, take: Callable[[int], bool]) -> bytes:
+        kind = media_type(request.headers.get("content-type", ""))
         if not kind.startswith(_KINDS):
             raise HTTPException(
                 415, f"Got the content type {kind!r}, expected image/... or {_KINDS[1]}: the bare file."
@@ -169,6 +181,8 @@ def create_app(
         try:
             async with asyncio.timeout(_BODY_S):
                 async for chunk in request.stream():
+                    if not take(len(chunk)):
+                        raise HTTPException(503, "Too many files arrive at once. Try again.", {"Retry-After": "1"})
                     body += chunk
                     if len(body) > most:
                         raise too_large
@@ -195,11 +209,12 @@ def create_app(
         request: Request,
         map: Annotated[bool, Query(description="Add the class activation map.")] = False,
         coverage: Annotated[float, Query(gt=0, lt=1, description="Coverage of the prediction set.")] = coverage,
+        take: Any = Depends(memory.share),  # noqa: B008, since annotations are looked up among globals
     ) -> Answer:
         """Predict one image; its file is the body."""
         if not buckets.take(request.client.host if request.client else ""):
             raise HTTPException(429, f"More than {limits.requests_per_s:g} requests a second.", {"Retry-After": "1"})
-        body = await read_body(request)
+        body = await read_body(request, take)
         start = time.perf_counter()
         meters.waiting.set(app.state.batcher.waiting)
 
