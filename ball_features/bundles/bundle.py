@@ -26,9 +26,10 @@ from ball_features.bundles.calibration import (
     tempered,
     unusual_note,
 )
-from ball_features.bundles.checksums import require_unchanged
 from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
+from ball_features.bundles.sums import require_unchanged
+from ball_features.cache.places import from_stored
 from ball_features.errors import BallError, DataError
 
 __all__ = ["COVERAGE", "Bundle", "read_bundle", "saved_notes"]
@@ -160,7 +161,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
                 f"{folder} has bundle format {values['format']}, expected {FORMAT}. Use the version of ball that wrote "
                 "it, or save the model again with `ball fit`."
             )
-        facts = BundleFacts.from_json(values)
+        facts = BundleFacts.from_json(from_stored(values, folder))
         arrays = load((folder / "reference.safetensors").read_bytes())
         bundle = Bundle(
             estimator=read_model(folder, facts.model_file, facts.estimator_classes, trust),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ball_features.dataset.listing import printable
 from ball_features.errors import CacheBusyError, CacheError
 from ball_features.files import is_running
 
@@ -119,6 +120,8 @@ def _is_stale(marker: Path) -> bool:
 
 
 def _busy(path: Path, holder: str, marker: Path | None = None) -> CacheBusyError:
-    who = holder.replace("\n", " ") if holder.startswith("process ") else "another process"
+    who = f" ({printable(holder)})" if holder.startswith("process ") else ""
     gone = f" If that process is gone, delete {marker}." if marker is not None else ""
-    return CacheBusyError(f"{path} is being written by {who}. Wait for it to end, or give another output file.{gone}")
+    return CacheBusyError(
+        f"{path} is being written by another process{who}. Wait for it to end, or give another output file.{gone}"
+    )

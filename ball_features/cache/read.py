@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from ball_features.cache import checksums
+from ball_features.cache.places import from_stored
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
 from ball_features.cache.strangers import budget, fault_of_objects, fault_of_paths
 from ball_features.dataset.manifest import Rejected
@@ -160,7 +161,8 @@ def _fault(file: Any) -> str:
 
 
 def _attributes(file: Any) -> dict[str, Any]:
-    return {key: _from_attribute(value) for key, value in file.attrs.items()}
+    own = {key: _from_attribute(value) for key, value in file.attrs.items()}
+    return from_stored(own, Path(file.filename).parent)
 
 
 def _fits(name: str, value: Any) -> bool:

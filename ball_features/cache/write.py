@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from ball_features.cache import checksums
+from ball_features.cache.places import to_stored
 from ball_features.cache.read import sound_rows
 from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
 from ball_features.dataset.manifest import Rejected
@@ -76,7 +77,7 @@ def create_cache(path: Path, contents: CacheContents, *, source: Path | None = N
     """
     with _replacing(path) as partial:
         with h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file:
-            for key, value in contents.attributes.items():
+            for key, value in to_stored(contents.attributes, path.parent).items():
                 file.attrs[key] = _to_attribute(value)
             file.attrs["schema_version"] = SCHEMA_VERSION
             _allocate_rows(file, contents)

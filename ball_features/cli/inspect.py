@@ -62,7 +62,7 @@ def inspect(
 def _verify(path: Path, shown: Shown) -> None:
     """Print what does not match its checksum, and end with exit code 1 where that is anything."""
     if (path / "bundle.json").is_file():
-        from ball_features.bundles.checksums import changed_files
+        from ball_features.bundles.sums import changed_files
 
         changed = changed_files(path)
         checked, found = changed is not None, [f"{name} is not what was saved" for name in changed or ()]

@@ -30,7 +30,7 @@ def test_one_writer_whose_process_is_told(system, tmp_path):
     path = tmp_path / "a.h5"
     for _ in range(2):
         with lock_cache(path):
-            own = rf"being written by process {os.getpid()} on {socket.gethostname()}"
+            own = rf"being written by another process \(process {os.getpid()} on {socket.gethostname()}\)"
             with pytest.raises(CacheBusyError, match=own), lock_cache(path):
                 pass
 
