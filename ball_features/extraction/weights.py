@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["checkpoint_path", "load_backbone", "weights_digest"]
 
-_STATES = ("state_dict", "model_state_dict", "model_state", "model")
+_STATES = ("state_dict", "model_state_dict", "model_state", "model", "teacher")
 
 
 def weights_digest(backbone: Backbone, weights: str, seed: int = 0) -> str:
@@ -70,22 +70,41 @@ def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
         from ball_features.extraction.engine.modules import read_network
 
         return read_network(backbone.path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = _build(backbone)
+    if weights != "random" and _is_own(backbone):
+        from ball_features.extraction.dense_network import build_densenet
+
+        module = build_densenet(backbone, empty=True)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = _build(backbone)
     if weights != "random":
         path = _published(backbone) if weights == "imagenet" else Path(weights)
-        _load_state(module, _read_state(path), path, backbone)
+        state = _read_state(path)
+        if backbone.source == "timm":
+            from ball_features.extraction.transformer_weights import to_timm
+
+            state = to_timm(state, module)
+        _load_state(module, state, path, backbone)
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module
 
 
+def _is_own(backbone: Backbone) -> bool:
+    """Whether `dense_network` builds the network, so that torchvision need not be imported."""
+    return backbone.source == "torchvision" and backbone.engine == "densenet" and not backbone.options
+
+
 def _build(backbone: Backbone) -> nn.Module:
     """Build the network with random weights and without its classifier."""
     from torch import nn
 
+    if _is_own(backbone):
+        from ball_features.extraction.dense_network import build_densenet
+
+        return build_densenet(backbone)
     name = backbone.builder or backbone.name
     if backbone.source == "timm":
         require_extra("timm", "timm", backbone.title)
@@ -122,14 +141,14 @@ def _download_timm(backbone: Backbone) -> Path:
     import timm
 
     name = backbone.builder
-    found: Any = timm.get_pretrained_cfg(name)
-    source = found and (found.hf_hub_id or found.url)
+    found: Any = None if backbone.hub else timm.get_pretrained_cfg(name)
+    source = backbone.hub or (found and (found.hf_hub_id or found.url))
     if not source:
         raise WeightsError(
             f"timm publishes no weights of {backbone.name}. Give a file as weights, or weights='random'."
         )
     try:
-        if found.hf_hub_id:
+        if backbone.hub or found.hf_hub_id:
             from huggingface_hub import hf_hub_download
 
             return Path(hf_hub_download(source, "model.safetensors"))
@@ -139,7 +158,7 @@ def _download_timm(backbone: Backbone) -> Path:
     except Exception as error:  # the hub, its cache and urllib raise different types of errors
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"The ImageNet weights of {backbone.name} could not be downloaded ({first}). Download {source} on a "
+            f"The published weights of {backbone.name} could not be downloaded ({first}). Download {source} on a "
             "machine with internet access and give the file as weights."
         ) from error
 
@@ -243,4 +262,11 @@ def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path, backbon
             f"{path} does not fit {backbone.name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
             f"(first: expected {example}, found {got}). Choose the backbone that the file belongs to."
         )
-    module.load_state_dict({k: v for k, v in state.items() if k in own and v.shape == own[k].shape}, strict=False)
+    fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    if any(value.is_meta for value in own.values()):
+        import torch
+
+        counts = {key: torch.tensor(0) for key in own if key.endswith("num_batches_tracked")}
+        module.load_state_dict(counts | fitting, strict=False, assign=True)
+    else:
+        module.load_state_dict(fitting, strict=False)

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ball_features.cache import Cache, labelled_rows, read_cache
-from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
+from ball_features.cache import Cache, equal_remark, labelled_rows, read_cache
+from ball_features.config import LADDER, LEARNING_CURVE, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
@@ -67,6 +67,12 @@ def check_protocol(config: FitConfig) -> None:
         raise ConfigError(
             f"Got the protocol {LADDER}, which is several; `runs.ladder.ladder` climbs it. Expected one of "
             f"{', '.join(PROTOCOLS)}.",
+            option="protocol",
+        )
+    if config.protocol == LEARNING_CURVE:
+        raise ConfigError(
+            f"Got the protocol {LEARNING_CURVE}, which `runs.learning_curve.learning_curve` carries out. Expected one "
+            f"of {', '.join(PROTOCOLS)}.",
             option="protocol",
         )
     scheme = PROTOCOLS[config.protocol].scheme
@@ -211,5 +217,6 @@ def image_table(cache: Cache, grouping: Grouping | None) -> ImageTable:
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
     splits, notes = make_splits(config, image_table(cache, grouping))
+    equal = equal_remark(cache)
     unlabelled = [f"{cache.unlabelled} images without a class are left out."] if cache.unlabelled else []
-    return splits, [*unlabelled, *(() if grouping is None else grouping.notes), *notes]
+    return splits, [*unlabelled, *([equal] if equal else []), *(() if grouping is None else grouping.notes), *notes]

@@ -14,6 +14,7 @@ from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import given_leaks
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
+from ball_features.extraction.training_sets import recognise_training_sets
 from ball_features.reporting.evidence import (
     DataEvidence,
     Evidence,
@@ -35,7 +36,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
     """Collect the evidence of a run of one protocol."""
     own = contents.comparison
     name, unit = protocol_words(own.config, "" if own.grouping is None else own.grouping.column)
-    if unit == "image" and own.config.protocol != "given" and own.grouping is not None:
+    if unit == "image" and own.grouping is not None:
         name, unit = _kept_whole(name, own.grouping)
     protocol = ProtocolEvidence(
         name=name,
@@ -73,7 +74,7 @@ def _distinct(values: np.ndarray | None) -> int | None:
 def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
     """Words for a protocol that complete "on ...", and what it never divides."""
     if config.protocol in _NAMES:
-        return _NAMES[config.protocol], "image"
+        return _NAMES[config.protocol], "split" if config.protocol == "given" else "image"
     unit = column if column in _UNITS else "group"
     if config.protocol == "block-cv":
         return "runs of neighbouring files kept together", "block"
@@ -82,8 +83,12 @@ def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
     if config.protocol == "leave-site-out":
         return "sites left out", "site"
     if config.protocol == "leave-group-out":
-        return f"{column} left out", unit
-    return f"{column} kept together", unit
+        return f"{_plural(column)} left out", unit
+    return f"{_plural(column)} kept together", unit
+
+
+def _plural(column: str) -> str:
+    return column if column.endswith("s") or not column.isalpha() else f"{column}s"
 
 
 def _model(row: ModelRow) -> ModelEvidence:
@@ -106,7 +111,7 @@ def _tested(comparison: Comparison) -> dict[str, int]:
 
 
 def ladder_evidence(
-    rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str, groups: str
+    rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str, groups: str | None
 ) -> Evidence:
     """Evidence of a ladder, its rungs from the most lenient to the strictest.
 
@@ -115,7 +120,7 @@ def ladder_evidence(
         rows: a row a rung and model.
         cache: the images.
         cache_path: path of the cache, for commands.
-        groups: path of the groups file.
+        groups: path of the groups file, or None.
     """
     protocols = []
     for rung in rungs:
@@ -136,7 +141,10 @@ def ladder_evidence(
             )
         )
     data, extraction = cache_evidence(cache, cache_path)
-    return Evidence(tuple(protocols), replace(data, groups=groups), extraction)
+    known = {rung.column: _distinct(rung.group) for rung in rungs if rung.column in ("patient", "site")}
+    leaks = next((rung.leaks for rung in rungs if rung.leaks), {})
+    data = replace(data, patients=known.get("patient") or data.patients, sites=known.get("site") or data.sites)
+    return Evidence(tuple(protocols), replace(data, groups=groups or data.groups, leaks=leaks), extraction)
 
 
 def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:
@@ -160,5 +168,8 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         random_weights=cache.attributes.get("weights") == "random",
         cosine=float(cache.attributes.get("deviation_cosine", "nan")),
         precision=str(cache.attributes.get("precision", "")),
+        trained_on=recognise_training_sets(
+            cache.backbone, cache.path.tolist(), cache.columns["site"].tolist() if "site" in cache.columns else ()
+        ),
     )
     return data, extraction

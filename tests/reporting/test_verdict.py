@@ -34,6 +34,7 @@ def protocol(*models, name="random splits", unit="image", tested=(("a", 300), ("
 
 
 MAJORITY = model("majority", 0.5, "shortcut")
+HISTOGRAM, WEAK = model("histogram", 0.905, "shortcut"), model("colour", 0.55, "shortcut")
 LENIENT = protocol(model("mlp", 0.95, "head"), model("colour", 0.60, "shortcut"), MAJORITY)
 FALL = protocol(model("mlp", 0.55, "head", 0.2), name="series left out", unit="series", groups=12)
 HOLD = protocol(model("mlp", 0.94, "head", 0.02), name="patients left out", unit="patient", groups=60)
@@ -67,6 +68,62 @@ CASES = {
         Evidence((protocol(model("mlp", 0.95), model("nuclei", 0.95, "shortcut"), MAJORITY),)),
         {"network-not-needed"},
         {"shortcut-matches-network"},
+    ),
+    "only colours with cells in them do it": (
+        Evidence((protocol(model("mlp", 0.91), HISTOGRAM, WEAK, MAJORITY),)),
+        {"network-not-needed"},
+        {"shortcut-matches-network", "shortcut-strong"},
+    ),
+    "only colours with cells in them, of random weights": (
+        Evidence((protocol(model("mlp", 0.70), HISTOGRAM, WEAK, MAJORITY),)),
+        {"network-not-needed"},
+        {"shortcut-matches-network"},
+    ),
+    "a random network says nothing": (
+        Evidence(
+            (protocol(model("mlp", 0.55), model("colour", 0.60, "shortcut"), MAJORITY),),
+            extraction=ExtractionEvidence("densenet201", random_weights=True),
+        ),
+        {"random-weights"},
+        {"shortcut-matches-network", "shortcut-strong", "network-not-needed"},
+    ),
+    "mean colours tell all, the network nothing": (
+        Evidence((protocol(model("mlp", 0.5), model("colour", 0.97, "shortcut"), MAJORITY),)),
+        {"shortcut-matches-network"},
+        set(),
+    ),
+    "guessing is no score to keep": (
+        Evidence((protocol(model("mlp", 0.505), MAJORITY), replace(HOLD, models=(model("mlp", 0.5),)))),
+        set(),
+        {"holds-when-strict"},
+    ),
+    "they fall on series": (
+        Evidence(
+            (
+                protocol(model("mlp", 0.91), HISTOGRAM, WEAK, MAJORITY),
+                protocol(
+                    model("mlp", 0.9),
+                    model("histogram", 0.6, "shortcut"),
+                    name="series left out",
+                    unit="series",
+                    groups=12,
+                ),
+            )
+        ),
+        {"shortcut-matches-network"},
+        {"network-not-needed"},
+    ),
+    "mean colours are strong too": (
+        Evidence((protocol(model("mlp", 0.91), HISTOGRAM, model("colour", 0.85, "shortcut"), MAJORITY),)),
+        {"shortcut-matches-network"},
+        {"network-not-needed"},
+    ),
+    "groups of single images are no stricter": (
+        Evidence(
+            (LENIENT, protocol(model("mlp", 0.8, "head", 0.2), name="group kept together", unit="group", groups=600))
+        ),
+        {"nothing-found"},
+        {"falls-when-strict", "fall-uncertain", "holds-when-strict"},
     ),
     "falls": (Evidence((LENIENT, FALL)), {"falls-when-strict", "not-tested"}, {"nothing-found", "holds-when-strict"}),
     "falls, few groups": (
@@ -135,7 +192,57 @@ CASES = {
         {"holds-elsewhere"},
         {"worse-elsewhere", "overconfident-elsewhere", "sets-do-not-cover", "mostly-unusual"},
     ),
+    "elsewhere, few images": (
+        Evidence(external=replace(AWAY, images=14, accuracy=0.93, low=0.6, high=0.99, drop_low=-0.1, drop_high=0.4)),
+        {"elsewhere-uncertain"},
+        {"worse-elsewhere", "holds-elsewhere"},
+    ),
+    "elsewhere, one patient": (  # no interval
+        Evidence(external=replace(AWAY, low=0.0, high=1.0, drop_low=-0.1, drop_high=0.95, patients=1, sites=1)),
+        {"elsewhere-uncertain"},
+        {"worse-elsewhere", "holds-elsewhere", "not-tested"},
+    ),
+    "elsewhere, nothing to compare with": (
+        Evidence(external=ExternalEvidence(299, 0.60, 0.54, 0.66)),
+        {"accuracy-elsewhere"},
+        {"worse-elsewhere", "holds-elsewhere", "elsewhere-uncertain", "nothing-found"},
+    ),
+    "elsewhere, images of training": (
+        Evidence(external=replace(AWAY, trained_on=40)),
+        {"trained-on-these"},
+        set(),
+    ),
+    "elsewhere, classes missing": (
+        Evidence(external=replace(AWAY, tested={"a": 290, "b": 9, "c": 0})),
+        {"classes-absent", "class-too-small"},
+        {"labels-unknown"},
+    ),
+    "elsewhere, every class and patients": (
+        Evidence(external=replace(AWAY, tested={"a": 150, "b": 149}, patients=30, sites=2)),
+        set(),
+        {"classes-absent", "class-too-small", "not-tested", "trained-on-these"},
+    ),
+    "elsewhere, some unusual": (
+        Evidence(external=replace(AWAY, unusual=0.2)),
+        {"many-unusual"},
+        {"mostly-unusual"},
+    ),
     "unusual": (Evidence(predictions=PredictionEvidence(299, 299)), {"mostly-unusual"}, {"nothing-found"}),
+    "sure of unusual images": (
+        Evidence(predictions=PredictionEvidence(100, 30, confidence=0.95, confidence_unusual=0.93, classes=4)),
+        {"many-unusual", "confident-on-unusual"},
+        {"mostly-unusual"},
+    ),
+    "unsure of unusual images": (
+        Evidence(predictions=PredictionEvidence(100, 30, confidence=0.7, confidence_unusual=0.4, classes=4)),
+        {"many-unusual"},
+        {"confident-on-unusual"},
+    ),
+    "sure, as many flagged as expected": (
+        Evidence(predictions=PredictionEvidence(100, 2, confidence=0.95, confidence_unusual=0.99, classes=4)),
+        {"nothing-found"},
+        {"confident-on-unusual"},
+    ),
     "one unusual of many": (Evidence(predictions=PredictionEvidence(299, 3)), {"nothing-found"}, {"many-unusual"}),
     "neighbours": (Evidence(predictions=PredictionEvidence(9, contradicted=2)), {"neighbours-disagree"}, set()),
     "too good": (
