@@ -35,6 +35,7 @@ GROUP = "checksums"
 ROWS, SEAL, TIMING = f"{GROUP}/rows", f"{GROUP}/seal", f"{GROUP}/timing"
 SEAL_BYTES = hashlib.sha256().digest_size
 _BLOCK = 1 << 20
+_HEAD_BYTES, _FLAGS = 32, 20  # of HDF5's superblock, and its consistency flags
 
 
 def row_checksums(embeddings: np.ndarray, shortcuts: Mapping[str, np.ndarray], content: Sequence[str]) -> np.ndarray:
@@ -111,7 +112,11 @@ def seal(file: Any, path: Path | str) -> bytes:
     """Hash of all bytes of an open cache that do not change after its creation."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as raw:
-        place = 0
+        head = bytearray(raw.read(_HEAD_BYTES))
+        if len(head) == _HEAD_BYTES:
+            head[_FLAGS] &= ~1  # set while a process writes, and left so by one that is killed
+        digest.update(head)
+        place = _HEAD_BYTES
         for start, size in sorted(_changing(file)):
             _hash_until(digest, raw, start - place)
             raw.seek(start + size)

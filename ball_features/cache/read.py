@@ -193,6 +193,7 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
                 raise ValueError(f"{name} claims more text than the file can hold")
         return np.array(values, dtype=str) if values else np.empty(0, dtype="<U1")
 
+    committed = dataset("committed")[:].astype(bool)  # before the rows, of which a writer may add some meanwhile
     stored, mapped, mapped_data = dataset("embeddings"), None, None
     offset = _extent(stored) if embeddings and stored.nbytes >= MAPPED_FROM else None
     if offset is not None:
@@ -217,7 +218,7 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
         path=text("path"),
         label=text("label"),
         sha256=text("sha256"),
-        committed=dataset("committed")[:].astype(bool),
+        committed=committed,
         view=tuple(str(name) for name in text("view")),
         shortcuts={name: dataset(f"shortcuts/{name}")[:] for name in dataset("shortcuts")},
         attributes=_attributes(file),

@@ -113,6 +113,17 @@ def test_a_killed_writer_leaves_no_false_alarm(path):
     read_cache(path)
 
 
+def test_a_cache_is_read_while_it_is_written(path):
+    with CacheWriter(path) as writer:
+        assert verify_cache(path).sound
+        writer.write(np.arange(3), *numbers(np.arange(3)))
+        read_cache(path)
+        assert verify_cache(path).sound
+        held = path.read_bytes()
+    path.write_bytes(held)  # as a killed process leaves it
+    assert verify_cache(path).sound
+
+
 def test_a_cache_without_checksums_is_read(path):
     with h5py.File(path, "r+") as file:
         del file["checksums"]
