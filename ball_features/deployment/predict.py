@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ball_features.bundles.bundle import COVERAGE, read_bundle
 from ball_features.bundles.predictor import Predictor, check_coverage
+from ball_features.config import CollectionConfig
 from ball_features.dataset.listing import printable
+from ball_features.dataset.sheet import read_sheet
 from ball_features.deployment.answers import Predictions
 from ball_features.deployment.inputs import find_images
 from ball_features.errors import DataError
@@ -24,6 +27,8 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
     trust: bool = False,
+    sheet: Any = None,
+    columns: CollectionConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Predict the classes of new images: research use only, not a diagnosis.
@@ -36,28 +41,33 @@ def predict(
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto" (that of the bundle), "fp32", "bf16" or "fp16".
         trust: load a model in joblib's format too, which can execute any code.
+        sheet: a data frame, or the path of a sheet, that names the patient of each image: patients get an answer too.
+        columns: names of the sheet's columns, where they are not the usual ones.
         progress: function that takes (images done, images in all).
 
     Raises:
         ConfigError: The coverage is not between 0 and 1, or the device is not available.
-        DataError: The folder is no bundle, or no image can be predicted.
+        DataError: The folder is no bundle, no image can be predicted, or the sheet names no patients.
         WeightsError: The weights are missing, or not those of the bundle.
     """
     from ball_features.extraction.engine.choose import COMPILE_FROM
 
     check_coverage(coverage)
     names = [str(name) for name in ([images] if isinstance(images, Path | str) else images)]
-    files, missing = find_images(names)
+    inputs = find_images(names)
+    files = inputs.files
     if not files:
+        passed = "".join(f" {remark}" for remark in inputs.remarks)
         raise DataError(
-            f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files."
+            f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files.{passed}"
         )
+    patient, said = ({}, []) if sheet is None else _patients(files, sheet, columns)
     loaded = read_bundle(bundle, trust=trust)
     predictor = Predictor(
         loaded, weights=weights, device=device, precision=precision, compiled=len(files) >= COMPILE_FROM
     )
     predictions, rejected = predictor(files, coverage=coverage, progress=progress)
-    rejected = [*missing, *rejected]
+    rejected = [*inputs.rejected, *rejected]
     if not predictions:
         listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
         raise DataError(f"No file of {len(rejected)} can be predicted, expected images. Rejected files:{listed}")
@@ -67,4 +77,23 @@ def predict(
         classes=loaded.classes,
         about={"bundle": str(bundle)} | predictor.about(coverage),
         notes=[*([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
+        patient=tuple(patient[item.path] for item in predictions) if patient else (),
+        remarks=[*inputs.remarks, *said],
     )
+
+
+def _patients(files: Sequence[Path], sheet: Any, columns: CollectionConfig | None) -> tuple[dict[str, str], list[str]]:
+    """File -> patient, "" where the sheet names none, and remarks on rows and images that do not match.
+
+    Raises:
+        DataError: The sheet does not fit, or has no column of patients.
+    """
+    table = read_sheet(sheet, columns)
+    rows = table.rows_of([file.as_posix() for file in files])
+    patient = rows.columns.get("patient")
+    if patient is None or not any(patient):
+        raise DataError(
+            f"{table.source} names no patient of these images: its columns are {', '.join(rows.columns) or 'none'}. "
+            "Name the column of the patients by patient_column."
+        )
+    return {str(file): name for file, name in zip(files, patient, strict=True)}, list(rows.remarks)
