@@ -38,6 +38,8 @@ class Limits:
         waiting: number of images that may wait for the network.
         total_megabytes: size in megabytes of all files that have come, whole or in part, and are not answered yet.
         connections: number of connections that are open at once.
+        patient_images: number of images of one patient in a request.
+        patient_megabytes: size of such a request in megabytes, base64 included.
         headers_s: seconds in which the head of a request must come.
     """
 
@@ -48,6 +50,8 @@ class Limits:
     total_megabytes: float = 256.0
     connections: int = 500
     headers_s: float = 10.0
+    patient_images: int = 64
+    patient_megabytes: float = 100.0
 
     def __post_init__(self) -> None:
         """Check ranges."""
