@@ -77,7 +77,7 @@ def broken_rows(
     broken = []
     for block in _blocks(rows, embeddings):
         numbers = {name: values[block] for name, values in shortcuts.items()}
-        found = row_checksums(embeddings[block], numbers, [content[row] for row in block.tolist()])
+        found = row_checksums(embeddings[block], numbers, [content[int(row)] for row in block])
         broken.append(block[found != stored[block]])
     return np.concatenate(broken) if broken else np.empty(0, np.int64)
 
