@@ -1,4 +1,4 @@
-"""Checksums of the files of a bundle, in the form that `sha256sum --check` reads."""
+"""Checksums of the files of a bundle, in the form that the program `sha256sum` reads."""
 
 from __future__ import annotations
 
