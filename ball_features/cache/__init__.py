@@ -1,10 +1,12 @@
 """The cache: embeddings of images with their provenance, in one HDF5 file."""
 
 from ball_features.cache.equal import equal_embeddings, equal_remark
+from ball_features.cache.lock import lock_cache
 from ball_features.cache.merge import SHARD, Merged, merge
 from ball_features.cache.read import read_cache
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, choose_channels, labelled_rows
-from ball_features.cache.write import CacheContents, CacheWriter, create_cache, lock_cache
+from ball_features.cache.verify import Verification, verify_cache
+from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -13,6 +15,7 @@ __all__ = [
     "CacheContents",
     "CacheWriter",
     "Merged",
+    "Verification",
     "choose_channels",
     "create_cache",
     "equal_embeddings",
@@ -21,4 +24,5 @@ __all__ = [
     "lock_cache",
     "merge",
     "read_cache",
+    "verify_cache",
 ]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ball_features.cache.lock import lock_cache
 from ball_features.cache.read import read_cache
 from ball_features.cache.schema import Cache
-from ball_features.cache.write import CacheContents, CacheWriter, create_cache, lock_cache
+from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 from ball_features.dataset.listing import natural_key
 from ball_features.errors import CacheError
 

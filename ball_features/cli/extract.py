@@ -52,6 +52,12 @@ class CacheOptions(Config):
     prune: bool = option(
         False, "Remove images from the cache that are not in the folder any more.", panel="Output", in_file=False
     )
+    repair: bool = option(
+        False,
+        "Compute again what is damaged in the cache, and only that; `ball inspect --verify` finds it.",
+        panel="Output",
+        in_file=False,
+    )
 
 
 def extract(
@@ -81,6 +87,7 @@ def extract(
                 collection=collection,
                 overwrite=cache.overwrite,
                 prune=cache.prune,
+                repair=cache.repair,
                 dry_run=cache.dry_run,
                 shard=_shard(cache.shard),
                 progress=progress,
@@ -104,7 +111,7 @@ def _on_cluster(
 ) -> Extraction:
     from ball_features.extraction.ray_tasks import Cluster, extract_with_ray
 
-    given = [name for name in ("shard", "dry_run", "overwrite", "prune") if getattr(cache, name)]
+    given = [name for name in ("shard", "dry_run", "overwrite", "prune", "repair") if getattr(cache, name)]
     if given:
         listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ConfigError(f"Got --engine ray with {listed}, which is for one process. Leave {listed} out.")
