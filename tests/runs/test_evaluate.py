@@ -149,6 +149,17 @@ def test_a_cache_of_other_settings_is_refused(bundle, elsewhere):
             evaluate(bundle, other)
 
 
+def test_a_final_model_is_compared_with_its_folds(small_cache, elsewhere, tmp_path):
+    from ball_features.config import Saving
+
+    config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3, train_views="plain")
+    run = fit(small_cache, config, out_root=tmp_path, save=Saving(save="logistic", final=True))
+    done = evaluate(run.folder / "models" / "logistic", elsewhere)
+    assert done.published is not None
+    assert "folds" in done.published.source
+    assert done.published.accuracy.images == 48
+
+
 def test_the_command(bundle, small_cache, tmp_path):
     run = CliRunner().invoke
     done = run(app, ["evaluate", str(bundle), "--cache", str(small_cache), "--out", str(tmp_path / "e")])
