@@ -50,7 +50,9 @@ def test_an_evaluation_and_its_files_agree(bundle, elsewhere, tmp_path):
     assert check(tmp_path)  # the same figures by other code, from predictions.csv alone
     rows = rows_of(tmp_path)
     assert {row["status"] for row in rows} == {"scored"}
-    assert values["published"]["accuracy"]["images"] == read_bundle(bundle).facts.test.images
+    own = read_bundle(bundle).facts.test
+    assert own is not None
+    assert values["published"]["accuracy"]["images"] == own.images
     assert values["patients"]["patients"] == 12
     assert len(rows_of(tmp_path, "patients.csv")) == 12
     assert [row["site"] for row in values["sites"]["each"]] == ["north", "south"]
