@@ -28,12 +28,13 @@ from ball_features.bundles.calibration import (
 )
 from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
+from ball_features.bundles.novelty import Novelty
 from ball_features.errors import BallError, DataError
 
-__all__ = ["COVERAGE", "Bundle", "read_bundle", "saved_notes"]
+__all__ = ["COVERAGE", "UNUSUAL_SHARE", "Bundle", "read_bundle", "saved_notes"]
 
 COVERAGE = 0.95  # default coverage of prediction sets
-_UNUSUAL_SHARE = 0.01  # share of validation images that may lie beyond the threshold of unusual images
+UNUSUAL_SHARE = 0.01  # share of validation images that may lie beyond the threshold of unusual images
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare or hash by
@@ -48,6 +49,7 @@ class Bundle:
             (validation,).
         distances: distance of each validation image to the training embeddings, increasing, float64 (validation,).
         score_class: class number of the image of each score, int (validation,); empty in bundles of earlier versions.
+        novelty: what flags unusual images; None in bundles of earlier versions, which flag by distance alone.
 
     The images that calibrate a final model are not of validation but of its folds, each predicted by a model that has
     not seen it.
@@ -59,6 +61,7 @@ class Bundle:
     scores: np.ndarray
     distances: np.ndarray
     score_class: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    novelty: Novelty | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,7 +75,12 @@ class Bundle:
 
     def probability(self, X: np.ndarray) -> np.ndarray:
         """Calibrated class probabilities, float64 (images, classes), of embeddings (images, views, dim)."""
-        return tempered(mean_probability(self.estimator, X, len(self.classes)), self.facts.temperature)
+        raw = mean_probability(self.estimator, self.model_views(X), len(self.classes))
+        return tempered(raw, self.facts.temperature)
+
+    def model_views(self, X: np.ndarray) -> np.ndarray:
+        """The views that the model sees, of embeddings (images, views, dim); the others serve the flag."""
+        return X[:, list(self.facts.model_views)] if self.facts.model_views else X
 
     def distance(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean cosine distance to the nearest training images, (images,), and their rows, (images, neighbours).
@@ -80,26 +88,30 @@ class Bundle:
         Distance to neighbours in a deep embedding detects unfamiliar input (Sun et al. 2022, "Out-of-distribution
         detection with deep nearest neighbors").
         """
-        return neighbour_distance(X, self.train)
+        return neighbour_distance(self.model_views(X), self.train)
 
     def unusual(self, X: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """Whether images are unlike the training images, bool (images,).
+        """Whether images are unlike the training images, bool (images,); see `bundles.novelty`.
 
         Args:
             X: embeddings, float (images, views, dim).
             probability: result of `probability` on them, float (images, classes).
         """
-        return self.distance(X)[0] > self.unusual_from
+        distance = self.distance(X)[0]
+        if self.novelty is None:
+            return distance > self.unusual_from
+        limits = self.novelty.scale.limits(len(self.classes), UNUSUAL_SHARE)
+        return self.novelty.values(X, distance) > limits[probability.argmax(1)]
 
     @property
     def unusual_from(self) -> float:
-        """Distance beyond which an image is called unusual."""
-        return outlier_threshold(self.distances, _UNUSUAL_SHARE)[0]
+        """Distance beyond which an image is called unusual where distance alone decides."""
+        return outlier_threshold(self.distances, UNUSUAL_SHARE)[0]
 
     @property
     def unusual_share(self) -> float:
         """Largest share of images like the validation images that lies beyond that distance by chance."""
-        return outlier_threshold(self.distances, _UNUSUAL_SHARE)[1]
+        return outlier_threshold(self.distances, UNUSUAL_SHARE)[1]
 
     @property
     def mondrian(self) -> bool:
@@ -119,7 +131,7 @@ class Bundle:
 
     def notes(self, coverage: float) -> list[str]:
         """What a user must know about sets of this coverage and about the flag for unusual images."""
-        unusual = unusual_note(self.distances, _UNUSUAL_SHARE)
+        unusual = unusual_note(self.distances, UNUSUAL_SHARE)
         if not self.mondrian:
             sets = [set_note(self.scores, coverage)]
         else:
@@ -168,6 +180,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             scores=arrays["scores"],
             distances=arrays["distances"],
             score_class=arrays.get("score_class", np.empty(0, dtype=np.int64)),
+            novelty=Novelty.from_arrays(arrays),
         )
         if len(bundle.train) != len(facts.train_path) or not len(bundle.scores) == len(bundle.distances) > 0:
             raise ValueError("reference.safetensors and bundle.json belong to different images")

@@ -82,6 +82,8 @@ class BundleFacts:
         final: whether the model was fitted on all labelled images and calibrated by out-of-fold predictions.
         folds: number of the folds that calibrate a final model.
         epochs: epochs that a final head was trained for; 0 for other models.
+        model_views: positions of the views that the model sees; empty for all. Further views serve the flag for unusual
+            images.
         conformal: "marginal" or "mondrian" (a threshold for each class).
         train_images: number of training images.
         validation_images: number of images that calibrate the model: of validation, or of the folds.
@@ -105,6 +107,7 @@ class BundleFacts:
     folds: int = 0
     epochs: int = 0
     conformal: str = "marginal"
+    model_views: tuple[int, ...] = ()
     train_images: int = 0
     validation_images: int = 0
     ball_version: str = ""
@@ -135,6 +138,7 @@ class BundleFacts:
             final=values.get("final") is True,
             folds=_value(values, "folds", int, 0),
             epochs=_value(values, "epochs", int, 0),
+            model_views=tuple(int(view) for view in values.get("model_views", ())),
             conformal=_value(values, "conformal", str, "marginal"),
             train_images=_value(values, "train_images", int, 0),
             validation_images=_value(values, "validation_images", int, 0),

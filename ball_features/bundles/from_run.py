@@ -11,6 +11,7 @@ import numpy as np
 from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
+from ball_features.bundles.novelty import fit_gaussians
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
@@ -50,7 +51,7 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
     """
     cache, split = origin.cache, fitted.split
     codes = np.unique(cache.label, return_inverse=True)[1]
-    estimator, views = _compact(origin, fitted, name)
+    estimator, views, own = _compact(origin, fitted, name)
     share = 100 * len(split.train) / len(cache.path)
     note = (
         f"The bundle is the first split's model, fitted on {len(split.train)} of {len(cache.path)} images "
@@ -59,13 +60,20 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
     if split.name:
         note += f" It has seen nothing of {split.name}, the first group left out."
     facts = _facts(
-        origin, name, views, split.train, notes=(note,), left_out=split.name, validation_images=len(split.val)
+        origin,
+        name,
+        views,
+        split.train,
+        notes=(note,),
+        model_views=own,
+        left_out=split.name,
+        validation_images=len(split.val),
     )
     write_bundle(
         folder / name,
         estimator,
         facts,
-        train=cache.embeddings[split.train][:, views],
+        train=LabelledEmbeddings(cache.embeddings[split.train][:, views], codes[split.train]),
         validation=LabelledEmbeddings(cache.embeddings[split.val][:, views], codes[split.val]),
         test=LabelledEmbeddings(cache.embeddings[split.test][:, views], codes[split.test]),
     )
@@ -81,7 +89,7 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
     """
     cache, name = origin.cache, final.spec.name
     codes = np.unique(cache.label, return_inverse=True)[1]
-    estimator, views = _compact(origin, final.fitted, name)
+    estimator, views, own = _compact(origin, final.fitted, name)
     train, rows = final.fitted.split.train, final.rows
     trained = f" for {final.epochs} epochs, the median of its folds" if final.epochs else ""
     note = (
@@ -95,34 +103,47 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         views,
         train,
         notes=(note,),
+        model_views=own,
         final=True,
         folds=len(final.folds),
         epochs=final.epochs,
         validation_images=len(rows),
     )
-    distances = [
-        neighbour_distance(
-            cache.embeddings[fold.split.test][:, views], _reference(cache.embeddings[fold.split.train][:, views])
-        )[0]
-        for fold in final.folds
-    ]
-    held_out = HeldOut(final.probability, codes[rows], np.concatenate(distances), final.fold_of)
-    write_bundle(folder / name, estimator, facts, train=cache.embeddings[train][:, views], validation=held_out)
+    distances, scores = [], []
+    for fold in final.folds:
+        seen, held_out = (cache.embeddings[part][:, views] for part in (fold.split.train, fold.split.test))
+        reference = unit_mean(_of(seen, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
+        distances.append(neighbour_distance(_of(held_out, own), reference)[0])
+        scores.append(fit_gaussians(seen, codes[fold.split.train]).score(held_out))
+    write_bundle(
+        folder / name,
+        estimator,
+        facts,
+        train=LabelledEmbeddings(cache.embeddings[train][:, views], codes[train]),
+        validation=HeldOut(
+            final.probability, codes[rows], np.concatenate(distances), final.fold_of, np.concatenate(scores)
+        ),
+    )
 
 
-def _reference(X: np.ndarray) -> np.ndarray:
-    """Training embeddings as a bundle keeps them, float32 (train, dim)."""
-    return unit_mean(X).astype(np.float16).astype(np.float32)
+def _of(X: np.ndarray, own: tuple[int, ...]) -> np.ndarray:
+    """The views that the model sees."""
+    return X[:, list(own)] if own else X
 
 
-def _compact(origin: Origin, fitted: Fitted, name: str) -> tuple[Any, list[int]]:
-    """The estimator for the views that it needs, and their numbers in the cache."""
+def _compact(origin: Origin, fitted: Fitted, name: str) -> tuple[Any, list[int], tuple[int, ...]]:
+    """The estimator for the views that it needs, the views of its bundle, and the positions of the model's in them.
+
+    Views are numbers in the cache. The plain one is always among those of the bundle, for the flag for unusual images.
+    """
     views = list(model_views(MODELS[name], origin.cache, origin.config).test)
     estimator = fitted.estimator
     if isinstance(estimator, RecipeChoice):  # a bundle makes the views that it needs
         used, estimator = estimator.compact()
         views = [views[position] for position in used]
-    return estimator, views
+    if 0 in views:
+        return estimator, views, ()
+    return estimator, [0, *views], tuple(range(1, len(views) + 1))
 
 
 def _facts(origin: Origin, name: str, views: list[int], train: np.ndarray, **more: Any) -> BundleFacts:

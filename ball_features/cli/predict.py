@@ -89,8 +89,8 @@ def predict(
             where = f" in {options.out}" if options.out is not None else ""
             beside = f" Coverage, bundle and rejected files: {written[1]}." if len(written) > 1 else ""
             say(
-                f"{len(found.predictions)} predictions{where}, {unusual} of unusual images (beyond a distance of "
-                f"{found.about['unusual_from']:.4f}), {len(found.rejected)} files rejected.{beside}"
+                f"{len(found.predictions)} predictions{where}, {unusual} of unusual images, "
+                f"{len(found.rejected)} files rejected.{beside}"
             )
         for note in () if shown.quiet else found.notes:
             say(note)

@@ -42,6 +42,8 @@ def activation_map(predictor: Predictor, image: Tensor, sha256: str, code: int) 
     from ball_features.models.linear import view_modules
 
     estimator, preprocessing = predictor.bundle.estimator, predictor.preprocessing
+    own = predictor.bundle.facts.model_views
+    preprocessing = preprocessing.select(own) if own else preprocessing
     known = estimator.classes_.tolist()
     kept = [position for position, view in enumerate(preprocessing.plan.views) if view.keeps_positions]
     maps_of: Any = getattr(predictor.engine, "maps", None)

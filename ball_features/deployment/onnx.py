@@ -47,7 +47,8 @@ class BundleModule(nn.Module):
 
     def __init__(self, bundle: Bundle, network: nn.Module) -> None:
         super().__init__()
-        self.preprocessing = bundle.facts.preprocessing
+        own = bundle.facts.preprocessing
+        self.preprocessing = own.select(bundle.facts.model_views) if bundle.facts.model_views else own
         plan = self.preprocessing.plan
         if not all(view.fixed for view in plan.views):
             raise ConfigError(
