@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ball_features.extraction.extract import Extraction, extract
     from ball_features.models.mlp import MLPHead
     from ball_features.runs.compare import compare
+    from ball_features.runs.evaluate import evaluate
     from ball_features.runs.fit import fit
     from ball_features.runs.store import Run, read_run
 
@@ -40,6 +41,7 @@ __all__ = [
     "audit",
     "compare",
     "draw_smears",
+    "evaluate",
     "extract",
     "fit",
     "predict",
@@ -63,6 +65,7 @@ _ROOM = {
     "audit": "audit.findings",
     "compare": "runs.compare",
     "draw_smears": "dataset.synthetic",
+    "evaluate": "runs.evaluate",
     "extract": "extraction.extract",
     "fit": "runs.fit",
     "predict": "deployment.predict",

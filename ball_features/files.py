@@ -62,6 +62,7 @@ OUTPUTS: dict[str, Output] = {
     "groups": Output(contains=("path", "group", "series")),
     "predictions": Output(b"path,predicted,p_"),
     "answers": Output(b"{", ('"bundle"', '"cache_fingerprint"')),
+    "evaluation": Output(b"{", ('"balanced_recall"', '"cache_fingerprint"')),
     "page": Output(b"<!doctype html", ("Content-Security-Policy", "'sha256-", "<style>")),
     "card": Output(contains=("# Model card: ", "with ball ")),
     "captions": Output(contains=("table.tex", "table.csv")),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,13 +36,20 @@ class _Command(TyperCommand):
         return found
 
 
-def command(function: Callable[..., None], *, file: bool = False, presets: Mapping[str, Preset] | None = None) -> Any:
+def command(
+    function: Callable[..., None],
+    *,
+    file: bool = False,
+    presets: Mapping[str, Preset] | None = None,
+    optional: Sequence[str] = (),
+) -> Any:
     """A command of the application.
 
     Args:
         function: what the command does. Its name is the command's, its docstring the help.
         file: True to take a configuration file, which may name positional arguments too.
         presets: settings by name, for an option "preset".
+        optional: positional arguments that may be left out; they are None then.
     """
     hints = typing.get_type_hints(function, include_extras=True)
     hints.pop("return", None)
@@ -61,14 +68,14 @@ def command(function: Callable[..., None], *, file: bool = False, presets: Mappi
         invocation.begin(context.info_name or "")
         invocation.switches.update(name for name in _SWITCHES if values.get(name) is True)
         arguments = layers.arguments(values, given)
-        missing = [name for name in plain if arguments[name] in (None, [])]
+        missing = [name for name in plain if name not in optional and arguments[name] in (None, [])]
         if missing:
             context.fail(f"Missing argument '{missing[0]}'.")
         function(**arguments)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     for name, hint in plain.items():
-        annotation, default = (_optional(hint), None) if file else (hint, inspect.Parameter.empty)
+        annotation, default = (_optional(hint), None) if file or name in optional else (hint, inspect.Parameter.empty)
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         )

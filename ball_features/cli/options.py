@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ball_features.config import BundleUse
 from ball_features.config.fields import COMMON, Config, option
 
 __all__ = ["BundleFolder", "BundleUse", "CachePath", "Images", "Quiet", "RunFolder", "Shown", "Strict"]
@@ -57,19 +58,3 @@ class RunFolder(Config):
 
     out: Path = option(Path("artifacts/runs"), "Folder that the run's own folder is written into.", panel=COMMON)
     name: str = option("", "Name of the run's own folder; protocol and time if left out.", panel=COMMON)
-
-
-@dataclass(frozen=True)
-class BundleUse(Config):
-    """How a saved model is loaded and run."""
-
-    weights: str | None = option(
-        None, "File of the network's weights, where it is no longer at the path that the bundle names.", path=True
-    )
-    device: str = option("auto", "Device of the network: auto, cpu, cuda (NVIDIA) or mps (Apple).")
-    precision: str = option(
-        "auto", "Number format of the network's computations: auto (the bundle's own), fp32, bf16 or fp16."
-    )
-    trust: bool = option(
-        False, "Load the bundle's file model.joblib, which can run any code: only from people you trust."
-    )

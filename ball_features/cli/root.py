@@ -36,6 +36,7 @@ NAMES = (
     "tune",
     "report",
     "predict",
+    "evaluate",
     "serve",
     "export",
     "inspect",

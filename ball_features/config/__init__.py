@@ -1,5 +1,6 @@
 """Settings of the two stages: records whose fields hold default, range and help of each setting."""
 
+from ball_features.config.bundle_use import BundleUse, EvaluateConfig
 from ball_features.config.bundling import Saving
 from ball_features.config.collection import CollectionConfig
 from ball_features.config.comparison import FitConfig, HeadConfig
@@ -10,7 +11,9 @@ from ball_features.config.splitting import LADDER, PROTOCOLS, Protocol
 __all__ = [
     "LADDER",
     "PROTOCOLS",
+    "BundleUse",
     "CollectionConfig",
+    "EvaluateConfig",
     "ExtractConfig",
     "FitConfig",
     "HeadConfig",

@@ -43,7 +43,8 @@ class ExtractConfig(Config):
     )
     weights: str = option(
         "imagenet",
-        "Weights of the network: imagenet (downloaded once), random, or the path of a PyTorch state dict.",
+        "Weights of the network: imagenet (the published ones, downloaded once), random, or the path of a PyTorch "
+        "state dict.",
         panel="Network",
     )
     normalize: str = option(

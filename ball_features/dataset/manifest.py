@@ -103,7 +103,12 @@ class Manifest:
 
 
 def scan(
-    root: Path | str, *, limit: int = 0, collection: CollectionConfig | None = None, sheet: Any = None
+    root: Path | str,
+    *,
+    limit: int = 0,
+    collection: CollectionConfig | None = None,
+    sheet: Any = None,
+    least_classes: int = 2,
 ) -> Manifest:
     """List and hash the images below a folder, with what its folders, their names and a sheet say of them.
 
@@ -113,11 +118,12 @@ def scan(
         limit: number of images to keep, spread evenly over each class; 0 keeps all.
         collection: layout of the folders, and path and columns of a sheet.
         sheet: a pandas or polars data frame, or the path of a sheet.
+        least_classes: fewest classes that the images must have.
 
     Raises:
         ConfigError: The layout is no layout.
-        DataError: No such folder, or none that can be read, no image, fewer than two classes, two possible readings of
-            the folders, or a sheet that does not fit.
+        DataError: No such folder, or none that can be read, no image, too few classes, two possible readings of the
+            folders, or a sheet that does not fit.
     """
     root = Path(root)
     try:
@@ -135,7 +141,8 @@ def scan(
     rejected += [Rejected(printable(n), why) for n, (_, why) in zip(known.path, digests, strict=True) if why]
     rows = [row for row, (_, why) in enumerate(digests) if not why]
     label = [known.label[row] for row in rows]
-    _require_classes(root, label, known, listing, rejected)
+    if least_classes > 1 or not label:
+        _require_classes(root, label, known, listing, rejected)
     chosen = [rows[row] for row in spread_classes(label, limit)] if limit else rows
     path, label = [known.path[row] for row in chosen], [known.label[row] for row in chosen]
     sha256 = [digests[row][0] for row in chosen]

@@ -38,6 +38,9 @@ class Backbone:
         maps: dense blocks whose activations a readout can average; empty if only the embedding can be read.
         engine: forward pass: "densenet" is rewritten for speed, "module" is the library's own.
         path: file of a network in a file.
+        hub: repository of its weights in the Hugging Face hub; "" where they lie elsewhere.
+        trained_on: keys of `training_sets.TRAINING_SETS`: public collections of blood cells that it was trained on.
+        patch_px: side of a transformer's patch in pixels, of which `input_px` must be a multiple; 1 for other networks.
     """
 
     name: str
@@ -53,6 +56,9 @@ class Backbone:
     maps: tuple[int, ...] = ()
     engine: Literal["densenet", "module"] = "module"
     path: Path | None = None
+    hub: str = ""
+    trained_on: tuple[str, ...] = ()
+    patch_px: int = 1
 
 
 _HOST = "https://download.pytorch.org/models/"
@@ -70,6 +76,22 @@ def _densenet(depth: str, dim: int, digest: str) -> Backbone:
         pooling="relu, global average",
         maps=(1, 2, 3, 4),
         engine="densenet",
+    )
+
+
+def _dinobloom(size: str, dim: int) -> Backbone:
+    return Backbone(
+        f"dinobloom-{size[0]}",
+        dim,
+        224,
+        source="timm",
+        builder=f"vit_{size}_patch14_dinov2",
+        options={"img_size": 224, "dynamic_img_size": True},
+        title=f"DinoBloom-{size[0].upper()}",
+        pooling="class token",
+        hub=f"1aurent/vit_{size}_patch14_224.dinobloom",
+        trained_on=("acevedo",),
+        patch_px=14,
     )
 
 
@@ -115,6 +137,11 @@ BACKBONES: dict[str, Backbone] = {
     "inception_resnet_v2": Backbone(
         "inception_resnet_v2", 1536, 299, source="timm", title="Inception-ResNet-V2", normalize="half"
     ),
+    # Koch et al. 2024, "DinoBloom: a foundation model for generalizable cell embeddings in hematology" (arXiv
+    # 2404.05022): DINOv2 trained on 13 collections of blood and marrow cells. Original weights: Zenodo record 10908163.
+    "dinobloom-s": _dinobloom("small", 384),
+    "dinobloom-b": _dinobloom("base", 768),
+    "dinobloom-l": _dinobloom("large", 1024),
 }
 
 
@@ -144,6 +171,11 @@ def get_backbone(name: str, input_px: int = 0) -> Backbone:
                 f"Unknown backbone {name!r}.{hint} Valid: {', '.join(sorted(BACKBONES))}; or timm:NAME, file:PATH."
             )
         found = plain[_plain(name)]
+    if input_px % found.patch_px:
+        near = max(round(input_px / found.patch_px), 1) * found.patch_px
+        raise ConfigError(
+            f"Got input_px={input_px} for {found.title}, expected a multiple of {found.patch_px}, such as {near}."
+        )
     return dataclasses.replace(found, input_px=input_px) if input_px else found
 
 

@@ -72,7 +72,12 @@ def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
         module = _build(backbone)
     if weights != "random":
         path = _published(backbone) if weights == "imagenet" else Path(weights)
-        _load_state(module, _read_state(path), path, backbone)
+        state = _read_state(path)
+        if backbone.source == "timm":
+            from ball_features.extraction.transformer_weights import to_timm
+
+            state = to_timm(state, module)
+        _load_state(module, state, path, backbone)
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -119,14 +124,14 @@ def _download_timm(backbone: Backbone) -> Path:
     import timm
 
     name = backbone.builder
-    found: Any = timm.get_pretrained_cfg(name)
-    source = found and (found.hf_hub_id or found.url)
+    found: Any = None if backbone.hub else timm.get_pretrained_cfg(name)
+    source = backbone.hub or (found and (found.hf_hub_id or found.url))
     if not source:
         raise WeightsError(
             f"timm publishes no weights of {backbone.name}. Give a file as weights, or weights='random'."
         )
     try:
-        if found.hf_hub_id:
+        if backbone.hub or found.hf_hub_id:
             from huggingface_hub import hf_hub_download
 
             return Path(hf_hub_download(source, "model.safetensors"))
@@ -136,7 +141,7 @@ def _download_timm(backbone: Backbone) -> Path:
     except Exception as error:  # the hub, its cache and urllib raise different types of errors
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"The ImageNet weights of {backbone.name} could not be downloaded ({first}). Download {source} on a "
+            f"The published weights of {backbone.name} could not be downloaded ({first}). Download {source} on a "
             "machine with internet access and give the file as weights."
         ) from error
 
@@ -188,7 +193,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             "Expected a file saved with torch.save(module.state_dict(), ...); download it again."
         ) from error
     if isinstance(loaded, Mapping):
-        for key in ("state_dict", "model"):
+        for key in ("state_dict", "model", "teacher"):
             if isinstance(loaded.get(key), Mapping):
                 loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):

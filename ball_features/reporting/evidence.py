@@ -178,6 +178,12 @@ class ExternalEvidence:
         covered_high: upper end of its 95 % interval.
         unusual: share of images flagged as unusual.
         unknown: images whose label the bundle does not know.
+        expected_unusual: share of images like the training images that is flagged.
+        tested: class -> number of images evaluated; those of absent classes are 0.
+        trained_on: images evaluated that the model was trained on.
+        patients: number of patients, or None where the images name none.
+        sites: number of sites, or None.
+        bundle: path of the bundle, for commands.
     """
 
     images: int
@@ -193,6 +199,12 @@ class ExternalEvidence:
     covered_high: float = float("nan")
     unusual: float = float("nan")
     unknown: int = 0
+    expected_unusual: float = 0.01
+    tested: Mapping[str, int] = field(default_factory=dict)
+    trained_on: int = 0
+    patients: int | None = None
+    sites: int | None = None
+    bundle: str = "BUNDLE"
 
 
 @dataclass(frozen=True)
@@ -206,6 +218,9 @@ class PredictionEvidence:
         confidence: mean probability of the predicted class.
         ambiguous: images whose set holds more than one class.
         contradicted: images whose class none of the nearest training images has.
+        confidence_unusual: mean probability of the predicted class of the flagged images.
+        classes: number of classes that the model knows.
+        bundle: path of the bundle, for commands.
     """
 
     images: int
@@ -214,6 +229,9 @@ class PredictionEvidence:
     confidence: float = float("nan")
     ambiguous: int = 0
     contradicted: int = 0
+    confidence_unusual: float = float("nan")
+    classes: int = 0
+    bundle: str = "BUNDLE"
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,6 @@ def seen_in_training(evidence: Evidence) -> Iterator[Finding]:
             "network-saw-these",
             "serious",
             {"backbone": extraction.backbone, "sets": list(extraction.trained_on)},
-            f"{extraction.backbone} was trained on {listed}, to which these images belong: no figure on them is an "
-            "external one.",
+            f"{extraction.backbone} was trained on images that appear to be among these ({listed}): no figure on them "
+            "is an external one.",
         )

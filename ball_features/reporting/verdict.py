@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ball_features.errors import DataError
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import SEVERITIES, Finding
+from ball_features.reporting.rules_external import external
 from ball_features.reporting.rules_images import (
     audit_copies,
     chosen_here,
@@ -26,7 +27,7 @@ from ball_features.reporting.rules_images import (
     seen_in_training,
 )
 from ball_features.reporting.rules_scores import calibration, falls, leaks, many_equals, shortcuts, too_few
-from ball_features.reporting.rules_use import external, predictions
+from ball_features.reporting.rules_use import predictions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,6 +14,7 @@ from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import given_leaks
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
+from ball_features.extraction.training_sets import recognise_training_sets
 from ball_features.reporting.evidence import (
     DataEvidence,
     Evidence,
@@ -160,5 +161,8 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         random_weights=cache.attributes.get("weights") == "random",
         cosine=float(cache.attributes.get("deviation_cosine", "nan")),
         precision=str(cache.attributes.get("precision", "")),
+        trained_on=recognise_training_sets(
+            cache.backbone, cache.path.tolist(), cache.columns["site"].tolist() if "site" in cache.columns else ()
+        ),
     )
     return data, extraction

@@ -92,6 +92,9 @@ WIDTHS = {
     "resnet50_v2": 2048,
     "nasnet_large": 4032,
     "inception_resnet_v2": 1536,
+    "dinobloom-s": 384,
+    "dinobloom-b": 768,
+    "dinobloom-l": 1024,
 }
 
 
@@ -127,7 +130,7 @@ def test_the_papers_names_are_known(name):
     assert get_backbone(name).title == name
 
 
-@pytest.mark.parametrize("name", [name for name in WIDTHS if name != "densenet201"])
+@pytest.mark.parametrize("name", [name for name in WIDTHS if name not in ("densenet201", "dinobloom-b", "dinobloom-l")])
 def test_every_backbone_extracts(tmp_path, smears, name):
     config = ExtractConfig(
         backbone=name, weights="random", views=1, limit=4, batch_size=2, precision="fp32", dtype="float32"

@@ -135,7 +135,57 @@ CASES = {
         {"holds-elsewhere"},
         {"worse-elsewhere", "overconfident-elsewhere", "sets-do-not-cover", "mostly-unusual"},
     ),
+    "elsewhere, few images": (
+        Evidence(external=replace(AWAY, images=14, accuracy=0.93, low=0.6, high=0.99, drop_low=-0.1, drop_high=0.4)),
+        {"elsewhere-uncertain"},
+        {"worse-elsewhere", "holds-elsewhere"},
+    ),
+    "elsewhere, one patient": (  # no interval
+        Evidence(external=replace(AWAY, low=0.0, high=1.0, drop_low=-0.1, drop_high=0.95, patients=1, sites=1)),
+        {"elsewhere-uncertain"},
+        {"worse-elsewhere", "holds-elsewhere", "not-tested"},
+    ),
+    "elsewhere, nothing to compare with": (
+        Evidence(external=ExternalEvidence(299, 0.60, 0.54, 0.66)),
+        {"accuracy-elsewhere"},
+        {"worse-elsewhere", "holds-elsewhere", "elsewhere-uncertain", "nothing-found"},
+    ),
+    "elsewhere, images of training": (
+        Evidence(external=replace(AWAY, trained_on=40)),
+        {"trained-on-these"},
+        set(),
+    ),
+    "elsewhere, classes missing": (
+        Evidence(external=replace(AWAY, tested={"a": 290, "b": 9, "c": 0})),
+        {"classes-absent", "class-too-small"},
+        {"labels-unknown"},
+    ),
+    "elsewhere, every class and patients": (
+        Evidence(external=replace(AWAY, tested={"a": 150, "b": 149}, patients=30, sites=2)),
+        set(),
+        {"classes-absent", "class-too-small", "not-tested", "trained-on-these"},
+    ),
+    "elsewhere, some unusual": (
+        Evidence(external=replace(AWAY, unusual=0.2)),
+        {"many-unusual"},
+        {"mostly-unusual"},
+    ),
     "unusual": (Evidence(predictions=PredictionEvidence(299, 299)), {"mostly-unusual"}, {"nothing-found"}),
+    "sure of unusual images": (
+        Evidence(predictions=PredictionEvidence(100, 30, confidence=0.95, confidence_unusual=0.93, classes=4)),
+        {"many-unusual", "confident-on-unusual"},
+        {"mostly-unusual"},
+    ),
+    "unsure of unusual images": (
+        Evidence(predictions=PredictionEvidence(100, 30, confidence=0.7, confidence_unusual=0.4, classes=4)),
+        {"many-unusual"},
+        {"confident-on-unusual"},
+    ),
+    "sure, as many flagged as expected": (
+        Evidence(predictions=PredictionEvidence(100, 2, confidence=0.95, confidence_unusual=0.99, classes=4)),
+        {"nothing-found"},
+        {"confident-on-unusual"},
+    ),
     "one unusual of many": (Evidence(predictions=PredictionEvidence(299, 3)), {"nothing-found"}, {"many-unusual"}),
     "neighbours": (Evidence(predictions=PredictionEvidence(9, contradicted=2)), {"neighbours-disagree"}, set()),
     "too good": (

@@ -1,0 +1,71 @@
+"""Public collections that backbones were trained on: figures on their images are not external."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ball_features.extraction.backbones import BACKBONES
+
+__all__ = ["TRAINING_SETS", "TrainingSet", "recognise_training_sets"]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A public collection of images.
+
+    Attributes:
+        title: authors and year, as a finding quotes them.
+        citation: where it is published.
+        names: regular expression for a folder or a site that names it.
+        files: regular expression for the names of its files; "" if they do not tell.
+    """
+
+    title: str
+    citation: str
+    names: str
+    files: str = ""
+
+
+TRAINING_SETS: dict[str, TrainingSet] = {
+    "acevedo": TrainingSet(
+        "Acevedo et al. 2020 (PBC, Barcelona)",
+        "doi 10.17632/snkd93bnjr.1",
+        names=r"\b(acevedo|pbc|barcelona|snkd93bnjr)\b",
+        files=r"(^|[^A-Za-z])(BA|EO|ERB|IG|MMY|MY|PMY|LY|MO|BNE|SNE|NEUTROPHIL|PLATELET)_\d{4,7}\.",
+    ),
+}
+
+
+def recognise_training_sets(backbone: str, paths: Iterable[str], sites: Iterable[str] = ()) -> tuple[str, ...]:
+    """Name the collections that a backbone was trained on and that images appear to belong to.
+
+    The test goes by names of sites, folders and files, so it finds what kept its names and proves nothing else.
+
+    Args:
+        backbone: key of `BACKBONES`; any other name was trained on nothing that is known.
+        paths: paths of the images, relative to their folder.
+        sites: site of each image; empty where the data do not say.
+
+    Returns:
+        Titles with the number of images, such as "Acevedo et al. 2020 (PBC, Barcelona): 1200 of 1847 images by name".
+    """
+    record = BACKBONES.get(backbone)
+    known = [TRAINING_SETS[key] for key in record.trained_on if key in TRAINING_SETS] if record else []
+    if not known:
+        return ()
+    paths, sites = list(paths), list(sites)
+    sites = sites or [""] * len(paths)
+    found = []
+    for item in known:
+        of_it = sum(_belongs(item, path, site) for path, site in zip(paths, sites, strict=True))
+        if of_it:
+            found.append(f"{item.title}: {of_it} of {len(paths)} images by name")
+    return tuple(found)
+
+
+def _belongs(item: TrainingSet, path: str, site: str) -> bool:
+    folders, _, file = path.rpartition("/")
+    words = re.sub(r"[_/.-]", " ", f"{site} {folders}")
+    return bool(re.search(item.names, words, re.IGNORECASE) or (item.files and re.search(item.files, file)))

@@ -1,0 +1,100 @@
+"""What a model card quotes of an external evaluation, read from its `evaluation.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ball_features.errors import DataError
+from ball_features.reporting.external_record import FORMAT
+
+__all__ = ["EvaluationSummary", "read_summary"]
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """What a model card quotes of an evaluation.
+
+    Attributes:
+        source: folder or cache that was evaluated.
+        created: date and time.
+        bundle_sha256: digest of the bundle's `bundle.json`, or "".
+        images: number of images scored.
+        accuracy: share that is right.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        balanced: mean over classes of the recall.
+        ece: expected calibration error; NaN if undefined.
+        covered: share of prediction sets that hold the true class, at `coverage`.
+        coverage: coverage that the sets were made for.
+        flagged: share of images that were flagged.
+        difference: published accuracy less this one; NaN without published figures.
+        difference_low: lower end of its 95 % interval.
+        difference_high: upper end.
+        sentences: sentences of the verdict that are serious or warnings.
+    """
+
+    source: str
+    created: str
+    bundle_sha256: str
+    images: int
+    accuracy: float
+    low: float
+    high: float
+    balanced: float
+    ece: float
+    covered: float
+    coverage: float
+    flagged: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    sentences: tuple[str, ...]
+
+
+def read_summary(path: Path) -> EvaluationSummary:
+    """Read `evaluation.json`, or that of a folder.
+
+    Raises:
+        DataError: There is no evaluation, or a damaged one.
+    """
+    file = path / "evaluation.json" if path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']}, expected {FORMAT}")
+        sets = next(row for row in values["sets"] if row["coverage"] == values["coverage"])
+        published: Mapping[str, Any] = values["published"] or {}
+        return EvaluationSummary(
+            source=str(values["source"]),
+            created=str(values["created"]),
+            bundle_sha256=str(values["bundle"]["sha256"]),
+            images=int(values["n"]),
+            accuracy=_number(values["accuracy"]),
+            low=_number(values["accuracy_low"]),
+            high=_number(values["accuracy_high"]),
+            balanced=_number(values["balanced_recall"]),
+            ece=_number(values["metrics"]["ece"]["value"]),
+            covered=_number(sets["covered"]["value"]),
+            coverage=_number(values["coverage"]),
+            flagged=_number(values["unusual"]["flagged"]["value"]),
+            difference=_number(published.get("difference")),
+            difference_low=_number(published.get("low")),
+            difference_high=_number(published.get("high")),
+            sentences=tuple(
+                str(item["sentence"]) for item in values["verdict"] if item["severity"] in ("serious", "warning")
+            ),
+        )
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise DataError(
+            f"{file} holds no external evaluation ({type(error).__name__}: {error}). Expected evaluation.json, which "
+            "`ball evaluate` writes."
+        ) from error
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,153 @@
+"""DinoBloom: both namings of its weights, its embedding, the hub, and images that it was trained on."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ball_features import ExtractConfig, extract, read_cache
+from ball_features.errors import ConfigError, WeightsError
+from ball_features.extraction.backbones import BACKBONES, get_backbone
+from ball_features.extraction.training_sets import recognise_training_sets
+from ball_features.extraction.weights import load_backbone, weights_digest
+
+timm = pytest.importorskip("timm")
+
+NAMES = ("dinobloom-s", "dinobloom-b", "dinobloom-l")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_backbone(get_backbone("dinobloom-s"), "random", seed=4)
+
+
+def as_published(state, grid=16):
+    """The authors' checkpoint: the teacher of DINOv2 with its heads."""
+    own = {f"backbone.{name}": value for name, value in state.items()}
+    own["backbone.mask_token"] = torch.zeros(1, 384)
+    if grid != 16:
+        own["backbone.pos_embed"] = torch.randn(1, 1 + grid**2, 384)
+    return {"teacher": own | {"dino_head.mlp.0.weight": torch.ones(2, 2), "ibot_head.last.bias": torch.ones(2)}}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_records_agree_with_the_architecture(name):
+    record = BACKBONES[name]
+    with torch.device("meta"):
+        module = timm.create_model(record.builder, pretrained=False, num_classes=0, **record.options)
+    assert module.num_features == record.dim
+    assert tuple(module.pos_embed.shape) == (1, 1 + (224 // 14) ** 2, record.dim)
+    assert module.patch_embed.patch_size == (record.patch_px,) * 2
+    assert record.normalize == "imagenet"
+
+
+def test_the_embedding_is_the_normalised_class_token(small):
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(small(images), small.forward_features(images)[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("naming", ["authors", "timm"])
+def test_both_namings_of_the_weights_load(tmp_path, small, naming):
+    state = {name: value.clone() for name, value in small.state_dict().items()}
+    if naming == "authors":
+        path = tmp_path / "DinoBloom-S.pth"
+        torch.save(as_published(state), path)
+    else:
+        path = tmp_path / "model.safetensors"
+        save_file(state, path)
+    loaded = load_backbone(get_backbone("DinoBloom-S"), str(path)).state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+def test_position_embeddings_of_another_size_are_interpolated(tmp_path, small):
+    path = tmp_path / "w.pth"
+    torch.save(as_published(small.state_dict(), grid=37), path)
+    loaded = load_backbone(get_backbone("dinobloom-s"), str(path))
+    assert tuple(loaded.pos_embed.shape) == (1, 257, 384)
+
+
+def test_weights_of_another_size_are_refused_by_name(tmp_path, small):
+    path = tmp_path / "w.pth"
+    torch.save(as_published(small.state_dict()), path)
+    with pytest.raises(WeightsError, match="does not fit dinobloom-b"):
+        load_backbone(get_backbone("dinobloom-b"), str(path))
+
+
+def test_the_hub_gives_the_weights(tmp_path, small, monkeypatch):
+    import huggingface_hub
+
+    file = tmp_path / "hub" / "model.safetensors"
+    file.parent.mkdir()
+    save_file({name: value.clone() for name, value in small.state_dict().items()}, file)
+    asked = []
+
+    def download(repo, name):
+        asked.append((repo, name))
+        return str(file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    loaded = load_backbone(get_backbone("dinobloom-s"), "imagenet")
+    assert torch.equal(loaded.pos_embed, small.pos_embed)
+    assert len(weights_digest(get_backbone("dinobloom-s"), "imagenet")) == 64
+    assert set(asked) == {("1aurent/vit_small_patch14_224.dinobloom", "model.safetensors")}
+
+
+def test_without_a_connection_the_message_names_the_repository(monkeypatch):
+    import huggingface_hub
+
+    def download(repo, name):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(WeightsError, match=r"1aurent/vit_base_patch14_224\.dinobloom"):
+        load_backbone(get_backbone("dinobloom-b"), "imagenet")
+
+
+def test_an_input_that_patches_do_not_fill_is_refused():
+    with pytest.raises(ConfigError, match="multiple of 14, such as 126"):
+        get_backbone("dinobloom-s", 128)
+    assert get_backbone("dinobloom-s", 126).input_px == 126
+
+
+def test_a_smaller_input_extracts(tmp_path, smears):
+    config = ExtractConfig(
+        backbone="dinobloom-s", weights="random", views=1, limit=4, batch_size=2, precision="fp32", input_px=56
+    )
+    cache = read_cache(extract(smears, tmp_path / "small.h5", config).cache)
+    assert cache.embeddings.shape == (4, 1, 384)
+    assert np.isfinite(cache.embeddings).all()
+
+
+@pytest.mark.parametrize(
+    ("paths", "sites", "images"),
+    [
+        (["a/x1.jpg", "a/x2.jpg"], ["pbc", "bccd"], 1),
+        (["PBC_dataset/monocyte/q.jpg", "other/r.jpg"], [], 1),
+        (["monocyte/MO_106056.jpg", "neutrophil/BNE_4411.jpg", "neutrophil/z3_1.jpg"], [], 2),
+        (["Early/WBC-Malignant-Early-001.jpg", "SLOMO_1234.jpg"], [], 0),
+    ],
+)
+def test_images_that_it_was_trained_on_are_recognised_by_name(paths, sites, images):
+    found = recognise_training_sets("dinobloom-b", paths, sites)
+    assert len(found) == (images > 0)
+    assert all(f"{images} of {len(paths)}" in text for text in found)
+    assert recognise_training_sets("densenet201", paths, sites) == ()
+
+
+def test_the_verdict_says_so(tmp_path, smears):
+    from ball_features.runs.evidence_of import cache_evidence
+
+    folder = tmp_path / "images"
+    shutil.copytree(smears, folder)
+    first = sorted(folder.glob("Benign/*"))[0]
+    first.rename(first.with_name(f"EO_106056{first.suffix}"))
+    out = extract(folder, tmp_path / "c.h5", ExtractConfig(backbone="densenet121", weights="random", views=1)).cache
+    cache = read_cache(out)
+    assert cache_evidence(cache, str(out))[1].trained_on == ()
+    as_if = type(cache)(**{**cache.__dict__, "attributes": cache.attributes | {"backbone": "dinobloom-b"}})
+    (text,) = cache_evidence(as_if, str(out))[1].trained_on
+    assert text.startswith("Acevedo et al. 2020")
