@@ -57,7 +57,7 @@ class Answer(BaseModel):
     )
     coverage: float
     distance: float = Field(description="Mean cosine distance to the nearest training images.")
-    unusual: bool = Field(description="True beyond the threshold in /healthz: do not trust the class.")
+    unusual: bool = Field(description="True for an image unlike the training images: do not trust the class.")
     nearest: list[str] = Field(description="Ids of the nearest training images.")
     map: ActivationMap | None = Field(None, description="If requested, and if the model and its view have one.")
     caveat: str = ""
@@ -72,7 +72,7 @@ class Health(BaseModel):
     backbone: str
     classes: list[str]
     token: bool = Field(description="True if requests need a token.")
-    unusual_from: float = Field(description="Distance beyond which an image is called unusual.")
+    unusual_from: float = Field(description="Distance beyond which distance alone would call an image unusual; views are compared too.")
     unusual_share: float = Field(description="Largest share of images like the validation images that lies beyond it.")
 
 

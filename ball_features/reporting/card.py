@@ -89,7 +89,6 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         own=_own_figures(bundle),
         figures=_figures(model, measurement),
         ladder=None if ladder is None else _rungs(ladder, facts.model),
-        unusual_from=f"{bundle.unusual_from:.4f}",
         unusual_percent=_percent(bundle.unusual_share),
         validation=len(bundle.distances),
         provenance=_provenance(facts, run),

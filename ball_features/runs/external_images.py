@@ -186,7 +186,7 @@ def _require_labels(label: Sequence[str], source: str) -> None:
 def _trained_on(bundle: Bundle, paths: Sequence[str], X: np.ndarray) -> np.ndarray:
     """Images whose embedding is that of a training image, bool (images,); under the same name more may differ."""
     length = np.maximum(np.linalg.norm(bundle.train, axis=1), 1e-12)  # stored with 16 bits
-    cosine = unit_mean(X) @ bundle.train.T / length
+    cosine = unit_mean(bundle.model_views(X)) @ bundle.train.T / length
     nearest = cosine.argmax(1)
     names = [bundle.train_path[row].rsplit("/", 1)[-1] for row in nearest]
     same_name = [path.rsplit("/", 1)[-1] == name for path, name in zip(paths, names, strict=True)]
