@@ -22,6 +22,7 @@ __all__ = ["ClassGaussians", "Novelty", "Scale", "fit_gaussians", "fit_scale"]
 
 _DIRECTIONS = 64
 _ROWS = 5000  # training images that a covariance is estimated on; more change it little
+_LEAST_REST = 1e-3  # of the smallest variance kept, so that rounding does not count as distance
 _TINY = 1e-12
 _ROUND = 1e-9
 
@@ -77,7 +78,8 @@ def fit_gaussians(X: np.ndarray, codes: np.ndarray) -> ClassGaussians:
         _, values, basis = randomized_svd(apart, count, random_state=0)
         variance = values**2 / len(rows)
         rest = (float((apart**2).sum()) / len(rows) - variance.sum()) / max(X.shape[2] - count, 1)
-        parts.append((mean, basis, np.maximum(variance, _TINY), np.maximum(rest, _TINY)))
+        variance = np.maximum(variance, _TINY)
+        parts.append((mean, basis, variance, np.maximum(rest, _LEAST_REST * variance.min())))
     mean, basis, variance, rest = (np.stack(part).astype(np.float32) for part in zip(*parts, strict=True))
     return ClassGaussians(mean, basis, variance, rest)
 

@@ -72,7 +72,7 @@ class Health(BaseModel):
     backbone: str
     classes: list[str]
     token: bool = Field(description="True if requests need a token.")
-    unusual_from: float = Field(description="Distance beyond which distance alone would call an image unusual; views are compared too.")
+    unusual_from: float = Field(description="Distance beyond which distance alone makes an image unusual.")
     unusual_share: float = Field(description="Largest share of images like the validation images that lies beyond it.")
 
 
