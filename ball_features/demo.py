@@ -1,4 +1,4 @@
-"""`ball demo`: images, cache and comparison of synthetic smears."""
+"""`ball demo`: drawn smears with a planted shortcut, and the verdict that finds it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,70 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ball_features.config import ExtractConfig, FitConfig
-from ball_features.errors import CacheError, DataError, WeightsError
+from ball_features.errors import CacheError, ConfigError, DataError, WeightsError
 
-__all__ = ["Demo", "demo"]
+if TYPE_CHECKING:
+    from ball_features.dataset.synthetic import Faults
+    from ball_features.runs.assess import Assessment
+
+__all__ = ["PLANTED", "Demo", "Planted", "demo"]
 
 
+@dataclass(frozen=True)
+class Planted:
+    """What a demonstration plants.
+
+    Attributes:
+        name: key of `PLANTED`.
+        phrase: explanation in a few words, for help texts and the terminal.
+        faults: faults to draw, see `dataset.synthetic.Faults`.
+        codes: findings of the verdict that name it.
+    """
+
+    name: str
+    phrase: str
+    faults: Faults
+    codes: tuple[str, ...] = ()
+
+
+_BAR, _STAIN = "overlay-tells-class", "shortcut-matches-network"
+
+PLANTED: dict[str, Planted] = {
+    own.name: own
+    for own in (
+        Planted(
+            "both",
+            "a scale bar of another kind and another stain for each class",
+            {"bar_by_class": 1, "series": 1},
+            (_BAR, _STAIN),
+        ),
+        Planted("bar", "a scale bar of another kind for each class", {"bar_by_class": 1}, (_BAR,)),
+        Planted("stain", "another stain for each class", {"series": 1}, (_STAIN,)),
+        Planted("none", "nothing", {}),
+    )
+}
 _LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Files of a demonstration.
+    """Result of a demonstration.
 
     Attributes:
         images: folder of the synthetic smears.
-        cache: file of their embeddings.
-        run: the comparison, as `runs.fit.fit` returns it.
-        weights_note: sentence on the weights in use and their consequence for the table.
+        planted: what was planted in them.
+        assessment: what `ball assess` says of them.
+        found: findings that name what was planted.
+        weights_note: sentence on the weights in use and their consequence for the figures.
     """
 
     images: Path
-    cache: Path
-    run: Any
+    planted: Planted
+    assessment: Assessment
+    found: tuple[str, ...]
     weights_note: str
 
 
@@ -41,40 +80,43 @@ def demo(
     *,
     per_class: int = 60,
     seed: int = 0,
+    shortcut: str = "both",
     log: Callable[[str], None] = lambda line: None,
-    embedding: Callable[..., None] | None = None,
-    fitting: Callable[..., None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Demo:
-    """Draw smears, embed them, compare models.
+    """Draw smears with a planted shortcut, and assess them.
 
     Args:
         out: folder for everything; images and cache of an earlier demonstration in it are replaced. `truth.json` in it
             lists what was drawn.
         per_class: number of images of each class.
         seed: random seed of the drawing.
+        shortcut: what is planted, a key of `PLANTED`.
         log: function called with one line for each step.
-        embedding: function called with the progress of extraction, (done, total).
-        fitting: function called with the progress of fitting, (done, total, name).
+        progress: function called with (steps done, all steps, work in hand).
 
     Raises:
+        ConfigError: the shortcut is unknown.
         DataError: the folder cannot be written, or holds images or a cache that no demonstration made.
     """
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.extraction.backbones import get_backbone
-    from ball_features.extraction.extract import extract
     from ball_features.extraction.weights import weights_digest
     from ball_features.files import require_folder
-    from ball_features.runs.fit import fit
+    from ball_features.runs.assess import assess
 
+    if shortcut not in PLANTED:
+        raise ConfigError(f"Got shortcut={shortcut!r}, expected one of: {', '.join(PLANTED)}.", option="shortcut")
+    planted = PLANTED[shortcut]
     out = Path(out)
     images, cache, truth = out / "images", out / "cache.h5", out / "truth.json"
     require_folder(out)
     _require_own(images, cache, truth)
-    log(f"Making {4 * per_class} synthetic smears in {images}")
+    log(f"Drawing {4 * per_class} smears of four classes in {images}. Planted: {planted.phrase}.")
     try:
         with tempfile.TemporaryDirectory(dir=out) as folder:
             drawn = Path(folder) / "images"
-            draw_smears(drawn, per_class=per_class, seed=seed)
+            draw_smears(drawn, per_class=per_class, seed=seed, **planted.faults)
             cache.unlink(missing_ok=True)
             if images.exists():
                 shutil.rmtree(images)
@@ -82,21 +124,19 @@ def demo(
             drawn.replace(images)
     except OSError as error:
         raise DataError(f"{images} cannot be written ({error.strerror}). Name another folder.") from error
-    config = ExtractConfig(views=1)  # the plain image alone, in a third of the time
+    config = ExtractConfig()
     try:
         weights_digest(get_backbone(config.backbone), "imagenet")
-        note = (
-            "Weights: ImageNet. The smears are synthetic: the figures show that everything runs, not how well it works."
-        )
+        note = "Weights: ImageNet. The smears are drawn: the scores say nothing about real ones."
     except WeightsError:
-        config = ExtractConfig(weights="random", views=1)
+        config = ExtractConfig(weights="random")
         note = (
-            "WEIGHTS: RANDOM. The ImageNet weights could not be found (no cached file, no internet connection), so the "
-            "network has random filters. The figures show that everything runs, and nothing else."
+            "Weights: random, since the ImageNet weights are neither on this machine nor reachable. The verdict on a "
+            "shortcut needs no network; the scores of the network say nothing."
         )
-    extract(images, cache, config, progress=embedding, log=log)
-    run = fit(cache, FitConfig(repeats=3), out_root=out / "runs", progress=fitting)
-    return Demo(images, cache, run, note)
+    done = assess(images, out, config, FitConfig(repeats=2), progress=progress, log=log)
+    codes = {finding.code for finding in done.findings}
+    return Demo(images, planted, done, tuple(code for code in planted.codes if code in codes), note)
 
 
 def _require_own(images: Path, cache: Path, truth: Path) -> None:

@@ -66,3 +66,18 @@ def small_cache(tmp_path_factory, smears) -> Path:
     out = tmp_path_factory.mktemp("cache") / "small.h5"
     extract(smears, out, ExtractConfig(backbone="densenet121", weights="random", views=2, precision="fp32"))
     return out
+
+
+def with_columns(small_cache, path, **columns):
+    """A copy of the cache whose sheet had these columns: name -> function of the number of the row."""
+    import h5py
+
+    from ball_features import read_cache
+
+    path.write_bytes(small_cache.read_bytes())
+    rows = len(read_cache(path, embeddings=False).path)
+    with h5py.File(path, "r+") as file:
+        for name, value in columns.items():
+            texts = [str(value(row)) for row in range(rows)]
+            file.create_dataset(f"columns/{name}", data=texts, dtype=h5py.string_dtype())
+    return path

@@ -157,13 +157,17 @@ def test_every_option_stands_alone():
 
 
 def test_demo(tmp_path):
-    done = ball("demo", "--out", tmp_path / "demo", "--per-class", 10, env={"PATH": "", "TORCH_HOME": str(tmp_path)})
+    """The first command of the README: the planted scale bar is found, also with random weights."""
+    done = ball("demo", "--out", tmp_path / "demo", "--per-class", 24, env={"PATH": "", "TORCH_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("WEIGHTS: RANDOM") == 1
-    assert "WEIGHTS" not in done.stderr
+    assert done.stdout.count("Weights: random") == 1
     assert "left out" not in done.stderr  # all files there are images
+    assert "scale bar alone tells the class" in done.stdout.replace("\n", " ")
+    assert "Planted: a scale bar of another kind and another stain for each class." in done.stdout
     assert json.loads((tmp_path / "demo" / "truth.json").read_text())["label"]
-    assert "mlp" in done.stdout
+    codes = {item["code"] for item in json.loads((tmp_path / "demo" / "verdict.json").read_text())}
+    assert "overlay-tells-class" in codes
+    assert (tmp_path / "demo" / "assess.html").is_file()
 
 
 def interrupted(*arguments, after):

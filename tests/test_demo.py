@@ -4,16 +4,17 @@ import json
 
 import pytest
 
-from ball_features import ExtractConfig, extract
-from ball_features.demo import demo
-from ball_features.errors import DataError
+from ball_features import ExtractConfig, FitConfig, draw_smears, extract
+from ball_features.demo import PLANTED, demo
+from ball_features.errors import ConfigError, DataError
+from ball_features.runs.assess import Assessment, assess
 
 
 @pytest.fixture
 def draw(monkeypatch):
     """Draws only; what comes after it needs no test here."""
-    monkeypatch.setattr("ball_features.extraction.extract.extract", lambda images, cache, config, **more: None)
-    monkeypatch.setattr("ball_features.runs.fit.fit", lambda cache, config, **more: None)
+    nothing = lambda images, out, *more, **named: Assessment(out, [], [], [], out / "assess.html")  # noqa: E731
+    monkeypatch.setattr("ball_features.runs.assess.assess", nothing)
     return lambda out, per_class=2: demo(out, per_class=per_class)
 
 
@@ -58,3 +59,34 @@ def test_what_was_added_to_a_demonstration_is_kept(draw, tmp_path, small_cache):
     with pytest.raises(DataError, match="images was not made"):
         draw(tmp_path / "demo")
     assert len(files(tmp_path)) == len(before)
+
+
+def test_an_unknown_shortcut(tmp_path):
+    with pytest.raises(ConfigError, match="both, bar, stain, none"):
+        demo(tmp_path, shortcut="watermark")
+
+
+def verdict_on(folder, **faults):
+    """Verdict on drawn smears with random weights: code -> finding."""
+    draw_smears(folder / "images", per_class=40, seed=3, **faults)
+    (folder / "images" / "truth.json").unlink()
+    config = FitConfig(models=("logistic", "majority", "colour", "histogram", "corner"), repeats=2, jobs=1)
+    embedding = ExtractConfig(backbone="mobilenet_v3_large", weights="random")
+    return {finding.code: finding for finding in assess(folder / "images", folder, embedding, config).findings}
+
+
+@pytest.mark.slow  # 160 images are drawn, embedded, audited and compared: fewer would leave room for chance
+def test_what_is_planted_is_found_and_named(tmp_path):
+    found = verdict_on(tmp_path, **PLANTED["both"].faults)
+    assert set(PLANTED["both"].codes) <= set(found)
+    assert found["overlay-tells-class"].severity == "serious"
+    assert found["overlay-tells-class"].numbers["overlay_accuracy"] > 0.95
+    assert found["shortcut-matches-network"].severity == "serious"
+    assert "without looking at a cell" in found["shortcut-matches-network"].sentence
+
+
+@pytest.mark.slow
+def test_where_nothing_is_planted_the_verdict_does_not_cry_wolf(tmp_path):
+    found = verdict_on(tmp_path, **PLANTED["none"].faults)
+    assert {code for code, finding in found.items() if finding.severity == "serious"} == set()
+    assert {code for code, finding in found.items() if finding.severity == "warning"} == {"random-weights"}

@@ -1,5 +1,6 @@
 """The cache: embeddings of images with their provenance, in one HDF5 file."""
 
+from ball_features.cache.equal import equal_embeddings, equal_remark
 from ball_features.cache.read import read_cache
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, choose_channels, labelled_rows
 from ball_features.cache.write import CacheContents, CacheWriter, create_cache, lock_cache
@@ -11,6 +12,8 @@ __all__ = [
     "CacheWriter",
     "choose_channels",
     "create_cache",
+    "equal_embeddings",
+    "equal_remark",
     "labelled_rows",
     "lock_cache",
     "read_cache",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ball_features.cli.derive import command
 from ball_features.cli.options import Images, Shown
@@ -11,7 +12,10 @@ from ball_features.cli.screen import echo, print_json, progress_bar, say, show
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.fields import COMMON, Config, option
 
-__all__ = ["COMMAND", "AssessOptions", "assess"]
+if TYPE_CHECKING:
+    from ball_features.runs.assess import Assessment
+
+__all__ = ["COMMAND", "AssessOptions", "assess", "print_assessment"]
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,20 @@ def assess(
     of --out: the same command goes on where an interrupted one was. The answer
     is the verdict: on the terminal, in verdict.json, and on top of assess.html.
     """
-    from ball_features.reporting.run_tables import render_ladder
-    from ball_features.reporting.verdict import findings_to_json, render_verdict
     from ball_features.runs.assess import assess as run
 
     config = FitConfig(models=options.models, repeats=options.repeats, jobs=options.jobs, seed=extraction.seed)
     with progress_bar("Assessing", shown.silent, "steps") as progress:
         log = (lambda line: None) if shown.silent else say
         done = run(images, options.out, extraction, config, collection=collection, progress=progress, log=log)
+    print_assessment(done, shown)
+
+
+def print_assessment(done: Assessment, shown: Shown) -> None:
+    """The verdict, the notes, the ladder and the page."""
+    from ball_features.reporting.run_tables import render_ladder
+    from ball_features.reporting.verdict import findings_to_json, render_verdict
+
     if shown.as_json:
         values = {"folder": str(done.folder), "verdict": findings_to_json(done.findings), "ladder": done.rows}
         print_json(values | {"notes": done.notes, "page": str(done.page)})

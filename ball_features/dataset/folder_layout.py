@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ball_features.dataset.folder_names import is_numeric, is_patient, is_split, split_of
+from ball_features.dataset.folder_names import is_numeric, is_patient, is_site, is_split, split_of
 from ball_features.dataset.patterns import Pattern, parse_pattern
 from ball_features.errors import DataError
 
@@ -161,7 +161,7 @@ def _depth(folders: Sequence[Sequence[str]]) -> int:
 
 
 def _read_named(names: Sequence[Sequence[str]], found: _Reading) -> int:
-    """Read levels from the top that are named for splits or patients; the number of the first that is not."""
+    """Read levels from the top that are named for splits, patients or sites; the number of the first that is not."""
     for level, own in enumerate(names):
         if level and len(own) == 1 and level + 1 < len(names):  # one folder for all says nothing
             continue
@@ -171,6 +171,8 @@ def _read_named(names: Sequence[Sequence[str]], found: _Reading) -> int:
             found.add("fold", level)
         elif len(own) > 1 and is_patient(own) and "patient" not in found.roles:
             found.add("patient", level)
+        elif len(own) > 1 and is_site(own) and "site" not in found.roles:
+            found.add("site", level)
         else:
             return level
     return len(names)
@@ -192,6 +194,9 @@ def _read_below(
     own, below = names[level], names[level + 1]
     if len(below) > 1 and is_patient(below):
         found.add("patient", level + 1)
+        return "", ()
+    if len(below) > 1 and is_site(below):
+        found.add("site", level + 1)
         return "", ()
     if len(below) > 1 and is_split(below) and "split" not in found.roles:
         found.add("split", level + 1)

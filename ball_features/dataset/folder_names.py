@@ -1,4 +1,4 @@
-"""Names of folders that are no classes: of systems, results, copies, masks, splits and patients."""
+"""Names of folders that are no classes: of systems, results, copies, masks, splits, sites and patients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from ball_features.dataset.sheet_columns import plain_name, split_value
 
-__all__ = ["is_numeric", "is_patient", "is_split", "is_system", "skipped_names", "split_of"]
+__all__ = ["is_numeric", "is_patient", "is_site", "is_split", "is_system", "skipped_names", "split_of"]
 
 _SYSTEM = {
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "__macosx",
@@ -26,13 +26,19 @@ _MASKS = {
     "segs", "annotation", "annotations", "labels", "groundtruth", "gt", "overlays", "contours", "trimaps",
 }  # fmt: skip
 _COPY = re.compile(
-    r"(.+?)(?: ?- ?| |_)(?:copy|copia|copie|kopie|kopia|copy of)(?: ?\(?\d+\)?)?|(.+?) ?\(\d+\)|(.+?)(?:~|\.bak|\.old)",
+    r"(.+?)(?: ?- ?| |_)(?:copy|copia|copie|kopie|kopia|copy of)(?: ?\(?\d+\)?)?|(.+?) ?\(\d+\)"
+    r"|(.+?)(?:~|[ ._-](?:bak|old|backup))",
     re.IGNORECASE,
 )
 _COPY_OF = re.compile(r"(?:copy of|kopie von|copia de|copie de) (.+)", re.IGNORECASE)
 _PATIENT = re.compile(
     r"(?:p|pt|pat|patient|patientin|pid|case|fall|subject|subj|sub|participant|person|proband|individual|donor"
     r"|paciente|paziente|pacjent|hasta|cas|caso)[ _.#-]*(?:id|no|nr)?[ _.#-]*[0-9]+[a-z]?",
+    re.IGNORECASE,
+)
+_SITE = re.compile(
+    r"(?:hospital|hospitalet|site|center|centre|centro|clinic|klinik|klinikum|clinique|krankenhaus|hopital|hôpital|ospedale"
+    r"|institute|institution|lab|laboratory|scanner|microscope|mikroskop)[ _.#-]*(?:[0-9]+[a-z]?|[a-z]|[IVX]+)",
     re.IGNORECASE,
 )
 
@@ -86,6 +92,11 @@ def is_split(names: Iterable[str]) -> bool:
 def is_patient(names: Iterable[str]) -> bool:
     """Whether all folders of a level are named as patients: P3, patient_12, case-7."""
     return all(_PATIENT.fullmatch(name.strip()) for name in names)
+
+
+def is_site(names: Iterable[str]) -> bool:
+    """Whether all folders of a level are named as sites: Hospital A, site_2, Scanner1."""
+    return all(_SITE.fullmatch(name.strip()) for name in names)
 
 
 def is_numeric(names: Iterable[str]) -> bool:

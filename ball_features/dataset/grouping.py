@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ball_features.config import PROTOCOLS, CollectionConfig, FitConfig, Protocol
-from ball_features.dataset.sheet import read_sheet
-from ball_features.dataset.sheet_columns import plain_name
+from ball_features.config import PROTOCOLS, FitConfig, Protocol
+from ball_features.dataset.group_table import KNOWN_COLUMNS, GroupTable, alone, table_of_cache, table_of_file
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError, SplitError
 
 __all__ = ["Grouping", "read_grouping", "read_groups"]
-
-# Columns of a cache that make a grouping.
-_KNOWN = ("group", "patient", "site", "series", "block", "split")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,65 +54,6 @@ class Grouping:
         )
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Columns in the order of the images.
-
-    Attributes:
-        source: name for messages.
-        paths: ids of the images.
-        columns: name -> text of each image; "" where it is not known.
-        headings: known column -> its heading in the file.
-        sha256: digest of the content.
-        gaps: whether an image may lack a value, and then stands alone.
-    """
-
-    source: str
-    paths: Sequence[str]
-    columns: Mapping[str, Sequence[str]]
-    headings: Mapping[str, str]
-    sha256: str
-    gaps: bool = False
-
-    def find(self, name: str) -> str:
-        """The column of a name or of a heading, or ""."""
-        if name in self.columns:
-            return name
-        for same in (str, str.casefold, plain_name):
-            for own, heading in (*self.headings.items(), *((column, column) for column in self.columns)):
-                if same(heading) == same(name):
-                    return own
-        return ""
-
-    def read(self, name: str, label: Sequence[str] | np.ndarray | None = None, *, blanks: bool = False) -> np.ndarray:
-        """The values of a column, or of several joined with +, str (images,); with `blanks`, "" for no value.
-
-        Raises:
-            DataError: A column is missing, or an image has no value.
-        """
-        parts = [name] if self.find(name) else [part.strip() for part in name.split("+")]
-        columns = []
-        for part in parts:
-            own = self.find(part)
-            if not own and not (part == "class" and label is not None):
-                listed = ", ".join(["path", *(self.headings.get(column, column) for column in self.columns)])
-                raise DataError(f"{self.source} has the columns {listed}, expected {part!r} too.")
-            columns.append(self.columns[own] if own else [str(value) for value in (() if label is None else label)])
-        values = ["/".join(row) if all(row) else "" for row in zip(*columns, strict=True)]
-        missing = [path for path, value in zip(self.paths, values, strict=True) if not value]
-        if missing and not blanks:
-            raise DataError(
-                f"{self.source} names no {name} for {len(missing)} of {len(self.paths)} images (first: {missing[0]}). "
-                "Give each image a row with a value."
-            )
-        return np.array(values)
-
-    def whole(self, name: str, label: np.ndarray) -> np.ndarray:
-        """The values of a column, for units: with gaps, the id of each image without a value stands for one."""
-        values = self.read(name, label, blanks=self.gaps or name == "patient")
-        return _alone(values, self.paths)
-
-
 def read_grouping(
     config: FitConfig,
     path: np.ndarray,
@@ -139,9 +75,12 @@ def read_grouping(
         DataError: As `read_groups`; or the column to centre by tells the class.
         SplitError: The protocol needs groups, and the cache has none.
     """
-    table = _file(config.groups, path.tolist()) if config.groups is not None else _cached(path, columns or {})
+    cached = table_of_cache(path, columns or {})
+    table = cached
+    if config.groups is not None:
+        table = table_of_file(config.groups, path.tolist()).with_columns_of(cached)
     named = [name for name in (config.group_column, config.center) if name not in ("auto", None)]
-    if config.groups is None and not named and not any(table.find(name) for name in _KNOWN):
+    if config.groups is None and not named and not any(table.find(name) for name in KNOWN_COLUMNS):
         return None
     protocol = PROTOCOLS[config.protocol]
     given, left_out = protocol.scheme == "given", protocol.scheme == "leave-out"
@@ -151,8 +90,10 @@ def read_grouping(
         group = table.read(column, label, blanks=given) if given or left_out else table.whole(column, label)
     patient = table.read("patient", blanks=True) if table.find("patient") else None
     together = table.whole("group", label) if table.find("group") else path
+    if table is not cached and cached.find("group") and table.find("group") not in table.gaps:
+        together = merge_units(together, cached.whole("group", label))  # what the user keeps together stays so
     if patient is not None:
-        together = merge_units(together, _alone(patient, path))
+        together = merge_units(together, alone(patient, path))
     named_groups = left_out and (config.group_column != "auto" or protocol.column != "series")
     series = None if given or not column else group
     if table.find("series") and not named_groups:
@@ -167,17 +108,17 @@ def read_grouping(
         )
     adapts = config.adapt != "none" and (table.find("site") or config.adapt != "auto")
     site = table.read("site", label) if adapts else None
-    return Grouping(column, group, together, series, center, table.sha256, patient, _notes(table), site)
+    return Grouping(column, group, together, series, center, table.sha256, patient, table.notes(), site)
 
 
-def _column(table: _Table, protocol: Protocol) -> str:
+def _column(table: GroupTable, protocol: Protocol) -> str:
     """The column that a protocol is by where the user names none; "" for each image alone."""
     wanted = [name for name in (protocol.column or "group", protocol.fallback) if name]
     found = next((name for name in wanted if table.find(name)), "")
     if found:
         return found
     if protocol.column:
-        if not table.gaps:
+        if table.is_file:
             return wanted[0]
         raise SplitError(
             f"The protocol {protocol.name} needs groups, and the cache has no column {' or '.join(wanted)}. Give a "
@@ -186,37 +127,7 @@ def _column(table: _Table, protocol: Protocol) -> str:
     if table.find("patient"):
         return "patient"
     # A table of sites or of given parts alone names nothing that a random split must not cut.
-    return "" if table.gaps or table.find("site") or table.find("split") else "group"
-
-
-def _alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:
-    """Values in which the id of an image stands for a value that it lacks, one that no other image has."""
-    return np.where(values == "", np.char.add("image ", np.asarray(paths)), values)
-
-
-def _notes(table: _Table) -> tuple[str, ...]:
-    if not table.gaps:
-        return ()
-    own = [name for name in _KNOWN if table.find(name)]
-    notes = [f"Columns of the cache are used: {', '.join(own)}."] if own else []
-    for name in ("group", "patient"):
-        blank = sum(not value for value in table.columns.get(name, ()))
-        if blank:
-            notes.append(f"{blank} of {len(table.paths)} images have no {name}; each counts as one of its own.")
-    return tuple(notes)
-
-
-def _file(groups: str, paths: Sequence[str]) -> _Table:
-    path = Path(groups)
-    sheet = read_sheet(path, CollectionConfig())
-    columns = sheet.rows_of(paths).columns
-    return _Table(str(path), paths, columns, sheet.headings, hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-def _cached(path: np.ndarray, columns: Mapping[str, Sequence[str] | np.ndarray]) -> _Table:
-    texts = {name: [str(value) for value in values] for name, values in columns.items() if any(map(len, values))}
-    content = "\n".join("\t".join((name, *texts[name])) for name in sorted(texts) if name in _KNOWN)
-    return _Table("The cache", path.tolist(), texts, {}, hashlib.sha256(content.encode()).hexdigest(), gaps=True)
+    return "" if not table.is_file or table.find("site") or table.find("split") else "group"
 
 
 def read_groups(
@@ -243,4 +154,4 @@ def read_groups(
     Raises:
         DataError: The file or a column is missing, an image has no row or two, or a cell is empty.
     """
-    return _file(str(path), list(paths)).read(column, label, blanks=blanks)
+    return table_of_file(str(path), list(paths)).read(column, label, blanks=blanks)

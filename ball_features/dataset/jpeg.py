@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
+import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["decode_jpegs", "is_plain_jpeg"]
 
+_RGB = 3  # ImageReadMode.RGB of torchvision
 Decoder = Callable[["list[Tensor]", "torch.device"], Any]  # contents -> list of uint8 (3, height, width)
 
 
@@ -68,6 +72,40 @@ def _load_torchcodec() -> Decoder | None:
 
 def _load_torchvision() -> Decoder | None:
     """Return torchvision's decoder, which it deprecates in favour of TorchCodec's."""
+    own = _load_library()
+
+    def decode(contents: list[Tensor], device: torch.device) -> Any:
+        if own is not None and device.type == "cpu":
+            return [own(item, _RGB, False) for item in contents]
+        decode_jpeg = _import_torchvision()
+        if decode_jpeg is None:
+            raise RuntimeError("There is no decoder for this device.")
+        return decode_jpeg(contents, device)
+
+    return decode if own is not None else _import_torchvision()
+
+
+def _load_library() -> Any:
+    """Decoder out of the library of torchvision, without the two seconds that its import takes; None where it fails."""
+    import torch
+    from PIL import Image
+
+    probe = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(probe, "JPEG")
+    try:
+        spec = importlib.util.find_spec("torchvision")
+        folder = Path(spec.origin or "").parent if spec else Path()
+        files = sorted(path for path in folder.glob("image*") if path.suffix in (".so", ".pyd", ".dylib"))
+        torch.ops.load_library(str(files[0]))
+        own = torch.ops.image.decode_jpeg
+        own(torch.frombuffer(bytearray(probe.getvalue()), dtype=torch.uint8), _RGB, False)
+    except Exception:  # another version, which its own import may know how to load
+        return None
+    return own
+
+
+@functools.cache
+def _import_torchvision() -> Decoder | None:
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except Exception:  # a torchvision built for another version of torch fails in many ways

@@ -64,7 +64,15 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
     if rows is not None and layout.problem and not labelled:
         layout = _explained(images, layout, rows)
     if layout.problem and not labelled:
-        raise DataError(f"No class can be read from {root}: {layout.problem}.")
+        other = (
+            ""
+            if table is None or rows is None
+            else (
+                f" {table.source} has no column that is known to hold the class; name one by label_column: "
+                f"{some(list(rows.columns), 12)}."
+            )
+        )
+        raise DataError(f"No class can be read from {root}: {layout.problem}.{other}")
     remarks = [*(table.remarks if table else ()), *(rows.remarks if rows else ())]
     label = _labels(images, layout, rows, remarks)
     columns = dict(layout.columns)

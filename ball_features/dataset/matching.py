@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,6 +14,7 @@ from ball_features.files import IMAGE_SUFFIXES
 
 __all__ = ["Match", "match_rows"]
 
+_ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -87,6 +89,8 @@ class _Index:
 
 def _key(path: str) -> _Key:
     text = path if path.isascii() else unicodedata.normalize("NFC", path)
+    if _ADDRESS.match(text):  # a column of a database or of a web page
+        text = urllib.parse.unquote(re.split("[?#]", text, maxsplit=1)[0])
     parts = text.casefold().replace("\\", "/").split("/")
     parts = [own for part in parts if (own := part.strip()) not in ("", ".", "..") and not _DRIVE.fullmatch(own)]
     if not parts:

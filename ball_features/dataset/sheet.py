@@ -57,6 +57,15 @@ class Sheet:
             ((name, match_rows(cells, files)) for name, cells in self.paths.items()),
             key=lambda item: sum(map(bool, item[1].rows)),
         )
+        if not self.lines:
+            raise DataError(f"{self.source} has a header and no row, expected a row for each image.")
+        if not any(match.rows) and match.ambiguous:
+            row, own = next(iter(match.ambiguous.items()))
+            raise DataError(
+                f"{self.source} names no image alone: {heading} is {self.paths[heading][row]!r} in line "
+                f"{self.lines[row]}, which may be {some([files[number] for number in own], 3)}. Write paths with the "
+                "folders that tell them apart."
+            )
         if not any(match.rows):
             cell = next(iter(self.paths[heading]), "")
             raise DataError(

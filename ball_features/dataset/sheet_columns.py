@@ -18,8 +18,10 @@ _NAMES: dict[str, str] = {
     "bilddatei chemin fichier nomfichier nomdufichier ruta archivo imagen fichero nombrearchivo "
     "nombredearchivo caminho arquivo imagem ficheiro percorso immagine nomefile bestand bestandsnaam "
     "afbeelding sciezka plik obraz nazwapliku dosya dosyaadi goruntu resim путь файл имяфайла изображение "
-    "路径 文件 文件名 图像 图片 图片名 パス ファイル ファイル名 画像 画像名 id uid",
+    "fil filnamn filnavn billede bilde kuva tiedosto soubor obrazek kep fajl зображення αρχειο εικονα "
+    "파일 파일명 이미지 路径 文件 文件名 图像 图片 图片名 パス ファイル ファイル名 画像 画像名 id uid",
     "label": "label labels class classes classname target category diagnosis diagnoses dx subtype celltype "
+    "diagnos diagnoosi luokka diagnozis trida osztaly діагноз клас διαγνωση 진단 클래스 분류 "
     "groundtruth klasse diagnose befund kategorie classe diagnostic etiquette categorie clase diagnostico "
     "etiqueta categoria rotulo diagnosi etichetta klasa diagnoza rozpoznanie etykieta kategoria sinif "
     "tani etiket kategori класс диагноз метка 类别 标签 诊断 ラベル クラス 診断 分類",
@@ -27,10 +29,12 @@ _NAMES: dict[str, str] = {
     "casenumber subject subjectid subjectno participant participantid person personid individual "
     "patientin patientennummer patientenid fall fallnummer fallid proband patiente cas sujet paciente "
     "caso sujeto sujeito paziente soggetto patientnummer casus proefpersoon pacjent przypadek hasta "
+    "patientid potilas pacient beteg пацієнт ασθενης 환자 환자번호 "
     "hastaid vaka пациент больной 患者 病人 患者编号 病例 患者id 症例",
     "site": "site siteid sites hospital hospitalid center centre centerid scanner scannerid institution institute "
     "lab laboratory clinic microscope klinik krankenhaus zentrum standort labor mikroskop hopital "
     "clinique laboratoire etablissement centro clinica laboratorio sitio ospedale sito ziekenhuis centrum "
+    "sjukhus sykehus sygehus sairaala nemocnice korhaz лікарня νοσοκομειο 병원 기관 "
     "locatie szpital osrodek klinika hastane merkez больница центр клиника 医院 中心 机构 病院 施設",
     "split": "split splits fold folds set subset partition teilmenge aufteilung ensemble particion conjunto "
     "division particao divisao suddivisione insieme partizione verdeling deelverzameling podzial zbior "
@@ -44,9 +48,12 @@ _ENDING = re.compile(r"(id|ids|nr|no|num|number|nummer|code|key|name|identifier)
 _NEEDED = ("label", "patient")  # an ambiguous column of these is refused; others then stay under their own names
 
 _SPLITS = {
-    "train": "train training trn tr entrenamiento treino entrainement apprentissage addestramento egitim обучение 训练",
-    "val": "val valid validation validate dev development validierung validacion validacao validazione 验证",
-    "test": "test testing tst holdout heldout evaluation eval prueba teste essai prova тест 测试",
+    "train": "train training trn tr trainset trainingset traindata trainingdata trainingsdaten trainingsset "
+    "entrenamiento treino entrainement apprentissage addestramento egitim treningowy обучение 训练 학습 훈련",
+    "val": "val valid validation validate dev development valset valdata validationset validationdata validierung "
+    "validierungsdaten validacion validacao validazione walidacja 验证 검증",
+    "test": "test testing tst testset testdata testdaten testmenge holdout heldout evaluation eval prueba teste essai "
+    "prova testowy тест 测试 테스트",
 }
 _SPLIT_WORDS = {word: name for name, words in _SPLITS.items() for word in words.split()}
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
@@ -74,7 +81,7 @@ def plain_name(text: str) -> str:
     return "".join(character for character in folded if character.isalnum())
 
 
-_PLAIN = {role: tuple(plain_name(name) for name in names) for role, names in _KNOWN.items()}
+_PLAIN = {role: tuple(dict.fromkeys(map(plain_name, names))) for role, names in _KNOWN.items()}
 
 
 def find_roles(header: Sequence[str], columns: CollectionConfig, source: str) -> Roles:

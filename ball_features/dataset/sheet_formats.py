@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import itertools
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -134,10 +135,11 @@ def _separator(text: str) -> str:
                     break
         except csv.Error:
             return 0.0, 0
-        if not counts or counts[0][1] < 2:
+        table = list(itertools.dropwhile(lambda own: own[1] < 2, counts))  # without a title above the header
+        if not table:
             return 0.0, 0
-        width = counts[0][0]
-        return sum(1 < own <= width for _, own in counts) / len(counts), width
+        width = table[0][0]
+        return sum(1 < own <= width for _, own in table) / len(counts), width
 
     best = max(_SEPARATORS, key=score)
     return best if score(best)[1] else ","

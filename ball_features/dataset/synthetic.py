@@ -34,6 +34,7 @@ class Faults(TypedDict, total=False):
         shared_fields: number of overlapping fields per class.
         overlay_share: share of images with a scale bar, whose kind follows the class in two cases of three.
         series: number of series per class, each with its own stain; 0 draws a stain for each image.
+        bar_by_class: 1 burns a scale bar into every image, one kind for each class and none for the last class.
     """
 
     duplicates: int
@@ -41,6 +42,7 @@ class Faults(TypedDict, total=False):
     shared_fields: int
     overlay_share: float
     series: int
+    bar_by_class: int
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class _Drawer:
         wide = draw_field(rng, self.own.look, stain, height, width, size_px / 224)
         first = np.maximum(-shift, 0) * pair
         bar = _choose_bar(rng, self.own.code, series) if rng.random() < faults.get("overlay_share", 0.0) else ""
+        if faults.get("bar_by_class", 0):
+            bar = (*BARS, "")[self.own.code % (len(BARS) + 1)]
 
         def crop(x: int, y: int) -> np.ndarray:
             return _burn(wide[y : y + size_px, x : x + size_px].copy(), bar)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from ball_features.cache import lock_cache, read_cache
+from ball_features.cache import equal_remark, lock_cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
@@ -128,6 +128,8 @@ def extract(
         log(describe_cost(wanted))
     request = Request(out, manifest, config.limit > 0, backbone, wanted, config.device, config.batch_size)
     update, computed = _bring_up_to_date(request, progress, log, how)
+    if computed.images and not how.get("dry_run") and (remark := equal_remark(read_cache(out))):
+        log(remark)
     rows = len(computed.manifest.path)
     return Extraction(
         cache=out,

@@ -67,9 +67,14 @@ def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
         from ball_features.extraction.engine.modules import read_network
 
         return read_network(backbone.path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = _build(backbone)
+    if weights != "random" and _is_own(backbone):
+        from ball_features.extraction.dense_network import build_densenet
+
+        module = build_densenet(backbone, empty=True)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = _build(backbone)
     if weights != "random":
         path = _published(backbone) if weights == "imagenet" else Path(weights)
         state = _read_state(path)
@@ -84,10 +89,19 @@ def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
     return module
 
 
+def _is_own(backbone: Backbone) -> bool:
+    """Whether `dense_network` builds the network, so that torchvision need not be imported."""
+    return backbone.source == "torchvision" and backbone.engine == "densenet" and not backbone.options
+
+
 def _build(backbone: Backbone) -> nn.Module:
     """Build the network with random weights and without its classifier."""
     from torch import nn
 
+    if _is_own(backbone):
+        from ball_features.extraction.dense_network import build_densenet
+
+        return build_densenet(backbone)
     name = backbone.builder or backbone.name
     if backbone.source == "timm":
         require_extra("timm", "timm", backbone.title)
@@ -217,4 +231,11 @@ def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path, backbon
             f"{path} does not fit {backbone.name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
             f"(first: {example}). Choose the backbone that the file belongs to."
         )
-    module.load_state_dict({k: v for k, v in state.items() if k in own and v.shape == own[k].shape}, strict=False)
+    fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    if any(value.is_meta for value in own.values()):
+        import torch
+
+        counts = {key: torch.tensor(0) for key in own if key.endswith("num_batches_tracked")}
+        module.load_state_dict(counts | fitting, strict=False, assign=True)
+    else:
+        module.load_state_dict(fitting, strict=False)

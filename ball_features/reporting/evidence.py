@@ -48,7 +48,8 @@ class ProtocolEvidence:
 
     Attributes:
         name: plain words that complete "on ...", such as "random splits" or "series left out".
-        unit: what no split divides: "image", "group", "block", "patient", "site" or "series".
+        unit: what no split divides: "image", "group", "block", "patient", "site" or "series"; "split" for a split that
+            came with the images.
         models: models sorted by accuracy, best first.
         tested: class -> number of distinct images tested.
         groups: number of units that the interval rests on.

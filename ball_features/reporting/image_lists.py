@@ -21,7 +21,8 @@ _SHOWN = 40  # errors and uncertain images listed
 _NEAREST = 3
 _MAP_IMAGES = 5000
 _NOT_USED = "not used"
-_KNOWN = ("group", "patient", "site", "series", "batch", "overlay", "encoding")  # columns that colour the map
+_KNOWN = ("group", "patient", "site", "series", "batch", "overlay", "encoding")  # columns that colour the map first
+_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,9 @@ def _listing(
 
 
 def _columns(run: StoredRun, cache: Cache, parts: Parts) -> dict[str, np.ndarray]:
-    """What is known of each image beside its class: columns of the groups file, where it is still there."""
+    """What is known of each image beside its class: columns of the cache and of the groups file, if still there."""
     groups = run.details["config"].get("groups")
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for column in _KNOWN if groups else ():
         try:
             found[column] = read_groups(groups, column, cache.path.tolist())
@@ -131,8 +132,13 @@ def _columns(run: StoredRun, cache: Cache, parts: Parts) -> dict[str, np.ndarray
             continue
     if groups and "group" not in found and set(cache.path.tolist()) <= parts.group.keys():
         found["group"] = np.array([parts.group[path] for path in cache.path.tolist()])
-    several = {name: values for name, values in found.items() if 1 < len(np.unique(values)) < len(values)}
-    return several
+    own = cache.columns
+    for column in [*(name for name in _KNOWN if name in own), *(name for name in own if name not in _KNOWN)]:
+        if column not in found:
+            found[column] = np.where(own[column] == "", "(empty)", own[column])
+    most = {name: len(cache.path) - 1 if name in _KNOWN else len(cache.path) // 2 for name in found}
+    several = {name: values for name, values in found.items() if 1 < len(np.unique(values)) <= most[name]}
+    return dict(list(several.items())[:_COLUMNS])
 
 
 def _map(run: StoredRun, model: str, cache: Cache, unit: np.ndarray, pictures: Thumbnails, name: str) -> EmbeddingMap:
@@ -163,7 +169,7 @@ def _map(run: StoredRun, model: str, cache: Cache, unit: np.ndarray, pictures: T
         for path, label, part in zip(names, cache.label[rows], split, strict=True)
     ]
     for column, values in _columns(run, cache, parts).items():
-        colourings[column] = told_apart(values[rows])
+        colourings[f"{column} (sheet)" if column in colourings else column] = told_apart(values[rows])
         words = [f"{word}, {column} {value}" for word, value in zip(words, values[rows], strict=True)]
     shown = [] if pictures.folder is None else [pictures.address(path) for path in names]
     return embedding_map(place, words, colourings, name=name, pictures=shown)

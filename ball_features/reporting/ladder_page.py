@@ -63,16 +63,15 @@ def column_left_out(rungs: Sequence[str]) -> str:
 
 def ladder_caption(rungs: Sequence[str]) -> str:
     """How to read a ladder with these rungs."""
-    column = column_left_out(rungs)
     said = (
         "The first two rungs use the same random draws; the second moves copies of an image to one side. The other "
         "rungs use draws of their own: a small step between them may be chance."
     )
-    if column == "series":
-        return (
-            f"{said} Series made by `ball audit` are inferred from overlays, stain and file order: likely, not known."
-        )
-    return f"{said} Left out one by one: the values of {column!r} in the groups file." if column else said
+    columns = [rung.removesuffix(_LEFT_OUT) for rung in rungs if rung.endswith(_LEFT_OUT)]
+    if "series" in columns:
+        said += " Series made by `ball audit` are inferred from overlays, stain and file order: likely, not known."
+    named = " and ".join(repr(column) for column in columns if column != "series")
+    return f"{said} Left out one by one: the values of the column {named}." if named else said
 
 
 def ladder_section(folder: Path) -> LadderSection:

@@ -29,6 +29,7 @@ from ball_features.reporting.heat import Heat, heat
 from ball_features.reporting.image_lists import ImageLists, image_lists
 from ball_features.reporting.ladder_page import LadderSection, ladder_section
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
+from ball_features.reporting.patient_page import PatientSection, patient_section
 from ball_features.reporting.provenance import Provenance, provenance_block, require_cache_of
 from ball_features.reporting.stored_run import StoredRun, best_of_each_kind, read_stored_run
 from ball_features.reporting.tables import SAME_MARK, few_units_note
@@ -65,6 +66,7 @@ class RunSection:
     training: list[Chart]
     images: ImageLists | None
     provenance: Provenance | None
+    patients: PatientSection | None = None
     template: str = "run_section.html"
 
 
@@ -113,6 +115,8 @@ def run_section(
     networks = [row for row in chosen if row.kind != "shortcut"] or chosen
     head = next((row for row in networks if row.kind == "head"), networks[0] if networks else None)
     curves, left_out = _roc(run, networks)
+    patients = patient_section(folder, run.measurement.patients, networks[0].model if networks else "", title)
+    said = () if patients is None else patients.notes
     has_intervals = all("f1" in row.intervals for row in models)  # runs before 0.2 have that of the accuracy only
     return RunSection(
         title=title,
@@ -122,7 +126,7 @@ def run_section(
         ladder=ladder,
         table=_table(models, title),
         caption=run.details["caption"],
-        notes=run.details["notes"],
+        notes=[note for note in run.details["notes"] if note not in said],
         intervals=_intervals(models, title) if has_intervals else None,
         units_note=few_units_note(run.measurement.units) if has_intervals and run.measurement.units else "",
         groups=_groups(run.groups, title),
@@ -135,6 +139,7 @@ def run_section(
         training=_training(run),
         images=None if head is None else image_lists(run, head.model, cache, pictures, f"map{number}"),
         provenance=provenance_block(run.details),
+        patients=patients,
     )
 
 

@@ -25,9 +25,11 @@ def patient_notes(scores: Sequence[PatientScores]) -> list[str]:
         return []
     first = scores[0]
     if first.basis == "images":
+        every = first.several_labels == first.patients
+        count = f"All {first.patients}" if every else f"{first.several_labels} of the {first.patients}"
         return [
-            f"{first.several_labels} of the patients have images of several classes, so that no patient has a class of "
-            f"its own. The patient level is the mean of each metric over the {first.patients} patients."
+            f"{count} patients have images of several classes, so that a patient has no class of its own. The patient "
+            f"level is the mean of each metric over the {first.patients} patients."
         ]
     left = f" {first.several_labels} patients with images of several classes are not." if first.several_labels else ""
     return [f"{first.patients} patients are scored by the mean of log-probabilities over their images.{left}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ball_features.reporting.evidence import Evidence, ProtocolEvidence
+from ball_features.reporting.evidence import Evidence, ModelEvidence, ProtocolEvidence
 from ball_features.reporting.finding import Command, Finding, Severity
 from ball_features.reporting.rule_words import interval, percent, points
 
@@ -17,6 +17,8 @@ EQUAL = 0.01  # a shortcut this close to the network has all of its score
 STRONG = 0.80  # of the way from guessing to the network
 BAD_ECE = 0.05
 FEW_IMAGES = 20  # of a class
+ALL_SINGLE = 0.98  # groups by images above which a protocol keeps next to nothing together
+BLIND = ("colour", "corner")  # shortcuts that do not see how much of an image is nuclei
 FEW_GROUPS = 10
 PLAIN_SHORTCUTS = {
     "colour": "six colour numbers of each image",
@@ -30,6 +32,7 @@ _MEASURES = {
     "patient": "it measures how well the model knows these patients",
     "group": "copies or overlapping fields of test images were in training",
     "block": "images taken one after the other were on both sides of the split",
+    "split": "random test images are easier than those that the given split tests on",
 }
 
 
@@ -51,54 +54,96 @@ def shortcuts(evidence: Evidence) -> Iterator[Finding]:
     network = protocol.network if protocol else None
     if protocol is None or network is None:
         return
+    majority = _majority(protocol)
     rivals = [m for m in protocol.models if m.kind == "shortcut" and m.name not in ("majority", "nuclei")]
     rivals.sort(key=lambda model: -model.accuracy)
-    majority = _majority(protocol)
-    strict = next((item.name for item in evidence.protocols[1:]), "")
-    if rivals:
-        best, gap = rivals[0], network.accuracy - rivals[0].accuracy
-        words = PLAIN_SHORTCUTS.get(best.name, best.name)
-        numbers = {"shortcut": best.name, "shortcut_accuracy": best.accuracy, "network": network.name}
-        numbers |= {"network_accuracy": network.accuracy, "majority": majority}
-        gain = network.accuracy - majority
-        next_step = "" if strict else str(Command("audit", ("IMAGES",), {"out": "groups.csv"}))
-        reach = f"On {protocol.name}, {words} alone reach {percent(best.accuracy)}"
-        if gain > EQUAL and gap <= EQUAL:
-            yield Finding(
-                "shortcut-matches-network",
-                "serious",
-                numbers | {"gap": gap},
-                f"{reach} and the best model with a network ({network.name}) {percent(network.accuracy)}: this score "
-                "can be reached without looking at a cell.",
-                next_step,
-            )
-        elif gain > EQUAL and best.ties_best:
-            yield Finding(
-                "shortcut-not-excluded",
-                "warning",
-                numbers | {"gap": gap},
-                f"{reach} and the best model with a network ({network.name}) {percent(network.accuracy)}, which is no "
-                "significant difference: these images do not show that the network sees more.",
-                next_step,
-            )
-        elif gain > EQUAL and best.accuracy - majority >= STRONG * gain:
-            yield Finding(
-                "shortcut-strong",
-                "warning",
-                numbers | {"gap": gap},
-                f"{reach}, where guessing the most frequent class gives {percent(majority)} and the best network "
-                f"{percent(network.accuracy)}: most of the score needs no cell.",
-                next_step,
-            )
-    nuclei = protocol.named("nuclei")
-    if nuclei is not None and network.accuracy - nuclei.accuracy <= EQUAL and network.accuracy - majority > EQUAL:
+    # A random network says nothing of what can be learnt: a shortcut is then measured by what is left to learn.
+    random = evidence.extraction is not None and evidence.extraction.random_weights
+    gain = max([1.0 if random else network.accuracy, *(model.accuracy for model in rivals)]) - majority
+    strong = majority + STRONG * gain
+    only_colours = gain > EQUAL and bool(rivals) and _needs_every_colour(evidence, rivals, strong)
+    if rivals and gain > EQUAL and not only_colours and (not random or rivals[0].accuracy >= strong):
+        yield from _rival(evidence, rivals[0], network, majority)
+    enough = [m for m in (protocol.named("nuclei"), rivals[0] if only_colours else None) if m is not None]
+    best = max(enough, key=lambda model: model.accuracy, default=None)
+    if best is None or gain <= EQUAL or network.accuracy - best.accuracy > EQUAL:
+        return
+    words = PLAIN_SHORTCUTS.get(best.name, best.name)
+    said = (
+        "the network adds nothing to them here"
+        if best.name == "nuclei"
+        else "how much of each colour an image holds is enough, be it the cells' colour or the stain's, and shapes are "
+        "not needed. Mean colours and corners alone do not reach it"
+    )
+    yield Finding(
+        "network-not-needed",
+        "note",
+        {f"{best.name}_accuracy": best.accuracy, "network": network.name, "network_accuracy": network.accuracy},
+        f"On {protocol.name}, {words} alone reach {percent(best.accuracy)}, about as "
+        f"much as the network or more ({network.name}, {percent(network.accuracy)}): {said}.",
+    )
+
+
+def _needs_every_colour(evidence: Evidence, rivals: list[ModelEvidence], strong: float) -> bool:
+    """Whether only a shortcut that also sees the cells' own colours is good, and keeps its score when it gets stricter.
+
+    Args:
+        evidence: all results.
+        rivals: shortcuts, the best first.
+        strong: accuracy from which a shortcut is good.
+    """
+    blind = [model for model in rivals if model.name in BLIND]
+    if not blind or rivals[0].name in BLIND or blind[0].accuracy >= strong:
+        return False
+    stricter = (own.named(rivals[0].name) for own in _stricter(evidence))
+    return all(own is None or rivals[0].accuracy - own.accuracy < LARGE_DROP for own in stricter)
+
+
+def _rival(evidence: Evidence, best: ModelEvidence, network: ModelEvidence, majority: float) -> Iterator[Finding]:
+    """Say that a shortcut has the network's score, may have it, or has most of it."""
+    protocol, gain, gap = evidence.protocols[0], network.accuracy - majority, network.accuracy - best.accuracy
+    numbers = {"shortcut": best.name, "shortcut_accuracy": best.accuracy, "network": network.name}
+    numbers |= {"network_accuracy": network.accuracy, "majority": majority, "gap": gap}
+    strict = len(evidence.protocols) > 1
+    next_step = "" if strict else str(Command("audit", ("IMAGES",), {"out": "groups.csv"}))
+    words = PLAIN_SHORTCUTS.get(best.name, best.name)
+    reach = f"On {protocol.name}, {words} alone reach {percent(best.accuracy)}"
+    if gap <= EQUAL:
         yield Finding(
-            "network-not-needed",
-            "note",
-            {"nuclei_accuracy": nuclei.accuracy, "network_accuracy": network.accuracy},
-            f"On {protocol.name}, {PLAIN_SHORTCUTS['nuclei']} alone reach {percent(nuclei.accuracy)}, as much as the "
-            f"network ({percent(network.accuracy)}): the network adds nothing to them here.",
+            "shortcut-matches-network",
+            "serious",
+            numbers,
+            f"{reach} and the best model with a network ({network.name}) {percent(network.accuracy)}: this score "
+            "can be reached without looking at a cell.",
+            next_step,
         )
+    elif best.ties_best:
+        yield Finding(
+            "shortcut-not-excluded",
+            "warning",
+            numbers,
+            f"{reach} and the best model with a network ({network.name}) {percent(network.accuracy)}, which is no "
+            "significant difference: these images do not show that the network sees more.",
+            next_step,
+        )
+    elif best.accuracy - majority >= STRONG * gain:
+        yield Finding(
+            "shortcut-strong",
+            "warning",
+            numbers,
+            f"{reach}, where guessing the most frequent class gives {percent(majority)} and the best network "
+            f"{percent(network.accuracy)}: most of the score needs no cell.",
+            next_step,
+        )
+
+
+def _stricter(evidence: Evidence) -> list[ProtocolEvidence]:
+    """Protocols that are stricter than the most lenient one: one whose groups are single images is not."""
+    return [
+        own
+        for own in evidence.protocols[1:]
+        if own.unit not in ("image", "group") or not own.groups or own.groups <= ALL_SINGLE * sum(own.tested.values())
+    ]
 
 
 def falls(evidence: Evidence) -> Iterator[Finding]:
@@ -108,7 +153,7 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     if loose is None or best is None or len(evidence.protocols) < 2:
         return
     falls = []
-    for protocol in evidence.protocols[1:]:
+    for protocol in _stricter(evidence):
         same = protocol.named(best.name)
         if same is not None:
             falls.append((best.accuracy - same.accuracy, protocol, same))
@@ -136,11 +181,13 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
             f"to {interval(same)}. The first figure is not the one to quote: {_MEASURES.get(strict.unit, '')}.{other}",
         )
         return
-    last = evidence.protocols[-1]
+    last = _stricter(evidence)[-1]
     held = last.named(best.name)
     if held is None:
         return
     fall = best.accuracy - held.accuracy
+    if fall < SMALL_DROP and best.low <= _majority(loose):
+        return  # a model that guesses has no score to keep
     if fall < SMALL_DROP:
         yield Finding(
             "holds-when-strict",
@@ -155,7 +202,7 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             numbers | {"strict": last.name, "strict_accuracy": held.accuracy, "drop": fall},
             f"{best.name} reaches {percent(best.accuracy)} on {loose.name} and {interval(held)} with {last.name}; "
-            "there are too few groups to say whether the difference is real.",
+            "the intervals overlap, so that the difference may be chance.",
         )
 
 
@@ -203,7 +250,7 @@ def too_few(evidence: Evidence) -> Iterator[Finding]:
                 few,
                 f"Too few images of some classes were tested to say anything about them: {listed}.",
             )
-        if 0 < protocol.groups < FEW_GROUPS and protocol.unit != "image":
+        if 0 < protocol.groups < FEW_GROUPS and protocol.unit not in ("image", "split"):
             yield Finding(
                 "few-groups",
                 "warning",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import functools
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ball_features.audit.summary import AuditSummary
 from ball_features.cache import read_cache
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
 from ball_features.dataset.manifest import Manifest, scan
-from ball_features.dataset.table_files import extend_table
+from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
 from ball_features.files import require_folder, write_json
@@ -33,9 +33,6 @@ __all__ = ["Assessment", "assess"]
 # Share of the whole that each step takes, for the progress: embedding, audit, fits.
 _SHARES = (0.40, 0.40, 0.20)
 _STEPS = 1000
-# Columns of the user's own that are left out one by one; without them, the inferred series.
-_STRICTEST = ("site",)
-_LEAST_VALUES = 3
 
 Progress = Callable[[int, int, str], None]
 
@@ -72,7 +69,8 @@ def assess(
     """Embed, audit and compare under ever stricter protocols, and say what the scores are worth.
 
     Every step keeps its result in the folder: the same call goes on where an interrupted one was, and computes only
-    what is new when images are added.
+    what is new when images are added. Patients, sites, groups and the split of a sheet, or of the layout of the
+    folders, become protocols beside those of the audit.
 
     Args:
         images: folder that holds one folder for each class.
@@ -102,8 +100,8 @@ def assess(
     extract(images, cache_path, extraction, collection=collection, progress=part(0, "embedding"), log=log)
     manifest = functools.partial(scan, images, limit=extraction.limit, collection=collection)
     found = _audit(manifest, cache_path, groups, part(1, "auditing"))
-    settings = replace(config, groups=str(groups), group_column=_strictest(groups))
-    done = ladder(cache_path, settings, out_root=out, name="ladder", progress=part(2, "comparing models"))
+    settings = replace(config, groups=str(groups))
+    done = ladder(cache_path, settings, out_root=out, name="ladder", progress=part(2, "comparing models"), keep=True)
     findings = verdict(replace(done.evidence, audit=found))
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
@@ -117,24 +115,21 @@ def _audit(
 ) -> AuditEvidence:
     """The audit of the images; the one that is kept, where these are the same images."""
     cache = read_cache(cache_path, embeddings=False)
-    kept, digest = groups.with_name("audit.json"), images_digest(cache)
+    labels = sorted(zip(cache.path.tolist(), cache.label.tolist(), strict=True))  # conflicts are of labels
+    kept = groups.with_name("audit.json")
+    digest = hashlib.sha256(f"{images_digest(cache)} {labels}".encode()).hexdigest()
     try:
         values = json.loads(kept.read_text(encoding="utf-8"))
         if values["images"] == digest and groups.exists():
             return AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    if groups.exists() and not kept.exists():
+        raise DataError(f"{groups} was not made by ball assess, which would replace it. Give another output folder.")
     found = audit(listed(), progress=progress)
+    write_json(kept, {"images": ""})
     groups.unlink(missing_ok=True)  # of other images
     write_groups(found, groups)
-    known = dict(zip(cache.path.tolist(), range(len(cache.path)), strict=True))
-    own = [known.get(path, -1) for path in found.path.tolist()]
-    columns = {name: cache.columns[name] for name in _STRICTEST if name in cache.columns}
-    extend_table(
-        groups,
-        found.path.tolist(),
-        {name: ["" if row < 0 else str(values[row]) for row in own] for name, values in columns.items()},
-    )
     evidence = audit_evidence(found)
     write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": AuditSummary.of(found).to_dict()})
     return evidence
@@ -143,14 +138,3 @@ def _audit(
 def _number(value: Any) -> Any:
     """A value out of JSON: null stands for NaN, a list for a tuple."""
     return float("nan") if value is None else tuple(value) if isinstance(value, list) else value
-
-
-def _strictest(groups: Path) -> str:
-    """The user's own column that the last rung leaves out, or "auto"."""
-    with groups.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    for column in _STRICTEST:
-        values = {row.get(column) or "" for row in rows}
-        if len(values) >= _LEAST_VALUES and "" not in values:
-            return column
-    return "auto"

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ball_features.cache import Cache, labelled_rows, read_cache
+from ball_features.cache import Cache, equal_remark, labelled_rows, read_cache
 from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
@@ -211,5 +211,6 @@ def image_table(cache: Cache, grouping: Grouping | None) -> ImageTable:
 def split_by(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[list[Split], list[str]]:
     """Split the images of a cache as `make_splits` does, by the groups of the groups file."""
     splits, notes = make_splits(config, image_table(cache, grouping))
+    equal = equal_remark(cache)
     unlabelled = [f"{cache.unlabelled} images without a class are left out."] if cache.unlabelled else []
-    return splits, [*unlabelled, *(() if grouping is None else grouping.notes), *notes]
+    return splits, [*unlabelled, *([equal] if equal else []), *(() if grouping is None else grouping.notes), *notes]

@@ -36,7 +36,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
     """Collect the evidence of a run of one protocol."""
     own = contents.comparison
     name, unit = protocol_words(own.config, "" if own.grouping is None else own.grouping.column)
-    if unit == "image" and own.config.protocol != "given" and own.grouping is not None:
+    if unit == "image" and own.grouping is not None:
         name, unit = _kept_whole(name, own.grouping)
     protocol = ProtocolEvidence(
         name=name,
@@ -74,7 +74,7 @@ def _distinct(values: np.ndarray | None) -> int | None:
 def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
     """Words for a protocol that complete "on ...", and what it never divides."""
     if config.protocol in _NAMES:
-        return _NAMES[config.protocol], "image"
+        return _NAMES[config.protocol], "split" if config.protocol == "given" else "image"
     unit = column if column in _UNITS else "group"
     if config.protocol == "block-cv":
         return "runs of neighbouring files kept together", "block"
@@ -83,8 +83,12 @@ def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
     if config.protocol == "leave-site-out":
         return "sites left out", "site"
     if config.protocol == "leave-group-out":
-        return f"{column} left out", unit
-    return f"{column} kept together", unit
+        return f"{_plural(column)} left out", unit
+    return f"{_plural(column)} kept together", unit
+
+
+def _plural(column: str) -> str:
+    return column if column.endswith("s") or not column.isalpha() else f"{column}s"
 
 
 def _model(row: ModelRow) -> ModelEvidence:
@@ -107,7 +111,7 @@ def _tested(comparison: Comparison) -> dict[str, int]:
 
 
 def ladder_evidence(
-    rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str, groups: str
+    rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str, groups: str | None
 ) -> Evidence:
     """Evidence of a ladder, its rungs from the most lenient to the strictest.
 
@@ -116,7 +120,7 @@ def ladder_evidence(
         rows: a row a rung and model.
         cache: the images.
         cache_path: path of the cache, for commands.
-        groups: path of the groups file.
+        groups: path of the groups file, or None.
     """
     protocols = []
     for rung in rungs:
@@ -137,7 +141,10 @@ def ladder_evidence(
             )
         )
     data, extraction = cache_evidence(cache, cache_path)
-    return Evidence(tuple(protocols), replace(data, groups=groups), extraction)
+    known = {rung.column: _distinct(rung.group) for rung in rungs if rung.column in ("patient", "site")}
+    leaks = next((rung.leaks for rung in rungs if rung.leaks), {})
+    data = replace(data, patients=known.get("patient") or data.patients, sites=known.get("site") or data.sites)
+    return Evidence(tuple(protocols), replace(data, groups=groups or data.groups, leaks=leaks), extraction)
 
 
 def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:

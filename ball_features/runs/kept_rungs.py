@@ -69,6 +69,13 @@ class KeptRungs:
         """Forget all rungs."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def keep_only(self, rungs: Sequence[Rung], models: Sequence[Model]) -> None:
+        """Forget all rungs but these."""
+        own = {self._file(rung, models).name for rung in rungs}
+        for file in self.folder.glob("*.npz"):
+            if file.name not in own:
+                file.unlink(missing_ok=True)
+
     def _file(self, rung: Rung, models: Sequence[Model]) -> Path:
         digest = hashlib.sha256(f"{self.basis}\n{__version__}\n{rung.name}\n{rung.config.to_dict()}".encode())
         digest.update("\n".join(model.name for model in models).encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +15,6 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import LADDER, FitConfig
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
-from ball_features.errors import ConfigError
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
 from ball_features.evaluation.protocols import (
@@ -81,6 +82,7 @@ def ladder(
     out_root: Path | str = "artifacts/runs",
     name: str = "ladder",
     progress: Progress | None = None,
+    keep: bool = False,
 ) -> Ladder:
     """Fit the models on every rung.
 
@@ -89,21 +91,20 @@ def ladder(
     Args:
         cache_path: a complete cache, made by `extract`.
         config: models (`DEFAULT_MODELS` if none is named), repeats of the hold-outs, seed and head. `groups` is a file
-            made by `ball audit` or the user's own, and `group_column` the column that the last rung leaves out. A rung
-            whose column the file lacks is left out.
+            made by `ball audit` or the user's own, whose columns go before those of the cache; `group_column` is left
+            out value by value in place of the series. A rung whose column neither has is left out.
         out_root: folder of the runs.
         name: name of the run's folder in it.
         progress: called with (fits done, fits of all rungs, rung and model just done).
+        keep: keep the rungs beyond the end, and replace the run of this name: the same call again fits nothing.
 
     Raises:
         CacheError: the cache is missing, incomplete or not finite.
-        ConfigError: no groups file is named, or a setting has no effect.
+        ConfigError: neither the cache nor a groups file names groups, or a setting has no effect.
         DataError: the groups file does not fit, or no model could be fitted.
     """
     start = time.perf_counter()
     check_name(name)
-    if config.groups is None:
-        raise ConfigError("The ladder needs groups, got none. Make them: `ball audit` on the images.")
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=bool(config.models))
     check_options(config, specs, cache)
@@ -119,6 +120,7 @@ def ladder(
         failed = [f"{item.spec.name} failed: {item.failure}" for item in step.results if item.failure]
         notes += [f"{step.rung.name}: {note}" for note in [*fit_notes(step.results), *failed]]
     details: dict[str, object] = {
+        "kept": keep,
         "title": f"Optimism ladder · {describe_cache(cache)}",
         "caption": ladder_caption([rung.name for rung in rungs]),
         "notes": notes,
@@ -126,7 +128,9 @@ def ladder(
         "rungs": [{"rung": rung.name, "protocol": rung.config.protocol, "column": rung.column} for rung in rungs],
     }
     repeat = Repeat("fit", {"cache": str(cache_path)}, replace(config, protocol=LADDER))
-    folder = free_folder(Path(out_root), name)
+    former = Path(out_root) / name
+    replaced = keep and _is_kept(former)
+    folder = former if replaced else free_folder(Path(out_root), name)
     details |= provenance(
         cache,
         config,
@@ -142,12 +146,25 @@ def ladder(
         _write(new.path, rows, climbed, cache, details)
         (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
         write_json(new.path / "verdict.json", findings_to_json(findings))
-    kept.clear()
+        if replaced:
+            shutil.rmtree(former)
+    if keep:
+        kept.keep_only(rungs, specs)
+    else:
+        kept.clear()
     try:
         write_ladder_report(new.path)
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
         notes.append(f"report.html could not be written ({type(error).__name__}: {error}). The run is complete.")
     return Ladder(new.path, rows, notes, evidence, findings)
+
+
+def _is_kept(folder: Path) -> bool:
+    """Whether a folder is a ladder that the same call made before, and may replace."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("kept") is True
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _basis(cache: Cache, config: FitConfig, against: Grouping) -> str:

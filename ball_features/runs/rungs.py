@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.dataset.grouping import Grouping, read_grouping
-from ball_features.dataset.splits import ImageTable, Split, make_splits
+from ball_features.dataset.splits import ImageTable, Split, given_leaks, make_splits
 from ball_features.dataset.units import merge_units
-from ball_features.errors import DataError, SplitError
-from ball_features.runs.checks import split_by
+from ball_features.errors import ConfigError, DataError, SplitError
+from ball_features.runs.checks import image_table, split_by
 
-__all__ = ["RUNGS", "Rung", "make_rungs"]
+__all__ = ["RUNGS", "Rung", "RungKind", "make_rungs"]
 
-# Rung -> (protocol, column of the groups file that stays together; "" for copies only, None for nothing). The last rung
-# leaves out another column where the user names one, and is then named after it.
-RUNGS: dict[str, tuple[str, str | None]] = {
-    "random": ("holdout", None),
-    "copies together": ("holdout", ""),
-    "groups": ("group-cv", "group"),
-    "blocks": ("block-cv", "block"),
-    "series left out": ("leave-group-out", "series"),
+
+@dataclass(frozen=True)
+class RungKind:
+    """A rung that the ladder knows.
+
+    Attributes:
+        name: name of the rung, whose column replaces "series" where the user names one.
+        protocol: protocol of the rung.
+        column: column that the rung keeps together or goes by; "" for copies only, None for nothing.
+        wanted: whether a note says why the rung is missing.
+    """
+
+    name: str
+    protocol: str
+    column: str | None
+    wanted: bool = True
+
+
+_NAMED = "series left out"  # leaves out another column where the user names one, and is then named after it
+
+# The rungs from the most lenient to the strictest.
+RUNGS: dict[str, RungKind] = {
+    own.name: own
+    for own in (
+        RungKind("random", "holdout", None),
+        RungKind("copies together", "holdout", ""),
+        RungKind("given split", "given", "split", wanted=False),
+        RungKind("groups", "group-cv", "group"),
+        RungKind("blocks", "block-cv", "block"),
+        RungKind("patients", "patient-cv", "patient", wanted=False),
+        RungKind(_NAMED, "leave-group-out", "series"),
+        RungKind("site left out", "leave-site-out", "site", wanted=False),
+    )
 }
-_LAST = list(RUNGS)[-1]
+_LEAST_FOLDS = 3
 _MOST_GROUPS = 100  # left out one by one where the user did not name the column
 
 
@@ -37,10 +62,11 @@ class Rung:
     Attributes:
         name: name of the rung.
         config: configuration with the rung's protocol and repeats.
-        column: column of the groups file that the rung keeps together, or "".
+        column: column that the rung keeps together or goes by, or "".
         splits: the splits.
         group: what the rung keeps together, (images,).
         units: int (images,); images of one unit count once in intervals.
+        leaks: what crosses a given split -> number of test images concerned.
     """
 
     name: str
@@ -49,68 +75,92 @@ class Rung:
     splits: list[Split]
     group: np.ndarray
     units: np.ndarray
+    leaks: Mapping[str, int] = field(default_factory=dict)
 
 
 def make_rungs(config: FitConfig, cache: Cache) -> tuple[list[Rung], Grouping, list[str]]:
-    """Make the rungs that these images and this groups file allow.
+    """Make the rungs that these images, their columns in the cache and the groups file allow.
 
     Args:
-        config: groups file, column of the last rung, repeats of the hold-outs.
+        config: groups file or None, column of the last rung, repeats of the hold-outs.
         cache: the images.
 
     Returns:
         The rungs; the columns that robust models are trained against on all rungs; and notes on missing rungs.
 
     Raises:
+        ConfigError: neither the cache nor a groups file names anything to keep together.
         DataError: the groups file has no usable column, or lacks the column that the user named.
     """
     groupings, missing = _groupings(config, cache)
     if not groupings:
+        if config.groups is None:
+            raise ConfigError(
+                "The ladder needs groups, got none. Make them: `ball audit` on the images. Or extract with a sheet "
+                "that has a column patient, site, group or split."
+            )
         reason = next(iter(missing.values()))
-        raise DataError(f"{reason} Or name a column of yours for the last rung, such as group_column='patient'.")
-    rungs, notes = [], []
-    for name, (protocol, column) in RUNGS.items():
+        raise DataError(f"{reason} Or name a column of yours for the last rung, such as group_column='ward'.")
+    rungs: list[Rung] = []
+    notes: list[str] = []
+    said: dict[str, list[str]] = {}  # note -> rungs
+    for name, kind in RUNGS.items():
         if name in missing:
-            notes.append(f"{name}: {missing[name]}")
+            notes += [f"{name}: {missing[name]}"] if kind.wanted and config.groups is not None else []
             continue
-        shown = f"{groupings[name].column} left out" if name == _LAST else name
-        own = replace(config, protocol=protocol, repeats=config.repeats if protocol == "holdout" else 1)
+        if kind.column and name not in groupings:
+            continue
+        own = replace(config, protocol=kind.protocol, repeats=config.repeats if kind.protocol == "holdout" else 1)
+        shown = f"{groupings[name].column} left out" if name == _NAMED else name
         try:
-            if column:
+            if kind.column:
                 _require_few(config, groupings[name], name)
-                rung, said = _grouped(shown, own, groupings[name], cache)
-                notes += [f"{shown}: {note}" for note in said]
+                rung, remarks = _grouped(shown, own, groupings[name], cache)
+                for remark in remarks:
+                    said.setdefault(remark, []).append(shown)
             else:
-                rung = _ungrouped(shown, own, cache, copies_together=column is not None)
+                rung = _ungrouped(shown, own, cache, copies_together=kind.column is not None)
             rungs.append(rung)
         except SplitError as error:
             notes.append(f"{shown}: {error}")
-    against = groupings[_LAST] if _LAST in groupings else next(iter(groupings.values()))
-    return rungs, against, notes
+    notes += [f"{', '.join(names)}: {note}" for note, names in said.items()]
+    if config.groups is None and any(name in missing and kind.wanted for name, kind in RUNGS.items()):
+        lacking = ", ".join(name for name, kind in RUNGS.items() if name in missing and kind.wanted)
+        notes.append(f"Not climbed, since the cache names none: {lacking}. `ball audit` finds them in the images.")
+    usual = next((own for own in groupings.values() if own.series is not None), next(iter(groupings.values())))
+    return rungs, groupings.get(_NAMED, usual), notes
 
 
 def _groupings(config: FitConfig, cache: Cache) -> tuple[dict[str, Grouping], dict[str, str]]:
     """Read the columns that the rungs need; return also why a rung's column cannot be read."""
     groupings, missing = {}, {}
-    for name, (protocol, column) in RUNGS.items():
-        if not column:
-            continue
-        own = replace(config, protocol=protocol, group_column=config.group_column if name == _LAST else column)
+    named = config.group_column
+    for name, kind in RUNGS.items():
+        if not kind.column or (kind.protocol != "group-cv" and name != _NAMED and kind.column == named):
+            continue  # the column that the user named is left out value by value
+        own = replace(config, protocol=kind.protocol, group_column=named if name == _NAMED else kind.column)
         try:
             grouping = read_grouping(own, cache.path, cache.label, cache.columns)
-            assert grouping is not None  # the caller made sure that a groups file is named
-            groupings[name] = grouping
-        except DataError as error:
-            if name == _LAST and config.group_column != "auto":  # the user named this column, so it must be there
+            if grouping is not None:
+                groupings[name] = grouping
+            else:
+                missing[name] = f"The cache has no column {kind.column}."
+        except (DataError, SplitError) as error:
+            if name == _NAMED and named != "auto":  # the user named this column, so it must be there
                 raise
             missing[name] = str(error)
     return groupings, missing
 
 
 def _grouped(name: str, config: FitConfig, grouping: Grouping, cache: Cache) -> tuple[Rung, list[str]]:
+    if config.protocol == "patient-cv":  # few patients make few folds
+        units = merge_units(cache.sha256, grouping.group, grouping.together)
+        most = min(len(np.unique(units[cache.label == label])) for label in np.unique(cache.label))
+        config = replace(config, folds=min(config.folds, max(most, _LEAST_FOLDS)))
     splits, notes = split_by(config, cache, grouping)
     units = grouping.units(config.protocol, cache.sha256)
-    return Rung(name, config, grouping.column, splits, grouping.group, units), notes
+    leaks = given_leaks(splits, image_table(cache, grouping)) if config.protocol == "given" else {}
+    return Rung(name, config, grouping.column, splits, grouping.group, units, leaks), notes
 
 
 def _ungrouped(name: str, config: FitConfig, cache: Cache, *, copies_together: bool) -> Rung:
@@ -122,10 +172,11 @@ def _ungrouped(name: str, config: FitConfig, cache: Cache, *, copies_together: b
 def _require_few(config: FitConfig, grouping: Grouping, name: str) -> None:
     """Raise `SplitError` where a file without series would have its groups left out by the hundred."""
     count = len(np.unique(grouping.group))
-    if name == _LAST and config.group_column == "auto" and grouping.column != "series" and count > _MOST_GROUPS:
+    if name == _NAMED and config.group_column == "auto" and grouping.column != "series" and count > _MOST_GROUPS:
+        source = config.groups or "The cache"
         raise SplitError(
-            f"{config.groups} has no column series, and {count} groups, expected at most {_MOST_GROUPS} to leave out "
-            f"one by one. Name a column, such as group_column={grouping.column!r}, or one with larger groups."
+            f"{source} has no column series, and {count} groups, expected at most {_MOST_GROUPS} to leave out one by "
+            f"one. Name a column, such as group_column={grouping.column!r}, or one with larger groups."
         )
 
 

@@ -51,6 +51,11 @@ READ = [
     (tree("{s}/{c}/case-{p}/{i}.jpg", s=SPLITS, p="0123"), "split/class/patient", {"split": SPLITS}),
     (tree("{s}/P{p}/{c}/{i}.jpg", s=SPLITS, p="01"), "split/patient/class", {"split": SPLITS}),
     (tree("{c}/{p}/{i}.jpg", p="12"), "class", {}),
+    (tree("{s}/{c}/{i}.jpg", s=("Trainingsdaten", "Validierung", "Testdaten")), "split/class", {"split": SPLITS}),
+    (tree("Hospital {h}/{c}/{i}.jpg", h="AB"), "site/class", {"site": ("Hospital A", "Hospital B")}),
+    (tree("{c}/scanner{h}/{i}.jpg", h="12"), "class/site", {"site": ("scanner1", "scanner2")}),
+    (tree("Site_1/P{p}/{c}/{i}.jpg", 3, p="01") + tree("Site_2/P{p}/{c}/{i}.jpg", 3, p="34"), "site/patient/class",
+     {"site": ("Site_1", "Site_2"), "patient": ("P0", "P1", "P3", "P4")}),
 ]  # fmt: skip
 
 
@@ -74,6 +79,7 @@ def test_layouts_that_have_one_reading(tmp_path, names, reading, columns):
         (tree("{b}/{c}/{i}.jpg", b=("batch_a", "batch_b")), "patient/class"),
         (tree("{c}/{m}/{i}.jpg", m=("40X", "100X")), "patient/class"),
         (tree("{b}/{c}/{i}.jpg", b=("Smith", "Jones", "Brown")), "site/class"),
+        (tree("{f}/{c}/{i}.jpg", f="12345"), "split/class"),
         (tree("{s}/{b}/{c}/{i}.jpg", s=SPLITS, b=("x", "y")), "split/class"),
     ],
 )

@@ -276,3 +276,52 @@ def test_any_cell_is_read_back(tmp_path_factory, cells, separator, encoding):
 def test_numpy_columns():
     rows = read_sheet({"path": np.array(FILES), "patient": np.arange(12), "label": np.array(["a", "b"] * 6)})
     assert rows.rows_of(FILES).columns["patient"][3] == "3"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_title_above_the_header(tmp_path, separator):
+    """As exports of studies have it; its cells are padded to the width of the table."""
+    blank = separator * (len(HEADER) - 1)
+    path = write(tmp_path, f"Study 7, all cells{blank}\n{blank}\n{delimited(separator)}".encode())
+    if separator == ",":
+        path = write(tmp_path, f'"Study 7, all cells"{blank}\n{blank}\n{delimited(separator)}'.encode())
+    rows = read_sheet(path).rows_of(FILES)
+    assert rows.columns["patient"] == tuple(row[2] for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding"),
+    [
+        (("filnamn", "diagnos", "patient", "sjukhus", "uppdelning", "not"), "cp1252"),
+        (("soubor", "diagnóza", "pacient", "nemocnice", "x", "y"), "utf-8"),
+        (("파일", "진단", "환자", "병원", "x", "y"), "utf-16"),
+        (("файл", "діагноз", "пацієнт", "лікарня", "x", "y"), "utf-8-sig"),
+    ],
+)
+def test_headers_of_more_languages(tmp_path, header, encoding):
+    rows = read_sheet(write(tmp_path, delimited(";", header=header).encode(encoding))).rows_of(FILES)
+    assert rows.columns["label"] == tuple(row[1] for row in ROWS)
+    assert rows.columns["patient"] == tuple(row[2] for row in ROWS)
+    assert rows.columns["site"] == ("A;B",) * 12
+
+
+def test_no_name_of_a_role_is_there_twice():
+    from ball_features.dataset import sheet_columns
+
+    for role, names in sheet_columns._PLAIN.items():
+        assert len(set(names)) == len(names), role
+
+
+def test_addresses_name_files(tmp_path):
+    files = ["a/1.jpg", "a/Früh 2.jpg"]
+    names = ["https://x.org/a/1.jpg?v=3#top", "file:///data/a/Fr%C3%BCh%202.jpg"]
+    sheet = read_sheet({"image": names, "patient": ["P", "Q"]})
+    assert sheet.rows_of(files).columns["patient"] == ("P", "Q")
+
+
+def test_messages_on_sheets_that_match_nothing(tmp_path):
+    files = ["Benign/0.jpg", "Early/0.jpg"]
+    with pytest.raises(DataError, match=r"'0.jpg' in line 2, which may be Benign/0.jpg, Early/0.jpg"):
+        read_sheet({"image": ["0.jpg"], "patient": ["P"]}).rows_of(files)
+    with pytest.raises(DataError, match="a header and no row"):
+        read_sheet(write(tmp_path, b"image,class\n")).rows_of(files)

@@ -1,5 +1,7 @@
 """JPEG files that a device decodes; here the device is the CPU, whose pixels are known, unless CUDA is there."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportFunctionMemberAccess=false
+
 import dataclasses
 import functools
 import io
@@ -101,7 +103,7 @@ from ball_features.errors import WeightsError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.weights import load_backbone
 try:
-    load_backbone(get_backbone("densenet121"), "random")
+    load_backbone(get_backbone("mobilenet_v3_large"), "random")
 except WeightsError as error:
     print(error)
 """

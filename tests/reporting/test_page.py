@@ -1,5 +1,6 @@
 """The page of a run: figures against scikit-learn, and the whole in a real browser where there is one."""
 
+import csv
 import json
 import re
 import shutil
@@ -24,9 +25,11 @@ from ball_features.reporting.ladder_page import ladder_lines
 from ball_features.reporting.layout import layout
 from ball_features.reporting.markup import render
 from ball_features.reporting.page import write_report
+from ball_features.reporting.patient_page import patient_section
 from ball_features.reporting.scatter import embedding_map, told_apart
 from ball_features.reporting.verdict import findings_to_json
 from ball_features.runs.fit import fit
+from tests.conftest import with_columns
 
 
 @pytest.fixture(scope="module")
@@ -402,3 +405,35 @@ def test_several_runs_in_one_page(run, small_cache, smears, tmp_path):
     assert "39.0" in page  # the drop
     assert "a note" in page
     assert page.count('class="map"') == 1
+
+
+def test_patients_and_columns_of_the_cache_are_on_the_page(small_cache, tmp_path):
+    """Patients beside images, the answers that are wrong first; the map is coloured by any column of the sheet."""
+    path = with_columns(
+        small_cache,
+        tmp_path / "columns.h5",
+        patient=lambda row: f"P{row // 3}",
+        site=lambda row: "AB"[row // 3 % 2],
+        split=lambda row: f"part-{row % 2}",
+        note=lambda row: f"note {row}",
+        stain=lambda row: "" if row % 5 == 0 else f"stain-{row % 3}",
+    )
+    config = FitConfig(models=("logistic", "colour"), protocol="patient-cv", folds=3, repeats=1)
+    done = fit(path, config, out_root=tmp_path)
+    page = (done.folder / "report.html").read_text(encoding="utf-8")
+    choices = re.findall(r'name="map0-colour" value="\d+"[^>]*>([^<]+)<', page)
+    assert choices == ["class", "predicted class", "error", "split", "patient", "site", "split (sheet)", "stain"]
+    assert "(empty)" in page
+    with (done.folder / "patients.csv").open(newline="") as file:
+        answers = [row for row in csv.DictReader(file) if row["model"] == "logistic"]
+    wrong = {row["patient"] for row in answers if row["label"] != row["predicted"]}
+    assert f"{len(wrong)} of 16 answers are wrong" in page
+    section = patient_section(done.folder, done.patients, "logistic", "t")
+    assert section is not None and section.answers is not None
+    assert {row.cells[0].text for row in section.answers.rows[: len(wrong)]} == wrong
+    assert [row.cells[0].text for row in section.models.rows] == [row.model for row in done.metrics]
+    for row, own in zip(section.models.rows, done.patients, strict=True):
+        assert row.cells[2].text.startswith(f"{100 * own.values['accuracy']:.1f} (")
+    agreement = np.mean([float(row["agreement"]) for row in answers])
+    assert section.mean_agreement == f"{100 * agreement:.1f}"
+    assert patient_section(done.folder, [], "logistic", "t") is None

@@ -34,6 +34,7 @@ def protocol(*models, name="random splits", unit="image", tested=(("a", 300), ("
 
 
 MAJORITY = model("majority", 0.5, "shortcut")
+HISTOGRAM, WEAK = model("histogram", 0.905, "shortcut"), model("colour", 0.55, "shortcut")
 LENIENT = protocol(model("mlp", 0.95, "head"), model("colour", 0.60, "shortcut"), MAJORITY)
 FALL = protocol(model("mlp", 0.55, "head", 0.2), name="series left out", unit="series", groups=12)
 HOLD = protocol(model("mlp", 0.94, "head", 0.02), name="patients left out", unit="patient", groups=60)
@@ -67,6 +68,62 @@ CASES = {
         Evidence((protocol(model("mlp", 0.95), model("nuclei", 0.95, "shortcut"), MAJORITY),)),
         {"network-not-needed"},
         {"shortcut-matches-network"},
+    ),
+    "only colours with cells in them do it": (
+        Evidence((protocol(model("mlp", 0.91), HISTOGRAM, WEAK, MAJORITY),)),
+        {"network-not-needed"},
+        {"shortcut-matches-network", "shortcut-strong"},
+    ),
+    "only colours with cells in them, of random weights": (
+        Evidence((protocol(model("mlp", 0.70), HISTOGRAM, WEAK, MAJORITY),)),
+        {"network-not-needed"},
+        {"shortcut-matches-network"},
+    ),
+    "a random network says nothing": (
+        Evidence(
+            (protocol(model("mlp", 0.55), model("colour", 0.60, "shortcut"), MAJORITY),),
+            extraction=ExtractionEvidence("densenet201", random_weights=True),
+        ),
+        {"random-weights"},
+        {"shortcut-matches-network", "shortcut-strong", "network-not-needed"},
+    ),
+    "mean colours tell all, the network nothing": (
+        Evidence((protocol(model("mlp", 0.5), model("colour", 0.97, "shortcut"), MAJORITY),)),
+        {"shortcut-matches-network"},
+        set(),
+    ),
+    "guessing is no score to keep": (
+        Evidence((protocol(model("mlp", 0.505), MAJORITY), replace(HOLD, models=(model("mlp", 0.5),)))),
+        set(),
+        {"holds-when-strict"},
+    ),
+    "they fall on series": (
+        Evidence(
+            (
+                protocol(model("mlp", 0.91), HISTOGRAM, WEAK, MAJORITY),
+                protocol(
+                    model("mlp", 0.9),
+                    model("histogram", 0.6, "shortcut"),
+                    name="series left out",
+                    unit="series",
+                    groups=12,
+                ),
+            )
+        ),
+        {"shortcut-matches-network"},
+        {"network-not-needed"},
+    ),
+    "mean colours are strong too": (
+        Evidence((protocol(model("mlp", 0.91), HISTOGRAM, model("colour", 0.85, "shortcut"), MAJORITY),)),
+        {"shortcut-matches-network"},
+        {"network-not-needed"},
+    ),
+    "groups of single images are no stricter": (
+        Evidence(
+            (LENIENT, protocol(model("mlp", 0.8, "head", 0.2), name="group kept together", unit="group", groups=600))
+        ),
+        {"nothing-found"},
+        {"falls-when-strict", "fall-uncertain", "holds-when-strict"},
     ),
     "falls": (Evidence((LENIENT, FALL)), {"falls-when-strict", "not-tested"}, {"nothing-found", "holds-when-strict"}),
     "falls, few groups": (

@@ -41,9 +41,10 @@ def test_what_is_done_is_not_done_again(assessed, smears, monkeypatch):
     done, _ = assessed
 
     def refused(*arguments, **options):
-        raise AssertionError("the audit was made again")
+        raise AssertionError("the audit was made again, or a model was fitted again")
 
     monkeypatch.setattr("ball_features.runs.assess.audit", refused)
+    monkeypatch.setattr("ball_features.runs.ladder.evaluate", refused)
     again = assess(smears, done.folder, EMBEDDING, MODELS)
     assert [finding.code for finding in again.findings] == [finding.code for finding in done.findings]
 

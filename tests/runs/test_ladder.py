@@ -2,7 +2,9 @@ import csv
 import dataclasses
 import json
 import re
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -14,21 +16,26 @@ from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.reporting.run_tables import render_ladder
 from ball_features.runs.ladder import ladder
 from ball_features.runs.rungs import RUNGS
+from tests.conftest import with_columns
 
 
 def test_every_rung_and_the_drop(small_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 5)
+    monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 4)
     cache = read_cache(small_cache)
     groups = tmp_path / "groups.csv"
-    lines = [f"{path},{row // 2},{row // 2 % 2},{row // 4}" for row, path in enumerate(cache.path)]
-    groups.write_text("\n".join(["path,group,series,block", *lines]))
+    lines = [
+        f"{path},{row // 2},{unit % 2},{unit},{unit},{unit % 3 % 2},{'test' if unit % 3 > 1 else 'train'}"
+        for row, path in enumerate(cache.path)
+        for unit in (row // 4,)
+    ]
+    groups.write_text("\n".join(["path,group,series,block,patient,site,split", *lines]))
     config = FitConfig(models=("logistic", "colour"), repeats=2, folds=3, groups=str(groups))
     done = ladder(small_cache, config, out_root=tmp_path)
     folder = done.folder
     rows = done.rows
     assert [(row.rung, row.model) for row in rows] == [(r, m) for r in RUNGS for m in ("logistic", "colour")]
     assert all(row.accuracy_low <= row.accuracy <= row.accuracy_high for row in rows)
-    assert all((row.mean_recall is not None) == (row.rung == "series left out") for row in rows)
+    assert all((row.mean_recall is not None) == row.rung.endswith(" left out") for row in rows)
     assert read_rows(folder / "ladder.csv", LadderRow) == rows
     render_ladder(rows)
     with pytest.raises(ConfigError, match="ball audit"):
@@ -103,7 +110,9 @@ def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, 
     with pytest.raises(DataError, match="expected 'patiant' too"):
         ladder(small_cache, dataclasses.replace(config, group_column="patiant"), out_root=tmp_path)
     with pytest.raises(DataError, match="group_column="):
-        ladder(small_cache, dataclasses.replace(config, group_column="auto"), out_root=tmp_path)
+        ladder(
+            small_cache, dataclasses.replace(config, groups=patients("ward"), group_column="auto"), out_root=tmp_path
+        )
     with pytest.raises(ConfigError, match="without slashes"):
         ladder(small_cache, config, out_root=tmp_path, name="../x")
 
@@ -155,13 +164,12 @@ def test_every_number_can_be_recomputed(small_cache, patients, tmp_path):
 
 def test_the_first_two_rungs_are_one_draw(small_cache, patients, tmp_path):
     """Images that have no copy lie where they lay; copies lie with the first of their kind."""
-    import h5py
-
     cache_path = tmp_path / "copies.h5"
     cache_path.write_bytes(small_cache.read_bytes())
     with h5py.File(cache_path, "r+") as file:
+        sha256: Any = file["sha256"]
         for row in range(0, 12, 2):  # six pairs of Benign
-            file["sha256"][row + 1] = file["sha256"][row]
+            sha256[row + 1] = sha256[row]
     done = ladder(cache_path, dataclasses.replace(CONFIG, groups=patients("group")), out_root=tmp_path)
     folder = done.folder
     with (folder / "splits.csv").open(newline="") as file:
@@ -218,3 +226,61 @@ def test_a_ladder_has_a_verdict(small_cache, tmp_path):
     assert [item["code"] for item in written] == [finding.code for finding in done.findings]
     assert "random-weights" in {finding.code for finding in done.findings}
     assert {"code", "severity", "numbers", "sentence", "next"} <= set(written[0])
+
+
+def test_the_columns_of_the_cache_make_the_rungs(small_cache, tmp_path, monkeypatch):
+    """Patients, sites and the split of a sheet, without any other file; a groups file adds its own."""
+    monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 4)
+    cache = with_columns(
+        small_cache,
+        tmp_path / "columns.h5",
+        patient=lambda row: f"P{row // 4}",
+        site=lambda row: "AB"[row // 4 % 3 % 2],
+        split=lambda row: "test" if row % 3 == 0 else "train",
+    )
+    done = ladder(cache, CONFIG, out_root=tmp_path)
+    rungs = list(dict.fromkeys(row.rung for row in done.rows))
+    assert rungs == ["random", "copies together", "given split", "patients", "site left out"]
+    assert sum("`ball audit` finds them" in note for note in done.notes) == 1
+    with (done.folder / "splits.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    sides = {}
+    for row in rows:
+        if row["rung"] == "patients":
+            sides.setdefault((row["repeat"], row["fold"], row["group"]), set()).add(row["split"])
+    assert all(len(own) == 1 for own in sides.values())  # validation included
+    tests = [{row["group"] for row in rows if row["rung"] == "site left out" and row["fold"] == fold
+              and row["split"] == "test"} for fold in "01"]  # fmt: skip
+    assert tests == [{"A"}, {"B"}]
+    codes = {finding.code: finding for finding in done.findings}
+    assert codes["given-split-leaks"].numbers["patients"] == 16
+    assert codes["not-tested"].numbers["not_tested"] == ["copies and overlapping fields"]
+    groups = tmp_path / "audit.csv"
+    paths = read_cache(cache, embeddings=False).path
+    groups.write_text("path,group\n" + "".join(f"{path},{row // 2}\n" for row, path in enumerate(paths)))
+    both = ladder(cache, dataclasses.replace(CONFIG, groups=str(groups)), out_root=tmp_path)
+    assert [rung for rung in dict.fromkeys(row.rung for row in both.rows) if rung not in rungs] == [
+        "groups",
+        "group left out",
+    ]
+    own = {name: [row for row in run.rows if row.rung == "patients"] for name, run in (("a", done), ("b", both))}
+    assert own["a"] == own["b"]
+
+
+def test_a_ladder_that_is_kept_is_not_fitted_again(small_cache, tmp_path, monkeypatch):
+    cache = with_columns(small_cache, tmp_path / "columns.h5", patient=lambda row: f"P{row // 4}")
+    first = ladder(cache, CONFIG, out_root=tmp_path, keep=True)
+    before = (first.folder / "predictions.csv").read_bytes()
+
+    def fitted(*arguments, **options):
+        raise AssertionError("a model was fitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ball_features.runs.ladder.evaluate", fitted)
+        again = ladder(cache, CONFIG, out_root=tmp_path, keep=True)
+        assert (again.folder, again.rows) == (first.folder, first.rows)
+        assert (again.folder / "predictions.csv").read_bytes() == before
+        with pytest.raises(AssertionError):
+            ladder(cache, dataclasses.replace(CONFIG, seed=1), out_root=tmp_path, keep=True)
+    ladder(cache, dataclasses.replace(CONFIG, models=("colour",)), out_root=tmp_path, keep=True)
+    assert len(list((tmp_path / ".ladder.rungs").glob("*.npz"))) == 3  # those of other settings are forgotten
