@@ -35,7 +35,7 @@ class ClassGaussians:
         mean: means of the classes, float32 (views, classes, dim).
         basis: directions of the largest variance within classes, float32 (views, directions, dim).
         variance: variance of each direction, float32 (views, directions).
-        rest: variance of any other direction, float32 (views,).
+        rest: variance of any other direction, float32 (views,); infinite where there is none.
     """
 
     mean: np.ndarray
@@ -77,7 +77,8 @@ def fit_gaussians(X: np.ndarray, codes: np.ndarray) -> ClassGaussians:
         apart = unit - mean[own]
         _, values, basis = randomized_svd(apart, count, random_state=0)
         variance = values**2 / len(rows)
-        rest = (float((apart**2).sum()) / len(rows) - variance.sum()) / max(X.shape[2] - count, 1)
+        others = X.shape[2] - count
+        rest = (float((apart**2).sum()) / len(rows) - variance.sum()) / others if others else np.inf
         variance = np.maximum(variance, _TINY)
         parts.append((mean, basis, variance, np.maximum(rest, _LEAST_REST * variance.min())))
     mean, basis, variance, rest = (np.stack(part).astype(np.float32) for part in zip(*parts, strict=True))
