@@ -36,6 +36,7 @@ NAMES = (
     "tune",
     "report",
     "predict",
+    "adapt",
     "evaluate",
     "serve",
     "export",
