@@ -12,7 +12,7 @@ from ball_features.cli.options import CachePath, RunFolder, Shown
 from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import invocation
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
-from ball_features.config import LADDER, FitConfig, Saving
+from ball_features.config import LADDER, LEARNING_CURVE, FitConfig, Saving
 from ball_features.config.fields import option
 from ball_features.errors import ConfigError, require_extra
 
@@ -26,6 +26,13 @@ __all__ = ["COMMAND", "FitOptions", "fit", "print_run"]
 class FitOptions(Saving, RunFolder):
     """Options of `ball fit` that are no settings of the models."""
 
+    note: str = option("", "Note on the run, which `ball runs` and the run's page show.", panel="Output", in_file=False)
+    mlflow: str = option(
+        "",
+        "MLflow store to write settings, metrics and files of the run into as well: a folder, or the address of a "
+        "server.",
+        panel="Output",
+    )
     tensorboard: Path | None = option(
         None, "Folder to write the training curves into as well, for TensorBoard.", panel="Output"
     )
@@ -47,9 +54,14 @@ def fit(cache: CachePath, config: FitConfig, options: FitOptions, shown: Shown) 
     if options.tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "The export of training curves")
         require_folder(options.tensorboard, "--tensorboard")
+    if options.mlflow:
+        require_extra("mlflow", "mlflow", "The export to MLflow")
     preset = PRESETS.get(invocation.preset)
-    notes = [f"Preset {invocation.preset} {preset.told(config.repeats)}"] if preset else []
-    if config.protocol == LADDER:
+    notes = [f"Note: {options.note}"] if options.note else []
+    notes += [f"Preset {invocation.preset} {preset.told(config.repeats)}"] if preset else []
+    if config.protocol == LEARNING_CURVE:
+        _draw_curve(cache, config, options, shown)
+    elif config.protocol == LADDER:
         _climb(cache, replace(config, protocol=FitConfig.protocol), options, shown, notes)
     else:
         _compare(cache, config, options, shown, notes)
@@ -70,6 +82,7 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
             notes=notes,
             progress=progress,
         )
+    _record(result.folder, options, shown)
     print_run(result, shown)
     if not shown.as_json:
         for bundle in result.bundles:
@@ -85,6 +98,19 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
             say(f"{count} curves for TensorBoard: tensorboard --logdir {options.tensorboard}")
 
 
+def _record(folder: Path, options: FitOptions, shown: Shown) -> None:
+    """Keep the user's note, and write the run to MLflow where that was asked for."""
+    from ball_features.reporting.mlflow_store import write_mlflow
+    from ball_features.runs.store import annotate
+
+    if options.note:
+        annotate(folder, options.note)
+    if options.mlflow:
+        number = write_mlflow(folder, options.mlflow)
+        if not shown.silent:
+            say(f"MLflow: run {number} in {options.mlflow}")
+
+
 def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, notes: list[str]) -> None:
     """The ladder."""
     from ball_features.reporting.run_tables import render_ladder
@@ -98,6 +124,7 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
             )
     with progress_bar("Fitting", shown.silent, "fits") as progress:
         done = ladder(cache, config, out_root=options.out, name=options.name or LADDER, progress=progress)
+    _record(done.folder, options, shown)
     if options.tensorboard is not None:
         say("--tensorboard: a ladder has no curves; it is for a run of one protocol.")
     if shown.as_json:
@@ -108,6 +135,34 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
     for note in () if shown.quiet else [*notes, *done.notes]:
         echo(note)
     show(render_ladder(done.rows))
+    echo(f"Run: {done.folder}")
+
+
+def _draw_curve(cache: Path, config: FitConfig, options: FitOptions, shown: Shown) -> None:
+    """The learning curve."""
+    from ball_features.reporting.curve_page import render_curve
+    from ball_features.runs.learning_curve import learning_curve
+
+    usual = FitConfig()
+    refused = {"compat_batch_metrics": config.compat_batch_metrics, "folds": config.folds != usual.folds}
+    refused |= {"adapt": config.adapt != usual.adapt, "save": options.save, "final": options.final}
+    for name, value in refused.items():
+        if value:
+            raise ConfigError(f"{flag(name)} does not go with --protocol {LEARNING_CURVE}. Leave it out.", option=name)
+    with progress_bar("Fitting", shown.silent, "fits") as progress:
+        done = learning_curve(cache, config, out_root=options.out, name=options.name or None, progress=progress)
+    _record(done.folder, options, shown)
+    if options.tensorboard is not None:
+        say("--tensorboard: a learning curve has no training curves; it is for a run of one protocol.")
+    if shown.as_json:
+        values = {"run": str(done.folder), "curve": done.rows, "forecast": done.forecasts}
+        print_json(values | {"sentences": done.sentences, "notes": done.notes})
+        return
+    for sentence in done.sentences:
+        echo(sentence)
+    for note in () if shown.quiet else done.notes:
+        echo(note)
+    show(render_curve(done.rows))
     echo(f"Run: {done.folder}")
 
 

@@ -45,16 +45,17 @@ def report(
     """
     from ball_features.errors import ConfigError, DataError
     from ball_features.files import require_writable
-    from ball_features.reporting.joint import write_joint_report, write_ladder_report
-    from ball_features.reporting.ladder_page import is_ladder
+    from ball_features.reporting.joint import has_own_page, write_joint_report, write_own_report
     from ball_features.reporting.page import write_report
     from ball_features.reporting.paper import write_paper
     from ball_features.reporting.plot import check_formats
 
     check_formats(options.format)
     require_writable(options.out, "--out", kind="page", inputs=(options.cache,))
-    if options.figures is not None and (len(runs) > 1 or is_ladder(runs[0]) or options.out is not None):
-        raise ConfigError("Got --figures with several runs, a ladder or --out, expected one run and nothing else.")
+    if options.figures is not None and (len(runs) > 1 or has_own_page(runs[0]) or options.out is not None):
+        raise ConfigError(
+            "Got --figures with several runs, a ladder, a learning curve or --out, expected one run and nothing else."
+        )
     if options.thumbnails is not None and not options.thumbnails.is_dir():
         raise DataError(f"No folder at {options.thumbnails}, expected that of the images for --thumbnails.")
     caches = [_cache_of(folder, options.cache, shown.quiet) for folder in runs]
@@ -62,8 +63,8 @@ def report(
         echo(f"Report: {write_joint_report(runs, options.out, caches, options.thumbnails)}")
         return
     for folder, found in zip(runs, caches, strict=True):
-        if is_ladder(folder):
-            echo(f"Report: {write_ladder_report(folder)}")
+        if has_own_page(folder):
+            echo(f"Report: {write_own_report(folder)}")
             continue
         echo(f"Report: {write_report(folder, None, found, options.thumbnails, options.ladder)}")
     if options.figures is not None:
@@ -75,11 +76,11 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     """The cache of a run as its models saw it; none of a comparison of several, or where it is gone."""
     from ball_features.cache import choose_channels, read_cache
     from ball_features.errors import CacheError
-    from ball_features.reporting.ladder_page import is_ladder
+    from ball_features.reporting.joint import has_own_page
     from ball_features.reporting.provenance import require_cache_of
     from ball_features.runs.store import read_run
 
-    if is_ladder(folder):
+    if has_own_page(folder):
         return None
     details = read_run(folder).details
     if isinstance(details["cache"], list):

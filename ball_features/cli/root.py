@@ -34,6 +34,7 @@ NAMES = (
     "fit",
     "compare",
     "tune",
+    "runs",
     "report",
     "predict",
     "adapt",

@@ -6,10 +6,11 @@ from ball_features.config.collection import CollectionConfig
 from ball_features.config.comparison import FitConfig, HeadConfig
 from ball_features.config.embedding import ExtractConfig
 from ball_features.config.fields import split_names
-from ball_features.config.splitting import LADDER, PROTOCOLS, Protocol
+from ball_features.config.splitting import LADDER, LEARNING_CURVE, PROTOCOLS, Protocol
 
 __all__ = [
     "LADDER",
+    "LEARNING_CURVE",
     "PROTOCOLS",
     "BundleUse",
     "CollectionConfig",

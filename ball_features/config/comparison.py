@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, option, require
-from ball_features.config.splitting import LADDER, PROTOCOLS, protocol_help
+from ball_features.config.splitting import LADDER, LEARNING_CURVE, PROTOCOLS, protocol_help
 
 __all__ = ["FitConfig", "HeadConfig"]
 
@@ -103,10 +103,10 @@ class FitConfig(Config):
 
     protocol: str = option(
         "holdout",
-        f"How images are divided: {protocol_help()}, or {LADDER} (from random draws to series left out, one after the "
-        "other).",
+        f"How images are divided: {protocol_help()}, {LADDER} (from random draws to series left out, one after the "
+        f"other), or {LEARNING_CURVE} (ever more training images, patients or sites).",
         panel=COMMON,
-        choices=(*PROTOCOLS, LADDER),
+        choices=(*PROTOCOLS, LADDER, LEARNING_CURVE),
     )
     models: tuple[str, ...] = option(
         (), "Models of the table, with commas between, of: {names}; all if left out.", panel=COMMON, registry="models"

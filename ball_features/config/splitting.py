@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LADDER", "PROTOCOLS", "Protocol", "protocol_help"]
+__all__ = ["LADDER", "LEARNING_CURVE", "PROTOCOLS", "Protocol", "protocol_help"]
 
 LADDER = "ladder"  # climbs through several protocols; see `runs.ladder`
+LEARNING_CURVE = "learning-curve"  # hold-outs with ever more training images; see `runs.learning_curve`
 
 
 @dataclass(frozen=True)

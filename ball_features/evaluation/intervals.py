@@ -42,6 +42,7 @@ def share_interval(
     *,
     images: int | None = None,
     level: float = 0.95,
+    variance: float = 0.0,
 ) -> Interval:
     """Compute the score interval of a share that respects groups, for few groups and for a share of 0 or 1 too.
 
@@ -56,6 +57,7 @@ def share_interval(
         group: group of each prediction, (predictions,).
         images: number of distinct images, which bounds the effective number; the number of predictions if None.
         level: confidence level.
+        variance: variance of the share beside that between groups, such as that of drawn training sets.
     """
     from scipy.stats import norm, t
 
@@ -65,7 +67,7 @@ def share_interval(
     kish = float(count**2 / np.square(size).sum())
     if groups < 2:
         return wilson(share, 1, level)
-    variance = groups / (groups - 1) * np.square(total - share * size).sum() / count**2
+    variance += groups / (groups - 1) * np.square(total - share * size).sum() / count**2
     effective = share * (1 - share) / variance if variance > 1e-15 and 0 < share < 1 else kish
     effective = min(effective, float(images or count))
     quantile = 0.5 + level / 2

@@ -113,6 +113,7 @@ def provenance_block(details: Mapping[str, Any]) -> Provenance | None:
         return None
     config, cache = details["config"], details["cache_attributes"]
     facts: dict[str, object] = {
+        **({"note": details["note"]} if details.get("note") else {}),
         "weights SHA-256": cache.get("weights_sha256"),
         "cache": ", ".join([details["cache"]] if isinstance(details["cache"], str) else details["cache"]),
         "cache fingerprint": details["cache_fingerprint"],

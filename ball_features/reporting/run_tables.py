@@ -1,4 +1,4 @@
-"""Tables of `ball compare`, of the optimism ladder and of `ball tune`."""
+"""Tables of `ball compare`, of the optimism ladder, of `ball tune` and of `ball runs`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.rows import CompareRow, LadderRow, TrialRow
 from ball_features.reporting.ladder_page import column_left_out, ladder_caption
+from ball_features.reporting.run_list import RunSummary, changed, differing
 from ball_features.reporting.tables import KIND_STYLES, SAME_MARK
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["comparison", "render_comparison", "render_ladder", "render_trials"]
+__all__ = ["comparison", "render_comparison", "render_ladder", "render_runs", "render_trials"]
 
 _COMPARISON = (
     "backbone", "channels", "model", "dim", "images/s", "acc.", "95 %", "behind the best", "rec.", "log loss",
@@ -123,4 +124,32 @@ def render_trials(rows: Sequence[TrialRow]) -> RenderableType:
         table.add_row(
             *("none" if value is None else format(value, _TRIAL_FORMATS.get(name, "")) for name, value in values)
         )
+    return table
+
+
+def render_runs(runs: Sequence[RunSummary]) -> RenderableType:
+    """Render the runs of a folder for a terminal, a row a run; columns that say nothing are left out."""
+    from rich import box
+    from rich.table import Table
+
+    names, accuracy = differing(runs), METRICS["accuracy"]
+    columns = {
+        "run": [run.name for run in runs],
+        "date": [run.created[:16].replace("T", " ") for run in runs],
+        "protocol": [run.protocol for run in runs],
+        "data": [f"{run.data} ({run.images})" for run in runs],
+        "settings that differ": [changed(run, names) if names else "" for run in runs],
+        "best model": [run.model for run in runs],
+        "acc.": [accuracy.text(run.accuracy) for run in runs],
+        "95 %": [accuracy.interval_text((run.low, run.high), 1) for run in runs],
+        "note": [run.note for run in runs],
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        whole = name in ("date", "acc.", "95 %")
+        right, least = name in ("acc.", "95 %"), 24 if name == "settings that differ" else None
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold", min_width=least)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
     return table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ball_features.cache import Cache, equal_remark, labelled_rows, read_cache
-from ball_features.config import LADDER, PROTOCOLS, FitConfig, HeadConfig
+from ball_features.config import LADDER, LEARNING_CURVE, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError
@@ -67,6 +67,12 @@ def check_protocol(config: FitConfig) -> None:
         raise ConfigError(
             f"Got the protocol {LADDER}, which is several; `runs.ladder.ladder` climbs it. Expected one of "
             f"{', '.join(PROTOCOLS)}.",
+            option="protocol",
+        )
+    if config.protocol == LEARNING_CURVE:
+        raise ConfigError(
+            f"Got the protocol {LEARNING_CURVE}, which `runs.learning_curve.learning_curve` carries out. Expected one "
+            f"of {', '.join(PROTOCOLS)}.",
             option="protocol",
         )
     scheme = PROTOCOLS[config.protocol].scheme

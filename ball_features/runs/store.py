@@ -26,7 +26,7 @@ from ball_features.runs.evidence_of import comparison_evidence
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Run", "finish", "read_run"]
+__all__ = ["Run", "annotate", "finish", "read_run"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,19 @@ def _noted(run: Run, note: str) -> Run:
     with contextlib.suppress(DataError):
         write_json(run.folder / "run.json", details)
     return replace(run, notes=notes, details=details)
+
+
+def annotate(folder: Path, note: str) -> None:
+    """Keep the user's note in the `run.json` of a run or a ladder, where `ball runs` and pages find it.
+
+    Raises:
+        DataError: the folder holds no run, or cannot be written.
+    """
+    try:
+        details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+    write_json(folder / "run.json", details | {"note": note})
 
 
 def read_run(folder: Path | str) -> Run:
