@@ -13,10 +13,12 @@ from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
 from ball_features.bundles.novelty import fit_gaussians
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
+from ball_features.bundles.sites import Sites
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.evaluation.final_fit import FinalFit
 from ball_features.evaluation.fit_split import Fitted
+from ball_features.evaluation.site_shift import used_views
 from ball_features.evaluation.views import model_views
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.models.recipe_choice import RecipeChoice
@@ -33,11 +35,13 @@ class Origin:
         cache: cache that the model was fitted on.
         config: settings of the run.
         conformal: one of `config.bundling.CONFORMAL`.
+        site: site of each image to which models were adapted, (images,), or None.
     """
 
     cache: Cache
     config: FitConfig
     conformal: str = "marginal"
+    site: np.ndarray | None = None
 
 
 def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> None:
@@ -50,8 +54,8 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         name: name of the model.
     """
     cache, split = origin.cache, fitted.split
-    codes = np.unique(cache.label, return_inverse=True)[1]
     estimator, views, own = _compact(origin, fitted, name)
+    used = _Used(origin, fitted, name, views)
     share = 100 * len(split.train) / len(cache.path)
     note = (
         f"The bundle is the first split's model, fitted on {len(split.train)} of {len(cache.path)} images "
@@ -73,9 +77,10 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         folder / name,
         estimator,
         facts,
-        train=LabelledEmbeddings(cache.embeddings[split.train][:, views], codes[split.train]),
-        validation=LabelledEmbeddings(cache.embeddings[split.val][:, views], codes[split.val]),
-        test=LabelledEmbeddings(cache.embeddings[split.test][:, views], codes[split.test]),
+        train=used(split.train),
+        validation=used(split.val),
+        test=used(split.test),
+        sites=used.sites,
     )
 
 
@@ -87,8 +92,7 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         origin: cache and settings.
         final: the fit, with its folds.
     """
-    cache, name = origin.cache, final.spec.name
-    codes = np.unique(cache.label, return_inverse=True)[1]
+    name = final.spec.name
     estimator, views, own = _compact(origin, final.fitted, name)
     train, rows = final.fitted.split.train, final.rows
     trained = f" for {final.epochs} epochs, the median of its folds" if final.epochs else ""
@@ -109,21 +113,65 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         epochs=final.epochs,
         validation_images=len(rows),
     )
-    distances, scores = [], []
+    distances, scores, truth = [], [], []
     for fold in final.folds:
-        seen, held_out = (cache.embeddings[part][:, views] for part in (fold.split.train, fold.split.test))
-        reference = unit_mean(_of(seen, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
-        distances.append(neighbour_distance(_of(held_out, own), reference)[0])
-        scores.append(fit_gaussians(seen, codes[fold.split.train]).score(held_out))
+        used = _Used(origin, fold, name, views)
+        seen, held_out = used(fold.split.train), used(fold.split.test)
+        reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
+        distances.append(neighbour_distance(_of(held_out.X, own), reference)[0])
+        scores.append(fit_gaussians(seen.X, seen.truth).score(held_out.X))
+        truth.append(held_out.truth)
+    truth, distances, scores = (np.concatenate(part) for part in (truth, distances, scores))
+    used = _Used(origin, final.fitted, name, views)
     write_bundle(
         folder / name,
         estimator,
         facts,
-        train=LabelledEmbeddings(cache.embeddings[train][:, views], codes[train]),
-        validation=HeldOut(
-            final.probability, codes[rows], np.concatenate(distances), final.fold_of, np.concatenate(scores)
-        ),
+        train=used(train),
+        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores),
+        sites=used.sites,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Used:
+    """Embeddings of a bundle's views as a fitted model takes them: less the offset of their site if it is adapted."""
+
+    origin: Origin
+    fitted: Fitted
+    name: str
+    views: list[int]
+
+    @property
+    def _positions(self) -> list[int]:
+        """Positions of the bundle's views among those that the adapter knows."""
+        known = used_views(model_views(MODELS[self.name], self.origin.cache, self.origin.config))
+        return [known.index(view) for view in self.views]
+
+    @property
+    def sites(self) -> Sites | None:
+        """Offsets of the training sites, of the bundle's views."""
+        adapter = self.fitted.adapter
+        return None if adapter is None else Sites(adapter.select(self._positions))
+
+    def __call__(self, rows: np.ndarray) -> LabelledEmbeddings:
+        """These images with their classes; rows is int (images,)."""
+        cache, sites, site = self.origin.cache, self.sites, self.origin.site
+        X = cache.embeddings[rows][:, self.views]
+        truth = np.unique(cache.label, return_inverse=True)[1][rows]
+        if sites is not None and site is not None:
+            X = X.astype(np.float32)
+            for name in np.unique(site[rows]).tolist():
+                X[site[rows] == name] -= self._offset(sites, str(name))
+        return LabelledEmbeddings(X, truth)
+
+    def _offset(self, sites: Sites, name: str) -> np.ndarray:
+        known = sites.find(name)
+        if known is not None:
+            return known
+        if name in self.fitted.shifts:
+            return self.fitted.shifts[name].offset[self._positions]
+        return sites.adapter.average
 
 
 def _of(X: np.ndarray, own: tuple[int, ...]) -> np.ndarray:
@@ -161,5 +209,7 @@ def _facts(origin: Origin, name: str, views: list[int], train: np.ndarray, **mor
         train_images=len(train),
         ball_version=__version__,
         conformal=origin.conformal,
+        adapt="none" if origin.site is None else origin.config.adapt,
+        sites=() if origin.site is None else tuple(str(name) for name in np.unique(origin.site[train])),
         **more,
     )

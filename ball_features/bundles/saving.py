@@ -20,6 +20,7 @@ from ball_features.bundles.calibration import (
 from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
 from ball_features.bundles.novelty import Novelty, Scale, fit_gaussians, fit_scale
+from ball_features.bundles.sites import Sites
 from ball_features.evaluation.metrics import calibration_error, log_losses
 from ball_features.models.registry import MODELS
 
@@ -84,6 +85,7 @@ def write_bundle(
     train: LabelledEmbeddings,
     validation: LabelledEmbeddings | HeldOut,
     test: LabelledEmbeddings | None = None,
+    sites: Sites | None = None,
 ) -> None:
     """Calibrate a fitted model and write its bundle.
 
@@ -96,6 +98,7 @@ def write_bundle(
             with their out-of-fold predictions.
         test: images that took no part; what the bundle does on them is noted in it. Without them, the figures of
             several folds are noted, each calibrated by the others.
+        sites: sites of a site-adapted model; then all embeddings are less the offset of their site.
 
     Raises:
         ConfigError: The model cannot be written.
@@ -117,6 +120,7 @@ def write_bundle(
         bundle = replace(bundle, novelty=Novelty(gaussians, validation.scale))
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
     arrays |= {"score_class": bundle.score_class} | (bundle.novelty.to_arrays() if bundle.novelty else {})
+    arrays |= {} if sites is None else sites.to_arrays()
     # Not `save_file`, which makes files that only their owner may read.
     (folder / "reference.safetensors").write_bytes(save(arrays))
     figures = None

@@ -22,6 +22,11 @@ class PredictOptions(Config):
     """Options of `ball predict`."""
 
     out: Path | None = option(None, "File to write: .csv (with a .csv.json beside it), .json or .html.", short="o")
+    site: str = option(
+        "",
+        "Site of all these images (hospital, scanner), for a bundle fitted with --adapt: it is adapted to the site by "
+        "the images themselves, or by what `ball adapt` kept.",
+    )
     coverage: float = option(
         0.95,
         "Share of images whose set of classes should hold the true one.",
@@ -73,6 +78,7 @@ def predict(
             device=use.device,
             precision=use.precision,
             trust=use.trust,
+            site=options.site,
             progress=progress,
         )
     written = [] if options.out is None else found.write(options.out)

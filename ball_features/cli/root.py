@@ -37,6 +37,7 @@ NAMES = (
     "runs",
     "report",
     "predict",
+    "adapt",
     "evaluate",
     "serve",
     "export",

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ball_features.bundles.bundle import COVERAGE, read_bundle
+from ball_features.bundles.prediction import describe
 from ball_features.bundles.predictor import Predictor, check_coverage
+from ball_features.bundles.site_use import answer_for
 from ball_features.dataset.listing import printable
 from ball_features.deployment.answers import Predictions
 from ball_features.deployment.inputs import find_images
@@ -24,6 +26,7 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
     trust: bool = False,
+    site: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Predict the classes of new images: research use only, not a diagnosis.
@@ -36,6 +39,7 @@ def predict(
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto" (that of the bundle), "fp32", "bf16" or "fp16".
         trust: load a model in joblib's format too, which can execute any code.
+        site: site of all these images, for a site-adapted bundle, which takes its statistics from them without labels.
         progress: function that takes (images done, images in all).
 
     Raises:
@@ -53,10 +57,18 @@ def predict(
             f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files."
         )
     loaded = read_bundle(bundle, trust=trust)
+    if site:
+        loaded.require_sites()
     predictor = Predictor(
         loaded, weights=weights, device=device, precision=precision, compiled=len(files) >= COMPILE_FROM
     )
-    predictions, rejected = predictor(files, coverage=coverage, progress=progress)
+    told = ""
+    if site:
+        names, X, rejected = predictor.embed_all(files, progress)
+        loaded, told = answer_for(loaded, site, X)
+        predictions = describe(loaded, names, X, coverage)
+    else:
+        predictions, rejected = predictor(files, coverage=coverage, progress=progress)
     rejected = [*missing, *rejected]
     if not predictions:
         listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
@@ -66,5 +78,5 @@ def predict(
         rejected=rejected,
         classes=loaded.classes,
         about={"bundle": str(bundle)} | predictor.about(coverage),
-        notes=[*([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
+        notes=[*([told] if told else []), *([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
     )
