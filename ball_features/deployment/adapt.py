@@ -86,7 +86,8 @@ def adapt(
     copy = out or folder.with_name(f"{folder.name}-{site}")
     require_new(loaded, site, copy)
     names = [str(name) for name in ([images] if isinstance(images, Path | str) else images)]
-    files, missing = find_images(names)
+    inputs = find_images(names)
+    files = inputs.files
     if not files:
         raise DataError(
             f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files."
@@ -105,6 +106,5 @@ def adapt(
         )
     keep_site(loaded, folder, copy, site, shift)
     by_class = dict(zip(loaded.classes, shares.tolist(), strict=True))
-    return AdaptedBundle(
-        copy, site, shift.images, by_class, int(adapted.unusual(X, probability).sum()), [*missing, *rejected]
-    )
+    unusual = int(adapted.unusual(X, probability).sum())
+    return AdaptedBundle(copy, site, shift.images, by_class, unusual, [*inputs.rejected, *rejected])
