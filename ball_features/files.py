@@ -61,6 +61,7 @@ OUTPUTS: dict[str, Output] = {
     "cache": Output(b"\x89HDF\r\n\x1a\n", ("schema_version", "fingerprint", "committed", "embeddings"), 1 << 21),
     "groups": Output(contains=("path", "group", "series")),
     "predictions": Output(b"path,predicted,p_"),
+    "patient answers": Output(b"patient,images,unusual,predicted"),
     "answers": Output(b"{", ('"bundle"', '"cache_fingerprint"')),
     "evaluation": Output(b"{", ('"balanced_recall"', '"cache_fingerprint"')),
     "page": Output(b"<!doctype html", ("Content-Security-Policy", "'sha256-", "<style>")),

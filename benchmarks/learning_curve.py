@@ -28,18 +28,19 @@ def main() -> None:
     parser.add_argument("caches", nargs="*")
     parser.add_argument("--simulate", type=int, default=0, help="number of simulated curves of each kind")
     parser.add_argument("--groups", help="groups file")
+    parser.add_argument("--jobs", type=int, default=0, help="fits at the same time; 0 uses every core")
     arguments = parser.parse_args()
     if arguments.simulate:
         simulate(arguments.simulate)
     for cache in arguments.caches:
-        measure(cache, arguments.groups)
+        measure(cache, arguments.groups, arguments.jobs)
 
 
-def measure(cache: str, groups: str | None) -> None:
+def measure(cache: str, groups: str | None, jobs: int) -> None:
     """Run the command's work on a cache, and test forecasts of its smaller sizes on its larger ones."""
     with tempfile.TemporaryDirectory() as folder:
         start, before = time.perf_counter(), cpu()
-        done = learning_curve(cache, FitConfig(groups=groups), out_root=folder)
+        done = learning_curve(cache, FitConfig(groups=groups, jobs=jobs), out_root=folder)
         seconds = time.perf_counter() - start
         print(f"{cache}: {seconds:.1f} s, {cpu() - before:.1f} s of a core, load {os.getloadavg()[0]:.1f}")
         for sentence in done.sentences:

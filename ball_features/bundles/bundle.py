@@ -28,8 +28,8 @@ from ball_features.bundles.calibration import (
 )
 from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
+from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import Novelty
-from ball_features.bundles.sites import Sites
 from ball_features.errors import BallError, ConfigError, DataError
 from ball_features.models.adaptation import MIN_IMAGES, SiteShift
 

@@ -11,9 +11,9 @@ import numpy as np
 from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
+from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import fit_gaussians
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
-from ball_features.bundles.sites import Sites
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.evaluation.final_fit import FinalFit

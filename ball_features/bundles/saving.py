@@ -19,8 +19,8 @@ from ball_features.bundles.calibration import (
 )
 from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
+from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import Novelty, Scale, fit_gaussians, fit_scale
-from ball_features.bundles.sites import Sites
 from ball_features.evaluation.metrics import calibration_error, log_losses
 from ball_features.models.registry import MODELS
 

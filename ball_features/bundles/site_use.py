@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ball_features.bundles.bundle import Bundle
+from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.prediction import Prediction, describe
-from ball_features.bundles.sites import Sites
 from ball_features.errors import ConfigError, DataError
 from ball_features.models.adaptation import SiteShift
 

@@ -57,6 +57,11 @@ def adapt(
     shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.shares.items())
     if not shown.quiet:
         say(f"Adapted to {found.site} by {found.images} images. Predicted among them: {shares}.")
+        if 2 * found.unusual > found.images:
+            say(
+                f"{found.unusual} of {found.images} images are unlike the training images even so: do not trust their "
+                "classes."
+            )
     echo(f"Bundle: {found.folder}")
 
 

@@ -25,6 +25,9 @@ class ExportOptions(Config):
     ladder: Path | None = option(
         None, "Folder of a run of `ball fit --protocol ladder`, whose figures the model card shows too."
     )
+    evaluation: tuple[str, ...] = option(
+        (), "Folders written by `ball evaluate`, whose figures the model card shows too, with commas between."
+    )
     weights: str | None = option(
         None, "File of the network's weights, where it is no longer at the path that the bundle names.", path=True
     )
@@ -62,8 +65,9 @@ def export(
         raise ConfigError(f"{source} is a folder; --parquet and --csv are written of a cache, a file ending in .h5.")
     if not source.is_dir() and any(of_bundle):
         raise ConfigError(f"{source} is no folder; --onnx and --card are written of a bundle, RUN/models/MODEL.")
-    if options.ladder is not None and options.card is None:
-        raise ConfigError("Got --ladder without --card, which it is for.")
+    for name in ("ladder", "evaluation"):
+        if getattr(options, name) and options.card is None:
+            raise ConfigError(f"Got --{name} without --card, which it is for.")
     from ball_features.files import require_writable
 
     bundled = sorted(source.iterdir()) if source.is_dir() else []
@@ -86,7 +90,8 @@ def export(
 
     bundle = read_bundle(source, trust=options.trust)
     if options.card is not None:
-        echo(f"Model card: {write_card(bundle, source, options.card, options.ladder)}")
+        evaluations = [Path(name) for name in options.evaluation]
+        echo(f"Model card: {write_card(bundle, source, options.card, options.ladder, evaluations)}")
     if options.onnx is not None:
         from ball_features.bundles.predictor import Predictor
         from ball_features.deployment.onnx import export_onnx

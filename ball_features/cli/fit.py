@@ -148,7 +148,7 @@ def _draw_curve(cache: Path, config: FitConfig, options: FitOptions, shown: Show
     refused |= {"adapt": config.adapt != usual.adapt, "save": options.save, "final": options.final}
     for name, value in refused.items():
         if value:
-            raise ConfigError(f"{flag(name)} does not go with --protocol {LEARNING_CURVE}. Leave it out.", option=name)
+            raise ConfigError(f"{flag(name)} does not go with --protocol {LEARNING_CURVE}. Leave it out.")
     with progress_bar("Fitting", shown.silent, "fits") as progress:
         done = learning_curve(cache, config, out_root=options.out, name=options.name or None, progress=progress)
     _record(done.folder, options, shown)

@@ -10,11 +10,22 @@ from typing import Annotated
 import typer
 
 from ball_features.cli.derive import command
+from ball_features.cli.layers import Subset
 from ball_features.cli.options import BundleFolder, BundleUse, Strict
-from ball_features.cli.screen import echo, print_json, progress_bar, say
+from ball_features.cli.screen import echo, print_json, progress_bar, say, show
+from ball_features.config import CollectionConfig
 from ball_features.config.fields import Config, option
 
 __all__ = ["COMMAND", "PredictOptions", "predict"]
+
+
+_SHEET = Subset(
+    ("sheet", "path_column", "patient_column"),
+    help={
+        "sheet": "Table with the patient of each image, as `ball extract --sheet` takes it: patients get answers too. "
+        "A column site serves a bundle fitted with --adapt."
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ def predict(
         ),
     ],
     options: PredictOptions,
+    columns: Annotated[CollectionConfig, _SHEET],
     use: BundleUse,
     shown: Strict,
 ) -> None:
@@ -58,11 +70,14 @@ def predict(
     magnification, no smear at all) gets a class all the same: do not trust it.
     Where the model errs on fewer images than --coverage allows, sets hold one
     class, whatever the doubt. Folders are searched as `ball extract` does. The
-    file beside a CSV holds what does not belong to one image: the model, the
-    coverage, thresholds, rejected files.
+    file beside a CSV holds what does not belong to one image: the verdict, the
+    model, the coverage, thresholds, rejected files. With --sheet, patients get
+    an answer too, with the number of images behind each: in P.patients.csv
+    beside P.csv, in the JSON file and on the page.
     """
     from ball_features.deployment.answers import require_replaceable
     from ball_features.deployment.predict import predict as run
+    from ball_features.reporting.verdict import render_verdict
 
     if options.out is not None:
         require_replaceable(options.out, "--out", images)
@@ -79,6 +94,8 @@ def predict(
             precision=use.precision,
             trust=use.trust,
             site=options.site,
+            sheet=columns.sheet,
+            columns=columns,
             progress=progress,
         )
     written = [] if options.out is None else found.write(options.out)
@@ -88,17 +105,23 @@ def predict(
         for item in found.predictions if options.out is None else ():
             strange = "  UNUSUAL" if item.unusual else ""
             echo(f"{item.path}  {item.predicted} {item.probability[item.predicted]:.3f}  {'|'.join(item.set)}{strange}")
+        for one in found.patients if options.out is None else ():
+            odd = f"  {one.unusual} UNUSUAL" if one.unusual else ""
+            count = f"{one.images} image{'' if one.images == 1 else 's'}"
+            echo(f"patient {one.patient}  {one.predicted} {one.probability[one.predicted]:.3f}  {count}{odd}")
         for item in found.rejected:
             say(f"rejected  {item.path}: {item.reason}")
         if not shown.quiet:
+            show(render_verdict(found.findings), err=True)
             unusual = sum(item.unusual for item in found.predictions)
             where = f" in {options.out}" if options.out is not None else ""
-            beside = f" Coverage, bundle and rejected files: {written[1]}." if len(written) > 1 else ""
+            beside = f" Verdict, coverage, bundle and rejected files: {written[1]}." if len(written) > 1 else ""
+            beside += f" Answers for {len(found.patients)} patients: {written[2]}." if len(written) > 2 else ""
             say(
                 f"{len(found.predictions)} predictions{where}, {unusual} of unusual images, "
                 f"{len(found.rejected)} files rejected.{beside}"
             )
-        for note in () if shown.quiet else found.notes:
+        for note in () if shown.quiet else (*found.remarks, *found.notes):
             say(note)
     if shown.strict and found.rejected:
         raise typer.Exit(1)

@@ -34,6 +34,7 @@ NAMES = (
     "fit",
     "compare",
     "tune",
+    "labels",
     "runs",
     "report",
     "predict",

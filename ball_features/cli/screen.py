@@ -79,9 +79,9 @@ def width() -> int:
     return _console().width
 
 
-def show(*renderables: RenderableType) -> None:
-    """Tables and paragraphs on standard output."""
-    console = _console()
+def show(*renderables: RenderableType, err: bool = False) -> None:
+    """Tables and paragraphs on standard output, or on standard error."""
+    console = _console(err=err)
     for renderable in renderables:
         console.print(_Clean(renderable))
 

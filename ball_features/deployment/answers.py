@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ball_features.bundles.prediction import Prediction
 from ball_features.dataset.manifest import Rejected
+from ball_features.deployment.alarm import judge
+from ball_features.deployment.patient_answers import PatientAnswer, answer_each_patient
 from ball_features.deployment.predictions_page import predictions_page
 from ball_features.errors import DataError
 from ball_features.files import require_writable, write_csv, write_text
+from ball_features.reporting.finding import Finding
+from ball_features.reporting.verdict import findings_to_json
 
-__all__ = ["Predictions", "beside", "check_suffix", "require_replaceable"]
+__all__ = ["Predictions", "beside", "check_suffix", "patients_beside", "require_replaceable"]
 
 _SUFFIXES = (".csv", ".json", ".html")
 
@@ -29,6 +34,8 @@ class Predictions:
         classes: names of the classes, in the order of the probabilities.
         about: bundle, model and network, the coverage of sets and the threshold for unusual images.
         notes: what a reader must know about sets and flags.
+        patient: patient of each image, "" where it is not known; empty without a sheet.
+        remarks: files that were passed over, by ending; rows of the sheet and images that do not match.
     """
 
     predictions: list[Prediction]
@@ -36,6 +43,18 @@ class Predictions:
     classes: tuple[str, ...]
     about: dict[str, Any]
     notes: list[str]
+    patient: tuple[str, ...] = ()
+    remarks: list[str] = field(default_factory=list)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """The verdict."""
+        return judge(self.predictions, self.classes, self.about["unusual_share"], str(self.about["bundle"]))
+
+    @cached_property
+    def patients(self) -> list[PatientAnswer]:
+        """An answer for each patient; empty without a sheet."""
+        return answer_each_patient(self.predictions, self.patient, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -43,7 +62,9 @@ class Predictions:
 
     def _beside(self) -> dict[str, Any]:
         rejected = [{"path": item.path, "reason": item.reason} for item in self.rejected]
-        return self.about | {"notes": self.notes, "rejected": rejected}
+        values = self.about | {"verdict": findings_to_json(self.findings), "notes": self.notes}
+        values |= {"rejected": rejected, "remarks": self.remarks}
+        return values | ({"patients": [item.to_dict() for item in self.patients]} if self.patients else {})
 
     def write(self, path: Path | str) -> list[Path]:
         """Write a file in the format that its name ends in: .csv, .json or .html.
@@ -52,7 +73,8 @@ class Predictions:
             path: file to write.
 
         Returns:
-            Files written. p.csv has one row for each prediction, and p.csv.json beside it has the rest.
+            Files written. p.csv has one row for each prediction, and p.csv.json beside it has the rest;
+            p.patients.csv has one row for each patient, where a sheet named them.
 
         Raises:
             DataError: The name has another ending, or the folder cannot be written.
@@ -61,11 +83,18 @@ class Predictions:
         check_suffix(path)
         header = ["path", "predicted", *(f"p_{name}" for name in self.classes), "set", "distance", "unusual"]
         rows = [_row(item, self.classes) for item in self.predictions]
+        if self.patient:
+            header.append("patient")
+            rows = [[*row, name] for row, name in zip(rows, self.patient, strict=True)]
         files = [path]
         if path.suffix == ".csv":
             write_csv(path, header, rows)
             files.append(beside(path))
             write_text(files[1], json.dumps(self._beside(), indent=1) + "\n")
+            if self.patients:
+                files.append(patients_beside(path))
+                lines = (one.row(self.classes) for one in self.patients)
+                write_csv(files[2], PatientAnswer.columns(self.classes), lines)
         elif path.suffix == ".json":
             write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
         else:
@@ -76,6 +105,11 @@ class Predictions:
 def beside(path: Path) -> Path:
     """The file beside a CSV file of predictions, for what does not belong to one image."""
     return path.with_name(path.name + ".json")
+
+
+def patients_beside(path: Path) -> Path:
+    """The file beside a CSV file of predictions, with an answer for each patient."""
+    return path.with_name(f"{path.stem}.patients.csv")
 
 
 def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str]) -> None:
@@ -89,6 +123,8 @@ def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str]) 
     require_writable(path, setting, kind=kind, inputs=(own := list(inputs)))
     if path.suffix == ".csv":
         require_writable(beside(path), setting, kind="answers", inputs=own)
+        if patients_beside(path).exists():
+            require_writable(patients_beside(path), setting, kind="patient answers", inputs=own)
 
 
 def check_suffix(path: Path) -> None:

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from ball_features.dataset.listing import Rejected, list_images, printable
+from ball_features.dataset.listing import Listing, Rejected, list_images, printable
 
-__all__ = ["find_images"]
+__all__ = ["Inputs", "find_images"]
 
 
-def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Rejected]]:
+@dataclass(frozen=True)
+class Inputs:
+    """What the arguments of a prediction stand for.
+
+    Attributes:
+        files: image files in the order given, each once.
+        rejected: arguments and files that cannot be used.
+        remarks: files that were passed over, by ending, and folders that were skipped by name.
+    """
+
+    files: list[Path]
+    rejected: list[Rejected]
+    remarks: list[str]
+
+
+def find_images(arguments: Iterable[str]) -> Inputs:
     """Find image files.
 
     Args:
         arguments: folders (searched as `extract` does), patterns such as `*.png`, or files.
-
-    Returns:
-        Files in the order given, each once, and the arguments and files that cannot be used.
     """
     found: dict[Path, None] = {}
     rejected = []
+    passed = Listing()
     for text in arguments:
         path = Path(text)
         matches = [path] if path.exists() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207, since a pattern may be absolute
         files = []
         for match in matches:
-            own, passed = _files(match)
-            files += own
-            rejected += passed
+            files += _files(match, rejected, passed)
         if not files:
             rejected.append(Rejected(printable(text), "holds no image" if matches else "is not there"))
         for file in files:
@@ -37,13 +49,15 @@ def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Rejected]]:
                 found[file] = None
             else:
                 rejected.append(Rejected(printable(str(file)), "its name is not UTF-8; rename it"))
-    return list(found), rejected
+    return Inputs(list(found), rejected, passed.remarks())
 
 
-def _files(path: Path) -> tuple[list[Path], list[Rejected]]:
-    """Images, and pictures of kinds that are not supported, of a folder; the file itself of a file."""
+def _files(path: Path, rejected: list[Rejected], passed: Listing) -> list[Path]:
+    """Images of a folder; the file itself of a file. What is passed over is noted in the two lists."""
     if not path.is_dir():
-        return [path] if path.is_file() else [], []
+        return [path] if path.is_file() else []
     listing = list_images(path)
-    passed = [Rejected(printable(str(path / item.path)), item.reason) for item in listing.rejected]
-    return [path / name for name in listing.images], passed
+    rejected += [Rejected(printable(str(path / item.path)), item.reason) for item in listing.rejected]
+    passed.others.update(listing.others)
+    passed.skipped.update({f"{printable(str(path))}/{name}": why for name, why in listing.skipped.items()})
+    return [path / name for name in listing.images]

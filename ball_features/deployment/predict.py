@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ball_features.bundles.bundle import COVERAGE, read_bundle
-from ball_features.bundles.prediction import describe
 from ball_features.bundles.predictor import Predictor, check_coverage
-from ball_features.bundles.site_use import answer_for
+from ball_features.bundles.site_use import describe_sites
+from ball_features.config import CollectionConfig
 from ball_features.dataset.listing import printable
+from ball_features.dataset.sheet import read_sheet
 from ball_features.deployment.answers import Predictions
 from ball_features.deployment.inputs import find_images
 from ball_features.errors import DataError
@@ -27,6 +29,8 @@ def predict(
     precision: str = "auto",
     trust: bool = False,
     site: str = "",
+    sheet: Any = None,
+    columns: CollectionConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Predict the classes of new images: research use only, not a diagnosis.
@@ -40,36 +44,42 @@ def predict(
         precision: "auto" (that of the bundle), "fp32", "bf16" or "fp16".
         trust: load a model in joblib's format too, which can execute any code.
         site: site of all these images, for a site-adapted bundle, which takes its statistics from them without labels.
+        sheet: a data frame, or the path of a sheet, that names the patient of each image, who get an answer too, or
+            the site, for a site-adapted bundle.
+        columns: names of the sheet's columns, where they are not the usual ones.
         progress: function that takes (images done, images in all).
 
     Raises:
         ConfigError: The coverage is not between 0 and 1, or the device is not available.
-        DataError: The folder is no bundle, or no image can be predicted.
+        DataError: The folder is no bundle, no image can be predicted, or the sheet names no patients.
         WeightsError: The weights are missing, or not those of the bundle.
     """
     from ball_features.extraction.engine.choose import COMPILE_FROM
 
     check_coverage(coverage)
     names = [str(name) for name in ([images] if isinstance(images, Path | str) else images)]
-    files, missing = find_images(names)
+    inputs = find_images(names)
+    files = inputs.files
     if not files:
+        passed = "".join(f" {remark}" for remark in inputs.remarks)
         raise DataError(
-            f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files."
+            f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files.{passed}"
         )
+    patient, said = ({}, []) if sheet is None else _patients(files, sheet, columns)
     loaded = read_bundle(bundle, trust=trust)
     if site:
         loaded.require_sites()
     predictor = Predictor(
         loaded, weights=weights, device=device, precision=precision, compiled=len(files) >= COMPILE_FROM
     )
-    told = ""
-    if site:
+    told: list[str] = []
+    sites = {str(file): site for file in files} if site else {} if sheet is None else _sites(files, sheet, columns)
+    if sites and loaded.sites is not None:
         names, X, rejected = predictor.embed_all(files, progress)
-        loaded, told = answer_for(loaded, site, X)
-        predictions = describe(loaded, names, X, coverage)
+        predictions, told = describe_sites(loaded, names, X, coverage, [sites[name] for name in names])
     else:
         predictions, rejected = predictor(files, coverage=coverage, progress=progress)
-    rejected = [*missing, *rejected]
+    rejected = [*inputs.rejected, *rejected]
     if not predictions:
         listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
         raise DataError(f"No file of {len(rejected)} can be predicted, expected images. Rejected files:{listed}")
@@ -78,5 +88,32 @@ def predict(
         rejected=rejected,
         classes=loaded.classes,
         about={"bundle": str(bundle)} | predictor.about(coverage),
-        notes=[*([told] if told else []), *([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
+        notes=[*told, *([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
+        patient=tuple(patient[item.path] for item in predictions) if patient else (),
+        remarks=[*inputs.remarks, *said],
     )
+
+
+def _patients(files: Sequence[Path], sheet: Any, columns: CollectionConfig | None) -> tuple[dict[str, str], list[str]]:
+    """File -> patient, "" where the sheet names none, and remarks on rows and images that do not match.
+
+    Raises:
+        DataError: The sheet does not fit, or has no column of patients or sites.
+    """
+    table = read_sheet(sheet, columns)
+    rows = table.rows_of([file.as_posix() for file in files])
+    patient = rows.columns.get("patient")
+    if not any(patient or ()) and any(rows.columns.get("site", ())):
+        return {}, list(rows.remarks)
+    if patient is None or not any(patient):
+        raise DataError(
+            f"{table.source} names no patient of these images: its columns are {', '.join(rows.columns) or 'none'}. "
+            "Name the column of the patients by patient_column."
+        )
+    return {str(file): name for file, name in zip(files, patient, strict=True)}, list(rows.remarks)
+
+
+def _sites(files: Sequence[Path], sheet: Any, columns: CollectionConfig | None) -> dict[str, str]:
+    """File -> site, "" where the sheet names none; empty without such a column."""
+    site = read_sheet(sheet, columns).rows_of([file.as_posix() for file in files]).columns.get("site", ())
+    return dict(zip(map(str, files), site, strict=True)) if any(site) else {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ball_features.reporting.evidence import Evidence, PredictionEvidence
+from ball_features.deployment.alarm import reasons_to_look
+from ball_features.deployment.patient_answers import PatientAnswer
 from ball_features.reporting.markup import Cell, Row, Table, page
-from ball_features.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,29 +15,7 @@ if TYPE_CHECKING:
     from ball_features.bundles.prediction import Prediction
     from ball_features.deployment.answers import Predictions
 
-__all__ = ["contradicted", "predictions_page", "reasons_to_look"]
-
-LOW_PROBABILITY = 0.7
-
-
-def contradicted(item: Prediction, classes: Sequence[str]) -> bool:
-    """Whether no nearest training image is of the predicted class, as far as folders name classes."""
-    folders = {name.split("/")[0] for name in item.nearest}
-    return bool(folders) and folders <= set(classes) and item.predicted not in folders
-
-
-def reasons_to_look(item: Prediction, classes: Sequence[str]) -> list[str]:
-    """Why a person should look at an image, the gravest first; none for an image like others."""
-    reasons = []
-    if item.unusual:
-        reasons.append("unlike the training images: the class means nothing")
-    if contradicted(item, classes):
-        reasons.append("none of its nearest training images is of this class")
-    if len(item.set) > 1:
-        reasons.append(f"could be {' or '.join(item.set)}")
-    if item.probability[item.predicted] < LOW_PROBABILITY:
-        reasons.append(f"probability below {LOW_PROBABILITY:g}")
-    return reasons
+__all__ = ["predictions_page"]
 
 
 def predictions_page(found: Predictions) -> str:
@@ -50,7 +28,8 @@ def predictions_page(found: Predictions) -> str:
         "Predictions",
         images=len(found.predictions),
         doubtful=len(doubtful),
-        verdict=verdict(Evidence(predictions=_evidence(found))),
+        verdict=found.findings,
+        patients=_patients(found.patients, found.classes) if found.patients else None,
         summary=_summary(found, reasons),
         look=_look(doubtful),
         table=_all(found),
@@ -58,18 +37,7 @@ def predictions_page(found: Predictions) -> str:
         coverage=f"{100 * found.about['coverage']:g}",
         notes=found.notes,
         rejected=found.rejected,
-    )
-
-
-def _evidence(found: Predictions) -> PredictionEvidence:
-    items = found.predictions
-    return PredictionEvidence(
-        images=len(items),
-        unusual=sum(item.unusual for item in items),
-        expected_unusual=found.about["unusual_share"],
-        confidence=sum(item.probability[item.predicted] for item in items) / max(len(items), 1),
-        ambiguous=sum(len(item.set) > 1 for item in items),
-        contradicted=sum(contradicted(item, found.classes) for item in items),
+        remarks=found.remarks,
     )
 
 
@@ -85,6 +53,26 @@ def _summary(found: Predictions, reasons: Sequence[Sequence[str]]) -> Table:
         Row((Cell(name), _number(images[name]), _number(look[name]), _number(unusual[name]))) for name in found.classes
     )
     return Table(("predicted class", "images", "need a look", "unusual"), rows, "Images of each predicted class")
+
+
+def _patients(answers: Sequence[PatientAnswer], classes: Sequence[str]) -> Table:
+    rows = tuple(
+        Row(
+            (
+                Cell(item.patient),
+                Cell(item.predicted),
+                _number(item.images),
+                _number(item.unusual),
+                Cell(f"{100 * item.agreement:.0f}", item.agreement),
+                *(Cell(f"{item.probability[name]:.3f}", item.probability[name]) for name in classes),
+            ),
+            "unusual" if 2 * item.unusual >= item.images else "",
+        )
+        for item in answers
+    )
+    names = (f"p_{name} of the patient" for name in classes)
+    header = ("patient", "answer", "images", "unusual", "images that agree %", *names)
+    return Table(header, rows, "An answer for each patient", 2)
 
 
 def _look(doubtful: Sequence[tuple[Prediction, list[str]]]) -> Table:

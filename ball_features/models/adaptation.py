@@ -165,11 +165,8 @@ class SiteAdapter(BaseEstimator):
         if not method.iterations and not guarded:
             return SiteShift(X.mean(0), len(X))
         probability = predict(X - offset)
-        if guarded:
-            share = probability.mean(0)
-            least = 1 / len(share)
-            if share.max() > least + MAX_EXCESS * (1 - least):
-                return SiteShift(offset, len(X), f"{100 * share.max():.0f} % of the images look like one class")
+        if guarded and (reason := _one_class(probability)):
+            return SiteShift(offset, len(X), reason)
         if not method.iterations:
             return SiteShift(X.mean(0), len(X))
         flat = X.reshape(len(X), -1)
@@ -182,3 +179,12 @@ class SiteAdapter(BaseEstimator):
             offset = (offset + _STEP * (target - offset)).astype(np.float32)
             probability = predict(X - offset)
         return SiteShift(offset, len(X))
+
+
+def _one_class(probability: np.ndarray) -> str:
+    """Why a batch looks like one class by its predictions (N, C), or ""."""
+    share = probability.mean(0)
+    least = 1 / len(share)
+    if share.max() <= least + MAX_EXCESS * (1 - least):
+        return ""
+    return f"{100 * share.max():.0f} % of the images look like one class"

@@ -17,10 +17,14 @@ from ball_features.evaluation.results import Measurement, ModelRow, read_measure
 from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.files import write_text
 from ball_features.models.base import PerViewClassifier
+from ball_features.reporting.external_record import bundle_digest
+from ball_features.reporting.external_summary import read_summary
 from ball_features.reporting.markup import render
+from ball_features.reporting.verdict import read_findings
 
 __all__ = ["write_card"]
 
+_SAID = ("serious", "warning")  # findings that the card repeats
 _MANY_FOLDERS = 20  # more are not listed
 
 
@@ -63,7 +67,17 @@ class _Rungs:
     table: _Table
 
 
-def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class _Elsewhere:
+    """External evaluations of the bundle."""
+
+    table: _Table
+    findings: list[str]
+
+
+def write_card(
+    bundle: Bundle, folder: Path, path: Path, ladder: Path | None = None, evaluations: Sequence[Path] = ()
+) -> Path:
     """Write the card.
 
     Args:
@@ -71,9 +85,11 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         folder: folder of the bundle; the run around it gives the figures.
         path: file to write.
         ladder: folder of a run of the protocol ladder, which says what the figures are worth.
+        evaluations: folders of external evaluations of this bundle, or their `evaluation.json`.
 
     Raises:
-        DataError: The run's files or the ladder cannot be read, or the card cannot be written.
+        DataError: The run's files, the ladder or an evaluation cannot be read, an evaluation is of another bundle, or
+            the card cannot be written.
     """
     facts = bundle.facts
     run, measurement, model = _read_run(folder, facts.model)
@@ -89,6 +105,8 @@ def write_card(bundle: Bundle, folder: Path, path: Path, ladder: Path | None = N
         own=_own_figures(bundle),
         figures=_figures(model, measurement),
         ladder=None if ladder is None else _rungs(ladder, facts.model),
+        elsewhere=_elsewhere(evaluations, folder) if evaluations else None,
+        verdict=[finding for finding in read_findings(folder.resolve().parent.parent) if finding.severity in _SAID],
         unusual_percent=_percent(bundle.unusual_share),
         validation=len(bundle.distances),
         provenance=_provenance(facts, run),
@@ -219,6 +237,41 @@ def _rungs(folder: Path, name: str) -> _Rungs:
     drop = rows[0].accuracy - rows[-1].accuracy
     table = _Table(("test images", "accuracy %", "95 %", "worst group %"), cells)
     return _Rungs(rows[0].rung, rows[-1].rung, f"{100 * drop:.1f}", table)
+
+
+def _elsewhere(evaluations: Sequence[Path], folder: Path) -> _Elsewhere:
+    """A row an evaluation, and what their verdicts say.
+
+    Raises:
+        DataError: An evaluation cannot be read, or is of another bundle.
+    """
+    digest = bundle_digest(folder)
+    rows, findings = [], []
+    for path in evaluations:
+        own = read_summary(path)
+        if own.bundle_sha256 != digest:
+            raise DataError(
+                f"{path} is the evaluation of another bundle than {folder} (SHA-256 {own.bundle_sha256[:12] or 'none'} "
+                f"of bundle.json, expected {digest[:12]}). Evaluate this bundle with `ball evaluate`."
+            )
+        lost = f"{100 * own.difference:.1f} ({100 * own.difference_low:.1f} - {100 * own.difference_high:.1f})"
+        cells = (
+            f"{own.source}, {own.created[:10]}",
+            own.images,
+            f"{_percent(own.accuracy)} ({_percent(own.low)} - {_percent(own.high)})",
+            "n/a" if math.isnan(own.difference) else lost,
+            _percent(own.balanced),
+            "n/a" if math.isnan(own.ece) else f"{own.ece:.3f}",
+            f"{_percent(own.covered)} of {100 * own.coverage:g}",
+            _percent(own.flagged),
+        )
+        rows.append(cells)
+        findings += [f"{own.source}: {sentence}" for sentence in own.sentences]
+    header = (
+        "images of", "images", "accuracy % (95 %)", "points lost (95 %)", "mean recall %", "ECE", "sets cover %",
+        "unusual %",
+    )  # fmt: skip
+    return _Elsewhere(_Table(header, tuple(rows)), findings)
 
 
 def _provenance(facts: BundleFacts, run: Mapping[str, Any]) -> _Table:

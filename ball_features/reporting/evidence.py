@@ -86,6 +86,7 @@ class DataEvidence:
         copies: byte-identical copies of another image.
         conflicts: pairs of identical images with different labels.
         conflict_example: two paths of such a pair, or empty.
+        doubtful: images that all models of a table give one other class with a high probability: (path, label, class).
         leaks: what crosses a given split -> number of test images concerned, such as {"patients": 24}.
         views_chosen_here: whether views or settings were chosen on this data set.
         cache: path of the cache, for commands.
@@ -99,6 +100,7 @@ class DataEvidence:
     copies: int = 0
     conflicts: int = 0
     conflict_example: tuple[str, ...] = ()
+    doubtful: tuple[tuple[str, str, str], ...] = ()
     leaks: Mapping[str, int] = field(default_factory=dict)
     views_chosen_here: tuple[str, ...] = ()
     cache: str = "CACHE.h5"

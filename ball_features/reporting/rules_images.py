@@ -12,6 +12,7 @@ from ball_features.reporting.rule_words import cache_of, groups_of, percent
 __all__ = [
     "audit_copies",
     "chosen_here",
+    "doubtful_labels",
     "label_conflicts",
     "overlay_tells_class",
     "precision_deviates",
@@ -49,6 +50,23 @@ def label_conflicts(evidence: Evidence) -> Iterator[Finding]:
         "warning",
         {"pairs": count},
         f"{count} pairs of images show the same and have different labels{shown}: one label of each pair is wrong.",
+    )
+
+
+def doubtful_labels(evidence: Evidence) -> Iterator[Finding]:
+    """All models give images another class than their label, and are sure of it."""
+    data = evidence.data
+    if data is None or not data.doubtful:
+        return
+    count, (path, label, other) = len(data.doubtful), data.doubtful[0]
+    many = "1 image is" if count == 1 else f"{count} images are"
+    yield Finding(
+        "labels-doubtful",
+        "note",
+        {"images": count},
+        f"{many} given another class than the label by all models, with a mean probability of 80 % or more (for "
+        f"example {path}, labelled {label}, answered {other}): hard images, or wrong labels.",
+        str(Command("labels", (cache_of(evidence),), {"out": "labels.csv"})),
     )
 
 

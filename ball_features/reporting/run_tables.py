@@ -24,11 +24,21 @@ _TRIALS = 10  # trials shown
 _TRIAL_FORMATS = {"val_loss": ".4f", "val_accuracy": ".4f", "learning_rate": ".2g", "l2": ".2g"}
 
 
-def _comparison_cells(row: CompareRow, best: CompareRow) -> tuple[str, ...]:
+def _by_file(rows: Sequence[CompareRow]) -> bool:
+    """Whether caches are named by their files, since network and channels do not tell them apart."""
+    named = {row.cache for row in rows if row.cache}
+    return len({(row.backbone, row.channels) for row in rows if row.cache}) < len(named)
+
+
+def _comparison_header(rows: Sequence[CompareRow]) -> tuple[str, ...]:
+    return ("cache", *_COMPARISON[1:]) if _by_file(rows) else _COMPARISON
+
+
+def _comparison_cells(row: CompareRow, best: CompareRow, by_file: bool) -> tuple[str, ...]:
     accuracy = METRICS["accuracy"]
     rate = f"{row.images_per_s:.1f}" if row.images_per_s == row.images_per_s else "n/a"
     return (
-        row.backbone or "none",
+        (f"{row.cache} ({row.backbone})" if by_file and row.cache else row.backbone) or "none",
         row.channels + (f", {row.views}" if row.views not in ("", "plain") else ""),
         row.model + (f" {SAME_MARK}" if row.ties_best else ""),
         str(row.dim or ""),
@@ -43,8 +53,9 @@ def _comparison_cells(row: CompareRow, best: CompareRow) -> tuple[str, ...]:
 
 def comparison(rows: Sequence[CompareRow]) -> str:
     """Write the table of `ball compare` in Markdown: a row a cache and model, sorted by accuracy."""
-    lines = [f"| {' | '.join(_COMPARISON)} |", "|" + " --- |" * _LEFT + " ---: |" * (len(_COMPARISON) - _LEFT)]
-    lines += [f"| {' | '.join(_comparison_cells(row, rows[0]))} |" for row in rows]
+    header, by_file = _comparison_header(rows), _by_file(rows)
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * _LEFT + " ---: |" * (len(header) - _LEFT)]
+    lines += [f"| {' | '.join(_comparison_cells(row, rows[0], by_file))} |" for row in rows]
     return "\n".join([*lines, ""])
 
 
@@ -57,10 +68,12 @@ def render_comparison(rows: Sequence[CompareRow], title: str, width: int = 120) 
 
     shown = len(_COMPARISON) - (1 if width < 130 else 0)  # a narrow terminal has no room for the last column
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for number, heading in enumerate(_COMPARISON[:shown]):
-        table.add_column(heading, justify="right" if number >= _LEFT else "left", no_wrap=number > 1)
+    by_file = _by_file(rows)
+    for number, heading in enumerate(_comparison_header(rows)[:shown]):
+        side, fold = "right" if number >= _LEFT else "left", "fold" if number == 0 else "ellipsis"
+        table.add_column(heading, justify=side, no_wrap=number > 1, overflow=fold)
     for row in rows:
-        table.add_row(*_comparison_cells(row, rows[0])[:shown], style=KIND_STYLES.get(row.kind))
+        table.add_row(*_comparison_cells(row, rows[0], by_file)[:shown], style=KIND_STYLES.get(row.kind))
     caption = (
         f"The same images and splits for all. {SAME_MARK}: does not differ significantly from the best at 5 % (paired "
         "permutation test over groups, Holm-corrected for multiple comparisons). behind the best: 95 % interval of the "

@@ -20,6 +20,7 @@ from ball_features.reporting.rules_external import external
 from ball_features.reporting.rules_images import (
     audit_copies,
     chosen_here,
+    doubtful_labels,
     label_conflicts,
     overlay_tells_class,
     precision_deviates,
@@ -49,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     overlay_tells_class,
     chosen_here,
     label_conflicts,
+    doubtful_labels,
     random_weights,
     too_few,
     precision_deviates,

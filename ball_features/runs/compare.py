@@ -97,6 +97,7 @@ def _aligned(cache: Cache, name: str, first: Cache) -> Cache:
         committed=cache.committed[order],
         twin_sha256=cache.twin_sha256[order] if len(cache.twin_sha256) else cache.twin_sha256,
         shortcuts={key: value[order] for key, value in cache.shortcuts.items()},
+        columns={key: value[order] for key, value in cache.columns.items()},
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.config import FitConfig
+from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import given_leaks
 from ball_features.evaluation.results import ModelRow
@@ -29,6 +29,8 @@ from ball_features.runs.rungs import Rung
 __all__ = ["cache_evidence", "comparison_evidence", "ladder_evidence"]
 
 _UNITS = ("series", "patient", "site", "block")  # columns that the rules know by name
+_SURE = 0.8  # mean probability of another class from which a label is doubtful
+_MOST_DOUBTFUL = 0.1  # of the tested images; beyond it models are bad, not labels
 _NAMES = {"holdout": "random splits", "cv": "random folds", "given": "the given split"}
 
 
@@ -52,9 +54,36 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         data = replace(data, patients=known["patient"] or data.patients, sites=known["site"] or data.sites)
     if own.config.groups is not None:
         data = replace(data, groups=own.config.groups)
+    data = replace(data, doubtful=_doubtful(own))
     if own.config.protocol == "given":
         data = replace(data, leaks=given_leaks(own.splits, image_table(own.cache, own.grouping)))
     return Evidence((protocol,), data, extraction)
+
+
+def _doubtful(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
+    """Images that all models but the shortcuts give one other class, surely; none where whole groups are left out.
+
+    Where a group is left out, models are wrong of it as a whole, which says nothing of its labels.
+    """
+    cache = comparison.cache
+    results = [result for result in comparison.results if result.fitted and result.spec.kind != "shortcut"]
+    results = [result for result in results if result.spec.name != "majority"]
+    if len(results) < 2 or PROTOCOLS[comparison.config.protocol].scheme not in ("holdout", "folds"):
+        return ()
+    classes, codes = np.unique(cache.label, return_inverse=True)
+    total = np.zeros((len(results), len(codes), len(classes)))
+    for number, result in enumerate(results):
+        for item in result.fitted:
+            total[number, item.split.test] += item.probability
+    tested = total[0].sum(1) > 0
+    answer = total.argmax(2)
+    mean = total.mean(0) / np.maximum(total.mean(0).sum(1, keepdims=True), 1e-12)
+    sure = mean.max(1)
+    found = np.flatnonzero(tested & (answer == answer[:1]).all(0) & (answer[0] != codes) & (sure >= _SURE))
+    if len(found) > _MOST_DOUBTFUL * tested.sum():
+        return ()
+    rows = found[np.argsort(-sure[found], kind="stable")]
+    return tuple((str(cache.path[row]), str(cache.label[row]), str(classes[answer[0][row]])) for row in rows)
 
 
 def _kept_whole(name: str, grouping: Grouping) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from ball_features.config import FitConfig, HeadConfig
 from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError
+from ball_features.evaluation.paired_tests import paired_bootstrap
 from ball_features.evaluation.protocols import ModelResult, Progress, evaluate
 from ball_features.evaluation.rows import TrialRow, write_rows
 from ball_features.evaluation.search import Trial, draw_trials, search
@@ -29,6 +30,7 @@ from ball_features.runs.store import Run, finish
 
 __all__ = ["tune"]
 
+_LEVEL = 0.05  # of the paired test
 _BEST = "best.toml"  # settings of `ball fit` with the chosen head
 
 
@@ -110,6 +112,8 @@ def tune(
         ],
         start=start,
     )
+    same = (best.head, best.views) == (drawn[0].head, drawn[0].views)
+    comparison = replace(comparison, notes=[_against_report(comparison, same), *comparison.notes])
     contents = measure_comparison(comparison)
     with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
@@ -142,6 +146,35 @@ def _tuned(result: ModelResult) -> ModelResult:
 def _rivals(cache: Cache) -> tuple[Model, ...]:
     specs = select(["mlp", "logistic", "colour"])
     return tuple(spec for spec in specs if spec.features in ("embedding", *cache.shortcuts))
+
+
+def _against_report(comparison: Comparison, same: bool) -> str:
+    """Say whether the choice beats the student report's settings on the test images, by a paired test.
+
+    Args:
+        comparison: results of "mlp-tuned" and of "mlp" on the one split.
+        same: True where the choice is the student report's settings.
+    """
+    if same:
+        return "No setting that was tried beats those of the student report on the validation images: they are chosen."
+    codes = np.unique(comparison.cache.label, return_inverse=True)[1]
+    fitted = {result.spec.name: result.fitted[0] for result in comparison.results if result.fitted}
+    if not {"mlp-tuned", "mlp"} <= set(fitted):
+        return "The choice could not be compared with the student report's settings, since one of them failed."
+    test = fitted["mlp"].split.test
+    own, usual = (fitted[name].probability.argmax(1) == codes[test] for name in ("mlp-tuned", "mlp"))
+    low, high, p = paired_bootstrap(own.astype(float) - usual, comparison.units[test])
+    gain = float(own.mean() - usual.mean())
+    figures = (
+        f"{100 * own.mean():.2f} against {100 * usual.mean():.2f} % of {len(test)} test images, difference "
+        f"{round(100 * gain, 2) + 0.0:+.2f} points (95 % interval {100 * low:.2f} to {100 * high:.2f}, p = {p:.3f}, "
+        "paired permutation test)"
+    )
+    if p <= _LEVEL and gain > 0:
+        return f"The choice beats the student report's settings: {figures}."
+    if p <= _LEVEL:
+        return f"The choice is worse than the student report's settings: {figures}. Keep theirs."
+    return f"The choice does not beat the student report's settings significantly: {figures}. Theirs do as well."
 
 
 def _loss_of(first: Trial, found: Sequence[Trial]) -> float:

@@ -15,19 +15,26 @@ from typer.testing import CliRunner
 
 import ball_features
 from ball_features.bundles.bundle import read_bundle, saved_notes
+from ball_features.bundles.prediction import Prediction
+from ball_features.bundles.predictor import Predictor
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig
 from ball_features.dataset.manifest import scan
-from ball_features.deployment.answers import Prediction, Predictions
+from ball_features.deployment.alarm import reasons_to_look
+from ball_features.deployment.answers import Predictions
 from ball_features.deployment.inputs import find_images
-from ball_features.deployment.predict import Predictor
-from ball_features.deployment.predictions_page import reasons_to_look
 from ball_features.errors import ConfigError, DataError, WeightsError
 from ball_features.reporting.card import write_card
 from ball_features.runs.fit import fit
 
 MODELS = ("mlp", "logistic", "linear-svm", "knn", "lda", "random-forest", "hist-gradient-boosting", "xgboost")
+
+
+def listed(arguments):
+    """Files and rejected files of the arguments of a prediction."""
+    found = find_images(arguments)
+    return found.files, found.rejected
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,7 @@ def test_bundles_compare_and_hash(run):
 
 
 def test_new_images(run, small_cache, smears, tmp_path):
-    files, missing = find_images([str(smears / "Pro"), "nowhere.png", str(smears / "Benign")])
+    files, missing = listed([str(smears / "Pro"), "nowhere.png", str(smears / "Benign")])
     assert [item.path for item in missing] == ["nowhere.png"]
     (tmp_path / "bad.png").write_bytes(b"no image")
     predictor = Predictor(read_bundle(run.folder / "models" / "logistic"))
@@ -138,14 +145,14 @@ def test_folders_are_searched_as_extract_does(smears, tmp_path):
     (root / "b").symlink_to(other)
     (root / "a" / "back").symlink_to(root)
     (root / "empty").mkdir()
-    files, rejected = find_images([str(root)])
+    files, rejected = listed([str(root)])
     names = [file.relative_to(root).as_posix() for file in files]
     assert names == ["a/2.jpg", "a/10.jpg", "b/linked.jpg", "loose.jpg"]
     assert not rejected
     assert [name for name in names if "/" in name] == list(scan(root).path)
-    files, _ = find_images([f"{root}/*"])
+    files, _ = listed([f"{root}/*"])
     assert {file.relative_to(root).as_posix() for file in files} >= set(names)
-    files, rejected = find_images([str(root / "empty"), str(root / "nowhere-*")])
+    files, rejected = listed([str(root / "empty"), str(root / "nowhere-*")])
     assert not files
     assert [item.reason for item in rejected] == ["holds no image", "is not there"]
 
@@ -155,7 +162,7 @@ def test_a_name_that_is_not_utf8_is_rejected(smears, tmp_path):
         shutil.copy(next((smears / "Pro").iterdir()), os.fsencode(tmp_path) + b"/b\xff.jpg")
     except OSError:
         pytest.skip("the file system keeps names UTF-8")
-    files, rejected = find_images([str(tmp_path)])
+    files, rejected = listed([str(tmp_path)])
     assert not files
     assert "not UTF-8" in rejected[0].reason
     rejected[0].path.encode()
@@ -294,6 +301,7 @@ def test_what_it_does_on_its_test_images_is_in_the_bundle(run, small_cache):
     rows = np.flatnonzero(np.isin(cache.path, names))
     truth = np.array([bundle.classes.index(label) for label in cache.label[rows]])
     found = bundle.facts.test
+    assert found is not None
     probability = bundle.probability(cache.embeddings[rows][:, :1])
     assert found.images == len(rows)
     assert found.accuracy == pytest.approx((probability.argmax(1) == truth).mean())
@@ -330,7 +338,8 @@ def test_decoding_ahead_changes_nothing(run, smears, tmp_path, monkeypatch):
             predictor.device = device
 
     monkeypatch.setattr(predictor, "embed", embed_on_cpu)
-    cpu, predictor.device = predictor.device, types.SimpleNamespace(type="cuda")
+    cpu = predictor.device
+    monkeypatch.setattr(predictor, "device", types.SimpleNamespace(type="cuda"))
     predictions, rejected = predictor(files)
     assert [item.path for item in predictions] == [item.path for item in expected[0]]
     assert [item.path for item in rejected] == [item.path for item in expected[1]]
@@ -366,3 +375,57 @@ def test_the_page_of_predictions_shows_first_what_needs_a_look(tmp_path):
     assert "Verdict" in page.split("<h2>Summary</h2>")[0]
     assert "1 of 6 images are unlike those that the model was made from" in page
     assert "plain.jpg" in page.split("<summary>All 6 predictions</summary>")[1]
+
+
+def test_patients_get_an_answer(run, smears, tmp_path):
+    """The mean of log-probabilities over a patient's images, with their number, in every form of output."""
+    folder, files = run.folder / "models" / "logistic", sorted((smears / "Pro").iterdir())[:5]
+    sheet = {"image": [file.name for file in files[:4]], "case": ["P1", "P1", "P2", "P1"]}
+    found = ball_features.predict(folder, files, sheet=sheet)
+    assert found.patient == ("P1", "P1", "P2", "P1", "")
+    assert any("has no row" in remark for remark in found.remarks)
+    assert [(item.patient, item.images) for item in found.patients] == [("P1", 3), ("P2", 1)]
+    probability = np.array([list(item.probability.values()) for item in found.predictions])
+    for item, rows in zip(found.patients, ([0, 1, 3], [2]), strict=True):
+        expected = np.exp(np.log(probability[rows]).mean(0))
+        assert list(item.probability.values()) == pytest.approx(expected / expected.sum())
+        assert item.predicted == found.classes[expected.argmax()]
+        assert item.unusual == sum(found.predictions[row].unusual for row in rows)
+        own = [found.predictions[row].predicted for row in rows]
+        assert item.agreement == pytest.approx(own.count(item.predicted) / len(own))
+    written = found.write(tmp_path / "p.csv")
+    assert [path.name for path in written] == ["p.csv", "p.csv.json", "p.patients.csv"]
+    with written[2].open(newline="") as file:
+        assert [(row["patient"], row["images"]) for row in csv.DictReader(file)] == [("P1", "3"), ("P2", "1")]
+    with written[0].open(newline="") as file:
+        assert [row["patient"] for row in csv.DictReader(file)] == ["P1", "P1", "P2", "P1", ""]
+    assert json.loads(written[1].read_text())["patients"] == [item.to_dict() for item in found.patients]
+    found.write(tmp_path / "p.html")
+    assert "An answer for each patient" in (tmp_path / "p.html").read_text()
+    with pytest.raises(DataError, match="names no patient"):
+        ball_features.predict(folder, files, sheet={"image": [files[0].name], "stain": ["x"]})
+
+
+def test_the_terminal_says_what_to_make_of_it_and_what_was_passed_over(run, tmp_path):
+    """Verdict and skipped files on standard error; standard output holds the answers alone."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, colour in enumerate(("white", "black", "red")):
+        Image.new("RGB", (64, 64), colour).save(images / f"{number}.png")
+    for name in ("a.txt", "b.txt", "c.docx"):
+        (images / name).write_text("no image")
+    (tmp_path / "s.csv").write_text("image,patient\n0.png,A\n1.png,A\n2.png,B\n")
+    folder = run.folder / "models" / "logistic"
+    command = ["predict", str(folder), str(images), "--sheet", str(tmp_path / "s.csv")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert re.search("Serious: [23] of 3 images are unlike those that the model was made from", done.stderr)
+    assert "Next: ball evaluate" in done.stderr
+    assert "Skipped 3 files that are no images: 2 .txt, 1 .docx." in done.stderr
+    assert re.search(r"patient A  \w+ 0\.\d+  2 images  [12] UNUSUAL", done.stdout)
+    assert "Serious" not in done.stdout
+    quiet = CliRunner().invoke(app, [*command, "--quiet"])
+    assert quiet.stderr == ""
+    values = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert values["verdict"][0]["code"] == "mostly-unusual"
+    assert [item["patient"] for item in values["patients"]] == ["A", "B"]

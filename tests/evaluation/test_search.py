@@ -59,6 +59,10 @@ def test_tune_writes_a_run(small_cache, tmp_path):
     assert rows[0].val_loss == min(row.val_loss for row in rows if row.epochs == 4)
     assert read_rows(run.folder / "trials.csv", TrialRow) == rows
     assert "ball fit" in (run.folder / "best.json").read_text()
+    assert "student report" in run.notes[0]
+    tuned, usual = (next(row for row in run.metrics if row.model == name) for name in ("mlp-tuned", "mlp"))
+    if "against" in run.notes[0]:
+        assert f"{100 * tuned.accuracy:.2f} against {100 * usual.accuracy:.2f} %" in run.notes[0]
     # The same test images as `ball fit` would use, and the validation images are none of them.
     cache = read_cache(small_cache)
     (split,), _ = make_splits(dataclasses.replace(config, repeats=1), ImageTable(cache.path, cache.label, cache.sha256))

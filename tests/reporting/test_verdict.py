@@ -147,6 +147,11 @@ CASES = {
         {"label-conflicts"},
         {"nothing-found"},
     ),
+    "doubtful labels": (
+        replace(SOUND, data=DataEvidence(600, doubtful=(("Pre/1.png", "Pre", "Pro"),))),
+        {"labels-doubtful"},
+        {"label-conflicts"},
+    ),
     "augmented": (
         replace(SOUND, audit=AuditEvidence(800, near=2500, in_pairs=800, groups=85, largest_group=12, majority=0.5)),
         {"augmented-copies"},

@@ -1,11 +1,15 @@
 """One table over several caches: the same images and splits, shortcuts once, tests against the best."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ball_features import ExtractConfig, FitConfig, extract, fit, read_cache
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.rows import CompareRow, read_rows
+from ball_features.reporting.run_tables import render_comparison
 from ball_features.runs.compare import compare
 
 CONFIG = FitConfig(models=("logistic", "colour"), repeats=2, test_size=0.3, val_size=0.2)
@@ -78,6 +82,13 @@ def test_caches_of_one_file_name_are_told_apart(small_cache, tmp_path):
     assert first.accuracy > second.accuracy
     assert first.cache == str(paths[0])
     assert len({row.model for row in run.metrics}) == 3
+    lines = (run.folder / "compare.md").read_text().splitlines()
+    assert lines[0].startswith("| cache |")
+    assert all(any(f"{path} (densenet121)" in line for line in lines) for path in paths)
+    shown = Console(width=500, file=io.StringIO(), record=True)
+    shown.print(render_comparison(rows, "title", 500))
+    text = "".join(shown.export_text().split())
+    assert all(str(path)[-20:] in text for path in paths)
 
 
 def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smears, other, tmp_path, monkeypatch):

@@ -122,6 +122,26 @@ def test_a_sheet_names_the_classes_of_a_cache(bundle, elsewhere, tmp_path):
     assert "Pro" not in done.counts.absent
 
 
+def test_the_model_card_quotes_evaluations_of_its_own_bundle(bundle, elsewhere, tmp_path):
+    done = evaluate(bundle, elsewhere, out=tmp_path / "north")
+    command = ["export", str(bundle), "--card", str(tmp_path / "card.md"), "--evaluation"]
+    printed = CliRunner().invoke(app, [*command, str(tmp_path / "north")])
+    assert printed.exit_code == 0, printed.output
+    card = (tmp_path / "card.md").read_text()
+    section = card.split("## Images of elsewhere")[1].split("## Limits")[0]
+    assert f"| 48 | {100 * done.accuracy:.1f} (" in section
+    for finding in done.findings:
+        assert (finding.sentence in card) == (finding.severity in ("serious", "warning"))
+    values = json.loads((tmp_path / "north" / "evaluation.json").read_text())
+    values["bundle"]["sha256"] = "0" * 64
+    (tmp_path / "other.json").write_text(json.dumps(values))
+    refused = CliRunner().invoke(app, [*command, str(tmp_path / "other.json")])
+    assert "the evaluation of another bundle" in str(refused.exception)
+    (tmp_path / "bad.json").write_text("{}")
+    refused = CliRunner().invoke(app, [*command, str(tmp_path / "bad.json")])
+    assert "holds no external evaluation" in str(refused.exception)
+
+
 def test_a_cache_of_other_settings_is_refused(bundle, elsewhere):
     for name, value in (("weights_sha256", "0" * 64), ("normalize", "none")):
         other = replace(elsewhere, attributes=elsewhere.attributes | {name: value})

@@ -3,6 +3,7 @@
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, extract, fit, read_cache
+from tests.made import clouds, write_cache
 
 MODELS = ("logistic", "majority", "colour")
 
@@ -63,3 +64,17 @@ def test_columns_of_the_cache_count(smears, tmp_path):
     extract(smears, cache, ExtractConfig(backbone="densenet121", weights="random", views=1), sheet=sheet)
     run = fit(cache, FitConfig(models=MODELS, repeats=1, jobs=1), out_root=tmp_path)
     assert "new patients" not in not_tested({finding.code: finding for finding in run.findings})
+
+
+def test_labels_that_all_models_contradict_are_named(tmp_path):
+    numbers, label = clouds(40, distance=9.0)
+    label[5] = "Pro"
+    run = fit(
+        write_cache(tmp_path / "own.h5", numbers, label),
+        FitConfig(protocol="cv", models=("logistic", "lda"), repeats=1),
+        out_root=tmp_path,
+    )
+    (finding,) = [own for own in run.findings if own.code == "labels-doubtful"]
+    assert finding.numbers == {"images": 1}
+    assert "Pro/00005.png, labelled Pro, answered Benign" in finding.sentence
+    assert finding.next == f"ball labels {tmp_path / 'own.h5'} --out labels.csv"
