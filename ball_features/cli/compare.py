@@ -46,14 +46,20 @@ def compare(
     One table, with a paired test of each line against the best.
     """
     from ball_features.reporting.run_tables import render_comparison
+    from ball_features.reporting.verdict import findings_to_json, render_verdict
     from ball_features.runs.compare import compare as run
 
     with progress_bar("Fitting", shown.silent, "fits") as progress:
         result, rows = run(caches, config, out_root=options.out, name=options.name or None, progress=progress)
     if shown.as_json:
-        print_json({"run": str(result.folder), "rows": rows, "notes": result.notes})
+        values = {"run": str(result.folder), "verdict": findings_to_json(result.findings), "rows": rows}
+        print_json(values | {"notes": result.notes})
         return
-    show(*(() if shown.quiet else result.notes), render_comparison(rows, result.title, width()))
+    show(
+        render_verdict(result.findings),
+        *(() if shown.quiet else result.notes),
+        render_comparison(rows, result.title, width()),
+    )
     echo(f"Run: {result.folder}")
 
 

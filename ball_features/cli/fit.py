@@ -100,11 +100,14 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
 
 def _record(folder: Path, options: FitOptions, shown: Shown) -> None:
     """Keep the user's note, and write the run to MLflow where that was asked for."""
+    from ball_features.reporting.joint import has_own_page, write_own_report
     from ball_features.reporting.mlflow_store import write_mlflow
     from ball_features.runs.store import annotate
 
     if options.note:
         annotate(folder, options.note)
+        if has_own_page(folder):  # a run of one protocol has the note among its notes
+            write_own_report(folder)
     if options.mlflow:
         number = write_mlflow(folder, options.mlflow)
         if not shown.silent:

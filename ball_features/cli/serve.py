@@ -81,7 +81,7 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
                 say("Stop it with Ctrl-C.")
 
         with contextlib.suppress(InterruptError):  # Ctrl-C ends the server as it should
-            run_server(service, listener, announce, verbose=shown.verbose)
+            run_server(service, listener, announce, verbose=shown.verbose, limits=limits)
 
 
 COMMAND = command(serve)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
+import urllib.parse
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from ball_features.errors import ConfigError
 
-__all__ = ["Limits", "TokenBuckets", "is_loopback", "require_token"]
+__all__ = [
+    "Limits",
+    "Memory",
+    "TokenBuckets",
+    "bearer",
+    "is_loopback",
+    "is_of_another_page",
+    "media_type",
+    "require_token",
+]
 
 _ADDRESSES = 10_000  # whose rates are remembered
 _TOKEN = 16  # least number of characters
@@ -25,12 +36,22 @@ class Limits:
         megapixels: size of an image in megapixels.
         requests_per_s: requests of one address in a second; twice as many, and at least one, may come at once.
         waiting: number of images that may wait for the network.
+        total_megabytes: size in megabytes of all files that have come, whole or in part, and are not answered yet.
+        connections: number of connections that are open at once.
+        patient_images: number of images of one patient in a request.
+        patient_megabytes: size of such a request in megabytes, base64 included.
+        headers_s: seconds in which the head of a request must come.
     """
 
     megabytes: float = 20.0
     megapixels: float = 25.0
     requests_per_s: float = 100.0
     waiting: int = 256
+    total_megabytes: float = 256.0
+    connections: int = 500
+    headers_s: float = 10.0
+    patient_images: int = 64
+    patient_megabytes: float = 100.0
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -62,12 +83,55 @@ class TokenBuckets:
         return allowed
 
 
+class Memory:
+    """Bytes that all requests in hand hold together.
+
+    Args:
+        most: largest number of bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+
+    async def share(self) -> AsyncIterator[Callable[[int], bool]]:
+        """The share of one request: a function that takes so many bytes, and returns whether there was room."""
+        own = 0
+
+        def take(count: int) -> bool:
+            nonlocal own
+            if self.held + count > self.most:
+                return False
+            self.held, own = self.held + count, own + count
+            return True
+
+        try:
+            yield take
+        finally:
+            self.held -= own
+
+
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower().rstrip(".") == "localhost"
+
+
+def bearer(authorization: str) -> str:
+    """The token of a header Authorization, whose scheme is read in any letter case (RFC 9110); "" for none."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def media_type(content_type: str) -> str:
+    """The type of a header Content-Type without parameters, in small letters (RFC 9110)."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def is_of_another_page(origin: str, host: str) -> bool:
+    """Whether a browser sends a request for a page that this server did not give, by the headers Origin and Host."""
+    return bool(origin) and urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
 
 
 def require_token(token: str, *, loopback: bool) -> None:

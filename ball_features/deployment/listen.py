@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ball_features.deployment.limits import Limits
 from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["bind", "run_server"]
+__all__ = ["bind", "bounded_protocol", "run_server"]
 
 _WAITING = 2048  # connections that wait for the server, uvicorn's default
+
+_AT_ONCE = 64  # connections that are accepted before any of them is looked at
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -34,7 +38,14 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run_server(app: FastAPI, listener: socket.socket, announce: Callable[[str], None], *, verbose: bool) -> None:
+def run_server(
+    app: FastAPI,
+    listener: socket.socket,
+    announce: Callable[[str], None],
+    *,
+    verbose: bool,
+    limits: Limits | None = None,
+) -> None:
     """Answer requests until interrupted.
 
     Args:
@@ -42,6 +53,7 @@ def run_server(app: FastAPI, listener: socket.socket, announce: Callable[[str], 
         listener: socket from `bind`.
         announce: function called with the server's URL once it answers.
         verbose: True logs each request.
+        limits: number of connections and time of a request's head; the defaults if None.
 
     Raises:
         ConfigError: Another program has started to listen on the address since it was bound.
@@ -57,12 +69,89 @@ def run_server(app: FastAPI, listener: socket.socket, announce: Callable[[str], 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            listener.listen(_WAITING)
             if self.started:
                 announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     level = logging.INFO if verbose else logging.WARNING
-    config = uvicorn.Config(app, log_level=level, access_log=verbose, server_header=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app,
+        http=bounded_protocol(limits or Limits()),
+        log_level=level,
+        access_log=verbose,
+        server_header=False,
+        backlog=_AT_ONCE,
+        timeout_graceful_shutdown=5,
+    )
     Server(config).run(sockets=[listener])
+
+
+def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """Uvicorn's protocol with a bound on the number of connections, and on the time that the head of a request takes.
+
+    A connection that brings no whole head in that time is closed, from its first byte on or without any. If there are
+    too many, the oldest without a request makes room.
+    """
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    base: Any = AutoHTTPProtocol
+    most = min(limits.connections, _most_files())
+
+    class Bounded(base):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait()
+            if len(self.connections) > most:
+                idle = (item for item in self._opened if item.is_idle and not item.transport.is_closing())
+                next(idle, self).transport.abort()
+            self._opened[self] = None
+
+        @property
+        def _opened(self) -> dict[Any, None]:
+            """Connections in the order in which they were opened."""
+            return self.server_state.__dict__.setdefault("opened", {})
+
+        @property
+        def is_idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if not self.is_idle:
+                self._stop()
+            elif self._timer is None:
+                self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop()
+            self._opened.pop(self, None)
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            self._timer = self.loop.call_later(limits.headers_s, self._end)
+
+        def _stop(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _end(self) -> None:
+            self._timer = None
+            if self.is_idle:
+                self.transport.abort()
+
+    return Bounded
+
+
+def _most_files() -> int:
+    """Connections that leave enough of the files that a process may open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 1 << 20
+    return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128)
 
 
 def _unusable(host: str, port: int, error: OSError) -> ConfigError:

@@ -8,25 +8,39 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from pydantic import BaseModel, Field
+from prometheus_client import generate_latest
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
 from ball_features.bundles.bundle import COVERAGE
+from ball_features.bundles.prediction import Prediction
 from ball_features.bundles.predictor import Predictor, check_coverage
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.activation import activation_map
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
-from ball_features.deployment.limits import Limits, TokenBuckets, is_loopback, require_token
+from ball_features.deployment.limits import (
+    Limits,
+    Memory,
+    TokenBuckets,
+    bearer,
+    is_loopback,
+    is_of_another_page,
+    media_type,
+    require_token,
+)
+from ball_features.deployment.meters import Meters
+from ball_features.deployment.patient_replies import reply_for_patient
+from ball_features.deployment.recent import Recent
+from ball_features.deployment.replies import ActivationMap, Alarm, Answer, Health, PatientReply, PatientRequest
 from ball_features.errors import ImageError
 from ball_features.extraction.batch import batch_size
 from ball_features.extraction.loading import resize
@@ -36,59 +50,8 @@ __all__ = ["create_app"]
 
 _NOT_FOR_PATIENTS = "Research use only, not a diagnosis."
 _KINDS = ("image/", "application/octet-stream")
+_JSON = "application/json"
 _BODY_S = 30.0  # seconds that a body may take to arrive
-
-
-class ActivationMap(BaseModel):
-    """Where the network looked: the share of each place in the class's logit minus the mean over classes."""
-
-    height: int
-    width: int
-    values: list[float] = Field(description="Row by row; positive values support the class, negative oppose it.")
-
-
-class Answer(BaseModel):
-    """A prediction."""
-
-    predicted: str = Field(description="The most probable class. Research use only, not a diagnosis.")
-    probability: dict[str, float] = Field(description="Calibrated on validation images.")
-    set: list[str] = Field(
-        description="Classes that include the true one at the stated coverage, on images like those of training."
-    )
-    coverage: float
-    distance: float = Field(description="Mean cosine distance to the nearest training images.")
-    unusual: bool = Field(description="True for an image unlike the training images: do not trust the class.")
-    nearest: list[str] = Field(description="Ids of the nearest training images.")
-    map: ActivationMap | None = Field(None, description="If requested, and if the model and its view have one.")
-    caveat: str = ""
-    notes: list[str] = Field(description="What a reader must know about `set` and `unusual`.")
-
-
-class Health(BaseModel):
-    """What is being served."""
-
-    status: str
-    model: str
-    backbone: str
-    classes: list[str]
-    token: bool = Field(description="True if requests need a token.")
-    unusual_from: float = Field(description="Distance beyond which distance alone makes an image unusual.")
-    unusual_share: float = Field(description="Largest share of images like the validation images that lies beyond it.")
-
-
-class _Meters:
-    """What /metrics reports."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        own: Any = {"registry": self.registry}
-        self.requests = Counter("ball_requests", "Requests by status.", ["status"], **own)
-        self.seconds = Histogram("ball_predict_seconds", "Seconds from a body's arrival to its answer.", **own)
-        sizes = (1, 2, 4, 8, 16, 32, 64, 128)
-        self.batches = Histogram("ball_batch_images", "Images in a forward pass.", buckets=sizes, **own)
-        self.unusual = Counter("ball_unusual", "Images flagged as unlike the training images.", **own)
-        self.waiting = Gauge("ball_waiting_images", "Images that wait for the network.", **own)
 
 
 def create_app(
@@ -114,7 +77,9 @@ def create_app(
     limits = limits or Limits()
     require_token(token, loopback=loopback)
     check_coverage(coverage)
-    meters, buckets = _Meters(), TokenBuckets(limits.requests_per_s)
+    meters, buckets = Meters(), TokenBuckets(limits.requests_per_s)
+    memory = Memory(int(limits.total_megabytes * 1e6))
+    recent = Recent(predictor.bundle.classes, predictor.bundle.unusual_share)
     # Decoding and the network share the cores; more at once would only hold more pixels in memory.
     decoding = CapacityLimiter(core_count())
     size = batch_size(predictor.device.type, predictor.engine.precision, predictor.backbone.input_px)
@@ -141,6 +106,8 @@ def create_app(
         host = re.sub(r":\d+$", "", request.headers.get("host", "")).strip("[]")
         if loopback and not is_loopback(host):
             response: Response = JSONResponse({"detail": f"Got the host {host!r}, expected this machine."}, 421)
+        elif not token and is_of_another_page(request.headers.get("origin", ""), request.headers.get("host", "")):
+            response = JSONResponse({"detail": "The request comes from another page, expected this server's own."}, 403)
         else:
             response = await proceed(request)
         meters.requests.labels(str(response.status_code)).inc()
@@ -150,18 +117,22 @@ def create_app(
         return response
 
     def check_token(request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = bearer(request.headers.get("authorization", ""))
         if token and not secrets.compare_digest(given.encode(), token.encode()):
             raise HTTPException(401, "This server needs its token: Authorization: Bearer TOKEN.")
 
-    async def read_body(request: Request) -> bytes:
-        kind = request.headers.get("content-type", "")
-        if not kind.startswith(_KINDS):
-            raise HTTPException(
-                415, f"Got the content type {kind!r}, expected image/... or {_KINDS[1]}: the bare file."
-            )
-        most = int(limits.megabytes * 1e6)
-        too_large = HTTPException(413, f"The file is larger than {limits.megabytes:g} MB.")
+    def check_rate(request: Request) -> None:
+        if not buckets.take(request.client.host if request.client else ""):
+            raise HTTPException(429, f"More than {limits.requests_per_s:g} requests a second.", {"Retry-After": "1"})
+
+    async def read_body(
+        request: Request, take: Callable[[int], bool], kinds: tuple[str, ...], megabytes: float
+    ) -> bytes:
+        kind = media_type(request.headers.get("content-type", ""))
+        if not kind.startswith(kinds):
+            raise HTTPException(415, f"Got the content type {kind!r}, expected {' or '.join(kinds)}.")
+        most = int(megabytes * 1e6)
+        too_large = HTTPException(413, f"The body is larger than {megabytes:g} MB.")
         stated = request.headers.get("content-length", "")
         if stated.isdigit() and int(stated) > most:
             raise too_large
@@ -169,6 +140,8 @@ def create_app(
         try:
             async with asyncio.timeout(_BODY_S):
                 async for chunk in request.stream():
+                    if not take(len(chunk)):
+                        raise HTTPException(503, "Too many files arrive at once. Try again.", {"Retry-After": "1"})
                     body += chunk
                     if len(body) > most:
                         raise too_large
@@ -177,6 +150,18 @@ def create_app(
         except TimeoutError as error:
             raise HTTPException(408, f"The file took more than {_BODY_S:g} s to arrive.") from error
         return bytes(body)
+
+    def load(data: bytes) -> Any:
+        return resize(decode_bytes(data, int(limits.megapixels * 1e6)), predictor.backbone.input_px)
+
+    async def embed(image: Any, digest: str) -> np.ndarray:
+        try:
+            return await asyncio.wrap_future(app.state.batcher.submit(image, digest))
+        except BusyError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "1"}) from error
+
+    def raised() -> list[Alarm]:
+        return [Alarm(code=one.code, severity=one.severity, sentence=one.sentence) for one in recent.findings]
 
     @app.post(
         "/v1/predict",
@@ -195,30 +180,74 @@ def create_app(
         request: Request,
         map: Annotated[bool, Query(description="Add the class activation map.")] = False,
         coverage: Annotated[float, Query(gt=0, lt=1, description="Coverage of the prediction set.")] = coverage,
+        take: Any = Depends(memory.share),  # noqa: B008, since annotations are looked up among globals
     ) -> Answer:
         """Predict one image; its file is the body."""
-        if not buckets.take(request.client.host if request.client else ""):
-            raise HTTPException(429, f"More than {limits.requests_per_s:g} requests a second.", {"Retry-After": "1"})
-        body = await read_body(request)
+        check_rate(request)
+        body = await read_body(request, take, _KINDS, limits.megabytes)
         start = time.perf_counter()
         meters.waiting.set(app.state.batcher.waiting)
-
-        def load() -> Any:
-            return resize(decode_bytes(body, int(limits.megapixels * 1e6)), predictor.backbone.input_px)
-
         try:
-            image = await to_thread.run_sync(load, limiter=decoding)
+            image = await to_thread.run_sync(load, body, limiter=decoding)
         except ImageError as error:
             raise HTTPException(422, f"The file {error}.") from error
         digest = hashlib.sha256(body).hexdigest()
-        try:
-            row = await asyncio.wrap_future(app.state.batcher.submit(image, digest))
-        except BusyError as error:
-            raise HTTPException(503, str(error), {"Retry-After": "1"}) from error
-        answer = await to_thread.run_sync(_answer, predictor, row, image, digest, coverage, map, limiter=decoding)
-        meters.unusual.inc(answer.unusual)
+        row = await embed(image, digest)
+        found = (await to_thread.run_sync(predictor.describe, [""], row[None], coverage, limiter=decoding))[0]
+        shown = None
+        if map:
+            shown = await to_thread.run_sync(_map, predictor, found, image, digest, limiter=decoding)
+        recent.add([found])
+        meters.unusual.inc(found.unusual)
         meters.seconds.observe(time.perf_counter() - start)
-        return answer
+        values = {name: value for name, value in found.to_dict().items() if name != "path"}
+        notes = predictor.bundle.notes(coverage)
+        more = {"coverage": coverage, "map": shown, "caveat": predictor.caveat, "notes": notes}
+        return Answer(**values, **more, alarm=raised())
+
+    @app.post(
+        "/v1/patients",
+        dependencies=[Depends(check_token)],
+        responses={code: {"description": text} for code, text in _REFUSALS.items()},
+        openapi_extra={
+            "requestBody": {"required": True, "content": {_JSON: {"schema": PatientRequest.model_json_schema()}}}
+        },
+    )
+    async def predict_patient(
+        request: Request,
+        coverage: Annotated[float, Query(gt=0, lt=1, description="Coverage of the prediction sets.")] = coverage,
+        take: Any = Depends(memory.share),  # noqa: B008, since annotations are looked up among globals
+    ) -> PatientReply:
+        """Predict one patient from several images, whose files are base64 in JSON; one answer."""
+        check_rate(request)
+        body = await read_body(request, take, (_JSON,), limits.patient_megabytes)
+        start = time.perf_counter()
+        try:
+            asked = await to_thread.run_sync(PatientRequest.model_validate_json, body, limiter=decoding)
+        except ValidationError as error:
+            raise HTTPException(
+                422, error.errors(include_url=False, include_input=False, include_context=False)
+            ) from error
+        if len(asked.images) > limits.patient_images:
+            raise HTTPException(422, f"Got {len(asked.images)} images, expected {limits.patient_images} or fewer.")
+        files = {f"{number}": file for number, file in enumerate(asked.images)}
+        rejected, waiting, names = {}, [], []
+        for key, file in files.items():
+            try:
+                image = await to_thread.run_sync(load, file.data, limiter=decoding)
+            except ImageError as error:
+                rejected[file.name or key] = str(error)
+                continue
+            waiting.append(embed(image, hashlib.sha256(file.data).hexdigest()))
+            names.append(file.name or key)
+        if not waiting:
+            raise HTTPException(422, f"None of the {len(files)} files is an image that can be decoded.")
+        rows = np.stack(await asyncio.gather(*waiting))
+        found = await to_thread.run_sync(predictor.describe, names, rows, coverage, limiter=decoding)
+        recent.add(found)
+        meters.unusual.inc(sum(item.unusual for item in found))
+        meters.seconds.observe(time.perf_counter() - start)
+        return reply_for_patient(predictor, asked.patient, found, rejected, coverage)
 
     @app.get("/healthz")
     async def healthz() -> Health:
@@ -231,6 +260,7 @@ def create_app(
             token=bool(token),
             unusual_from=predictor.bundle.unusual_from,
             unusual_share=predictor.bundle.unusual_share,
+            alarm=[] if token else raised(),
         )
 
     @app.get("/metrics", dependencies=[Depends(check_token)], response_class=PlainTextResponse)
@@ -251,31 +281,16 @@ _REFUSALS = {
     401: "The token is missing or wrong.",
     408: "The file took too long to arrive.",
     413: "The file is too large.",
-    415: "The body is not the bare file.",
+    415: "The body is of another kind: the bare file is expected, or JSON for a patient.",
     422: "The file is no image, damaged, or has too many pixels; or a parameter is out of range.",
     429: "Too many requests a second.",
     503: "Too many images wait; try again.",
 }
 
 
-def _answer(predictor: Predictor, row: np.ndarray, image: Any, digest: str, coverage: float, mapped: bool) -> Answer:
-    found = predictor.describe([""], row[None], coverage)[0]
-    shown = None
-    if mapped:
-        values = activation_map(predictor, image, digest, predictor.bundle.classes.index(found.predicted))
-        if values is not None:
-            shown = ActivationMap(
-                height=values.shape[0], width=values.shape[1], values=[round(float(v), 5) for v in values.ravel()]
-            )
-    return Answer(
-        predicted=found.predicted,
-        probability=found.probability,
-        set=list(found.set),
-        coverage=coverage,
-        distance=found.distance,
-        unusual=found.unusual,
-        nearest=list(found.nearest),
-        map=shown,
-        caveat=predictor.caveat,
-        notes=predictor.bundle.notes(coverage),
-    )
+def _map(predictor: Predictor, found: Prediction, image: Any, digest: str) -> ActivationMap | None:
+    values = activation_map(predictor, image, digest, predictor.bundle.classes.index(found.predicted))
+    if values is None:
+        return None
+    flat = [round(float(value), 5) for value in values.ravel()]
+    return ActivationMap(height=values.shape[0], width=values.shape[1], values=flat)

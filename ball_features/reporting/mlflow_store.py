@@ -12,7 +12,7 @@ from typing import Any
 from ball_features.errors import DataError, require_extra
 from ball_features.evaluation.results import ModelRow, read_measurement
 from ball_features.files import read_csv
-from ball_features.reporting.ladder_page import is_ladder
+from ball_features.reporting.joint import has_own_page
 from ball_features.reporting.run_list import read_summary
 
 __all__ = ["EXPERIMENT", "write_mlflow"]
@@ -44,7 +44,7 @@ def write_mlflow(run: Path, store: str) -> str:
     from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
     summary = read_summary(run)
-    models = [] if is_ladder(run) else read_measurement(run).models
+    models = [] if has_own_page(run) else read_measurement(run).models
     address = store
     if not re.match(r"[a-z][a-z0-9+.-]+:", store):
         address = Path(store).resolve().as_uri()

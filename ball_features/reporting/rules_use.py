@@ -64,5 +64,7 @@ def predictions(evidence: Evidence) -> Iterator[Finding]:
             "neighbours-disagree",
             "warning",
             {"images": seen.contradicted},
-            f"{seen.contradicted} images get a class that none of their nearest training images has.",
+            "1 image gets a class that none of its nearest training images has."
+            if seen.contradicted == 1
+            else f"{seen.contradicted} images get a class that none of their nearest training images has.",
         )

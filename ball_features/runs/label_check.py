@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ball_features.cache import Cache, choose_channels
+from ball_features.cache import Cache, choose_channels, read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.grouping import read_grouping
 from ball_features.dataset.units import merge_units
@@ -109,7 +109,7 @@ def check_labels(
     votes, neighbours = neighbour_votes(cache.embeddings[:, 0], codes, units, len(classes))
     found = doubts(probabilities, votes, neighbours, codes)
     rows = _rows(cache, classes, codes, found)
-    _write(out, rows, cache, found.order)
+    _write(out, rows, cache, found.order, read_cache(cache_path, embeddings=False))
     flagged = int(found.flagged.sum())
     if page is not None:
         folder = None if images is None else Path(images)
@@ -133,10 +133,10 @@ def _rows(cache: Cache, classes: np.ndarray, codes: np.ndarray, found: Doubts) -
     ]
 
 
-def _write(out: Path, rows: list[LabelRow], cache: Cache, order: np.ndarray) -> None:
-    """Write the sheet: what is given, what is suggested, and the columns of the cache."""
-    own = {name: values for name, values in cache.columns.items() if name not in _COLUMNS}
-    lines = (
+def _write(out: Path, rows: list[LabelRow], cache: Cache, order: np.ndarray, whole: Cache) -> None:
+    """Write the sheet: what is given, what is suggested, and the columns of the cache; images without a label last."""
+    own = [name for name in cache.columns if name not in _COLUMNS]
+    lines: list[tuple[object, ...]] = [
         (
             row.path,
             row.label,
@@ -145,8 +145,12 @@ def _write(out: Path, rows: list[LabelRow], cache: Cache, order: np.ndarray) -> 
             "yes" if row.flagged else "",
             round(row.p_label, 4),
             round(row.p_suggested, 4),
-            *(str(values[place]) for values in own.values()),
+            *(str(cache.columns[name][place]) for name in own),
         )
         for row, place in zip(rows, order, strict=True)
-    )
+    ]
+    # Without a row, an image that was left out earlier would get the class of its folder again.
+    for place in np.flatnonzero(whole.label == ""):
+        blank = ("",) * (len(_COLUMNS) - 1)
+        lines.append((str(whole.path[place]), *blank, *(str(whole.columns[name][place]) for name in own)))
     write_csv(out, (*_COLUMNS, *own), lines)

@@ -83,6 +83,16 @@ def test_planted_labels_come_first_and_the_sheet_is_read_back(planted, tmp_path)
         check_labels(cache, tmp_path / "other.csv", FitConfig(models=("colour",)))
 
 
+def test_images_that_were_left_out_stay_left_out(tmp_path):
+    numbers, label = clouds(20, distance=2.0)
+    cache = write_cache(tmp_path / "own.h5", numbers, ["", *label[1:]], {"site": ["b"] * 80})
+    check_labels(cache, tmp_path / "labels.csv", CONFIG)
+    rows = list(read_csv(tmp_path / "labels.csv"))
+    assert len(rows) == 80
+    assert (rows[-1]["path"], rows[-1]["label"], rows[-1]["site"]) == ("/00000.png", "", "b")
+    assert all(row["label"] for row in rows[:-1])
+
+
 def test_the_command_with_pictures(smears, small_cache, tmp_path):
     words = ["labels", str(small_cache), "--models", "logistic", "--folds", "3", "--jobs", "1", "--json"]
     words += ["--page", str(tmp_path / "page.html"), "--images", str(smears), "--out", str(tmp_path / "labels.csv")]

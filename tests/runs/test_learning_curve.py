@@ -160,6 +160,7 @@ def test_the_command(made, tmp_path):
     page = (folder / "report.html").read_text()
     assert "Learning curve" in page
     assert "<svg" in page
+    assert "first" in page
     (folder / "report.html").unlink()
     again = CliRunner().invoke(app, ["report", str(folder)])
     assert again.exit_code == 0, again.output

@@ -1,0 +1,116 @@
+"""What the server is asked and what it answers, as records that its OpenAPI description follows from."""
+
+from __future__ import annotations
+
+from pydantic import Base64Bytes, BaseModel, Field
+
+__all__ = [
+    "ActivationMap",
+    "Alarm",
+    "Answer",
+    "Health",
+    "ImageAnswer",
+    "ImageFile",
+    "PatientReply",
+    "PatientRequest",
+    "RejectedFile",
+]
+
+
+class ActivationMap(BaseModel):
+    """Where the network looked: the share of each place in the class's logit minus the mean over classes."""
+
+    height: int
+    width: int
+    values: list[float] = Field(description="Row by row; positive values support the class, negative oppose it.")
+
+
+class Alarm(BaseModel):
+    """A finding on the images that the server got: do not use its answers before the cause is known."""
+
+    code: str = Field(description="Explained in docs/verdict.md.")
+    severity: str = Field(description="serious or warning.")
+    sentence: str
+
+
+class Answer(BaseModel):
+    """A prediction."""
+
+    predicted: str = Field(description="The most probable class. Research use only, not a diagnosis.")
+    probability: dict[str, float] = Field(description="Calibrated on validation images.")
+    set: list[str] = Field(
+        description="Classes that include the true one at the stated coverage, on images like those of training."
+    )
+    coverage: float
+    distance: float = Field(description="Mean cosine distance to the nearest training images.")
+    unusual: bool = Field(description="True for an image unlike the training images: do not trust the class.")
+    nearest: list[str] = Field(description="Ids of the nearest training images.")
+    map: ActivationMap | None = Field(None, description="If requested, and if the model and its view have one.")
+    caveat: str = ""
+    notes: list[str] = Field(description="What a reader must know about `set` and `unusual`.")
+    alarm: list[Alarm] = Field(default=[], description="Findings on the recent images of all requests, this one too.")
+
+
+class Health(BaseModel):
+    """What is being served."""
+
+    status: str
+    model: str
+    backbone: str
+    classes: list[str]
+    token: bool = Field(description="True if requests need a token.")
+    unusual_from: float = Field(description="Distance beyond which distance alone makes an image unusual.")
+    unusual_share: float = Field(description="Largest share of images like the validation images that lies beyond it.")
+    alarm: list[Alarm] = Field(default=[], description="Findings on the recent images.")
+
+
+class ImageFile(BaseModel):
+    """One image of a patient."""
+
+    name: str = Field("", max_length=500, description="Name that the answer repeats.")
+    data: Base64Bytes = Field(description="The file, in base64.")
+
+
+class PatientRequest(BaseModel):
+    """Images of one patient."""
+
+    patient: str = Field("", max_length=500, description="Name that the answer repeats.")
+    images: list[ImageFile] = Field(min_length=1, description="The images.")
+
+
+class ImageAnswer(BaseModel):
+    """The prediction on one image of a patient."""
+
+    name: str
+    predicted: str
+    probability: dict[str, float]
+    set: list[str]
+    distance: float
+    unusual: bool
+    nearest: list[str]
+
+
+class RejectedFile(BaseModel):
+    """A file that could not be decoded."""
+
+    name: str
+    reason: str
+
+
+class PatientReply(BaseModel):
+    """One answer for a patient, and what it rests on."""
+
+    patient: str
+    predicted: str = Field(description="The most probable class. Research use only, not a diagnosis.")
+    probability: dict[str, float] = Field(description="Normalised mean of the log-probabilities of the images.")
+    images: int = Field(description="Number of images behind the answer.")
+    unusual: int = Field(description="Number of them that are unlike the training images.")
+    majority: str = Field(description="Class of most images.")
+    agreement: float = Field(description="Share of the images whose predicted class is the patient's.")
+    share: dict[str, float] = Field(description="Share of the images that are predicted as each class.")
+    coverage: float
+    answers: list[ImageAnswer]
+    rejected: list[RejectedFile]
+    alarm: list[Alarm] = Field(description="Findings on this patient's images.")
+    caveat: str = ""
+    notes: list[str]
