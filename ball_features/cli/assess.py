@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ball_features.cli.derive import command
 from ball_features.cli.options import Images, Shown
-from ball_features.cli.screen import echo, print_json, progress_bar, say, show
+from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.fields import COMMON, Config, option
 
@@ -66,7 +66,7 @@ def print_assessment(done: Assessment, shown: Shown) -> None:
     if not shown.quiet:
         for note in done.notes:
             say(note)
-    show(render_ladder(done.rows))
+    show(render_ladder(done.rows, width()))
     echo(f"Page: {done.page}")
 
 

@@ -137,7 +137,7 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
     show(render_verdict(done.findings))
     for note in () if shown.quiet else [*notes, *done.notes]:
         echo(note)
-    show(render_ladder(done.rows))
+    show(render_ladder(done.rows, width()))
     echo(f"Run: {done.folder}")
 
 

@@ -68,12 +68,12 @@ def predict(
     are like those of validation), the distance to the nearest training images,
     and whether that is unusual. An unusual image (another stain, another
     magnification, no smear at all) gets a class all the same: do not trust it.
-    Where the model errs on fewer images than --coverage allows, sets hold one
-    class, whatever the doubt. Folders are searched as `ball extract` does. The
-    file beside a CSV holds what does not belong to one image: the verdict, the
-    model, the coverage, thresholds, rejected files. With --sheet, patients get
-    an answer too, with the number of images behind each: in P.patients.csv
-    beside P.csv, in the JSON file and on the page.
+    Where the model errs on fewer images than --coverage allows, every set holds
+    one class, however uncertain the model is. Folders are searched as `ball
+    extract` does. The file beside a CSV holds what does not belong to one image:
+    the verdict, the model, the coverage, thresholds, rejected files. With
+    --sheet, patients get an answer too, with the number of images behind each:
+    in P.patients.csv beside P.csv, in the JSON file and on the page.
     """
     from ball_features.deployment.answers import require_replaceable
     from ball_features.deployment.predict import predict as run

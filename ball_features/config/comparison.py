@@ -103,8 +103,8 @@ class FitConfig(Config):
 
     protocol: str = option(
         "holdout",
-        f"How images are divided: {protocol_help()}, {LADDER} (from random draws to series left out, one after the "
-        f"other), or {LEARNING_CURVE} (ever more training images, patients or sites).",
+        f"How images are divided: {protocol_help()}, {LADDER} (from random draws to series and sites left out, one "
+        f"after the other), or {LEARNING_CURVE} (ever more training images, patients or sites).",
         panel=COMMON,
         choices=(*PROTOCOLS, LADDER, LEARNING_CURVE),
     )
@@ -168,8 +168,8 @@ class FitConfig(Config):
     )
     train_views: str = option(
         "auto",
-        "Views that models are trained on: auto (the views tested on, and random views), all, or names or numbers with "
-        "commas between. robust-views trains a model for each view that it is tested on.",
+        "Views that models are trained on: auto (the views that they are tested on, with all random views), all, or "
+        "names or numbers with commas between. robust-views trains a model for each view that it is tested on.",
         panel="Views",
     )
     test_views: str = option(

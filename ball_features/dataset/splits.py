@@ -17,7 +17,7 @@ import numpy as np
 from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.dealing import deal
 from ball_features.dataset.given import count_leaks, read_parts
-from ball_features.dataset.remarks import conflict_remark
+from ball_features.dataset.remarks import conflict_remark, some
 from ball_features.dataset.units import merge_units
 from ball_features.errors import SplitError
 
@@ -200,8 +200,8 @@ def _leave_out(config: FitConfig, codes: _Codes, images: ImageTable, notes: list
         dropped |= set(elsewhere[shared].tolist())
     if skipped:
         notes.append(
-            f"Not left out, since a class of theirs would keep fewer than {MIN_CLASS_TRAIN} images to train and "
-            f"validate on: {', '.join(skipped[:5])}{f' and {len(skipped) - 5} more' if len(skipped) > 5 else ''}."
+            f"{'1 group is' if len(skipped) == 1 else f'{len(skipped)} groups are'} not left out, because without it a "
+            f"class would keep fewer than {MIN_CLASS_TRAIN} images to train and validate on: {some(skipped)}."
         )
     if dropped:
         notes.append(f"{len(dropped)} images show the same as one of a group left out, and do not train for it.")

@@ -85,6 +85,9 @@ class DenseNet(nn.Module):
                 channels //= 2
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
         self.classifier: nn.Module = nn.Linear(channels, _CLASSES)
+
+    def draw_weights(self) -> None:
+        """Draw random weights as torchvision does."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -108,5 +111,6 @@ def build_densenet(backbone: Backbone, *, empty: bool = False) -> nn.Module:
             module = DenseNet(layers)
     else:
         module = DenseNet(layers)
+        module.draw_weights()
     module.classifier = nn.Identity()
     return module

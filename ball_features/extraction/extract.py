@@ -16,7 +16,7 @@ from ball_features.errors import CacheError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
 from ball_features.extraction.preprocessing import Preprocessing
-from ball_features.extraction.suitability import describe_cost, suit
+from ball_features.extraction.suitability import describe_cost, offer_cells, suit
 from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name
 from ball_features.extraction.weights import weights_digest
 from ball_features.files import require_folder, require_writable
@@ -128,8 +128,11 @@ def extract(
         log(describe_cost(wanted))
     request = Request(out, manifest, config.limit > 0, backbone, wanted, config.device, config.batch_size)
     update, computed = _bring_up_to_date(request, progress, log, how)
-    if computed.images and not how.get("dry_run") and (remark := equal_remark(read_cache(out))):
-        log(remark)
+    if computed.images and not how.get("dry_run"):
+        # What can wait until the images are embedded does not keep the first one waiting.
+        for remark in (equal_remark(read_cache(out)), offer_cells(wanted, computed.manifest)):
+            if remark:
+                log(remark)
     rows = len(computed.manifest.path)
     return Extraction(
         cache=out,

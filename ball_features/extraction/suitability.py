@@ -17,7 +17,7 @@ from ball_features.extraction.rendering import SourceImages, render_view
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["describe_cost", "single_cell_share", "suit"]
+__all__ = ["describe_cost", "offer_cells", "single_cell_share", "suit"]
 
 SAMPLE_IMAGES = 64
 MIN_SHARE = 0.7  # of the images with a dominant central nucleus, from which a collection is one of single cells
@@ -44,23 +44,14 @@ def suit(preprocessing: Preprocessing, manifest: Manifest, recipe: str, log: Log
     Raises:
         ConfigError: The recipe crops single cells, and most images have no dominant nucleus in the middle.
     """
-    import torch
-
     plan, recipe = preprocessing.plan, recipe.replace(" ", "")
-    rows = spread_rows(len(manifest.path), SAMPLE_IMAGES)
-    loaded = (load_image(manifest, row, preprocessing.input_px) for row in rows.tolist())
-    pixels = [item[:3] for item in loaded if not isinstance(item, str)]
-    if not pixels:
+    if len(plan) == 1:
+        return preprocessing
+    images = _sample(preprocessing, manifest)
+    if images is None:
         return preprocessing  # the extraction says why
-    images = torch.stack(pixels).float().div_(255)
     share = single_cell_share(images)
-    if not any(_crops(view) for view in plan.views):
-        if share >= MIN_SHARE and preprocessing.channels == ("original",):
-            log(
-                f"{100 * share:.0f} % of {len(images)} sampled images show one cell in the middle. The recipe 'cells' "
-                "crops it at the scale of its nucleus, which holds up better on other sites."
-            )
-    elif share < MIN_SHARE:
+    if any(_crops(view) for view in plan.views) and share < MIN_SHARE:
         told = f"{100 * share:.0f} % of {len(images)} sampled images have a dominant stained nucleus in the middle"
         if recipe != "robust" or len(plan) != 1 + len(plan.parts):
             raise ConfigError(
@@ -76,6 +67,30 @@ def suit(preprocessing: Preprocessing, manifest: Manifest, recipe: str, log: Log
         log(f"Views that are one colour in most of these images are left out: {names}.")
         plan = _without(plan, empty)
     return replace(preprocessing, plan=plan)
+
+
+def offer_cells(preprocessing: Preprocessing, manifest: Manifest) -> str:
+    """Name the recipe of single cells where most images show one, and no view crops it; "" otherwise."""
+    if preprocessing.channels != ("original",) or any(_crops(view) for view in preprocessing.plan.views):
+        return ""
+    images = _sample(preprocessing, manifest)
+    share = 0.0 if images is None else single_cell_share(images)
+    if images is None or share < MIN_SHARE:
+        return ""
+    return (
+        f"{100 * share:.0f} % of {len(images)} sampled images show one cell in the middle. The recipe 'cells' crops it "
+        "at the scale of its nucleus, which holds up better on other sites."
+    )
+
+
+def _sample(preprocessing: Preprocessing, manifest: Manifest) -> Tensor | None:
+    """A sample of the images, float32 (images, 3, side, side) in [0, 1]; None where none can be decoded."""
+    import torch
+
+    rows = spread_rows(len(manifest.path), SAMPLE_IMAGES)
+    loaded = (load_image(manifest, row, preprocessing.input_px) for row in rows.tolist())
+    pixels = [item[:3] for item in loaded if not isinstance(item, str)]
+    return torch.stack(pixels).float().div_(255) if pixels else None
 
 
 def single_cell_share(images: Tensor) -> float:

@@ -53,7 +53,7 @@ def _how_sure(parts: dict[str, dict[str, float]]) -> str:
     """Agreement beyond chance over the images of series or batches."""
     images = sum(part["images"] for part in parts.values())
     mean = sum(part["images"] * part["confidence"] for part in parts.values()) / images
-    return f"confidence {mean:.2f} of 1 (stain of other images, beyond chance)"
+    return f"confidence {mean:.2f} (0: as by chance, 1: certain), from how well the stain of the other images fits"
 
 
 def _counts(classes: dict[str, int]) -> str:
@@ -81,8 +81,14 @@ def _findings(found: Audit) -> list[tuple[str, str]]:
     for kind, item in of.overlays.items():
         name = f"overlay {kind}" if kind == NO_OVERLAY else kind
         rows.append((name, f"{item.images} images ({_counts(item.classes)}){_where(item)}"))
-    bits = of.overlay_class_mutual_information_bits
-    rows.append(("overlay and class", f"{bits:.2f} bits of mutual information; 0: overlays tell nothing of the class"))
+    share = np.array(list(of.classes.values())) / sum(of.classes.values())
+    told = of.overlay_class_mutual_information_bits / max(float(-(share * np.log2(share)).sum()), 1e-9)
+    rows.append(
+        (
+            "overlay and class",
+            f"the overlay removes {100 * told:.0f} % of the uncertainty about the class (entropy)",
+        )
+    )
     if len(of.encodings) > 1:
         rows.append(("kinds of file", "; ".join(f"{kind}: {_counts(own)}" for kind, own in of.encodings.items())))
     for name, value in of.shortcut_accuracy.items():

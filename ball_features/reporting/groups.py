@@ -55,7 +55,7 @@ def _render_overall(rows: Sequence[GroupRow], models: Sequence[str]) -> Renderab
     mixed = any(_several_classes(row) for row in rows)
     balanced = ["balanced recall"] if mixed else []
     optional = [*balanced, *(["benign or not"] if sided else []), *(["views differ"] if flipped else [])]
-    for heading in ("mean recall", "worst group", *optional):
+    for heading in ("mean % right", "worst group", *optional):
         table.add_column(heading, justify="right")
     for name in models:
         own = over_groups(rows, name)
@@ -76,8 +76,8 @@ def _render_each(rows: Sequence[GroupRow], model: str) -> RenderableType:
     flipped = all(row.flip_rate is not None for row in own)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{model}, group by group", title_justify="left")
     optional = [*(["benign or not"] if sided else []), *(["views differ"] if flipped else [])]
-    for heading in ("group", "images", "recall", "95 %", *optional, "errors were taken for"):
-        table.add_column(heading, justify="left" if heading in ("group", "errors were taken for") else "right")
+    for heading in ("group", "images", "% right", "95 %", *optional, "wrong answers"):
+        table.add_column(heading, justify="left" if heading in ("group", "wrong answers") else "right")
     for row in own:
         cells = [_percent(row.recall), f"{100 * row.recall_low:.0f} - {100 * row.recall_high:.0f}"]
         cells += [_percent(row.benign_malignant)] if sided else []

@@ -146,7 +146,8 @@ def _map(run: StoredRun, model: str, cache: Cache, unit: np.ndarray, pictures: T
 
     parts, found = run.parts(), run.predictions[model]
     rows = spread_rows(len(unit), _MAP_IMAGES)
-    place = PCA(2, svd_solver="randomized", random_state=0).fit_transform(unit[rows])
+    with np.errstate(invalid="ignore", divide="ignore"):  # embeddings that are all the same have no variance
+        place = PCA(2, svd_solver="randomized", random_state=0).fit_transform(unit[rows])
     names = [str(path) for path in cache.path[rows]]
     predicted = found.probability.argmax(1)
     first: dict[str, str] = {}

@@ -63,10 +63,12 @@ def column_left_out(rungs: Sequence[str]) -> str:
 
 def ladder_caption(rungs: Sequence[str]) -> str:
     """How to read a ladder with these rungs."""
-    said = (
+    same = (
         "The first two rungs use the same random draws; the second moves copies of an image to one side. The other "
-        "rungs use draws of their own: a small step between them may be chance."
+        "rungs"
     )
+    said = same if "copies together" in rungs else "The rungs after the first"
+    said += " use draws of their own: a small step between them may be chance."
     columns = [rung.removesuffix(_LEFT_OUT) for rung in rungs if rung.endswith(_LEFT_OUT)]
     if "series" in columns:
         said += " Series made by `ball audit` are inferred from overlays, stain and file order: likely, not known."

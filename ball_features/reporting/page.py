@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from ball_features.reporting.ladder_page import LadderSection, ladder_section
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
 from ball_features.reporting.patient_page import PatientSection, patient_section
 from ball_features.reporting.provenance import Provenance, provenance_block, require_cache_of
+from ball_features.reporting.published import PublishedSection, published_sections
 from ball_features.reporting.stored_run import StoredRun, best_of_each_kind, read_stored_run
 from ball_features.reporting.tables import SAME_MARK, few_units_note
 from ball_features.reporting.verdict import read_findings
@@ -67,6 +68,7 @@ class RunSection:
     images: ImageLists | None
     provenance: Provenance | None
     patients: PatientSection | None = None
+    published: list[PublishedSection] = field(default_factory=list)
     template: str = "run_section.html"
 
 
@@ -140,6 +142,7 @@ def run_section(
         images=None if head is None else image_lists(run, head.model, cache, pictures, f"map{number}"),
         provenance=provenance_block(run.details),
         patients=patients,
+        published=published_sections(run),
     )
 
 

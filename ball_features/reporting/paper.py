@@ -73,14 +73,19 @@ def write_paper(
     table = f"{section.title}. {section.caption}"
     try:
         names = [f"{one.stem}.{ending}" for one in drawn for ending in formats]
+        names += [f"published-{own.name}.csv" for own in section.published]
         require_own_files(out, [*names, "table.tex", "table.csv", "captions.md"], "captions.md", "captions")
         out.mkdir(parents=True, exist_ok=True)
         captions = [(one.stem, one.caption) for one in drawn]
+        captions += [(f"published-{own.name}", f"{own.heading}. {own.note}") for own in section.published]
         write_text(out / "captions.md", render("captions.md", table=table, captions=captions))
         files = [path for one in drawn for path in save(one.figure, out / one.stem, formats)]
         files += [out / "table.tex", out / "table.csv", out / "captions.md"]
         write_text(files[-3], _latex(measurement.models, table))
         write_csv(files[-2], *_rows(measurement))
+        for own in section.published:
+            files.insert(-1, out / f"published-{own.name}.csv")
+            write_csv(files[-2], own.table.header, [[cell.text for cell in row.cells] for row in own.table.rows])
     except OSError as error:
         raise DataError(f"{out} cannot be written to ({error.strerror}). Give another folder.") from error
     return files

@@ -30,7 +30,7 @@ __all__ = [
     "sort_runs",
 ]
 
-_MARKS = ("run.json", "metrics.json", "predictions.csv", "splits.csv")  # files that only a run has
+_MARKS = ("run.json", "metrics.json", "splits.csv")  # files that only a run has
 _DEEPEST = 4  # folders below the one that is listed
 _SAME_NUMBERS = ("jobs", "protocol")  # settings that change no number, or have a column of their own
 _OF_CACHE = ("backbone", "recipe", "precision")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ball_features.evaluation.metrics import METRICS
@@ -82,8 +82,13 @@ def render_comparison(rows: Sequence[CompareRow], title: str, width: int = 120) 
     return Group(table, Text(caption, style="dim"))
 
 
-def render_ladder(rows: Sequence[LadderRow]) -> RenderableType:
-    """Render the ladder: a row a model, a column a rung with accuracy and interval, and the drop from first to last."""
+def render_ladder(rows: Sequence[LadderRow], width: int = 120) -> RenderableType:
+    """Render the ladder: a row a model, a column a rung with accuracy and interval, and the drop from first to last.
+
+    Args:
+        rows: a row a rung and model.
+        width: width of the terminal in characters; a narrow one gets headings of several lines, then fewer columns.
+    """
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -92,27 +97,56 @@ def render_ladder(rows: Sequence[LadderRow]) -> RenderableType:
     rungs = list(dict.fromkeys(row.rung for row in rows))
     first, last = rungs[0], rungs[-1]
     column = column_left_out(rungs)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Optimism ladder: accuracy in %", title_justify="left")
-    headings = ["model", "kind", *rungs, *([f"worst {column}"] if column else []), "drop"]
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number < 2 else "right")
     by_model: dict[str, dict[str, LadderRow]] = {}
     for row in rows:
         by_model.setdefault(row.model, {})[row.rung] = row
-    for name, own in sorted(by_model.items(), key=lambda item: -item[1][last].accuracy if last in item[1] else 0.0):
-        cells = [_rung_cell(own.get(rung)) for rung in rungs]
-        lowest = own.get(last)
-        if column:
-            cells.append(METRICS["recall"].text(None if lowest is None else lowest.worst_recall))
-        highest = own.get(first)
-        cells.append(f"{100 * (highest.accuracy - lowest.accuracy):.1f}" if highest and lowest else "n/a")
-        kind = next(iter(own.values())).kind
-        table.add_row(name, kind, *cells, style=KIND_STYLES.get(kind))
+    order = sorted(by_model.items(), key=lambda item: -item[1][last].accuracy if last in item[1] else 0.0)
+    models = [own for _, own in order]
+    kinds = [next(iter(own.values())).kind for own in models]
+    columns = {"model": [name for name, _ in order], "kind": kinds}
+    columns |= {rung: [_rung_cell(own.get(rung)) for own in models] for rung in rungs}
+    if column:
+        worst = [own[last].worst_recall if last in own else None for own in models]
+        columns[f"worst {column}"] = [METRICS["recall"].text(value) for value in worst]
+    columns["drop"] = [
+        f"{100 * (own[first].accuracy - own[last].accuracy):.1f}" if {first, last} <= own.keys() else "n/a"
+        for own in models
+    ]
+    shown, headings = _fitting(columns, rungs[1:-1], width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Optimism ladder: accuracy in %", title_justify="left")
+    for name, heading in zip(shown, headings, strict=True):
+        table.add_column(heading, justify="left" if name in ("model", "kind") else "right", no_wrap=True)
+    for number, kind in enumerate(kinds):
+        table.add_row(*(columns[name][number] for name in shown), style=KIND_STYLES.get(kind))
     caption = (
         "Below each accuracy is its 95 % interval, by the scatter of the groups that a rung keeps together. Sorted by "
         "the last rung. "
     )
-    return Group(table, Text(caption + ladder_caption(rungs), style="dim"))
+    left = [name for name in columns if name not in shown]
+    caption += f"Not shown at this width, but in ladder.csv: {', '.join(left)}. " if left else ""
+    return Group(table, Text(caption + ladder_caption([rung for rung in rungs if rung in shown]), style="dim"))
+
+
+def _fitting(columns: Mapping[str, Sequence[str]], between: Sequence[str], width: int) -> tuple[list[str], list[str]]:
+    """Columns that a terminal has room for, and their headings.
+
+    Args:
+        columns: heading -> cells.
+        between: columns that may be left out, the first of them first.
+        width: width of the terminal in characters.
+    """
+    shown, droppable = list(columns), ["kind", *between]
+    while True:
+        for headings in (shown, [name.replace(" ", "\n") for name in shown]):
+            widest = [
+                max(len(line) for text in (heading, *columns[name]) for line in text.split("\n"))
+                for name, heading in zip(shown, headings, strict=True)
+            ]
+            if sum(widest) + 3 * len(widest) <= width:
+                return shown, list(headings)
+        if not droppable:
+            return shown, [name.replace(" ", "\n") for name in shown]
+        shown.remove(droppable.pop(0))
 
 
 def _rung_cell(row: LadderRow | None) -> str:

@@ -150,7 +150,9 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     require_fitted(own.results)
     notes = [*own.notes, *fit_notes(own.results)]
     notes += [
-        f"{item.spec.name} failed and is not in the table: {item.failure}" for item in own.results if item.failure
+        f"{item.spec.name} {'failed' if item.traceback else 'was not fitted'} and is not in the table: {item.failure}"
+        for item in own.results
+        if item.failure
     ]
     measurement = measure(own.cache, own.results, own.units, own.patient)
     notes += patient_notes(measurement.patients)

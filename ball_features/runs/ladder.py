@@ -117,7 +117,11 @@ def ladder(
     rows = [_row(step.rung, result, cache) for step in climbed for result in step.results if result.fitted]
     notes += said
     for step in climbed:
-        failed = [f"{item.spec.name} failed: {item.failure}" for item in step.results if item.failure]
+        failed = [
+            f"{item.spec.name} {'failed' if item.traceback else 'was not fitted'}: {item.failure}"
+            for item in step.results
+            if item.failure
+        ]
         notes += [f"{step.rung.name}: {note}" for note in [*fit_notes(step.results), *failed]]
     details: dict[str, object] = {
         "kept": keep,

@@ -88,6 +88,8 @@ def test_few_images_and_images_of_one_class_fall_back(bundle, small_cache, rows,
     X = read_cache(small_cache).embeddings[rows, :1].astype(np.float32)
     X = np.repeat(X[:1], len(X), 0)  # one class without doubt
     own, told = answer_for(bundle, "new", X)
+    assert own.offset is not None
+    assert bundle.offset is not None
     assert reason in told
     assert np.array_equal(own.offset, bundle.offset)
 

@@ -11,7 +11,7 @@ from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.recipe import RECIPE_SETS, ViewPlan, recipe_of
-from ball_features.extraction.suitability import describe_cost, single_cell_share, suit
+from ball_features.extraction.suitability import describe_cost, offer_cells, single_cell_share, suit
 from tests.extraction.test_central_nucleus import cell
 
 CROPS = len(RECIPE_SETS["cells"].split(","))
@@ -54,12 +54,13 @@ def test_robust_has_crops_of_single_cells(single):
 
 
 def test_cells_are_offered_where_they_suit(single, grey):
-    said: list[str] = []
-    assert len(suited(single, "plain", said)) == 1
-    assert "The recipe 'cells'" in said[0]
-    said.clear()
-    suited(grey, "plain", said)
-    assert not said
+    for recipe in ("plain", "fields"):
+        made = Preprocessing.from_config(ExtractConfig(recipe=recipe), get_backbone("densenet201"))
+        assert "The recipe 'cells'" in offer_cells(made, single)
+        assert offer_cells(made, grey) == ""
+    cells = Preprocessing.from_config(ExtractConfig(recipe="cells"), get_backbone("densenet201"))
+    assert offer_cells(cells, single) == ""
+    assert len(suited(single, "plain")) == 1
 
 
 def test_cells_are_refused_by_name_where_there_are_none(grey):

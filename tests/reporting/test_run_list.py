@@ -42,6 +42,9 @@ def folder(made, tmp_path_factory):
     shutil.copytree(root / "try1", root / "broken")
     (root / "broken" / "metrics.json").write_text('{"models": [')
     (root / "figures").mkdir()
+    (root / "evaluation").mkdir()  # of a bundle elsewhere, which is no run
+    for name in ("evaluation.json", "predictions.csv", "verdict.json"):
+        (root / "evaluation" / name).write_text("")
     return root
 
 

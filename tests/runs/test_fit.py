@@ -315,7 +315,9 @@ def test_a_model_that_cannot_be_saved_is_an_error(small_cache, tmp_path, monkeyp
     assert not list((tmp_path / "known").glob("*"))
     run = fit(small_cache, config, out_root=tmp_path / "other", save="knn")
     assert [bundle.name for bundle in run.bundles] == ["knn"]
-    assert any("lda failed and is not in the table: lda needs 10000 training images" in note for note in run.notes)
+    assert any(
+        "lda was not fitted and is not in the table: lda needs 10000 training images" in note for note in run.notes
+    )
     monkeypatch.setitem(registry.MODELS, "lda", dataclasses.replace(registry.MODELS["lda"], min_class=1, build=build))
     with pytest.raises(DataError, match=r"it has no model to save. lda: ZeroDivisionError: no luck") as error:
         fit(small_cache, config, out_root=tmp_path / "late", save="lda")

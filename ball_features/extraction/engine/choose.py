@@ -23,6 +23,7 @@ from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.engine.deviation import Deviation, Reference, single_thread
 from ball_features.extraction.engine.devices import best_precision
 from ball_features.extraction.engine.modules import EmbeddingEngine, ModuleEngine, OnnxNetwork, build_engine
+from ball_features.extraction.engine.remembered import check_key, recall, remember
 from ball_features.extraction.loading import load_image, resize
 from ball_features.extraction.preprocessing import Preprocessing
 
@@ -87,7 +88,7 @@ class Chooser:
     def choose(self) -> Choice:
         """Choose the engine in the precision asked for, or in the best one that holds on the sample."""
         sample = self._sample(SAMPLE_IMAGES)
-        choice = self._choose_pass(sample)
+        choice = self._choose_as_before(sample)
         if choice.measured is None:
             return choice
         if self.device.type == "cuda" and self._large and not self.manifest.twin:
@@ -98,6 +99,22 @@ class Chooser:
             f"Computing in {choice.precision} on {self.device.type}: cosine to float32 {measured.cosine:.6f} (1: the "
             f"same), largest relative error {measured.relative:.1e}, on {measured.images} of these images."
         )
+        return choice
+
+    def _choose_as_before(self, sample: dict[int, Tensor]) -> Choice:
+        """Take what was chosen for the same sample on the same processor before; else choose, and remember it."""
+        if self.device.type != "cpu" or not sample:
+            return self._choose_pass(sample)
+        key = check_key(self.preprocessing, self.batch, torch.stack(list(sample.values())))
+        known = recall(key)
+        if known is not None:
+            precision, plain, measured = known
+            engine = self.build(precision, plain=plain)
+            self._log_what_is_slow(engine)
+            return Choice(engine, precision, measured, {"pass": "torchvision"} if plain else {})
+        choice = self._choose_pass(sample)
+        if choice.measured is not None and choice.measured.cosine >= COSINE_BOUND:  # a remark is made each time
+            remember(key, choice.precision, bool(choice.attributes.get("pass")), choice.measured)
         return choice
 
     def _choose_pass(self, sample: dict[int, Tensor]) -> Choice:
