@@ -184,7 +184,7 @@ class Bundle:
         return [note for note in (*sets, unusual, self._site_note()) if note]
 
     def _site_note(self) -> str:
-        if self.sites is None or not np.array_equal(self.offset, self.sites.adapter.average):
+        if self.sites is None or self.offset is None or (self.offset != self.sites.adapter.average).any():
             return ""
         return (
             "The model is site-adapted, but each image is taken as one of a site of which nothing is known. Name the "
