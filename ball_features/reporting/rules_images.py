@@ -21,6 +21,8 @@ __all__ = [
 ]
 
 MOST = 0.5
+LOOKALIKE = 0.25  # share of pairs with different labels from which pairs are similar images, not copies
+FEW_PAIRS = 20
 
 
 def random_weights(evidence: Evidence) -> Iterator[Finding]:
@@ -40,6 +42,8 @@ def random_weights(evidence: Evidence) -> Iterator[Finding]:
 def label_conflicts(evidence: Evidence) -> Iterator[Finding]:
     """Images that show the same have different labels."""
     audit, data = evidence.audit, evidence.data
+    if audit is not None and _are_lookalikes(audit):
+        audit = None
     count = max(audit.conflicts if audit else 0, data.conflicts if data else 0)
     if not count:
         return
@@ -89,6 +93,16 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
     share = audit.in_pairs / audit.images
     if share < 0.01:
         return
+    if _are_lookalikes(audit):
+        pairs = audit.near + audit.shared
+        yield Finding(
+            "lookalikes",
+            "note",
+            {"pairs": pairs, "conflicts": audit.conflicts, "images": audit.in_pairs},
+            f"{pairs} pairs of images look alike, and {audit.conflicts} of them have different labels: most are "
+            "similar cells, not copies. The groups of the audit keep them together all the same.",
+        )
+        return
     yield Finding(
         "overlapping-images",
         "warning" if share >= 0.1 else "note",
@@ -98,6 +112,12 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
         "random split puts them on both sides.",
         str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": groups_of(evidence)})),
     )
+
+
+def _are_lookalikes(audit: AuditEvidence) -> bool:
+    """Whether so many pairs have different labels that they cannot be copies: copies mostly share their label."""
+    pairs = audit.near + audit.shared
+    return pairs >= FEW_PAIRS and audit.conflicts >= LOOKALIKE * pairs
 
 
 def _is_augmented(audit: AuditEvidence) -> bool:

@@ -159,13 +159,10 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
             falls.append((best.accuracy - same.accuracy, protocol, same))
     if not falls:
         return
-    drop, strict, same = max(falls, key=lambda item: item[0])
-    apart = same.high < best.low
-    severity: Severity | None = None
-    if drop >= LARGE_DROP and apart:
-        severity = "serious"
-    elif drop >= SMALL_DROP and apart:
-        severity = "warning"
+    # Series are inferred, patients and sites are known: where the score falls on these, that is the figure to quote.
+    known = [item for item in falls if item[1].unit in ("patient", "site") and _falls_by(best, item[2])]
+    drop, strict, same = max(known or falls, key=lambda item: item[0])
+    severity = _falls_by(best, same)
     numbers = {"model": best.name, "lenient": loose.name, "lenient_accuracy": best.accuracy, "strict": strict.name}
     numbers |= {"strict_accuracy": same.accuracy, "strict_low": same.low, "strict_high": same.high, "drop": drop}
     if severity is not None:
@@ -204,6 +201,14 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
             f"{best.name} reaches {percent(best.accuracy)} on {loose.name} and {interval(held)} with {last.name}; "
             "the intervals overlap, so that the difference may be chance.",
         )
+
+
+def _falls_by(best: ModelEvidence, same: ModelEvidence) -> Severity | None:
+    """How serious the loss of a model under a stricter protocol is; None where it may be chance, or is small."""
+    drop = best.accuracy - same.accuracy
+    if same.high >= best.low or drop < SMALL_DROP:
+        return None
+    return "serious" if drop >= LARGE_DROP else "warning"
 
 
 def leaks(evidence: Evidence) -> Iterator[Finding]:

@@ -152,6 +152,16 @@ CASES = {
         {"labels-doubtful"},
         {"label-conflicts"},
     ),
+    "lookalikes": (
+        replace(SOUND, audit=AuditEvidence(1847, 1, 1098, 71, 277, groups=1600, conflicts=559, majority=0.37)),
+        {"lookalikes"},
+        {"label-conflicts", "overlapping-images", "augmented-copies"},
+    ),
+    "copies, some of them labelled twice": (
+        replace(SOUND, audit=AuditEvidence(1847, 1, 1098, 71, 277, groups=1600, conflicts=30, majority=0.37)),
+        {"label-conflicts", "overlapping-images"},
+        {"lookalikes"},
+    ),
     "augmented": (
         replace(SOUND, audit=AuditEvidence(800, near=2500, in_pairs=800, groups=85, largest_group=12, majority=0.5)),
         {"augmented-copies"},
@@ -324,3 +334,12 @@ def test_a_terminal_gets_three_lines_and_one_command():
     lines = [line for line in screen.export_text().splitlines() if line.strip()]
     assert lines[0].startswith("Serious: On random splits mlp reaches 95.0 %")
     assert sum(line.startswith("Next: ball ") for line in lines) == 1
+
+
+def test_known_sites_are_quoted_before_inferred_series():
+    sites = protocol(model("mlp", 0.60, "head", 0.1), name="sites left out", unit="site", groups=12)
+    first, *_ = verdict(Evidence((LENIENT, FALL, sites)))
+    assert first.code == "falls-when-strict"
+    assert first.numbers["strict"] == "sites left out"
+    first, *_ = verdict(Evidence((LENIENT, FALL, HOLD)))  # nothing falls on patients
+    assert first.numbers["strict"] == "series left out"
