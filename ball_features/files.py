@@ -23,6 +23,7 @@ __all__ = [
     "OUTPUTS",
     "Output",
     "clear_partial",
+    "is_running",
     "json_text",
     "plain_cell",
     "read_csv",
@@ -207,12 +208,13 @@ def clear_partial(folder: Path, name: str) -> None:
     with contextlib.suppress(OSError):
         for item in folder.iterdir():
             found = re.fullmatch(rf"\.{re.escape(name)}\.(\d+)\.partial", item.name)
-            if found is None or _is_running(int(found[1])):
+            if found is None or is_running(int(found[1])):
                 continue
             shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink()
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine runs; True where that cannot be known."""
     if os.name == "nt":  # signal 0 would end the process there
         return True
     try:

@@ -78,6 +78,7 @@ def with_columns(small_cache, path, **columns):
     path.write_bytes(small_cache.read_bytes())
     rows = len(read_cache(path, embeddings=False).path)
     with h5py.File(path, "r+") as file:
+        del file["checksums"]
         for name, value in columns.items():
             texts = [str(value(row)) for row in range(rows)]
             file.create_dataset(f"columns/{name}", data=texts, dtype=h5py.string_dtype())

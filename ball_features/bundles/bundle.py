@@ -30,6 +30,8 @@ from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
 from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import Novelty
+from ball_features.bundles.sums import require_unchanged
+from ball_features.cache.places import from_stored
 from ball_features.errors import BallError, ConfigError, DataError
 from ball_features.models.adaptation import MIN_IMAGES, SiteShift
 
@@ -223,7 +225,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
                 f"{folder} has bundle format {values['format']}, expected {FORMAT}. Use the version of ball that wrote "
                 "it, or save the model again with `ball fit`."
             )
-        facts = BundleFacts.from_json(values)
+        facts = BundleFacts.from_json(from_stored(values, folder))
         arrays = load((folder / "reference.safetensors").read_bytes())
         bundle = Bundle(
             estimator=read_model(folder, facts.model_file, facts.estimator_classes, trust),
@@ -240,6 +242,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             bundle = replace(bundle, sites=sites, offset=offset)
         if len(bundle.train) != len(facts.train_path) or not len(bundle.scores) == len(bundle.distances) > 0:
             raise ValueError("reference.safetensors and bundle.json belong to different images")
+        require_unchanged(folder)
         if bundle.mondrian and len(bundle.score_class) != len(bundle.scores):
             raise ValueError("reference.safetensors names no class of its scores")
     except (BallError, ImportError):

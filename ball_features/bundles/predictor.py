@@ -12,7 +12,7 @@ import numpy as np
 
 from ball_features.bundles.bundle import COVERAGE, Bundle
 from ball_features.bundles.prediction import Prediction, describe
-from ball_features.dataset.decode import decode_bytes
+from ball_features.dataset.decode import decode_bytes, read_file
 from ball_features.dataset.listing import Rejected
 from ball_features.errors import ConfigError, ImageError, WeightsError
 
@@ -222,10 +222,8 @@ class Predictor:
         from ball_features.extraction.loading import resize
 
         try:
-            data = file.read_bytes()
+            data = read_file(file)
             return resize(decode_bytes(data), self.backbone.input_px), hashlib.sha256(data).hexdigest()
-        except OSError as error:
-            return f"cannot be read ({error.strerror})"
         except ImageError as error:
             return str(error)
 

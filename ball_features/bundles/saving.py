@@ -21,6 +21,8 @@ from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
 from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import Novelty, Scale, fit_gaussians, fit_scale
+from ball_features.bundles.sums import write_checksums
+from ball_features.cache.places import to_stored
 from ball_features.evaluation.metrics import calibration_error, log_losses
 from ball_features.models.registry import MODELS
 
@@ -135,7 +137,8 @@ def write_bundle(
         notes=(*facts.notes, *bundle.notes(COVERAGE)),
         test=figures,
     )
-    (folder / "bundle.json").write_text(json.dumps(own.to_json(), indent=1) + "\n", encoding="utf-8")
+    (folder / "bundle.json").write_text(json.dumps(to_stored(own.to_json(), folder), indent=1) + "\n", encoding="utf-8")
+    write_checksums(folder)
 
 
 def calibrate(estimator: Any, facts: BundleFacts, reference: np.ndarray, seen: HeldOut) -> Bundle:

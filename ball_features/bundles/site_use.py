@@ -13,6 +13,8 @@ import numpy as np
 from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.prediction import Prediction, describe
+from ball_features.bundles.sums import write_checksums
+from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
 from ball_features.models.adaptation import SiteShift
 
@@ -122,7 +124,9 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
         shutil.copytree(folder, partial)
         arrays = load((folder / "reference.safetensors").read_bytes())
         (partial / "reference.safetensors").write_bytes(save(arrays | sites.to_arrays()))
-        (partial / "bundle.json").write_text(json.dumps(facts.to_json(), indent=1) + "\n", encoding="utf-8")
+        stored = to_stored(facts.to_json(), partial)  # whose paths are those of its neighbour `out`
+        (partial / "bundle.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        write_checksums(partial)
         partial.replace(out)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}). Give another folder for the copy.") from error

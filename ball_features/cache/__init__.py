@@ -1,15 +1,18 @@
 """The cache: embeddings of images with their provenance, in one HDF5 file."""
 
 from ball_features.cache.equal import equal_embeddings, equal_remark
+from ball_features.cache.lock import lock_cache
 from ball_features.cache.read import read_cache
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, choose_channels, labelled_rows
-from ball_features.cache.write import CacheContents, CacheWriter, create_cache, lock_cache
+from ball_features.cache.verify import Verification, verify_cache
+from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 
 __all__ = [
     "SCHEMA_VERSION",
     "Cache",
     "CacheContents",
     "CacheWriter",
+    "Verification",
     "choose_channels",
     "create_cache",
     "equal_embeddings",
@@ -17,4 +20,5 @@ __all__ = [
     "labelled_rows",
     "lock_cache",
     "read_cache",
+    "verify_cache",
 ]

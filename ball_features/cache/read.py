@@ -10,25 +10,39 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ball_features.cache import checksums
+from ball_features.cache.places import from_stored
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
+from ball_features.cache.strangers import budget, fault_of_objects, fault_of_paths
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
 
-__all__ = ["MAPPED_FROM", "read_cache"]
+__all__ = ["MAPPED_FROM", "read_cache", "sound_rows"]
 
 MAPPED_FROM = 1_000_000  # bytes of embeddings; a smaller array is read, and no longer depends on the file
+_TEXTS_AT_ONCE = 4096
+_REPAIR = (
+    "Extract the images again with `ball extract` into this file and repair=True: only what is damaged is computed."
+)
+_TEXTS = (
+    "backbone", "created", "device", "fingerprint", "images", "normalize", "overlay_mask", "pooling", "precision",
+    "recipe", "segmentation", "weights", "weights_sha256",
+)  # fmt: skip
+_COUNTS = {"batch_size": 1 << 20, "input_px": 1 << 14, "seed": 1 << 63, "views": 10_000}  # name -> largest value
 _REQUIRED_ATTRIBUTES = ("backbone", "batch_size", "fingerprint", "precision", "recipe")
 
 
-def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
-    """Read a cache.
+def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True) -> Cache:
+    """Read a cache, and compare what is read with its checksums.
 
     Args:
         path: path of the HDF5 file.
         embeddings: read the embeddings too; an empty array of the right width replaces them otherwise.
+        verify: False leaves out the comparison, for a repair.
 
     Raises:
-        CacheError: The file is missing, no cache, damaged, or of another schema.
+        CacheError: The file is missing, no cache, damaged, or of another schema; or it holds what no cache holds, such
+            as a link to another file or a claim of more memory than its size warrants.
     """
     path = Path(path)
     try:
@@ -45,8 +59,17 @@ def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
     try:
         if not h5py.is_hdf5(path):
             with path.open("rb"):  # raises PermissionError if it may not be read
-                raise CacheError(f"{path} is not a cache of ball: not an HDF5 file, or damaged. {again}")
+                raise CacheError(
+                    f"{path} is not a cache of ball: not an HDF5 file, or damaged. Give another file; `ball extract` "
+                    "makes a cache from a folder of images."
+                )
         with h5py.File(path, "r", locking=False) as file:
+            fault = fault_of_objects(file)
+            if fault:
+                raise CacheError(
+                    f"{path} was refused: {fault}. No cache that ball writes holds this; get it again from its maker, "
+                    "or give another file."
+                )
             version = file.attrs.get("schema_version")
             if version != SCHEMA_VERSION:
                 raise CacheError(
@@ -56,11 +79,60 @@ def read_cache(path: Path | str, *, embeddings: bool = True) -> Cache:
             fault = _fault(file)
             if fault:
                 raise CacheError(f"{path} is damaged, or another program changed it: {fault}. {again}")
-            return _read(file, embeddings)
+            cache = _read(file, embeddings)
+            fault = fault_of_paths(cache.path)
+            if fault:
+                raise CacheError(f"{path} is damaged, or another program changed it: {fault}. {again}")
+            if verify and not checksums.is_sealed(file, path):
+                raise CacheError(
+                    f"{path} is damaged, or another program changed it: its texts or settings are not those that were "
+                    f"written. {_REPAIR}"
+                )
+            if verify and embeddings:
+                _require_sound(file, cache, path)
+            return cache
     except PermissionError as error:
         raise CacheError(f"{path} cannot be read ({error.strerror}). Ask its owner, or give another file.") from error
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise CacheError(f"{path} is damaged, or was not closed ({error}). {again}") from error
+
+
+def _require_sound(file: Any, cache: Cache, path: Path) -> None:
+    """Raise `CacheError` for rows that do not match their checksums, or are not finite where there are none."""
+    rows, stored = np.flatnonzero(cache.committed), checksums.stored_checksums(file)
+    if stored is None:
+        broken = checksums.unfinite_rows(cache.embeddings, rows)
+    else:
+        contents = cache.content.tolist()
+        broken = checksums.broken_rows(stored, cache.embeddings, cache.shortcuts, contents, rows)
+    if len(broken):
+        raise CacheError(_damaged(path, cache.path[broken].tolist()))
+
+
+def _damaged(path: Path | str, paths: list[str]) -> str:
+    first = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return f"{path} is damaged: the numbers of {len(paths)} images are not those that were written ({first}). {_REPAIR}"
+
+
+def sound_rows(file: Any, contents: list[str], repair: bool) -> np.ndarray:
+    """Committed rows of an open cache that match their checksums, increasing.
+
+    Args:
+        file: open cache.
+        contents: content hash of each row.
+        repair: whether damaged rows are left out; otherwise they are an error.
+
+    Raises:
+        CacheError: Rows are damaged.
+    """
+    rows, stored = np.flatnonzero(file["committed"][:]), checksums.stored_checksums(file)
+    if stored is None:
+        return np.setdiff1d(rows, checksums.unfinite_rows(file["embeddings"], rows)) if repair else rows
+    shortcuts = {name: file[f"shortcuts/{name}"] for name in file["shortcuts"]}
+    broken = checksums.broken_rows(stored, file["embeddings"], shortcuts, contents, rows)
+    if len(broken) and not repair:
+        raise CacheError(_damaged(file.filename, file["path"].asstr()[:][broken].tolist()))
+    return np.setdiff1d(rows, broken)
 
 
 def _fault(file: Any) -> str:
@@ -71,9 +143,14 @@ def _fault(file: Any) -> str:
     lacking += [f"the attribute {name}" for name in _REQUIRED_ATTRIBUTES if name not in file.attrs]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
+    fault = next((f"the attribute {name} is {v!r}" for name, v in _attributes(file).items() if not _fits(name, v)), "")
+    if fault:
+        return fault
     stored = file["embeddings"]
     if stored.ndim != 3 or stored.dtype.kind != "f":
         return f"embeddings is {stored.dtype}{stored.shape}, expected floats (images, views, numbers)"
+    if stored.shape[0] and not stored.shape[1] * stored.shape[2]:
+        return f"embeddings has the shape {stored.shape}, without a number"
     rows = [*texts, "committed", *(f"shortcuts/{name}" for name in file["shortcuts"])]
     rows += [f"columns/{name}" for name in (file["columns"] if "columns" in file else ())]
     rows += ["twin_sha256"] if "twin_sha256" in file else []
@@ -83,20 +160,52 @@ def _fault(file: Any) -> str:
     return ""
 
 
+def _attributes(file: Any) -> dict[str, Any]:
+    own = {key: _from_attribute(value) for key, value in file.attrs.items()}
+    return from_stored(own, Path(file.filename).parent)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether an attribute has the type that this version writes, and is not out of range."""
+    if name in _TEXTS:
+        return isinstance(value, str)
+    if name in _COUNTS:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _COUNTS[name]
+    if name == "versions":
+        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    return name != "channels" or (isinstance(value, list) and set(value) <= {"original", "segmented"})
+
+
 def _read(file: h5py.File, embeddings: bool) -> Cache:
     def dataset(name: str) -> Any:
         return file[name]
 
-    def text(name: str) -> np.ndarray:
-        values = dataset(name).asstr()[:]
-        return values.astype(str) if len(values) else np.empty(0, dtype="<U1")
+    left = budget(file.filename)
 
-    stored, mapped = dataset("embeddings"), None
+    def text(name: str) -> np.ndarray:
+        nonlocal left
+        values = []
+        for start in range(0, len(dataset(name)), _TEXTS_AT_ONCE):
+            values += dataset(name).asstr()[start : start + _TEXTS_AT_ONCE].tolist()
+            left -= sum(map(len, values[start:]))
+            longest = max(map(len, values), default=0)
+            if left < 0 or 4 * longest * len(dataset(name)) > 4 * budget(file.filename):
+                raise ValueError(f"{name} claims more text than the file can hold")
+        return np.array(values, dtype=str) if values else np.empty(0, dtype="<U1")
+
+    committed = dataset("committed")[:].astype(bool)  # before the rows, of which a writer may add some meanwhile
+    stored, mapped, mapped_data = dataset("embeddings"), None, None
     offset = _extent(stored) if embeddings and stored.nbytes >= MAPPED_FROM else None
     if offset is not None:
         path = Path(file.filename)
-        data: np.ndarray = np.memmap(path, stored.dtype, "r", offset, stored.shape)
-        mapped = (path.resolve(), file_identity(path))
+        try:
+            mapped_data = np.memmap(path, stored.dtype, "r", offset, stored.shape)
+            mapped = (path.resolve(), file_identity(path))
+        except OSError:  # a file system without memory maps, such as some of clusters
+            mapped_data = None
+    data: np.ndarray
+    if mapped_data is not None:
+        data = mapped_data
     elif embeddings:
         data = np.empty(stored.shape, stored.dtype)
         if data.size:
@@ -109,10 +218,10 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
         path=text("path"),
         label=text("label"),
         sha256=text("sha256"),
-        committed=dataset("committed")[:].astype(bool),
+        committed=committed,
         view=tuple(str(name) for name in text("view")),
         shortcuts={name: dataset(f"shortcuts/{name}")[:] for name in dataset("shortcuts")},
-        attributes={key: _from_attribute(value) for key, value in file.attrs.items()},
+        attributes=_attributes(file),
         rejected=tuple(Rejected(str(p), str(reason), str(sha)) for p, reason, sha in rejected),
         twin_sha256=text("twin_sha256") if "twin_sha256" in file else np.empty(0, dtype="<U1"),
         columns={column_name(key): text(f"columns/{key}") for key in (dataset("columns") if "columns" in file else ())},

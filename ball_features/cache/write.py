@@ -13,42 +13,19 @@ from typing import Any
 
 import h5py
 import numpy as np
-from filelock import FileLock, Timeout
 
+from ball_features.cache import checksums
+from ball_features.cache.places import to_stored
+from ball_features.cache.read import sound_rows
 from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
 from ball_features.dataset.manifest import Rejected
-from ball_features.errors import CacheBusyError, CacheError
+from ball_features.errors import CacheError
 
-__all__ = ["CacheContents", "CacheWriter", "create_cache", "lock_cache"]
+__all__ = ["CacheContents", "CacheWriter", "create_cache"]
 
 _TEXT = h5py.string_dtype("utf-8")
 # Bytes reserved for the index of the chunks, which would otherwise lie between them.
 _INDEX_BYTES = 1 << 20
-
-
-@contextlib.contextmanager
-def lock_cache(path: Path) -> Iterator[None]:
-    """Hold the lock of a cache's writer; a killed process releases it.
-
-    Raises:
-        CacheBusyError: Another process holds the lock.
-        CacheError: The folder cannot be written to.
-    """
-    lock = FileLock(f"{path}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Path(lock.lock_file).touch()  # if no file can be made, the lock would seem to be held
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise CacheBusyError(
-            f"{path} is being written by another process. Wait for it to end, or give another output file."
-        ) from error
-    except OSError as error:
-        raise CacheError(f"{path} cannot be written ({error.strerror or error}). Give another output file.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _to_attribute(value: Any) -> Any:
@@ -86,30 +63,40 @@ class CacheContents:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def create_cache(path: Path, contents: CacheContents, *, source: Path | None = None) -> None:
+def create_cache(path: Path, contents: CacheContents, *, source: Path | None = None, repair: bool = False) -> None:
     """Create a cache of uncommitted rows in one atomic step, replacing any file of that name.
 
     Args:
         path: path of the cache.
         contents: what it holds.
         source: cache of the same settings, which may be `path` itself; its committed rows are copied by content hash.
+        repair: leave out rows of the source that do not match their checksums; otherwise they are an error.
 
     Raises:
-        CacheError: The file cannot be written: most likely the disk is full.
+        CacheError: The file cannot be written: most likely the disk is full. Or rows of the source are damaged.
     """
-    with (
-        _replacing(path) as partial,
-        h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file,
-    ):
-        for key, value in contents.attributes.items():
-            file.attrs[key] = _to_attribute(value)
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        _allocate_rows(file, contents)
-        file.create_dataset("timing", data=np.zeros(2))
-        _write_texts(file, contents)
-        if source is not None:
-            with h5py.File(source, "r", locking=False) as old:
-                _carry_over(old, file)
+    with _replacing(path) as partial:
+        with h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file:
+            for key, value in to_stored(contents.attributes, path.parent).items():
+                file.attrs[key] = _to_attribute(value)
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            _allocate_rows(file, contents)
+            file.create_dataset("timing", data=np.zeros(2))
+            _write_texts(file, contents)
+            if source is not None:
+                with h5py.File(source, "r", locking=False) as old:
+                    _carry_over(old, file, repair)
+        _seal(partial)
+
+
+def _seal(path: Path) -> None:
+    """Store the seal of a file that is complete but for its rows."""
+    with h5py.File(path, "r", locking=False) as file:
+        found: Any = file[checksums.SEAL]
+        place, value = found.id.get_offset(), checksums.seal(file, path)
+    with path.open("rb+") as raw:
+        raw.seek(place)
+        raw.write(value)
 
 
 def _allocate_rows(file: h5py.File, contents: CacheContents) -> None:
@@ -133,6 +120,9 @@ def _allocate_rows(file: h5py.File, contents: CacheContents) -> None:
 
     allocate("embeddings", (views, contents.dim), contents.dtype, (chunk, views, contents.dim))
     allocate("committed", (), "bool", None)
+    allocate(checksums.ROWS, (), "uint32", None)
+    file.create_dataset(checksums.TIMING, data=np.uint32(checksums.timing_checksum(np.zeros(2))))
+    file.create_dataset(checksums.SEAL, data=np.zeros(checksums.SEAL_BYTES, np.uint8))
     file.require_group("shortcuts")
     for name, width in contents.shortcuts.items():
         allocate(f"shortcuts/{name}", (width,), "float32", None)
@@ -169,22 +159,31 @@ def _replacing(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def _carry_over(old: Any, new: Any) -> None:
+def _carry_over(old: Any, new: Any, repair: bool) -> None:
     """Copy committed rows with equal content hashes, in blocks, so that memory does not grow with the cache."""
-    committed = old["committed"][:].astype(bool)
-    known = {content: row for row, content in enumerate(content_hashes(old)) if committed[row]}
-    pairs = np.array(
-        [(row, known[content]) for row, content in enumerate(content_hashes(new)) if content in known], dtype=np.int64
-    )
+    contents, wanted = content_hashes(old), content_hashes(new)
+    sound = sound_rows(old, contents, repair)
+    known = {contents[row]: row for row in sound.tolist()}
+    pairs = np.array([(row, known[text]) for row, text in enumerate(wanted) if text in known], dtype=np.int64)
     if "timing" in old:
-        new["timing"][:] = old["timing"][:]
+        _store_timing(new, old["timing"][:])
     names = ["embeddings", *(f"shortcuts/{name}" for name in new["shortcuts"])]
     for start in range(0, len(pairs), 1024):
         target, origin = pairs[start : start + 1024].T
         unique, inverse = np.unique(origin, return_inverse=True)  # h5py reads increasing rows only
-        for name in names:
-            new[name][target] = old[name][unique][inverse]
+        copied = {name: old[name][unique][inverse] for name in names}
+        for name, values in copied.items():
+            new[name][target] = values
+        shortcuts = {name.removeprefix("shortcuts/"): copied[name] for name in names[1:]}
+        own = [wanted[row] for row in target.tolist()]
+        new[checksums.ROWS][target] = checksums.row_checksums(new["embeddings"][target], shortcuts, own)
         new["committed"][target] = True
+
+
+def _store_timing(file: Any, timing: np.ndarray) -> None:
+    file["timing"][:] = timing
+    if checksums.TIMING in file:
+        file[checksums.TIMING][()] = checksums.timing_checksum(timing)
 
 
 class CacheWriter:
@@ -196,6 +195,7 @@ class CacheWriter:
     def __init__(self, path: Path) -> None:
         self._file = h5py.File(path, "r+", libver="earliest", locking=False)
         self._sync = os.open(path, os.O_RDWR)
+        self._contents = content_hashes(self._file)
 
     def __enter__(self) -> CacheWriter:
         """Return itself."""
@@ -214,7 +214,7 @@ class CacheWriter:
         """Add images and seconds to the timing that the cache keeps."""
         datasets: Any = self._file
         if "timing" in datasets:  # early caches of 0.1.0 have none
-            datasets["timing"][:] += (images, seconds)
+            _store_timing(datasets, datasets["timing"][:] + np.array([images, seconds]))
 
     def write(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: Mapping[str, np.ndarray]) -> None:
         """Store rows, and mark them as committed once they are on disk.
@@ -229,9 +229,14 @@ class CacheWriter:
         datasets: Any = self._file
         # Consecutive rows are written as one slice, in a tenth of the time.
         where = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
-        datasets["embeddings"][where] = embeddings
+        stored = np.ascontiguousarray(embeddings, datasets["embeddings"].dtype)
+        datasets["embeddings"][where] = stored
         for name, values in shortcuts.items():
             datasets[f"shortcuts/{name}"][where] = values
+        if checksums.ROWS in datasets:  # caches of 0.1.0 have none
+            numbers = {name: np.asarray(values, np.float32) for name, values in shortcuts.items()}
+            own = [self._contents[row] for row in rows.tolist()]
+            datasets[checksums.ROWS][where] = checksums.row_checksums(stored, numbers, own)
         self._flush()
         datasets["committed"][where] = True
         self._flush()

@@ -30,6 +30,12 @@ class CacheOptions(Config):
     prune: bool = option(
         False, "Remove images from the cache that are not in the folder any more.", panel="Output", in_file=False
     )
+    repair: bool = option(
+        False,
+        "Compute again what is damaged in the cache, and only that; `ball inspect --verify` finds it.",
+        panel="Output",
+        in_file=False,
+    )
 
 
 def extract(
@@ -56,6 +62,7 @@ def extract(
             collection=collection,
             overwrite=cache.overwrite,
             prune=cache.prune,
+            repair=cache.repair,
             dry_run=cache.dry_run,
             progress=progress,
             log=log,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ball_features.cli.derive import command
-from ball_features.cli.options import CachePath, Shown
-from ball_features.cli.screen import echo, print_json, show
+from ball_features.cli.options import Shown
+from ball_features.cli.screen import echo, print_json, say, show
 from ball_features.config.fields import Config, option
 from ball_features.config.toml import Repeat
 
@@ -20,10 +24,26 @@ class InspectOptions(Config):
     settings: bool = option(
         False, "Print the settings of the cache as a TOML file, which `ball extract --config` takes."
     )
+    verify: bool = option(
+        False,
+        "Compare everything in the cache, or the files of a bundle, with their checksums; exit code 1 for damage.",
+    )
 
 
-def inspect(cache: CachePath, options: InspectOptions, shown: Shown) -> None:
+def inspect(
+    cache: Annotated[
+        Path,
+        typer.Argument(
+            help="Cache of embeddings, made by `ball extract`; with --verify also a saved model.", show_default=False
+        ),
+    ],
+    options: InspectOptions,
+    shown: Shown,
+) -> None:
     """Show what a cache holds: images per class, views, provenance, rejected files, whether it is complete."""
+    if options.verify:
+        _verify(cache, shown)
+        return
     from ball_features.cache import read_cache
     from ball_features.reporting.inspection import describe, render_contents
 
@@ -37,6 +57,42 @@ def inspect(cache: CachePath, options: InspectOptions, shown: Shown) -> None:
         print_json(describe(found, cache))
     else:
         show(render_contents(describe(found, cache)))
+
+
+def _verify(path: Path, shown: Shown) -> None:
+    """Print what does not match its checksum, and end with exit code 1 where that is anything."""
+    if (path / "bundle.json").is_file():
+        from ball_features.bundles.sums import changed_files
+
+        changed = changed_files(path)
+        checked, found = changed is not None, [f"{name} is not what was saved" for name in changed or ()]
+        sound = f"{path}: every file matches its checksum"
+    else:
+        from ball_features.cache import verify_cache
+
+        result = verify_cache(path)
+        checked = result.checked
+        found = [f"{name}: its numbers are not those that were written" for name in result.paths]
+        if not result.index:
+            found.append("texts, settings or structure are not those that were written")
+        if not result.timing:
+            found.append("the measured speed is not what was written")
+        if result.unmarked:
+            found.append(f"{result.unmarked} images are whole but not marked as computed")
+        sound = f"{path}: all {result.images} images, texts and settings match their checksums"
+    if shown.as_json:
+        print_json({"path": str(path), "checksums": checked, "sound": not found, "damage": found})
+    elif not checked and not found:
+        echo(f"{path} was written without checksums, by an earlier version: nothing can be compared.")
+    elif found:
+        for line in found:
+            echo(f"damaged  {line}")
+        if path.is_file():
+            say(f"Make again what is damaged, and only that: ball extract IMAGES --out {path} --repair")
+    else:
+        echo(sound)
+    if found:
+        raise typer.Exit(1)
 
 
 COMMAND = command(inspect)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,21 @@ from ball_features.errors import ImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE_PX", "decode", "decode_bytes", "read_plain_jpeg"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE_PX",
+    "decode",
+    "decode_bytes",
+    "may_pass",
+    "plain_jpeg",
+    "read_file",
+    "read_plain_jpeg",
+]
+
+# A smear of 100 megapixels, uncompressed in 16 bits, is 600 MB; larger files are whole slides.
+MAX_BYTES = 600_000_000
+CHANGED = "changed while it was read; run the command again"
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
@@ -39,7 +55,12 @@ def decode(path: Path | str) -> Tensor:
     Raises:
         ImageError: The file is missing, no image, truncated or too large; the message is the bare reason.
     """
-    return decode_bytes(_read(path))
+    return decode_bytes(read_file(path))
+
+
+def may_pass(reason: str) -> bool:
+    """Whether a reason for rejecting an image may pass, so that it is tried again and never remembered."""
+    return reason.startswith(("cannot be read", "changed while", "its segmented twin"))
 
 
 def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -80,16 +101,42 @@ def read_plain_jpeg(path: Path | str) -> bytes | None:
     Raises:
         ImageError: As `decode`, as far as the head of a file tells.
     """
-    data = _read(path)
+    return plain_jpeg(read_file(path))
+
+
+def plain_jpeg(data: bytes) -> bytes | None:
+    """The content of a file if it is a plain JPEG file; None of any other image.
+
+    Raises:
+        ImageError: As `decode`, as far as the head of a file tells.
+    """
     with _opened(data, MAX_PIXELS) as image:
         return data if is_plain_jpeg(image) else None
 
 
-def _read(path: Path | str) -> bytes:
+def read_file(path: Path | str, sha256: str = "") -> bytes:
+    """Read an image file whole.
+
+    Args:
+        path: image file.
+        sha256: content hash that it had before; "" for any.
+
+    Raises:
+        ImageError: The file is none (a pipe, a device), too large, cannot be read, or has another hash.
+    """
     try:
-        return Path(path).read_bytes()
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is no regular file")
+        if status.st_size > MAX_BYTES:
+            megabytes = status.st_size / 1e6
+            raise ImageError(f"has {megabytes:.0f} MB, more than {MAX_BYTES / 1e6:.0f}; cut it into fields")
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from error
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise ImageError(CHANGED)
+    return data
 
 
 @contextmanager
@@ -107,6 +154,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
             yield image
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError("cannot be read (not enough memory)") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError("is not an image, or of a kind that is not supported") from error
     except Image.DecompressionBombError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config import CollectionConfig
+from ball_features.dataset.decode import MAX_BYTES, may_pass
 from ball_features.dataset.labels import Labels, read_labels
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
 from ball_features.dataset.remarks import alike_remark, conflict_remark, count_classes, dark_remark
@@ -26,9 +27,6 @@ __all__ = [
     "scan",
     "spread_rows",
 ]
-
-# A smear of 100 megapixels, uncompressed in 16 bits, is 600 MB; larger files are whole slides.
-MAX_BYTES = 600_000_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Manifest:
         """
         keep = [row for row in range(len(self.path)) if row not in reasons]
         new = (
-            Rejected(self.path[row], why, self.sha256[row] if known and "cannot be read" not in why else "")
+            Rejected(self.path[row], why, self.sha256[row] if known and not may_pass(why) else "")
             for row, why in reasons.items()
         )
         rejected = tuple(sorted((*self.rejected, *new), key=lambda item: item.path))

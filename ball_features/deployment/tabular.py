@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ball_features.cache import Cache
+from ball_features.cache.places import to_stored
 from ball_features.errors import require_extra
 from ball_features.files import replacing, safe_cell
 
@@ -51,7 +52,7 @@ def write_parquet(cache: Cache, path: Path) -> int:
 
     dim = cache.embeddings.shape[2]
     fields: list[Any] = [pa.field(key, pa.string()) for key in _KEYS]
-    own = {"ball": json.dumps(cache.attributes, sort_keys=True, default=str)}
+    own = {"ball": json.dumps(to_stored(cache.attributes, path.parent), sort_keys=True, default=str)}
     schema = pa.schema([*fields, pa.field("embedding", pa.list_(pa.float32(), dim))], metadata=own)
     count = 0
     with replacing(path) as partial, parquet.ParquetWriter(partial, schema, compression="zstd") as writer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ball_features.dataset.decode import read_plain_jpeg
+from ball_features.dataset.decode import plain_jpeg, read_file
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError, ImageError
 from ball_features.extraction.decoding import decode_together
@@ -105,7 +105,8 @@ class Pipeline:
         """
         if self.decodes:
             try:
-                if (content := read_plain_jpeg(self.manifest.root / self.manifest.path[row])) is not None:
+                data = read_file(self.manifest.root / self.manifest.path[row], self.manifest.sha256[row])
+                if (content := plain_jpeg(data)) is not None:
                     return content
             except ImageError as error:
                 return str(error)

@@ -125,7 +125,8 @@ class Computation:
             twin_sha256=manifest.twin_sha256,
             columns=manifest.columns,
         )
-        create_cache(request.out, contents, source=request.out if keep_rows else None)
+        source = request.out if keep_rows else None
+        create_cache(request.out, contents, source=source, repair=self.update.damaged)
 
     def _network(self) -> _Network:
         """Load the network in the precision that is asked for, or in which the cache was begun."""

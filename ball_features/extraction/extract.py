@@ -34,6 +34,7 @@ class How(TypedDict, total=False):
         overwrite: replace a cache that was made with other settings.
         dry_run: count what would be computed; compute and write nothing.
         prune: remove images from the cache that are not in the folder any more; otherwise that is an error.
+        repair: compute again what does not match its checksums in the cache, and only that.
         progress: function that takes (images done, images to do).
         log: function that takes a line for each decision that the user should see.
     """
@@ -41,6 +42,7 @@ class How(TypedDict, total=False):
     overwrite: bool
     dry_run: bool
     prune: bool
+    repair: bool
     progress: Progress | None
     log: Log | None
 
@@ -155,7 +157,7 @@ def extract(
 def _with_views_of(out: Path, config: ExtractConfig) -> ExtractConfig:
     """The settings with the views of an existing cache, which it keeps where no others are asked for."""
     try:
-        cache = read_cache(out, embeddings=False)
+        cache = read_cache(out, embeddings=False, verify=False)
     except CacheError:  # none, or none that can be used, which is said later
         return config
     views = len(cache.view) // len(cache.channels)
@@ -169,7 +171,8 @@ def _bring_up_to_date(request: Request, progress: Progress, log: Log, how: How) 
     request = replace(request, preprocessing=replace(wanted, weights_sha256=digest))
     dry_run = how.get("dry_run", False)
     with contextlib.nullcontext() if dry_run else lock_cache(request.out):
-        update = plan_update(request, overwrite=how.get("overwrite", False), prune=how.get("prune", False))
+        asked = {name: how.get(name, False) for name in ("overwrite", "prune", "repair")}
+        update = plan_update(request, **asked)
         if dry_run or (update.same_rows and not update.missing):
             attributes = update.old.attributes if update.old else request.preprocessing.to_attributes()
             return update, Computed(update.manifest, attributes, update.missing)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ball_features.dataset.decode import decode
+from ball_features.dataset.decode import decode_bytes, read_file
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import ImageError
 
@@ -28,6 +29,8 @@ def resize(image: Tensor, side_px: int) -> Tensor:
 def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
     """Load the image of a row, and behind it its segmented twin if the manifest has twins.
 
+    The bytes that are decoded are those that were hashed: a file that has changed since gives a reason.
+
     Args:
         manifest: images.
         row: row in the manifest.
@@ -38,13 +41,16 @@ def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
     """
     import torch
 
+    def loaded(file: Path, sha256: str) -> Tensor:
+        return resize(decode_bytes(read_file(file, sha256)), side_px)
+
     try:
-        image = resize(decode(manifest.root / manifest.path[row]), side_px)
+        image = loaded(manifest.root / manifest.path[row], manifest.sha256[row])
     except ImageError as error:
         return str(error)
     if not manifest.twin:
         return image
     try:
-        return torch.cat([image, resize(decode(manifest.twin[row]), side_px)])
+        return torch.cat([image, loaded(manifest.twin[row], manifest.twin_sha256[row])])
     except ImageError as error:
         return f"its segmented twin {error}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ball_features.cache import Cache, read_cache
+from ball_features.cache import Cache, read_cache, verify_cache
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.twins import twin_folder, with_twins
@@ -49,11 +49,13 @@ class Update:
         request: what is asked for.
         manifest: images of the collection; those that are known to be unusable are rejected.
         old: cache as it is, without its embeddings; None if there is none, or if it is to be replaced.
+        damaged: whether parts of the cache are not those that were written, and are to be made again.
     """
 
     request: Request
     manifest: Manifest
     old: Cache | None
+    damaged: bool = False
 
     @property
     def missing(self) -> int:
@@ -71,6 +73,7 @@ class Update:
         """Whether the cache has a row for each image, in the same order and with the same label, and no others."""
         return (
             self.old is not None
+            and not self.damaged
             and self.old.path.tolist() == list(self.manifest.path)
             and self.old.label.tolist() == list(self.manifest.label)
             and self.old.content.tolist() == list(self.manifest.content)
@@ -123,13 +126,14 @@ def read_collection(
     return with_twins(manifest, folder)
 
 
-def plan_update(request: Request, *, overwrite: bool = False, prune: bool = False) -> Update:
+def plan_update(request: Request, *, overwrite: bool = False, prune: bool = False, repair: bool = False) -> Update:
     """Compare a collection with the cache that is there.
 
     Args:
         request: what is asked for.
         overwrite: replace the cache.
         prune: remove rows of images that the collection lacks.
+        repair: make again what does not match its checksums; otherwise that is an error.
 
     Raises:
         CacheError: The cache was made with other settings, cannot be read, or has rows that would be dropped.
@@ -137,7 +141,7 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
     out, manifest = request.out, request.manifest
     if overwrite or not out.exists():
         return Update(request, manifest, None)
-    old = read_cache(out, embeddings=False)
+    old, damaged = _sound_part(request) if repair else (read_cache(out, embeddings=False), False)
     different = request.preprocessing.differences(old.attributes)
     if different:
         raise CacheError(
@@ -146,7 +150,8 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
         )
     bad = {item.sha256: item.reason for item in old.rejected if item.sha256}
     reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
-    update = Update(request, _with_columns(manifest.without(reasons) if reasons else manifest, old), old)
+    known = _with_columns(manifest.without(reasons) if reasons else manifest, old)
+    update = Update(request, known, old, damaged)
     if update.removed and request.limited:
         raise CacheError(
             f"{out} holds {len(old.path)} images, and the limit of {len(manifest.path)} would drop {update.removed} of "
@@ -155,6 +160,23 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
     if not prune:
         _require_wanted(update)
     return update
+
+
+def _sound_part(request: Request) -> tuple[Cache, bool]:
+    """What a cache holds for certain, rows that match their checksums, and whether that is less than all."""
+    out = request.out
+    found = verify_cache(out)
+    old = read_cache(out, embeddings=False, verify=False)
+    committed = old.committed.copy()
+    committed[found.damaged] = False
+    if found.index:
+        return replace(old, committed=committed), not found.sound
+    lost = sorted(old.columns.keys() - request.manifest.columns.keys())
+    if lost:
+        raise CacheError(f"The texts of {out} are damaged. Give the sheet with the columns {', '.join(lost)}.")
+    if Preprocessing.from_attributes(old.attributes).fingerprint != old.fingerprint:
+        raise CacheError(f"The settings of {out} are damaged too. Extract into another file, or set overwrite=True.")
+    return replace(old, committed=committed, rejected=(), columns={}), True
 
 
 def _with_columns(manifest: Manifest, old: Cache) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["checkpoint_path", "load_backbone", "weights_digest"]
+
+_STATES = ("state_dict", "model_state_dict", "model_state", "model", "teacher")
 
 
 def weights_digest(backbone: Backbone, weights: str, seed: int = 0) -> str:
@@ -198,38 +201,66 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
             loaded: Any = load_file(path)
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # plain settings, which many scripts add
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"No weights file at {path}. Give the path of a state dict as weights.") from error
     except Exception as error:  # torch raises many types of errors for a damaged file
         raise WeightsError(
-            f"{path} is not a PyTorch state dict ({type(error).__name__}). "
-            "Expected a file saved with torch.save(module.state_dict(), ...); download it again."
+            f"{path} is not a PyTorch state dict ({_reason(error)}). Expected a file saved with "
+            "torch.save(module.state_dict(), ...), with nothing but tensors and plain values in it."
         ) from error
     if isinstance(loaded, Mapping):
-        for key in ("state_dict", "model", "teacher"):
+        for key in _STATES:
             if isinstance(loaded.get(key), Mapping):
                 loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path} holds {type(loaded).__name__}, expected a state dict of tensors.")
+        keys = f" with the keys {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, Mapping) else ""
+        raise WeightsError(
+            f"{path} holds {type(loaded).__name__}{keys}, expected a state dict of tensors, by itself or under one of "
+            f"the keys {', '.join(_STATES)}."
+        )
     state = {}
     for key, value in loaded.items():
         # Before 2017 torchvision wrote `norm.1.weight`, and the published files still have these names.
-        key = re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key.removeprefix("module."))
+        key = re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", str(key))
         state[key] = value.float() if value.is_floating_point() else value
     return state
+
+
+def _reason(error: Exception) -> str:
+    """What the reader of a file said, in short: the type that it refused, or the kind of error."""
+    refused = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
+    return f"it holds {refused[1]}, which could run code" if refused else type(error).__name__
+
+
+def _unprefixed(state: dict[str, Tensor], needed: set[str]) -> dict[str, Tensor]:
+    """The state under the names of a network: one prefix that all its tensors share is taken off.
+
+    Wrappers put one before each name, such as `module.`, `_orig_mod.`, `model.` or `backbone.`, and several wrappers
+    one before the other.
+    """
+    if not needed or needed <= state.keys():
+        return state
+    first = min(needed)
+    prefixes = [key.removesuffix(first) for key in state if key.endswith(f".{first}")]
+    best = max(prefixes, key=lambda prefix: sum(prefix + name in state for name in needed), default="")
+    kept = {key.removeprefix(best): value for key, value in state.items() if key.startswith(best)} if best else state
+    return kept
 
 
 def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: Backbone) -> None:
     own = module.state_dict()
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
+    state = _unprefixed(state, needed)
     missing = sorted(needed - state.keys())
     wrong = sorted(key for key in needed & state.keys() if state[key].shape != own[key].shape)
     if missing or wrong:
-        example = missing[0] if missing else f"{wrong[0]} {tuple(state[wrong[0]].shape)}"
+        example = missing[0] if missing else f"{wrong[0]} {tuple(own[wrong[0]].shape)}"
+        got = ", ".join(list(state)[:3]) if missing else f"{tuple(state[wrong[0]].shape)}"
         raise WeightsError(
             f"{path} does not fit {backbone.name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
-            f"(first: {example}). Choose the backbone that the file belongs to."
+            f"(first: expected {example}, found {got}). Choose the backbone that the file belongs to."
         )
     fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     if any(value.is_meta for value in own.values()):

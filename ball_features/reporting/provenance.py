@@ -14,6 +14,7 @@ from typing import Any
 
 from ball_features import __version__
 from ball_features.cache import Cache
+from ball_features.cache.places import to_stored
 from ball_features.config import FitConfig
 from ball_features.config.toml import Repeat
 from ball_features.errors import CacheError
@@ -55,7 +56,9 @@ def provenance(
         "groups_sha256": groups_sha256,
         "cache": source,
         "cache_fingerprint": cache.fingerprint,
-        "cache_attributes": cache.attributes,
+        "cache_attributes": to_stored(
+            cache.attributes, Path(([source] if isinstance(source, str) else source)[0]).parent
+        ),
         "images": len(cache.path),
         "images_sha256": images_digest(cache),
         "classes": sorted(set(cache.label.tolist())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -181,10 +182,14 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     )
 
 
+# Folders of files in a traceback, which would name a user; the last one stays.
+_FOLDERS = re.compile(r'File "[^"]*[/\\](?=[^"/\\]+[/\\][^"/\\]+")')
+
+
 def failures(results: Sequence[ModelResult]) -> list[dict[str, str]]:
     """List the models that failed, with reason and traceback, for `run.json`."""
     return [
-        {"model": result.spec.name, "failure": result.failure, "traceback": result.traceback}
+        {"model": result.spec.name, "failure": result.failure, "traceback": _FOLDERS.sub('File "', result.traceback)}
         for result in results
         if result.failure
     ]

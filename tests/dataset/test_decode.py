@@ -1,4 +1,6 @@
+import dataclasses
 import io
+import os
 import zlib
 
 import numpy as np
@@ -6,8 +8,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ball_features.dataset.decode import decode, decode_bytes
+from ball_features.dataset.decode import decode, decode_bytes, read_file
+from ball_features.dataset.manifest import scan
 from ball_features.errors import ImageError
+from ball_features.extraction.loading import load_image
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +166,33 @@ def test_other_kinds_are_read(picture, kind):
     options = {"WEBP": {"lossless": True}}.get(kind, {})
     got = rgb(saved(picture, kind, **options)).astype(int)
     assert np.abs(got - np.asarray(picture)).mean() < 12
+
+
+def test_only_files_of_a_bounded_size_are_read(tmp_path):
+    """A pipe would never end, a file of 20 GB would fill the memory."""
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="is no regular file"):
+        read_file(tmp_path / "pipe.png")
+    with (tmp_path / "large.tif").open("wb") as file:
+        file.truncate(20_000_000_000)
+    with pytest.raises(ImageError, match="has 20000 MB, more than 600"):
+        read_file(tmp_path / "large.tif")
+
+
+def test_only_what_is_bad_by_its_content_is_remembered(tmp_path, monkeypatch):
+    for name, colour in (("a/1", "red"), ("a/2", "blue"), ("b/1", "green"), ("b/2", "pink")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), colour).save(tmp_path / f"{name}.png")
+    manifest = scan(tmp_path)
+    Image.new("RGB", (16, 16), "black").save(tmp_path / "a/1.png")  # after it was hashed
+    (tmp_path / "b/1.png").unlink()
+    changed, gone = load_image(manifest, 0, 16), load_image(manifest, 2, 16)
+    assert changed == "changed while it was read; run the command again"
+    assert str(gone).startswith("cannot be read")
+    monkeypatch.setattr("PIL.Image.open", lambda file: (_ for _ in ()).throw(MemoryError))
+    full = load_image(manifest, 1, 16)
+    assert full == "cannot be read (not enough memory)"
+    kept = dataclasses.replace(manifest, label=("a", "b", "c", "d"))
+    for reason, remembered in ((changed, False), (gone, False), (full, False), ("its segmented twin is damaged", False),
+                               ("is damaged or truncated (x)", True)):  # fmt: skip
+        assert bool(kept.without({0: str(reason)}).rejected[0].sha256) == remembered

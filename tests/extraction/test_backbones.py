@@ -1,5 +1,6 @@
 """Weights: both namings, both precisions, wrong files, the download."""
 
+import argparse
 import hashlib
 import re
 import threading
@@ -51,6 +52,24 @@ def test_state_dicts_that_fit(tmp_path, state, change):
             assert value.dtype == torch.float32
             assert torch.allclose(value, state[name], atol=1e-3)
     assert weights_digest(get_backbone(NAME), str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key"),
+    [("_orig_mod.", ""), ("module._orig_mod.", "state_dict"), ("backbone.", "model"), ("", "model_state_dict")],
+)
+def test_a_prefix_that_all_tensors_share_is_taken_off(tmp_path, state, prefix, key):
+    path = tmp_path / "w.pth"
+    own = {prefix + name: value for name, value in state.items()} | {"head.weight": torch.zeros(3, 3)}
+    torch.save({key: own, "args": argparse.Namespace(lr=0.1), "epoch": 3} if key else own, path)
+    loaded = load_backbone(get_backbone(NAME), str(path)).state_dict()
+    assert torch.equal(loaded["features.conv0.weight"], state["features.conv0.weight"].float())
+
+
+def test_what_would_run_code_is_named(tmp_path, state):
+    torch.save({"state_dict": state, "extra": torch.nn.Linear(1, 1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"holds torch\.nn\.modules\.linear\.Linear, which could run code"):
+        load_backbone(get_backbone(NAME), str(tmp_path / "w.pth"))
 
 
 def test_files_that_do_not_fit(tmp_path, state):

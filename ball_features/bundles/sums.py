@@ -1,0 +1,62 @@
+"""Checksums of the files of a bundle, in the form that the program `sha256sum` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from ball_features.errors import DataError
+
+__all__ = ["SUMS", "changed_files", "require_unchanged", "write_checksums"]
+
+SUMS = "SHA256SUMS"
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the hash of each file of a bundle's folder into `SHA256SUMS`."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS)
+    lines = [f"{_hash(path)}  {path.name}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def changed_files(folder: Path) -> list[str] | None:
+    """Files of a bundle that are not those that were saved, sorted; None in bundles of earlier versions.
+
+    A file that is missing counts, and so does the list itself if it is damaged.
+    """
+    try:
+        text = (folder / SUMS).read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return [SUMS]
+    stated: dict[str, str] = {}
+    for line in text.splitlines():
+        found = re.fullmatch(r"([0-9a-f]{64})  ([^/\\]+)", line)
+        if found is None or found[2] in stated:
+            return [SUMS]
+        stated[found[2]] = found[1]
+    if "bundle.json" not in stated or text != "".join(f"{own}  {name}\n" for name, own in stated.items()):
+        return [SUMS]
+    there = {path.name for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".skops", ".joblib")}
+    changed = {name for name, own in stated.items() if _hash(folder / name) != own}
+    return sorted(changed | (there - stated.keys()))
+
+
+def require_unchanged(folder: Path) -> None:
+    """Raise `DataError` for a bundle whose files are not those that were saved."""
+    changed = changed_files(folder)
+    if changed:
+        raise DataError(
+            f"{folder} is a damaged bundle: {', '.join(changed)} is not what was saved. Copy it again from its source, "
+            f"or save the model again with `ball fit`. If you changed it on purpose, delete {SUMS}."
+        )
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,85 @@
+"""What a cache from a stranger must not do: lead to other files, or claim more memory than its bytes can fill."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import h5py
+import numpy as np
+
+__all__ = ["budget", "fault_of_objects", "fault_of_paths"]
+
+_MOST_OBJECTS = 10_000
+_GROUPS = ("shortcuts", "rejected", "columns", "checksums")
+_TEXTS = ("path", "label", "sha256", "view", "twin_sha256")
+_EXPANSION = 16  # embeddings hardly shrink when they are compressed
+_FREE_BYTES = 64 << 20
+
+
+def budget(path: Path | str) -> int:
+    """Bytes that the contents of a file may take in memory."""
+    return _EXPANSION * Path(path).stat().st_size + _FREE_BYTES
+
+
+def fault_of_objects(file: Any) -> str:
+    """The first object of an open HDF5 file that no cache has, in words, or ""; nothing is followed or allocated."""
+    left, claimed, groups = _MOST_OBJECTS, 0, [("", file)]
+    fault = next((f"the attribute {name} is no single value" for name in file.attrs if _is_array(file, name)), "")
+    while groups and not fault:
+        prefix, group = groups.pop()
+        for name in group:
+            left -= 1
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                return f"{prefix}{name} is a link to another place"
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                if prefix or name not in _GROUPS:
+                    return f"{prefix}{name} is a group that no cache has"
+                groups.append((f"{name}/", item))
+                continue
+            fault = fault or _fault_of_dataset(f"{prefix}{name}", item)
+            claimed += 0 if fault else int(np.prod(item.shape, dtype=object)) * item.dtype.itemsize
+        if left < 0:
+            return f"it holds more than {_MOST_OBJECTS} objects"
+    if not fault and claimed > budget(file.filename):
+        size = Path(file.filename).stat().st_size
+        return f"it claims {claimed / 1e9:.1f} GB in a file of {size / 1e6:.1f} MB"
+    return fault
+
+
+def _is_array(file: Any, name: str) -> bool:
+    return file.attrs.get_id(name).shape != ()
+
+
+def _fault_of_dataset(name: str, item: Any) -> str:
+    if not isinstance(item, h5py.Dataset):
+        return f"{name} is no dataset"
+    if item.is_virtual or item.external:
+        return f"{name} keeps its numbers in other files"
+    if item.shape is None:
+        return f"{name} is empty"
+    top = name.partition("/")[0]
+    if name in _TEXTS or top in ("columns", "rejected"):
+        return "" if h5py.check_string_dtype(item.dtype) and item.ndim == 1 else f"{name} is no list of texts"
+    kinds = {"embeddings": "f", "shortcuts": "f", "committed": "biu", "timing": "f", "checksums": "u"}
+    if item.dtype.kind not in kinds.get(top, "biuf"):
+        return f"{name} is {item.dtype}, which no cache has"
+    ranks = {"shortcuts": 2, "committed": 1, "timing": 1}
+    if item.ndim != ranks.get(top, item.ndim) or (name == "timing" and item.shape != (2,)):
+        return f"{name} has the shape {item.shape}"
+    return ""
+
+
+def fault_of_paths(paths: np.ndarray) -> str:
+    """The first id that occurs twice or leads out of the image folder, in words, or ""."""
+    seen: set[str] = set()
+    for path in paths.tolist():
+        pure = PurePosixPath(path)
+        if path in seen:
+            return f"the path {path!r} occurs twice"
+        if pure.is_absolute() or ".." in pure.parts or "\0" in path:
+            return f"the path {path!r} leads out of the image folder"
+        seen.add(path)
+    return ""

@@ -1,0 +1,128 @@
+"""Caches from strangers: nothing leads to other files, nothing is allocated that a file cannot fill."""
+
+import resource
+
+import h5py
+import numpy as np
+import pytest
+
+from ball_features.cache import read_cache
+from ball_features.errors import CacheError
+from tests.cache.test_checksums import COUNT, contents, create_cache
+
+TEXT = h5py.string_dtype()
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "a.h5"
+    create_cache(path, contents())
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.ones((COUNT, 2, 96), "f2")
+    (tmp_path / "secret").write_bytes(bytes(COUNT * 2 * 96 * 2))
+    return path
+
+
+def put(name, **options):
+    def change(file):
+        del file[name]
+        file.create_dataset(name, **options)
+
+    return change
+
+
+def link(name, target):
+    def change(file):
+        del file[name]
+        file[name] = target
+
+    return change
+
+
+def attribute(name, value):
+    return lambda file: file.attrs.__setitem__(name, value)
+
+
+def virtual(file):
+    del file["embeddings"]
+    layout = h5py.VirtualLayout((COUNT, 2, 96), "f2")
+    layout[:] = h5py.VirtualSource("other.h5", "x", (COUNT, 2, 96))
+    file.create_virtual_dataset("embeddings", layout)
+
+
+def raw(file):
+    secret = file.filename.replace("a.h5", "secret")
+    put("embeddings", shape=(COUNT, 2, 96), dtype="f2", external=[(secret, 0, COUNT * 384)])(file)
+
+
+def huge(file):
+    rows = 10**9
+    put("embeddings", shape=(rows, 2, 96), dtype="f2", chunks=(512, 2, 96))(file)
+    put("committed", shape=(rows,), dtype="bool", chunks=(100_000,))(file)
+    for name in ("path", "label", "sha256"):
+        put(name, shape=(rows,), dtype=TEXT, chunks=(100_000,))(file)
+
+
+def squeezed(file):
+    put("embeddings", shape=(200_000, 2, 960), dtype="f2", chunks=(4096, 2, 960), compression="gzip")(file)
+    file["embeddings"][:4096] = 0
+
+
+REFUSED = {
+    "external link": link("embeddings", h5py.ExternalLink("other.h5", "x")),
+    "external link in a group": lambda file: file["shortcuts"].__setitem__("x", h5py.ExternalLink("other.h5", "x")),
+    "soft link": link("label", h5py.SoftLink("/path")),
+    "virtual data set": virtual,
+    "external raw storage": raw,
+    "a terabyte unallocated": huge,
+    "compressed zeros": squeezed,
+    "circle of groups": lambda file: file["shortcuts"].__setitem__("own", file["shortcuts"]),
+    "group for a data set": lambda file: (file.__delitem__("label"), file.create_group("label")),
+    "integers": put("embeddings", data=np.ones((COUNT, 2, 96), "i4")),
+    "complex numbers": put("embeddings", data=np.ones((COUNT, 2, 96), "c8")),
+    "two dimensions": put("embeddings", data=np.ones((COUNT, 96), "f2")),
+    "no numbers": put("embeddings", data=np.ones((COUNT, 2, 0), "f2")),
+    "no rows": put("embeddings", data=np.ones((0, 2, 96), "f2")),
+    "numbers for labels": put("label", data=np.arange(COUNT)),
+    "one label": put("label", data="a"),
+    "labels in a table": put("label", data=np.full((COUNT, 2), "a", object), dtype=TEXT),
+    "flags that are numbers": put("committed", data=np.ones(COUNT)),
+    "bytes that are no text": put("label", data=np.array([b"\xff"] * COUNT, object), dtype=TEXT),
+    "a path upwards": lambda file: file["path"].__setitem__(0, "../../secret"),
+    "an absolute path": lambda file: file["path"].__setitem__(0, "/etc/passwd"),
+    "a path twice": lambda file: file["path"].__setitem__(0, "b/1.jpg"),
+    "timing of three": put("timing", data=np.zeros(3)),
+    "checksums of three": put("checksums/rows", data=np.zeros(3, "u4")),
+    "future schema": attribute("schema_version", 2),
+    "schema in words": attribute("schema_version", "one"),
+    "many views": attribute("views", 10**9),
+    "negative batch": attribute("batch_size", -1),
+    "half a batch": attribute("batch_size", 1.5),
+    "a number for a name": attribute("backbone", 4),
+    "an array for a name": attribute("recipe", ["a", "b"]),
+    "strange channels": attribute("channels", 'json:["a"]'),
+    "versions that are none": attribute("versions", "json:3"),
+    "broken json": attribute("versions", "json:{"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_no_cache_holds_is_refused(path, kind):
+    with h5py.File(path, "r+") as file:
+        REFUSED[kind](file)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for embeddings in (True, False):
+        with pytest.raises(CacheError) as caught:
+            read_cache(path, embeddings=embeddings)
+        assert str(path) in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused(path, value):
+    with h5py.File(path, "r+") as file:
+        del file["checksums"]
+        file["committed"][:] = True
+        file["embeddings"][3, 1, 5] = value
+    with pytest.raises(CacheError, match=r"numbers of 1 images .*b/3\.jpg"):
+        read_cache(path)
