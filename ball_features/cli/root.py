@@ -39,6 +39,7 @@ NAMES = (
     "runs",
     "report",
     "predict",
+    "adapt",
     "evaluate",
     "serve",
     "export",
