@@ -28,6 +28,7 @@ from ball_features.bundles.calibration import (
 )
 from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
+from ball_features.bundles.ranges import require_ranges
 from ball_features.bundles.sums import require_unchanged
 from ball_features.cache.places import from_stored
 from ball_features.errors import BallError, DataError
@@ -163,6 +164,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             )
         facts = BundleFacts.from_json(from_stored(values, folder))
         arrays = load((folder / "reference.safetensors").read_bytes())
+        require_ranges(values, facts, arrays)
         bundle = Bundle(
             estimator=read_model(folder, facts.model_file, facts.estimator_classes, trust),
             facts=facts,
