@@ -9,7 +9,7 @@ is read only if the user trusts it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,18 @@ from ball_features.bundles.calibration import (
 )
 from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
+from ball_features.bundles.known_sites import Sites
+from ball_features.bundles.novelty import Novelty
 from ball_features.bundles.ranges import require_ranges
 from ball_features.bundles.sums import require_unchanged
 from ball_features.cache.places import from_stored
-from ball_features.errors import BallError, DataError
+from ball_features.errors import BallError, ConfigError, DataError
+from ball_features.models.adaptation import MIN_IMAGES, SiteShift
 
-__all__ = ["COVERAGE", "Bundle", "read_bundle", "saved_notes"]
+__all__ = ["COVERAGE", "UNUSUAL_SHARE", "Bundle", "read_bundle", "saved_notes"]
 
 COVERAGE = 0.95  # default coverage of prediction sets
-_UNUSUAL_SHARE = 0.01  # share of validation images that may lie beyond the threshold of unusual images
+UNUSUAL_SHARE = 0.01  # share of validation images that may lie beyond the threshold of unusual images
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare or hash by
@@ -51,6 +54,10 @@ class Bundle:
             (validation,).
         distances: distance of each validation image to the training embeddings, increasing, float64 (validation,).
         score_class: class number of the image of each score, int (validation,); empty in bundles of earlier versions.
+        novelty: what flags unusual images; None in bundles of earlier versions, which flag by distance alone.
+        sites: sites of a site-adapted model, else None.
+        offset: numbers that are subtracted from each embedding before all else, those of the site that the bundle
+            answers for, float32 (views, dim); None for a model that is not adapted.
 
     The images that calibrate a final model are not of validation but of its folds, each predicted by a model that has
     not seen it.
@@ -62,6 +69,9 @@ class Bundle:
     scores: np.ndarray
     distances: np.ndarray
     score_class: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    novelty: Novelty | None = None
+    sites: Sites | None = None
+    offset: np.ndarray | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,7 +85,49 @@ class Bundle:
 
     def probability(self, X: np.ndarray) -> np.ndarray:
         """Calibrated class probabilities, float64 (images, classes), of embeddings (images, views, dim)."""
-        return tempered(mean_probability(self.estimator, X, len(self.classes)), self.facts.temperature)
+        raw = mean_probability(self.estimator, self.model_views(X), len(self.classes))
+        return tempered(raw, self.facts.temperature)
+
+    def model_views(self, X: np.ndarray) -> np.ndarray:
+        """What the model sees of embeddings (images, views, dim): its own views, less the offset of the site."""
+        return _choose(self.facts, self._centred(X))
+
+    def _centred(self, X: np.ndarray) -> np.ndarray:
+        return X if self.offset is None else X.astype(np.float32) - self.offset
+
+    def at_site(self, name: str) -> Bundle | None:
+        """The bundle that answers for a site of training, or one that it was adapted to; None for another."""
+        offset = None if self.sites is None else self.sites.find(name)
+        return None if offset is None else replace(self, offset=offset)
+
+    def adapt(self, X: np.ndarray) -> SiteShift:
+        """Estimate the offset of a new site from its images without labels.
+
+        Args:
+            X: embeddings as they are, float (images, views, dim).
+
+        Returns:
+            The offset, of the site itself or, with the reason, of the training sites.
+
+        Raises:
+            ConfigError: The model is not site-adapted.
+        """
+        sites = self.require_sites()
+
+        def answer(centred: np.ndarray) -> np.ndarray:
+            return mean_probability(self.estimator, _choose(self.facts, centred), len(self.classes))
+
+        return sites.adapter.adapt(X, answer, guarded=True)
+
+    def require_sites(self) -> Sites:
+        """The sites of a site-adapted model; raises `ConfigError` for another model."""
+        if self.sites is None:
+            raise ConfigError(
+                f"The bundle of {self.facts.model} is not site-adapted, so that a site changes nothing. Fit it with "
+                "adapt='auto' and a column site, or name no site.",
+                option="site",
+            )
+        return self.sites
 
     def distance(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean cosine distance to the nearest training images, (images,), and their rows, (images, neighbours).
@@ -83,26 +135,30 @@ class Bundle:
         Distance to neighbours in a deep embedding detects unfamiliar input (Sun et al. 2022, "Out-of-distribution
         detection with deep nearest neighbors").
         """
-        return neighbour_distance(X, self.train)
+        return neighbour_distance(self.model_views(X), self.train)
 
     def unusual(self, X: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """Whether images are unlike the training images, bool (images,).
+        """Whether images are unlike the training images, bool (images,); see `bundles.novelty`.
 
         Args:
             X: embeddings, float (images, views, dim).
             probability: result of `probability` on them, float (images, classes).
         """
-        return self.distance(X)[0] > self.unusual_from
+        distance = self.distance(X)[0]
+        if self.novelty is None:
+            return distance > self.unusual_from
+        limits = self.novelty.scale.limits(len(self.classes), UNUSUAL_SHARE)
+        return self.novelty.values(self._centred(X), distance) > limits[probability.argmax(1)]
 
     @property
     def unusual_from(self) -> float:
-        """Distance beyond which an image is called unusual."""
-        return outlier_threshold(self.distances, _UNUSUAL_SHARE)[0]
+        """Distance beyond which an image is called unusual where distance alone decides."""
+        return outlier_threshold(self.distances, UNUSUAL_SHARE)[0]
 
     @property
     def unusual_share(self) -> float:
         """Largest share of images like the validation images that lies beyond that distance by chance."""
-        return outlier_threshold(self.distances, _UNUSUAL_SHARE)[1]
+        return outlier_threshold(self.distances, UNUSUAL_SHARE)[1]
 
     @property
     def mondrian(self) -> bool:
@@ -122,13 +178,21 @@ class Bundle:
 
     def notes(self, coverage: float) -> list[str]:
         """What a user must know about sets of this coverage and about the flag for unusual images."""
-        unusual = unusual_note(self.distances, _UNUSUAL_SHARE)
+        unusual = unusual_note(self.distances, UNUSUAL_SHARE)
         if not self.mondrian:
             sets = [set_note(self.scores, coverage)]
         else:
             own = {name: self.scores[self.score_class == code] for code, name in enumerate(self.classes)}
             sets = [class_set_note(own, coverage)]
-        return [note for note in (*sets, unusual) if note]
+        return [note for note in (*sets, unusual, self._site_note()) if note]
+
+    def _site_note(self) -> str:
+        if self.sites is None or self.offset is None or (self.offset != self.sites.adapter.average).any():
+            return ""
+        return (
+            "The model is site-adapted, but each image is taken as one of a site of which nothing is known. Name the "
+            f"site of the images: {MIN_IMAGES} of them or more, of mixed classes, adapt the model to it."
+        )
 
     def sets(self, probability: np.ndarray, coverage: float) -> np.ndarray:
         """Prediction sets, bool (images, classes), that contain the true class with this probability.
@@ -172,7 +236,12 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             scores=arrays["scores"],
             distances=arrays["distances"],
             score_class=arrays.get("score_class", np.empty(0, dtype=np.int64)),
+            novelty=Novelty.from_arrays(arrays),
         )
+        if facts.adapt != "none":
+            sites = Sites.from_arrays(arrays, facts.adapt, facts.sites, facts.kept_sites)
+            offset = sites.find(facts.site) if facts.site else sites.adapter.average
+            bundle = replace(bundle, sites=sites, offset=offset)
         if len(bundle.train) != len(facts.train_path) or not len(bundle.scores) == len(bundle.distances) > 0:
             raise ValueError("reference.safetensors and bundle.json belong to different images")
         require_unchanged(folder)
@@ -187,6 +256,11 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             "the model again with `ball fit`."
         ) from error
     return bundle
+
+
+def _choose(facts: BundleFacts, X: np.ndarray) -> np.ndarray:
+    """The views that the model sees; the others serve the flag for unusual images."""
+    return X[:, list(facts.model_views)] if facts.model_views else X
 
 
 def saved_notes(folder: Path | str) -> list[str]:

@@ -82,6 +82,12 @@ class BundleFacts:
         final: whether the model was fitted on all labelled images and calibrated by out-of-fold predictions.
         folds: number of the folds that calibrate a final model.
         epochs: epochs that a final head was trained for; 0 for other models.
+        model_views: positions of the views that the model sees; empty for all. Further views serve the flag for unusual
+            images.
+        adapt: key of `models.adaptation.ADAPTATIONS` for a site-adapted model, else "none".
+        sites: names of the training sites of a site-adapted model.
+        kept_sites: names of the sites that it was adapted to.
+        site: site that it answers for where none is named; "" for one of which nothing is known.
         conformal: "marginal" or "mondrian" (a threshold for each class).
         train_images: number of training images.
         validation_images: number of images that calibrate the model: of validation, or of the folds.
@@ -104,7 +110,12 @@ class BundleFacts:
     final: bool = False
     folds: int = 0
     epochs: int = 0
+    adapt: str = "none"
+    sites: tuple[str, ...] = ()
+    kept_sites: tuple[str, ...] = ()
+    site: str = ""
     conformal: str = "marginal"
+    model_views: tuple[int, ...] = ()
     train_images: int = 0
     validation_images: int = 0
     ball_version: str = ""
@@ -135,6 +146,11 @@ class BundleFacts:
             final=values.get("final") is True,
             folds=_value(values, "folds", int, 0),
             epochs=_value(values, "epochs", int, 0),
+            model_views=tuple(int(view) for view in values.get("model_views", ())),
+            adapt=_value(values, "adapt", str, "none"),
+            sites=_texts(values, "sites") if "sites" in values else (),
+            kept_sites=_texts(values, "kept_sites") if "kept_sites" in values else (),
+            site=_value(values, "site", str, ""),
             conformal=_value(values, "conformal", str, "marginal"),
             train_images=_value(values, "train_images", int, 0),
             validation_images=_value(values, "validation_images", int, 0),

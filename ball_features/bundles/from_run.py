@@ -11,11 +11,14 @@ import numpy as np
 from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
+from ball_features.bundles.known_sites import Sites
+from ball_features.bundles.novelty import fit_gaussians
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.evaluation.final_fit import FinalFit
 from ball_features.evaluation.fit_split import Fitted
+from ball_features.evaluation.site_shift import used_views
 from ball_features.evaluation.views import model_views
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.models.recipe_choice import RecipeChoice
@@ -32,11 +35,13 @@ class Origin:
         cache: cache that the model was fitted on.
         config: settings of the run.
         conformal: one of `config.bundling.CONFORMAL`.
+        site: site of each image to which models were adapted, (images,), or None.
     """
 
     cache: Cache
     config: FitConfig
     conformal: str = "marginal"
+    site: np.ndarray | None = None
 
 
 def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> None:
@@ -49,8 +54,8 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         name: name of the model.
     """
     cache, split = origin.cache, fitted.split
-    codes = np.unique(cache.label, return_inverse=True)[1]
-    estimator, views = _compact(origin, fitted, name)
+    estimator, views, own = _compact(origin, fitted, name)
+    used = _Used(origin, fitted, name, views)
     share = 100 * len(split.train) / len(cache.path)
     note = (
         f"The bundle is the first split's model, fitted on {len(split.train)} of {len(cache.path)} images "
@@ -59,15 +64,23 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
     if split.name:
         note += f" It has seen nothing of {split.name}, the first group left out."
     facts = _facts(
-        origin, name, views, split.train, notes=(note,), left_out=split.name, validation_images=len(split.val)
+        origin,
+        name,
+        views,
+        split.train,
+        notes=(note,),
+        model_views=own,
+        left_out=split.name,
+        validation_images=len(split.val),
     )
     write_bundle(
         folder / name,
         estimator,
         facts,
-        train=cache.embeddings[split.train][:, views],
-        validation=LabelledEmbeddings(cache.embeddings[split.val][:, views], codes[split.val]),
-        test=LabelledEmbeddings(cache.embeddings[split.test][:, views], codes[split.test]),
+        train=used(split.train),
+        validation=used(split.val),
+        test=used(split.test),
+        sites=used.sites,
     )
 
 
@@ -79,9 +92,8 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         origin: cache and settings.
         final: the fit, with its folds.
     """
-    cache, name = origin.cache, final.spec.name
-    codes = np.unique(cache.label, return_inverse=True)[1]
-    estimator, views = _compact(origin, final.fitted, name)
+    name = final.spec.name
+    estimator, views, own = _compact(origin, final.fitted, name)
     train, rows = final.fitted.split.train, final.rows
     trained = f" for {final.epochs} epochs, the median of its folds" if final.epochs else ""
     note = (
@@ -95,34 +107,91 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         views,
         train,
         notes=(note,),
+        model_views=own,
         final=True,
         folds=len(final.folds),
         epochs=final.epochs,
         validation_images=len(rows),
     )
-    distances = [
-        neighbour_distance(
-            cache.embeddings[fold.split.test][:, views], _reference(cache.embeddings[fold.split.train][:, views])
-        )[0]
-        for fold in final.folds
-    ]
-    held_out = HeldOut(final.probability, codes[rows], np.concatenate(distances), final.fold_of)
-    write_bundle(folder / name, estimator, facts, train=cache.embeddings[train][:, views], validation=held_out)
+    distances, scores, truth = [], [], []
+    for fold in final.folds:
+        used = _Used(origin, fold, name, views)
+        seen, held_out = used(fold.split.train), used(fold.split.test)
+        reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
+        distances.append(neighbour_distance(_of(held_out.X, own), reference)[0])
+        scores.append(fit_gaussians(seen.X, seen.truth).score(held_out.X))
+        truth.append(held_out.truth)
+    truth, distances, scores = (np.concatenate(part) for part in (truth, distances, scores))
+    used = _Used(origin, final.fitted, name, views)
+    write_bundle(
+        folder / name,
+        estimator,
+        facts,
+        train=used(train),
+        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores),
+        sites=used.sites,
+    )
 
 
-def _reference(X: np.ndarray) -> np.ndarray:
-    """Training embeddings as a bundle keeps them, float32 (train, dim)."""
-    return unit_mean(X).astype(np.float16).astype(np.float32)
+@dataclass(frozen=True, eq=False)
+class _Used:
+    """Embeddings of a bundle's views as a fitted model takes them: less the offset of their site if it is adapted."""
+
+    origin: Origin
+    fitted: Fitted
+    name: str
+    views: list[int]
+
+    @property
+    def _positions(self) -> list[int]:
+        """Positions of the bundle's views among those that the adapter knows."""
+        known = used_views(model_views(MODELS[self.name], self.origin.cache, self.origin.config))
+        return [known.index(view) for view in self.views]
+
+    @property
+    def sites(self) -> Sites | None:
+        """Offsets of the training sites, of the bundle's views."""
+        adapter = self.fitted.adapter
+        return None if adapter is None else Sites(adapter.select(self._positions))
+
+    def __call__(self, rows: np.ndarray) -> LabelledEmbeddings:
+        """These images with their classes; rows is int (images,)."""
+        cache, sites, site = self.origin.cache, self.sites, self.origin.site
+        X = cache.embeddings[rows][:, self.views]
+        truth = np.unique(cache.label, return_inverse=True)[1][rows]
+        if sites is not None and site is not None:
+            X = X.astype(np.float32)
+            for name in np.unique(site[rows]).tolist():
+                X[site[rows] == name] -= self._offset(sites, str(name))
+        return LabelledEmbeddings(X, truth)
+
+    def _offset(self, sites: Sites, name: str) -> np.ndarray:
+        known = sites.find(name)
+        if known is not None:
+            return known
+        if name in self.fitted.shifts:
+            return self.fitted.shifts[name].offset[self._positions]
+        return sites.adapter.average
 
 
-def _compact(origin: Origin, fitted: Fitted, name: str) -> tuple[Any, list[int]]:
-    """The estimator for the views that it needs, and their numbers in the cache."""
+def _of(X: np.ndarray, own: tuple[int, ...]) -> np.ndarray:
+    """The views that the model sees."""
+    return X[:, list(own)] if own else X
+
+
+def _compact(origin: Origin, fitted: Fitted, name: str) -> tuple[Any, list[int], tuple[int, ...]]:
+    """The estimator for the views that it needs, the views of its bundle, and the positions of the model's in them.
+
+    Views are numbers in the cache. The plain one is always among those of the bundle, for the flag for unusual images.
+    """
     views = list(model_views(MODELS[name], origin.cache, origin.config).test)
     estimator = fitted.estimator
     if isinstance(estimator, RecipeChoice):  # a bundle makes the views that it needs
         used, estimator = estimator.compact()
         views = [views[position] for position in used]
-    return estimator, views
+    if 0 in views:
+        return estimator, views, ()
+    return estimator, [0, *views], tuple(range(1, len(views) + 1))
 
 
 def _facts(origin: Origin, name: str, views: list[int], train: np.ndarray, **more: Any) -> BundleFacts:
@@ -140,5 +209,7 @@ def _facts(origin: Origin, name: str, views: list[int], train: np.ndarray, **mor
         train_images=len(train),
         ball_version=__version__,
         conformal=origin.conformal,
+        adapt="none" if origin.site is None else origin.config.adapt,
+        sites=() if origin.site is None else tuple(str(name) for name in np.unique(origin.site[train])),
         **more,
     )

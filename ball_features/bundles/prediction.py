@@ -23,8 +23,7 @@ class Prediction:
         probability: calibrated probability of each class, class -> probability.
         set: classes that include the true one with the requested coverage, the most probable first.
         distance: mean cosine distance to the nearest training images.
-        unusual: True if the distance exceeds the bundle's threshold (see `Bundle.unusual_share`): do not trust the
-            class.
+        unusual: True for an image unlike the training images (see `Bundle.unusual`): do not trust the class.
         nearest: ids of the nearest training images.
     """
 

@@ -157,6 +157,31 @@ class Predictor:
                 progress(done, len(files))
         return predictions, rejected
 
+    def embed_all(
+        self, files: Sequence[Path], progress: Callable[[int, int], None] | None = None
+    ) -> tuple[list[str], np.ndarray, list[Rejected]]:
+        """Decode and embed image files.
+
+        Args:
+            files: image files.
+            progress: function that takes (images done, images in all).
+
+        Returns:
+            Names of the files that could be decoded, their embeddings, float32 (images, views, dim), and the other
+            files with reasons.
+        """
+        names: list[str] = []
+        blocks = [np.empty((0, len(self.preprocessing.plan), self.preprocessing.dim), dtype=np.float32)]
+        rejected: list[Rejected] = []
+        for paths, X, bad in self.embed_files(files):
+            names += paths
+            rejected += bad
+            blocks += [] if X is None else [X]
+            if progress:
+                progress(len(names) + len(rejected), len(files))
+        blocks = blocks if len(blocks) == 1 else blocks[1:]  # joined channels are wider
+        return names, np.concatenate(blocks), rejected
+
     def embed_files(self, files: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray | None, list[Rejected]]]:
         """Decode and embed image files, block by block.
 

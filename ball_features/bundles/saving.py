@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.bundle import COVERAGE, UNUSUAL_SHARE, Bundle
 from ball_features.bundles.calibration import (
     fit_temperature,
     mean_probability,
@@ -19,6 +19,8 @@ from ball_features.bundles.calibration import (
 )
 from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
+from ball_features.bundles.known_sites import Sites
+from ball_features.bundles.novelty import Novelty, Scale, fit_gaussians, fit_scale
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.evaluation.metrics import calibration_error, log_losses
@@ -51,16 +53,30 @@ class HeldOut:
         truth: class numbers, int (images,).
         distances: distance of each image to the images that its model was fitted on, float64 (images,).
         fold: number of the fold that predicted each image, int (images,).
+        views: score of each view of each image by `ClassGaussians` of the images that its model was fitted on, float64
+            (images, views); None for a flag by distance alone.
     """
 
     raw: np.ndarray
     truth: np.ndarray
     distances: np.ndarray
     fold: np.ndarray
+    views: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> HeldOut:
         """These images alone; rows is bool (images,)."""
-        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows])
+        views = None if self.views is None else self.views[rows]
+        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows], views)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Scores of the flag for unusual images, float64 (images, views + 1): of each view, and the distance."""
+        return np.column_stack([*([] if self.views is None else [self.views]), self.distances])
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of these scores."""
+        return fit_scale(self.scores, self.raw.argmax(1))
 
 
 def write_bundle(
@@ -68,9 +84,10 @@ def write_bundle(
     estimator: Any,
     facts: BundleFacts,
     *,
-    train: np.ndarray,
+    train: LabelledEmbeddings,
     validation: LabelledEmbeddings | HeldOut,
     test: LabelledEmbeddings | None = None,
+    sites: Sites | None = None,
 ) -> None:
     """Calibrate a fitted model and write its bundle.
 
@@ -78,11 +95,12 @@ def write_bundle(
         folder: folder to make.
         estimator: classifier that was fitted on class numbers.
         facts: model, preprocessing, origin and notes; calibration, figures and further notes are added.
-        train: embeddings of the training images, float (train, views, dim).
+        train: training images.
         validation: images that set the temperature and the thresholds: validation images, or the images of the folds
             with their out-of-fold predictions.
         test: images that took no part; what the bundle does on them is noted in it. Without them, the figures of
             several folds are noted, each calibrated by the others.
+        sites: sites of a site-adapted model; then all embeddings are less the offset of their site.
 
     Raises:
         ConfigError: The model cannot be written.
@@ -91,14 +109,20 @@ def write_bundle(
     from safetensors.numpy import save
 
     folder.mkdir(parents=True)
-    reference = unit_mean(train).astype(np.float16)  # distances are to what will be read back
+    own = list(facts.model_views) or list(range(train.X.shape[1]))
+    reference = unit_mean(train.X[:, own]).astype(np.float16)  # distances are to what will be read back
+    gaussians = fit_gaussians(train.X, train.truth)
     if isinstance(validation, LabelledEmbeddings):
-        raw = mean_probability(estimator, validation.X, len(facts.classes))
-        distances, _ = neighbour_distance(validation.X, reference.astype(np.float32))
-        validation = HeldOut(raw, validation.truth, distances, np.zeros(len(raw), dtype=int))
+        raw = mean_probability(estimator, validation.X[:, own], len(facts.classes))
+        distances, _ = neighbour_distance(validation.X[:, own], reference.astype(np.float32))
+        fold = np.zeros(len(raw), dtype=int)
+        validation = HeldOut(raw, validation.truth, distances, fold, gaussians.score(validation.X))
     bundle = calibrate(estimator, facts, reference, validation)
+    if validation.views is not None:
+        bundle = replace(bundle, novelty=Novelty(gaussians, validation.scale))
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
-    arrays |= {"score_class": bundle.score_class}
+    arrays |= {"score_class": bundle.score_class} | (bundle.novelty.to_arrays() if bundle.novelty else {})
+    arrays |= {} if sites is None else sites.to_arrays()
     # Not `save_file`, which makes files that only their owner may read.
     (folder / "reference.safetensors").write_bytes(save(arrays))
     figures = None
@@ -138,13 +162,15 @@ def _measure_folds(facts: BundleFacts, seen: HeldOut) -> BundleFigures:
     none = np.empty((0, 0), dtype=np.float16)
     raw, truth, probability, inside, unusual = [], [], [], [], []
     for fold in np.unique(seen.fold):
-        bundle = calibrate(None, facts, none, seen.select(seen.fold != fold))
+        rest = seen.select(seen.fold != fold)
+        bundle = calibrate(None, facts, none, rest)
         own = seen.select(seen.fold == fold)
         raw.append(own.raw)
         truth.append(own.truth)
         probability.append(tempered(own.raw, bundle.facts.temperature))
         inside.append(np.stack([bundle.sets(probability[-1], coverage) for coverage in _MEASURED], 1))
-        unusual.append(own.distances > bundle.unusual_from)
+        limits = rest.scale.limits(len(facts.classes), UNUSUAL_SHARE)
+        unusual.append(rest.scale(own.scores) > limits[own.raw.argmax(1)])
     parts = (np.concatenate(part) for part in (truth, raw, probability, inside, unusual))
     return _figures(*parts)
 
@@ -185,7 +211,7 @@ def measure_bundle(bundle: Bundle, test: LabelledEmbeddings) -> BundleFigures:
         bundle: bundle to measure.
         test: images and their classes.
     """
-    raw = mean_probability(bundle.estimator, test.X, len(bundle.classes))
+    raw = mean_probability(bundle.estimator, bundle.model_views(test.X), len(bundle.classes))
     probability = bundle.probability(test.X)
     inside = np.stack([bundle.sets(probability, coverage) for coverage in _MEASURED], 1)
     return _figures(test.truth, raw, probability, inside, bundle.unusual(test.X, probability))

@@ -58,8 +58,8 @@ def evaluate(
     from ball_features.runs.evaluate import evaluate as run
 
     if (images is None) == (options.cache is None):
-        got = "both" if images is not None else "neither"
-        raise ConfigError(f"Got {got} a folder of images and --cache, expected one of them.")
+        got = "both a folder of images and" if images is not None else "neither a folder of images nor"
+        raise ConfigError(f"Got {got} --cache, expected one of them.")
     source = images if images is not None else options.cache
     assert source is not None
     with progress_bar("Predicting", shown.silent) as progress:

@@ -22,7 +22,8 @@ __all__ = ["COMMAND", "PredictOptions", "predict"]
 _SHEET = Subset(
     ("sheet", "path_column", "patient_column"),
     help={
-        "sheet": "Table with the patient of each image, as `ball extract --sheet` takes it: patients get answers too."
+        "sheet": "Table with the patient of each image, as `ball extract --sheet` takes it: patients get answers too. "
+        "A column site serves a bundle fitted with --adapt."
     },
 )
 
@@ -32,6 +33,11 @@ class PredictOptions(Config):
     """Options of `ball predict`."""
 
     out: Path | None = option(None, "File to write: .csv (with a .csv.json beside it), .json or .html.", short="o")
+    site: str = option(
+        "",
+        "Site of all these images (hospital, scanner), for a bundle fitted with --adapt: it is adapted to the site by "
+        "the images themselves, or by what `ball adapt` kept.",
+    )
     coverage: float = option(
         0.95,
         "Share of images whose set of classes should hold the true one.",
@@ -87,6 +93,7 @@ def predict(
             device=use.device,
             precision=use.precision,
             trust=use.trust,
+            site=options.site,
             sheet=columns.sheet,
             columns=columns,
             progress=progress,
@@ -111,8 +118,8 @@ def predict(
             beside = f" Verdict, coverage, bundle and rejected files: {written[1]}." if len(written) > 1 else ""
             beside += f" Answers for {len(found.patients)} patients: {written[2]}." if len(written) > 2 else ""
             say(
-                f"{len(found.predictions)} predictions{where}, {unusual} of unusual images (beyond a distance of "
-                f"{found.about['unusual_from']:.4f}), {len(found.rejected)} files rejected.{beside}"
+                f"{len(found.predictions)} predictions{where}, {unusual} of unusual images, "
+                f"{len(found.rejected)} files rejected.{beside}"
             )
         for note in () if shown.quiet else (*found.remarks, *found.notes):
             say(note)

@@ -38,6 +38,7 @@ NAMES = (
     "runs",
     "report",
     "predict",
+    "adapt",
     "evaluate",
     "serve",
     "export",

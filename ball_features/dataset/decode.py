@@ -202,7 +202,8 @@ def _to_rgb(image: Any) -> Tensor:
         image = Image.fromarray(np.round(values * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        if image.getextrema()[3] != (0, 0):  # a channel that hides all is a fault of the program that wrote it
+        # A channel that hides all, or holds 0 and 1 of 255, is a fault of the program that wrote it.
+        if image.getextrema()[3][1] > 1:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.array(image.convert("RGB"))  # (height, width, 3)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -42,6 +42,8 @@ def activation_map(predictor: Predictor, image: Tensor, sha256: str, code: int) 
     from ball_features.models.linear import view_modules
 
     estimator, preprocessing = predictor.bundle.estimator, predictor.preprocessing
+    own = predictor.bundle.facts.model_views
+    preprocessing = preprocessing.select(own) if own else preprocessing
     known = estimator.classes_.tolist()
     kept = [position for position, view in enumerate(preprocessing.plan.views) if view.keeps_positions]
     maps_of: Any = getattr(predictor.engine, "maps", None)
@@ -63,7 +65,10 @@ def activation_map(predictor: Predictor, image: Tensor, sha256: str, code: int) 
         return read_maps(maps, readouts, nuclei)
 
     pixels = image[None].to(predictor.device).float().div_(255)
-    x = preprocessing.select(kept[:1]).embed(pixels, [sha256], read)[:, 0].cpu().clone().requires_grad_()
+    x = preprocessing.select(kept[:1]).embed(pixels, [sha256], read)[:, 0].cpu().clone()
+    if predictor.bundle.offset is not None:
+        x -= torch.from_numpy(predictor.bundle.offset[own[kept[0]] if own else kept[0]])
+    x.requires_grad_()
     logits = head(x)[0]
     (slope,) = torch.autograd.grad(logits[known.index(code)] - logits.mean(), x)
     if preprocessing.combine == "mean":

@@ -47,7 +47,8 @@ class BundleModule(nn.Module):
 
     def __init__(self, bundle: Bundle, network: nn.Module) -> None:
         super().__init__()
-        self.preprocessing = bundle.facts.preprocessing
+        own = bundle.facts.preprocessing
+        self.preprocessing = own.select(bundle.facts.model_views) if bundle.facts.model_views else own
         plan = self.preprocessing.plan
         if not all(view.fixed for view in plan.views):
             raise ConfigError(
@@ -64,6 +65,10 @@ class BundleModule(nn.Module):
         place = torch.zeros(len(bundle.estimator.classes_), len(bundle.classes))
         place[range(len(place)), bundle.estimator.classes_.tolist()] = 1
         self.place = nn.Parameter(place, False)
+        offset = bundle.offset
+        if offset is not None:
+            offset = torch.from_numpy(offset[list(bundle.facts.model_views)] if bundle.facts.model_views else offset)
+        self.offset = None if offset is None else nn.Parameter(offset.clone(), False)
         self.reference = nn.Parameter(torch.from_numpy(np.ascontiguousarray(bundle.train.T, dtype=np.float32)), False)
         self.references = len(bundle.train) <= _MOST_REFERENCES
 
@@ -77,7 +82,8 @@ class BundleModule(nn.Module):
             Calibrated probabilities (images, classes); the mean embedding over views at unit length (images, dim); and,
             unless there are too many training images, the mean cosine distance to the nearest of them (images,).
         """
-        views = self.preprocessing.embed(images, (), reader(self.network)).unbind(1)
+        embeddings = self.preprocessing.embed(images, (), reader(self.network))
+        views = (embeddings if self.offset is None else embeddings - self.offset).unbind(1)
         each = torch.stack([torch.log_softmax(head(view), 1) for head, view in zip(self.heads, views, strict=True)])
         pooled = each.exp().mean(0) if self.floor is None else torch.softmax(each.clamp(min=self.floor).mean(0), 1)
         probability = pooled @ self.place

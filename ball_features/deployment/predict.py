@@ -8,6 +8,7 @@ from typing import Any
 
 from ball_features.bundles.bundle import COVERAGE, read_bundle
 from ball_features.bundles.predictor import Predictor, check_coverage
+from ball_features.bundles.site_use import describe_sites
 from ball_features.config import CollectionConfig
 from ball_features.dataset.listing import printable
 from ball_features.dataset.sheet import read_sheet
@@ -27,6 +28,7 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
     trust: bool = False,
+    site: str = "",
     sheet: Any = None,
     columns: CollectionConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -41,7 +43,9 @@ def predict(
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto" (that of the bundle), "fp32", "bf16" or "fp16".
         trust: load a model in joblib's format too, which can execute any code.
-        sheet: a data frame, or the path of a sheet, that names the patient of each image: patients get an answer too.
+        site: site of all these images, for a site-adapted bundle, which takes its statistics from them without labels.
+        sheet: a data frame, or the path of a sheet, that names the patient of each image, who get an answer too, or
+            the site, for a site-adapted bundle.
         columns: names of the sheet's columns, where they are not the usual ones.
         progress: function that takes (images done, images in all).
 
@@ -63,10 +67,18 @@ def predict(
         )
     patient, said = ({}, []) if sheet is None else _patients(files, sheet, columns)
     loaded = read_bundle(bundle, trust=trust)
+    if site:
+        loaded.require_sites()
     predictor = Predictor(
         loaded, weights=weights, device=device, precision=precision, compiled=len(files) >= COMPILE_FROM
     )
-    predictions, rejected = predictor(files, coverage=coverage, progress=progress)
+    told: list[str] = []
+    sites = {str(file): site for file in files} if site else {} if sheet is None else _sites(files, sheet, columns)
+    if sites and loaded.sites is not None:
+        names, X, rejected = predictor.embed_all(files, progress)
+        predictions, told = describe_sites(loaded, names, X, coverage, [sites[name] for name in names])
+    else:
+        predictions, rejected = predictor(files, coverage=coverage, progress=progress)
     rejected = [*inputs.rejected, *rejected]
     if not predictions:
         listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
@@ -76,7 +88,7 @@ def predict(
         rejected=rejected,
         classes=loaded.classes,
         about={"bundle": str(bundle)} | predictor.about(coverage),
-        notes=[*([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
+        notes=[*told, *([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
         patient=tuple(patient[item.path] for item in predictions) if patient else (),
         remarks=[*inputs.remarks, *said],
     )
@@ -86,14 +98,22 @@ def _patients(files: Sequence[Path], sheet: Any, columns: CollectionConfig | Non
     """File -> patient, "" where the sheet names none, and remarks on rows and images that do not match.
 
     Raises:
-        DataError: The sheet does not fit, or has no column of patients.
+        DataError: The sheet does not fit, or has no column of patients or sites.
     """
     table = read_sheet(sheet, columns)
     rows = table.rows_of([file.as_posix() for file in files])
     patient = rows.columns.get("patient")
+    if not any(patient or ()) and any(rows.columns.get("site", ())):
+        return {}, list(rows.remarks)
     if patient is None or not any(patient):
         raise DataError(
             f"{table.source} names no patient of these images: its columns are {', '.join(rows.columns) or 'none'}. "
             "Name the column of the patients by patient_column."
         )
     return {str(file): name for file, name in zip(files, patient, strict=True)}, list(rows.remarks)
+
+
+def _sites(files: Sequence[Path], sheet: Any, columns: CollectionConfig | None) -> dict[str, str]:
+    """File -> site, "" where the sheet names none; empty without such a column."""
+    site = read_sheet(sheet, columns).rows_of([file.as_posix() for file in files]).columns.get("site", ())
+    return dict(zip(map(str, files), site, strict=True)) if any(site) else {}

@@ -35,7 +35,6 @@ def predictions_page(found: Predictions) -> str:
         table=_all(found),
         model=f"{found.about['model']} on {found.about['backbone']}, {found.about['bundle']}",
         coverage=f"{100 * found.about['coverage']:g}",
-        unusual_from=f"{found.about['unusual_from']:.6f}",
         notes=found.notes,
         rejected=found.rejected,
         remarks=found.remarks,

@@ -43,7 +43,7 @@ class Answer(BaseModel):
     )
     coverage: float
     distance: float = Field(description="Mean cosine distance to the nearest training images.")
-    unusual: bool = Field(description="True beyond the threshold in /healthz: do not trust the class.")
+    unusual: bool = Field(description="True for an image unlike the training images: do not trust the class.")
     nearest: list[str] = Field(description="Ids of the nearest training images.")
     map: ActivationMap | None = Field(None, description="If requested, and if the model and its view have one.")
     caveat: str = ""
@@ -59,7 +59,7 @@ class Health(BaseModel):
     backbone: str
     classes: list[str]
     token: bool = Field(description="True if requests need a token.")
-    unusual_from: float = Field(description="Distance beyond which an image is called unusual.")
+    unusual_from: float = Field(description="Distance beyond which distance alone makes an image unusual.")
     unusual_share: float = Field(description="Largest share of images like the validation images that lies beyond it.")
     alarm: list[Alarm] = Field(default=[], description="Findings on the recent images.")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ball_features.dataset.splits import Split
 from ball_features.evaluation.site_shift import adapt_test, center_training, fit_adapter
 from ball_features.evaluation.tasks import FitTask
 from ball_features.evaluation.views import view_rows
-from ball_features.models.adaptation import SiteAdapter
+from ball_features.models.adaptation import SiteAdapter, SiteShift
 
 __all__ = ["Failed", "Fitted", "fit_task"]
 
@@ -41,6 +41,7 @@ class Fitted:
         refitted: True if a worker process died while it had the fit, and the main process did it again.
         remarks: sentences about the fit: what was chosen, which site could not be adapted to.
         adapter: offsets of the training sites, for a model that is adapted to sites.
+        shifts: offset of each site that was tested and is not among them, by name.
     """
 
     split: Split
@@ -55,6 +56,7 @@ class Fitted:
     refitted: bool = False
     remarks: tuple[str, ...] = ()
     adapter: SiteAdapter | None = None
+    shifts: dict[str, SiteShift] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _fit(task: FitTask) -> Fitted:
     from threadpoolctl import threadpool_limits
 
     model, split = task.model, task.split
-    raw, adapter = task, None
+    raw, adapter, shifts = task, None, {}
     if task.images.site is not None:
         adapter = fit_adapter(task)
         task = center_training(task, adapter)
@@ -100,7 +102,8 @@ def _fit(task: FitTask) -> Fitted:
         start = time.perf_counter()
         remarks = [f"{estimator.chosen_} ({estimator.reason_})."] if model.chooses else []
         if adapter is not None:
-            remarks += adapt_test(raw, task, adapter, lambda own: _predict(estimator, own))
+            shifts = adapt_test(raw, task, adapter, lambda own: _predict(estimator, own))
+            remarks += [f"Not adapted to {name}: {s.reason}." for name, s in shifts.items() if not s.adapted]
         probability = _predict(estimator, task)
         predict_s = time.perf_counter() - start
         flips = _flips(estimator, task) if len(task.flip_views) > 1 and len(split.test) else None
@@ -114,7 +117,8 @@ def _fit(task: FitTask) -> Fitted:
         flips=flips,
         estimator=estimator if task.keep else None,
         remarks=tuple(remarks),
-        adapter=adapter if task.keep else None,
+        adapter=adapter,
+        shifts=shifts,
         converged=not any(issubclass(item.category, ConvergenceWarning) for item in caught),
     )
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from ball_features.dataset.splits import Split
 from ball_features.evaluation.tasks import FitTask
-from ball_features.models.adaptation import SiteAdapter
+from ball_features.evaluation.views import Views
+from ball_features.models.adaptation import SiteAdapter, SiteShift
 
-__all__ = ["adapt_test", "center_training", "fit_adapter", "sites_of_one_class"]
+__all__ = ["adapt_test", "center_training", "fit_adapter", "sites_of_one_class", "used_views"]
 
 
 def fit_adapter(task: FitTask) -> SiteAdapter:
@@ -39,13 +40,13 @@ def center_training(task: FitTask, adapter: SiteAdapter) -> FitTask:
     own = _views(task, every)
     own[known] = adapter.center(own[known], task.images.site[known])
     own[~known] -= adapter.average
-    numbers[:, _used(task)] = own
+    numbers[:, used_views(task.views)] = own
     return replace(task, images=replace(task.images, numbers=numbers))
 
 
 def adapt_test(
     task: FitTask, centred: FitTask, adapter: SiteAdapter, predict: Callable[[FitTask], np.ndarray]
-) -> list[str]:
+) -> dict[str, SiteShift]:
     """Subtract the offset of each new site from its test images, in place.
 
     Args:
@@ -55,10 +56,10 @@ def adapt_test(
         predict: function from a task to the class probabilities of its test images, by the fitted model.
 
     Returns:
-        A sentence for each site that could not be adapted to.
+        The offset of each new site, by name, of the views in `used_views`.
     """
     assert task.images.site is not None
-    remarks = []
+    shifts: dict[str, SiteShift] = {}
     test = task.split.test
     numbers = centred.images.numbers
     for name in np.unique(task.images.site[test]).tolist():
@@ -74,9 +75,8 @@ def adapt_test(
         X = _views(task, rows)
         shift = adapter.adapt(X, answer)
         numbers[_cells(task, rows)] = X - shift.offset
-        if not shift.adapted:
-            remarks.append(f"Not adapted to {name}: {shift.reason}.")
-    return remarks
+        shifts[str(name)] = shift
+    return shifts
 
 
 def sites_of_one_class(site: np.ndarray, label: np.ndarray, splits: Sequence[Split]) -> list[str]:
@@ -94,13 +94,14 @@ def sites_of_one_class(site: np.ndarray, label: np.ndarray, splits: Sequence[Spl
     return sorted(found)
 
 
-def _used(task: FitTask) -> list[int]:
-    return sorted({*task.views.train, *task.views.test})
+def used_views(views: Views) -> list[int]:
+    """Numbers of the views that are centred: the plain one, and those that train and test a model."""
+    return sorted({0, *views.train, *views.test})
 
 
 def _cells(task: FitTask, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the embeddings of these rows and the used views."""
-    return rows[:, None], np.array(_used(task))
+    return rows[:, None], np.array(used_views(task.views))
 
 
 def _views(task: FitTask, rows: np.ndarray) -> np.ndarray:

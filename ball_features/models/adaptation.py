@@ -9,7 +9,7 @@ predictions in place of labels: expectation maximisation for a shift between dom
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ball_features.errors import ConfigError
 
-__all__ = ["ADAPTATIONS", "Adaptation", "SiteAdapter", "SiteShift"]
+__all__ = ["ADAPTATIONS", "MIN_IMAGES", "Adaptation", "SiteAdapter", "SiteShift"]
 
 MIN_IMAGES = 10  # of a new site; with fewer the offset is no better than that of the training sites (docs/shift.md)
 MAX_EXCESS = 0.75  # share of the most predicted class beyond 1 / C, of the way to 1, from which a batch is one class
@@ -127,6 +127,13 @@ class SiteAdapter(BaseEstimator):
         self.offsets_ = offsets.astype(np.float32)
         return self
 
+    def select(self, positions: Sequence[int]) -> SiteAdapter:
+        """The same adapter for some of its views."""
+        own = SiteAdapter(self.method)
+        own.sites_ = self.sites_
+        own.offsets_, own.class_means_ = (a[:, list(positions)] for a in (self.offsets_, self.class_means_))
+        return own
+
     @property
     def average(self) -> np.ndarray:
         """Mean offset of the training sites, float32 (views, D): that of a site of which nothing is known."""
@@ -139,28 +146,29 @@ class SiteAdapter(BaseEstimator):
         number = np.array([known[name] for name in np.asarray(sites).tolist()])
         return X.astype(np.float32) - self.offsets_[number]
 
-    def adapt(self, X: np.ndarray, predict: Predict) -> SiteShift:
+    def adapt(self, X: np.ndarray, predict: Predict, *, guarded: bool = False) -> SiteShift:
         """Estimate the offset of a new site.
 
         Args:
             X: embeddings of its images, float (N, views, D).
             predict: function from centred embeddings (N, views, D) to class probabilities (N, C), of the model that
                 was fitted on centred embeddings.
+            guarded: fall back to the mean of the training sites also for a method that does not.
         """
         check_is_fitted(self)
         method = ADAPTATIONS[self.method]
         X = X.astype(np.float32)
         offset = self.average
-        if method.guarded and len(X) < MIN_IMAGES:
+        guarded = guarded or method.guarded
+        if guarded and len(X) < MIN_IMAGES:
             return SiteShift(offset, len(X), f"{len(X)} images, expected at least {MIN_IMAGES}")
-        if not method.iterations:
+        if not method.iterations and not guarded:
             return SiteShift(X.mean(0), len(X))
         probability = predict(X - offset)
-        if method.guarded:
-            share = probability.mean(0)
-            least = 1 / len(share)
-            if share.max() > least + MAX_EXCESS * (1 - least):
-                return SiteShift(offset, len(X), f"{100 * share.max():.0f} % of the images look like one class")
+        if guarded and (reason := _one_class(probability)):
+            return SiteShift(offset, len(X), reason)
+        if not method.iterations:
+            return SiteShift(X.mean(0), len(X))
         flat = X.reshape(len(X), -1)
         means = self.class_means_.reshape(len(self.class_means_), -1)
         for _ in range(method.iterations):
@@ -171,3 +179,12 @@ class SiteAdapter(BaseEstimator):
             offset = (offset + _STEP * (target - offset)).astype(np.float32)
             probability = predict(X - offset)
         return SiteShift(offset, len(X))
+
+
+def _one_class(probability: np.ndarray) -> str:
+    """Why a batch looks like one class by its predictions (N, C), or ""."""
+    share = probability.mean(0)
+    least = 1 / len(share)
+    if share.max() <= least + MAX_EXCESS * (1 - least):
+        return ""
+    return f"{100 * share.max():.0f} % of the images look like one class"

@@ -107,7 +107,6 @@ def write_card(
         ladder=None if ladder is None else _rungs(ladder, facts.model),
         elsewhere=_elsewhere(evaluations, folder) if evaluations else None,
         verdict=[finding for finding in read_findings(folder.resolve().parent.parent) if finding.severity in _SAID],
-        unusual_from=f"{bundle.unusual_from:.4f}",
         unusual_percent=_percent(bundle.unusual_share),
         validation=len(bundle.distances),
         provenance=_provenance(facts, run),

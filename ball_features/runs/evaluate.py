@@ -165,8 +165,10 @@ def _published(bundle: Bundle, scores: ExternalScores) -> Published | None:
     own = Share(sold.accuracy, *wilson(sold.accuracy, sold.images), sold.images)
     low, high = scores.intervals["accuracy"]
     here = Share(scores.values["accuracy"], low, high, scores.images)
-    left_out = bundle.facts.left_out
-    source = f"its test images, all of {left_out}" if left_out else "the test images of its own split"
+    facts = bundle.facts
+    source = f"its test images, all of {facts.left_out}" if facts.left_out else "the test images of its own split"
+    if facts.final:
+        source = f"its own images, in {facts.folds} folds, by models that had not seen them"
     difference = difference_interval(own, here)
     return Published(own, source, own.value - here.value, *difference, ece=sold.ece, unusual=sold.unusual)
 

@@ -13,6 +13,7 @@ from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.calibration import unit_mean
 from ball_features.bundles.prediction import Prediction, describe
 from ball_features.bundles.predictor import Predictor
+from ball_features.bundles.site_use import describe_sites
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import CollectionConfig, EvaluateConfig
 from ball_features.dataset.listing import Rejected
@@ -92,6 +93,7 @@ def predict_folder(
     files = [manifest.root / name for name in manifest.path]
     row_of = {str(file): row for row, file in enumerate(files)}
     found: dict[int, tuple[Prediction, bool]] = {}
+    parts: dict[int, np.ndarray] = {}
     rejected = list(manifest.rejected)
     done = 0
     for names, X, bad in predictor.embed_files(files):
@@ -99,6 +101,7 @@ def predict_folder(
         if X is not None:
             rows = [row_of[name] for name in names]
             items = describe(bundle, [manifest.path[row] for row in rows], X, config.coverage)
+            parts |= {} if bundle.sites is None else dict(zip(rows, X, strict=True))
             found |= dict(zip(rows, zip(items, _trained_on(bundle, names, X), strict=True), strict=True))
         done += len(names) + len(bad)
         if progress:
@@ -107,6 +110,12 @@ def predict_folder(
         listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
         raise DataError(f"No image of {folder} can be read. Rejected files:{listed}")
     keep = sorted(found)
+    notes = []
+    if bundle.sites is not None and "site" in manifest.columns:
+        paths, site = ([values[row] for row in keep] for values in (manifest.path, manifest.columns["site"]))
+        X = np.stack([parts[row] for row in keep])
+        items, notes = describe_sites(bundle, paths, X, config.coverage, site)
+        found = {row: (item, found[row][1]) for row, item in zip(keep, items, strict=True)}
     return ExternalImages(
         source=str(folder),
         path=tuple(manifest.path[row] for row in keep),
@@ -116,7 +125,12 @@ def predict_folder(
         predictions=[found[row][0] for row in keep],
         trained_on=np.array([found[row][1] for row in keep]),
         rejected=rejected,
-        notes=[*manifest.classes, *manifest.note.splitlines(), *([predictor.caveat] if predictor.caveat else [])],
+        notes=[
+            *notes,
+            *manifest.classes,
+            *manifest.note.splitlines(),
+            *([predictor.caveat] if predictor.caveat else []),
+        ],
     )
 
 
@@ -156,11 +170,16 @@ def predict_cache(
         notes += own.remarks
     _require_labels(label, source)
     predictions: list[Prediction] = []
+    adapts = bundle.sites is not None and "site" in columns
+    if adapts:
+        every = cache.embeddings[rows][:, views].astype(np.float32)
+        predictions, said = describe_sites(bundle, path, every, config.coverage, columns["site"])
+        notes += said
     same = []
     for start in range(0, len(rows), _ROWS):
         block = slice(start, start + _ROWS)
         X = cache.embeddings[rows[block]][:, views].astype(np.float32)
-        predictions += describe(bundle, path[block], X, config.coverage)
+        predictions += [] if adapts else describe(bundle, path[block], X, config.coverage)
         same.append(_trained_on(bundle, path[block], X))
     return ExternalImages(
         source=source,
@@ -186,7 +205,7 @@ def _require_labels(label: Sequence[str], source: str) -> None:
 def _trained_on(bundle: Bundle, paths: Sequence[str], X: np.ndarray) -> np.ndarray:
     """Images whose embedding is that of a training image, bool (images,); under the same name more may differ."""
     length = np.maximum(np.linalg.norm(bundle.train, axis=1), 1e-12)  # stored with 16 bits
-    cosine = unit_mean(X) @ bundle.train.T / length
+    cosine = unit_mean(bundle.model_views(X)) @ bundle.train.T / length
     nearest = cosine.argmax(1)
     names = [bundle.train_path[row].rsplit("/", 1)[-1] for row in nearest]
     same_name = [path.rsplit("/", 1)[-1] == name for path, name in zip(paths, names, strict=True)]

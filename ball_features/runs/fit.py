@@ -85,12 +85,6 @@ def fit(
             "Without a groups file the robust models know no series to be trained against; `ball audit` infers them.",
         ]
     site, told = choose_sites(config, grouping, splits, cache.label)
-    if save and site is not None:
-        raise ConfigError(
-            f"Got save={save!r} with adapt={config.adapt!r}, but a bundle answers for single images and holds no site. "
-            "Save without adapt.",
-            option="save",
-        )
     said = [*told, *said]
     grouping = None if grouping is None else replace(grouping, site=site)
     savable = require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
@@ -128,7 +122,7 @@ def fit(
     if saving.final:
         folds = calibration_folds(config, image_table(cache, grouping), splits)
         final = fit_final(evaluation, folds, tuple(fitted), progress)
-    origin = Origin(cache, config, saving.conformal)
+    origin = Origin(cache, config, saving.conformal, site)
     with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
         for model in final:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.calibration import fit_temperature, tempered
-from ball_features.bundles.saving import HeldOut, write_bundle
+from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig, Saving
@@ -35,6 +35,7 @@ def test_it_is_fitted_on_every_image(run, small_cache):
     for name in SMALL.models:
         facts = read_bundle(run.folder / "models" / name).facts
         assert facts.final
+        assert facts.test is not None
         assert facts.train_path == tuple(cache.path)
         assert facts.folds == 5
         assert facts.validation_images == facts.test.images == len(cache.path)
@@ -63,6 +64,7 @@ def test_scores_are_of_models_that_have_not_seen_the_image(run, small_cache):
     assert bundle.facts.temperature == pytest.approx(temperature, rel=1e-3)
     scores = 1 - tempered(raw, temperature)[np.arange(len(X)), codes]
     assert np.allclose(bundle.scores, np.sort(scores), atol=1e-4)
+    assert bundle.facts.test is not None
     assert bundle.facts.test.accuracy == (raw.argmax(1) == codes).mean()
 
 
@@ -103,7 +105,7 @@ def test_figures_of_a_fold_owe_nothing_to_it(run, tmp_path):
         tmp_path / "own",
         estimator,
         dataclasses.replace(facts, train_path=("x",)),
-        train=np.ones((1, 1, 8), dtype=np.float32),
+        train=LabelledEmbeddings(np.ones((1, 1, 8), dtype=np.float32), np.zeros(1, dtype=int)),
         validation=HeldOut(raw, truth, distances, fold),
     )
     covered, flagged = [], []
@@ -117,6 +119,7 @@ def test_figures_of_a_fold_owe_nothing_to_it(run, tmp_path):
         covered.append(inside[np.arange(30), truth[own]])
         flagged.append(distances[own] > distances[rest].max())
     figures = read_bundle(tmp_path / "own").facts.test
+    assert figures is not None
     assert figures.sets[0].coverage == 0.9
     assert figures.sets[0].covered == pytest.approx(np.mean(covered))
     assert figures.unusual == pytest.approx(np.mean(flagged))

@@ -67,6 +67,8 @@ def test_palette_transparency_and_bilevel(picture):
     clear = picture.convert("RGBA")
     clear.putalpha(0)
     assert np.array_equal(rgb(saved(clear, "PNG")), np.asarray(picture))  # all transparent: the colours are meant
+    clear.putalpha(Image.fromarray(np.arange(4800, dtype=np.uint8).reshape(60, 80) % 2))
+    assert np.array_equal(rgb(saved(clear, "PNG")), np.asarray(picture))  # a mask of 0 and 1, not of 0 and 255
     alpha = np.full((60, 80), 255, np.uint8)
     alpha[:20] = 0
     clear.putalpha(Image.fromarray(alpha))

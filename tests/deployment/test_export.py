@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,11 +117,12 @@ def test_an_activation_map_adds_up_to_the_logit(run, smears):
 
     predictor = Predictor(read_bundle(run.folder / "models" / "logistic"), device="cpu", precision="fp32")
     image = decode(next((smears / "Pro").iterdir()))
-    head = logit_module(predictor.bundle.estimator)
+    head: Any = logit_module(predictor.bundle.estimator)
     with torch.no_grad():
         logits = head(torch.from_numpy(predictor.embed(image[None], [""])[0]))[0].numpy() - head.bias.numpy()
     for code in range(len(predictor.bundle.classes)):
         found = activation_map(predictor, image, "", code)
+        assert found is not None
         assert found.shape == (7, 7)
         assert found.sum() == pytest.approx(logits[code] - logits.mean(), abs=1e-3)
     knn = Predictor(read_bundle(run.folder / "models" / "knn"), device="cpu", precision="fp32")
@@ -175,6 +177,7 @@ def test_the_card_tells_the_bundle_s_figures_from_the_table_s(run, tmp_path):
     folder = run.folder / "models" / "logistic"
     bundle = read_bundle(folder)
     found = bundle.facts.test
+    assert found is not None
     text = write_card(bundle, folder, tmp_path / "card.md").read_text(encoding="utf-8")
     assert f"On the {found.images} test images of its own split" in text
     assert f"| log loss | {found.log_loss:.4f} | {found.uncalibrated_log_loss:.4f} |" in text
@@ -224,7 +227,7 @@ def test_joblib_is_loaded_on_trust_only(run, small_cache, tmp_path):
         train_path=tuple(str(n) for n in range(6)),
     )  # fmt: skip
     validation = LabelledEmbeddings(X, np.zeros(6, dtype=int))
-    write_bundle(tmp_path / "own", Constant(), facts, train=X, validation=validation)
+    write_bundle(tmp_path / "own", Constant(), facts, train=validation, validation=validation)
     assert (tmp_path / "own" / "model.joblib").exists()
     with pytest.raises(DataError, match="trust=True"):
         read_bundle(tmp_path / "own")

@@ -7,9 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ball_features import FitConfig, fit, read_bundle, read_cache
+from ball_features import FitConfig, evaluate, fit, read_bundle, read_cache
 from ball_features.audit.findings import audit
 from ball_features.dataset.manifest import scan
 from ball_features.deployment.predict import predict
@@ -33,10 +34,14 @@ def pages(small_cache, smears, tmp_path_factory):
     bundle = run.folder / "models" / "logistic"
     assert read_bundle(bundle).classes
     predict(bundle, [smears]).write(folder / "predictions.html")
+    unknown = np.where(np.arange(48) % 5 == 0, "Other", read_cache(small_cache).label)
+    several = {"patient": [f"P{row % 6}" for row in range(48)], "site": [f"S{row % 2}" for row in range(48)]}
+    sheet = {"path": read_cache(small_cache).path.tolist(), "label": unknown.tolist()} | several
+    evaluate(bundle, small_cache, sheet=sheet, out=folder)
     return folder
 
 
-@pytest.mark.parametrize("name", ["report", "audit", "predictions"])
+@pytest.mark.parametrize("name", ["report", "audit", "predictions", "evaluation"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_page_has_no_violation(pages, name, theme, width):

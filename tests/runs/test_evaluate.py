@@ -50,7 +50,9 @@ def test_an_evaluation_and_its_files_agree(bundle, elsewhere, tmp_path):
     assert check(tmp_path)  # the same figures by other code, from predictions.csv alone
     rows = rows_of(tmp_path)
     assert {row["status"] for row in rows} == {"scored"}
-    assert values["published"]["accuracy"]["images"] == read_bundle(bundle).facts.test.images
+    own = read_bundle(bundle).facts.test
+    assert own is not None
+    assert values["published"]["accuracy"]["images"] == own.images
     assert values["patients"]["patients"] == 12
     assert len(rows_of(tmp_path, "patients.csv")) == 12
     assert [row["site"] for row in values["sites"]["each"]] == ["north", "south"]
@@ -147,6 +149,17 @@ def test_a_cache_of_other_settings_is_refused(bundle, elsewhere):
         other = replace(elsewhere, attributes=elsewhere.attributes | {name: value})
         with pytest.raises(CacheError, match="other embeddings"):
             evaluate(bundle, other)
+
+
+def test_a_final_model_is_compared_with_its_folds(small_cache, elsewhere, tmp_path):
+    from ball_features.config import Saving
+
+    config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3, train_views="plain")
+    run = fit(small_cache, config, out_root=tmp_path, save=Saving(save="logistic", final=True))
+    done = evaluate(run.folder / "models" / "logistic", elsewhere)
+    assert done.published is not None
+    assert "folds" in done.published.source
+    assert done.published.accuracy.images == 48
 
 
 def test_the_command(bundle, small_cache, tmp_path):

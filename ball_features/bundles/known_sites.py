@@ -1,0 +1,68 @@
+"""Sites of a site-adapted bundle: offsets of the training sites, and of sites that it was adapted to.
+
+A site-adapted model takes embeddings less the offset of their site. For a site of which nothing is known that is the
+mean of the training sites (setting A of `docs/shift.md`); a batch of its images without labels gives its own (B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ball_features.models.adaptation import SiteAdapter
+
+__all__ = ["Sites"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Offsets of sites, for every view of a bundle.
+
+    Attributes:
+        adapter: offsets of the training sites.
+        kept: offset of each site that the bundle was adapted to, name -> float32 (views, dim).
+    """
+
+    adapter: SiteAdapter
+    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def training(self) -> tuple[str, ...]:
+        """Names of the training sites."""
+        return tuple(str(name) for name in self.adapter.sites_)
+
+    def find(self, name: str) -> np.ndarray | None:
+        """The offset of a site, float32 (views, dim), or None for one that is not known."""
+        if name in self.kept:
+            return self.kept[name]
+        return self.adapter.offsets_[self.training.index(name)] if name in self.training else None
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays by name, for a file."""
+        own = {"site_offsets": self.adapter.offsets_, "site_class_means": self.adapter.class_means_}
+        return own | ({"site_kept": np.stack(list(self.kept.values()))} if self.kept else {})
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], method: str, training: tuple[str, ...], kept: tuple[str, ...]
+    ) -> Sites:
+        """Read what `to_arrays` gave.
+
+        Args:
+            arrays: arrays by name.
+            method: key of `models.adaptation.ADAPTATIONS`.
+            training: names of the training sites.
+            kept: names of the other sites.
+
+        Raises:
+            KeyError, ValueError: Arrays are missing, or do not fit the names.
+        """
+        adapter = SiteAdapter(method)
+        adapter.sites_ = np.array(training)
+        adapter.offsets_, adapter.class_means_ = arrays["site_offsets"], arrays["site_class_means"]
+        offsets = arrays["site_kept"] if kept else adapter.offsets_[:0]
+        if len(adapter.offsets_) != len(training) or len(offsets) != len(kept):
+            raise ValueError("reference.safetensors and bundle.json name different sites")
+        return cls(adapter, dict(zip(kept, offsets, strict=True)))

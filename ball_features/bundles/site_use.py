@@ -1,0 +1,134 @@
+"""Use of site-adapted bundles: answers for a site by its images without labels, and copies that keep its offset."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ball_features.bundles.bundle import Bundle
+from ball_features.bundles.known_sites import Sites
+from ball_features.bundles.prediction import Prediction, describe
+from ball_features.bundles.sums import write_checksums
+from ball_features.cache.places import to_stored
+from ball_features.errors import ConfigError, DataError
+from ball_features.models.adaptation import SiteShift
+
+__all__ = ["answer_for", "describe_sites", "keep_site", "require_new"]
+
+
+def answer_for(bundle: Bundle, name: str, X: np.ndarray) -> tuple[Bundle, str]:
+    """The bundle that answers for a site.
+
+    Args:
+        bundle: site-adapted bundle.
+        name: name of the site.
+        X: embeddings of its images, float (images, views, dim), for a site that the bundle does not know.
+
+    Returns:
+        The bundle, and what the user must know: which offset it takes, and why.
+
+    Raises:
+        ConfigError: The bundle is not site-adapted.
+    """
+    known = bundle.at_site(name)
+    if known is not None:
+        kind = "a site that the bundle was adapted to" if name in bundle.facts.kept_sites else "a training site"
+        return known, f"Site-adapted to {name}, {kind}."
+    shift = bundle.adapt(X)
+    if shift.adapted:
+        told = f"Site-adapted to {name} by {shift.images} of its images, without labels."
+    else:
+        told = (
+            f"Not adapted to {name}: {shift.reason}. Its images are taken as those of a site of which nothing is known "
+            "(setting A)."
+        )
+    return replace(bundle, offset=shift.offset), told
+
+
+def describe_sites(
+    bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: float, site: Sequence[str]
+) -> tuple[list[Prediction], list[str]]:
+    """Predict from embeddings of several sites, each by its own offset.
+
+    Args:
+        bundle: site-adapted bundle.
+        paths: name of each image.
+        X: embeddings, float32 (images, views, dim).
+        coverage: coverage of the prediction sets.
+        site: site of each image; "" for one of which nothing is known.
+
+    Returns:
+        Predictions in the order of the images, and what the user must know of each site.
+    """
+    names = np.asarray(site)
+    found: dict[int, Prediction] = {}
+    notes = []
+    for name in np.unique(names).tolist():
+        rows = np.flatnonzero(names == name).tolist()
+        own, told = answer_for(bundle, name, X[rows]) if name else (bundle, "")
+        found |= dict(zip(rows, describe(own, [paths[row] for row in rows], X[rows], coverage), strict=True))
+        notes += [told] if told else []
+    return [found[row] for row in range(len(paths))], notes
+
+
+def require_new(bundle: Bundle, name: str, out: Path) -> Sites:
+    """Check a new site and the folder of its bundle before the work; the sites that the bundle knows.
+
+    Raises:
+        ConfigError: The bundle is not site-adapted, or the name is empty or no name.
+        DataError: The site is one of training, or the folder exists.
+    """
+    sites = bundle.require_sites()
+    if not name.strip() or Path(name).name != name:
+        raise ConfigError(f"Got the site {name!r}, expected a name without slashes.", option="site")
+    if name in sites.training:
+        raise DataError(f"{name} is a training site, which the bundle knows. Name another site, or predict with it.")
+    if out.exists():
+        raise DataError(f"{out} exists, expected a new folder. Give another folder for the copy.")
+    return sites
+
+
+def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShift) -> None:
+    """Write a copy of a bundle that knows a site, and answers for it where no other is named.
+
+    Args:
+        bundle: bundle of the folder.
+        folder: its folder, which is left as it is.
+        out: folder of the copy, which must not exist.
+        name: name of the site.
+        shift: result of `Bundle.adapt` on its images.
+
+    Raises:
+        ConfigError, DataError: The site could not be adapted to, is not new, or the copy cannot be written.
+    """
+    from safetensors.numpy import load, save
+
+    if not shift.adapted:
+        raise DataError(
+            f"Not adapted to {name}: {shift.reason}. Nothing was written. Give more images of the site, of mixed "
+            "classes, as they come."
+        )
+    sites = require_new(bundle, name, out)
+    sites = Sites(sites.adapter, {**sites.kept, name: shift.offset})
+    note = f"The bundle was adapted to {name} by {shift.images} of its images, without labels, and answers for it."
+    notes = (*(text for text in bundle.facts.notes if text != note), note)
+    facts = replace(bundle.facts, kept_sites=tuple(sites.kept), site=name, notes=notes)
+    partial = out.with_name(out.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder, partial)
+        arrays = load((folder / "reference.safetensors").read_bytes())
+        (partial / "reference.safetensors").write_bytes(save(arrays | sites.to_arrays()))
+        stored = to_stored(facts.to_json(), partial)  # whose paths are those of its neighbour `out`
+        (partial / "bundle.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        write_checksums(partial)
+        partial.replace(out)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error.strerror}). Give another folder for the copy.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

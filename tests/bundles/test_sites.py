@@ -1,0 +1,149 @@
+"""Site-adapted bundles: what they subtract, which batches they refuse, and what `ball adapt` keeps."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import ball_features
+from ball_features.bundles.bundle import read_bundle
+from ball_features.bundles.calibration import tempered
+from ball_features.bundles.site_use import answer_for, describe_sites
+from ball_features.cache import read_cache
+from ball_features.cli import app
+from ball_features.config import FitConfig, Saving
+from ball_features.deployment.adapt import adapt
+from ball_features.errors import ConfigError, DataError
+from ball_features.models.adaptation import SiteAdapter
+from ball_features.models.registry import MODELS
+from ball_features.reporting.card import write_card
+from ball_features.runs.fit import fit
+
+
+@pytest.fixture(scope="module")
+def groups(small_cache, tmp_path_factory):
+    """A third of the images of each class to each site."""
+    cache = read_cache(small_cache)
+    file = tmp_path_factory.mktemp("groups") / "sites.csv"
+    rows = [f"{path},{'abc'[number % 3]}" for number, path in enumerate(cache.path.tolist())]
+    file.write_text("\n".join(["path,site", *rows]) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def run(small_cache, groups, tmp_path_factory):
+    config = FitConfig(models=("logistic", "robust"), repeats=1, train_views="plain", adapt="auto", groups=str(groups))
+    return fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save=Saving("all", final=True))
+
+
+@pytest.fixture
+def bundle(run):
+    return read_bundle(run.folder / "models" / "logistic")
+
+
+def test_a_bundle_subtracts_the_offset_of_the_site(bundle, small_cache):
+    """As an independent fit on centred embeddings does."""
+    cache = read_cache(small_cache)
+    X = cache.embeddings[:, :1].astype(np.float32)
+    site = np.array(["abc"[number % 3] for number in range(len(X))])
+    codes = np.unique(cache.label, return_inverse=True)[1]
+    adapter = SiteAdapter("auto").fit(X, codes, site)
+    own = MODELS["logistic"].build(0, FitConfig().head).fit(adapter.center(X, site)[:, 0], codes)
+    rows = site == "b"
+    raw = own.predict_proba(X[rows, 0] - adapter.offsets_[1, 0])
+    at_b = bundle.at_site("b")
+    assert at_b is not None
+    assert np.allclose(at_b.probability(X[rows]), tempered(raw, bundle.facts.temperature), atol=1e-4)
+    raw = own.predict_proba(X[:, 0] - adapter.average[0])
+    assert np.allclose(bundle.probability(X), tempered(raw, bundle.facts.temperature), atol=1e-4)
+    assert bundle.facts.adapt == "auto"
+    assert bundle.facts.sites == ("a", "b", "c")
+    assert bundle.at_site("d") is None
+
+
+def test_a_new_site_is_adapted_to_by_its_own_images(bundle, small_cache):
+    """A site whose embeddings lie elsewhere altogether is classified as if they did not."""
+    X = read_cache(small_cache).embeddings[:, :1].astype(np.float32)
+    usual = bundle.probability(X).argmax(1)
+    means = np.stack([X[usual == code].mean(0) for code in np.unique(usual)])
+    moved = X + 0.5 * (means[1] - means[0])  # half of the images or more are taken for another class
+    adapted, told = answer_for(bundle, "new", moved)
+    assert "by 48 of its images" in told
+    assert (bundle.probability(moved).argmax(1) == usual).mean() < 0.9
+    items, notes = describe_sites(
+        bundle, [str(n) for n in range(96)], np.concatenate([X, moved]), 0.9, [""] * 48 + ["n"] * 48
+    )
+    assert [item.path for item in items] == [str(n) for n in range(96)]
+    assert [item.predicted for item in items[:48]] == [bundle.classes[code] for code in usual]
+    assert len(notes) == 1
+    assert not any("site" in note for note in adapted.notes(0.9))
+    assert any("Name the site" in note for note in bundle.notes(0.9))
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"), [(slice(0, 9), "expected at least 10"), (slice(0, 12), "look like one class")]
+)
+def test_few_images_and_images_of_one_class_fall_back(bundle, small_cache, rows, reason):
+    X = read_cache(small_cache).embeddings[rows, :1].astype(np.float32)
+    X = np.repeat(X[:1], len(X), 0)  # one class without doubt
+    own, told = answer_for(bundle, "new", X)
+    assert own.offset is not None
+    assert bundle.offset is not None
+    assert reason in told
+    assert np.array_equal(own.offset, bundle.offset)
+
+
+def test_a_plain_bundle_has_no_sites(small_cache, smears, tmp_path):
+    run = fit(small_cache, FitConfig(models=("logistic",), repeats=1), out_root=tmp_path, save="logistic")
+    with pytest.raises(ConfigError, match="not site-adapted"):
+        ball_features.predict(run.bundles[0], smears / "Pro", site="x")
+    with pytest.raises(ConfigError, match="not site-adapted"):
+        adapt(run.bundles[0], smears, "x")
+    assert not run.bundles[0].with_name("logistic-x").exists()
+
+
+def test_the_command_keeps_a_site(run, smears, tmp_path):
+    """A copy answers for the site; the old bundle stays as it is, and a refusal writes nothing."""
+    folder, out = run.folder / "models" / "logistic", tmp_path / "kept"
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    done = CliRunner().invoke(app, ["adapt", str(folder), str(smears), "--site", "new", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "Adapted to new by 48 images" in done.output
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    kept = read_bundle(out)
+    assert (kept.facts.site, kept.facts.kept_sites) == ("new", ("new",))
+    found = ball_features.predict(out, smears / "Pro")
+    again = ball_features.predict(folder, smears / "Pro")
+    named = ball_features.predict(folder, smears, site="new")
+    by_path = {item.path: item for item in named.predictions}
+    for item in found.predictions:
+        assert item.probability == pytest.approx(by_path[item.path].probability, abs=0.02)
+    assert "Site-adapted to new by 48" in named.notes[0]
+    assert any("Name the site" in note for note in again.notes)
+    assert not any("Name the site" in note for note in found.notes)
+    for images, site, message in (
+        (sorted((smears / "Pro").iterdir())[:9], "other", "9 images, expected at least 10"),
+        (smears, "a", "training site"),
+        (smears, "x/y", "without slashes"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            adapt(folder, images, site, out=tmp_path / "refused")
+    assert not list(tmp_path.glob("refused*"))
+    with pytest.raises(DataError, match="exists"):
+        adapt(folder, smears, "new", out=out)
+
+
+def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path, monkeypatch):
+    monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 2)
+    config = FitConfig(protocol="leave-site-out", models=("logistic",), repeats=1, adapt="balanced", groups=str(groups))
+    run = fit(small_cache, config, out_root=tmp_path, save="best")
+    bundle = read_bundle(run.bundles[0])
+    assert bundle.facts.sites == ("b", "c")
+    assert bundle.facts.left_out == "a"
+    card = write_card(bundle, run.bundles[0], tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "site-adapted" in card.lower()
+    assert json.loads((run.bundles[0] / "bundle.json").read_text())["adapt"] == "balanced"
+    assert bundle.facts.test is not None
+    with (run.folder / "metrics.json").open() as file:
+        assert json.load(file)["models"][0]["model"] == "logistic"
