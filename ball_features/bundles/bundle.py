@@ -184,9 +184,11 @@ class Bundle:
         else:
             own = {name: self.scores[self.score_class == code] for code, name in enumerate(self.classes)}
             sets = [class_set_note(own, coverage)]
-        return [note for note in (*sets, unusual, self._site_note()) if note]
+        return [note for note in (*sets, unusual, self.site_note) if note]
 
-    def _site_note(self) -> str:
+    @property
+    def site_note(self) -> str:
+        """What a user must know of a site-adapted bundle that answers for no site, or ""."""
         if self.sites is None or self.offset is None or (self.offset != self.sites.adapter.average).any():
             return ""
         return (

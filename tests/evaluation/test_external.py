@@ -118,10 +118,13 @@ def test_recalibration_never_tests_on_what_it_fits():
     assert abs(found.after.covered - 0.95) < 0.05
     rest = ~found.fitted
     assert found.accuracy == pytest.approx((tests.probability.argmax(1) == tests.truth)[rest].mean())
-    # What the other images are changes nothing of the fit.
-    flipped = np.where(found.fitted, tests.truth, tests.truth[::-1])
-    changed = recalibrate(flipped, tests.probability, tests.sets[0.95], tests.unit, coverage=0.95, share=0.25, seed=0)
-    assert changed is None or (changed.fitted != found.fitted).any() or changed.temperature == found.temperature
+    # The images that test change nothing of the fit.
+    other = np.where(found.fitted[:, None], tests.probability, np.roll(tests.probability, 1, axis=1))
+    changed = recalibrate(tests.truth, other, tests.sets[0.95], tests.unit, coverage=0.95, share=0.25, seed=0)
+    assert changed is not None
+    assert (changed.fitted == found.fitted).all()
+    assert (changed.temperature, changed.threshold) == (found.temperature, found.threshold)
+    assert changed.after.log_loss != found.after.log_loss
 
 
 def test_too_few_images_or_units_are_not_recalibrated():
