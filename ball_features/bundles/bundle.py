@@ -30,6 +30,7 @@ from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
 from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import Novelty
+from ball_features.bundles.ranges import require_ranges
 from ball_features.bundles.sums import require_unchanged
 from ball_features.cache.places import from_stored
 from ball_features.errors import BallError, ConfigError, DataError
@@ -183,9 +184,11 @@ class Bundle:
         else:
             own = {name: self.scores[self.score_class == code] for code, name in enumerate(self.classes)}
             sets = [class_set_note(own, coverage)]
-        return [note for note in (*sets, unusual, self._site_note()) if note]
+        return [note for note in (*sets, unusual, self.site_note) if note]
 
-    def _site_note(self) -> str:
+    @property
+    def site_note(self) -> str:
+        """What a user must know of a site-adapted bundle that answers for no site, or ""."""
         if self.sites is None or self.offset is None or (self.offset != self.sites.adapter.average).any():
             return ""
         return (
@@ -227,6 +230,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             )
         facts = BundleFacts.from_json(from_stored(values, folder))
         arrays = load((folder / "reference.safetensors").read_bytes())
+        require_ranges(values, facts, arrays)
         bundle = Bundle(
             estimator=read_model(folder, facts.model_file, facts.estimator_classes, trust),
             facts=facts,

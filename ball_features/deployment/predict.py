@@ -80,6 +80,7 @@ def predict(
     else:
         predictions, rejected = predictor(files, coverage=coverage, progress=progress)
     rejected = [*inputs.rejected, *rejected]
+    notes = [note for note in loaded.notes(coverage) if not told or note != loaded.site_note]
     if not predictions:
         listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
         raise DataError(f"No file of {len(rejected)} can be predicted, expected images. Rejected files:{listed}")
@@ -88,7 +89,7 @@ def predict(
         rejected=rejected,
         classes=loaded.classes,
         about={"bundle": str(bundle)} | predictor.about(coverage),
-        notes=[*told, *([predictor.caveat] if predictor.caveat else []), *loaded.notes(coverage)],
+        notes=[*told, *([predictor.caveat] if predictor.caveat else []), *notes],
         patient=tuple(patient[item.path] for item in predictions) if patient else (),
         remarks=[*inputs.remarks, *said],
     )

@@ -120,7 +120,19 @@ def test_the_command_keeps_a_site(run, smears, tmp_path):
     for item in found.predictions:
         assert item.probability == pytest.approx(by_path[item.path].probability, abs=0.02)
     assert "Site-adapted to new by 48" in named.notes[0]
+    assert not any("Name the site" in note for note in named.notes)
     assert any("Name the site" in note for note in again.notes)
+    files = sorted(smears.rglob("*.jpg"))[:14]
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("path,site\n" + "".join(f"{file},{'b' if n < 12 else 'few'}\n" for n, file in enumerate(files)))
+    sited = ball_features.predict(folder, files, sheet=str(sheet))
+    at_b = ball_features.predict(folder, files[:12], site="b")
+    for item, other in zip(sited.predictions[:12], at_b.predictions, strict=True):
+        assert item.probability == pytest.approx(other.probability, abs=0.02)
+    assert [note.split(":")[0] for note in sited.notes[:2]] == [
+        "Site-adapted to b, a training site.",
+        "Not adapted to few",
+    ]
     assert not any("Name the site" in note for note in found.notes)
     for images, site, message in (
         (sorted((smears / "Pro").iterdir())[:9], "other", "9 images, expected at least 10"),
