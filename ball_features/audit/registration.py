@@ -1,8 +1,9 @@
 """Registration of two pictures by an affine map, to tell a copy from a picture that only looks alike.
 
 Single cells on a plain ground correlate at coarse scales whoever they are: a dark disc on another. A copy agrees in its
-detail too, once the small change of size or place that re-encoding and cropping bring is undone (Evangelidis and Psarakis
-2008, "Parametric image alignment using enhanced correlation coefficient maximization", doi 10.1109/TPAMI.2008.113).
+detail too, once the small change of size or place that re-encoding and cropping bring is undone (Evangelidis and
+Psarakis 2008, "Parametric image alignment using enhanced correlation coefficient maximization", doi
+10.1109/TPAMI.2008.113).
 """
 
 from __future__ import annotations
