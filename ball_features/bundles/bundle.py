@@ -30,6 +30,7 @@ from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
 from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import Novelty
+from ball_features.bundles.ranges import require_ranges
 from ball_features.bundles.sums import require_unchanged
 from ball_features.cache.places import from_stored
 from ball_features.errors import BallError, ConfigError, DataError
@@ -233,6 +234,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             )
         facts = BundleFacts.from_json(from_stored(values, folder))
         arrays = load((folder / "reference.safetensors").read_bytes())
+        require_ranges(values, facts, arrays)
         bundle = Bundle(
             estimator=read_model(folder, facts.model_file, facts.estimator_classes, trust),
             facts=facts,

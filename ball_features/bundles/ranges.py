@@ -1,0 +1,60 @@
+"""Ranges of what a bundle's files say, beyond their types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ball_features.bundles.facts import BundleFacts
+
+__all__ = ["require_ranges"]
+
+_TEXTS = ("backbone", "weights", "weights_sha256", "normalize", "precision", "recipe", "overlay_mask", "resize")
+_COUNTS = {"input_px": (8, 1 << 14), "seed": (0, 1 << 63), "view_seed": (0, 1 << 63)}  # name -> least, most
+_PRECISIONS = ("fp32", "bf16", "fp16")
+_MOST_TEMPERATURE = 1e6
+
+
+def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mapping[str, np.ndarray]) -> None:
+    """Check the content of a bundle.
+
+    Args:
+        values: content of `bundle.json`.
+        facts: the same, read.
+        arrays: content of `reference.safetensors`.
+
+    Raises:
+        ValueError: Something is out of range.
+    """
+    faults = [name for name in _TEXTS if not isinstance(values.get(name, ""), str)]
+    for name, (least, most) in _COUNTS.items():
+        value = values.get(name, least)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            faults.append(name)
+    codes = facts.estimator_classes
+    checks = {
+        "format": not isinstance(values["format"], bool),
+        "precision": facts.preprocessing.precision in _PRECISIONS,
+        "classes": len(set(facts.classes)) == len(facts.classes) > 1,
+        "estimator_classes": bool(codes)
+        and set(codes) <= set(range(len(facts.classes)))
+        and len(codes) == len({*codes}),
+        "temperature": math.isfinite(facts.temperature) and 0 < facts.temperature < _MOST_TEMPERATURE,
+        "train_images": facts.train_images >= 0,
+        "validation_images": facts.validation_images >= 0,
+        "scores": arrays["scores"].ndim == 1 and _within(arrays["scores"], 0, 1),
+        "distances": arrays["distances"].ndim == 1 and _within(arrays["distances"], 0, math.inf),
+        "train": arrays["train"].ndim == 2 and bool(np.isfinite(arrays["train"]).all()),
+    }
+    faults += [name for name, holds in checks.items() if not holds]
+    if faults:
+        raise ValueError(f"{', '.join(faults)} out of range")
+
+
+def _within(values: np.ndarray, least: float, most: float) -> bool:
+    """Whether numbers are finite, increasing and in a range, but for rounding."""
+    kind = values.dtype.kind == "f" and np.isfinite(values).all()
+    return bool(kind and (np.diff(values) >= 0).all() and ((values > least - 0.01) & (values < most + 0.01)).all())
