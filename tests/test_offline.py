@@ -1,0 +1,53 @@
+"""No command opens a connection, and the same command twice writes the same predictions."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ball_features.cache import CacheWriter, create_cache
+from tests.cache.test_checksums import COUNT, contents, numbers
+
+SHIM = """
+import socket
+def refuse(self, address, *rest):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        open({log!r}, "a").write(f"{{address}}\\n")
+        raise OSError("no connection is allowed here")
+    return connect(self, address, *rest)
+connect, socket.socket.connect, socket.socket.connect_ex = socket.socket.connect, refuse, refuse
+def lookup(*names, **options):
+    open({log!r}, "a").write(f"{{names}}\\n")
+    raise OSError("no name is looked up here")
+socket.getaddrinfo = lookup
+"""
+
+
+@pytest.mark.slow
+def test_no_socket_and_equal_predictions(tmp_path):
+    log, cache = tmp_path / "log", tmp_path / "a.h5"
+    (tmp_path / "shim").mkdir()
+    (tmp_path / "shim" / "sitecustomize.py").write_text(SHIM.format(log=str(log)))
+    create_cache(cache, contents(view=["plain"]))
+    embeddings, shortcuts = numbers(np.arange(COUNT))
+    with CacheWriter(cache) as writer:
+        writer.write(np.arange(COUNT), embeddings[:, :1], shortcuts)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "shim"), *sys.path])}
+    fit = ["fit", str(cache), "--models", "mlp,logistic,xgboost", "--repeats", "1", "--out", str(tmp_path / "runs")]
+    commands = [
+        ["inspect", str(cache), "--verify"],
+        ["export", str(cache), "--csv", str(tmp_path / "a.csv")],
+        [*fit, "--name", "first"],
+        [*fit, "--name", "second"],
+        ["report", str(tmp_path / "runs" / "first")],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "ball_features", *command], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, (command, done.stderr)
+    assert not log.exists()
+    first, second = ((tmp_path / "runs" / name / "predictions.csv").read_bytes() for name in ("first", "second"))
+    assert first == second
