@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ball_features.bundles.bundle import read_bundle
     from ball_features.bundles.predictor import Predictor
     from ball_features.cache import Cache, merge, read_cache
-    from ball_features.config import ExtractConfig, FitConfig, HeadConfig
+    from ball_features.config import ExtractConfig, FitConfig, HeadConfig, Saving
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.deployment.answers import Predictions
     from ball_features.deployment.predict import predict
@@ -38,6 +38,7 @@ __all__ = [
     "Predictions",
     "Predictor",
     "Run",
+    "Saving",
     "audit",
     "compare",
     "draw_smears",
@@ -63,6 +64,7 @@ _ROOM = {
     "Predictions": "deployment.answers",
     "Predictor": "bundles.predictor",
     "Run": "runs.store",
+    "Saving": "config",
     "audit": "audit.findings",
     "compare": "runs.compare",
     "draw_smears": "dataset.synthetic",

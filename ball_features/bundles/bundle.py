@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,9 @@ from ball_features.bundles.ranges import require_ranges
 from ball_features.bundles.sums import require_unchanged
 from ball_features.cache.places import from_stored
 from ball_features.errors import BallError, ConfigError, DataError
-from ball_features.models.adaptation import MIN_IMAGES, SiteShift
+
+if TYPE_CHECKING:
+    from ball_features.models.adaptation import SiteShift
 
 __all__ = ["COVERAGE", "UNUSUAL_SHARE", "Bundle", "read_bundle", "saved_notes"]
 
@@ -191,6 +193,8 @@ class Bundle:
         """What a user must know of a site-adapted bundle that answers for no site, or ""."""
         if self.sites is None or self.offset is None or (self.offset != self.sites.adapter.average).any():
             return ""
+        from ball_features.models.adaptation import MIN_IMAGES
+
         return (
             "The model is site-adapted, but each image is taken as one of a site of which nothing is known. Name the "
             f"site of the images: {MIN_IMAGES} of them or more, of mixed classes, adapt the model to it."

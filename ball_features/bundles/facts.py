@@ -89,6 +89,7 @@ class BundleFacts:
         kept_sites: names of the sites that it was adapted to.
         site: site that it answers for where none is named; "" for one of which nothing is known.
         conformal: "marginal" or "mondrian" (a threshold for each class).
+        forward_pass: forward pass that made the embeddings: "torchvision" where the fast one was wrong, else "".
         train_images: number of training images.
         validation_images: number of images that calibrate the model: of validation, or of the folds.
         ball_version: version that wrote the bundle.
@@ -115,6 +116,7 @@ class BundleFacts:
     kept_sites: tuple[str, ...] = ()
     site: str = ""
     conformal: str = "marginal"
+    forward_pass: str = ""
     model_views: tuple[int, ...] = ()
     train_images: int = 0
     validation_images: int = 0
@@ -152,6 +154,7 @@ class BundleFacts:
             kept_sites=_texts(values, "kept_sites") if "kept_sites" in values else (),
             site=_value(values, "site", str, ""),
             conformal=_value(values, "conformal", str, "marginal"),
+            forward_pass=_value(values, "forward_pass", str, ""),
             train_images=_value(values, "train_images", int, 0),
             validation_images=_value(values, "validation_images", int, 0),
             ball_version=_value(values, "ball_version", str, ""),
@@ -164,6 +167,7 @@ class BundleFacts:
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del own["preprocessing"]
         own["test"] = None if self.test is None else dataclasses.asdict(self.test)
+        own["forward_pass"] = self.forward_pass or None
         return {"format": FORMAT} | self.preprocessing.to_facts() | {k: v for k, v in own.items() if v is not None}
 
 

@@ -209,6 +209,7 @@ def _facts(origin: Origin, name: str, views: list[int], train: np.ndarray, **mor
         train_images=len(train),
         ball_version=__version__,
         conformal=origin.conformal,
+        forward_pass=cache.forward_pass,
         adapt="none" if origin.site is None else origin.config.adapt,
         sites=() if origin.site is None else tuple(str(name) for name in np.unique(origin.site[train])),
         **more,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ball_features.models.adaptation import SiteAdapter
+if TYPE_CHECKING:
+    from ball_features.models.adaptation import SiteAdapter
 
 __all__ = ["Sites"]
 
@@ -59,6 +61,8 @@ class Sites:
         Raises:
             KeyError, ValueError: Arrays are missing, or do not fit the names.
         """
+        from ball_features.models.adaptation import SiteAdapter
+
         adapter = SiteAdapter(method)
         adapter.sites_ = np.array(training)
         adapter.offsets_, adapter.class_means_ = arrays["site_offsets"], arrays["site_class_means"]

@@ -54,7 +54,7 @@ class Predictor:
     ) -> None:
         from ball_features.extraction.backbones import get_backbone
         from ball_features.extraction.engine.devices import best_precision, resolve_device
-        from ball_features.extraction.engine.modules import build_engine
+        from ball_features.extraction.engine.modules import ModuleEngine, build_engine
         from ball_features.extraction.weights import load_backbone, weights_digest
 
         own = bundle.facts.preprocessing
@@ -74,7 +74,10 @@ class Predictor:
             # If the device would emulate the bundle's precision, float32 is faster and more exact.
             precision = own.precision if own.precision == best_precision(self.device) else "fp32"
         self.module = load_backbone(self.backbone, wanted, own.seed)
-        self.engine = build_engine(self.backbone, self.module, self.device, precision, compiled)
+        if bundle.facts.forward_pass == "torchvision":  # the fast pass was wrong when the cache was made
+            self.engine = ModuleEngine(self.module, self.device, precision)
+        else:
+            self.engine = build_engine(self.backbone, self.module, self.device, precision, compiled)
 
     @property
     def caveat(self) -> str:

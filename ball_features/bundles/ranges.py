@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ball_features.bundles.facts import BundleFacts
+from ball_features.config.bundling import CONFORMAL
 
 __all__ = ["require_ranges"]
 
@@ -49,9 +50,41 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         "distances": arrays["distances"].ndim == 1 and _within(arrays["distances"], 0, math.inf),
         "train": arrays["train"].ndim == 2 and bool(np.isfinite(arrays["train"]).all()),
     }
+    views = len(facts.preprocessing.plan)
+    checks |= {
+        "model_views": set(facts.model_views) <= set(range(views)),
+        "conformal": facts.conformal in CONFORMAL,
+        "gaussians": "gaussian_mean" not in arrays or _fit_together(arrays, views),
+        "site_offsets": facts.adapt == "none" or all(_finite(arrays[name], 3, views) for name in _sites(arrays)),
+    }
     faults += [name for name, holds in checks.items() if not holds]
     if faults:
         raise ValueError(f"{', '.join(faults)} out of range")
+
+
+def _sites(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    return ["site_offsets", "site_class_means", *(["site_kept"] if "site_kept" in arrays else [])]
+
+
+def _finite(values: np.ndarray, axes: int, views: int) -> bool:
+    """Whether numbers are finite, with so many axes, the last but one of them the views."""
+    return values.ndim == axes and values.shape[-2] == views and bool(np.isfinite(values).all())
+
+
+def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
+    """Whether the Gaussians of the views and the scale of their scores belong together."""
+    mean, basis, variance = (arrays[f"gaussian_{name}"] for name in ("mean", "basis", "variance"))
+    scale = [arrays[f"scale_{name}"] for name in ("middle", "high", "values", "predicted")]
+    return (
+        mean.ndim == basis.ndim == 3
+        and len(mean) == len(basis) == len(variance) == len(arrays["gaussian_rest"]) == views
+        and mean.shape[2] == basis.shape[2]
+        and variance.shape == basis.shape[:2]
+        and len(scale[0]) == len(scale[1]) == views + 1
+        and len(scale[2]) == len(scale[3]) > 0
+        and bool((variance > 0).all() and (arrays["gaussian_rest"] > 0).all())
+        and all(bool(np.isfinite(part).all()) for part in (mean, basis, *scale))
+    )
 
 
 def _within(values: np.ndarray, least: float, most: float) -> bool:

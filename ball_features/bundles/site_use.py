@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from ball_features.bundles.prediction import Prediction, describe
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
-from ball_features.models.adaptation import SiteShift
+
+if TYPE_CHECKING:
+    from ball_features.models.adaptation import SiteShift
 
 __all__ = ["answer_for", "describe_sites", "keep_site", "require_new"]
 

@@ -20,7 +20,7 @@ class Protocol:
         scheme: "holdout" (a random draw), "folds" (cross-validation), "leave-out" (each group in turn is the test set),
             or "given" (a column names the part or the fold of each image).
         phrase: explanation in a few words, for help texts.
-        column: column that the protocol is by where the user names none; "" for a protocol without groups.
+        column: column that forms the groups if the user names none; "" for a protocol without groups.
         fallback: column in its place where the table lacks it, or "".
     """
 

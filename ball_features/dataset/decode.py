@@ -96,19 +96,21 @@ def _bare_png(data: bytes) -> bytes | None:
 
 
 def read_plain_jpeg(path: Path | str) -> bytes | None:
-    """The content of a plain JPEG file, for a decoder elsewhere; None of any other image.
+    """The bytes of a JPEG file that another decoder (a GPU's) may decode; None for any other image.
+
+    See `is_plain_jpeg`.
 
     Raises:
-        ImageError: As `decode`, as far as the head of a file tells.
+        ImageError: The file cannot be read, or its header is damaged or too large.
     """
     return plain_jpeg(read_file(path))
 
 
 def plain_jpeg(data: bytes) -> bytes | None:
-    """The content of a file if it is a plain JPEG file; None of any other image.
+    """The bytes if they are a JPEG file that another decoder may decode; see `read_plain_jpeg`.
 
     Raises:
-        ImageError: As `decode`, as far as the head of a file tells.
+        ImageError: The header is damaged or too large.
     """
     with _opened(data, MAX_PIXELS) as image:
         return data if is_plain_jpeg(image) else None

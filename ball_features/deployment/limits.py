@@ -119,7 +119,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bearer(authorization: str) -> str:
-    """The token of a header Authorization, whose scheme is read in any letter case (RFC 9110); "" for none."""
+    """The token in an Authorization header of the scheme Bearer, in any letter case (RFC 9110); "" for any other."""
     scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
@@ -135,7 +135,7 @@ def is_of_another_page(origin: str, host: str) -> bool:
 
 
 def require_token(token: str, *, loopback: bool) -> None:
-    """Raise `ConfigError` for a token that can be guessed, and for none if other machines can ask."""
+    """Raise `ConfigError` for a token under 16 characters, or for a missing one unless only this machine can ask."""
     if token and len(token) < _TOKEN:
         raise ConfigError(f"Got a token of {len(token)} characters, expected {_TOKEN} or more: openssl rand -hex 16")
     if not token and not loopback:

@@ -33,7 +33,9 @@ def _blocks(cache: Cache) -> Iterator[tuple[list[list[str]], np.ndarray]]:
 
 
 def write_parquet(cache: Cache, path: Path) -> int:
-    """Write path, label, sha256, view and embedding (float32 list of fixed length); settings go to the metadata.
+    """Write a row for each image and view: path, label, sha256, view and embedding (float32 list of fixed length).
+
+    The settings of the cache go to the metadata of the file.
 
     Args:
         cache: cache to export.
@@ -65,7 +67,7 @@ def write_parquet(cache: Cache, path: Path) -> int:
 
 
 def write_csv_table(cache: Cache, path: Path) -> int:
-    """Write path, label, sha256, view and e0, e1, ...; nine digits keep every float32 exactly.
+    """Write a row for each image and view: path, label, sha256, view, e0, e1, ...; nine digits keep float32 exactly.
 
     Args:
         cache: cache to export.

@@ -51,7 +51,8 @@ class Images:
         codes: class of each image, int (images,).
         classes: number of classes.
         group: group of each image, (images,), or None.
-        kinds: what each image is centred with, int (images,), or None.
+        kinds: number of the set (such as a series) whose mean is subtracted from the image's embedding, int (images,),
+            or None.
         site: site to which models are adapted, str (images,), or None.
     """
 

@@ -111,9 +111,9 @@ class ViewPlan:
     """The views of each image.
 
     Attributes:
-        recipe: recipe in full, or "plain".
+        recipe: text of the recipe with named sets written out, or "plain".
         parts: parts of the recipe; empty for "plain".
-        views: views in the order in which they are stored.
+        views: views in the order in which they are stored, all or a selection; `View.index` is the place in the recipe.
     """
 
     recipe: str

@@ -24,7 +24,8 @@ class KernelSVM(ClassifierMixin, BaseEstimator):
 
     As scikit-learn's `SVC` and `CalibratedClassifierCV` (sigmoid on out-of-fold decisions, then one machine on all
     rows), but the Gram matrix, which takes most of the time, is computed once for all machines. The calibration has
-    three folds, or two if a class has two rows.
+    three folds, or two if a class has two rows. They know no groups: copies and views of a training image may lie in
+    several of them, which can make probabilities too sure, but never reaches a test image.
 
     Args:
         kernel: "linear", or "rbf" with gamma 1 / (columns x variance), scikit-learn's "scale".

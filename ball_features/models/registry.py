@@ -24,7 +24,8 @@ class Model:
         name: name in the table, on the command line and in bundles.
         build: function from (seed, head settings) to an unfitted scikit-learn classifier that has `predict_proba`
             and uses one thread.
-        cost: approximate seconds to import and fit 2,084 x 1,920 on one core; slow models are started first.
+        cost: approximate seconds to import and fit 2,084 x 1,920 on one core (`benchmarks/fit.py`); slow models are
+            started first.
         kind: "head", "baseline" or "shortcut". Shortcuts see no network and cannot be saved.
         features: "embedding", a key of `Cache.shortcuts`, or "none" for a model that uses the labels alone.
         file_format: key of `bundles.formats.FORMATS`.

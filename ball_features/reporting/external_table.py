@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["render_evaluation"]
 
 _SITES = 20  # sites that a terminal shows
+# As many metrics as a terminal of 80 columns holds; the page and `evaluation.json` have all of `METRICS`.
 _METRICS = ("recall", "f1", "auroc", "log_loss", "ece")
 _NAN = float("nan")
 

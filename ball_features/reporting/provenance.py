@@ -45,7 +45,7 @@ def provenance(
         config: settings of the run.
         source: path of the cache, or paths of several.
         start: `time.perf_counter()` at the start of the work.
-        repeats: numbers of the repeats.
+        repeats: repeat number of each split; duplicates are dropped.
         again: command that repeats the run.
         groups_sha256: SHA-256 of the groups file; None without one.
     """

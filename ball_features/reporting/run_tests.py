@@ -46,8 +46,8 @@ class Comparable:
     Attributes:
         runs: names of the runs.
         images: number of distinct images that each tested.
-        best_of: accuracy of the best model on images that did not choose it; None for a single model.
-        standings: models of all runs, the best first; empty where they were not asked for.
+        best_of: accuracy of the best model, corrected for its choice, with interval; None for a single model.
+        standings: models of all runs but shortcuts, the best first; empty where they were not asked for.
     """
 
     runs: list[str]

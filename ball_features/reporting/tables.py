@@ -80,7 +80,7 @@ def render(rows: Sequence[ModelRow], title: str, caption: str, width: int = 120)
 
 
 def markdown(rows: Sequence[ModelRow], title: str, caption: str) -> str:
-    """Write the same table in Markdown, with all columns."""
+    """Return the table of `render` as Markdown text, with all columns."""
     columns = _columns()
     header = _header(columns)
     lines = [f"### {title}", "", f"| {' | '.join(header)} |"]

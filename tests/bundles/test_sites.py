@@ -1,9 +1,11 @@
 """Site-adapted bundles: what they subtract, which batches they refuse, and what `ball adapt` keeps."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
 import ball_features
@@ -159,3 +161,13 @@ def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path,
     assert bundle.facts.test is not None
     with (run.folder / "metrics.json").open() as file:
         assert json.load(file)["models"][0]["model"] == "logistic"
+
+
+@pytest.mark.parametrize("name", ["gaussian_mean", "scale_values", "site_offsets", "gaussian_variance"])
+def test_arrays_that_do_not_belong_together_are_damage(run, tmp_path, name):
+    folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
+    arrays = load((folder / "reference.safetensors").read_bytes())
+    (folder / "reference.safetensors").write_bytes(save(arrays | {name: arrays[name][:0].copy()}))
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(DataError, match="damaged"):
+        read_bundle(folder)

@@ -6,6 +6,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from ball_features.evaluation.intervals import metric_intervals, share_interval, wilson
+from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.paired_tests import corrected_best, holm, mcnemar_exact, paired_bootstrap
 
 
@@ -243,7 +244,8 @@ def test_intervals_of_every_metric_lie_in_the_run(small_cache, tmp_path):
     run = fit(small_cache, FitConfig(models=("logistic", "colour"), repeats=2), out_root=tmp_path)
     with (run.folder / "intervals.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 18
+    expected = [(own.model, name) for own in run.metrics for name in METRICS]
+    assert [(row["model"], row["metric"]) for row in rows] == expected
     for row in rows:
         if row["low"] and row["low"] != "nan":
             assert (

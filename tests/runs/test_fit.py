@@ -12,6 +12,7 @@ from sklearn import metrics as reference
 from ball_features import FitConfig, HeadConfig, compare, fit, read_cache, read_run
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.intervals import metric_intervals
+from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.paired_tests import paired_bootstrap
 from ball_features.models import registry
 
@@ -46,8 +47,11 @@ def test_every_file_is_there(run):
     }
     assert names == files | {"models"}
     assert {path.name for path in (run.folder / "models").iterdir()} == {"mlp.safetensors", "mlp.json"}
-    columns = "model,kind,accuracy,accuracy_low,accuracy_high,specificity,precision,recall,f1,auroc,mcc,log_loss,ece"
-    assert (run.folder / "metrics.csv").read_text().splitlines()[0] == f"{columns},fit_s,predict_s"
+    columns = ["model", "kind"]
+    for name, metric in METRICS.items():
+        columns += [name, f"{name}_low", f"{name}_high"] if metric.share else [name]
+    header = (run.folder / "metrics.csv").read_text().splitlines()[0]
+    assert header == ",".join([*columns, "fit_s", "predict_s"])
     assert (run.folder / "splits.csv").read_text().startswith("path,label,group,repeat,split")
     curves = table(run.folder / "curves.csv")
     assert len(curves) == 2 * 3
