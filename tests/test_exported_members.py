@@ -25,6 +25,7 @@ def test_exported_members():
         "evaluate",
         "extract",
         "fit",
+        "merge",
         "predict",
         "read_bundle",
         "read_cache",
