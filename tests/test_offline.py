@@ -51,3 +51,44 @@ def test_no_socket_and_equal_predictions(tmp_path):
     assert not log.exists()
     first, second = ((tmp_path / "runs" / name / "predictions.csv").read_bytes() for name in ("first", "second"))
     assert first == second
+
+
+@pytest.mark.slow
+def test_the_way_of_an_image_opens_no_socket(tmp_path, smears):
+    log = tmp_path / "log"
+    (tmp_path / "shim").mkdir()
+    (tmp_path / "shim" / "sitecustomize.py").write_text(SHIM.format(log=str(log)))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "shim"), *sys.path])}
+    network = ["--backbone", "densenet121", "--weights", "random", "--input-px", "64", "--precision", "fp32"]
+    bundle = "runs/run/models/logistic"
+    commands = [
+        ["extract", str(smears), "--out", "c.h5", *network],
+        ["audit", str(smears), "--out", "groups.csv"],
+        [
+            "fit",
+            "c.h5",
+            "--models",
+            "logistic",
+            "--repeats",
+            "1",
+            "--out",
+            "runs",
+            "--name",
+            "run",
+            "--save",
+            "logistic",
+        ],
+        ["predict", bundle, str(smears), "--out", "p.csv"],
+        ["evaluate", bundle, str(smears), "--out", "external"],
+        ["export", bundle, "--onnx", "m.onnx", "--card", "card.md"],
+        ["inspect", bundle, "--verify"],
+        ["labels", "c.h5", "--out", "labels.csv"],
+        ["runs", "runs"],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "ball_features", *command],
+            capture_output=True, text=True, env=environment, cwd=tmp_path, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (command, done.stderr)
+        assert not log.exists(), (command, log.read_text())
