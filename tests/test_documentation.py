@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ball_features
+from ball_features.evaluation.metrics import METRICS
 from tests.test_architecture import MODULES, PACKAGE, ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +67,39 @@ def test_the_diffs_of_the_contributing_page_apply(number):
     diff = diffs(page("CONTRIBUTING.md"))[number]
     done = subprocess.run([git, "apply", "--check", "-"], input=diff, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"make this diff again:\n{done.stderr}"
+    assert not landed(diff, ROOT), f"make this diff again, its example is in the code: {landed(diff, ROOT)}"
+
+
+def landed(diff: str, root: Path) -> list[str]:
+    """What a diff adds to files that have it already: blocks of lines, and records by their name."""
+    found = []
+    for change in diff.split("diff --git ")[1:]:
+        name = re.search(r"^\+\+\+ b/(.+)$", change, re.MULTILINE)
+        assert name is not None
+        file = root / name[1]
+        code = file.read_text(encoding="utf-8") if file.exists() else ""
+        added = re.findall(r"(?:^\+(?!\+\+ b/).*\n?)+", change, re.MULTILINE)
+        blocks = ["\n".join(line[1:] for line in block.splitlines()).strip() for block in added]
+        records = re.findall(r'^\+ +(?:\w+\(|name=)?("[\w-]+")[:,]', change, re.MULTILINE)
+        found += [text for text in (*blocks, *records) if text in code]
+    return found
+
+
+def test_an_example_that_is_in_the_code_is_found(tmp_path):
+    """By its lines, and by the name of its record where the lines differ."""
+    for diff in diffs(page("CONTRIBUTING.md")):
+        file = re.findall(r"^\+\+\+ b/(.+)$", diff, re.MULTILINE)[-1]
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("", encoding="utf-8")
+        assert not landed(diff, tmp_path)
+        added = [line[1:] for line in diff.split(f"+++ b/{file}")[1].splitlines() if line.startswith("+")]
+        (tmp_path / file).write_text("\n".join(added).replace("\n\n\n", "\n"), encoding="utf-8")
+        assert any(text.startswith('"') for text in landed(diff, tmp_path))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_heading_of_every_metric_is_explained(name):
+    assert re.search(rf"^\| {re.escape(METRICS[name].heading)} \| \w", page("docs/reading.md"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -87,7 +121,7 @@ def test_the_architecture_page_names_what_exists():
     named = set(re.findall(r"`([a-z_]+(?:\.[a-zA-Z_]+)+)`", text))
     roots = {room for room in ROOMS} | {"ball_features"}
     for name in sorted(named):
-        if name.split(".")[0] not in roots or name.endswith((".py", ".md")):
+        if name.split(".")[0] not in roots or name.endswith((".py", ".md", ".html", ".json")):
             continue
         parts = name.removeprefix("ball_features.").split(".")
         target = ball_features

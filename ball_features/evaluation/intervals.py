@@ -88,8 +88,8 @@ def metric_intervals(
 
     The percentile intervals are widened where groups are few (Hesterberg 2015). A share of the predictions, such as the
     accuracy, gets `share_interval`. A rate that is 1 or 0 in every bootstrap sample gets the mean over classes of that
-    interval. A metric whose record says so (`constant_has_interval`), such as AUROC and MCC, has no interval (NaN)
-    where all samples give one value, and no metric has one of a single group.
+    interval. A metric without `constant_has_interval`, such as AUROC and MCC, has no interval (NaN) where every sample
+    gives the same value, nor has any metric of a single group.
 
     Args:
         truth: class indices, int (predictions,); an image that was tested several times appears several times.
