@@ -25,7 +25,7 @@ def write_cache(
     """Write a complete cache of one view; embeddings float (images, dim)."""
     number = np.arange(len(label))
     contents = CacheContents(
-        paths=[f"{name}/{row:05}.png" for row, name in zip(number, label, strict=True)],
+        paths=[f"{name or 'none'}/{row:05}.png" for row, name in zip(number, label, strict=True)],
         labels=label,
         sha256=[f"{row:064x}" for row in number],
         view=["plain"],

@@ -92,6 +92,7 @@ def write_card(
             the card cannot be written.
     """
     facts = bundle.facts
+    plan = facts.preprocessing.plan.indices
     run, measurement, model = _read_run(folder, facts.model)
     text = render(
         "card.md",
@@ -99,7 +100,7 @@ def write_card(
         preprocessing=facts.preprocessing,
         run=run,
         classes=bundle.classes,
-        views=_views(facts.preprocessing.plan.indices),
+        views=_views([plan[place] for place in facts.model_views] or plan),
         by_view=isinstance(bundle.estimator, PerViewClassifier),
         sources=_sources(bundle, run),
         own=_own_figures(bundle),

@@ -148,11 +148,11 @@ def test_its_bundle_predicts_what_the_run_predicted(robust_cache, tmp_path):
     folder = run.folder / "models" / "robust-views"
     bundle, cache = read_bundle(folder), read_cache(robust_cache)
     assert (folder / "views.skops").exists()
-    assert bundle.facts.preprocessing.plan.indices == [1, 2, 3, 4]
+    assert bundle.facts.preprocessing.plan.indices == [0, 1, 2, 3, 4]  # the plain view tells unusual images
     with (run.folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     place = {path: row for row, path in enumerate(cache.path.tolist())}
-    X = cache.embeddings[[place[row["path"]] for row in rows]][:, 1:]
+    X = cache.embeddings[[place[row["path"]] for row in rows]]
     expected = np.array([[float(row[f"p_{name}"]) for name in bundle.classes] for row in rows])
     tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts.temperature)
     assert np.allclose(bundle.probability(X), tempered / tempered.sum(1, keepdims=True), atol=1e-5)

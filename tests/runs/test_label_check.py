@@ -89,7 +89,7 @@ def test_images_that_were_left_out_stay_left_out(tmp_path):
     check_labels(cache, tmp_path / "labels.csv", CONFIG)
     rows = list(read_csv(tmp_path / "labels.csv"))
     assert len(rows) == 80
-    assert (rows[-1]["path"], rows[-1]["label"], rows[-1]["site"]) == ("/00000.png", "", "b")
+    assert (rows[-1]["path"], rows[-1]["label"], rows[-1]["site"]) == ("none/00000.png", "", "b")
     assert all(row["label"] for row in rows[:-1])
 
 
