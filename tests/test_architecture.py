@@ -52,6 +52,7 @@ def imports(path: Path):
                     yield alias.name, [], node.lineno
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_imports_point_upward(path):
     own = path.relative_to(PACKAGE).with_suffix("").parts
@@ -180,15 +181,18 @@ def test_no_two_modules_have_one_name():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+@pytest.mark.slow
 def test_long_signatures_are_the_ones_listed():
     assert set(long_signatures()) <= LONG_SIGNATURES
 
 
+@pytest.mark.slow
 def test_messages_outside_the_command_line_name_no_flag():
     found = flags()
     assert len(found) <= MOST_FLAGS, "name the setting by its field: " + "; ".join(found)
 
 
+@pytest.mark.slow
 def test_docstring_entries_open_with_a_noun():
     assert entries() == []
 
@@ -220,6 +224,7 @@ def test_flags_are_told_from_dashes(text, bad):
     assert bool(FLAG.search(text)) is bad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "import ball_features.audit.findings\n"], ids=["name", "room"])
 def test_no_room_hides_a_name_of_the_package(first):
     code = f"{first}import ball_features\nfrom ball_features import *\n"

@@ -28,6 +28,7 @@ def ball(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
+@pytest.mark.slow
 def test_extract_fit_inspect(tmp_path, smears):
     out = tmp_path / "a.h5"
     options = ("--backbone", "densenet121", "--weights", "random", "--views", 2)
@@ -48,6 +49,7 @@ def test_extract_fit_inspect(tmp_path, smears):
         assert word in run.stdout
 
 
+@pytest.mark.slow
 def test_audit_writes_groups_that_fit_takes(tmp_path, smears, small_cache):
     groups, page = tmp_path / "groups.csv", tmp_path / "page.html"
     done = ball("audit", smears, "--out", groups, "--page", page, "--cache", small_cache)
@@ -89,6 +91,7 @@ def test_json_of_every_command_is_strict(tmp_path, small_cache, smears):
             assert {row["model"]: row["mcc"] for row in values["metrics"]}["majority"] is None
 
 
+@pytest.mark.slow
 def test_odd_metadata_is_not_warned_of(tmp_path, smears):
     """It does not concern the pixels; Pillow says it wherever it decodes."""
     from PIL import Image
@@ -104,6 +107,7 @@ def test_odd_metadata_is_not_warned_of(tmp_path, smears):
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_strict_and_dry_run(tmp_path, smears):
     folder = shutil.copytree(smears, tmp_path / "images")
     (folder / "Pro" / "bad.jpg").touch()
@@ -117,6 +121,7 @@ def test_strict_and_dry_run(tmp_path, smears):
     assert "rejected  " not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,6 +146,7 @@ def test_wrong_use_gets_one_message(tmp_path, arguments, message):
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_version_and_help():
     assert ball("--version").stdout.startswith("ball 0.")
     for command in ("extract", "audit", "fit", "demo", "inspect"):
@@ -156,6 +162,7 @@ def test_every_option_stands_alone():
         assert not [name for name in MODELS if name not in said[command, "models"]]
 
 
+@pytest.mark.slow
 def test_demo(tmp_path):
     """The first command of the README: the planted scale bar is found, also with random weights."""
     done = ball("demo", "--out", tmp_path / "demo", "--per-class", 24, env={"PATH": "", "TORCH_HOME": str(tmp_path)})
@@ -185,6 +192,7 @@ def interrupted(*arguments, after):
     return process.returncode, errors
 
 
+@pytest.mark.slow
 def test_an_interrupt_has_its_own_code_and_says_what_is_left(tmp_path, smears, small_cache):
     extract = ("extract", smears, "--out", tmp_path / "c.h5", *RANDOM, "--views", 200)
     code, errors = interrupted(*extract, after="images/s")
@@ -245,6 +253,7 @@ def bundle(small_cache, tmp_path_factory):
     return run.folder / "models" / "logistic"
 
 
+@pytest.mark.slow
 def test_a_server_ends_quietly(bundle):
     pytest.importorskip("uvicorn")
     code, errors = interrupted("serve", bundle, "--port", 0, after="Stop it with Ctrl-C")

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import ball_features
 
 
@@ -48,6 +50,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_heavy_libraries_are_imported_where_they_are_used():
     heavy = {"torch", "torchvision", "sklearn", "xgboost", "matplotlib", "h5py"}
     assert not heavy & loaded_by("import ball_features, ball_features.cli")

@@ -137,6 +137,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert {item.name for item in tmp_path.iterdir()} == {"a", other.name}
 
 
+@pytest.mark.slow
 @given(st.text(), st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "'=", "''@"]))
 def test_no_cell_is_a_formula_and_each_is_read_back(text, start):
     cell = safe_cell(start + text)

@@ -63,6 +63,7 @@ def test_nothing_is_computed_anew_for_unchanged_images(cache, name):
     assert np.array_equal(read_cache(path).embeddings, before)
 
 
+@pytest.mark.slow
 def test_an_interrupted_cache_is_completed(cache):
     path = cache("interrupted")
     before = read_cache(path)
@@ -78,6 +79,7 @@ def test_an_interrupted_cache_is_completed(cache):
     assert np.abs(after.embeddings[:, 0].astype(float) - same.astype(float)).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_new_images_are_added_and_no_other_is_computed(cache, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(OLD / "images", images)
@@ -109,6 +111,7 @@ def test_other_settings_are_refused_and_change_nothing(cache):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Trying to unpickle estimator")  # other versions of scikit-learn warn
 @pytest.mark.parametrize("name", BUNDLES)
 def test_bundles_answer_as_they_did(name, monkeypatch):
@@ -135,6 +138,7 @@ def test_joblib_still_asks_for_trust():
         read_bundle(OLD / "bundles" / "own")
 
 
+@pytest.mark.slow
 def test_a_run_is_read_and_shown(tmp_path):
     folder = tmp_path / "table"
     shutil.copytree(OLD / "runs" / "table", folder)

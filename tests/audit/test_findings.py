@@ -26,6 +26,7 @@ def pair_names(found, kind):
     return {frozenset((found.path[p.first], found.path[p.second])) for p in found.pairs if p.kind == kind}
 
 
+@pytest.mark.slow
 def test_exact_duplicates(planted):
     truth, found = planted
     # A copy of a picture is a copy of all its planted relatives that are byte-identical.
@@ -95,6 +96,7 @@ def test_groups_file(planted, tmp_path):
         write_groups(found, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_clean_collection_has_no_findings(tmp_path):
     draw_smears(tmp_path, per_class=20, seed=9)
     found = audit(scan(tmp_path))
@@ -113,6 +115,7 @@ def save_all(folder, images):
         Image.fromarray(pixels).save(folder / label / f"{name}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("classes", "groups"), [("AB", 1), ("AB", 3), ("ABC", 1)])
 def test_fewer_groups_than_folds(tmp_path, classes, groups):
@@ -129,6 +132,7 @@ def test_fewer_groups_than_folds(tmp_path, classes, groups):
     write_groups(found, tmp_path / "groups.csv")
 
 
+@pytest.mark.slow
 def test_a_reduction_is_a_near_duplicate_and_no_exact_one(tmp_path):
     draw_smears(tmp_path, per_class=2, seed=3, size_px=672)
     with Image.open(tmp_path / "Pro" / "WBC-Pro-001.jpg") as image:
@@ -142,6 +146,7 @@ def test_a_reduction_is_a_near_duplicate_and_no_exact_one(tmp_path):
     assert len(set(found.group)) == 8
 
 
+@pytest.mark.slow
 def test_odd_images_stop_no_audit(tmp_path):
     draw_smears(tmp_path, per_class=8, seed=3)
     black = np.zeros((224, 224, 3), dtype=np.uint8)
@@ -153,6 +158,7 @@ def test_odd_images_stop_no_audit(tmp_path):
     assert len(found.path) == 4 * 8 + 6
 
 
+@pytest.mark.slow
 def test_a_label_conflict_joins_no_blocks(tmp_path):
     truth = draw_smears(tmp_path, per_class=6, seed=77)
     for name, other in (("Benign", "Early"), ("Early", "Pre")):
@@ -165,6 +171,7 @@ def test_a_label_conflict_joins_no_blocks(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.timeout(900)
 def test_the_known_data_set(real_images):
@@ -187,6 +194,7 @@ def test_the_known_data_set(real_images):
     assert len(np.unique(found.series.batch)) < 40
 
 
+@pytest.mark.slow
 def test_kinds_of_file_are_series_of_their_own(tmp_path):
     """One class saved by another program: the audit names it, and what it gives away."""
     from PIL import Image

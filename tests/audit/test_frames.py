@@ -61,6 +61,7 @@ def test_what_nearly_all_images_have_is_left_out():
     assert not same_everywhere(np.repeat(greys[:1], 20, axis=0)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 1])
 def test_an_aperture_makes_no_pairs(tmp_path, share):
     truth = draw_smears(tmp_path, per_class=8, seed=31, near_duplicates=2)

@@ -31,6 +31,7 @@ def save(folder, name, pixels):
     Image.fromarray(np.stack([grey, (grey * 0.9).astype(np.uint8), grey], 2)).save(path)
 
 
+@pytest.mark.slow
 def test_cells_that_only_look_alike_are_no_copies(tmp_path):
     for number in range(24):
         save(tmp_path, f"{'AB'[number % 2]}/{number}.png", cell(number))

@@ -28,6 +28,7 @@ def precision_and_recall(truth, found):
     return both / (both + only_found), both / (both + only_truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("series", "share", "seed"), [(3, 0, 1), (3, 0.8, 2), (3, 1, 3), (5, 0, 4), (5, 0.8, 5), (5, 1, 6)]
 )
@@ -49,6 +50,7 @@ def test_planted_series_come_back(tmp_path, series, share, seed):
     assert np.mean([trust.confidence for trust in large]) > 0.8
 
 
+@pytest.mark.slow
 def test_a_stain_an_image_makes_no_batches(tmp_path):
     draw_smears(tmp_path, per_class=60, seed=7)
     _, label, found = infer(tmp_path)
@@ -57,12 +59,14 @@ def test_a_stain_an_image_makes_no_batches(tmp_path):
     assert {trust.confidence for trust in found.batch_trust.values()} == {0.0}
 
 
+@pytest.mark.slow
 def test_bars_that_come_and_go_make_no_series(tmp_path):
     draw_smears(tmp_path, per_class=60, seed=8, overlay_share=0.8)
     _, label, found = infer(tmp_path)
     assert len(found.batch_trust) == len(found.series_trust) == len(np.unique(label))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_bars_on_some_images_of_every_series(tmp_path, share):
     truth = draw_smears(tmp_path, per_class=60, seed=104, overlay_share=share, series=4)

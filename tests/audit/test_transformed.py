@@ -39,6 +39,7 @@ def pairs_of(pictures, **more):
     return find_transformed(lambda row: (greys[row], everywhere), len(greys), **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -48,6 +48,7 @@ def run(small_cache, tmp_path_factory):
     return fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_bundle_predicts_what_the_run_predicted(run, small_cache, model):
     bundle = read_bundle(run.folder / "models" / model)
@@ -71,6 +72,7 @@ def test_bundles_compare_and_hash(run):
     assert {one: 1}[one] == 1
 
 
+@pytest.mark.slow
 def test_new_images(run, small_cache, smears, tmp_path):
     files, missing = listed([str(smears / "Pro"), "nowhere.png", str(smears / "Benign")])
     assert [item.path for item in missing] == ["nowhere.png"]
@@ -148,6 +150,7 @@ def test_files_say_what_predicted_and_what_was_rejected(run, smears, tmp_path):
     assert isinstance(found, Predictions)
 
 
+@pytest.mark.slow
 def test_no_image_that_can_be_predicted_is_an_error(run, tmp_path):
     """Nothing is written, and the exit code is 2."""
     folder = run.folder / "models" / "logistic"

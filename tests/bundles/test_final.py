@@ -29,6 +29,7 @@ def run(small_cache, tmp_path_factory):
     return fit(small_cache, SMALL, out_root=tmp_path_factory.mktemp("runs"), save=Saving("all", final=True))
 
 
+@pytest.mark.slow
 def test_it_is_fitted_on_every_image(run, small_cache):
     cache = read_cache(small_cache)
     codes = np.unique(cache.label, return_inverse=True)[1]

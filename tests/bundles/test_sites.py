@@ -44,6 +44,7 @@ def bundle(run):
     return read_bundle(run.folder / "models" / "logistic")
 
 
+@pytest.mark.slow
 def test_a_bundle_subtracts_the_offset_of_the_site(bundle, small_cache):
     """As an independent fit on centred embeddings does."""
     cache = read_cache(small_cache)
@@ -105,6 +106,7 @@ def test_a_plain_bundle_has_no_sites(small_cache, smears, tmp_path):
     assert not run.bundles[0].with_name("logistic-x").exists()
 
 
+@pytest.mark.slow
 def test_the_command_keeps_a_site(run, smears, tmp_path):
     """A copy answers for the site; the old bundle stays as it is, and a refusal writes nothing."""
     folder, out = run.folder / "models" / "logistic", tmp_path / "kept"

@@ -216,6 +216,7 @@ def test_other_layouts_are_read(tmp_path, monkeypatch, change):
     assert not cache.committed.any()
 
 
+@pytest.mark.slow
 def test_a_mapped_cache_gives_the_same_table(small_cache, tmp_path, monkeypatch):
     from ball_features import FitConfig, fit
 

@@ -34,6 +34,7 @@ def shards(tmp_path_factory, smears, sheet):
     return [extract(smears, folder / f"{i}.h5", CONFIG, sheet=sheet, shard=(i, 3)).cache for i in (1, 2, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_merged_shards_are_the_cache_of_one_run(tmp_path, whole, shards, order):
     done = merge([shards[i] for i in order], tmp_path / "all.h5")
@@ -58,6 +59,7 @@ def test_a_finished_shard_is_not_computed_again(smears, sheet, shards):
     assert extract(smears, shards[1], CONFIG, sheet=sheet, shard=(2, 3)).computed == 0
 
 
+@pytest.mark.slow
 def test_a_shard_in_place_of_another_is_refused(smears, sheet, shards):
     with pytest.raises(CacheError, match="is shard 2 of 3, and shard 1 of 3 was asked for"):
         extract(smears, shards[1], CONFIG, sheet=sheet, shard=(1, 3))
@@ -74,6 +76,7 @@ def test_missing_and_repeated_shards_are_named(tmp_path, shards, given, message)
     assert not list(tmp_path.glob("*merging*"))
 
 
+@pytest.mark.slow
 def test_shards_of_other_settings_are_refused(tmp_path, smears, sheet, shards):
     from dataclasses import replace
 
@@ -89,6 +92,7 @@ def test_nothing_is_replaced(tmp_path, whole, shards):
     assert whole.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_caches_without_numbers_join_if_their_images_agree(tmp_path, whole, smears, sheet):
     half = extract(smears, tmp_path / "half.h5", ExtractConfig(**{**CONFIG.to_dict(), "limit": 20}), sheet=sheet).cache
     done = merge([half, whole], tmp_path / "all.h5")
@@ -101,6 +105,7 @@ def test_numbers_that_are_no_shard_are_refused(tmp_path, smears, shard):
         extract(smears, tmp_path / "c.h5", CONFIG, shard=shard)
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path, smears):
     def ball(*words):
         return subprocess.run(

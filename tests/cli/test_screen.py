@@ -71,6 +71,7 @@ def odd(smears, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_every_terminal_shows_every_name(odd, tmp_path, encoding):
     def ball(*arguments):

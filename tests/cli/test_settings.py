@@ -291,6 +291,7 @@ def test_inspect_prints_the_settings_that_make_a_cache(smears, small_cache, tmp_
     assert isinstance(other.exception, CacheError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [("original",), ("original", "segmented")])
 def test_the_settings_of_a_cache_are_those_it_was_made_with(smears, tmp_path, channels):
     out = tmp_path / "a.h5"

@@ -199,6 +199,7 @@ def collections(draw):
     return ImageTable(path, label, sha, draw(st.sampled_from([None, group])), draw(st.sampled_from([None, together])))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(collections(), st.sampled_from(["holdout", "cv", "group-cv", "leave-group-out"]), st.integers(0, 3))
 def test_no_unit_crosses_a_split(images, protocol, seed):

@@ -42,6 +42,7 @@ def test_what_is_planted_is_there(tmp_path):
     assert stored["overlay"] == truth.overlay
 
 
+@pytest.mark.slow
 def test_mean_colour_does_not_separate_the_classes(tmp_path):
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.model_selection import cross_val_score

@@ -49,6 +49,7 @@ def test_logits_give_the_probabilities_of_the_estimator(model, classes):
     assert np.allclose(got, estimator.predict_proba(X), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_graph_answers_as_predict_does(run, tmp_path):
     """The graph in ONNX Runtime, on images that the export did not check itself with, one and many at a time."""
     onnx = pytest.importorskip("onnx")
@@ -78,6 +79,7 @@ def test_a_graph_answers_as_predict_does(run, tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_fixed_views_and_channels_go_into_the_module(smears, tmp_path):
     """A module over several views and channels is what `Predictor` computes step by step."""
     import torch
@@ -100,6 +102,7 @@ def test_fixed_views_and_channels_go_into_the_module(smears, tmp_path):
         assert np.abs(distance.numpy() - predictor.bundle.distance(X)[0]).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_says_so(run, small_cache, tmp_path):
     with pytest.raises(DataError, match="mlp, logistic"):
         export_onnx(Predictor(read_bundle(run.folder / "models" / "knn"), precision="fp32"), tmp_path / "k.onnx")
@@ -109,6 +112,7 @@ def test_what_cannot_be_exported_says_so(run, small_cache, tmp_path):
         export_onnx(Predictor(read_bundle(drawn.folder / "models" / "logistic"), precision="fp32"), tmp_path / "k.onnx")
 
 
+@pytest.mark.slow
 def test_an_activation_map_adds_up_to_the_logit(run, smears):
     """Of a linear model the map's sum and the bias are the logit itself (less the mean of the classes')."""
     import torch

@@ -58,6 +58,7 @@ def ask(port):
         return connection.getresponse().status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT"])
 def test_a_head_that_does_not_come_is_not_waited_for(port, first):
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:

@@ -46,6 +46,7 @@ def client(predictor):
     return make
 
 
+@pytest.mark.slow
 def test_it_answers_as_predict_does(predictor, client, smears):
     files = sorted((smears / "Early").iterdir())[:6]
     expected, _ = predictor(files)
@@ -298,6 +299,7 @@ def server(predictor):
     thread.join(20)
 
 
+@pytest.mark.slow
 def test_many_clients_at_once(server, smears):
     httpx = pytest.importorskip("httpx")
     bodies = [file.read_bytes() for file in sorted(smears.rglob("*.jpg"))]
@@ -308,6 +310,7 @@ def test_many_clients_at_once(server, smears):
     assert alone["probability"] == pytest.approx(answers[0].json()["probability"], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_browser_drops_images(server, smears, tmp_path):
     api = pytest.importorskip("playwright.sync_api")
@@ -336,6 +339,7 @@ def test_a_browser_drops_images(server, smears, tmp_path):
         browser.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_the_page_warns_before_it_names_a_class(server, smears):
     """On a phone, with answers made up here: an unusual image with neighbours of another class, and plain ones."""

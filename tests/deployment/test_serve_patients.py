@@ -102,6 +102,7 @@ def test_what_is_refused_of_a_patient(client, smears):
         assert http.post("/v1/patients", json=packed([one])).status_code == 401
 
 
+@pytest.mark.slow
 def test_an_alarm_is_raised_after_ten_foreign_images(client):
     bodies = []
     for number in range(12):

@@ -81,6 +81,7 @@ def dying(name: str, once: bool, marker) -> Model:
     return replace(MODELS["logistic"], name=name, build=build, cost=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
 @pytest.mark.parametrize("once", [True, False])
 def test_a_killed_worker_loses_nothing(once, tmp_path, monkeypatch):
@@ -105,6 +106,7 @@ def test_a_killed_worker_loses_nothing(once, tmp_path, monkeypatch):
     assert [result.failure for result in evaluate(own)] == [""] * 4  # new workers take the place of the dead
 
 
+@pytest.mark.slow
 def test_a_fit_that_fails_after_its_worker_died_takes_its_model_out(tmp_path, monkeypatch):
     monkeypatch.setattr(protocols, "PARALLEL_FROM", 0)
     home = os.getpid()

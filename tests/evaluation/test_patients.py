@@ -122,6 +122,7 @@ def test_scores_against_scikit_learn():
         assert (own.sensitivity_low, own.sensitivity_high) == pytest.approx(ends)
 
 
+@pytest.mark.slow
 def test_intervals_are_a_bootstrap_over_patients():
     """Patients drawn by hand, each with its answers of all repeats."""
     tests = drawn()

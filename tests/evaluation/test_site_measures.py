@@ -48,6 +48,7 @@ def test_embeddings_that_tell_nothing_have_the_index_of_chance():
     assert view.site_accuracy == pytest.approx(found.chance_accuracy, abs=0.07)
 
 
+@pytest.mark.slow
 def test_the_offset_of_a_site_is_told_before_and_gone_after_adaptation():
     X, label, site, unit = drawn(3, 8)
     found = measure_sites(np.stack([X, X], 1), ["plain", "again"], label.astype(str), np.where(site, "a", "b"), unit)
@@ -98,6 +99,7 @@ def run(*words):
     return subprocess.run([sys.executable, "-m", "ball_features", *words], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_inspect_measures_the_sites_of_a_cache(tmp_path, smears):
     names = sorted(str(path.relative_to(smears)) for path in smears.glob("*/*.*"))
     sheet = tmp_path / "sites.csv"
@@ -118,6 +120,7 @@ def render_text(measured):
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_cache_without_sites_says_what_to_do(small_cache):
     done = run("inspect", small_cache, "--sites")
     assert done.returncode == 2

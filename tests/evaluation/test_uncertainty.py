@@ -151,6 +151,7 @@ def test_drawing_in_blocks_changes_nothing(monkeypatch):
         assert one == pytest.approx(two, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_many_images_are_resampled_in_little_memory():
     import tracemalloc
 
@@ -182,6 +183,7 @@ def test_few_groups_claim_no_difference_too_often(groups):
     assert claimed / 400 <= 0.07
 
 
+@pytest.mark.slow
 def test_intervals_of_every_metric_against_a_plain_bootstrap():
     """Drawing groups by hand and scoring each sample with the table's own function gives the same intervals."""
     from ball_features.evaluation.metrics import METRICS, evaluate_predictions

@@ -149,6 +149,7 @@ def test_the_papers_names_are_known(name):
     assert get_backbone(name).title == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in WIDTHS if name not in ("densenet201", "dinobloom-b", "dinobloom-l")])
 def test_every_backbone_extracts(tmp_path, smears, name):
     config = ExtractConfig(
@@ -163,6 +164,7 @@ def test_every_backbone_extracts(tmp_path, smears, name):
     assert f"{BACKBONES[name].input_px} px" in cache.attributes["resize"]
 
 
+@pytest.mark.slow
 def test_embedding_is_the_pooled_feature_map():
     module = load_backbone(get_backbone("vgg16"), "random")
     x = torch.rand(1, 3, 64, 64)
@@ -170,6 +172,7 @@ def test_embedding_is_the_pooled_feature_map():
         assert torch.allclose(module(x), module.features(x).mean((2, 3)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_any_network_of_timm_by_name(tmp_path, smears):
     found = get_backbone("timm:vit_tiny_patch16_224")
     assert (found.dim, found.input_px, found.normalize) == (192, 224, "0.5,0.5,0.5/0.5,0.5,0.5")
@@ -179,6 +182,7 @@ def test_any_network_of_timm_by_name(tmp_path, smears):
         get_backbone("timm:vit_tiny_patch16_22")
 
 
+@pytest.mark.slow
 def test_a_state_dict_of_timm(tmp_path):
     import timm
 

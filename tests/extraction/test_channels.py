@@ -38,6 +38,7 @@ def computed(tmp_path_factory, smears):
     return out
 
 
+@pytest.mark.slow
 def test_names_and_order(computed, smears, tmp_path):
     cache = read_cache(computed)
     assert cache.view == ("plain", "segmented:plain", "report-1", "segmented:report-1")
@@ -69,6 +70,7 @@ def test_a_cache_of_one_channel_says_how_to_get_another(small_cache):
         fit(small_cache, FitConfig(channels=BOTH, models=("logistic",)))
 
 
+@pytest.mark.slow
 def test_twins_from_a_folder_agree_with_computed_ones(folder, computed, tmp_path):
     extract(folder, tmp_path / "twins.h5", settings(views=2))
     cache, other = read_cache(tmp_path / "twins.h5"), read_cache(computed)
@@ -77,6 +79,7 @@ def test_twins_from_a_folder_agree_with_computed_ones(folder, computed, tmp_path
     assert np.allclose(cache.embeddings, other.embeddings, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_cache_of_two_channels_is_not_one_of_one(computed, smears):
     before = computed.read_bytes()
     with pytest.raises(CacheError, match="other settings: channels"):
@@ -84,6 +87,7 @@ def test_a_cache_of_two_channels_is_not_one_of_one(computed, smears):
     assert computed.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_changed_twin_is_computed_again(folder, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(folder, root)
@@ -95,6 +99,7 @@ def test_a_changed_twin_is_computed_again(folder, tmp_path):
     assert extract(root, out, settings()).computed == 0
 
 
+@pytest.mark.slow
 def test_a_missing_twin_is_a_rejected_file(folder, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(folder, root)
@@ -113,6 +118,7 @@ def test_a_missing_twin_is_a_rejected_file(folder, tmp_path):
         extract(root, tmp_path / "a.h5", settings(twins="none"))
 
 
+@pytest.mark.slow
 def test_fit_and_predict_with_both_channels(computed, smears, tmp_path):
     config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3, test_views="all")
     run = fit(computed, config, out_root=tmp_path, save="logistic")

@@ -109,6 +109,7 @@ except WeightsError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "failure", ["raise RuntimeError('operator torchvision::nms does not exist')", "raise OSError('undefined symbol')"]
 )
@@ -143,6 +144,7 @@ def test_a_damaged_file_spoils_no_other(pictures):
         assert torch.equal(got[row], decode_bytes(data[row]))
 
 
+@pytest.mark.slow
 def test_the_pipeline_gives_the_same_wherever_files_are_decoded(folder):
     manifest = scan(folder)
     config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32")

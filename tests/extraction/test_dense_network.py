@@ -12,6 +12,7 @@ from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.weights import load_backbone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["densenet121", "densenet169", "densenet201"])
 def test_densenets_are_those_of_torchvision_to_the_last_bit(name, tmp_path):
     """Random weights of a seed, names and order of the parameters; the forward pass of the smallest one."""
@@ -32,6 +33,7 @@ def test_densenets_are_those_of_torchvision_to_the_last_bit(name, tmp_path):
         assert torch.equal(load_backbone(get_backbone(name), str(tmp_path / "w.pth"))(images), wanted)
 
 
+@pytest.mark.slow
 def test_a_densenet_needs_no_import_of_torchvision():
     code = (
         "import sys\nfrom ball_features.extraction.backbones import get_backbone\n"

@@ -43,12 +43,14 @@ def test_records_agree_with_the_architecture(name):
     assert record.normalize == "imagenet"
 
 
+@pytest.mark.slow
 def test_the_embedding_is_the_normalised_class_token(small):
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.allclose(small(images), small.forward_features(images)[:, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", ["authors", "timm"])
 def test_both_namings_of_the_weights_load(tmp_path, small, naming):
     state = {name: value.clone() for name, value in small.state_dict().items()}
@@ -63,6 +65,7 @@ def test_both_namings_of_the_weights_load(tmp_path, small, naming):
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
+@pytest.mark.slow
 def test_position_embeddings_of_another_size_are_interpolated(tmp_path, small):
     path = tmp_path / "w.pth"
     torch.save(as_published(small.state_dict(), grid=37), path)
@@ -70,6 +73,7 @@ def test_position_embeddings_of_another_size_are_interpolated(tmp_path, small):
     assert tuple(loaded.pos_embed.shape) == (1, 257, 384)
 
 
+@pytest.mark.slow
 def test_weights_of_another_size_are_refused_by_name(tmp_path, small):
     path = tmp_path / "w.pth"
     torch.save(as_published(small.state_dict()), path)
@@ -77,6 +81,7 @@ def test_weights_of_another_size_are_refused_by_name(tmp_path, small):
         load_backbone(get_backbone("dinobloom-b"), str(path))
 
 
+@pytest.mark.slow
 def test_the_hub_gives_the_weights(tmp_path, small, monkeypatch):
     import huggingface_hub
 
@@ -138,6 +143,7 @@ def test_images_that_it_was_trained_on_are_recognised_by_name(paths, sites, imag
     assert recognise_training_sets("densenet201", paths, sites) == ()
 
 
+@pytest.mark.slow
 def test_the_verdict_says_so(tmp_path, smears):
     from ball_features.runs.evidence_of import cache_evidence
 

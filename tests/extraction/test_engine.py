@@ -43,6 +43,7 @@ def reference(module, images):
         return torch.relu(module.features(images)).mean((2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(name for name in BACKBONES if name.startswith("densenet")))
 @pytest.mark.parametrize("kernel", [True, False])
 def test_float32_agrees_with_torchvision(name, kernel, images, monkeypatch):
@@ -59,6 +60,7 @@ def test_float32_agrees_with_torchvision(name, kernel, images, monkeypatch):
     assert torch.allclose(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "emulated"])
 def test_bfloat16_stays_close(images, packed, monkeypatch):
     if not packed:  # a processor without AVX-512, on which a cache from another one is continued
@@ -73,6 +75,7 @@ def test_bfloat16_stays_close(images, packed, monkeypatch):
     assert 0 < measured.relative < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "gain", "error"), [("fp32", 1e-7, 1e-5), ("bf16", 2e-3, 2e-2)])
 def test_channels_without_a_gain_are_left_out_and_their_constants_kept(images, precision, gain, error):
     module = lively(torchvision.models.densenet121(weights=None))
@@ -98,6 +101,7 @@ def test_frozen_means_frozen(images):
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_its_companions(images):
     engine = Engine(lively(torchvision.models.get_model("densenet121", weights=None)), CPU, "fp32")
     alone = torch.zeros_like(images)
@@ -105,6 +109,7 @@ def test_a_row_does_not_depend_on_its_companions(images):
     assert torch.equal(engine(images)[1], engine(alone)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_is_kept_between_calls_never_shows(images, precision):
     engine = Engine(lively(torchvision.models.densenet121(weights=None)), CPU, precision)
@@ -145,6 +150,7 @@ def test_devices_and_precisions():
             resolve_device(name)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_densenet121_names_a_cat_and_an_espresso(real_weights):
     """The classifier on our embedding, on pictures of scikit-image: weights, preprocessing and pooling are right."""

@@ -31,6 +31,7 @@ def folder(tmp_path, smears):
     return shutil.copytree(smears, tmp_path / "images")
 
 
+@pytest.mark.slow
 def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
     """Reference: PIL, torchvision's module, ReLU, mean. Nothing of ours but the weights' seed."""
     extract(smears, tmp_path / "a.h5", CONFIG)
@@ -59,6 +60,7 @@ def test_pixel_numbers_are_those_of_the_image(small_cache, smears):
     assert np.allclose(np.sort(cache.shortcuts["colour"][3]), np.sort(colour), atol=3e-3)
 
 
+@pytest.mark.slow
 def test_second_run_computes_nothing_and_changes_no_byte(tmp_path, smears):
     out = tmp_path / "a.h5"
     first = extract(smears, out, CONFIG)
@@ -69,6 +71,7 @@ def test_second_run_computes_nothing_and_changes_no_byte(tmp_path, smears):
     assert out.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_added_changed_and_removed_images_touch_only_their_rows(tmp_path, folder):
     out = tmp_path / "a.h5"
     extract(folder, out, CONFIG)
@@ -101,6 +104,7 @@ def test_added_changed_and_removed_images_touch_only_their_rows(tmp_path, folder
     assert np.allclose(new.embeddings, expected.embeddings, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_moving_an_image_to_another_class_changes_its_label_only(tmp_path, folder):
     out = tmp_path / "a.h5"
     extract(folder, out, CONFIG)
@@ -113,6 +117,7 @@ def test_moving_an_image_to_another_class_changes_its_label_only(tmp_path, folde
     assert cache.label[row] == classes[1].name
 
 
+@pytest.mark.slow
 def test_a_sheet_travels_with_the_cache(tmp_path, folder):
     out = tmp_path / "a.h5"
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
@@ -144,6 +149,7 @@ def test_a_sheet_travels_with_the_cache(tmp_path, folder):
     assert len(left.embeddings) == len(left.columns["patient"]) == len(paths) - 1
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_once_is_tried_again(tmp_path, folder, monkeypatch):
     out = tmp_path / "a.h5"
     bad = next(folder.rglob("*.jpg"))
@@ -162,6 +168,7 @@ def test_a_file_that_cannot_be_read_once_is_tried_again(tmp_path, folder, monkey
     assert (second.computed, second.rejected) == (1, ())
 
 
+@pytest.mark.slow
 def test_bad_files_are_listed_and_never_stop_the_run(tmp_path, folder):
     out = tmp_path / "a.h5"
     images = extract(folder, out, CONFIG).images
@@ -183,6 +190,7 @@ def test_bad_files_are_listed_and_never_stop_the_run(tmp_path, folder):
     assert out.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -205,6 +213,7 @@ def test_other_settings_are_named_and_need_overwrite(tmp_path, smears, change, n
     assert extract(smears, out, ExtractConfig(**small | change), overwrite=True).computed > 0
 
 
+@pytest.mark.slow
 def test_a_recipe_makes_the_views_it_has(tmp_path, smears):
     few = {"backbone": "densenet121", "weights": "random", "precision": "fp32", "limit": 8}
     out = tmp_path / "a.h5"
@@ -225,6 +234,7 @@ def test_a_recipe_makes_the_views_it_has(tmp_path, smears):
     assert read_cache(out).view == ("plain", "grey-1")
 
 
+@pytest.mark.slow
 def test_views_do_not_depend_on_batches(tmp_path, smears):
     settings = {"backbone": "densenet121", "weights": "random", "views": 3, "precision": "fp32", "dtype": "float32"}
     extract(smears, tmp_path / "a.h5", ExtractConfig(**settings, batch_size=4))
@@ -265,6 +275,7 @@ def test_wrong_input_is_told_clearly(tmp_path, smears):
         extract(smears, tmp_path / "c.h5", ExtractConfig(recipe="rapport"))
 
 
+@pytest.mark.slow
 def test_limit_never_drops_rows_of_a_larger_cache(tmp_path, smears):
     out = tmp_path / "a.h5"
     extract(smears, out, CONFIG)
@@ -280,6 +291,7 @@ def committed(path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
     command = [sys.executable, "-m", "ball_features", "extract", str(smears), "--backbone", "densenet121"]
@@ -308,6 +320,7 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
     assert all(a.shortcuts[name].tobytes() == b.shortcuts[name].tobytes() for name in a.shortcuts)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_images_agree_with_torchvision(tmp_path, real_images, real_weights):
     weights = real_weights / "densenet201-standin.pth"
@@ -327,6 +340,7 @@ def test_real_images_agree_with_torchvision(tmp_path, real_images, real_weights)
         assert np.linalg.norm(cache.embeddings[row, 0] - expected) / np.linalg.norm(expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_wrong_pass_is_left_for_torchvisions_and_a_resumed_run_goes_on_with_it(tmp_path, folder, monkeypatch):
     config = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", recipe="robust", limit=0)
     right = tmp_path / "right.h5"
@@ -349,6 +363,7 @@ def test_a_wrong_pass_is_left_for_torchvisions_and_a_resumed_run_goes_on_with_it
     assert np.allclose(got, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_a_pass_that_strays(tmp_path, folder, monkeypatch):
     last = sorted(folder.glob("*/*"))[-1]
     content, out = last.read_bytes(), tmp_path / "a.h5"
@@ -374,6 +389,7 @@ def deviating(smears, out, monkeypatch, precision):
     return read_cache(out), " ".join(said)
 
 
+@pytest.mark.slow
 def test_a_precision_that_strays_falls_back_to_float32(smears, tmp_path, monkeypatch):
     cache, said = deviating(smears, tmp_path / "c.h5", monkeypatch, "auto")
     assert "bf16 strays from float32 on these images" in said

@@ -83,6 +83,7 @@ for fused, counts in (("norm_product", [4, 58, 1]), (None, [58 + 4 + 58, 0, 1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [NUMBERS, ENGINE], ids=["numbers", "engine"])
 def test_the_interpreter_says_what_torch_says(script):
     # The interpreter is chosen when the kernel's module is imported, and has no products in bfloat16.

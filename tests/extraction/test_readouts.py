@@ -158,6 +158,7 @@ def test_what_follows_from_a_recipe():
         ViewPlan.parse("grey@block9")
 
 
+@pytest.mark.slow
 def test_a_cache_of_several_readouts(tmp_path, smears):
     recipe = "grey@block2,grey@block3-nuclei,cells"
     settings = {"backbone": "densenet121", "weights": "random", "dtype": "float32", "precision": "fp32"}

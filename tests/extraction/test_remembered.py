@@ -22,6 +22,7 @@ def memory(tmp_path, monkeypatch):
     return tmp_path / "cache" / "ball" / "checks.json"
 
 
+@pytest.mark.slow
 def test_the_same_collection_is_not_checked_again(memory, tmp_path, monkeypatch):
     images = tmp_path / "images"
     draw_smears(images, per_class=2, seed=4, size_px=96)

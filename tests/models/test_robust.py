@@ -49,6 +49,7 @@ def test_the_direction_of_the_slides_is_found(shifted):
     assert len(group_directions(X, y, np.zeros(len(y)), 3)) == 0
 
 
+@pytest.mark.slow
 def test_slides_left_out_are_recognised_better(shifted):
     X, y, group = shifted
     plain, robust = [], []

@@ -74,6 +74,7 @@ def robust_cache(smears, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_recipe_by_its_own_name(robust_cache):
     cache = read_cache(robust_cache)
     assert cache.attributes["recipe"] == RECIPE_SETS["fields"]  # whole fields have no single cell in the middle
@@ -134,6 +135,7 @@ def test_which_views_it_sees(robust_cache, small_cache):
     assert model_views(spec, read_cache(small_cache), FitConfig()).test == (0,)  # its second view is drawn
 
 
+@pytest.mark.slow
 def test_it_joins_the_table_where_views_are_fixed(robust_cache, small_cache, tmp_path):
     names = {row["model"] for row in fit(robust_cache, FitConfig(repeats=1), out_root=tmp_path).metrics}
     assert "robust-views" in names
@@ -161,6 +163,7 @@ def test_its_bundle_predicts_what_the_run_predicted(robust_cache, tmp_path):
     assert "a classifier of its own, and their log-probabilities are averaged" in card
 
 
+@pytest.mark.slow
 def test_its_graph_is_its_prediction(robust_cache, tmp_path):
     """Exported whole: one image and many, and the module against the prediction step by step."""
     import torch
@@ -207,6 +210,7 @@ def test_a_group_loss_asks_for_groups(robust_cache, tmp_path):
         fit(robust_cache, FitConfig(models=("mlp",), head=HeadConfig(group_loss="dro")), out_root=tmp_path)
 
 
+@pytest.mark.slow
 def test_views_that_differ_are_counted(robust_cache, tmp_path):
     cache = read_cache(robust_cache)
     groups = tmp_path / "groups.csv"

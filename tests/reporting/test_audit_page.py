@@ -30,6 +30,7 @@ def found(tmp_path_factory):
     return folder, audit(scan(folder))
 
 
+@pytest.mark.slow
 def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
     folder, result = found
     write_audit(result, folder, tmp_path / "audit.html")
@@ -106,6 +107,7 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
     assert all(0 <= item["confidence"] <= 1 for item in [*facts["series"].values(), *facts["batches"].values()])
 
 
+@pytest.mark.slow
 def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears):
     folder = shutil.copytree(smears, tmp_path / "images")
     whole = sorted((folder / "Pro").iterdir())

@@ -368,6 +368,7 @@ def test_a_browser_sorts_the_table_and_paints_the_map(run, tmp_path):
     assert seen["requests"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_keys_walk_the_map_and_show_thumbnails(run, small_cache, smears, tmp_path):
     api = pytest.importorskip("playwright.sync_api")

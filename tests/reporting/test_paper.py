@@ -44,6 +44,7 @@ def paper(run, ladder, small_cache, tmp_path_factory):
     return out, write_paper(run, out, cache=read_cache(small_cache), ladder=ladder)
 
 
+@pytest.mark.slow
 def test_every_figure_is_there_in_every_format(paper):
     out, files = paper
     assert sorted(out.iterdir()) == sorted(files)
@@ -76,6 +77,7 @@ def test_tables_hold_the_numbers_of_the_run(paper, run):
     assert r"95 \% interval" in text
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_files(paper, run, ladder, small_cache, tmp_path):
     _, files = paper
     again = write_paper(run, tmp_path / "again", cache=read_cache(small_cache), ladder=ladder)

@@ -66,6 +66,7 @@ def test_the_page_of_an_older_run_still_has_a_command(run, tmp_path, monkeypatch
     assert "made in Python" in write_report(folder).read_text()
 
 
+@pytest.mark.slow
 def test_what_tune_found_is_fitted_again_to_the_same_numbers(small_cache, tmp_path, monkeypatch):
     groups = tmp_path / "my groups.csv"
     paths = read_cache(small_cache, embeddings=False).path

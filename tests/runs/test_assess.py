@@ -18,6 +18,7 @@ def assessed(tmp_path_factory, smears):
     return assess(smears, out, EMBEDDING, MODELS, progress=lambda *step: told.append(step)), told
 
 
+@pytest.mark.slow
 def test_a_folder_gets_a_verdict_and_a_page(assessed):
     done, told = assessed
     written = json.loads((done.folder / "verdict.json").read_text(encoding="utf-8"))
@@ -49,6 +50,7 @@ def test_what_is_done_is_not_done_again(assessed, smears, monkeypatch):
     assert [finding.code for finding in again.findings] == [finding.code for finding in done.findings]
 
 
+@pytest.mark.slow
 def test_new_images_are_audited(tmp_path, monkeypatch):
     images, out = tmp_path / "images", tmp_path / "out"
     draw_smears(images, per_class=8, seed=1)

@@ -23,6 +23,7 @@ def other(tmp_path_factory, smears):
     return out
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_single_runs(small_cache, other, tmp_path):
     run, rows = compare([str(small_cache), f"{other}:original", f"{other}:mean", str(other)], CONFIG, out_root=tmp_path)
     assert {row.cache for row in rows if row.cache} == {
@@ -111,6 +112,7 @@ def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smear
         compare([str(small_cache), str(other), str(relabelled)], CONFIG, out_root=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_views_that_a_model_saw_are_shown(small_cache, smears, tmp_path):
     extract(smears, tmp_path / "fixed.h5", ExtractConfig(
         backbone="mobilenet_v3_large", weights="random", recipe="grey,haematoxylin", views=3
@@ -136,6 +138,7 @@ def test_other_images_are_refused(small_cache, smears, tmp_path):
         compare([str(small_cache), "x.h5"], FitConfig(models=("colour",)), out_root=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_cache_without_nuclei_numbers_still_fits(small_cache, tmp_path):
     import h5py
 

@@ -53,6 +53,7 @@ def test_patients_kept_whole_are_said_to_be_tested(small_cache, tmp_path, column
     assert "new patients (the data name none)" not in not_tested(findings)
 
 
+@pytest.mark.slow
 def test_columns_of_the_cache_count(smears, tmp_path):
     """Patients that only the sheet of the extraction names."""
     from ball_features.dataset.manifest import scan

@@ -79,6 +79,7 @@ def test_the_table_can_be_recomputed_with_scikit_learn(run):
             assert float(line[name]) == pytest.approx(value, rel=1e-6, abs=1e-9), (line["model"], name)
 
 
+@pytest.mark.slow
 def test_intervals_and_tests_can_be_recomputed_from_the_files_alone(small_cache, tmp_path):
     paths = read_cache(small_cache, embeddings=False).path
     groups = tmp_path / "groups.csv"
@@ -177,6 +178,7 @@ def test_reading_back(run):
         read_run(run.folder / "models")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_predictions(run, small_cache, tmp_path):
     again = fit(small_cache, CONFIG, out_root=tmp_path, name="x")
     assert (again.folder / "predictions.csv").read_text() == (run.folder / "predictions.csv").read_text()

@@ -19,6 +19,7 @@ from ball_features.runs.rungs import RUNGS
 from tests.conftest import with_columns
 
 
+@pytest.mark.slow
 def test_every_rung_and_the_drop(small_cache, tmp_path, monkeypatch):
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 4)
     cache = read_cache(small_cache)
@@ -75,6 +76,7 @@ def patients(small_cache, tmp_path, monkeypatch):
 CONFIG = FitConfig(models=("logistic", "colour"), repeats=2, folds=3)
 
 
+@pytest.mark.slow
 def test_a_users_own_groups(small_cache, patients, tmp_path):
     config = dataclasses.replace(CONFIG, groups=patients("group"))
     done = ladder(small_cache, config, out_root=tmp_path)
@@ -89,6 +91,7 @@ def test_a_users_own_groups(small_cache, patients, tmp_path):
     render_ladder(rows)
 
 
+@pytest.mark.slow
 def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, tmp_path, monkeypatch):
     groups = patients("patient")
     config = dataclasses.replace(CONFIG, groups=groups, group_column="patient")
@@ -117,6 +120,7 @@ def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, 
         ladder(small_cache, config, out_root=tmp_path, name="../x")
 
 
+@pytest.mark.slow
 def test_groups_are_not_left_out_by_the_hundred(small_cache, patients, tmp_path, monkeypatch):
     monkeypatch.setattr("ball_features.runs.rungs._MOST_GROUPS", 5)
     config = dataclasses.replace(CONFIG, groups=patients("group"))
@@ -131,6 +135,7 @@ def test_groups_are_not_left_out_by_the_hundred(small_cache, patients, tmp_path,
     assert rows[-1].rung == "group left out"
 
 
+@pytest.mark.slow
 def test_every_number_can_be_recomputed(small_cache, patients, tmp_path):
     done = ladder(small_cache, dataclasses.replace(CONFIG, groups=patients("group")), out_root=tmp_path)
     folder = done.folder
@@ -162,6 +167,7 @@ def test_every_number_can_be_recomputed(small_cache, patients, tmp_path):
         assert word in page
 
 
+@pytest.mark.slow
 def test_the_first_two_rungs_are_one_draw(small_cache, patients, tmp_path):
     """Images that have no copy lie where they lay; copies lie with the first of their kind."""
     cache_path = tmp_path / "copies.h5"
@@ -188,6 +194,7 @@ def test_the_first_two_rungs_are_one_draw(small_cache, patients, tmp_path):
     assert apart  # copies were on two sides
 
 
+@pytest.mark.slow
 def test_an_interrupted_ladder_goes_on_where_it_was(small_cache, tmp_path, monkeypatch):
     """Finished rungs are not fitted again, the result is that of an uninterrupted ladder, and progress counts all."""
     groups = tmp_path / "groups.csv"
@@ -229,6 +236,7 @@ def test_a_ladder_has_a_verdict(small_cache, tmp_path):
     assert {"code", "severity", "numbers", "sentence", "next"} <= set(written[0])
 
 
+@pytest.mark.slow
 def test_the_columns_of_the_cache_make_the_rungs(small_cache, tmp_path, monkeypatch):
     """Patients, sites and the split of a sheet, without any other file; a groups file adds its own."""
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 4)
@@ -268,6 +276,7 @@ def test_the_columns_of_the_cache_make_the_rungs(small_cache, tmp_path, monkeypa
     assert own["a"] == own["b"]
 
 
+@pytest.mark.slow
 def test_a_ladder_that_is_kept_is_not_fitted_again(small_cache, tmp_path, monkeypatch):
     cache = with_columns(small_cache, tmp_path / "columns.h5", patient=lambda row: f"P{row // 4}")
     first = ladder(cache, CONFIG, out_root=tmp_path, keep=True)
