@@ -123,6 +123,7 @@ def write_bundle(
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
     arrays |= {"score_class": bundle.score_class} | (bundle.novelty.to_arrays() if bundle.novelty else {})
     arrays |= {} if sites is None else sites.to_arrays()
+    arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}  # safetensors ignores strides
     # Not `save_file`, which makes files that only their owner may read.
     (folder / "reference.safetensors").write_bytes(save(arrays))
     figures = None

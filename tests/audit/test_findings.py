@@ -34,6 +34,7 @@ def test_exact_duplicates(planted):
     assert named == {frozenset(pair) for pair in truth.duplicates}
 
 
+@pytest.mark.slow
 def test_near_duplicates_and_shared_fields(planted):
     truth, found = planted
     relatives = {}
@@ -50,6 +51,7 @@ def test_near_duplicates_and_shared_fields(planted):
     assert np.mean(right) >= 0.98
 
 
+@pytest.mark.slow
 def test_the_shift_is_that_of_the_fields(planted):
     truth, found = planted
     rows = {name: row for row, name in enumerate(found.path.tolist())}
@@ -64,6 +66,7 @@ def test_the_shift_is_that_of_the_fields(planted):
     assert np.mean(np.array(errors) <= 1) >= 0.95
 
 
+@pytest.mark.slow
 def test_overlays(planted):
     truth, found = planted
     turned = {b for _, b in truth.near_duplicates}  # their bar is turned away with the picture
@@ -80,6 +83,7 @@ def test_overlays(planted):
         assert min(left, top) > 224 / 2
 
 
+@pytest.mark.slow
 def test_groups_file(planted, tmp_path):
     _, found = planted
     write_groups(found, tmp_path / "groups.csv")

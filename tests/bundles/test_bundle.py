@@ -65,6 +65,7 @@ def test_a_bundle_predicts_what_the_run_predicted(run, small_cache, model):
     assert np.allclose(bundle.probability(X), tempered, atol=5e-3 if "svm" in model else 1e-5)
 
 
+@pytest.mark.slow
 def test_bundles_compare_and_hash(run):
     """By identity, as their arrays cannot be compared."""
     one, other = (read_bundle(run.folder / "models" / "logistic") for _ in range(2))
@@ -116,6 +117,7 @@ def test_a_bundle_computes_by_the_pass_of_its_cache(small_cache, smears, tmp_pat
     assert not np.allclose(X, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_files_say_what_predicted_and_what_was_rejected(run, smears, tmp_path):
     """A CSV of rows with the rest beside it; JSON and page hold both."""
     folder = run.folder / "models" / "logistic"
@@ -232,12 +234,14 @@ def test_the_command_says_what_it_saved(small_cache, tmp_path, monkeypatch):
     assert f"It has seen nothing of {facts.left_out}." in card
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused(run, tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"others")
     with pytest.raises(WeightsError, match="not the weights"):
         Predictor(read_bundle(run.folder / "models" / "logistic"), weights=str(tmp_path / "weights.pth"))
 
 
+@pytest.mark.slow
 def test_strange_types_are_not_loaded(run, tmp_path):
     """A bundle whose model file holds another kind of object is refused before anything is built."""
     from pathlib import PurePosixPath
@@ -257,6 +261,7 @@ def damage(folder, name):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "file"),
     [
@@ -276,6 +281,7 @@ def test_a_damaged_bundle_is_one_clear_error(run, tmp_path, model, file):
         read_bundle(folder)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_lacks_facts_or_rows_is_damaged(run, tmp_path):
     folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
     facts = json.loads((folder / "bundle.json").read_text())
@@ -299,6 +305,7 @@ def test_a_bundle_that_lacks_facts_or_rows_is_damaged(run, tmp_path):
         read_bundle(folder)
 
 
+@pytest.mark.slow
 def test_files_of_a_run_have_the_umask_s_mode(run):
     """safetensors' own `save_file` lets only the owner read what it writes."""
     umask = os.umask(0)
@@ -308,6 +315,7 @@ def test_files_of_a_run_have_the_umask_s_mode(run):
     assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
 
 
+@pytest.mark.slow
 def test_few_validation_images_do_not_turn_the_warning_off(run, tmp_path):
     """14 validation images: the largest distance among them is the threshold, and noise lies beyond it."""
     bundle = read_bundle(run.folder / "models" / "logistic")
@@ -324,6 +332,7 @@ def test_few_validation_images_do_not_turn_the_warning_off(run, tmp_path):
     assert note in saved_notes(run.folder / "models" / "logistic")
 
 
+@pytest.mark.slow
 def test_what_it_does_on_its_test_images_is_in_the_bundle(run, small_cache):
     """Recomputed from the bundle as it is read back and the split as it is written down."""
     bundle = read_bundle(run.folder / "models" / "logistic")
@@ -352,6 +361,7 @@ def test_saving_a_shortcut_is_refused(small_cache, tmp_path):
         fit(small_cache, FitConfig(models=("colour", "logistic")), out_root=tmp_path, save="colour")
 
 
+@pytest.mark.slow
 def test_decoding_ahead_changes_nothing(run, smears, tmp_path, monkeypatch):
     """As on a GPU: images come from a pool, in the same order, with the same numbers."""
     import types
@@ -409,6 +419,7 @@ def test_the_page_of_predictions_shows_first_what_needs_a_look(tmp_path):
     assert "plain.jpg" in page.split("<summary>All 6 predictions</summary>")[1]
 
 
+@pytest.mark.slow
 def test_patients_get_an_answer(run, smears, tmp_path):
     """The mean of log-probabilities over a patient's images, with their number, in every form of output."""
     folder, files = run.folder / "models" / "logistic", sorted((smears / "Pro").iterdir())[:5]
@@ -438,6 +449,7 @@ def test_patients_get_an_answer(run, smears, tmp_path):
         ball_features.predict(folder, files, sheet={"image": [files[0].name], "stain": ["x"]})
 
 
+@pytest.mark.slow
 def test_the_terminal_says_what_to_make_of_it_and_what_was_passed_over(run, tmp_path):
     """Verdict and skipped files on standard error; standard output holds the answers alone."""
     images = tmp_path / "images"

@@ -76,3 +76,17 @@ def test_arrays_are_read_back():
 def test_few_images_and_equal_ones_are_taken():
     X = np.ones((4, 1, 8), dtype=np.float32)
     assert np.isfinite(fit_gaussians(X, np.array([0, 0, 1, 1])).score(X)).all()
+
+
+def test_a_bundle_of_one_view_is_read_as_it_was_saved(small_cache, tmp_path):
+    """Directions come out of the decomposition in column order, which safetensors would write as it stands."""
+    from ball_features import FitConfig, fit, read_bundle, read_cache
+
+    config = FitConfig(models=("logistic",), repeats=1, jobs=1, train_views="plain", test_views="plain")
+    run = fit(small_cache, config, out_root=tmp_path / "runs", save="logistic")
+    bundle, cache = read_bundle(run.bundles[0]), read_cache(small_cache)
+    assert bundle.facts.preprocessing.plan.indices == [0]
+    train = np.isin(cache.path, list(bundle.train_path))
+    X = np.asarray(cache.embeddings[:, :1], dtype=np.float32)[train]
+    own = fit_gaussians(X, np.unique(cache.label, return_inverse=True)[1][train])
+    assert np.allclose(bundle.novelty.gaussians.score(X), own.score(X), rtol=1e-3)

@@ -111,6 +111,7 @@ def test_what_is_made_when_nothing_is_said():
     assert planned("vgg16", recipe="grey,blur") == ("grey,blur", 3)
 
 
+@pytest.mark.slow
 def test_fixed_views_train_what_they_test(robust_cache, small_cache):
     cache, spec = read_cache(robust_cache), MODELS["logistic"]
     assert model_views(spec, cache, FitConfig()).train == (0,)
@@ -119,6 +120,7 @@ def test_fixed_views_train_what_they_test(robust_cache, small_cache):
     assert model_views(spec, read_cache(small_cache), FitConfig()).train == (0, 1)
 
 
+@pytest.mark.slow
 def test_consistency_asks_for_views(robust_cache, tmp_path):
     head = HeadConfig(consistency=1.0, epochs=1)
     with pytest.raises(ConfigError, match="one view to train on"):
@@ -127,6 +129,7 @@ def test_consistency_asks_for_views(robust_cache, tmp_path):
     assert [row["model"] for row in run.metrics] == ["mlp"]
 
 
+@pytest.mark.slow
 def test_which_views_it_sees(robust_cache, small_cache):
     spec, cache = MODELS["robust-views"], read_cache(robust_cache)
     assert model_views(spec, cache, FitConfig()).test == (1, 2, 3, 4)
@@ -143,6 +146,7 @@ def test_it_joins_the_table_where_views_are_fixed(robust_cache, small_cache, tmp
     assert "robust-views" not in names
 
 
+@pytest.mark.slow
 def test_its_bundle_predicts_what_the_run_predicted(robust_cache, tmp_path):
     import csv
 
@@ -205,6 +209,7 @@ def test_group_losses_look_after_the_small_group():
         HeadConfig(group_loss="worst")
 
 
+@pytest.mark.slow
 def test_a_group_loss_asks_for_groups(robust_cache, tmp_path):
     with pytest.raises(ConfigError, match="without groups"):
         fit(robust_cache, FitConfig(models=("mlp",), head=HeadConfig(group_loss="dro")), out_root=tmp_path)

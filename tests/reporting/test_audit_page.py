@@ -62,6 +62,7 @@ def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
         assert f">{name}</td>" in page
 
 
+@pytest.mark.slow
 def test_the_chart_of_series_holds_every_image_once(found):
     """Stretches of a class fill its file order without a gap; each lies in the row of its series."""
     _, result = found
@@ -80,6 +81,7 @@ def test_the_chart_of_series_holds_every_image_once(found):
         assert all(one[1] == two[0] for one, two in itertools.pairwise(ends))
 
 
+@pytest.mark.slow
 def test_the_verdict_of_an_audit_rests_on_its_numbers(found):
     _, result = found
     facts, evidence = AuditSummary.of(result).to_dict(), audit_evidence(result)
@@ -93,6 +95,7 @@ def test_the_verdict_of_an_audit_rests_on_its_numbers(found):
     assert {finding.code for finding in verdict(Evidence(audit=evidence))} >= {"label-conflicts"}
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_each_shortcut_reaches(found):
     _, result = found
     screen = Console(width=160, file=io.StringIO())

@@ -38,6 +38,7 @@ def test_a_folder_gets_a_verdict_and_a_page(assessed):
     assert {total for _, total, _ in told} == {1000}
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(assessed, smears, monkeypatch):
     done, _ = assessed
 
