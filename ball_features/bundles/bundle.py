@@ -282,7 +282,8 @@ def _read_json(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else "its bundle.json is damaged"
         raise DataError(
-            f"{folder} is not a bundle ({type(error).__name__}: {error}). Expected a folder RUN/models/MODEL, which "
+            f"{folder} is not a bundle ({why}). Expected a folder RUN/models/MODEL, which "
             "`ball fit` writes when it saves a model."
         ) from error

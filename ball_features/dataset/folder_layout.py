@@ -129,7 +129,7 @@ def _recognise(paths: Sequence[str]) -> Layout:
             "for each image"
         )
         if not paths:
-            problem = "it holds no image, in no folder below it: give the folder of the images"
+            problem = "neither it nor a folder below it holds an image. Give the folder of the images"
         return Layout(0, ("",) * len(paths), {}, "no folders", problem=problem, misfits=rows)
     depth = _depth(folders)
     whole = [own for own in folders if len(own) >= depth]  # a shallow branch, such as test images, tells no lower level
