@@ -36,12 +36,14 @@ class Origin:
         config: settings of the run.
         conformal: one of `config.bundling.CONFORMAL`.
         site: site of each image to which models were adapted, (images,), or None.
+        unit: unit of each image, int (images,), as in `LabelledEmbeddings`, or None.
     """
 
     cache: Cache
     config: FitConfig
     conformal: str = "marginal"
     site: np.ndarray | None = None
+    unit: np.ndarray | None = None
 
 
 def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> None:
@@ -128,7 +130,7 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         estimator,
         facts,
         train=used(train),
-        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores),
+        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores, _rows_of(origin.unit, rows)),
         sites=used.sites,
     )
 
@@ -163,7 +165,7 @@ class _Used:
             X = X.astype(np.float32)
             for name in np.unique(site[rows]).tolist():
                 X[site[rows] == name] -= self._offset(sites, str(name))
-        return LabelledEmbeddings(X, truth)
+        return LabelledEmbeddings(X, truth, _rows_of(self.origin.unit, rows))
 
     def _offset(self, sites: Sites, name: str) -> np.ndarray:
         known = sites.find(name)
@@ -172,6 +174,10 @@ class _Used:
         if name in self.fitted.shifts:
             return self.fitted.shifts[name].offset[self._positions]
         return sites.adapter.average
+
+
+def _rows_of(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if values is None else values[rows]
 
 
 def _of(X: np.ndarray, own: tuple[int, ...]) -> np.ndarray:

@@ -23,6 +23,7 @@ from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import Novelty, Scale, fit_gaussians, fit_scale
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
+from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.metrics import calibration_error, log_losses
 from ball_features.models.registry import MODELS
 
@@ -38,10 +39,12 @@ class LabelledEmbeddings:
     Attributes:
         X: embeddings of the tested views, float (images, views, dim).
         truth: class numbers, int (images,).
+        unit: unit of each image, int (images,): images that an interval draws together; None where each is its own.
     """
 
     X: np.ndarray = field(default_factory=lambda: np.empty((0, 1, 0)))
     truth: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    unit: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,7 @@ class HeldOut:
         fold: number of the fold that predicted each image, int (images,).
         views: score of each view of each image by `ClassGaussians` of the images that its model was fitted on, float64
             (images, views); None for a flag by distance alone.
+        unit: unit of each image, int (images,), as in `LabelledEmbeddings`.
     """
 
     raw: np.ndarray
@@ -62,11 +66,12 @@ class HeldOut:
     distances: np.ndarray
     fold: np.ndarray
     views: np.ndarray | None = None
+    unit: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> HeldOut:
         """These images alone; rows is bool (images,)."""
-        views = None if self.views is None else self.views[rows]
-        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows], views)
+        views, unit = (None if part is None else part[rows] for part in (self.views, self.unit))
+        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows], views, unit)
 
     @property
     def scores(self) -> np.ndarray:
@@ -161,7 +166,7 @@ def calibrate(estimator: Any, facts: BundleFacts, reference: np.ndarray, seen: H
 def _measure_folds(facts: BundleFacts, seen: HeldOut) -> BundleFigures:
     """Figures of out-of-fold predictions; temperature and thresholds of each fold come from the others."""
     none = np.empty((0, 0), dtype=np.float16)
-    raw, truth, probability, inside, unusual = [], [], [], [], []
+    raw, truth, probability, inside, unusual, unit = [], [], [], [], [], []
     for fold in np.unique(seen.fold):
         rest = seen.select(seen.fold != fold)
         bundle = calibrate(None, facts, none, rest)
@@ -172,12 +177,18 @@ def _measure_folds(facts: BundleFacts, seen: HeldOut) -> BundleFigures:
         inside.append(np.stack([bundle.sets(probability[-1], coverage) for coverage in _MEASURED], 1))
         limits = rest.scale.limits(len(facts.classes), UNUSUAL_SHARE)
         unusual.append(rest.scale(own.scores) > limits[own.raw.argmax(1)])
+        unit += [] if own.unit is None else [own.unit]
     parts = (np.concatenate(part) for part in (truth, raw, probability, inside, unusual))
-    return _figures(*parts)
+    return _figures(*parts, unit=np.concatenate(unit) if unit else None)
 
 
 def _figures(
-    truth: np.ndarray, raw: np.ndarray, probability: np.ndarray, inside: np.ndarray, unusual: np.ndarray
+    truth: np.ndarray,
+    raw: np.ndarray,
+    probability: np.ndarray,
+    inside: np.ndarray,
+    unusual: np.ndarray,
+    unit: np.ndarray | None,
 ) -> BundleFigures:
     """Figures of predictions.
 
@@ -187,7 +198,11 @@ def _figures(
         probability: calibrated probabilities, float (images, classes).
         inside: sets of each coverage of `_MEASURED`, bool (images, coverages, classes).
         unusual: flags, bool (images,).
+        unit: unit of each image, int (images,); None where each is its own.
     """
+    unit = np.arange(len(truth)) if unit is None else unit
+    hit = probability.argmax(1) == truth
+    low, high = share_interval(hit, unit)
     rows = []
     for number, coverage in enumerate(_MEASURED):
         size = inside[:, number].sum(1)
@@ -195,13 +210,16 @@ def _figures(
         rows.append(SetFigures(coverage, covered, float(size.mean()), float((size == 1).mean())))
     return BundleFigures(
         images=len(truth),
-        accuracy=float((probability.argmax(1) == truth).mean()),
+        accuracy=float(hit.mean()),
         log_loss=float(log_losses(truth, probability).mean()),
         ece=calibration_error(truth, probability),
         uncalibrated_log_loss=float(log_losses(truth, raw).mean()),
         uncalibrated_ece=calibration_error(truth, raw),
         sets=tuple(rows),
         unusual=float(unusual.mean()),
+        units=len(np.unique(unit)),
+        accuracy_low=low,
+        accuracy_high=high,
     )
 
 
@@ -215,4 +233,5 @@ def measure_bundle(bundle: Bundle, test: LabelledEmbeddings) -> BundleFigures:
     raw = mean_probability(bundle.estimator, bundle.model_views(test.X), len(bundle.classes))
     probability = bundle.probability(test.X)
     inside = np.stack([bundle.sets(probability, coverage) for coverage in _MEASURED], 1)
-    return _figures(test.truth, raw, probability, inside, bundle.unusual(test.X, probability))
+    unusual = bundle.unusual(test.X, probability)
+    return _figures(test.truth, raw, probability, inside, unusual, test.unit)

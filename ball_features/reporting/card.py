@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.bundles.bundle import COVERAGE, Bundle
-from ball_features.bundles.facts import BundleFacts
+from ball_features.bundles.facts import BundleFacts, BundleFigures
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
@@ -158,7 +158,7 @@ def _own_figures(bundle: Bundle) -> _OwnFigures | None:
     if found is None:
         return None
     metrics = (
-        ("accuracy", _percent(found.accuracy, 2), ""),
+        ("accuracy", _with_interval(found), ""),
         ("log loss", f"{found.log_loss:.4f}", f"{found.uncalibrated_log_loss:.4f}"),
         ("expected calibration error", f"{found.ece:.4f}", f"{found.uncalibrated_ece:.4f}"),
         ("flagged as unusual %", _percent(found.unusual), ""),
@@ -174,6 +174,13 @@ def _own_figures(bundle: Bundle) -> _OwnFigures | None:
         _Table(("sets: coverage asked %", "covered %", "mean size", "one class %"), sets),
         bundle.notes(COVERAGE),
     )
+
+
+def _with_interval(found: BundleFigures) -> str:
+    """The accuracy with its interval, which bundles of earlier versions lack."""
+    low, high = found.accuracy_low, found.accuracy_high
+    ends = "" if math.isnan(low) else f" ({_percent(low)} - {_percent(high)})"
+    return f"{_percent(found.accuracy, 2)}{ends}"
 
 
 def _chosen(model: ModelRow, measurement: Measurement) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from ball_features.audit.findings import audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import read_cache
-from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
+from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
 from ball_features.dataset.manifest import Manifest, scan
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
@@ -27,8 +27,9 @@ from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.runs.ladder import ladder
+from ball_features.runs.store import annotate
 
-__all__ = ["Assessment", "assess"]
+__all__ = ["Assessment", "assess", "keep_note"]
 
 # Share of the whole that each step takes, for the progress: embedding, audit, fits.
 _SHARES = (0.40, 0.40, 0.20)
@@ -101,13 +102,23 @@ def assess(
     manifest = functools.partial(scan, images, limit=extraction.limit, collection=collection)
     found = _audit(manifest, cache_path, groups, part(1, "auditing"))
     settings = replace(config, groups=str(groups))
-    done = ladder(cache_path, settings, out_root=out, name="ladder", progress=part(2, "comparing models"), keep=True)
+    done = ladder(cache_path, settings, out_root=out, name=LADDER, progress=part(2, "comparing models"), keep=True)
     findings = verdict(replace(done.evidence, audit=found))
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
     page = out / "assess.html"
     shutil.copyfile(write_ladder_report(done.folder), page)
     return Assessment(out, findings, done.rows, done.notes, page)
+
+
+def keep_note(done: Assessment, note: str) -> None:
+    """Keep the user's note in the run of an assessment, where `ball runs` and the page show it.
+
+    Raises:
+        DataError: the run cannot be written.
+    """
+    annotate(done.folder / LADDER, note)
+    shutil.copyfile(write_ladder_report(done.folder / LADDER), done.page)
 
 
 def _audit(

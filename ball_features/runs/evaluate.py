@@ -162,7 +162,10 @@ def _published(bundle: Bundle, scores: ExternalScores) -> Published | None:
     sold = bundle.facts.test
     if sold is None:
         return None
-    own = Share(sold.accuracy, *wilson(sold.accuracy, sold.images), sold.images)
+    ends = (sold.accuracy_low, sold.accuracy_high)
+    if math.isnan(ends[0]):  # a bundle of an earlier version does not say which of its images belong together
+        ends = wilson(sold.accuracy, sold.images)
+    own = Share(sold.accuracy, *ends, sold.images)
     low, high = scores.intervals["accuracy"]
     here = Share(scores.values["accuracy"], low, high, scores.images)
     facts = bundle.facts
