@@ -12,7 +12,7 @@ from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import fit_gaussians
+from ball_features.bundles.novelty import fit_colours, fit_gaussians, score_parts
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
@@ -121,7 +121,8 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         seen, held_out = used(fold.split.train), used(fold.split.test)
         reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
         distances.append(neighbour_distance(_of(held_out.X, own), reference)[0])
-        scores.append(fit_gaussians(seen.X, seen.truth).score(held_out.X))
+        colours = None if seen.histogram is None else fit_colours(seen.histogram, seen.truth)
+        scores.append(score_parts(fit_gaussians(seen.X, seen.truth), colours, held_out.X, held_out.histogram))
         truth.append(held_out.truth)
     truth, distances, scores = (np.concatenate(part) for part in (truth, distances, scores))
     used = _Used(origin, final.fitted, name, views)
@@ -165,7 +166,9 @@ class _Used:
             X = X.astype(np.float32)
             for name in np.unique(site[rows]).tolist():
                 X[site[rows] == name] -= self._offset(sites, str(name))
-        return LabelledEmbeddings(X, truth, _rows_of(self.origin.unit, rows))
+        # Sites differ in colour: to a model that is adapted to them, that is nothing unusual.
+        histogram = _rows_of(cache.shortcuts.get("histogram"), rows) if sites is None else None
+        return LabelledEmbeddings(X, truth, _rows_of(self.origin.unit, rows), histogram)
 
     def _offset(self, sites: Sites, name: str) -> np.ndarray:
         known = sites.find(name)

@@ -40,7 +40,9 @@ class Prediction:
         return vars(self) | {"set": list(self.set), "nearest": list(self.nearest)}
 
 
-def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
+def describe(
+    bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: float, histogram: np.ndarray | None = None
+) -> list[Prediction]:
     """Predict from embeddings.
 
     Args:
@@ -48,11 +50,12 @@ def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: floa
         paths: name of each image.
         X: embeddings, float32 (images, views, dim).
         coverage: coverage of the prediction sets.
+        histogram: colours of the images, as `Bundle.unusual` takes them.
     """
     probability = bundle.probability(X)
     inside = bundle.sets(probability, coverage)
     distance, rows = bundle.distance(X)
-    unusual = bundle.unusual(X, probability)
+    unusual = bundle.unusual(X, probability, histogram)
     result = []
     for image, path in enumerate(paths):
         order = np.argsort(-probability[image])

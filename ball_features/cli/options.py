@@ -11,13 +11,7 @@ import typer
 from ball_features.config import BundleUse
 from ball_features.config.fields import COMMON, Config, option
 
-__all__ = [
-    "NOTE",
-    "BundleFolder",
-    "BundleUse",
-    "CachePath",
-    "Images",
-    "Quiet", "RunFolder", "Shown", "Strict", "told"]
+__all__ = ["NOTE", "BundleFolder", "BundleUse", "CachePath", "Images", "Quiet", "RunFolder", "Shown", "Strict", "told"]
 
 BundleFolder = Annotated[
     Path,
@@ -58,9 +52,7 @@ class Strict(Shown):
     strict: bool = option(False, "End with exit code 1 where files were rejected.", panel="Output", in_file=False)
 
 
-NOTE: str = option(
-    "", "Note on the run, which `ball runs` and the run's page show.", panel="Output", in_file=False
-)
+NOTE: str = option("", "Note on the run, which `ball runs` and the run's page show.", panel="Output", in_file=False)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
-from ball_features.bundles.bundle import COVERAGE
 from ball_features.bundles.prediction import Prediction
 from ball_features.bundles.predictor import Predictor, check_coverage
+from ball_features.config import COVERAGE
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.activation import activation_map
 from ball_features.deployment.batching import Batcher, BusyError
@@ -193,7 +193,9 @@ def create_app(
             raise HTTPException(422, f"The file {error}.") from error
         digest = hashlib.sha256(body).hexdigest()
         row = await embed(image, digest)
-        found = (await to_thread.run_sync(predictor.describe, [""], row[None], coverage, limiter=decoding))[0]
+        colours = predictor.histogram(image[None])
+        items = await to_thread.run_sync(predictor.describe, [""], row[None], coverage, colours, limiter=decoding)
+        found = items[0]
         shown = None
         if map:
             shown = await to_thread.run_sync(_map, predictor, found, image, digest, limiter=decoding)
@@ -231,7 +233,7 @@ def create_app(
         if len(asked.images) > limits.patient_images:
             raise HTTPException(422, f"Got {len(asked.images)} images, expected {limits.patient_images} or fewer.")
         files = {f"{number}": file for number, file in enumerate(asked.images)}
-        rejected, waiting, names = {}, [], []
+        rejected, waiting, names, colours = {}, [], [], []
         for key, file in files.items():
             try:
                 image = await to_thread.run_sync(load, file.data, limiter=decoding)
@@ -240,10 +242,12 @@ def create_app(
                 continue
             waiting.append(embed(image, hashlib.sha256(file.data).hexdigest()))
             names.append(file.name or key)
+            colours.append(predictor.histogram(image[None]))
         if not waiting:
             raise HTTPException(422, f"None of the {len(files)} files is an image that can be decoded.")
         rows = np.stack(await asyncio.gather(*waiting))
-        found = await to_thread.run_sync(predictor.describe, names, rows, coverage, limiter=decoding)
+        seen = None if colours[0] is None else np.concatenate(colours)
+        found = await to_thread.run_sync(predictor.describe, names, rows, coverage, seen, limiter=decoding)
         recent.add(found)
         meters.unusual.inc(sum(item.unusual for item in found))
         meters.seconds.observe(time.perf_counter() - start)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.facts import BundleFacts, BundleFigures
+from ball_features.config import COVERAGE
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features.errors import DataError
-from ball_features.evaluation.curve import CurveRow, ForecastRow
+from ball_features.evaluation.curve import CurveRow
 from ball_features.evaluation.metrics import METRICS
+from ball_features.evaluation.power_law import ForecastRow
 from ball_features.evaluation.rows import read_rows
 from ball_features.reporting.charts import PALETTE, Axis, Chart, Key, Line, Mark, Tick, round_ticks
 from ball_features.reporting.markup import Cell, Row, Table, write_page

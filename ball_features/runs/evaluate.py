@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ball_features import __version__
-from ball_features.bundles.bundle import COVERAGE, Bundle, read_bundle
+from ball_features.bundles.bundle import Bundle, read_bundle
 from ball_features.bundles.recalibration import Recalibration, recalibrate
 from ball_features.cache import Cache, read_cache
-from ball_features.config import CollectionConfig, EvaluateConfig
+from ball_features.config import COVERAGE, CollectionConfig, EvaluateConfig
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.external import (
     ExternalScores,

@@ -165,7 +165,9 @@ def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path,
         assert json.load(file)["models"][0]["model"] == "logistic"
 
 
-@pytest.mark.parametrize("name", ["gaussian_mean", "scale_values", "site_offsets", "gaussian_variance"])
+@pytest.mark.parametrize(
+    "name", ["gaussian_mean", "scale_values", "site_offsets", "gaussian_variance", "scale_largest"]
+)
 def test_arrays_that_do_not_belong_together_are_damage(run, tmp_path, name):
     folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
     arrays = load((folder / "reference.safetensors").read_bytes())

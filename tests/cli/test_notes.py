@@ -22,7 +22,8 @@ def caches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     numbers, label = clouds(20, distance=0.5)
     groups = {"group": [f"g{row // 2}" for row in range(len(label))]}
-    return [str(write_cache(folder / f"{name}.h5", numbers * scale, label, groups)) for name, scale in (("a", 1), ("b", 2))]
+    scales = {"a": 1, "b": 2}
+    return [str(write_cache(folder / f"{name}.h5", numbers * by, label, groups)) for name, by in scales.items()]
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ from ball_features.cli import app
 from ball_features.dataset.nested import nested_splits
 from ball_features.dataset.splits import ImageTable
 from ball_features.errors import SplitError
-from ball_features.evaluation.curve import ForecastRow, say_forecast
+from ball_features.evaluation.curve import say_forecast
 from ball_features.evaluation.intervals import share_interval
-from ball_features.evaluation.power_law import draw_errors, fit_law, forecast
+from ball_features.evaluation.power_law import ForecastRow, draw_errors, fit_law, forecast
 from ball_features.files import read_csv
 from ball_features.reporting.run_list import list_runs
 from ball_features.runs.learning_curve import learning_curve
