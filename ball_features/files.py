@@ -203,11 +203,12 @@ def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = T
                 partial.unlink(missing_ok=True)
 
 
-def clear_partial(folder: Path, name: str) -> None:
-    """Remove what killed processes left of `name`: files or folders called .NAME.PID.partial."""
+def clear_partial(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left of `name`, or of any name: files or folders called .NAME.PID.partial."""
+    own = re.escape(name) if name else ".+"
     with contextlib.suppress(OSError):
         for item in folder.iterdir():
-            found = re.fullmatch(rf"\.{re.escape(name)}\.(\d+)\.partial", item.name)
+            found = re.fullmatch(rf"\.{own}\.(\d+)\.partial", item.name)
             if found is None or is_running(int(found[1])):
                 continue
             shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink()
