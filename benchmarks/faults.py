@@ -1,7 +1,7 @@
 """Kill commands, let their disks and files fail, flip bits of what they wrote; compare what is left with a quiet run.
 
     python benchmarks/faults.py kill FOLDER --count 50     (--command fit: that one alone; each signal so many times)
-    python benchmarks/faults.py errors FOLDER              (EIO, ESTALE, ENOSPC of calls; a small disk; a clock going back)
+    python benchmarks/faults.py errors FOLDER              (EIO, ESTALE, ENOSPC; small disks; a clock going back)
     python benchmarks/faults.py during FOLDER              (files changed or removed meanwhile, two writers, Ctrl-C)
     python benchmarks/faults.py flip CACHE --count 200
     python benchmarks/faults.py cost CACHE                 (time of the checksums of a read)

@@ -59,8 +59,12 @@ def decode(path: Path | str) -> Tensor:
 
 
 def may_pass(reason: str) -> bool:
-    """Whether a reason for rejecting an image may pass, so that it is tried again and never remembered."""
-    return reason.startswith(("cannot be read", "changed while", "its segmented twin"))
+    """Whether a reason for rejecting an image may pass, so that it is tried again and never remembered.
+
+    A decoder for a kind that is not supported may be installed one day.
+    """
+    passing = ("cannot be read", "changed while", "its segmented twin", "is no regular file")
+    return reason.startswith(passing) or "kind that is not supported" in reason
 
 
 def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:

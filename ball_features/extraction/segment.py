@@ -12,7 +12,8 @@ import numpy as np
 from ball_features.dataset.manifest import Rejected, scan
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
-from ball_features.files import clear_partial, replacing, require_own_files, write_csv
+from ball_features.files import clear_partial, replacing, write_csv
+from ball_features.outputs import require_own_files
 from ball_features.threads import core_count
 
 __all__ = ["Segmentation", "segment_folder"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from ball_features.dataset.manifest import Manifest, scan
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
-from ball_features.files import require_folder, write_json
+from ball_features.files import write_json, write_text
+from ball_features.outputs import require_folder, require_writable
 from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.evidence import AuditEvidence
 from ball_features.reporting.finding import Finding
@@ -89,6 +89,8 @@ def assess(
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
     require_folder(out)
+    for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
+        require_writable(out / name, "output folder", kind=kind)
     tell = progress or (lambda done, total, name: None)
     ends = [round(_STEPS * sum(_SHARES[:number])) for number in range(len(_SHARES) + 1)]
 
@@ -106,7 +108,7 @@ def assess(
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
     page = out / "assess.html"
-    shutil.copyfile(write_ladder_report(done.folder), page)
+    write_text(page, write_ladder_report(done.folder).read_text(encoding="utf-8"))
     return Assessment(out, findings, done.rows, done.notes, page)
 
 

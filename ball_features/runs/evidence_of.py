@@ -10,6 +10,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig
+from ball_features.config.paths import shareable
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import given_leaks
 from ball_features.evaluation.results import ModelRow
@@ -53,7 +54,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         known = {name: _distinct(getattr(own.grouping, name)) for name in ("patient", "site")}
         data = replace(data, patients=known["patient"] or data.patients, sites=known["site"] or data.sites)
     if own.config.groups is not None:
-        data = replace(data, groups=own.config.groups)
+        data = replace(data, groups=shareable(own.config.groups))
     data = replace(data, doubtful=_doubtful(own))
     if own.config.protocol == "given":
         data = replace(data, leaks=given_leaks(own.splits, image_table(own.cache, own.grouping)))
@@ -173,7 +174,7 @@ def ladder_evidence(
     known = {rung.column: _distinct(rung.group) for rung in rungs if rung.column in ("patient", "site")}
     leaks = next((rung.leaks for rung in rungs if rung.leaks), {})
     data = replace(data, patients=known.get("patient") or data.patients, sites=known.get("site") or data.sites)
-    return Evidence(tuple(protocols), replace(data, groups=groups or data.groups, leaks=leaks), extraction)
+    return Evidence(tuple(protocols), replace(data, groups=shareable(groups) or data.groups, leaks=leaks), extraction)
 
 
 def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:
@@ -190,7 +191,7 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         conflict_example=conflicts[0] if conflicts else (),
         patients=_distinct(cache.columns.get("patient")),
         sites=_distinct(cache.columns.get("site")),
-        cache=cache_path,
+        cache=shareable(cache_path),
     )
     extraction = ExtractionEvidence(
         backbone=str(cache.attributes.get("backbone", "")),
