@@ -14,6 +14,7 @@ from ball_features.dataset.decode import decode
 from ball_features.errors import ImageError
 from ball_features.files import write_text
 from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
+from ball_features.reporting.headline import headline
 from ball_features.reporting.layout import layout
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class Thumbnails:
         if self.folder is None:
             return ""
         if path not in self._made:
+            if Path(path).is_absolute() or ".." in Path(path).parts:  # ids in a stranger's files may name any file
+                return ""
             try:
                 pixels = decode(self.folder / path).permute(1, 2, 0).numpy()
                 self._made[path] = thumbnail(pixels, side_px)
@@ -180,7 +183,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"layout": layout, "colours": len(PALETTE), "styles": STYLES}
+    environment.globals |= {"layout": layout, "headline": headline, "colours": len(PALETTE), "styles": STYLES}
     environment.filters["latex"] = _latex
     environment.filters["cell"] = lambda value: str(value).replace("|", "/")
     return environment
