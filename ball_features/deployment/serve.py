@@ -8,7 +8,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,9 +87,7 @@ def create_app(
     # Decoding and the network share the cores; more at once would only hold more pixels in memory.
     decoding = CapacityLimiter(core_count())
     size = batch_size(predictor.device.type, predictor.engine.precision, predictor.backbone.input_px)
-    page, policy = browser_page()
-    thumbnails = Thumbnails(images)
-    facts = predictor.bundle.facts
+    (page, policy), thumbnails, facts = browser_page(), Thumbnails(images), predictor.bundle.facts
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -202,15 +200,13 @@ def create_app(
         shown, pictures = None, []
         if map:
             shown = await to_thread.run_sync(_map, predictor, found, image, digest, limiter=decoding)
-            pictures = await to_thread.run_sync(_pictures, thumbnails, found.nearest, limiter=decoding)
+            pictures = await to_thread.run_sync(thumbnails.addresses, found.nearest, limiter=decoding)
         recent.add([found])
         meters.unusual.inc(found.unusual)
         meters.seconds.observe(time.perf_counter() - start)
         values = {name: value for name, value in found.to_dict().items() if name != "path"}
-        notes = predictor.bundle.notes(coverage)
-        more = {"coverage": coverage, "map": shown, "caveat": predictor.caveat, "notes": notes}
-        more |= {"nearest_picture": pictures}
-        return Answer(**values, **more, alarm=raised())
+        more = {"coverage": coverage, "caveat": predictor.caveat, "notes": predictor.bundle.notes(coverage)}
+        return Answer(**values, **more, map=shown, nearest_picture=pictures, alarm=raised())
 
     @app.post(
         "/v1/patients",
@@ -293,11 +289,6 @@ _REFUSALS = {
     429: "Too many requests a second.",
     503: "Too many images wait; try again.",
 }
-
-
-def _pictures(thumbnails: Thumbnails, names: Sequence[str]) -> list[str]:
-    """Thumbnails of training images, "" where one is not at hand; none at all without a folder."""
-    return [] if thumbnails.folder is None else [thumbnails.address(name) for name in names]
 
 
 def _map(predictor: Predictor, found: Prediction, image: Any, digest: str) -> ActivationMap | None:

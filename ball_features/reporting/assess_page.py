@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,9 +50,7 @@ class AssessSection:
     template: str = "assess_section.html"
 
 
-def write_assess_report(
-    out: Path, folder: Path, cache: Cache, groups: Path, audited: Mapping[str, Any], images: str
-) -> Path:
+def write_assess_report(out: Path, folder: Path, cache: Cache, groups: Path, found: AuditSummary, images: str) -> Path:
     """Write the page.
 
     Args:
@@ -62,20 +58,19 @@ def write_assess_report(
         folder: folder of the ladder, with its verdict.
         cache: embeddings of the images.
         groups: groups file of the audit.
-        audited: the audit as `AuditSummary.to_dict` gave it.
+        found: what the audit found.
         images: folder of the images, for a command.
 
     Raises:
         DataError: The folder holds no ladder, or the page cannot be written.
     """
-    of = AuditSummary.from_dict(audited)
     command = Command("audit", (images,), {"out": "groups.csv", "page": "audit.html"})
     section = AssessSection(
         about=_about(cache),
         ladder=ladder_section(folder),
-        overlays=overlay_counts(of),
+        overlays=overlay_counts(found),
         overlay_text=OVERLAY_TEXT,
-        facts=audit_facts(of),
+        facts=audit_facts(found),
         audit_command=str(command),
         map=_map(cache, str(groups)),
     )

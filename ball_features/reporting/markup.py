@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,10 @@ class Thumbnails:
             except ImageError:
                 self._made[path] = ""
         return self._made[path]
+
+    def addresses(self, paths: Sequence[str]) -> list[str]:
+        """Data address of each image; an empty list where no folder was given."""
+        return [] if self.folder is None else [self.address(path) for path in paths]
 
     def picture(self, path: str) -> Picture:
         """The image's id with its thumbnail, where there is one."""

@@ -133,7 +133,7 @@ def _plan(manifest: Manifest, extraction: ExtractConfig, config: FitConfig, out:
 
 def _audit(
     manifest: Manifest, cache: Cache, groups: Path, progress: Callable[..., None]
-) -> tuple[AuditEvidence, dict[str, Any]]:
+) -> tuple[AuditEvidence, AuditSummary]:
     """The audit of the images, as evidence and in numbers; the one that is kept, where these are the same images."""
     labels = sorted(zip(cache.path.tolist(), cache.label.tolist(), strict=True))  # conflicts are of labels
     kept = groups.with_name("audit.json")
@@ -142,8 +142,7 @@ def _audit(
         values = json.loads(kept.read_text(encoding="utf-8"))
         if values["images"] == digest and groups.exists():
             evidence = AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
-            AuditSummary.from_dict(values["findings"])  # one of another version is made again
-            return evidence, values["findings"]
+            return evidence, AuditSummary.from_dict(values["findings"])  # one of another version is made again
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     if groups.exists() and not kept.exists():
@@ -152,9 +151,9 @@ def _audit(
     write_json(kept, {"images": ""})
     groups.unlink(missing_ok=True)  # of other images
     write_groups(found, groups)
-    evidence, findings = audit_evidence(found), AuditSummary.of(found).to_dict()
-    write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": findings})
-    return evidence, findings
+    evidence, counted = audit_evidence(found), AuditSummary.of(found)
+    write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": counted.to_dict()})
+    return evidence, counted
 
 
 def _number(value: Any) -> Any:

@@ -60,7 +60,7 @@ def made(tmp_path):
 
 def page_of(made, overlays):
     root, folder, cache = made
-    audited = json.loads(json.dumps(summary_of(overlays).to_dict()))
+    audited = AuditSummary.from_dict(json.loads(json.dumps(summary_of(overlays).to_dict())))
     return write_assess_report(root / "a.html", folder, cache, root / "groups.csv", audited, "IMAGES").read_text(
         "utf-8"
     )
