@@ -131,13 +131,14 @@ def kill(folder: Path, name: str, count: int) -> int:
     """Kill a command so many times by each signal, each time run it again to its end; the number of faults."""
     draw = random.Random(SEED)
     expected, takes = quiet_run(folder, name)
-    faults, killed, tried = 0, dict.fromkeys(SIGNALS, 0), 0
+    faults, killed = 0, dict.fromkeys(SIGNALS, 0)
     for number in SIGNALS:
+        tried = 0
         while killed[number] < count and tried < 4 * count:
             tried += 1
             out, log, start = fresh(folder, "killed"), folder / "log", time.perf_counter()
             pid = forked.begin(arguments(name, folder, out), log)
-            time.sleep(draw.uniform(0, takes))
+            time.sleep(draw.uniform(0, 0.95 * takes))
             os.kill(pid, number)
             ended = forked.end(pid, log, start)
             killed[number] += ended.code == -number
