@@ -181,9 +181,18 @@ def _check_jpeg(data: bytes) -> None:
     try:
         decode_jpeg(data, "GRAY", fastdct=True, fastupsample=True, strict=True)
     except ValueError as error:
-        idle = re.search(r"(\d+) extraneous bytes? before marker 0xd9", str(error))  # some cameras pad the end
-        if "Corrupt JPEG data" in str(error) and (idle is None or int(idle[1]) > _IDLE_BYTES):
+        idle = re.search(r"(\d+) extraneous bytes? before marker 0xd9", str(error))
+        if "Corrupt JPEG data" in str(error) and (idle is None or not _is_padding(data, int(idle[1]))):
             raise ImageError(f"is damaged ({error}); part of it cannot be decoded") from error
+
+
+def _is_padding(data: bytes, count: int) -> bool:
+    """Whether so many bytes before the end of a JPEG file are one value again and again, as some cameras pad it.
+
+    Other bytes are pixels that a damaged file has lost its way to.
+    """
+    end = data.rfind(b"\xff\xd9")
+    return count <= _IDLE_BYTES and len(set(data[max(0, end - count) : end])) <= 1
 
 
 def _check_size(width: int, height: int, most: int) -> None:
