@@ -12,6 +12,7 @@ from ball_features.dataset.decode import decode_bytes
 from ball_features.errors import ImageError
 from tests import hostile
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of odd metadata
 ROOT = Path(__file__).parents[1]
 
 
