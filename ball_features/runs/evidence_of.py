@@ -157,7 +157,7 @@ def ladder_evidence(
         tested = np.unique(np.concatenate([split.test for split in rung.splits]))
         name, unit = protocol_words(rung.config, rung.column)
         if not rung.column and rung.name != "random":
-            name = f"random splits, {rung.name}"
+            name = "random splits with copies kept together"
         protocols.append(
             ProtocolEvidence(
                 name=name,
