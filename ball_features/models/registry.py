@@ -223,7 +223,7 @@ MODELS: dict[str, Model] = {
         Model("robust", _robust, 6.0, file_format="recipes", groups=True, by_view=True, chooses=True, most_rows=20_000),
         Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300, streams="fit_linear_svm"),
         Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300, most_rows=6000),
-        Model("knn", _knn, 0.1, min_images=5, most_rows=20_000),
+        Model("knn", _knn, 0.1, min_images=5, most_rows=10_000),
         Model("lda", _lda, 1.2, more_images_than_classes=True),
         Model("random-forest", _random_forest, 1.2),
         Model("extra-trees", _extra_trees, 0.9),
