@@ -130,7 +130,7 @@ class FitConfig(Config):
         "",
         "Memory that the fits may hold, such as 4GB, beside the program and the texts of the cache. Where the rows "
         "exceed it, models read them from the file block by block, or are fitted on a sample; the table says which.",
-        panel=COMMON,
+        panel="Models",
     )
     group_column: str = option(
         "auto",

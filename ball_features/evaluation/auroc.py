@@ -67,8 +67,8 @@ def _linear_auroc(draws: Draws) -> Float[np.ndarray, " draws"]:
         if not len(ones) or not len(zeros):
             continue
         low, high = np.sort(score[ones]), np.sort(score[zeros])
-        below = sum(np.searchsorted(high, score[ones], side) for side in ("left", "right")) / (2 * len(zeros))
-        above = 1 - sum(np.searchsorted(low, score[zeros], side) for side in ("left", "right")) / (2 * len(ones))
+        below = _rank(high, score[ones]) / len(zeros)
+        above = 1 - _rank(low, score[zeros]) / len(ones)
         area = float(below.mean())
         areas.append(area)
         change += np.bincount(draws.unit[ones], (below - area) / len(ones), minlength=len(change))
@@ -78,3 +78,8 @@ def _linear_auroc(draws: Draws) -> Float[np.ndarray, " draws"]:
     weights = draw_groups(draws.groups, len(draws.counts), draws.seed)
     moved = np.concatenate([(own - 1) @ change for own in weights])
     return np.clip(np.mean(areas) + moved / len(areas), 0, 1)
+
+
+def _rank(ordered: Float[np.ndarray, " some"], score: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+    """Number of sorted values below each score; ties count half."""
+    return (np.searchsorted(ordered, score, "left") + np.searchsorted(ordered, score, "right")) / 2

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import SGDClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -28,7 +28,7 @@ __all__ = ["fit_head", "fit_linear_svm", "fit_logistic", "fit_xgboost", "scale_s
 START_IMAGES = 5000  # of the sample whose solution the logistic regression starts from
 CALIBRATION_IMAGES = 20_000  # at most a tenth of the training images, set aside for the probabilities
 SVM_EPOCHS = 5
-SVM_BATCH = 256  # rows between two looks at the intercepts; each row is a step of its own
+SVM_BATCH = 4096  # rows that are scaled at once; each is a step of its own
 _FACTR = 64 * np.finfo(float).eps  # scikit-learn's tolerance of the objective
 
 Read = tuple[Any, str]  # fitted estimator, and how it was fitted
@@ -56,7 +56,8 @@ def fit_logistic(pipeline: Pipeline, rows: RowStream, validation: RowStream | No
     """
     from scipy.optimize import minimize
 
-    scaler, model = scale_stream(rows), pipeline[-1]
+    scaler = scale_stream(rows)
+    model: Any = pipeline[-1]
     start = rows.sample(START_IMAGES, 0)
     X = scaler.transform(start.read(start.images).astype(np.float32))
     with warnings.catch_warnings():
@@ -84,7 +85,7 @@ class _Objective:
     classes have one row of coefficients.
     """
 
-    def __init__(self, rows: RowStream, scaler: StandardScaler, model: LogisticRegression) -> None:
+    def __init__(self, rows: RowStream, scaler: StandardScaler, model: Any) -> None:
         self.rows, self.model, self.passes = rows, model, 0
         self.mean = np.asarray(scaler.mean_, dtype=np.float32)
         self.scale = np.asarray(scaler.scale_, dtype=np.float64)
@@ -148,18 +149,19 @@ def fit_linear_svm(pipeline: Pipeline, rows: RowStream, validation: RowStream | 
     aside = stratified(rows.images, rows.codes, count, seed)
     left, rng = rows.without(aside), np.random.default_rng(seed)
     classes = np.unique(rows.codes[rows.images])
-    machine = SGDClassifier(
-        loss="hinge", alpha=1 / (pipeline[-1].C * len(left)), average=len(left), random_state=seed, shuffle=False
-    )
+    asked: Any = pipeline[-1]
+    settings: dict[str, Any] = {"average": len(left), "random_state": seed, "shuffle": False}  # averaged from then on
+    machine: Any = SGDClassifier(loss="hinge", alpha=1 / (asked.C * len(left)), **settings)
     for _ in range(SVM_EPOCHS):
         for X, images in left.windows(rng):
             order = rng.permutation(len(X))
-            for start in range(0, len(order), SVM_BATCH * 16):
-                batch = order[start : start + SVM_BATCH * 16]
+            for start in range(0, len(order), SVM_BATCH):
+                batch = order[start : start + SVM_BATCH]
                 part = scaler.transform(X[batch].astype(np.float32))
                 machine.partial_fit(part, rows.codes[images[batch]], classes=classes)
     held = rows.read(aside).astype(np.float32)
-    calibrated = CalibratedClassifierCV(FrozenEstimator(machine), method="sigmoid", ensemble=False)
+    ways: dict[str, Any] = {"method": "sigmoid", "ensemble": False}
+    calibrated: Any = CalibratedClassifierCV(FrozenEstimator(machine), **ways)
     calibrated.fit(scaler.transform(held), np.repeat(rows.codes[aside], len(rows.views)))
     (inner,) = calibrated.calibrated_classifiers_
     inner.estimator, calibrated.estimator = machine, machine  # frozen for the fit alone

@@ -58,8 +58,9 @@ class TrainingSettings:
     @classmethod
     def of(cls, head: Any) -> TrainingSettings:
         """Take the settings that an `MLPHead` has."""
-        own = {item.name: getattr(head, item.name) for item in fields(cls)}
-        return cls(**own | {"hidden": tuple(head.hidden)})
+        own: dict[str, Any] = {item.name: getattr(head, item.name) for item in fields(cls)}
+        own["hidden"] = tuple(own["hidden"])
+        return cls(**own)
 
 
 @dataclass(frozen=True, eq=False)
