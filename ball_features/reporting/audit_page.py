@@ -22,7 +22,7 @@ from ball_features.reporting.verdict import verdict
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["cached_embeddings", "summary", "write_audit"]
+__all__ = ["audit_facts", "cached_embeddings", "summary", "write_audit"]
 
 
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
@@ -67,8 +67,8 @@ def _where(overlay: OverlaySummary) -> str:
     return f" at x {left}-{right}, y {top}-{bottom} of 224"
 
 
-def _findings(found: Audit) -> list[tuple[str, str]]:
-    of = AuditSummary.of(found)
+def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
+    """What an audit found, a name and a text each."""
     share = 100 * of.images_in_pairs / of.images
     rows = [
         ("images", f"{of.images} ({_counts(of.classes)})"),
@@ -113,7 +113,7 @@ def summary(found: Audit) -> RenderableType:
     from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in _findings(found):
+    for name, value in audit_facts(AuditSummary.of(found)):
         table.add_row(Text(name, style="bold"), Text(value))
     return table
 
@@ -135,6 +135,6 @@ def write_audit(found: Audit, root: Path, path: Path) -> None:
         "Audit",
         images=len(found.path),
         verdict=verdict(Evidence(audit=audit_evidence(found))),
-        facts=_findings(found),
+        facts=audit_facts(AuditSummary.of(found)),
         sections=audit_sections(found, root),
     )

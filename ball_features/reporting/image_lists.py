@@ -7,21 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.dataset.grouping import read_groups
 from ball_features.dataset.manifest import spread_rows
-from ball_features.errors import DataError
+from ball_features.reporting.map_columns import known_columns, plane, unit_length
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails
 from ball_features.reporting.nearest_images import Neighbours
 from ball_features.reporting.scatter import EmbeddingMap, embedding_map, told_apart
-from ball_features.reporting.stored_run import Parts, StoredPredictions, StoredRun
+from ball_features.reporting.stored_run import StoredPredictions, StoredRun
 
 __all__ = ["ImageLists", "image_lists"]
 
 _SHOWN = 40  # errors and uncertain images listed
 _MAP_IMAGES = 5000
 _NOT_USED = "not used"
-_KNOWN = ("group", "patient", "site", "series", "batch", "overlay", "encoding")  # columns that colour the map first
-_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def image_lists(run: StoredRun, model: str, cache: Cache | None, pictures: Thumb
         _listing(found, run.classes, rows, near, pictures, f"{title} of {model}, {run.details['title']}")
         for rows, title in ((wrong, "Errors"), (unsure, "Least certain images"))
     )
-    shown = None if cache is None or near is None else _map(run, model, cache, near, pictures, name)
+    shown = None if cache is None or near is None else _map(run, model, cache, pictures, name)
     wrong_images = len({found.path[row] for row in wrong})
     some = len(cache.path) if cache is not None and len(cache.path) > _MAP_IMAGES else 0
     return ImageLists(model, len(wrong), wrong_images, len(found.path), errors, doubtful, shown, some)
@@ -106,33 +103,10 @@ def _listing(
     return Table(header, tuple(listed), name, 3, wrapped=4)
 
 
-def _columns(run: StoredRun, cache: Cache, parts: Parts) -> dict[str, np.ndarray]:
-    """What is known of each image beside its class: columns of the cache and of the groups file, if still there."""
-    groups = run.details["config"].get("groups")
-    found: dict[str, np.ndarray] = {}
-    for column in _KNOWN if groups else ():
-        try:
-            found[column] = read_groups(groups, column, cache.path.tolist())
-        except DataError:  # no such file any more, or no such column
-            continue
-    if groups and "group" not in found and set(cache.path.tolist()) <= parts.group.keys():
-        found["group"] = np.array([parts.group[path] for path in cache.path.tolist()])
-    own = cache.columns
-    for column in [*(name for name in _KNOWN if name in own), *(name for name in own if name not in _KNOWN)]:
-        if column not in found:
-            found[column] = np.where(own[column] == "", "(empty)", own[column])
-    most = {name: len(cache.path) - 1 if name in _KNOWN else len(cache.path) // 2 for name in found}
-    several = {name: values for name, values in found.items() if 1 < len(np.unique(values)) <= most[name]}
-    return dict(list(several.items())[:_COLUMNS])
-
-
-def _map(run: StoredRun, model: str, cache: Cache, near: Neighbours, pictures: Thumbnails, name: str) -> EmbeddingMap:
-    from sklearn.decomposition import PCA
-
+def _map(run: StoredRun, model: str, cache: Cache, pictures: Thumbnails, name: str) -> EmbeddingMap:
     parts, found = run.parts(), run.predictions[model]
     rows = spread_rows(len(cache.path), _MAP_IMAGES)
-    with np.errstate(invalid="ignore", divide="ignore"):  # embeddings that are all the same have no variance
-        place = PCA(2, svd_solver="randomized", random_state=0).fit_transform(near.unit(rows))
+    place = plane(unit_length(cache, rows))
     names = [str(path) for path in cache.path[rows]]
     predicted = found.probability.argmax(1)
     first: dict[str, str] = {}
@@ -154,7 +128,7 @@ def _map(run: StoredRun, model: str, cache: Cache, near: Neighbours, pictures: T
         f"{path}: {label}, {part}" + (f", predicted {first[path]}" if path in first else "")
         for path, label, part in zip(names, cache.label[rows], split, strict=True)
     ]
-    for column, values in _columns(run, cache, parts).items():
+    for column, values in known_columns(cache, run.details["config"].get("groups"), parts.group).items():
         colourings[f"{column} (sheet)" if column in colourings else column] = told_apart(values[rows])
         words = [f"{word}, {column} {value}" for word, value in zip(words, values[rows], strict=True)]
     shown = [] if pictures.folder is None else [pictures.address(path) for path in names]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ball_features.cache import Cache, read_rows
+from ball_features.cache import Cache
+from ball_features.reporting.map_columns import unit_length
 
 __all__ = ["Neighbours"]
 
@@ -25,16 +26,11 @@ class Neighbours:
     """
 
     def __init__(self, cache: Cache, trained: Mapping[tuple[str, str], Sequence[str]]) -> None:
-        self._numbers, self._path = cache.embeddings, cache.path
+        self._cache, self._path = cache, cache.path
         self._row = {path: row for row, path in enumerate(cache.path.tolist())}
         self._trained = trained
         whole = len(self._path) <= HELD
-        self._held = self.unit(np.arange(len(self._path))) if whole else None
-
-    def unit(self, rows: np.ndarray) -> np.ndarray:
-        """Return plain embeddings scaled to length 1, float32 (rows, dim); rows: increasing, int (rows,)."""
-        own = read_rows(self._numbers, rows)[:, 0].astype(np.float32)
-        return own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+        self._held = unit_length(self._cache, np.arange(len(self._path))) if whole else None
 
     def of(self, queries: Sequence[Query]) -> list[list[str]]:
         """Return the paths of the nearest training images of each query, the nearest first."""
@@ -60,13 +56,13 @@ class Neighbours:
         if not images:
             return []
         distinct = np.unique(images)
-        wanted = self.unit(distinct)[np.searchsorted(distinct, images)]
+        wanted = unit_length(self._cache, distinct)[np.searchsorted(distinct, images)]
         every = {id(rows): np.isin(np.arange(len(self._path)), rows) for rows in among}
         best = np.full((len(images), NEAREST), -np.inf, dtype=np.float32)
         near = np.zeros((len(images), NEAREST), dtype=np.int64)
         for start in range(0, len(self._path), HELD):
             block = np.arange(start, min(start + HELD, len(self._path)))
-            cosine = wanted @ self.unit(block).T  # (images, block)
+            cosine = wanted @ unit_length(self._cache, block).T  # (images, block)
             for number, rows in enumerate(among):
                 cosine[number, ~every[id(rows)][block]] = -np.inf
             joined = np.concatenate([best, cosine], axis=1)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ball_features.errors import DataError
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import SEVERITIES, Finding
+from ball_features.reporting.headline import headline
 from ball_features.reporting.rules_external import external
 from ball_features.reporting.rules_images import (
     audit_copies,
@@ -122,7 +123,7 @@ def read_findings(folder: Path) -> list[Finding]:
 
 
 def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> RenderableType:
-    """The first findings for a terminal, a line each, the command to run next behind the first that has one.
+    """What the score is worth, the first findings for a terminal, a line each, and the first command to run next.
 
     Args:
         findings: from `verdict`.
@@ -132,6 +133,8 @@ def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> Renderable
 
     style = {"serious": "bold red", "warning": "bold yellow", "note": "bold", "good": "bold green"}
     text = Text()
+    if said := headline(findings):
+        text.append(said + "\n", style="bold")
     for finding in findings[:most]:
         text.append(f"{finding.severity.capitalize()}: ", style=style[finding.severity])
         text.append(finding.sentence + "\n")

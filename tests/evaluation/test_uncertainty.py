@@ -271,10 +271,10 @@ def test_many_groups_joined_at_random_give_the_intervals_of_all(monkeypatch):
     monkeypatch.setattr(resampling, "MOST_GROUPS", 1000)
     joined = metric_intervals(truth, probability, group)
     for name, (low, high) in usual.items():
-        assert joined[name][1] - joined[name][0] == pytest.approx(high - low, rel=0.12)
+        assert joined[name][1] - joined[name][0] == pytest.approx(high - low, rel=0.2)
         assert sum(joined[name]) == pytest.approx(low + high, abs=(high - low) / 3)
     low, high, p = paired_bootstrap(hit.astype(int) - worse, group)
-    assert high - low == pytest.approx(paired[1] - paired[0], rel=0.15)
+    assert high - low == pytest.approx(paired[1] - paired[0], rel=0.2)
     assert p < 0.01 and paired[2] < 0.01
 
 
