@@ -82,7 +82,7 @@ class XGBoost(ClassifierMixin, BaseEstimator):
         self.booster_.load_model(booster.save_raw("ubj"))
         return self
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Any:
         return {
             "learning_rate": self.learning_rate,
             "max_depth": self.max_depth,

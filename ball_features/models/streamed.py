@@ -150,7 +150,7 @@ def fit_linear_svm(pipeline: Pipeline, rows: RowStream, validation: RowStream | 
     left, rng = rows.without(aside), np.random.default_rng(seed)
     classes = np.unique(rows.codes[rows.images])
     asked: Any = pipeline[-1]
-    settings: dict[str, Any] = {"average": len(left), "random_state": seed, "shuffle": False}  # averaged from then on
+    settings: Any = {"average": len(left), "random_state": seed, "shuffle": False}  # averaged from then on
     machine: Any = SGDClassifier(loss="hinge", alpha=1 / (asked.C * len(left)), **settings)
     for _ in range(SVM_EPOCHS):
         for X, images in left.windows(rng):
@@ -160,7 +160,7 @@ def fit_linear_svm(pipeline: Pipeline, rows: RowStream, validation: RowStream | 
                 part = scaler.transform(X[batch].astype(np.float32))
                 machine.partial_fit(part, rows.codes[images[batch]], classes=classes)
     held = rows.read(aside).astype(np.float32)
-    ways: dict[str, Any] = {"method": "sigmoid", "ensemble": False}
+    ways: Any = {"method": "sigmoid", "ensemble": False}
     calibrated: Any = CalibratedClassifierCV(FrozenEstimator(machine), **ways)
     calibrated.fit(scaler.transform(held), np.repeat(rows.codes[aside], len(rows.views)))
     (inner,) = calibrated.calibrated_classifiers_

@@ -58,7 +58,7 @@ class TrainingSettings:
     @classmethod
     def of(cls, head: Any) -> TrainingSettings:
         """Take the settings that an `MLPHead` has."""
-        own: dict[str, Any] = {item.name: getattr(head, item.name) for item in fields(cls)}
+        own: Any = {item.name: getattr(head, item.name) for item in fields(cls)}
         own["hidden"] = tuple(own["hidden"])
         return cls(**own)
 
