@@ -96,4 +96,4 @@ def _map(cache: Cache, groups: str) -> EmbeddingMap | None:
     for column, values in known_columns(cache, groups, {}).items():
         colourings[f"{column} (sheet)" if column in colourings else column] = told_apart(values[rows])
         words = [f"{word}, {column} {value}" for word, value in zip(words, values[rows], strict=True)]
-    return embedding_map(plane(unit_length(cache)[rows]), words, colourings)
+    return embedding_map(plane(unit_length(cache, rows)), words, colourings)

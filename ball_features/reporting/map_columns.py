@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ball_features.cache import Cache
+from ball_features.cache import Cache, read_rows
 from ball_features.dataset.grouping import read_groups
 from ball_features.errors import DataError
 
@@ -41,9 +41,9 @@ def known_columns(cache: Cache, groups: str | None, group: Mapping[str, str]) ->
     return dict(list(several.items())[:_MOST])
 
 
-def unit_length(cache: Cache) -> np.ndarray:
-    """Embeddings of the plain view at unit length, float32 (images, dim)."""
-    unit = cache.embeddings[:, 0].astype(np.float32)
+def unit_length(cache: Cache, rows: np.ndarray) -> np.ndarray:
+    """Embeddings of the plain view at unit length, float32 (rows, dim); rows: images, increasing, int (rows,)."""
+    unit = read_rows(cache.embeddings, rows)[:, 0].astype(np.float32)
     return unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
 
 
