@@ -15,7 +15,6 @@ NEW = {
     "patient": "on patients that the model has not seen",
     "series": "on slides that the model has not seen",
     "group": "on images of which the model has seen no copy and no overlapping field",
-    "block": "on images taken at another time than the training images",
     "split": "on the test images of the given split",
 }
 # Findings that take the worth of every score, the strongest first.
@@ -56,9 +55,15 @@ def headline(findings: Sequence[Finding]) -> str:
         numbers = held.numbers
         return (
             f"The score holds: {percent(numbers['lenient_accuracy'])} on {numbers['lenient']}, "
-            f"{percent(numbers['strict_accuracy'])} (95 % CI {_ends(held)}) {_where(held)}."
+            f"{percent(numbers['strict_accuracy'])} (95 % CI {_ends(held)}) {_where(held)}.{_untested(findings)}"
         )
     return ""
+
+
+def _untested(findings: Sequence[Finding]) -> str:
+    """What a score that holds has not stood."""
+    names = [name.split(" (")[0] for own in findings for name in own.numbers.get("not_tested", ())]
+    return f" Not tested: {', '.join(names)}." if names else ""
 
 
 def _fallen(fall: Finding) -> str:

@@ -257,7 +257,7 @@ def too_few(evidence: Evidence) -> Iterator[Finding]:
                 "class-too-small",
                 "warning",
                 few,
-                f"Too few images of some classes were tested to say anything about them: {listed}.",
+                f"With {protocol.name}, too few images were tested to say anything about some classes: {listed}.",
             )
         if 0 < protocol.groups < FEW_GROUPS and protocol.unit not in ("image", "split"):
             yield Finding(

@@ -91,10 +91,11 @@ def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
     if any(finding.severity in ("serious", "warning") for finding in found):
         if not missing:
             return []
-        return [Finding("not-tested", "note", numbers, f"Not tested: {', '.join(missing)}.")]
-    sentence = f"Nothing was found that makes this score misleading on {', '.join(numbers['tested'])}."
+        return [Finding("not-tested", "note", numbers, f"Not tested: {'; '.join(missing)}.")]
+    tested = [*numbers["tested"], *(["copies, overlapping fields and scale bars"] if evidence.audit else [])]
+    sentence = f"Nothing was found that makes this score misleading. Tested: {'; '.join(tested)}."
     if missing:
-        sentence += f" Not tested: {', '.join(missing)}."
+        sentence += f" Not tested: {'; '.join(missing)}."
     return [Finding("nothing-found", "good", numbers, sentence)]
 
 
