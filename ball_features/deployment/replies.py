@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pydantic import Base64Bytes, BaseModel, Field
 
 __all__ = [
@@ -24,6 +25,14 @@ class ActivationMap(BaseModel):
     width: int
     values: list[float] = Field(description="Row by row; positive values support the class, negative oppose it.")
 
+    @classmethod
+    def of(cls, values: np.ndarray | None) -> ActivationMap | None:
+        """The reply of a map, float (height, width); None where there is none."""
+        if values is None:
+            return None
+        flat = [round(float(value), 5) for value in values.ravel()]
+        return cls(height=values.shape[0], width=values.shape[1], values=flat)
+
 
 class Alarm(BaseModel):
     """A finding on the images that the server got: do not use its answers before the cause is known."""
@@ -45,6 +54,8 @@ class Answer(BaseModel):
     distance: float = Field(description="Mean cosine distance to the nearest training images.")
     unusual: bool = Field(description="True for an image unlike the training images: do not trust the class.")
     nearest: list[str] = Field(description="Ids of the nearest training images.")
+    nearest_class: list[str] = Field([], description="Class of each of them; empty if the bundle does not say.")
+    nearest_picture: list[str] = Field([], description="Thumbnail of each of them, if the server may show them.")
     map: ActivationMap | None = Field(None, description="If requested, and if the model and its view have one.")
     caveat: str = ""
     notes: list[str] = Field(description="What a reader must know about `set` and `unusual`.")
@@ -90,6 +101,7 @@ class ImageAnswer(BaseModel):
     distance: float
     unusual: bool
     nearest: list[str]
+    nearest_class: list[str] = []
 
 
 class RejectedFile(BaseModel):

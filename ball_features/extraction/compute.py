@@ -15,8 +15,10 @@ import numpy as np
 from ball_features import __version__
 from ball_features.cache import SHARD, CacheContents, create_cache, read_cache
 from ball_features.dataset.manifest import Manifest
+from ball_features.errors import CacheError
 from ball_features.extraction.batch import Pipeline, batch_size
 from ball_features.extraction.decoding import ON_DEVICE
+from ball_features.extraction.engine.cpu import compile_early
 from ball_features.extraction.overlay_mask import learn_overlay_mask, pack_mask
 from ball_features.extraction.pixels import SHORTCUT_WIDTHS
 from ball_features.extraction.preprocessing import Preprocessing
@@ -98,7 +100,10 @@ class Computation:
         forward_s = time.perf_counter() - start
         if bad:
             manifest = manifest.without(bad)
-            self._create(manifest, network.attributes, keep_rows=True)
+            try:
+                self._create(manifest, network.attributes, keep_rows=True)
+            except CacheError as error:  # most likely no room for a second cache; the rows that are there stay
+                self.log(f"The rows of {len(bad)} rejected files stay in the cache, and are empty. {error}")
         return Computed(manifest, network.attributes, len(rows) - len(bad), forward_s)
 
     @property
@@ -130,10 +135,12 @@ class Computation:
 
     def _network(self) -> _Network:
         """Load the network in the precision that is asked for, or in which the cache was begun."""
-        from ball_features.extraction.engine.choose import Chooser
+        request, manifest = self.update.request, self.update.request.sample
+        if request.backbone.engine == "densenet" and request.device in ("auto", "cpu"):
+            compile_early()
+        from ball_features.extraction.engine.choose import Chooser  # imports torch, which takes seconds
         from ball_features.extraction.engine.devices import resolve_device
 
-        request, manifest = self.update.request, self.update.request.sample
         device, wanted, batch = resolve_device(request.device), request.preprocessing, request.batch_size
         module = load_backbone(request.backbone, wanted.weights, wanted.seed)
         threads = min(DECODING_THREADS, core_count())

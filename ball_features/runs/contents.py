@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ball_features.cache import Cache
+from ball_features.cache.places import place_beside
 from ball_features.config import FitConfig
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
@@ -120,7 +121,7 @@ class RunContents:
         write_json(folder / "run.json", self.details)
         (folder / FILE).write_text(own.repeat.text(), encoding="utf-8")
         write_json(folder / "metrics.json", self.measurement)
-        columns = ModelRow.columns()
+        columns = (*ModelRow.columns(), *(["fitted_on"] if any(row.fitted_on for row in self.models) else []))
         write_csv(folder / "metrics.csv", columns, ([row[name] for name in columns] for row in self.models))
         header = ("path", "label", "group", "repeat", "split", "fold", "unit")
         group = own.units if own.grouping is None else own.grouping.group
@@ -162,6 +163,8 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     title = title_of(own.subject, own.config, grouping, own.splits)
     caption = caption_of(own.config, grouping, own.splits, own.cache.label)
     details = {"title": title, "caption": caption, "notes": notes, "failures": failures(own.results)}
+    if isinstance(own.source, str):  # for a report that is made from another folder
+        details |= {"cache_from_run": place_beside(own.source, own.folder)}
     details |= provenance(
         own.cache,
         own.config,

@@ -26,8 +26,9 @@ from ball_features.evaluation.protocols import (
 )
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import require_folder, write_csv, write_json
+from ball_features.files import write_csv, write_json
 from ball_features.models.registry import select
+from ball_features.outputs import require_folder
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report
@@ -42,7 +43,7 @@ from ball_features.runs.kept_rungs import KeptRungs
 from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.rungs import Rung, make_rungs
 
-__all__ = ["Ladder", "ladder"]
+__all__ = ["DEFAULT_MODELS", "Ladder", "ladder"]
 
 # The models that most people need: the student report's head, a linear model, and every shortcut.
 DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")
