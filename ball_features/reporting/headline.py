@@ -70,7 +70,8 @@ def _fallen(fall: Finding) -> str:
     numbers = fall.numbers
     return (
         f"Expect {percent(numbers['strict_accuracy'])} (95 % CI {_ends(fall)}) {_where(fall)}, not the "
-        f"{percent(numbers['lenient_accuracy'])} of {numbers['lenient']}."
+        f"{percent(numbers['lenient_accuracy'])} of {numbers['lenient']}; guessing the most frequent class gives "
+        f"{percent(numbers['guessing'])}."
     )
 
 

@@ -165,7 +165,7 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     severity = _falls_by(best, same)
     numbers = {"model": best.name, "lenient": loose.name, "lenient_accuracy": best.accuracy, "strict": strict.name}
     numbers |= {"strict_accuracy": same.accuracy, "strict_low": same.low, "strict_high": same.high, "drop": drop}
-    numbers |= {"unit": strict.unit}
+    numbers |= {"unit": strict.unit, "guessing": _majority(loose)}
     if severity is not None:
         better = strict.network
         other = ""
