@@ -79,6 +79,9 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
     audit = evidence.audit
     if audit is None or not audit.images:
         return
+    grouped = any(protocol.unit == "group" for protocol in evidence.protocols)
+    settings = {"protocol": "group-cv", "groups": groups_of(evidence)}
+    next_step = "" if grouped else str(Command("fit", (cache_of(evidence),), settings))
     if _is_augmented(audit):
         yield Finding(
             "augmented-copies",
@@ -87,7 +90,7 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
             f"These are augmented copies: {audit.images} images come from about {audit.groups} photographs. A random "
             "split tests on turned or brightened copies of training images; only scores with photographs kept "
             "together mean anything.",
-            str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": groups_of(evidence)})),
+            next_step,
         )
         return
     share = audit.in_pairs / audit.images
@@ -108,9 +111,9 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
         "warning" if share >= 0.1 else "note",
         {"exact": audit.exact, "near": audit.near, "shared": audit.shared, "images": audit.in_pairs, "share": share},
         f"{audit.in_pairs} of {audit.images} images ({percent(share, 0)}) show the same as another one, whole or in "
-        f"part ({audit.exact} identical pairs, {audit.near} near-duplicates, {audit.shared} overlapping fields): a "
-        "random split puts them on both sides.",
-        str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": groups_of(evidence)})),
+        f"part ({audit.exact} identical pairs, {audit.near} pairs of near-duplicates, {audit.shared} pairs of "
+        "overlapping fields): a random split puts them on both sides.",
+        next_step,
     )
 
 

@@ -168,9 +168,9 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     numbers |= {"unit": strict.unit, "guessing": _majority(loose)}
     if severity is not None:
         better = strict.network
-        other = ""
+        other = _without_network(strict, same)
         if better is not None and better.name != best.name and better.accuracy - same.accuracy > SMALL_DROP:
-            other = f" The best model there is {better.name} with {interval(better)}."
+            other += f" The best model there is {better.name} with {interval(better)}."
         yield Finding(
             "falls-when-strict",
             severity,
@@ -205,6 +205,16 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
             f"The best model with a network ({best.name}) reaches {percent(best.accuracy)} on {loose.name} and "
             f"{interval(held)} with {last.name}; the intervals overlap, so that the difference may be chance.",
         )
+
+
+def _without_network(strict: ProtocolEvidence, same: ModelEvidence) -> str:
+    """Say that a shortcut does as well as the network where the model has seen nothing alike; "" where none does."""
+    rivals = [model for model in strict.models if model.kind == "shortcut" and model.name != "majority"]
+    best = max(rivals, key=lambda model: model.accuracy, default=None)
+    if best is None or best.accuracy < same.accuracy:
+        return ""
+    words = PLAIN_SHORTCUTS.get(best.name, best.name)
+    return f" There {words} alone do as well ({interval(best)}): nothing shows that the network is of use."
 
 
 def _falls_by(best: ModelEvidence, same: ModelEvidence) -> Severity | None:
