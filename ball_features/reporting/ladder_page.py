@@ -42,8 +42,14 @@ _RUNGS = {
     "class that were likely taken together (same scale bar, kind of file and stain): inferred, not known",
     "site left out": "each site (hospital or scanner) tested in turn by models that have seen none of its images",
 }
+_KINDS = {
+    "head": "a small neural network that is trained on the embeddings: the student report's model, in bold",
+    "baseline": "a classical model on the embeddings",
+    "shortcut": "a model that does without the network and sees a few numbers of the pixels: what it reaches needs no "
+    "look at the cells",
+}
 _MODELS = {
-    "mlp": "a small neural network on the embeddings of the images (what the frozen network makes of them)",
+    "mlp": "two layers of 64 units on the embeddings of the images (the numbers that the frozen network makes of them)",
     "logistic": "logistic regression on the embeddings",
     "majority": "always answers the most frequent class of the training images",
     "colour": "sees the mean and the spread of three colours of an image, and nothing else",
@@ -99,9 +105,9 @@ def ladder_caption(rungs: Sequence[str]) -> str:
 
 
 def explained(rows: Sequence[LadderRow]) -> list[tuple[str, str]]:
-    """Names of the rungs and models of a ladder that can be said in plain words, each with these."""
-    names = [*dict.fromkeys(row.rung for row in rows), *dict.fromkeys(row.model for row in rows)]
-    known = _RUNGS | _MODELS
+    """Names of the rungs, kinds and models of a ladder that can be said in plain words, each with these."""
+    names = dict.fromkeys([*(row.rung for row in rows), *(row.kind for row in rows), *(row.model for row in rows)])
+    known = _RUNGS | _KINDS | _MODELS
     return [(name, known[name]) for name in names if name in known]
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "chosen_here",
     "doubtful_labels",
     "label_conflicts",
+    "leaks",
     "overlay_tells_class",
     "precision_deviates",
     "random_weights",
@@ -126,6 +127,21 @@ def _are_lookalikes(audit: AuditEvidence) -> bool:
 def _is_augmented(audit: AuditEvidence) -> bool:
     """Most images are near-duplicates of several others, not of a neighbour in a row of fields."""
     return audit.in_pairs >= MOST * audit.images and audit.groups <= audit.images / 2.5 and audit.near >= audit.shared
+
+
+def leaks(evidence: Evidence) -> Iterator[Finding]:
+    """A given split has the same patients, copies or fields on both sides."""
+    data = evidence.data
+    if data is None or not any(data.leaks.values()):
+        return
+    parts = [f"{count} test images share {what} with the training part" for what, count in data.leaks.items() if count]
+    yield Finding(
+        "given-split-leaks",
+        "serious",
+        dict(data.leaks),
+        f"The given split leaks: {', '.join(parts)}. Its score is too high by an unknown amount.",
+        str(Command("fit", (data.cache,), {"protocol": "patient-cv" if data.patients else "group-cv"})),
+    )
 
 
 def overlay_tells_class(evidence: Evidence) -> Iterator[Finding]:

@@ -89,5 +89,5 @@ def test_what_was_tested_is_listed_where_nothing_was_found():
     sentence = verdict(SOUND)[-1].sentence
     assert sentence == (
         "Nothing was found that makes this score misleading. Tested: random splits; patients left out; copies, "
-        "overlapping fields and scale bars. Not tested: other hospitals (the data name none)."
+        "overlapping fields and scale bars. Not tested: other hospitals (the data do not name them)."
     )

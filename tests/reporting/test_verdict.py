@@ -74,6 +74,11 @@ CASES = {
         {"network-not-needed"},
         {"shortcut-matches-network", "shortcut-strong"},
     ),
+    "colours with cells in them do most of it": (
+        Evidence((protocol(model("mlp", 0.95), model("histogram", 0.92, "shortcut"), WEAK, MAJORITY),)),
+        {"colours-tell-most"},
+        {"network-not-needed", "shortcut-matches-network", "shortcut-strong"},
+    ),
     "only colours with cells in them, of random weights": (
         Evidence((protocol(model("mlp", 0.70), HISTOGRAM, WEAK, MAJORITY),)),
         {"network-not-needed"},
