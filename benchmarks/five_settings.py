@@ -55,8 +55,8 @@ class Setting:
 _ALL = "all_groups.csv"
 _SITES, _PATIENTS = "hospitals/sites.csv", "malaria/patients.csv"
 SETTINGS = (
-    Setting("random", "ALL, random", "all", _ALL, {"series": "series"}, "holdout"),
-    Setting("blocks", "ALL, blocks", "all", _ALL, dict.fromkeys(("series", "block"), ""), "block-cv"),
+    Setting("random", "ALL, random", "all", _ALL, {"group": "path", "series": "series"}, "holdout"),
+    Setting("blocks", "ALL, blocks", "all", _ALL, dict.fromkeys(("group", "series", "block"), ""), "block-cv"),
     Setting("series", "ALL, series (A)", "all", _ALL, dict.fromkeys(("group", "series"), ""), "leave-group-out"),
     Setting("sites-A", "sites (A)", "hospitals", _SITES, {"site": "site"}, "leave-site-out"),
     Setting("sites-B", "sites (B)", "hospitals", _SITES, {"site": "site"}, "leave-site-out", adapt="auto"),
@@ -189,9 +189,9 @@ def main() -> None:
         for root in asked.runs:
             print_tables(root)
         return
-    for setting in SETTINGS:
-        if setting.name in asked.settings:
-            make(setting, asked.caches, asked.data, asked.out, tuple(asked.models))
+    known = {own.name: own for own in SETTINGS}
+    for name in asked.settings:
+        make(known[name], asked.caches, asked.data, asked.out, tuple(asked.models))
 
 
 if __name__ == "__main__":

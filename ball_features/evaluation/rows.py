@@ -12,7 +12,16 @@ from typing import TypeVar
 
 from ball_features.files import read_csv, write_csv
 
-__all__ = ["CompareRow", "CompatRow", "GroupRow", "LadderRow", "Row", "TrialRow", "read_rows", "write_rows"]
+__all__ = [
+    "CompareRow",
+    "CompatRow",
+    "GroupRow",
+    "LadderRow",
+    "Row",
+    "TrialRow",
+    "read_rows",
+    "write_rows",
+]
 
 R = TypeVar("R", bound="Row")
 
