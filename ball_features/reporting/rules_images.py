@@ -182,3 +182,13 @@ def seen_in_training(evidence: Evidence) -> Iterator[Finding]:
             f"{extraction.backbone} was trained on images that appear to be among these ({listed}): no figure on them "
             "is an external one.",
         )
+    elif extraction is not None and len(extraction.recognised) < extraction.collections:
+        known, more = ", ".join(extraction.recognised) or "none", extraction.collections - len(extraction.recognised)
+        yield Finding(
+            "network-may-know-these",
+            "note",
+            {"backbone": extraction.backbone, "collections": extraction.collections, "sets": [*extraction.recognised]},
+            f"{extraction.backbone} was trained on {extraction.collections} public collections of blood cells. Of "
+            f"these, {known} is recognised by name and is not among the images. Check that they are not of the other "
+            f"{more} before you call a figure external.",
+        )

@@ -275,8 +275,14 @@ CASES = {
     "seen": (
         replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", trained_on=("Acevedo 2020",))),
         {"network-saw-these"},
-        set(),
+        {"network-may-know-these"},
     ),
+    "perhaps seen": (
+        replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", collections=13, recognised=("Acevedo 2020",))),
+        {"network-may-know-these"},
+        {"network-saw-these"},
+    ),
+    "not seen": (replace(SOUND, extraction=ExtractionEvidence("densenet201")), set(), {"network-may-know-these"}),
     "nothing at all": (Evidence(), {"nothing-found"}, set()),
 }
 
