@@ -2,9 +2,9 @@
 
     python benchmarks/adaptation.py CACHE SITES.csv [--column site] [--folds 0]
 
-Each site is left out in turn (`--folds 5`: folds of sites). A method maps training and test embeddings before a model is
-fitted; it sees sites of training with labels, and the images of the new site without. Two models: a logistic regression
-on the plain view, and `robust` (whose choice sees training sites alone). Figures are means over the test sets.
+Each site is left out in turn (`--folds 5`: folds of sites). A method maps training and test embeddings before a model
+is fitted; it sees sites of training with labels, and the images of the new site without. Two models: a logistic
+regression on the plain view, and `robust` (whose choice sees training sites alone). Figures are means over the sites.
 
     none      nothing of the new site is seen (setting A)
     mean      training sites less the mean of their class means, the new one less its mean
@@ -243,10 +243,10 @@ def main() -> None:
     for method in asked.methods:
         cells = []
         for name in asked.models:
-            found = [
-                answer(method, builds[name], (X if name == "robust" else X[:, :1], y, site), test) for test in folds
-            ]
-            cells.append(" / ".join(f"{100 * np.mean(sum((own[i] for own in found), [])):.1f}" for i in (0, 1)))
+            own = X if name == "robust" else X[:, :1]
+            found = [answer(method, builds[name], (own, y, site), test) for test in folds]
+            means = (np.mean(np.concatenate([one[place] for one in found])) for place in (0, 1))
+            cells.append(" / ".join(f"{100 * mean:.1f}" for mean in means))
         print(f"| {method} | {' | '.join(cells)} |", flush=True)
 
 

@@ -59,7 +59,7 @@ __all__ = ["create_app"]
 _NOT_FOR_PATIENTS = "Research use only, not a diagnosis."
 _KINDS = ("image/", "application/octet-stream")
 _JSON = "application/json"
-_SITE = "Site of the images (hospital, scanner), for a bundle that knows it by `ball fit --adapt` or `ball adapt`."
+_SITE = "Site of the images (hospital, scanner), for a site-adapted bundle that knows it."
 _BODY_S = 30.0  # seconds that a body may take to arrive
 
 
