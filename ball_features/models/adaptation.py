@@ -3,8 +3,9 @@
 Training sites are centred with the mean of their class means, so that their shares of classes do not matter. Of a new
 site no labels are known. The mean of all its images is wrong where classes have other shares than in training, so
 the offset starts at the mean of the training sites and moves to the mean of the class means, with the model's
-predictions in place of labels: expectation maximisation for a shift between domains (Saerens et al. 2002, doi
-10.1162/089976602753284446, with the offset in place of the priors, which stay equal).
+predictions in place of labels (those that it is sure of, where there are enough): expectation maximisation for a shift
+between domains (Saerens et al. 2002, doi 10.1162/089976602753284446, with the offset in place of the priors, which stay
+equal).
 
 Where training sites (patients, say) all have nearly the same shares of classes, a new site is expected to have them as
 well, and its mean less that mixture's tells the offset best. How far that is trusted is the concentration of a
@@ -31,6 +32,7 @@ _ITERATIONS = 15
 _STEP = 0.5  # of an iteration, towards its own estimate
 _PRIOR_IMAGES = 3.0  # a class has half its weight at so many images plus this share of the batch
 _PRIOR_SHARE = 0.3
+_SURE = 0.9  # probability from which an image counts, where enough do: errors draw the offset to their own class
 _SITES_FOR_SHARES = 5  # training sites from which their shares of classes say what those of a new one are
 _MOST_TRUST = 1e6  # images
 _MOST_ASTRAY = 0.2  # by which a predicted share of a new site may differ from theirs
@@ -195,6 +197,9 @@ class SiteAdapter(BaseEstimator):
         flat = X.reshape(len(X), -1)
         means = self.class_means_.reshape(len(self.class_means_), -1)
         for _ in range(method.iterations):
+            sure = probability.max(1, keepdims=True) > _SURE
+            if sure.sum() >= MIN_IMAGES:
+                probability = probability * sure
             count = probability.sum(0)
             weight = count / (count + _PRIOR_IMAGES + _PRIOR_SHARE * len(X))
             own = probability.T @ flat / np.maximum(count, 1e-9)[:, None] - means  # (C, views * D)
