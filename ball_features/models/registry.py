@@ -40,6 +40,9 @@ class Model:
         min_images: least number of training images in all.
         more_images_than_classes: True if one training image a class is not enough in all classes at once.
         max_classes: greatest number of classes of a model that compares each pair of them, or None.
+        streams: name of the function of `models.streamed` that fits the model on rows which exceed the memory, or "",
+            where it is fitted on a stratified sample instead.
+        most_rows: greatest number of rows of that sample, by the time that a fit and a million predictions take.
     """
 
     name: str
@@ -57,6 +60,8 @@ class Model:
     min_images: int = 2
     more_images_than_classes: bool = False
     max_classes: int | None = None
+    streams: str = ""
+    most_rows: int = 50_000
 
     def obstacle(self, counts: Mapping[str, int]) -> str:
         """Return why the model cannot be fitted on these training images, or "".
@@ -193,9 +198,18 @@ def _pixel_trees(seed: int, head: HeadConfig) -> Any:
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
-        Model("mlp", _mlp, 3.5, kind="head", file_format="safetensors", validates=True, groups=True),
-        Model("logistic", _logistic, 0.1),
-        Model("robust-logistic", _robust_logistic, 1.5, groups=True),
+        Model(
+            "mlp",
+            _mlp,
+            3.5,
+            kind="head",
+            file_format="safetensors",
+            validates=True,
+            groups=True,
+            streams="fit_head",
+        ),
+        Model("logistic", _logistic, 0.1, streams="fit_logistic"),
+        Model("robust-logistic", _robust_logistic, 1.5, groups=True, most_rows=20_000),
         Model(
             "robust-views",
             _robust_views,
@@ -204,16 +218,17 @@ MODELS: dict[str, Model] = {
             groups=True,
             by_view=True,
             more_images_than_classes=True,
+            most_rows=20_000,
         ),
-        Model("robust", _robust, 6.0, file_format="recipes", groups=True, by_view=True, chooses=True),
-        Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300),
-        Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300),
-        Model("knn", _knn, 0.1, min_images=5),
+        Model("robust", _robust, 6.0, file_format="recipes", groups=True, by_view=True, chooses=True, most_rows=20_000),
+        Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300, streams="fit_linear_svm"),
+        Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300, most_rows=6000),
+        Model("knn", _knn, 0.1, min_images=5, most_rows=10_000),
         Model("lda", _lda, 1.2, more_images_than_classes=True),
         Model("random-forest", _random_forest, 1.2),
         Model("extra-trees", _extra_trees, 0.9),
         Model("hist-gradient-boosting", _hist_gradient_boosting, 2.3),
-        Model("xgboost", _xgboost, 3.0, file_format="xgboost"),
+        Model("xgboost", _xgboost, 3.0, file_format="xgboost", streams="fit_xgboost"),
         Model("majority", _majority, 0.0, kind="shortcut", features="none"),
         Model("colour", _pixel_trees, 0.5, kind="shortcut", features="colour"),
         Model("histogram", _pixel_trees, 0.5, kind="shortcut", features="histogram"),
