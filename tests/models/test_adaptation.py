@@ -147,3 +147,20 @@ def test_one_class_a_site_and_unknown_methods_are_refused():
         SiteAdapter().fit(X, y, np.array(["a", "b", "c"])[y])
     with pytest.raises(ConfigError, match="Valid: none, auto, balanced, mean"):
         SiteAdapter("combat").fit(X, y, np.zeros(30))
+
+
+def test_predictions_that_the_model_is_not_sure_of_do_not_move_the_offset():
+    rng = np.random.default_rng(8)
+    X, y = site(0, [40, 40, 40], rng)
+    own = SiteAdapter("balanced").fit(X, y, np.repeat(["a", "b"], 60)[rng.permutation(120)])
+    new, code = site(1.0, [20, 20, 20], rng)
+    sure = np.eye(3)[code] * 0.94 + 0.02
+    strange = np.concatenate([new, new[:30] + 50])
+    unsure = np.full((30, 3), 1 / 3)
+    answers = np.concatenate([sure, unsure])
+    offset = own.adapt(strange, lambda Z: answers).offset
+    truth = np.mean([new[code == k, 0].mean(0) for k in range(3)], 0)
+    assert np.abs(offset[0] - truth).max() < 0.7
+    assert (
+        np.abs(own.adapt(strange, lambda Z: answers * 0 + 1 / 3).offset[0] - truth).max() > 5
+    )  # none is sure: all count
