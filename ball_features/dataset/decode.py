@@ -126,14 +126,15 @@ def read_file(path: Path | str, sha256: str = "") -> bytes:
     Raises:
         ImageError: The file is none (a pipe, a device), too large, cannot be read, or has another hash.
     """
+    path = Path(path) if isinstance(path, str) else path
     try:
-        status = Path(path).stat()
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("is no regular file")
         if status.st_size > MAX_BYTES:
             megabytes = status.st_size / 1e6
             raise ImageError(f"has {megabytes:.0f} MB, more than {MAX_BYTES / 1e6:.0f}; cut it into fields")
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from error
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:

@@ -101,7 +101,7 @@ def assess(
         return lambda done, total, *_: tell(start + (stop - start) * done // max(total, 1), _STEPS, name)
 
     cache_path, groups = out / "cache.h5", out / "groups.csv"
-    manifest = read_collection(images, extraction, log, collection=collection)
+    manifest = read_collection(images, extraction, log, collection=collection, anywhere=False)
     log(_plan(manifest, extraction, config, out))
     extract(manifest, cache_path, extraction, progress=part(0, "embedding"), log=log)
     cache = read_cache(cache_path)
