@@ -64,14 +64,14 @@ def choose_best(root: Path, details: Mapping[str, Any], models: Sequence[str]) -
     stricter = [run for run in found if run.strictness > own and sum(name in run.scores for name in models) > 1]
     if not stricter:
         return Choice(models[0])
-    run = max(stricter, key=lambda item: (item.strictness, item.created))
-    known = [name for name in models if name in run.scores]
-    best = max(known, key=lambda name: run.scores[name])
+    strictest = max(stricter, key=lambda item: (item.strictness, item.created))
+    known = [name for name in models if name in strictest.scores]
+    best = max(known, key=lambda name: strictest.scores[name])
     note = (
-        f"Saved {best}, the best of {len(known)} models under {run.protocol} ({run.name}), the strictest protocol that "
+        f"Saved {best}, the best of {len(known)} models under {strictest.protocol} ({strictest.name}), the strictest protocol that "
         f"was run on this cache. By this run's table it would be {models[0]}."
         if best != models[0]
-        else f"Saved {best}, the best of {len(known)} models under {run.protocol} ({run.name}) too."
+        else f"Saved {best}, the best of {len(known)} models under {strictest.protocol} ({strictest.name}) too."
     )
     return Choice(best, note)
 
