@@ -67,12 +67,10 @@ def choose_best(root: Path, details: Mapping[str, Any], models: Sequence[str]) -
     strictest = max(stricter, key=lambda item: (item.strictness, item.created))
     known = [name for name in models if name in strictest.scores]
     best = max(known, key=lambda name: strictest.scores[name])
-    note = (
-        f"Saved {best}, the best of {len(known)} models under {strictest.protocol} ({strictest.name}), the strictest protocol that "
-        f"was run on this cache. By this run's table it would be {models[0]}."
-        if best != models[0]
-        else f"Saved {best}, the best of {len(known)} models under {strictest.protocol} ({strictest.name}) too."
-    )
+    note = f"Saved {best}, the best of {len(known)} models under {strictest.protocol} ({strictest.name})"
+    if best == models[0]:
+        return Choice(best, f"{note} too.")
+    note += f", the strictest protocol that was run on this cache. By this run's table it would be {models[0]}."
     return Choice(best, note)
 
 
