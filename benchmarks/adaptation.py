@@ -14,8 +14,8 @@ regression on the plain view, and `robust` (whose choice sees training sites alo
     combat    each site by location and scale, shrunk by empirical Bayes (Johnson et al. 2007, doi
               10.1093/biostatistics/kxj037); classes are covariates in training, and unknown for the new site
     coral     training embeddings with the covariance of the new site (Sun et al. 2016, arXiv 1511.05547, algorithm 1)
-    confident balanced, with images of which the model is 90 % sure alone
-    transport balanced, with predictions whose shares are those of training, by Sinkhorn's iterations
+    every     balanced, with every prediction, not those alone of which the model is sure
+    transport every, with predictions whose shares are those of training, by Sinkhorn's iterations
     truth     the mean of the new site's true class means: an oracle, which sees its labels
 """
 
@@ -135,8 +135,6 @@ def offset_by(method: str, adapter: SiteAdapter, X: np.ndarray, y: np.ndarray, p
     offset = adapter.average
     for _ in range(ITERATIONS):
         share = predict(X - offset)
-        if method == "confident" and (share.max(1) > 0.9).sum() >= 10:
-            share = share * (share.max(1, keepdims=True) > 0.9)
         if method == "transport":
             share = np.maximum(share, 1e-6)
             for _ in range(50):
@@ -150,7 +148,7 @@ def offset_by(method: str, adapter: SiteAdapter, X: np.ndarray, y: np.ndarray, p
 
 
 METHODS = (
-    "none", "mean", "balanced", "auto", "adabn", "combat", "coral", "confident", "transport", "truth",
+    "none", "mean", "balanced", "auto", "adabn", "combat", "coral", "every", "transport", "truth",
 )  # fmt: skip
 
 
