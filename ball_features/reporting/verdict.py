@@ -27,6 +27,7 @@ from ball_features.reporting.rules_images import (
     precision_deviates,
     random_weights,
     seen_in_training,
+    site_adapted,
 )
 from ball_features.reporting.rules_scores import calibration, falls, leaks, many_equals, shortcuts, too_few
 from ball_features.reporting.rules_use import predictions
@@ -57,6 +58,7 @@ RULES: tuple[Rule, ...] = (
     precision_deviates,
     calibration,
     many_equals,
+    site_adapted,
 )
 
 

@@ -48,6 +48,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         models=tuple(_model(row) for row in contents.models),
         tested=_tested(own),
         groups=len(np.unique(own.units[np.concatenate([split.test for split in own.splits])])),
+        adapted=own.grouping is not None and own.grouping.site is not None,
     )
     path = own.source if isinstance(own.source, str) else own.source[0]
     data, extraction = cache_evidence(own.cache, path)

@@ -158,6 +158,8 @@ def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path,
     bundle = read_bundle(run.bundles[0])
     assert bundle.facts.sites == ("b", "c")
     assert bundle.facts.left_out == "a"
+    assert "site-adapted" in {finding.code for finding in run.findings}
+    assert "site-adapted" in run.title
     card = write_card(bundle, run.bundles[0], tmp_path / "card.md").read_text(encoding="utf-8")
     assert "site-adapted" in card.lower()
     assert json.loads((run.bundles[0] / "bundle.json").read_text())["adapt"] == "balanced"

@@ -277,6 +277,12 @@ CASES = {
         {"network-saw-these"},
         {"network-may-know-these"},
     ),
+    "site-adapted": (
+        replace(SOUND, protocols=tuple(replace(own, adapted=True) for own in SOUND.protocols)),
+        {"site-adapted"},
+        set(),
+    ),
+    "not adapted": (SOUND, set(), {"site-adapted"}),
     "perhaps seen": (
         replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", collections=13, recognised=("Acevedo 2020",))),
         {"network-may-know-these"},
