@@ -126,6 +126,8 @@ class ExtractionEvidence:
         bound: cosine below which the precision counts as too low.
         precision: number format of the forward pass.
         trained_on: data sets that the network was trained on and that the images at hand belong to.
+        collections: number of public collections of blood cells that the network was trained on.
+        recognised: titles of those that are recognised by name.
     """
 
     backbone: str
@@ -134,6 +136,8 @@ class ExtractionEvidence:
     bound: float = 0.9995
     precision: str = "fp32"
     trained_on: tuple[str, ...] = ()
+    collections: int = 0
+    recognised: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -210,10 +210,12 @@ def _table(rows: Sequence[LadderRow]) -> Table:
             interval = metric.interval_text((row.accuracy_low, row.accuracy_high), 0)
             cells.append(Cell(f"{metric.text(row.accuracy, 1)} ({interval})", row.accuracy))
         if column:
-            worst = own[rungs[-1]].worst_recall if rungs[-1] in own else None
-            cells.append(_UNKNOWN if worst is None else Cell(f"{100 * worst:.1f}", worst))
+            last = own.get(rungs[-1])
+            for share in (None, None) if last is None else (last.mean_balanced_recall, last.worst_recall):
+                cells.append(_UNKNOWN if share is None else Cell(f"{100 * share:.1f}", share))
         drop = at(own, rungs[0]) - at(own, rungs[-1])
         cells.append(_UNKNOWN if math.isnan(drop) else Cell(f"{100 * drop:.1f}", drop))
         lines.append(Row(tuple(cells), cells[1].text))
-    header = ("model", "kind", *rungs, *((f"recall of the worst {column}",) if column else ()), "drop in points")
+    sides = (f"balanced recall, mean over {column}", f"recall of the worst {column}") if column else ()
+    header = ("model", "kind", *rungs, *sides, "drop in points")
     return Table(header, tuple(lines), "Accuracy of each model on each rung", 2)

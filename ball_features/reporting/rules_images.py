@@ -19,6 +19,7 @@ __all__ = [
     "precision_deviates",
     "random_weights",
     "seen_in_training",
+    "site_adapted",
 ]
 
 MOST = 0.5
@@ -199,4 +200,27 @@ def seen_in_training(evidence: Evidence) -> Iterator[Finding]:
             {"backbone": extraction.backbone, "sets": list(extraction.trained_on)},
             f"{extraction.backbone} was trained on images that appear to be among these ({listed}): no figure on them "
             "is an external one.",
+        )
+    elif extraction is not None and len(extraction.recognised) < extraction.collections:
+        known, more = ", ".join(extraction.recognised) or "none", extraction.collections - len(extraction.recognised)
+        yield Finding(
+            "network-may-know-these",
+            "note",
+            {"backbone": extraction.backbone, "collections": extraction.collections, "sets": [*extraction.recognised]},
+            f"{extraction.backbone} was trained on {extraction.collections} public collections of blood cells. Of "
+            f"these, {known} is recognised by name and is not among the images. Check that they are not of the other "
+            f"{more} before you call a figure external.",
+        )
+
+
+def site_adapted(evidence: Evidence) -> Iterator[Finding]:
+    """Models saw unlabelled images of the sites that they were tested on."""
+    adapted = [protocol.name for protocol in evidence.protocols if protocol.adapted]
+    if adapted:
+        yield Finding(
+            "site-adapted",
+            "note",
+            {"protocols": adapted},
+            "Site-adapted: images of the site that is tested gave its statistics, without their labels. The figures "
+            "hold for a site whose images come together, of mixed classes, not for single images of a site never seen.",
         )

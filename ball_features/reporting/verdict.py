@@ -28,6 +28,7 @@ from ball_features.reporting.rules_images import (
     precision_deviates,
     random_weights,
     seen_in_training,
+    site_adapted,
 )
 from ball_features.reporting.rules_scores import calibration, falls, many_equals, shortcuts, too_few
 from ball_features.reporting.rules_use import predictions
@@ -58,6 +59,7 @@ RULES: tuple[Rule, ...] = (
     precision_deviates,
     calibration,
     many_equals,
+    site_adapted,
 )
 
 

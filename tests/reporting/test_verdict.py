@@ -280,8 +280,20 @@ CASES = {
     "seen": (
         replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", trained_on=("Acevedo 2020",))),
         {"network-saw-these"},
+        {"network-may-know-these"},
+    ),
+    "site-adapted": (
+        replace(SOUND, protocols=tuple(replace(own, adapted=True) for own in SOUND.protocols)),
+        {"site-adapted"},
         set(),
     ),
+    "not adapted": (SOUND, set(), {"site-adapted"}),
+    "perhaps seen": (
+        replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", collections=13, recognised=("Acevedo 2020",))),
+        {"network-may-know-these"},
+        {"network-saw-these"},
+    ),
+    "not seen": (replace(SOUND, extraction=ExtractionEvidence("densenet201")), set(), {"network-may-know-these"}),
     "nothing at all": (Evidence(), {"nothing-found"}, set()),
 }
 
