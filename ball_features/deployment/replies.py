@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from pydantic import Base64Bytes, BaseModel, Field
 
 __all__ = [
+    "REFUSALS",
     "ActivationMap",
     "Alarm",
     "Answer",
@@ -18,20 +18,25 @@ __all__ = [
 ]
 
 
+# Status -> what it says of a request, for the OpenAPI description.
+REFUSALS = {
+    400: "The file did not arrive whole.",
+    401: "The token is missing or wrong.",
+    408: "The file took too long to arrive.",
+    413: "The file is too large.",
+    415: "The body is of another kind: the bare file is expected, or JSON for a patient.",
+    422: "The file is no image, damaged, or has too many pixels; or a parameter is out of range.",
+    429: "Too many requests a second.",
+    503: "Too many images wait; try again.",
+}
+
+
 class ActivationMap(BaseModel):
     """Where the network looked: the share of each place in the class's logit minus the mean over classes."""
 
     height: int
     width: int
     values: list[float] = Field(description="Row by row; positive values support the class, negative oppose it.")
-
-    @classmethod
-    def of(cls, values: np.ndarray | None) -> ActivationMap | None:
-        """The reply of a map, float (height, width); None where there is none."""
-        if values is None:
-            return None
-        flat = [round(float(value), 5) for value in values.ravel()]
-        return cls(height=values.shape[0], width=values.shape[1], values=flat)
 
 
 class Alarm(BaseModel):
@@ -69,6 +74,7 @@ class Health(BaseModel):
     model: str
     backbone: str
     classes: list[str]
+    sites: list[str] = Field(default=[], description="Sites that a request can name; empty unless site-adapted.")
     token: bool = Field(description="True if requests need a token.")
     unusual_from: float = Field(description="Distance beyond which distance alone makes an image unusual.")
     unusual_share: float = Field(
