@@ -191,7 +191,7 @@ def test_the_server_answers_for_a_site_that_the_bundle_knows_and_refuses_another
     bundle = read_bundle(run.folder / "models" / "logistic")
     predictor = Predictor(bundle, device="cpu", precision="fp32")
     file = sorted((smears / "Early").iterdir())[0]
-    _, X, _ = predictor.embed_all([file])
+    X = predictor.embed_all([file]).X
     octets = {"Content-Type": "application/octet-stream"}
     with TestClient(create_app(predictor), base_url="http://127.0.0.1") as http:
         assert http.get("/healthz").json()["sites"] == ["a", "b", "c"]
