@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ball_features.evaluation.drawn_areas import drawn_auroc
 from ball_features.evaluation.pooled import Pooled
-from ball_features.evaluation.resampling import Draws, Sums, block_rows
+from ball_features.evaluation.resampling import Draws, Sums
 
 __all__ = [
     "BINS",
@@ -148,32 +149,6 @@ def _auroc(positive: Bool[np.ndarray, " images"], score: Float[np.ndarray, " ima
     return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else float("nan")
 
 
-def _drawn_auroc(draws: Draws) -> Float[np.ndarray, " draws"]:
-    """Macro average of the weighted area under the ROC curve, (draws,); ties count half. Many tests get fewer draws."""
-    truth, probability, code = draws.pooled.truth, draws.pooled.probability, draws.group
-    most = len(draws.counts)
-    weights = draws.weights(int(np.clip(3_000_000 // len(truth), min(200, most), most)))
-    areas = np.full((len(weights), probability.shape[1]), np.nan)
-    block = block_rows(len(truth))
-    for column in range(probability.shape[1]):
-        score, positive = probability[:, column], truth == column
-        ones, zeros = (np.flatnonzero(part)[np.argsort(score[part])] for part in (positive, ~positive))
-        # For each positive: the number of negatives with a lower score, and with a score that is not higher.
-        ends = [np.searchsorted(score[zeros], score[ones], side) for side in ("left", "right")]
-        for start in range(0, len(weights), block):
-            own = weights[start : start + block]
-            below = np.zeros((len(own), len(zeros) + 1))
-            np.cumsum(own[:, code[zeros]], axis=1, out=below[:, 1:])
-            own = own[:, code[ones]]
-            whole = own.sum(1) * below[:, -1]
-            area = sum(np.einsum("ij,ij->i", own, below[:, end]) for end in ends) / 2
-            areas[start : start + block, column] = np.divide(
-                area, whole, out=np.full(len(own), np.nan), where=whole > 0
-            )
-    known = np.isfinite(areas)
-    return np.where(known, areas, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
-
-
 def _mcc(pooled: Pooled) -> float:
     """Matthews correlation; NaN where one class alone is present or predicted, which scikit-learn calls 0."""
     from sklearn.metrics import matthews_corrcoef
@@ -252,7 +227,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             name="auroc", heading="AUROC", digits=3, percent=False, higher_is_better=True, rank=1,
             by_class=_aurocs,
-            drawn=_drawn_auroc,
+            drawn=drawn_auroc,
             constant_has_interval=False,
         ),
         Metric(

@@ -28,10 +28,11 @@ from ball_features.files import write_csv, write_json
 from ball_features.reporting.patient_table import patient_notes, patient_table
 from ball_features.reporting.provenance import provenance
 from ball_features.reporting.tables import interval_table, markdown
-from ball_features.reporting.words import caption_of, choice_note, title_of
+from ball_features.reporting.words import caption_of, choice_note, left_out_note, title_of
 
 __all__ = ["Comparison", "RunContents", "failures", "measure_comparison", "prediction_rows", "split_rows"]
 
+_FULL_PRECISION = 100  # most classes whose probabilities are written with all digits; more would fill gigabytes
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
@@ -161,6 +162,7 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     alike = own.copies if grouping is None else merge_units(own.cache.sha256, grouping.together)
     title = title_of(own.subject, own.config, grouping, own.splits)
     caption = caption_of(own.config, grouping, own.splits, own.cache.label)
+    caption += left_out_note({item.spec.name: item.failure for item in own.results if item.failure})
     details = {"title": title, "caption": caption, "notes": notes, "failures": failures(own.results)}
     details |= provenance(
         own.cache,
@@ -215,17 +217,26 @@ def split_rows(
 def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: Sequence[str]) -> Iterable[Sequence[object]]:
     """Yield the rows of `predictions.csv`: model, repeat, fold, path, label, predicted, the probability of each class.
 
+    Probabilities of more than 100 classes have six digits.
+
     Args:
         cache: the images.
         results: a result a model.
         classes: names of the classes, in the order of probabilities.
     """
+    short = len(classes) > _FULL_PRECISION
     for result in results:
         for item in result.fitted:
             predicted = item.probability.argmax(1)
             for number, row in enumerate(item.split.test):
                 own = (result.spec.name, item.split.repeat, item.split.fold, cache.path[row], cache.label[row])
-                yield *own, classes[predicted[number]], *item.probability[number].tolist()
+                shares = item.probability[number].tolist()
+                yield *own, classes[predicted[number]], *(_short(shares) if short else shares)
+
+
+def _short(shares: list[float]) -> list[float]:
+    """Probabilities of six digits."""
+    return [float(f"{share:.6g}") for share in shares]
 
 
 def _interval_rows(models: Sequence[ModelRow]) -> Iterable[Sequence[object]]:
