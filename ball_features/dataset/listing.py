@@ -23,7 +23,10 @@ _UNSUPPORTED = frozenset(
         ".fits .ai .eps"
     ).split()
 )
-_MASK_OF = re.compile(r"(.+?)[ _-](?:mask|masks|seg|segmentation|segmented|annotation|gt|overlay)(?:[ _-]?\d+)?")
+_MASK_OF = re.compile(
+    r"(.+?)[ _-](?:masks?|seg|segmentation|segmented|annotation|annotated|gt|overlay|labels?|binary|contour)"
+    r"(?:[ _-]?\d+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,19 @@ def _prune(folder: Path, names: list[str], before: str, found: Listing, images: 
         names.remove(name)
         if not name.startswith("."):
             _skip(folder / name, before + name, "system folder", found)
-    for name, kind in skipped_names(names, images).items():
+    for name, kind in skipped_names(names, images, lambda own: _folders(folder / own)).items():
         names.remove(name)
         _skip(folder / name, before + name, kind, found)
     names.sort()
+
+
+def _folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _skip(folder: Path, name: str, kind: str, found: Listing) -> None:

@@ -50,10 +50,10 @@ _NEEDED = ("label", "patient")  # an ambiguous column of these is refused; other
 _SPLITS = {
     "train": "train training trn tr trainset trainingset traindata trainingdata trainingsdaten trainingsset "
     "entrenamiento treino entrainement apprentissage addestramento egitim treningowy обучение 训练 학습 훈련",
-    "val": "val valid validation validate dev development valset valdata validationset validationdata validierung "
-    "validierungsdaten validacion validacao validazione walidacja 验证 검증",
-    "test": "test testing tst testset testdata testdaten testmenge holdout heldout evaluation eval prueba teste essai "
-    "prova testowy тест 测试 테스트",
+    "val": "val valid validation validations validate validating dev development valset valdata "
+    "validationset validationdata validierung validierungsdaten validacion validacao validazione walidacja 验证 검증",
+    "test": "test tests testing tst testset testdata testdaten testmenge holdout heldout evaluation eval prueba "
+    "teste essai prova testowy тест 测试 테스트",
 }
 _SPLIT_WORDS = {word: name for name, words in _SPLITS.items() for word in words.split()}
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")

@@ -1,4 +1,4 @@
-"""Many classes: what is computed faster is equal to the usual way, and what takes too long is left out with a reason."""
+"""Many classes: what is computed faster equals the usual way, and what takes too long is left out with a reason."""
 
 import json
 from dataclasses import replace
