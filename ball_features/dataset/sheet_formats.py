@@ -25,7 +25,7 @@ __all__ = ["RawTable", "cell_text", "read_frame", "read_tables"]
 
 _SEPARATORS = (",", ";", "\t", "|")
 _PROBED = 50  # records that the separator is told by
-_MAC_LETTER = re.compile(rb"[a-z][\x87-\x90\x98\x9a-\x9f](?:[a-z]|\b)")
+_MAC_LETTER = re.compile(rb"[A-Za-z][\x87-\x90\x98\x9a-\x9f](?:[a-z]|\b)")
 _SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
