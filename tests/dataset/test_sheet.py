@@ -417,7 +417,8 @@ def test_names_of_parts(text, value):
     [
         ("1.jpg", "1.jpg.png"), ("1", "1.jpg.png"), ("1.jpg.png", "1.jpg"), ("12.0", "12.png"), ("12", "12.0.png"),
         ("C:\\Users\\me\\a b\\1.jpg", "1.jpg"), ("https://x.org/a%20b/1%2Ejpg?w=3", "a b/1.jpg"),
-        ("A/1.JPG", "a/1.jpg"),        ("1 .jpg", "1.jpg"), (" 1.jpg ", "1.jpg"), ("1.tiff", "1.jpg"), ("//server/share/x/1.jpg", "x/1.jpg"),
+        ("A/1.JPG", "a/1.jpg"), ("1 .jpg", "1.jpg"), (" 1.jpg ", "1.jpg"), ("1.tiff", "1.jpg"),
+        ("//server/share/x/1.jpg", "x/1.jpg"),
     ],
 )  # fmt: skip
 def test_names_of_files_as_people_write_them(cell, file):
