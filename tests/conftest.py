@@ -17,6 +17,10 @@ SHAPED = (
     "evaluation.resampling",
     "models.training",
 )
+# torch, scikit-learn and XGBoost each bring an OpenMP of their own, whose idle threads would spin on the others' cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["BALL_CHECKS"] = "off"  # a check of the precision that another test made would hide a fault
 install_import_hook([f"ball_features.{module}" for module in SHAPED], f"{typecheck.__name__}.check")
 

@@ -19,13 +19,9 @@ from ball_features.cli.root import InterruptError, main
 from ball_features.cli.screen import progress_bar
 from ball_features.models.registry import MODELS
 from ball_features.runs.new_folder import NewFolder
+from tests.commands import ball
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random")
-
-
-def ball(*arguments, **options):
-    command = [sys.executable, "-m", "ball_features", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """No command opens a connection, and the same command twice writes the same predictions."""
 
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from ball_features.cache import CacheWriter, create_cache
 from tests.cache.test_checksums import COUNT, contents, numbers
+from tests.commands import ball
 
 SHIM = """
 import socket
@@ -25,16 +25,22 @@ socket.getaddrinfo = lookup
 """
 
 
+def forbid_connections(folder, log):
+    """Code that forbids connections in a process, and the variables that forbid them in those that it starts."""
+    shim = SHIM.format(log=str(log))
+    (folder / "shim").mkdir()
+    (folder / "shim" / "sitecustomize.py").write_text(shim)
+    return shim, {"PYTHONPATH": os.pathsep.join([str(folder / "shim"), *sys.path])}
+
+
 @pytest.mark.slow
 def test_no_socket_and_equal_predictions(tmp_path):
     log, cache = tmp_path / "log", tmp_path / "a.h5"
-    (tmp_path / "shim").mkdir()
-    (tmp_path / "shim" / "sitecustomize.py").write_text(SHIM.format(log=str(log)))
+    shim, environment = forbid_connections(tmp_path, log)
     create_cache(cache, contents(view=["plain"]))
     embeddings, shortcuts = numbers(np.arange(COUNT))
     with CacheWriter(cache) as writer:
         writer.write(np.arange(COUNT), embeddings[:, :1], shortcuts)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "shim"), *sys.path])}
     fit = ["fit", str(cache), "--models", "mlp,logistic,xgboost", "--repeats", "1", "--out", str(tmp_path / "runs")]
     commands = [
         ["inspect", str(cache), "--verify"],
@@ -44,9 +50,7 @@ def test_no_socket_and_equal_predictions(tmp_path):
         ["report", str(tmp_path / "runs" / "first")],
     ]
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "ball_features", *command], capture_output=True, text=True, env=environment
-        )
+        done = ball(*command, env=environment, before=shim)
         assert done.returncode == 0, (command, done.stderr)
     assert not log.exists()
     first, second = ((tmp_path / "runs" / name / "predictions.csv").read_bytes() for name in ("first", "second"))
@@ -56,9 +60,7 @@ def test_no_socket_and_equal_predictions(tmp_path):
 @pytest.mark.slow
 def test_the_way_of_an_image_opens_no_socket(tmp_path, smears):
     log = tmp_path / "log"
-    (tmp_path / "shim").mkdir()
-    (tmp_path / "shim" / "sitecustomize.py").write_text(SHIM.format(log=str(log)))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "shim"), *sys.path])}
+    shim, environment = forbid_connections(tmp_path, log)
     network = ["--backbone", "densenet121", "--weights", "random", "--input-px", "64", "--precision", "fp32"]
     bundle = "runs/run/models/logistic"
     commands = [
@@ -86,9 +88,6 @@ def test_the_way_of_an_image_opens_no_socket(tmp_path, smears):
         ["runs", "runs"],
     ]
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "ball_features", *command],
-            capture_output=True, text=True, env=environment, cwd=tmp_path, check=False,
-        )  # fmt: skip
+        done = ball(*command, env=environment, before=shim, cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
         assert not log.exists(), (command, log.read_text())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,6 +107,16 @@ class AuditSummary:
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AuditSummary:
+        """Read a summary back from what `to_dict` returned.
+
+        Raises:
+            KeyError, TypeError, AttributeError: the values are not a summary's.
+        """
+        overlays = {name: OverlaySummary(**own) for name, own in values["overlays"].items()}
+        return cls(**{**values, "overlays": overlays})
 
 
 def _by_class(label: np.ndarray) -> dict[str, int]:

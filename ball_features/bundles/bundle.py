@@ -56,6 +56,7 @@ class Bundle:
             (validation,).
         distances: distance of each validation image to the training embeddings, increasing, float64 (validation,).
         score_class: class number of the image of each score, int (validation,); empty in bundles of earlier versions.
+        train_class: class number of each training image, int (train,); empty in bundles of earlier versions.
         novelty: what flags unusual images; None in bundles of earlier versions, which flag by distance alone.
         sites: sites of a site-adapted model, else None.
         offset: numbers that are subtracted from each embedding before all else, those of the site that the bundle
@@ -71,6 +72,7 @@ class Bundle:
     scores: np.ndarray
     distances: np.ndarray
     score_class: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    train_class: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     novelty: Novelty | None = None
     sites: Sites | None = None
     offset: np.ndarray | None = None
@@ -242,6 +244,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             scores=arrays["scores"],
             distances=arrays["distances"],
             score_class=arrays.get("score_class", np.empty(0, dtype=np.int64)),
+            train_class=arrays.get("train_class", np.empty(0, dtype=np.int64)),
             novelty=Novelty.from_arrays(arrays),
         )
         if facts.adapt != "none":

@@ -25,6 +25,7 @@ class Prediction:
         distance: mean cosine distance to the nearest training images.
         unusual: True for an image unlike the training images (see `Bundle.unusual`): do not trust the class.
         nearest: ids of the nearest training images.
+        nearest_class: class of each of them; empty where the bundle does not say, since an earlier version made it.
     """
 
     path: str
@@ -34,10 +35,12 @@ class Prediction:
     distance: float
     unusual: bool
     nearest: tuple[str, ...]
+    nearest_class: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return vars(self) | {"set": list(self.set), "nearest": list(self.nearest)}
+        lists = {"set": list(self.set), "nearest": list(self.nearest), "nearest_class": list(self.nearest_class)}
+        return vars(self) | lists
 
 
 def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
@@ -53,6 +56,7 @@ def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: floa
     inside = bundle.sets(probability, coverage)
     distance, rows = bundle.distance(X)
     unusual = bundle.unusual(X, probability)
+    known = len(bundle.train_class) > 0
     result = []
     for image, path in enumerate(paths):
         order = np.argsort(-probability[image])
@@ -65,6 +69,7 @@ def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: floa
                 distance=float(distance[image]),
                 unusual=bool(unusual[image]),
                 nearest=tuple(bundle.train_path[row] for row in rows[image]),
+                nearest_class=tuple(bundle.classes[bundle.train_class[row]] for row in rows[image] if known),
             )
         )
     return result

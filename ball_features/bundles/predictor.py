@@ -15,6 +15,7 @@ from ball_features.bundles.prediction import Prediction, describe
 from ball_features.dataset.decode import decode_bytes, read_file
 from ball_features.dataset.listing import Rejected
 from ball_features.errors import ConfigError, ImageError, WeightsError
+from ball_features.extraction.engine.cpu import compile_early
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +53,8 @@ class Predictor:
         precision: str = "auto",
         compiled: bool = False,
     ) -> None:
+        if device in ("auto", "cpu") and bundle.facts.preprocessing.backbone.startswith("densenet"):
+            compile_early()
         from ball_features.extraction.backbones import get_backbone
         from ball_features.extraction.engine.devices import best_precision, resolve_device
         from ball_features.extraction.engine.modules import ModuleEngine, build_engine

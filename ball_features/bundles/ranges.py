@@ -49,6 +49,7 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         "scores": arrays["scores"].ndim == 1 and _within(arrays["scores"], 0, 1),
         "distances": arrays["distances"].ndim == 1 and _within(arrays["distances"], 0, math.inf),
         "train": arrays["train"].ndim == 2 and bool(np.isfinite(arrays["train"]).all()),
+        "train_class": "train_class" not in arrays or _classes_of(arrays, len(facts.classes)),
     }
     views = len(facts.preprocessing.plan)
     checks |= {
@@ -60,6 +61,16 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
     faults += [name for name, holds in checks.items() if not holds]
     if faults:
         raise ValueError(f"{', '.join(faults)} out of range")
+
+
+def _classes_of(arrays: Mapping[str, np.ndarray], classes: int) -> bool:
+    """Whether each training image has a class."""
+    codes = arrays["train_class"]
+    return (
+        codes.shape == arrays["train"].shape[:1]
+        and codes.dtype.kind == "i"
+        and set(codes.tolist()) <= {*range(classes)}
+    )
 
 
 def _sites(arrays: Mapping[str, np.ndarray]) -> list[str]:

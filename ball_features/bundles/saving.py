@@ -121,7 +121,8 @@ def write_bundle(
     if validation.views is not None:
         bundle = replace(bundle, novelty=Novelty(gaussians, validation.scale))
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
-    arrays |= {"score_class": bundle.score_class} | (bundle.novelty.to_arrays() if bundle.novelty else {})
+    arrays |= {"score_class": bundle.score_class, "train_class": train.truth.astype(np.int64)}
+    arrays |= bundle.novelty.to_arrays() if bundle.novelty else {}
     arrays |= {} if sites is None else sites.to_arrays()
     arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}  # safetensors ignores strides
     # Not `save_file`, which makes files that only their owner may read.

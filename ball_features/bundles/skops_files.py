@@ -53,6 +53,7 @@ _PARTS: dict[str, frozenset[str]] = {
             "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
             "sklearn.feature_selection._variance_threshold.VarianceThreshold",
             "sklearn.linear_model._logistic.LogisticRegression",
+            "sklearn.linear_model._stochastic_gradient.SGDClassifier",
             "sklearn.neighbors._classification.KNeighborsClassifier",
             "sklearn.pipeline.Pipeline",
             "sklearn.preprocessing._data.StandardScaler",

@@ -4,6 +4,7 @@ from ball_features.cache.equal import equal_embeddings, equal_remark
 from ball_features.cache.lock import lock_cache
 from ball_features.cache.merge import SHARD, Merged, merge
 from ball_features.cache.read import read_cache
+from ball_features.cache.row_reads import read_rows
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, choose_channels, labelled_rows
 from ball_features.cache.verify import Verification, verify_cache
 from ball_features.cache.write import CacheContents, CacheWriter, create_cache
@@ -24,5 +25,6 @@ __all__ = [
     "lock_cache",
     "merge",
     "read_cache",
+    "read_rows",
     "verify_cache",
 ]

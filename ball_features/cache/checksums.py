@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ball_features.cache.row_reads import read_rows
+
 __all__ = [
     "GROUP",
     "ROWS",
@@ -77,7 +79,7 @@ def broken_rows(
     broken = []
     for block in _blocks(rows, embeddings):
         numbers = {name: values[block] for name, values in shortcuts.items()}
-        found = row_checksums(embeddings[block], numbers, [content[int(row)] for row in block])
+        found = row_checksums(read_rows(embeddings, block), numbers, [content[int(row)] for row in block])
         broken.append(block[found != stored[block]])
     return np.concatenate(broken) if broken else np.empty(0, np.int64)
 
@@ -86,7 +88,7 @@ def unfinite_rows(embeddings: Any, rows: np.ndarray) -> np.ndarray:
     """Those of some rows that hold a number that is not finite, increasing."""
     broken = []
     for block in _blocks(rows, embeddings):
-        values = embeddings[block]
+        values = read_rows(embeddings, block)
         broken.append(block[~np.isfinite(values).all((1, 2))])
     return np.concatenate(broken) if broken else np.empty(0, np.int64)
 

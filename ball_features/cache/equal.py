@@ -6,9 +6,12 @@ import hashlib
 
 import numpy as np
 
+from ball_features.cache.row_reads import read_rows
 from ball_features.cache.schema import Cache
 
 __all__ = ["equal_embeddings", "equal_remark"]
+
+_BLOCK = 256  # images read at once
 
 
 def equal_embeddings(cache: Cache) -> list[list[int]]:
@@ -26,9 +29,12 @@ def equal_embeddings(cache: Cache) -> list[list[int]]:
     for row in np.flatnonzero(cache.committed).tolist():
         first.setdefault(content[row], row)
     rows: dict[bytes, list[int]] = {}
-    for row in first.values():
-        digest = hashlib.blake2b(np.ascontiguousarray(cache.embeddings[row, 0]).tobytes(), digest_size=16).digest()
-        rows.setdefault(digest, []).append(row)
+    kept = np.sort(np.fromiter(first.values(), np.int64, len(first)))
+    for start in range(0, len(kept), _BLOCK):
+        block = kept[start : start + _BLOCK]
+        for row, own in zip(block.tolist(), read_rows(cache.embeddings, block)[:, 0], strict=True):
+            digest = hashlib.blake2b(np.ascontiguousarray(own).tobytes(), digest_size=16).digest()
+            rows.setdefault(digest, []).append(row)
     return [own for own in rows.values() if len(own) > 1]
 
 

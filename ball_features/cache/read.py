@@ -184,11 +184,12 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
 
     def text(name: str) -> np.ndarray:
         nonlocal left
-        values = []
+        values, longest = [], 0
         for start in range(0, len(dataset(name)), _TEXTS_AT_ONCE):
-            values += dataset(name).asstr()[start : start + _TEXTS_AT_ONCE].tolist()
-            left -= sum(map(len, values[start:]))
-            longest = max(map(len, values), default=0)
+            part = dataset(name).asstr()[start : start + _TEXTS_AT_ONCE].tolist()
+            values += part
+            left -= sum(map(len, part))
+            longest = max(longest, *map(len, part))
             if left < 0 or 4 * longest * len(dataset(name)) > 4 * budget(file.filename):
                 raise ValueError(f"{name} claims more text than the file can hold")
         return np.array(values, dtype=str) if values else np.empty(0, dtype="<U1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from ball_features.cli.derive import command
 from ball_features.cli.options import BundleFolder, BundleUse, Quiet
@@ -28,6 +29,11 @@ class ServeOptions(Config):
         below=1,
         unit="a share",
     )
+    images: Path | None = option(
+        None,
+        "Folder of the training images; the nearest ones are then shown as thumbnails, to all who may open the page. "
+        "None are shown if left out.",
+    )
     max_megabytes: float = option(20.0, "Largest file that is taken, in megabytes.", panel="Limits", above=0)
     max_megapixels: float = option(25.0, "Largest image that is taken, in megapixels.", panel="Limits", above=0)
     max_rate: float = option(100.0, "Most requests that one address may send in a second.", panel="Limits", above=0)
@@ -42,7 +48,7 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
     nothing is written to disk. Programs ask by POST /v1/predict, which GET
     /openapi.json describes; /healthz and /metrics tell how the server does.
     """
-    from ball_features.errors import ConfigError, require_extra
+    from ball_features.errors import ConfigError, DataError, require_extra
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(module, "serve", "ball serve")
@@ -63,6 +69,8 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
             f"--host {options.host} can be reached from other machines and needs a token. "
             "Set one: BALL_TOKEN=$(openssl rand -hex 16) ball serve ..."
         ) from error
+    if options.images is not None and not options.images.is_dir():
+        raise DataError(f"Found no folder at {options.images}, expected that of the training images.")
     limits = Limits(options.max_megabytes, options.max_megapixels, options.max_rate, options.max_waiting)
     with contextlib.closing(bind(options.host, options.port)) as listener:
         loaded = read_bundle(bundle, trust=use.trust)
@@ -70,7 +78,14 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
             say("Loading the network ...")
         predictor = Predictor(loaded, weights=use.weights, device=use.device, precision=use.precision, compiled=True)
         predictor.warm_up()
-        service = create_app(predictor, limits=limits, token=options.token, loopback=local, coverage=options.coverage)
+        service = create_app(
+            predictor,
+            limits=limits,
+            token=options.token,
+            loopback=local,
+            coverage=options.coverage,
+            images=options.images,
+        )
 
         def announce(address: str) -> None:
             if not shown.quiet:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, option, require
+from ball_features.config.sizes import LEAST_MEMORY, read_bytes
 from ball_features.config.splitting import LADDER, LEARNING_CURVE, PROTOCOLS, protocol_help
 
 __all__ = ["FitConfig", "HeadConfig"]
@@ -125,6 +126,12 @@ class FitConfig(Config):
         low=1,
         special={0: "all cores"},
     )
+    memory: str = option(
+        "",
+        "Memory that the fits may hold, such as 4GB, beside the program and the texts of the cache. Where the rows "
+        "exceed it, models read them from the file block by block, or are fitted on a sample; the table says which.",
+        panel="Models",
+    )
     group_column: str = option(
         "auto",
         "Column of the groups file that the protocol is by; several joined with +, such as class+overlay. auto: the "
@@ -192,6 +199,12 @@ class FitConfig(Config):
     def __post_init__(self) -> None:
         """Check types, ranges and what excludes each other; model names are checked by the registry."""
         super().__post_init__()
+        require(
+            not self.memory or (read_bytes(self.memory) or 0) >= LEAST_MEMORY,
+            "memory",
+            self.memory,
+            "a number of bytes with a unit, such as 4GB or 500MB, at least 10MB",
+        )
         require(not self.tta or self.test_views in ("auto", "all"), "test_views", self.test_views, "none beside tta")
         require(self.adapt == "none" or not self.center, "adapt", self.adapt, "none beside center, which does the same")
         require(
@@ -200,6 +213,11 @@ class FitConfig(Config):
             self.test_size + self.val_size,
             "less than 1, so that something is left to train on",
         )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that the fits may hold, in bytes; 0 for no limit."""
+        return read_bytes(self.memory) or 0
 
     def fingerprint(self, **resolved: Any) -> str:
         """SHA-256 of everything that changes a number.
@@ -211,4 +229,6 @@ class FitConfig(Config):
         """
         values = self.to_dict()
         del values["jobs"], values["groups"], values["compat_batch_metrics"]
+        if not self.memory:
+            del values["memory"]
         return digest(values | resolved)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ball_features.dataset.manifest import Manifest, scan
 from ball_features.errors import DataError, MissingExtraError
 
-__all__ = ["KNOWN", "KnownDataset", "download", "recognise"]
+__all__ = ["KNOWN", "KnownDataset", "download", "known_dataset", "recognise"]
 
 # From this share of known files on, a folder is the data set.
 _RECOGNISED = 0.5
@@ -55,8 +55,8 @@ KNOWN: dict[str, KnownDataset] = {
 }
 
 
-def recognise(sha256: Sequence[str]) -> str:
-    """Describe the known data set that these files belong to, in one line; "" where there is none.
+def known_dataset(sha256: Sequence[str]) -> tuple[KnownDataset, int, int] | None:
+    """The known data set that half of these files or more belong to, with their number, and that of missing ones.
 
     Args:
         sha256: content hash of each file.
@@ -67,13 +67,26 @@ def recognise(sha256: Sequence[str]) -> str:
         hashes = set(known.files().values())
         found = sum(digest in hashes for digest in sha256)
         if found >= _RECOGNISED * len(sha256) and found:
-            missing = len(hashes - set(sha256))
-            rest = f"; {missing} of its {len(hashes)} different images are not here" if missing else ""
-            return (
-                f"Known data set: {found} of {len(sha256)} files are of {known.handle}{rest}. What an audit found in "
-                f"it is in data/{known.name}.csv. Cite {known.citation}."
-            )
-    return ""
+            return known, found, len(hashes - set(sha256))
+    return None
+
+
+def recognise(sha256: Sequence[str]) -> str:
+    """Describe the known data set that these files belong to, in one line; "" where there is none.
+
+    Args:
+        sha256: content hash of each file.
+    """
+    match = known_dataset(sha256)
+    if match is None:
+        return ""
+    known, found, missing = match
+    total = len(set(known.files().values()))
+    rest = f"; {missing} of its {total} different images are not here" if missing else ""
+    return (
+        f"Known data set: {found} of {len(sha256)} files are of {known.handle}{rest}. What an audit found in it is in "
+        f"data/{known.name}.csv. Cite {known.citation}."
+    )
 
 
 def download(name: str = "mehradaria-leukemia", *, log: Callable[[str], None] = lambda line: None) -> Manifest:

@@ -15,7 +15,9 @@ LOW_PROBABILITY = 0.7
 
 
 def contradicted(item: Prediction, classes: Sequence[str]) -> bool:
-    """Whether no nearest training image is of the predicted class, as far as folders name classes."""
+    """Whether no nearest training image is of the predicted class, as far as the bundle or folders name classes."""
+    if item.nearest_class:
+        return item.predicted not in item.nearest_class
     folders = {name.split("/")[0] for name in item.nearest}
     return bool(folders) and folders <= set(classes) and item.predicted not in folders
 

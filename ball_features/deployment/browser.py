@@ -18,6 +18,6 @@ def browser_page() -> tuple[str, str]:
         return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
     return page, (
-        f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; img-src blob:; "
+        f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; img-src blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )

@@ -45,6 +45,8 @@ class Answer(BaseModel):
     distance: float = Field(description="Mean cosine distance to the nearest training images.")
     unusual: bool = Field(description="True for an image unlike the training images: do not trust the class.")
     nearest: list[str] = Field(description="Ids of the nearest training images.")
+    nearest_class: list[str] = Field([], description="Class of each of them; empty if the bundle does not say.")
+    nearest_picture: list[str] = Field([], description="Thumbnail of each of them, if the server may show them.")
     map: ActivationMap | None = Field(None, description="If requested, and if the model and its view have one.")
     caveat: str = ""
     notes: list[str] = Field(description="What a reader must know about `set` and `unusual`.")
@@ -88,6 +90,7 @@ class ImageAnswer(BaseModel):
     distance: float
     unusual: bool
     nearest: list[str]
+    nearest_class: list[str] = []
 
 
 class RejectedFile(BaseModel):

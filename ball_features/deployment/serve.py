@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from ball_features.deployment.replies import ActivationMap, Alarm, Answer, Healt
 from ball_features.errors import ImageError
 from ball_features.extraction.batch import batch_size
 from ball_features.extraction.loading import resize
+from ball_features.reporting.markup import Thumbnails
 from ball_features.threads import core_count
 
 __all__ = ["create_app"]
@@ -61,6 +63,7 @@ def create_app(
     token: str = "",
     loopback: bool = True,
     coverage: float = COVERAGE,
+    images: Path | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -70,6 +73,7 @@ def create_app(
         token: secret of 16 characters or more that requests must bring; "" asks for none, on loopback only.
         loopback: True answers only to names of this machine, so that no web page can reach it under another name.
         coverage: coverage of prediction sets if a request names none, above 0 and below 1.
+        images: folder of the training images, of which the nearest are shown as thumbnails; None shows none.
 
     Raises:
         ConfigError: The token is too short or missing, or the coverage is out of range.
@@ -83,8 +87,7 @@ def create_app(
     # Decoding and the network share the cores; more at once would only hold more pixels in memory.
     decoding = CapacityLimiter(core_count())
     size = batch_size(predictor.device.type, predictor.engine.precision, predictor.backbone.input_px)
-    page, policy = browser_page()
-    facts = predictor.bundle.facts
+    (page, policy), thumbnails, facts = browser_page(), Thumbnails(images), predictor.bundle.facts
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -194,16 +197,16 @@ def create_app(
         digest = hashlib.sha256(body).hexdigest()
         row = await embed(image, digest)
         found = (await to_thread.run_sync(predictor.describe, [""], row[None], coverage, limiter=decoding))[0]
-        shown = None
+        shown, pictures = None, []
         if map:
             shown = await to_thread.run_sync(_map, predictor, found, image, digest, limiter=decoding)
+            pictures = await to_thread.run_sync(thumbnails.addresses, found.nearest, limiter=decoding)
         recent.add([found])
         meters.unusual.inc(found.unusual)
         meters.seconds.observe(time.perf_counter() - start)
         values = {name: value for name, value in found.to_dict().items() if name != "path"}
-        notes = predictor.bundle.notes(coverage)
-        more = {"coverage": coverage, "map": shown, "caveat": predictor.caveat, "notes": notes}
-        return Answer(**values, **more, alarm=raised())
+        more = {"coverage": coverage, "caveat": predictor.caveat, "notes": predictor.bundle.notes(coverage)}
+        return Answer(**values, **more, map=shown, nearest_picture=pictures, alarm=raised())
 
     @app.post(
         "/v1/patients",

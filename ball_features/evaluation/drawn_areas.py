@@ -1,30 +1,29 @@
-"""Area under the ROC curve in bootstrap samples, in the way that is fastest for the number of classes."""
+"""Weighted areas under the ROC curve, in the way that is fastest for the number of classes."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
 
-from ball_features.evaluation.resampling import Draws, block_rows
+from ball_features.evaluation.resampling import block_rows
 
-__all__ = ["areas_by_pairs", "areas_by_rank", "drawn_auroc"]
+__all__ = ["areas_by_pairs", "areas_by_rank", "weighted_areas"]
 
 _PAIRS_A_CLASS = 20  # tests a class below which products over pairs of tests take less time than ranks
 
 
-def drawn_auroc(draws: Draws) -> Float[np.ndarray, " draws"]:
-    """Macro average of the weighted area under the ROC curve, (draws,); ties count half. Many tests get fewer draws."""
-    truth, probability = draws.pooled.truth, draws.pooled.probability
-    most = len(draws.total)
-    weights = draws.weights(int(np.clip(3_000_000 // len(truth), min(200, most), most)))
-    # Sums of whole and half numbers are exact in any order, so both ways give the same areas.
+def weighted_areas(truth: np.ndarray, probability: np.ndarray, group: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Add up the pairs of a positive that is scored above a negative, float64 (draws, classes); ties count half.
+
+    Sums of whole and half numbers are exact in any order, so both ways give the same areas.
+
+    Args:
+        truth: class indices, int (tests,).
+        probability: class probabilities, float (tests, classes).
+        group: group of each test, int (tests,), from 0.
+        weights: how often each group is drawn, float (draws, groups).
+    """
     areas = areas_by_pairs if len(truth) < _PAIRS_A_CLASS * probability.shape[1] else areas_by_rank
-    area = areas(truth, probability, draws.group, weights)
-    support = draws.support[: len(weights)]
-    whole = support * (support.sum(1, keepdims=True) - support)  # number of pairs
-    area = np.divide(area, whole, out=np.full(area.shape, np.nan), where=whole > 0)
-    known = np.isfinite(area)
-    return np.where(known, area, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+    return areas(truth, probability, group, weights)
 
 
 def areas_by_rank(truth: np.ndarray, probability: np.ndarray, group: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -10,18 +10,23 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ball_features.cache import read_rows
 from ball_features.dataset.splits import Split
+from ball_features.evaluation.past_memory import HELD_BYTES, sampled, streams_of
 from ball_features.evaluation.site_shift import adapt_test, center_training, fit_adapter
 from ball_features.evaluation.tasks import FitTask
 from ball_features.evaluation.views import view_rows
 from ball_features.models.adaptation import SiteAdapter, SiteShift
 
 __all__ = ["Failed", "Fitted", "fit_task"]
+
+_PARTS = 8  # of the memory, for the test images that are predicted at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,8 @@ class Fitted:
         remarks: sentences about the fit: what was chosen, which site could not be adapted to.
         adapter: offsets of the training sites, for a model that is adapted to sites.
         shifts: offset of each site that was tested and is not among them, by name.
+        fitted_on: how rows that exceed the memory were read, or which sample of them was, in words; "" where all were
+            held.
     """
 
     split: Split
@@ -57,6 +64,7 @@ class Fitted:
     remarks: tuple[str, ...] = ()
     adapter: SiteAdapter | None = None
     shifts: dict[str, SiteShift] = field(default_factory=dict)
+    fitted_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,10 @@ def _fit(task: FitTask) -> Fitted:
     if task.images.site is not None:
         adapter = fit_adapter(task)
         task = center_training(task, adapter)
-    X, y = _training_rows(task)
+    streams, fitted_on = streams_of(task) if task.memory else None, ""
+    if task.memory and streams is None:
+        task, fitted_on = sampled(task)
+    X, y = _training_rows(task) if streams is None else (None, ())
     own = int(np.random.default_rng([task.seed, split.repeat, split.fold]).integers(2**31))
     estimator = model.build(own, task.head)
     model.fewer_trees(estimator, len(np.unique(task.images.codes[split.train])))
@@ -93,12 +104,16 @@ def _fit(task: FitTask) -> Fitted:
         estimator.set_params(**({"roles": task.roles} if model.chooses else {"whole_field": whole}))
     if model.kind == "head" and task.head.consistency:
         estimator.set_params(views_per_image=len(task.views.train))
-    options = _fit_options(task, len(y))
+    options = _fit_options(task, len(y)) if streams is None else {}
+    fit_stream = _streamed(model.streams) if streams else None
     # The limit holds for libraries that are loaded, and building the estimator loads them.
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:  # no library's warning on the terminal
         warnings.simplefilter("always")
         start = time.perf_counter()
-        estimator.fit(X, y, **options)
+        if streams is None or fit_stream is None:
+            estimator.fit(X, y, **options)
+        else:
+            estimator, fitted_on = fit_stream(estimator, *streams)
         fit_s = time.perf_counter() - start
         start = time.perf_counter()
         remarks = [f"{estimator.chosen_} ({estimator.reason_})."] if model.chooses else []
@@ -120,8 +135,15 @@ def _fit(task: FitTask) -> Fitted:
         remarks=tuple(remarks),
         adapter=adapter,
         shifts=shifts,
+        fitted_on=fitted_on,
         converged=not any(issubclass(item.category, ConvergenceWarning) for item in caught),
     )
+
+
+def _streamed(name: str) -> Callable[..., tuple[Any, str]]:
+    from ball_features.models import streamed  # loads what every model of it needs
+
+    return getattr(streamed, name)
 
 
 def _training_rows(task: FitTask) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +179,18 @@ def _kinds(task: FitTask, view: int) -> dict[str, np.ndarray]:
 
 def _predict(estimator: Any, task: FitTask) -> np.ndarray:
     """Return class probabilities of the test images, their mean over views; classes unseen in training get 0."""
+    return np.concatenate([_predict_held(estimator, part) for part in _parts(task)])
+
+
+def _parts(task: FitTask) -> Iterator[FitTask]:
+    """Yield the task with as many of its test images at a time as the memory holds: all, where all rows are held."""
+    rows, width = task.split.test, len(task.views.test) * task.images.numbers.shape[2]
+    step = max(1, task.memory // _PARTS // (HELD_BYTES * width)) if task.memory else max(1, len(rows))
+    for start in range(0, max(1, len(rows)), step):
+        yield replace(task, split=replace(task.split, test=rows[start : start + step]))
+
+
+def _predict_held(estimator: Any, task: FitTask) -> np.ndarray:
     numbers, rows, views = task.images.numbers, task.split.test, task.views.test
     total = np.zeros((len(rows), task.images.classes))
     if not len(rows):
@@ -166,13 +200,21 @@ def _predict(estimator: Any, task: FitTask) -> np.ndarray:
         total[:, estimator.classes_] = estimator.predict_proba(X, **_kinds(task, 0))
         return total
     for view in views:
-        X = numbers[rows, view].astype(np.float32)
+        X = (
+            read_rows(numbers, rows)[:, view].astype(np.float32)
+            if task.memory
+            else numbers[rows, view].astype(np.float32)
+        )
         total[:, estimator.classes_] += estimator.predict_proba(X, **_kinds(task, view))
     return total / total.sum(1, keepdims=True)
 
 
 def _flips(estimator: Any, task: FitTask) -> np.ndarray:
     """Return whether the views of a test image are given different classes, bool (test,)."""
+    return np.concatenate([_flips_held(estimator, part) for part in _parts(task)])
+
+
+def _flips_held(estimator: Any, task: FitTask) -> np.ndarray:
     numbers, rows, views = task.images.numbers, task.split.test, task.flip_views
     if task.model.by_view:
         X = numbers[rows[:, None], list(views)].astype(np.float32)

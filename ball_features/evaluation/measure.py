@@ -128,6 +128,7 @@ def _measure_model(result: ModelResult, classes: list[str], codes: np.ndarray, u
         confusion=scores.confusion.tolist(),
         accuracy_by_repeat={str(own): float(np.mean(hit[repeat == own])) for own in dict.fromkeys(repeat.tolist())},
         best_epochs=[item.best_epoch for item in result.fitted if item.best_epoch >= 0],
+        fitted_on=result.fitted[0].fitted_on,
     )
     return _Measured(row, np.bincount(tested, hit, minlength=len(codes)), hit[repeat == repeat[0]])
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from ball_features.evaluation.drawn_areas import drawn_auroc
+from ball_features.evaluation.auroc import aurocs, drawn_auroc
 from ball_features.evaluation.pooled import Pooled
 from ball_features.evaluation.resampling import Draws, Sums
 
@@ -138,17 +138,6 @@ def _drawn_specificity(draws: Draws) -> np.ndarray:
     return _drawn_macro(negatives - (draws.called - draws.hits), negatives)
 
 
-def _aurocs(pooled: Pooled) -> np.ndarray:
-    """Area under the ROC curve of each class against the rest, (classes,)."""
-    return np.array([_auroc(pooled.truth == code, pooled.probability[:, code]) for code in range(pooled.classes)])
-
-
-def _auroc(positive: Bool[np.ndarray, " images"], score: Float[np.ndarray, " images"]) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else float("nan")
-
-
 def _mcc(pooled: Pooled) -> float:
     """Matthews correlation; NaN where one class alone is present or predicted, which scikit-learn calls 0."""
     from sklearn.metrics import matthews_corrcoef
@@ -226,7 +215,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             name="auroc", heading="AUROC", digits=3, percent=False, higher_is_better=True, rank=1,
-            by_class=_aurocs,
+            by_class=aurocs,
             drawn=drawn_auroc,
             constant_has_interval=False,
         ),

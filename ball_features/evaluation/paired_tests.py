@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Real, Shaped
 
-from ball_features.evaluation.resampling import block_rows, draw_groups, group_sums, widened_quantiles
+from ball_features.evaluation.resampling import block_rows, draw_groups, few_groups, group_sums, widened_quantiles
 
 __all__ = ["corrected_best", "holm", "mcnemar_exact", "paired_bootstrap"]
 
@@ -45,7 +45,7 @@ def paired_bootstrap(
     Returns:
         (low, high, p); a single group has no interval (NaN) and p = 1.
     """
-    total, size = group_sums(difference, group, tests)
+    total, size = group_sums(difference, few_groups(np.unique(group, return_inverse=True)[1], seed), tests)
     if len(total) < 2:
         return float("nan"), float("nan"), 1.0
     shares = [(drawn @ total) / (drawn @ size) for drawn in draw_groups(len(total), draws, seed)]
@@ -96,7 +96,7 @@ def corrected_best(
     Returns:
         (accuracy, low, high); NaN for fewer than two groups.
     """
-    _, code = np.unique(group, return_inverse=True)
+    code = few_groups(np.unique(group, return_inverse=True)[1], seed)
     size = np.bincount(code, tests)
     if len(size) < 2:
         return float("nan"), float("nan"), float("nan")

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ball_features.cache import Cache
+from ball_features.cache import Cache, read_rows
 from ball_features.errors import CacheError, DataError
 from ball_features.evaluation.fit_split import Failed, Fitted, fit_task
+from ball_features.evaluation.past_memory import held_bytes, share_memory
 from ball_features.evaluation.processes import run_tasks
 from ball_features.evaluation.tasks import Evaluation, divide, obstacles
 from ball_features.models.registry import Model
@@ -63,7 +64,8 @@ def named_progress(progress: Progress | None, part: str) -> Progress | None:
 def check_finite(cache: Cache) -> None:
     """Raise `CacheError` for an embedding that is NaN or infinite."""
     for start in range(0, len(cache.path), 4096):
-        good = np.isfinite(cache.embeddings[start : start + 4096]).all((1, 2))
+        rows = np.arange(start, min(start + 4096, len(cache.path)))
+        good = np.isfinite(read_rows(cache.embeddings, rows)).all((1, 2))
         if not good.all():
             path = cache.path[start + int(np.argmin(good))]
             raise CacheError(f"The embedding of {path} is not finite. Extract the images again into a new cache.")
@@ -87,7 +89,13 @@ def evaluate(evaluation: Evaluation, progress: Progress | None = None) -> list[M
     cache, config = evaluation.cache, evaluation.config
     check_finite(cache)
     tasks = divide(evaluation)
-    jobs = min(config.jobs or core_count(), len(tasks))
+    share = share_memory(tasks.values(), min(config.jobs or core_count(), len(tasks)), config.memory_bytes)
+    jobs = share.jobs
+    if share.memory:
+        tasks = {
+            key: replace(task, memory=share.memory) if held_bytes(task) > share.memory else task
+            for key, task in tasks.items()
+        }
     if max((task.images.numbers.size for task in tasks.values()), default=0) * len(tasks) < PARALLEL_FROM:
         jobs = 1
     done: dict[tuple[int, int], Fitted | Failed] = {}

@@ -39,6 +39,7 @@ class ModelRow:
         p_against_best: p-value of the paired permutation test against the best, Holm-corrected; 1 for the best.
         mcnemar_p_against_best: p-value of McNemar's exact test on the first repeat, Holm-corrected.
         behind_best: 95 % interval of the accuracy that the best has more; not corrected.
+        fitted_on: how rows that exceed the memory were read, or which sample of them was; "" where all were held.
     """
 
     model: str
@@ -55,6 +56,7 @@ class ModelRow:
     p_against_best: float = 1.0
     mcnemar_p_against_best: float = 1.0
     behind_best: Interval = (0.0, 0.0)
+    fitted_on: str = ""
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
@@ -70,7 +72,7 @@ class ModelRow:
         Raises:
             KeyError: the table has no such column; the message lists those it has.
         """
-        found = self._cells()
+        found = self._cells() | {"fitted_on": self.fitted_on}
         if column not in found:
             raise KeyError(f"Got the column {column!r}, expected one of: {', '.join(found)}.")
         return found[column]
@@ -100,6 +102,7 @@ class ModelRow:
             "best_epochs": self.best_epochs,
             "behind_best": _ends(self.behind_best),
         }
+        details |= {"fitted_on": self.fitted_on} if self.fitted_on else {}
         return self._cells() | details
 
     @classmethod
@@ -113,7 +116,7 @@ class ModelRow:
         for name, metric in METRICS.items():
             if metric.share is not None and name not in intervals and f"{name}_low" in values:
                 intervals[name] = (_number(values[f"{name}_low"]), _number(values[f"{name}_high"]))
-        known = ("accuracy_by_repeat", "best_epochs", "ties_best")
+        known = ("accuracy_by_repeat", "best_epochs", "ties_best", "fitted_on")
         behind = values.get("behind_best")
         return cls(
             model=values["model"],

@@ -85,6 +85,7 @@ class FitTask:
         seed: seed of the run.
         head: settings of the head.
         keep: True returns the fitted estimator.
+        memory: bytes that the fit may hold where its rows exceed them; 0 where they are held.
     """
 
     model: Model
@@ -97,6 +98,7 @@ class FitTask:
     seed: int
     head: HeadConfig
     keep: bool
+    memory: int = 0
 
 
 def obstacles(evaluation: Evaluation) -> dict[str, str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-__all__ = ["CentralNucleus", "find_central_nucleus", "optical_density"]
+__all__ = ["CentralNucleus", "find_central_nucleus", "optical_density", "single_cell_share"]
 
 GRID_PX = 112  # side of the map in which the nucleus is searched
 _LEVELS = 128  # of the histogram of densities
@@ -187,3 +187,12 @@ def _measure(
         float(mass[lobe].sum() / mass.sum()),
         float(mask.mean()),
     )
+
+
+def single_cell_share(images: Tensor) -> float:
+    """Return the share of images with a dominant stained nucleus in the middle.
+
+    Args:
+        images: RGB pixels, float32 (batch, 3, height, width) in [0, 1].
+    """
+    return float(find_central_nucleus(images).found.float().mean())

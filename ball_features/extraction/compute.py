@@ -17,6 +17,7 @@ from ball_features.cache import SHARD, CacheContents, create_cache, read_cache
 from ball_features.dataset.manifest import Manifest
 from ball_features.extraction.batch import Pipeline, batch_size
 from ball_features.extraction.decoding import ON_DEVICE
+from ball_features.extraction.engine.cpu import compile_early
 from ball_features.extraction.overlay_mask import learn_overlay_mask, pack_mask
 from ball_features.extraction.pixels import SHORTCUT_WIDTHS
 from ball_features.extraction.preprocessing import Preprocessing
@@ -130,10 +131,12 @@ class Computation:
 
     def _network(self) -> _Network:
         """Load the network in the precision that is asked for, or in which the cache was begun."""
-        from ball_features.extraction.engine.choose import Chooser
+        request, manifest = self.update.request, self.update.request.sample
+        if request.backbone.engine == "densenet" and request.device in ("auto", "cpu"):
+            compile_early()
+        from ball_features.extraction.engine.choose import Chooser  # imports torch, which takes seconds
         from ball_features.extraction.engine.devices import resolve_device
 
-        request, manifest = self.update.request, self.update.request.sample
         device, wanted, batch = resolve_device(request.device), request.preprocessing, request.batch_size
         module = load_backbone(request.backbone, wanted.weights, wanted.seed)
         threads = min(DECODING_THREADS, core_count())

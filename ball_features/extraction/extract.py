@@ -16,7 +16,7 @@ from ball_features.errors import CacheError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
 from ball_features.extraction.preprocessing import Preprocessing
-from ball_features.extraction.suitability import describe_cost, offer_cells, suit
+from ball_features.extraction.suitability import offer_cells, suit
 from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name, shard_of
 from ball_features.extraction.weights import weights_digest
 from ball_features.files import require_folder, require_writable
@@ -130,7 +130,7 @@ def extract(
         wanted = replace(wanted, segmentation="twins")
     wanted = suit(wanted, manifest, config.recipe, log)
     if len(wanted.plan) > 1:
-        log(describe_cost(wanted))
+        log(wanted.plan.cost(wanted.input_px))
     shard = how.get("shard")
     request = Request(
         out=out,
@@ -146,7 +146,8 @@ def extract(
     update, computed = _bring_up_to_date(request, progress, log, how)
     if computed.images and not how.get("dry_run"):
         # What can wait until the images are embedded does not keep the first one waiting.
-        for remark in (equal_remark(read_cache(out)), offer_cells(wanted, computed.manifest)):
+        cache = read_cache(out)
+        for remark in (equal_remark(cache), offer_cells(cache, computed.manifest)):
             if remark:
                 log(remark)
     rows = len(computed.manifest.path)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ball_features.dataset.decode import decode_bytes, read_file
-from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.errors import ImageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["load_image", "resize"]
+__all__ = ["load_image", "load_sample", "resize"]
 
 
 def resize(image: Tensor, side_px: int) -> Tensor:
@@ -54,3 +54,21 @@ def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
         return torch.cat([image, loaded(manifest.twin[row], manifest.twin_sha256[row])])
     except ImageError as error:
         return f"its segmented twin {error}"
+
+
+def load_sample(manifest: Manifest, side_px: int, count: int = 64) -> Tensor | None:
+    """Load some images from all over a collection.
+
+    Args:
+        manifest: images.
+        side_px: side of the network's input in pixels.
+        count: number of images, or fewer where the collection is smaller or some cannot be decoded.
+
+    Returns:
+        RGB pixels, float32 (images, 3, side_px, side_px) in [0, 1]; None where none can be decoded.
+    """
+    import torch
+
+    loaded = (load_image(manifest, row, side_px) for row in spread_rows(len(manifest.path), count).tolist())
+    pixels = [item[:3] for item in loaded if not isinstance(item, str)]
+    return torch.stack(pixels).float().div_(255) if pixels else None

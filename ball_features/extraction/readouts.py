@@ -35,6 +35,11 @@ class Readout:
     nuclei: bool
     purpose: str
 
+    @property
+    def work(self) -> float:
+        """Share of a DenseNet's work up to the block that is read."""
+        return {1: 0.35, 2: 0.6, 3: 0.9}.get(self.block, 1.0)
+
 
 READOUTS: dict[str, Readout] = {
     "average": Readout("average", LAST, False, "average of the last feature map: the published embedding"),

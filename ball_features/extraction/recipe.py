@@ -91,6 +91,11 @@ class View:
         """Whether what lies between the cells enters the embedding."""
         return not self.readout.nuclei and not any(step.takes in ("nuclei", "cell") for step in self.steps)
 
+    @property
+    def crops_cell(self) -> bool:
+        """Whether the view shows the cell in the middle alone."""
+        return any(step.takes == "cell" for step in self.steps)
+
     def side_px(self, input_px: int) -> int:
         """Side of the view in pixels, for images of input_px."""
         for step in self.steps:
@@ -202,6 +207,15 @@ class ViewPlan:
     def select(self, indices: Sequence[int]) -> ViewPlan:
         """The plan with only these of its views, by their position."""
         return replace(self, views=tuple(self.views[index] for index in indices))
+
+    def cost(self, input_px: int) -> str:
+        """How many views there are and about how long they take compared with the plain one, in a sentence."""
+        work: dict[object, float] = {}
+        for view in self.views:
+            own = view.readout.work * (view.side_px(input_px) / input_px) ** 2
+            work[view.pixels] = max(work.get(view.pixels, 0.0), own)
+        times = f"about {sum(work.values()):.1f} times the time of the plain view alone"
+        return f"{len(self)} views of each image in {len(work)} forward passes, {times}."
 
 
 def recipe_purposes() -> dict[str, str]:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ball_features.extraction.recipe import View
     from ball_features.extraction.transforms import Transform
 
-__all__ = ["SourceImages", "render_view"]
+__all__ = ["SourceImages", "is_one_colour", "render_view"]
+
+_EMPTY_SHARE = 0.9  # of the images in which a view is one colour, from which it says nothing
+_FLAT = 2e-3  # deviation of pixels, of 1, up to which a picture is one colour
 
 
 class SourceImages:
@@ -89,6 +92,22 @@ def render_view(
             if nuclei is not None and step.move:
                 nuclei = step.move(nuclei.expand(-1, 3, -1, -1), parameters)[:, :1]
     return images, nuclei
+
+
+def is_one_colour(view: View, images: Tensor) -> bool:
+    """Return whether a view shows one colour in most images.
+
+    Args:
+        view: view.
+        images: RGB pixels, float32 (batch, 3, height, width) in [0, 1].
+    """
+    import torch
+
+    flat: list[Tensor] = []
+    for part in images.split(16):
+        pixels, _ = render_view(view, SourceImages(part), ["0"] * len(part), 0)
+        flat.append(pixels.std((2, 3)).amax(1) <= _FLAT)
+    return float(torch.cat(flat).float().mean()) >= _EMPTY_SHARE
 
 
 def _parameters(step: Transform, view: View, images: Tensor, sha256: Sequence[str], seed: int) -> Tensor:

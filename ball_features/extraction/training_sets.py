@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ball_features.extraction.backbones import BACKBONES
@@ -26,6 +26,10 @@ class TrainingSet:
     citation: str
     names: str
     files: str = ""
+
+    def count(self, paths: Sequence[str], sites: Sequence[str] = ()) -> int:
+        """Number of images that appear to be of the collection; `sites` is empty where the data name none."""
+        return sum(_belongs(self, path, site) for path, site in zip(paths, sites or [""] * len(paths), strict=True))
 
 
 TRAINING_SETS: dict[str, TrainingSet] = {
@@ -56,11 +60,9 @@ def recognise_training_sets(backbone: str, paths: Iterable[str], sites: Iterable
     if not known:
         return ()
     paths, sites = list(paths), list(sites)
-    sites = sites or [""] * len(paths)
     found = []
     for item in known:
-        of_it = sum(_belongs(item, path, site) for path, site in zip(paths, sites, strict=True))
-        if of_it:
+        if of_it := item.count(paths, sites):
             found.append(f"{item.title}: {of_it} of {len(paths)} images by name")
     return tuple(found)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ball_features.models.row_stream import RowStream
 
 __all__ = ["XGBoost"]
 
@@ -52,17 +55,43 @@ class XGBoost(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        self.booster_ = XGBClassifier(
-            n_estimators=self.n_estimators,
-            learning_rate=self.learning_rate,
-            max_depth=self.max_depth,
-            max_bin=self.max_bin,
-            colsample_bytree=self.colsample_bytree,
-            tree_method="hist",
-            n_jobs=1,
-            random_state=self.random_state,
-        ).fit(X, codes)
+        self.booster_ = XGBClassifier(n_estimators=self.n_estimators, **self._settings()).fit(X, codes)
         return self
+
+    def fit_stream(self, rows: RowStream, files: str | None = None) -> XGBoost:
+        """Fit on rows that are read when they are used, by XGBoost's iterator over blocks.
+
+        Args:
+            rows: training rows.
+            files: start of the names of files that hold the binned rows, or None to hold them in memory.
+        """
+        import xgboost
+
+        self.classes_, self.n_features_in_ = np.unique(rows.codes[rows.images]), rows.columns
+        blocks: Any = _blocks(rows, self.classes_, files)
+        if files is None:
+            binned = xgboost.QuantileDMatrix(blocks, max_bin=self.max_bin, nthread=1)
+        else:
+            binned = xgboost.ExtMemQuantileDMatrix(blocks, max_bin=self.max_bin, nthread=1)
+        several = len(self.classes_) > 2
+        settings = self._settings() | {"objective": "multi:softprob" if several else "binary:logistic"}
+        settings |= {"num_class": len(self.classes_)} if several else {}
+        settings |= {"nthread": settings.pop("n_jobs"), "seed": settings.pop("random_state") or 0}
+        booster = xgboost.train(settings, binned, self.n_estimators)
+        self.booster_ = xgboost.XGBClassifier()
+        self.booster_.load_model(booster.save_raw("ubj"))
+        return self
+
+    def _settings(self) -> Any:
+        return {
+            "learning_rate": self.learning_rate,
+            "max_depth": self.max_depth,
+            "max_bin": self.max_bin,
+            "colsample_bytree": self.colsample_bytree,
+            "tree_method": "hist",
+            "n_jobs": 1,
+            "random_state": self.random_state,
+        }
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, float64 (N, C), of X (N, D)."""
@@ -74,3 +103,25 @@ class XGBoost(ClassifierMixin, BaseEstimator):
         """Return the most probable label of each row of X (N, D)."""
         probability = self.predict_proba(X)
         return self.classes_[probability.argmax(1)]
+
+
+def _blocks(rows: RowStream, classes: np.ndarray, files: str | None) -> Any:
+    """Return an iterator over blocks of rows, as XGBoost takes it; it goes over them several times."""
+    import xgboost
+
+    class Blocks(xgboost.DataIter):
+        def __init__(self) -> None:
+            self.left: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
+            super().__init__(cache_prefix=files, release_data=True)
+
+        def reset(self) -> None:
+            self.left = rows.blocks()
+
+        def next(self, input_data: Callable[..., object]) -> bool:
+            block = next(self.left, None)
+            if block is None:
+                return False
+            input_data(data=block[0].astype(np.float32), label=np.searchsorted(classes, block[1]))
+            return True
+
+    return Blocks()

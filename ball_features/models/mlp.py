@@ -16,8 +16,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ball_features.models.alignment import Alignment
 from ball_features.models.base import AlignedClassifier
+from ball_features.models.epochs import Trained, run_epochs
 from ball_features.models.group_effects import group_weights
+from ball_features.models.head_stream import Windows, evaluate_stream
 from ball_features.models.network import absorb_norms, build_module, forward
+from ball_features.models.row_stream import RowStream
 from ball_features.models.training import Rows, Training, TrainingSettings
 from ball_features.threads import one_thread
 
@@ -144,34 +147,56 @@ class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
         self.alignment_ = Alignment(self.per_image)
         X = self.alignment_.fit_transform(X, kinds)
         validation = self._check_validation(X_val, y_val, kinds_val)
-        settings = TrainingSettings(
-            hidden=tuple(self.hidden),
-            learning_rate=self.learning_rate,
-            l2=self.l2,
-            batch_size=self.batch_size,
-            dropout=self.dropout,
-            clip_norm=self.clip_norm,
-            group_step=self.group_step,
-            consistency=self.consistency,
-        )
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        curves = np.full((4, self.epochs), np.nan)
-        best, best_loss, self.best_epoch_ = None, math.inf, self.epochs - 1
         with torch.inference_mode(), one_thread():
             row_weight, group = self._group_options(y, groups)
             rows = Rows(_tensor(X), torch.from_numpy(codes), row_weight, group, self.views_per_image)
-            training = Training(settings, rows, torch.from_numpy(weight), seed)
-            for epoch in range(self.epochs):
-                curves[:2, epoch] = training.run_epoch(training.draw_order())
-                if validation is None:
-                    continue
-                curves[2:, epoch] = training.evaluate(*validation)
-                if curves[2, epoch] < best_loss:
-                    best, best_loss, self.best_epoch_ = training.state(), curves[2, epoch], epoch
-            self.state_ = training.state() if best is None else best
-        names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-        self.history_ = dict(zip(names, curves, strict=True))
+            training = Training(TrainingSettings.of(self), rows, torch.from_numpy(weight), self._draw_seed())
+            self._keep(
+                run_epochs(
+                    training,
+                    self.epochs,
+                    lambda epoch: training.run_epoch(training.draw_order()),
+                    None if validation is None else lambda: training.evaluate(*validation),
+                )
+            )
         return self
+
+    def fit_stream(self, rows: RowStream, validation: RowStream | None = None) -> MLPHead:
+        """Train on rows that are read from a file when they are used, in shuffled windows; see `RowStream`.
+
+        Groups weigh by `RowStream.weight` alone, and nothing is aligned.
+
+        Args:
+            rows: training rows.
+            validation: validation rows, or None.
+
+        Raises:
+            ValueError: A parameter is out of range.
+        """
+        self._check_parameters()
+        self.classes_, self.n_features_in_ = np.unique(rows.codes[rows.images]), rows.columns
+        self.alignment_ = Alignment(per_image=False)
+        self.alignment_.centers_ = None
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y).astype(np.float32)
+        seed, number = self._draw_seed(), np.searchsorted(self.classes_, rows.codes)
+        windows = Windows(rows, number, self.views_per_image, seed)
+        with torch.inference_mode(), one_thread():
+            training = Training(TrainingSettings.of(self), windows.first(), torch.from_numpy(weight), seed)
+            self._keep(
+                run_epochs(
+                    training,
+                    self.epochs,
+                    lambda epoch: windows.run_epoch(training, epoch),
+                    None if validation is None else lambda: evaluate_stream(training, validation, self.classes_),
+                )
+            )
+        return self
+
+    def _keep(self, trained: Trained) -> None:
+        self.state_, self.history_, self.best_epoch_ = trained.state, trained.history, trained.best_epoch
+
+    def _draw_seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
         """Return class probabilities of X (N, D), float64 (N, C), by `classes_`; kinds (N,) as in training."""

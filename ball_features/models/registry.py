@@ -48,6 +48,9 @@ class Model:
             None. More take many minutes.
         per_class: what the model does for each class, or pair of classes, which is why there is a greatest number.
         trees: parameter with the number of trees of a forest, of which many classes get fewer; "" for other models.
+        streams: name of the function of `models.streamed` that fits the model on rows which exceed the memory, or "",
+            where it is fitted on a stratified sample instead.
+        most_rows: greatest number of rows of that sample, by the time that a fit and a million predictions take.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Model:
     usual_classes: int | None = None
     per_class: str = ""
     trees: str = ""
+    streams: str = ""
+    most_rows: int = 50_000
 
     def obstacle(self, counts: Mapping[str, int], *, named: bool = True) -> str:
         """Return why the model cannot be fitted on these training images, or "".
@@ -219,9 +224,18 @@ _ROUNDS = "grows a tree for each class in each of its rounds"
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
-        Model("mlp", _mlp, 3.5, kind="head", file_format="safetensors", validates=True, groups=True),
-        Model("logistic", _logistic, 0.1),
-        Model("robust-logistic", _robust_logistic, 1.5, groups=True),
+        Model(
+            "mlp",
+            _mlp,
+            3.5,
+            kind="head",
+            file_format="safetensors",
+            validates=True,
+            groups=True,
+            streams="fit_head",
+        ),
+        Model("logistic", _logistic, 0.1, streams="fit_logistic"),
+        Model("robust-logistic", _robust_logistic, 1.5, groups=True, most_rows=20_000),
         Model(
             "robust-views",
             _robust_views,
@@ -230,11 +244,12 @@ MODELS: dict[str, Model] = {
             groups=True,
             by_view=True,
             more_images_than_classes=True,
+            most_rows=20_000,
         ),
-        Model("robust", _robust, 6.0, file_format="recipes", groups=True, by_view=True, chooses=True),
-        Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300, per_class=_PAIRS),
-        Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300, per_class=_PAIRS),
-        Model("knn", _knn, 0.1, min_images=5),
+        Model("robust", _robust, 6.0, file_format="recipes", groups=True, by_view=True, chooses=True, most_rows=20_000),
+        Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300, per_class=_PAIRS, streams="fit_linear_svm"),
+        Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300, per_class=_PAIRS, most_rows=6000),
+        Model("knn", _knn, 0.1, min_images=5, most_rows=10_000),
         Model("lda", _lda, 1.2, more_images_than_classes=True),
         Model(
             "random-forest",
@@ -246,7 +261,9 @@ MODELS: dict[str, Model] = {
         ),
         Model("extra-trees", _extra_trees, 0.9, trees="n_estimators"),
         Model("hist-gradient-boosting", _hist_gradient_boosting, 2.3, usual_classes=30, per_class=_ROUNDS),
-        Model("xgboost", _xgboost, 3.0, file_format="xgboost", usual_classes=30, per_class=_ROUNDS),
+        Model(
+            "xgboost", _xgboost, 3.0, file_format="xgboost", streams="fit_xgboost", usual_classes=30, per_class=_ROUNDS
+        ),
         Model("majority", _majority, 0.0, kind="shortcut", features="none"),
         Model("colour", _pixel_trees, 0.5, kind="shortcut", features="colour", trees="n_estimators"),
         Model("histogram", _pixel_trees, 0.5, kind="shortcut", features="histogram", trees="n_estimators"),

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,13 @@ class TrainingSettings:
     clip_norm: float | None
     group_step: float = 0.01
     consistency: float = 0.0
+
+    @classmethod
+    def of(cls, head: Any) -> TrainingSettings:
+        """Take the settings that an `MLPHead` has."""
+        own: Any = {item.name: getattr(head, item.name) for item in fields(cls)}
+        own["hidden"] = tuple(own["hidden"])
+        return cls(**own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +107,11 @@ class Training:
     """
 
     def __init__(self, settings: TrainingSettings, rows: Rows, class_weight: Tensor, seed: int):
-        codes, self.consistency = rows.codes, settings.consistency
-        self.views = rows.views if self.consistency else 1
-        self.settings, self.X, self.codes, self.class_weight = settings, rows.X, codes, class_weight
-        self.row_weight = class_weight[codes] if rows.weight is None else class_weight[codes] * rows.weight
-        self.group, self.group_step = rows.group, settings.group_step
+        self.settings, self.class_weight, self.consistency = settings, class_weight, settings.consistency
+        self.load(rows)
+        self.group_step = settings.group_step
         if self.group is not None:
             self.group_weight = torch.full((int(self.group.max()) + 1,), 1 / (int(self.group.max()) + 1))
-        self.onehot = F.one_hot(codes, len(class_weight)).float()  # (N, C)
         self.generator = torch.Generator().manual_seed(seed)
         self.names = layer_names(len(settings.hidden))
         self.steps = 0
@@ -125,6 +130,14 @@ class Training:
         flat.grad = flat_grad
         self.adam = torch.optim.Adam([flat], lr=settings.learning_rate, weight_decay=settings.l2, fused=True)
         self.G, self.product = torch.empty_like(self.value["1.weight"]), torch.empty_like(self.value["1.weight"])
+
+    def load(self, rows: Rows) -> None:
+        """Take other rows of the same width, such as the next window of rows that are read from a file."""
+        codes = rows.codes
+        self.views = rows.views if self.consistency else 1
+        self.X, self.codes, self.group = rows.X, codes, rows.group
+        self.row_weight = self.class_weight[codes] if rows.weight is None else self.class_weight[codes] * rows.weight
+        self.onehot = F.one_hot(codes, len(self.class_weight)).float()  # (N, C)
 
     def draw_order(self) -> Int[Tensor, " rows"]:
         """Return the next epoch's order of rows, int64 (N,)."""

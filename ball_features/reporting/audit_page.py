@@ -22,7 +22,7 @@ from ball_features.reporting.verdict import verdict
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["cached_embeddings", "summary", "write_audit"]
+__all__ = ["audit_facts", "cached_embeddings", "summary", "write_audit"]
 
 
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
@@ -67,8 +67,19 @@ def _where(overlay: OverlaySummary) -> str:
     return f" at x {left}-{right}, y {top}-{bottom} of 224"
 
 
-def _findings(found: Audit) -> list[tuple[str, str]]:
-    of = AuditSummary.of(found)
+def _overlays(of: AuditSummary) -> list[tuple[str, str]]:
+    rows = []
+    for kind, item in of.overlays.items():
+        name = f"overlay {kind}" if kind == NO_OVERLAY else kind
+        rows.append((name, f"{item.images} images ({_counts(item.classes)}){_where(item)}"))
+    share = np.array(list(of.classes.values())) / sum(of.classes.values())
+    told = of.overlay_class_mutual_information_bits / max(float(-(share * np.log2(share)).sum()), 1e-9)
+    said = f"the overlay removes {100 * told:.0f} % of the uncertainty about the class (entropy)"
+    return [*rows, ("overlay and class", said)]
+
+
+def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
+    """What an audit found, a name and a text each."""
     share = 100 * of.images_in_pairs / of.images
     rows = [
         ("images", f"{of.images} ({_counts(of.classes)})"),
@@ -78,17 +89,10 @@ def _findings(found: Audit) -> list[tuple[str, str]]:
         ("groups", f"{of.groups} that a split must keep together; the largest has {of.largest_group}"),
         ("label conflicts", f"{len(of.label_conflicts)} pairs that show the same under different labels"),
     ]
-    for kind, item in of.overlays.items():
-        name = f"overlay {kind}" if kind == NO_OVERLAY else kind
-        rows.append((name, f"{item.images} images ({_counts(item.classes)}){_where(item)}"))
-    share = np.array(list(of.classes.values())) / sum(of.classes.values())
-    told = of.overlay_class_mutual_information_bits / max(float(-(share * np.log2(share)).sum()), 1e-9)
-    rows.append(
-        (
-            "overlay and class",
-            f"the overlay removes {100 * told:.0f} % of the uncertainty about the class (entropy)",
-        )
-    )
+    if set(of.overlays) <= {NO_OVERLAY}:
+        rows.append(("burned-in overlays", "none was found: no scale bar or text repeats at one place"))
+    else:
+        rows += _overlays(of)
     if len(of.encodings) > 1:
         rows.append(("kinds of file", "; ".join(f"{kind}: {_counts(own)}" for kind, own in of.encodings.items())))
     for name, value in of.shortcut_accuracy.items():
@@ -113,7 +117,7 @@ def summary(found: Audit) -> RenderableType:
     from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in _findings(found):
+    for name, value in audit_facts(AuditSummary.of(found)):
         table.add_row(Text(name, style="bold"), Text(value))
     return table
 
@@ -135,6 +139,6 @@ def write_audit(found: Audit, root: Path, path: Path) -> None:
         "Audit",
         images=len(found.path),
         verdict=verdict(Evidence(audit=audit_evidence(found))),
-        facts=_findings(found),
+        facts=audit_facts(AuditSummary.of(found)),
         sections=audit_sections(found, root),
     )

@@ -11,13 +11,14 @@ from ball_features.audit.findings import Audit
 from ball_features.audit.orientation import orient
 from ball_features.audit.overlays import NO_OVERLAY
 from ball_features.audit.series import Trust
+from ball_features.audit.summary import AuditSummary
 from ball_features.audit.traits import load_square
 from ball_features.dataset.manifest import spread_rows
 from ball_features.reporting.charts import PALETTE, Axis, Chart, Tick, Whisker, round_ticks
 from ball_features.reporting.heat import Heat, heat
 from ball_features.reporting.markup import Cell, Picture, Row, Table, thumbnail
 
-__all__ = ["Figure", "Section", "audit_sections", "series_chart"]
+__all__ = ["OVERLAY_TEXT", "Figure", "Section", "audit_sections", "overlay_counts", "series_chart"]
 
 PAIRS_SHOWN = 40
 KIND_IMAGES = 15
@@ -26,6 +27,10 @@ ODD_IMAGES = 24
 _ZOOM_MARGIN = 0.4  # of the box, on each side
 _ZOOM_PX = 240
 _ROW_PX, _BAR_PX = 20, 9.0
+OVERLAY_TEXT = (
+    "Scale bars and text that a camera wrote into the images. A kind that goes with one class gives the class away "
+    "without a look at the cells."
+)
 
 
 @dataclass(frozen=True)
@@ -89,19 +94,23 @@ def audit_sections(found: Audit, root: Path) -> list[Section]:
     return [*sections, *_outliers(found, album)]
 
 
+def overlay_counts(of: AuditSummary) -> Heat | None:
+    """Images of each class by kind of burned-in overlay; None without overlays."""
+    kinds = [kind for kind, own in of.overlays.items() if own.images]
+    if kinds in ([], [NO_OVERLAY]):
+        return None
+    classes = list(of.classes)
+    counts = np.array([[of.overlays[kind].classes.get(name, 0) for name in classes] for kind in kinds])
+    title = "Images of each class, in % of the images with this overlay"
+    return heat(counts, kinds, title, columns=classes, corner="overlay \\ class")
+
+
 def _overlays(found: Audit, album: _Album) -> list[Section]:
     if not found.overlays.names:
         return [Section("Burned-in overlays", "None was found: no scale bar or text repeats at one place.")]
-    kinds = [kind for kind in (*found.overlays.names, NO_OVERLAY) if (found.overlay == kind).any()]
-    classes = np.unique(found.label)
-    counts = np.array([[((found.overlay == kind) & (found.label == name)).sum() for name in classes] for kind in kinds])
-    title = "Images of each class, in % of the images with this overlay"
-    shown = heat(counts, kinds, title, columns=[str(name) for name in classes], corner="overlay \\ class")
-    text = (
-        "Scale bars and text that a camera wrote into the images. A kind that goes with one class gives the class away "
-        "without a look at the cells."
-    )
-    sections = [Section("Burned-in overlays", text, counts=shown)]
+    of = AuditSummary.of(found)
+    kinds = [kind for kind, own in of.overlays.items() if own.images]
+    sections = [Section("Burned-in overlays", OVERLAY_TEXT, counts=overlay_counts(of))]
     for kind in kinds:
         own = np.flatnonzero(found.overlay == kind)
         box = found.overlays.box(list(found.overlays.names).index(kind)) if kind != NO_OVERLAY else _around(found)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.dataset.grouping import read_groups
 from ball_features.dataset.manifest import spread_rows
-from ball_features.errors import DataError
+from ball_features.reporting.map_columns import known_columns, plane, unit_length
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails
+from ball_features.reporting.nearest_images import Neighbours
 from ball_features.reporting.scatter import EmbeddingMap, embedding_map, told_apart
-from ball_features.reporting.stored_run import Parts, StoredPredictions, StoredRun
+from ball_features.reporting.stored_run import StoredPredictions, StoredRun
 
 __all__ = ["ImageLists", "image_lists"]
 
 _SHOWN = 40  # errors and uncertain images listed
-_NEAREST = 3
 _MAP_IMAGES = 5000
 _NOT_USED = "not used"
-_KNOWN = ("group", "patient", "site", "series", "batch", "overlay", "encoding")  # columns that colour the map first
-_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,7 @@ class ImageLists:
         errors: wrong predictions, the most confident first.
         unsure: right predictions, the least confident first.
         map: map of the embeddings; None without the cache.
+        mapped_of: number of images of which the map shows some; 0 where it shows all.
     """
 
     model: str
@@ -46,25 +43,7 @@ class ImageLists:
     errors: Table
     unsure: Table
     map: EmbeddingMap | None
-
-
-class _Neighbours:
-    """The training images, of the split that tested an image, that lie nearest to it."""
-
-    def __init__(self, cache: Cache, trained: Mapping[tuple[str, str], list[str]]) -> None:
-        unit = cache.embeddings[:, 0].astype(np.float32)
-        self.unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-        self._path = cache.path
-        self._row = {str(path): row for row, path in enumerate(cache.path)}
-        self._trained = trained
-
-    def of(self, path: str, split: tuple[str, str]) -> list[str]:
-        train = [self._row[other] for other in self._trained.get(split, ()) if other in self._row]
-        if path not in self._row or not train:
-            return []
-        rows = np.array(train)
-        near = rows[np.argsort(-(self.unit[rows] @ self.unit[self._row[path]]))[:_NEAREST]]
-        return [str(self._path[row]) for row in near]
+    mapped_of: int = 0
 
 
 def image_lists(run: StoredRun, model: str, cache: Cache | None, pictures: Thumbnails, name: str) -> ImageLists:
@@ -83,31 +62,34 @@ def image_lists(run: StoredRun, model: str, cache: Cache | None, pictures: Thumb
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
     unsure = np.flatnonzero(predicted == found.truth)
     unsure = unsure[np.argsort(confidence[unsure], kind="stable")]
-    near = None if cache is None else _Neighbours(cache, parts.trained)
+    near = None if cache is None else Neighbours(cache, parts.trained)
     errors, doubtful = (
         _listing(found, run.classes, rows, near, pictures, f"{title} of {model}, {run.details['title']}")
         for rows, title in ((wrong, "Errors"), (unsure, "Least certain images"))
     )
-    shown = None if cache is None or near is None else _map(run, model, cache, near.unit, pictures, name)
+    shown = None if cache is None or near is None else _map(run, model, cache, pictures, name)
     wrong_images = len({found.path[row] for row in wrong})
-    return ImageLists(model, len(wrong), wrong_images, len(found.path), errors, doubtful, shown)
+    some = len(cache.path) if cache is not None and len(cache.path) > _MAP_IMAGES else 0
+    return ImageLists(model, len(wrong), wrong_images, len(found.path), errors, doubtful, shown, some)
 
 
 def _listing(
     found: StoredPredictions,
     classes: list[str],
     rows: np.ndarray,
-    near: _Neighbours | None,
+    near: Neighbours | None,
     pictures: Thumbnails,
     name: str,
 ) -> Table:
-    seen: set[str] = set()
-    listed = []
+    chosen: dict[str, int] = {}
     for row in rows.tolist():
-        path, probability = found.path[row], found.probability[row]
-        if path in seen or len(seen) == _SHOWN:
-            continue
-        seen.add(path)
+        if len(chosen) == _SHOWN:
+            break
+        chosen.setdefault(found.path[row], row)
+    nearest = [] if near is None else near.of([(path, found.split[row]) for path, row in chosen.items()])
+    listed = []
+    for number, (path, row) in enumerate(chosen.items()):
+        probability = found.probability[row]
         cells = [
             Cell(path, pictures=(pictures.picture(path),)),
             Cell(classes[int(found.truth[row])]),
@@ -115,39 +97,16 @@ def _listing(
             Cell(f"{probability.max():.3f}", float(probability.max())),
         ]
         if near is not None:
-            cells.append(Cell(pictures=tuple(pictures.picture(other) for other in near.of(path, found.split[row]))))
+            cells.append(Cell(pictures=tuple(pictures.picture(other) for other in nearest[number])))
         listed.append(Row(tuple(cells)))
     header = ("image", "label", "predicted", "confidence", *(() if near is None else ("nearest training images",)))
     return Table(header, tuple(listed), name, 3, wrapped=4)
 
 
-def _columns(run: StoredRun, cache: Cache, parts: Parts) -> dict[str, np.ndarray]:
-    """What is known of each image beside its class: columns of the cache and of the groups file, if still there."""
-    groups = run.details["config"].get("groups")
-    found: dict[str, np.ndarray] = {}
-    for column in _KNOWN if groups else ():
-        try:
-            found[column] = read_groups(groups, column, cache.path.tolist())
-        except DataError:  # no such file any more, or no such column
-            continue
-    if groups and "group" not in found and set(cache.path.tolist()) <= parts.group.keys():
-        found["group"] = np.array([parts.group[path] for path in cache.path.tolist()])
-    own = cache.columns
-    for column in [*(name for name in _KNOWN if name in own), *(name for name in own if name not in _KNOWN)]:
-        if column not in found:
-            found[column] = np.where(own[column] == "", "(empty)", own[column])
-    most = {name: len(cache.path) - 1 if name in _KNOWN else len(cache.path) // 2 for name in found}
-    several = {name: values for name, values in found.items() if 1 < len(np.unique(values)) <= most[name]}
-    return dict(list(several.items())[:_COLUMNS])
-
-
-def _map(run: StoredRun, model: str, cache: Cache, unit: np.ndarray, pictures: Thumbnails, name: str) -> EmbeddingMap:
-    from sklearn.decomposition import PCA
-
+def _map(run: StoredRun, model: str, cache: Cache, pictures: Thumbnails, name: str) -> EmbeddingMap:
     parts, found = run.parts(), run.predictions[model]
-    rows = spread_rows(len(unit), _MAP_IMAGES)
-    with np.errstate(invalid="ignore", divide="ignore"):  # embeddings that are all the same have no variance
-        place = PCA(2, svd_solver="randomized", random_state=0).fit_transform(unit[rows])
+    rows = spread_rows(len(cache.path), _MAP_IMAGES)
+    place = plane(unit_length(cache, rows))
     names = [str(path) for path in cache.path[rows]]
     predicted = found.probability.argmax(1)
     first: dict[str, str] = {}
@@ -169,7 +128,7 @@ def _map(run: StoredRun, model: str, cache: Cache, unit: np.ndarray, pictures: T
         f"{path}: {label}, {part}" + (f", predicted {first[path]}" if path in first else "")
         for path, label, part in zip(names, cache.label[rows], split, strict=True)
     ]
-    for column, values in _columns(run, cache, parts).items():
+    for column, values in known_columns(cache, run.details["config"].get("groups"), parts.group).items():
         colourings[f"{column} (sheet)" if column in colourings else column] = told_apart(values[rows])
         words = [f"{word}, {column} {value}" for word, value in zip(words, values[rows], strict=True)]
     shown = [] if pictures.folder is None else [pictures.address(path) for path in names]

@@ -23,12 +23,34 @@ from ball_features.reporting.verdict import read_findings
 __all__ = [
     "LadderSection",
     "column_left_out",
+    "explained",
     "is_ladder",
     "ladder_caption",
     "ladder_lines",
     "ladder_section",
 ]
 
+# What each rung asks of a model, for a reader who has not met it.
+_RUNGS = {
+    "random": "test images drawn at random, as most papers do",
+    "copies together": "the same draws, but copies of an image are never in both training and test",
+    "given split": "training and test images as the sheet or the folders give them",
+    "groups": "images that show the same, whole or in part, are never in both",
+    "blocks": "runs of twenty neighbouring files, likely taken one after the other, are never in both",
+    "patients": "images of a patient are never in both",
+    "series left out": "each series tested in turn by models that have seen none of it; a series is images of one "
+    "class that were likely taken together (same scale bar, kind of file and stain): inferred, not known",
+    "site left out": "each site (hospital or scanner) tested in turn by models that have seen none of its images",
+}
+_MODELS = {
+    "mlp": "a small neural network on the embeddings of the images (what the frozen network makes of them)",
+    "logistic": "logistic regression on the embeddings",
+    "majority": "always answers the most frequent class",
+    "colour": "sees the mean and the spread of three colours of an image, and nothing else",
+    "histogram": "sees how often each colour occurs in an image, and nothing else",
+    "nuclei": "sees a few measurements of the dark nuclei",
+    "corner": "sees the corners of an image, where scale bars are",
+}
 _LEFT_OUT = " left out"  # ends the name of the last rung, behind its column
 _NAMED = 5  # lines with a colour and a name
 _COLOURS = (0, 2, 3, 4, 6)
@@ -47,6 +69,7 @@ class LadderSection:
     wide: Chart
     narrow: Chart
     table: Table
+    words: list[tuple[str, str]]
     provenance: Provenance | None
     template: str = "ladder_section.html"
 
@@ -76,6 +99,13 @@ def ladder_caption(rungs: Sequence[str]) -> str:
     return f"{said} Left out one by one: the values of the column {named}." if named else said
 
 
+def explained(rows: Sequence[LadderRow]) -> list[tuple[str, str]]:
+    """Names of the rungs and models of a ladder that can be said in plain words, each with these."""
+    names = [*dict.fromkeys(row.rung for row in rows), *dict.fromkeys(row.model for row in rows)]
+    known = _RUNGS | _MODELS
+    return [(name, known[name]) for name in names if name in known]
+
+
 def ladder_section(folder: Path) -> LadderSection:
     """The part of a page about a ladder.
 
@@ -98,6 +128,7 @@ def ladder_section(folder: Path) -> LadderSection:
         wide=ladder_lines(rows),
         narrow=ladder_lines(rows, brief=True),
         table=_table(rows),
+        words=explained(rows),
         provenance=provenance_block(details),
     )
 

@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from ball_features.dataset.decode import decode
 from ball_features.errors import ImageError
 from ball_features.files import write_text
 from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
+from ball_features.reporting.headline import headline
 from ball_features.reporting.layout import layout
 
 if TYPE_CHECKING:
@@ -98,12 +100,18 @@ class Thumbnails:
         if self.folder is None:
             return ""
         if path not in self._made:
+            if Path(path).is_absolute() or ".." in Path(path).parts:  # ids in a stranger's files may name any file
+                return ""
             try:
                 pixels = decode(self.folder / path).permute(1, 2, 0).numpy()
                 self._made[path] = thumbnail(pixels, side_px)
             except ImageError:
                 self._made[path] = ""
         return self._made[path]
+
+    def addresses(self, paths: Sequence[str]) -> list[str]:
+        """Data address of each image; an empty list where no folder was given."""
+        return [] if self.folder is None else [self.address(path) for path in paths]
 
     def picture(self, path: str) -> Picture:
         """The image's id with its thumbnail, where there is one."""
@@ -180,7 +188,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"layout": layout, "colours": len(PALETTE), "styles": STYLES}
+    environment.globals |= {"layout": layout, "headline": headline, "colours": len(PALETTE), "styles": STYLES}
     environment.filters["latex"] = _latex
     environment.filters["cell"] = lambda value: str(value).replace("|", "/")
     return environment

@@ -33,7 +33,7 @@ from ball_features.reporting.patient_page import PatientSection, patient_section
 from ball_features.reporting.provenance import Provenance, provenance_block, require_cache_of
 from ball_features.reporting.published import PublishedSection, published_sections
 from ball_features.reporting.stored_run import StoredRun, best_of_each_kind, read_stored_run
-from ball_features.reporting.tables import SAME_MARK, few_units_note
+from ball_features.reporting.tables import ALL_ROWS, FITTED_ON, SAME_MARK, few_units_note
 from ball_features.reporting.verdict import read_findings
 from ball_features.reporting.words import counted
 
@@ -158,14 +158,17 @@ def _metric(row: ModelRow, name: str) -> Cell:
 
 def _table(models: Sequence[ModelRow], title: str) -> Table:
     others = [name for name in METRICS if name != "accuracy"]
+    past = any(row.fitted_on for row in models)  # rows that exceeded the memory
     rows = []
     for row in models:
         ends = row.intervals.get("accuracy", _UNDEFINED)
         cells = [Cell(f"{row.model} {SAME_MARK}" if row.ties_best else row.model), Cell(row.kind)]
         cells += [_metric(row, "accuracy"), Cell(METRICS["accuracy"].interval_text(ends, 1), ends[0])]
         cells += [*(_metric(row, name) for name in others), Cell(f"{row.fit_s:.3f}", row.fit_s)]
+        cells += [Cell(row.fitted_on or ALL_ROWS)] if past else []
         rows.append(Row(tuple(cells), row.kind))
     header = ("model", "kind", "accuracy", "95 %", *(_heading(METRICS[name]) for name in others), "fit s")
+    header += (FITTED_ON,) if past else ()
     return Table(header, tuple(rows), f"Comparison: {title}", 2)
 
 

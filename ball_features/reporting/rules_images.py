@@ -151,8 +151,7 @@ def chosen_here(evidence: Evidence) -> Iterator[Finding]:
             "chosen-on-these-data",
             "warning",
             {"what": list(data.views_chosen_here)},
-            f"{listed}: chosen by looking at this data set, so that the figures on it are too good. They count only on "
-            "other data.",
+            f"Chosen by looking at this data set: {listed}. Figures on it are too good; they count on other data.",
         )
 
 

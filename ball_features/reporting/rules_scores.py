@@ -165,6 +165,7 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     severity = _falls_by(best, same)
     numbers = {"model": best.name, "lenient": loose.name, "lenient_accuracy": best.accuracy, "strict": strict.name}
     numbers |= {"strict_accuracy": same.accuracy, "strict_low": same.low, "strict_high": same.high, "drop": drop}
+    numbers |= {"unit": strict.unit}
     if severity is not None:
         better = strict.network
         other = ""
@@ -174,8 +175,9 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
             "falls-when-strict",
             severity,
             numbers,
-            f"On {loose.name} {best.name} reaches {percent(best.accuracy)}; with {strict.name} the same model falls "
-            f"to {interval(same)}. The first figure is not the one to quote: {_MEASURES.get(strict.unit, '')}.{other}",
+            f"On {loose.name} the best model with a network ({best.name}) reaches {percent(best.accuracy)}; with "
+            f"{strict.name} the same model falls to {interval(same)}. The first figure is not the one to quote: "
+            f"{_MEASURES.get(strict.unit, '')}.{other}",
         )
         return
     last = _stricter(evidence)[-1]
@@ -183,23 +185,25 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     if held is None:
         return
     fall = best.accuracy - held.accuracy
+    numbers |= {"strict": last.name, "strict_accuracy": held.accuracy, "strict_low": held.low}
+    numbers |= {"strict_high": held.high, "drop": fall, "unit": last.unit}
     if fall < SMALL_DROP and best.low <= _majority(loose):
         return  # a model that guesses has no score to keep
     if fall < SMALL_DROP:
         yield Finding(
             "holds-when-strict",
             "good",
-            numbers | {"strict": last.name, "strict_accuracy": held.accuracy, "drop": fall},
-            f"{best.name} keeps its score: {percent(best.accuracy)} on {loose.name}, {interval(held)} with "
-            f"{last.name}.",
+            numbers,
+            f"The best model with a network ({best.name}) keeps its score: {percent(best.accuracy)} on {loose.name}, "
+            f"{interval(held)} with {last.name}.",
         )
     else:
         yield Finding(
             "fall-uncertain",
             "warning",
-            numbers | {"strict": last.name, "strict_accuracy": held.accuracy, "drop": fall},
-            f"{best.name} reaches {percent(best.accuracy)} on {loose.name} and {interval(held)} with {last.name}; "
-            "the intervals overlap, so that the difference may be chance.",
+            numbers,
+            f"The best model with a network ({best.name}) reaches {percent(best.accuracy)} on {loose.name} and "
+            f"{interval(held)} with {last.name}; the intervals overlap, so that the difference may be chance.",
         )
 
 
@@ -253,15 +257,15 @@ def too_few(evidence: Evidence) -> Iterator[Finding]:
                 "class-too-small",
                 "warning",
                 few,
-                f"Too few images of some classes were tested to say anything about them: {listed}.",
+                f"With {protocol.name}, too few images were tested to say anything about some classes: {listed}.",
             )
         if 0 < protocol.groups < FEW_GROUPS and protocol.unit not in ("image", "split"):
             yield Finding(
                 "few-groups",
                 "warning",
                 {"groups": protocol.groups, "unit": protocol.unit},
-                f"The strictest test rests on {_count(protocol.groups, protocol.unit)}: its interval is the least "
-                "uncertainty there is.",
+                f"The strictest test rests on {_count(protocol.groups, protocol.unit)}: with so few, its figure may "
+                "be further from the truth than the interval says.",
             )
 
 

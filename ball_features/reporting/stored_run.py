@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class StoredRun:
     def curves(self) -> list[Curve]:
         """Training of each model; on leave-group-out its first split need not be fold 0."""
         by_model: dict[str, list[dict[str, str]]] = {}
-        for row in _read_table(self.folder / "curves.csv"):
+        for row in _rows(self.folder / "curves.csv"):
             rows = by_model.setdefault(row["model"], [])
             if not rows or (row["repeat"], row["fold"]) == (rows[0]["repeat"], rows[0]["fold"]):
                 rows.append(row)
@@ -101,15 +102,15 @@ class StoredRun:
 
     def parts(self) -> Parts:
         """The part of each split that each image was in."""
-        found = Parts({}, {}, {})
-        for row in _read_table(self.folder / "splits.csv"):
-            key = (row["repeat"], row["fold"])
+        found, known = Parts({}, {}, {}), _Texts()
+        for row in _rows(self.folder / "splits.csv"):
+            key, path = (row["repeat"], row["fold"]), known[row["path"]]
             if not found.trained or key == next(iter(found.trained)):
-                found.first[row["path"]] = row["split"]
-                found.group[row["path"]] = row["group"]
+                found.first[path] = known[row["split"]]
+                found.group[path] = known[row["group"]]
             own = found.trained.setdefault(key, [])
             if row["split"] == "train":
-                own.append(row["path"])
+                own.append(path)
         return found
 
 
@@ -138,23 +139,38 @@ def best_of_each_kind(models: Sequence[ModelRow]) -> list[ModelRow]:
     return [row for number, row in enumerate(found) if row not in found[:number]]
 
 
-def _read_table(path: Path) -> list[dict[str, str]]:
+class _Texts(dict[str, str]):
+    """Equal texts as one object, since a path stands in a file once for each split and model."""
+
+    def __missing__(self, text: str) -> str:
+        self[text] = text
+        return text
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a CSV; none where there is no such file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
 
 
 def _read_predictions(path: Path, classes: Sequence[str]) -> dict[str, StoredPredictions]:
-    by_model: dict[str, tuple[list[str], list[tuple[str, str]], list[int], list[list[float]]]] = {}
+    by_model: dict[str, tuple[list[str], list[tuple[str, str]], array[int], array[float]]] = {}
     columns = [f"p_{name}" for name in classes]
     code = {name: number for number, name in enumerate(classes)}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            paths, splits, truth, probability = by_model.setdefault(row["model"], ([], [], [], []))
-            paths.append(row["path"])
-            splits.append((row["repeat"], row["fold"]))
-            truth.append(code[row["label"]])
-            probability.append([float(row[column]) for column in columns])
-    return {name: StoredPredictions(p, s, np.array(t), np.array(q)) for name, (p, s, t, q) in by_model.items()}
+    known, keys = _Texts(), dict[tuple[str, str], tuple[str, str]]()
+    if not path.exists():
+        raise FileNotFoundError(f"no {path.name}")
+    for row in _rows(path):
+        if row["model"] not in by_model:
+            by_model[row["model"]] = ([], [], array("q"), array("d"))
+        paths, splits, truth, probability = by_model[row["model"]]
+        paths.append(known[row["path"]])
+        key = (row["repeat"], row["fold"])
+        splits.append(keys.setdefault(key, key))
+        truth.append(code[row["label"]])
+        probability.extend(float(row[column]) for column in columns)
+    return {
+        name: StoredPredictions(p, s, np.array(t, dtype=np.int64), np.array(q).reshape(len(t), len(columns)))
+        for name, (p, s, t, q) in by_model.items()
+    }

@@ -12,12 +12,22 @@ from ball_features.evaluation.results import Measurement, ModelRow
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["KIND_STYLES", "SAME_MARK", "few_units_note", "interval_table", "markdown", "render"]
+__all__ = [
+    "ALL_ROWS",
+    "FITTED_ON",
+    "KIND_STYLES",
+    "SAME_MARK",
+    "few_units_note",
+    "interval_table",
+    "markdown",
+    "render",
+]
 
 _FEW_UNITS = 30  # below some 30 clusters a bootstrap is too sure (Cameron, Gelbach and Miller 2008)
 _WIDTHS = (92, 116)  # characters from which a terminal shows columns of rank 1, and of rank 2
 
 SAME_MARK = "="
+FITTED_ON, ALL_ROWS = "fitted on", "all rows, held"
 KIND_STYLES = {"head": "bold", "shortcut": "yellow"}
 
 
@@ -30,7 +40,7 @@ class _Column:
     text: Callable[[ModelRow], str]
 
 
-def _columns() -> list[_Column]:
+def _columns(rows: Sequence[ModelRow]) -> list[_Column]:
     columns = []
     for metric in METRICS.values():
         columns.append(_Column(metric.heading, metric.rank, lambda row, own=metric: own.text(row.values[own.name])))
@@ -40,6 +50,8 @@ def _columns() -> list[_Column]:
             )
     columns.append(_Column("fit s", 1, lambda row: f"{row.fit_s:.1f}"))
     columns.append(_Column("pred. s", 2, lambda row: f"{row.predict_s:.2f}"))
+    if any(row.fitted_on for row in rows):
+        columns.append(_Column(FITTED_ON, len(_WIDTHS) + 1, lambda row: row.fitted_on or ALL_ROWS))
     return columns
 
 
@@ -68,7 +80,7 @@ def render(rows: Sequence[ModelRow], title: str, caption: str, width: int = 120)
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, title=title, title_justify="left")
     rank = sum(width >= least for least in _WIDTHS)
-    every = _columns()
+    every = _columns(rows)
     columns = [column for column in every if column.rank <= rank]
     if len(columns) < len(every):
         caption += " More columns in table.md."
@@ -76,12 +88,14 @@ def render(rows: Sequence[ModelRow], title: str, caption: str, width: int = 120)
         table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row, columns), style=KIND_STYLES.get(row.kind))
-    return Group(table, Text(caption, style="dim"))
+    past = [f"{row.model}: {row.fitted_on}." for row in rows if row.fitted_on]
+    told = [Text(f"Rows exceed the memory. {' '.join(past)}")] if past else []
+    return Group(table, *told, Text(caption, style="dim"))
 
 
 def markdown(rows: Sequence[ModelRow], title: str, caption: str) -> str:
     """Return the table of `render` as Markdown text, with all columns."""
-    columns = _columns()
+    columns = _columns(rows)
     header = _header(columns)
     lines = [f"### {title}", "", f"| {' | '.join(header)} |"]
     lines.append("| " + " | ".join("---" if number < 2 else "---:" for number in range(len(header))) + " |")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ball_features.errors import DataError
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import SEVERITIES, Finding
+from ball_features.reporting.headline import headline
 from ball_features.reporting.rules_external import external
 from ball_features.reporting.rules_images import (
     audit_copies,
@@ -90,10 +91,11 @@ def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
     if any(finding.severity in ("serious", "warning") for finding in found):
         if not missing:
             return []
-        return [Finding("not-tested", "note", numbers, f"Not tested: {', '.join(missing)}.")]
-    sentence = f"Nothing was found that makes this score misleading on {', '.join(numbers['tested'])}."
+        return [Finding("not-tested", "note", numbers, f"Not tested: {'; '.join(missing)}.")]
+    tested = [*numbers["tested"], *(["copies, overlapping fields and scale bars"] if evidence.audit else [])]
+    sentence = f"Nothing was found that makes this score misleading. Tested: {'; '.join(tested)}."
     if missing:
-        sentence += f" Not tested: {', '.join(missing)}."
+        sentence += f" Not tested: {'; '.join(missing)}."
     return [Finding("nothing-found", "good", numbers, sentence)]
 
 
@@ -122,7 +124,7 @@ def read_findings(folder: Path) -> list[Finding]:
 
 
 def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> RenderableType:
-    """The first findings for a terminal, a line each, the command to run next behind the first that has one.
+    """What the score is worth, the first findings for a terminal, a line each, and the first command to run next.
 
     Args:
         findings: from `verdict`.
@@ -132,6 +134,8 @@ def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> Renderable
 
     style = {"serious": "bold red", "warning": "bold yellow", "note": "bold", "good": "bold green"}
     text = Text()
+    if said := headline(findings):
+        text.append(said + "\n", style="bold")
     for finding in findings[:most]:
         text.append(f"{finding.severity.capitalize()}: ", style=style[finding.severity])
         text.append(finding.sentence + "\n")

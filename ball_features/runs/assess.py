@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,26 +11,32 @@ from typing import Any
 
 from ball_features.audit.findings import audit, write_groups
 from ball_features.audit.summary import AuditSummary
-from ball_features.cache import read_cache
+from ball_features.cache import Cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
-from ball_features.dataset.manifest import Manifest, scan
+from ball_features.dataset.manifest import Manifest
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
+from ball_features.extraction.update import read_collection
 from ball_features.files import require_folder, write_json
+from ball_features.reporting.assess_page import write_assess_report
 from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.evidence import AuditEvidence
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
-from ball_features.runs.ladder import ladder
+from ball_features.runs.ladder import DEFAULT_MODELS, ladder
+from ball_features.threads import core_count
 
 __all__ = ["Assessment", "assess"]
 
 # Share of the whole that each step takes, for the progress: embedding, audit, fits.
 _SHARES = (0.40, 0.40, 0.20)
 _STEPS = 1000
+# Seconds of one core for each image (plain view by DenseNet-201 in bfloat16, audit, two repeats of the ladder), and
+# seconds before the first image: see `benchmarks/assess.py`.
+_EMBED_S, _AUDIT_S, _COMPARE_S, _START_S = 0.020, 0.030, 0.012, 10
 
 Progress = Callable[[int, int, str], None]
 
@@ -97,42 +101,59 @@ def assess(
         return lambda done, total, *_: tell(start + (stop - start) * done // max(total, 1), _STEPS, name)
 
     cache_path, groups = out / "cache.h5", out / "groups.csv"
-    extract(images, cache_path, extraction, collection=collection, progress=part(0, "embedding"), log=log)
-    manifest = functools.partial(scan, images, limit=extraction.limit, collection=collection)
-    found = _audit(manifest, cache_path, groups, part(1, "auditing"))
+    manifest = read_collection(images, extraction, log, collection=collection)
+    log(_plan(manifest, extraction, config, out))
+    extract(manifest, cache_path, extraction, progress=part(0, "embedding"), log=log)
+    cache = read_cache(cache_path)
+    found, audited = _audit(manifest, cache, groups, part(1, "auditing"))
     settings = replace(config, groups=str(groups))
     done = ladder(cache_path, settings, out_root=out, name="ladder", progress=part(2, "comparing models"), keep=True)
     findings = verdict(replace(done.evidence, audit=found))
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
-    page = out / "assess.html"
-    shutil.copyfile(write_ladder_report(done.folder), page)
+    write_ladder_report(done.folder)  # again, with the verdict that knows the audit
+    page = write_assess_report(out / "assess.html", done.folder, cache, groups, audited, str(images))
     return Assessment(out, findings, done.rows, done.notes, page)
 
 
+def _plan(manifest: Manifest, extraction: ExtractConfig, config: FitConfig, out: Path) -> str:
+    """What will be done and about how long it takes."""
+    images, cores = len(manifest.path), core_count()
+    views, repeats = extraction.views or 1, config.repeats / 2
+    times = _EMBED_S * views, _AUDIT_S, _COMPARE_S * repeats
+    seconds = images * sum(times) / cores + _START_S
+    minutes = "a minute" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    there = " What an earlier run left there is used." if (out / "cache.h5").exists() else ""
+    return (
+        f"Plan: embed {images} images ({extraction.backbone}), look for copies, overlapping fields, scale bars and "
+        f"series, compare {len(config.models or DEFAULT_MODELS)} models under ever stricter protocols. About {minutes} "
+        f"on {cores} cores. Every step is kept in {out}: the same command goes on where it stopped.{there}"
+    )
+
+
 def _audit(
-    listed: Callable[[], Manifest], cache_path: Path, groups: Path, progress: Callable[..., None]
-) -> AuditEvidence:
-    """The audit of the images; the one that is kept, where these are the same images."""
-    cache = read_cache(cache_path, embeddings=False)
+    manifest: Manifest, cache: Cache, groups: Path, progress: Callable[..., None]
+) -> tuple[AuditEvidence, AuditSummary]:
+    """The audit of the images, as evidence and in numbers; the one that is kept, where these are the same images."""
     labels = sorted(zip(cache.path.tolist(), cache.label.tolist(), strict=True))  # conflicts are of labels
     kept = groups.with_name("audit.json")
     digest = hashlib.sha256(f"{images_digest(cache)} {labels}".encode()).hexdigest()
     try:
         values = json.loads(kept.read_text(encoding="utf-8"))
         if values["images"] == digest and groups.exists():
-            return AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
-    except (OSError, ValueError, KeyError, TypeError):
+            evidence = AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
+            return evidence, AuditSummary.from_dict(values["findings"])  # one of another version is made again
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     if groups.exists() and not kept.exists():
         raise DataError(f"{groups} was not made by ball assess, which would replace it. Give another output folder.")
-    found = audit(listed(), progress=progress)
+    found = audit(manifest, progress=progress)
     write_json(kept, {"images": ""})
     groups.unlink(missing_ok=True)  # of other images
     write_groups(found, groups)
-    evidence = audit_evidence(found)
-    write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": AuditSummary.of(found).to_dict()})
-    return evidence
+    evidence, counted = audit_evidence(found), AuditSummary.of(found)
+    write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": counted.to_dict()})
+    return evidence, counted
 
 
 def _number(value: Any) -> Any:

@@ -121,7 +121,7 @@ class RunContents:
         write_json(folder / "run.json", self.details)
         (folder / FILE).write_text(own.repeat.text(), encoding="utf-8")
         write_json(folder / "metrics.json", self.measurement)
-        columns = ModelRow.columns()
+        columns = (*ModelRow.columns(), *(["fitted_on"] if any(row.fitted_on for row in self.models) else []))
         write_csv(folder / "metrics.csv", columns, ([row[name] for name in columns] for row in self.models))
         header = ("path", "label", "group", "repeat", "split", "fold", "unit")
         group = own.units if own.grouping is None else own.grouping.group

@@ -23,6 +23,7 @@ from ball_features.reporting.evidence import (
     ProtocolEvidence,
 )
 from ball_features.runs.checks import image_table
+from ball_features.runs.chosen_here import chosen_here
 from ball_features.runs.contents import Comparison, RunContents
 from ball_features.runs.rungs import Rung
 
@@ -54,7 +55,8 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         data = replace(data, patients=known["patient"] or data.patients, sites=known["site"] or data.sites)
     if own.config.groups is not None:
         data = replace(data, groups=own.config.groups)
-    data = replace(data, doubtful=_doubtful(own))
+    chosen = chosen_here(own.cache, [row.model for row in contents.models])
+    data = replace(data, doubtful=_doubtful(own), views_chosen_here=chosen)
     if own.config.protocol == "given":
         data = replace(data, leaks=given_leaks(own.splits, image_table(own.cache, own.grouping)))
     return Evidence((protocol,), data, extraction)
@@ -157,7 +159,7 @@ def ladder_evidence(
         tested = np.unique(np.concatenate([split.test for split in rung.splits]))
         name, unit = protocol_words(rung.config, rung.column)
         if not rung.column and rung.name != "random":
-            name = f"random splits, {rung.name}"
+            name = "random splits with copies kept together"
         protocols.append(
             ProtocolEvidence(
                 name=name,
@@ -173,6 +175,7 @@ def ladder_evidence(
     known = {rung.column: _distinct(rung.group) for rung in rungs if rung.column in ("patient", "site")}
     leaks = next((rung.leaks for rung in rungs if rung.leaks), {})
     data = replace(data, patients=known.get("patient") or data.patients, sites=known.get("site") or data.sites)
+    data = replace(data, views_chosen_here=chosen_here(cache, {row.model for row in rows}))
     return Evidence(tuple(protocols), replace(data, groups=groups or data.groups, leaks=leaks), extraction)
 
 

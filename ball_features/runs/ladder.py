@@ -42,7 +42,7 @@ from ball_features.runs.kept_rungs import KeptRungs
 from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.rungs import Rung, make_rungs
 
-__all__ = ["Ladder", "ladder"]
+__all__ = ["DEFAULT_MODELS", "Ladder", "ladder"]
 
 # The models that most people need: the student report's head, a linear model, and every shortcut.
 DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")

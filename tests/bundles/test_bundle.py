@@ -24,7 +24,7 @@ from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig
 from ball_features.dataset.manifest import scan
-from ball_features.deployment.alarm import reasons_to_look
+from ball_features.deployment.alarm import contradicted, reasons_to_look
 from ball_features.deployment.answers import Predictions
 from ball_features.deployment.inputs import find_images
 from ball_features.errors import ConfigError, DataError, WeightsError
@@ -394,6 +394,23 @@ def answer(path, predicted="Pro", share=0.95, others=(), unusual=False, nearest=
         {"Early": round(1 - share, 3), "Pro": share} if predicted == "Pro" else {"Early": share, "Pro": 1 - share}
     )
     return Prediction(path, predicted, probability, (predicted, *others), 0.1, unusual, nearest)
+
+
+@pytest.mark.parametrize(
+    ("nearest", "classes", "expected"),
+    [
+        (("Early/1.jpg",), (), True),
+        (("Pro/1.jpg", "Early/1.jpg"), (), False),
+        (("scan-1/1.jpg",), (), False),  # folders that are no classes say nothing
+        (("scan-1/1.jpg",), ("Early",), True),  # a sheet named the classes
+        (("Early/1.jpg",), ("Pro",), False),  # the sheet wins over the folder
+        ((), (), False),
+    ],
+)
+def test_neighbours_contradict(nearest, classes, expected):
+    item = replace(answer("a.jpg", nearest=nearest), nearest_class=classes)
+    assert contradicted(item, ("Early", "Pro")) is expected
+    assert item.to_dict()["nearest_class"] == list(classes)
 
 
 def test_the_page_of_predictions_shows_first_what_needs_a_look(tmp_path):

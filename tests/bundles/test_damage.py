@@ -82,3 +82,19 @@ def test_values_out_of_range_are_refused(bundle, name, value):
     file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
     with pytest.raises(DataError):
         read_bundle(bundle)
+
+
+@pytest.mark.parametrize("change", ["short", "unknown", "fractions", "sound"])
+def test_classes_of_training_images_must_fit(bundle, change):
+    from safetensors.numpy import load, save
+
+    file = bundle / "reference.safetensors"
+    arrays = load(file.read_bytes())
+    codes = np.arange(len(arrays["train"])) % 4
+    wrong = {"short": codes[:-1], "unknown": np.where(codes == 3, 7, codes), "fractions": codes / 2, "sound": codes}
+    file.write_bytes(save(arrays | {"train_class": np.ascontiguousarray(wrong[change])}))
+    if change == "sound":
+        assert read_bundle(bundle).train_class.tolist() == codes.tolist()
+    else:
+        with pytest.raises(DataError, match="train_class"):
+            read_bundle(bundle)

@@ -86,7 +86,7 @@ def test_fixed_views_and_channels_go_into_the_module(smears, tmp_path):
 
     settings = ExtractConfig(
         backbone="densenet121", weights="random", views=3, recipe="mask-overlay+grey,haematoxylin",
-        channels=("original", "segmented"), precision="fp32",
+        channels=("original", "segmented"), precision="fp32", input_px=64,
     )  # fmt: skip
     extract(smears, tmp_path / "c.h5", settings)
     for combine in ("concat", "mean"):
@@ -94,7 +94,7 @@ def test_fixed_views_and_channels_go_into_the_module(smears, tmp_path):
         made = fit(tmp_path / "c.h5", config, out_root=tmp_path / "runs", save="all")
         predictor = Predictor(read_bundle(made.folder / "models" / "logistic"), device="cpu", precision="fp32")
         module = BundleModule(predictor.bundle, predictor.module).eval()
-        images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             probability, _, distance = module(images.float() / 255)
         X = predictor.embed(images, [""] * 2)

@@ -26,6 +26,9 @@ from ball_features.errors import ConfigError
 from ball_features.runs.fit import fit
 
 AXE = Path(os.environ.get("BALL_AXE", "node_modules/axe-core/axe.min.js"))
+DOT = (  # a picture of one pixel
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 FILE = {"Content-Type": "application/octet-stream"}
 
 
@@ -60,6 +63,8 @@ def test_it_answers_as_predict_does(predictor, client, smears):
             assert found["set"] == list(item.set)
             assert found["distance"] == pytest.approx(item.distance, abs=1e-5)
             assert found["nearest"] == list(item.nearest)
+            assert found["nearest_class"] == [name.split("/")[0] for name in item.nearest]
+            assert found["nearest_picture"] == []
             assert found["map"] is None
             assert found["notes"] == predictor.bundle.notes(0.95)
         body = files[0].read_bytes()
@@ -340,17 +345,30 @@ def test_a_browser_drops_images(server, smears, tmp_path):
 
 
 @pytest.mark.slow
+def test_thumbnails_of_the_nearest_images_only_if_allowed(client, smears):
+    body = next((smears / "Pro").iterdir()).read_bytes()
+    with client(images=smears) as http:
+        found = http.post("/v1/predict?map=true", content=body, headers=FILE).json()
+        assert len(found["nearest_picture"]) == len(found["nearest"])
+        assert all(address.startswith("data:image/jpeg;base64,") for address in found["nearest_picture"])
+        assert http.post("/v1/predict", content=body, headers=FILE).json()["nearest_picture"] == []
+    with client() as http:
+        assert http.post("/v1/predict?map=true", content=body, headers=FILE).json()["nearest_picture"] == []
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_the_page_warns_before_it_names_a_class(server, smears):
     """On a phone, with answers made up here: an unusual image with neighbours of another class, and plain ones."""
     api = pytest.importorskip("playwright.sync_api")
-    files = [str(file) for file in sorted((smears / "Pro").iterdir())[:3]]
+    files = [str(file) for file in sorted((smears / "Pro").iterdir())[:4]]
     base = {"coverage": 0.95, "distance": 0.1, "notes": [], "caveat": "", "map": None, "set": ["Pro"]}
     base |= {"predicted": "Pro", "probability": {"Pro": 0.9, "Early": 0.1}, "unusual": False}
     answers = [
         base | {"unusual": True, "nearest": ["Early/" + "a-very-long-name-without-a-break" * 4 + ".jpg"]},
         base | {"nearest": ["Pro/1.jpg", "Early/1.jpg"], "set": ["Pro", "Early"]},
         base | {"nearest": ["scan-1/1.jpg", "scan-2/1.jpg"]},  # folders that are no classes
+        base | {"nearest": ["scan-1/1.jpg"], "nearest_class": ["Early"], "nearest_picture": [DOT]},
     ]
     with api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
@@ -363,7 +381,11 @@ def test_the_page_warns_before_it_names_a_class(server, smears):
             api.expect(page.locator("#status")).to_have_text(f"{number} done", timeout=60_000)
         texts = [article.inner_text() for article in page.locator("article").all()][::-1]  # the last comes first
         warnings = [article.locator(".warning").all_inner_texts() for article in page.locator("article").all()][::-1]
-        assert [len(own) for own in warnings] == [2, 1, 0]
+        assert [len(own) for own in warnings] == [2, 1, 0, 1]
+        assert "of Early, none is of Pro" in warnings[3][0]
+        picture = page.locator("article").first.locator("li img")
+        assert picture.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") == 1
+        assert page.locator("li img").count() == 1
         assert "do not trust the class" in warnings[0][0]
         assert "nearest training images are of Early, none is of Pro" in warnings[0][1]
         assert texts[0].index("do not trust") < texts[0].index("Pro 90.0 %")

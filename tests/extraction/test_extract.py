@@ -1,11 +1,7 @@
 """Stage 1 on drawn smears: what is computed, what is kept, what a kill leaves behind."""
 
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from ball_features.cache import labelled_rows, lock_cache
 from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataError
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.recipe import RECIPE_SETS
+from tests.commands import ball, start
 
 CONFIG = ExtractConfig(
     backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32", batch_size=4
@@ -294,23 +291,23 @@ def committed(path) -> int:
 @pytest.mark.slow
 def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
-    command = [sys.executable, "-m", "ball_features", "extract", str(smears), "--backbone", "densenet121"]
-    command += ["--weights", "random", "--precision", "fp32", "--views", "3", "--batch-size", "2", "--quiet", "--out"]
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    command = ["extract", smears, "--backbone", "densenet121", "--weights", "random", "--precision", "fp32"]
+    command += ["--views", "3", "--batch-size", "2", "--input-px", "64", "--quiet", "--out"]
+    assert ball(*command, whole).returncode == 0
     rng = random.Random(0)
     kills = 0
     for _ in range(10):
         before = committed(killed)
-        with subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            # Let it get a little further than the last one, then kill it at a moment of chance.
-            while process.poll() is None and committed(killed) <= before:
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.15))
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
+        process = start(*command, killed)
+        # Let it get a little further than the last one, then kill it at a moment of chance.
+        while process.is_alive() and committed(killed) <= before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.15))
+        kills += process.is_alive()
+        process.kill()
+        process.join()
     partial = committed(killed)
-    subprocess.run([*command, str(killed)], check=True, capture_output=True)
+    assert ball(*command, killed).returncode == 0
     a, b = read_cache(whole), read_cache(killed)
     assert kills >= 5
     assert 0 < partial <= len(a.path)

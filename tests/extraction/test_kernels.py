@@ -1,6 +1,7 @@
 """The pass in C++ against torch, for every kind of width; machines that cannot compile it."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,28 @@ def test_bits_lie_as_the_source_reads_them():
 def test_without_a_compiler_there_is_none(compiler, compile_again, monkeypatch):
     monkeypatch.setenv("CXX", compiler)
     assert affine_relu_kernel() is None
+
+
+@needs_compiler
+def test_a_compilation_that_began_early_is_taken(compile_again, monkeypatch):
+    kernels.compile_early()
+    (begun,) = kernels._begun.values()
+    monkeypatch.setattr(kernels, "_begin", lambda options: pytest.fail("compiled twice"))
+    kernels.compile_early()
+    assert affine_relu_kernel() is not None
+    assert not kernels._begun
+    assert begun[1].returncode == 0
+    assert not Path(begun[0].name).exists()
+    kernels.compile_early()  # it is loaded
+    assert not kernels._begun
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_a_compilation_that_began_early_may_fail(compiler, compile_again, monkeypatch):
+    monkeypatch.setenv("CXX", compiler)
+    kernels.compile_early()
+    assert affine_relu_kernel() is None
+    assert not kernels._begun
 
 
 @needs_compiler

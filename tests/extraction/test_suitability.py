@@ -1,5 +1,7 @@
 """Which recipes suit which images: single cells, whole fields, grey pictures."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from ball_features.config import ExtractConfig
 from ball_features.dataset.manifest import scan
 from ball_features.errors import ConfigError
 from ball_features.extraction.backbones import get_backbone
+from ball_features.extraction.central_nucleus import single_cell_share
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.recipe import RECIPE_SETS, ViewPlan, recipe_of
-from ball_features.extraction.suitability import describe_cost, offer_cells, single_cell_share, suit
+from ball_features.extraction.suitability import offer_cells, suit
 from tests.extraction.test_central_nucleus import cell
 
 CROPS = len(RECIPE_SETS["cells"].split(","))
@@ -54,12 +57,14 @@ def test_robust_has_crops_of_single_cells(single):
 
 
 def test_cells_are_offered_where_they_suit(single, grey):
-    for recipe in ("plain", "fields"):
+    def offered(recipe, manifest):
         made = Preprocessing.from_config(ExtractConfig(recipe=recipe), get_backbone("densenet201"))
-        assert "The recipe 'cells'" in offer_cells(made, single)
-        assert offer_cells(made, grey) == ""
-    cells = Preprocessing.from_config(ExtractConfig(recipe="cells"), get_backbone("densenet201"))
-    assert offer_cells(cells, single) == ""
+        return offer_cells(SimpleNamespace(attributes=made.to_attributes()), manifest)
+
+    for recipe in ("plain", "fields"):
+        assert "The recipe 'cells'" in offered(recipe, single)
+        assert offered(recipe, grey) == ""
+    assert offered("cells", single) == ""
     assert len(suited(single, "plain")) == 1
 
 
@@ -91,8 +96,7 @@ def test_the_share_of_single_cells():
 
 def test_what_views_cost():
     def cost(recipe):
-        backbone = get_backbone("densenet121")
-        return describe_cost(Preprocessing.from_config(ExtractConfig(backbone="densenet121", recipe=recipe), backbone))
+        return ViewPlan.parse(recipe, maps=get_backbone("densenet121").maps).cost(224)
 
     assert cost("cells").startswith("7 views of each image in 4 forward passes, about 1.9 times")
     assert cost("fields").startswith("5 views of each image in 4 forward passes, about 3.1 times")

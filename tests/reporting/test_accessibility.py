@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from ball_features import FitConfig, evaluate, fit, read_bundle, read_cache
-from ball_features.audit.findings import audit
+from ball_features.audit.findings import audit, write_groups
+from ball_features.audit.summary import AuditSummary
 from ball_features.dataset.manifest import scan
 from ball_features.deployment.predict import predict
+from ball_features.reporting.assess_page import write_assess_report
 from ball_features.reporting.audit_page import write_audit
 from ball_features.reporting.page import write_report
+from ball_features.runs.ladder import ladder
 
 AXE = Path(os.environ.get("BALL_AXE", "node_modules/axe-core/axe.min.js"))
 pytestmark = [
@@ -30,7 +33,13 @@ def pages(small_cache, smears, tmp_path_factory):
     config = FitConfig(models=("mlp", "logistic", "colour"), repeats=2)
     run = fit(small_cache, config, out_root=folder, save="logistic")
     write_report(run.folder, folder / "report.html", read_cache(small_cache), smears)
-    write_audit(audit(scan(smears)), smears, folder / "audit.html")
+    found, groups = audit(scan(smears)), folder / "groups.csv"
+    write_audit(found, smears, folder / "audit.html")
+    write_groups(found, groups)
+    config = FitConfig(models=("logistic", "majority", "colour"), repeats=1, groups=str(groups))
+    rungs = ladder(small_cache, config, out_root=folder).folder
+    counted = AuditSummary.of(found)
+    write_assess_report(folder / "assess.html", rungs, read_cache(small_cache), groups, counted, "IMAGES")
     bundle = run.folder / "models" / "logistic"
     assert read_bundle(bundle).classes
     predict(bundle, [smears]).write(folder / "predictions.html")
@@ -41,7 +50,7 @@ def pages(small_cache, smears, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["report", "audit", "predictions", "evaluation"])
+@pytest.mark.parametrize("name", ["report", "audit", "predictions", "evaluation", "assess"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_page_has_no_violation(pages, name, theme, width):

@@ -332,7 +332,8 @@ def test_a_terminal_gets_three_lines_and_one_command():
     found = verdict(Evidence((LENIENT, FALL), audit=AuditEvidence(100, 40, in_pairs=60, groups=70, majority=0.5)))
     screen.print(render_verdict(found))
     lines = [line for line in screen.export_text().splitlines() if line.strip()]
-    assert lines[0].startswith("Serious: On random splits mlp reaches 95.0 %")
+    assert lines[0].startswith("Expect 55.0 % (95 % CI 35 to 75) on slides that the model has not seen, not the 95.0 %")
+    assert lines[1].startswith("Serious: On random splits the best model with a network (mlp) reaches 95.0 %")
     assert sum(line.startswith("Next: ball ") for line in lines) == 1
 
 

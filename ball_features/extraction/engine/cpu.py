@@ -6,6 +6,7 @@ costs more than the smaller products save.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -21,7 +22,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "kernel_is_missing", "pack_bits"]
+__all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "compile_early", "kernel_is_missing", "pack_bits"]
 
 NO_COMPILER = (
     "Found no working C++ compiler (c++, g++, clang++, or the one that CXX names), or no temporary folder from which a "
@@ -31,6 +32,8 @@ NO_COMPILER = (
 
 _SOURCE = Path(__file__).with_name("affine_relu.cpp")
 _COMPILERS = ("c++", "g++", "clang++")
+_LIBRARY = "affine_relu.so"
+_TIMEOUT_S = 120
 _FLAGS = ("-O3", "-shared", "-fPIC", "-std=c++17")
 # Options to try in order: with threads, then without.
 _TUNING = (("-march=native", "-fopenmp"), ("-march=native",))
@@ -81,21 +84,54 @@ class AffineRelu:
         )  # fmt: skip
 
 
+_Begun = tuple["tempfile.TemporaryDirectory[str]", "subprocess.Popen[bytes]"]
+_begun: dict[tuple[str, ...], _Begun] = {}  # compilations that go on beside other work, by their options
+
+
+def _compiler() -> list[str]:
+    """The compiler with its own options; empty where there is none."""
+    return shlex.split(os.environ.get("CXX", "")) or list(filter(shutil.which, _COMPILERS))[:1]
+
+
+def _begin(options: tuple[str, ...]) -> _Begun:
+    """Begin to compile into a new temporary folder."""
+    # A loaded library needs no file, and one that is kept might meet another processor.
+    folder = tempfile.TemporaryDirectory(prefix="ball-", ignore_cleanup_errors=True)
+    command = [*options, str(_SOURCE), "-o", str(Path(folder.name) / _LIBRARY)]
+    quiet = subprocess.DEVNULL
+    try:
+        return folder, subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+    except OSError:
+        folder.cleanup()
+        raise
+
+
+def compile_early() -> None:
+    """Begin to compile the pass, which takes half a second, beside other work such as the import of torch."""
+    compiler = _compiler()
+    options = (*compiler, *_FLAGS, *_TUNING[0])
+    if compiler and options not in _begun and not affine_relu_kernel.cache_info().currsize:
+        with contextlib.suppress(OSError):  # said when the pass is needed
+            _begun[options] = _begin(options)
+
+
 @functools.cache
 def affine_relu_kernel() -> AffineRelu | None:
     """Compile the pass for this processor (half a second); None without AVX2 or a working C++ compiler."""
-    compiler = shlex.split(os.environ.get("CXX", "")) or list(filter(shutil.which, _COMPILERS))[:1]
-    if not compiler:
-        return None
-    # A loaded library needs no file, and one that is kept might meet another processor.
-    with tempfile.TemporaryDirectory(prefix="ball-", ignore_cleanup_errors=True) as folder:
-        target = Path(folder) / "affine_relu.so"
-        for tuning in _TUNING:
-            command = [*compiler, *_FLAGS, *tuning, str(_SOURCE), "-o", str(target)]
+    compiler = _compiler()
+    for tuning in _TUNING if compiler else ():
+        options = (*compiler, *_FLAGS, *tuning)
+        try:
+            folder, process = _begun.pop(options, None) or _begin(options)
+        except OSError:
+            continue
+        with folder, process:
             try:
-                subprocess.run(command, check=True, capture_output=True, timeout=120)
-                kernel = AffineRelu(ctypes.CDLL(str(target)))
+                if process.wait(_TIMEOUT_S):
+                    continue
+                kernel = AffineRelu(ctypes.CDLL(str(Path(folder.name) / _LIBRARY)))
             except (OSError, subprocess.SubprocessError, AttributeError):
+                process.kill()
                 continue
             return kernel if _works(kernel) else None
     return None

@@ -1,0 +1,91 @@
+"""The verdict in one sentence: what the score is worth, for a reader who reads no further."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ball_features.reporting.finding import Finding
+from ball_features.reporting.rule_words import percent
+
+__all__ = ["headline"]
+
+# What a protocol asks of the model, by the unit that no split divides.
+NEW = {
+    "site": "at a hospital that the model has not seen",
+    "patient": "on patients that the model has not seen",
+    "series": "on slides that the model has not seen",
+    "group": "on images of which the model has seen no copy and no overlapping field",
+    "split": "on the test images of the given split",
+}
+# Findings that take the worth of every score, the strongest first.
+_WORTHLESS = {
+    "network-saw-these": "No score on these images can be quoted: the network was trained on images among them.",
+    "given-split-leaks": "The score of the given split cannot be quoted: test images and training images are related.",
+}
+_UNSETTLED = {
+    "shortcut-matches-network": "The score on random splits does not show that the network sees cells.",
+    "augmented-copies": "The score on random splits is that of copies: it says nothing of a new photograph.",
+    "overlay-tells-class": "The score may be that of the burned-in scale bar, not of the cells.",
+    "random-weights": "The network's scores say nothing: its weights are random.",
+    "shortcut-not-excluded": "These images do not show that the network sees more than colours.",
+    "shortcut-strong": "Most of the score can be reached without looking at a cell.",
+    "chosen-on-these-data": "The score is too good: views or settings were chosen on these images.",
+}
+
+
+def headline(findings: Sequence[Finding]) -> str:
+    """Say in one sentence what the score is worth; "" where the findings are not about a score of models.
+
+    Args:
+        findings: from `verdict`, the most serious first.
+    """
+    found = {finding.code: finding for finding in findings}
+    for code, said in _WORTHLESS.items():
+        if code in found:
+            return said
+    if "falls-when-strict" in found:
+        return _fallen(found["falls-when-strict"])
+    if "augmented-copies" not in found and "fall-uncertain" in found:
+        return _open(found["fall-uncertain"])
+    for code, said in _UNSETTLED.items():
+        if code in found and found[code].severity != "note":
+            return said
+    held = found.get("holds-when-strict")
+    if held is not None:
+        numbers = held.numbers
+        return (
+            f"The score holds: {percent(numbers['lenient_accuracy'])} on {numbers['lenient']}, "
+            f"{percent(numbers['strict_accuracy'])} (95 % CI {_ends(held)}) {_where(held)}.{_untested(findings)}"
+        )
+    return ""
+
+
+def _untested(findings: Sequence[Finding]) -> str:
+    """What a score that holds has not stood."""
+    names = [name.split(" (")[0] for own in findings for name in own.numbers.get("not_tested", ())]
+    return f" Not tested: {', '.join(names)}." if names else ""
+
+
+def _fallen(fall: Finding) -> str:
+    numbers = fall.numbers
+    return (
+        f"Expect {percent(numbers['strict_accuracy'])} (95 % CI {_ends(fall)}) {_where(fall)}, not the "
+        f"{percent(numbers['lenient_accuracy'])} of {numbers['lenient']}."
+    )
+
+
+def _open(fall: Finding) -> str:
+    numbers = fall.numbers
+    return (
+        f"Between {percent(numbers['strict_low'], 0)} and {percent(numbers['strict_high'], 0)} {_where(fall)} "
+        f"({percent(numbers['strict_accuracy'])} here), where {numbers['lenient']} give "
+        f"{percent(numbers['lenient_accuracy'])}: these images do not say more."
+    )
+
+
+def _where(finding: Finding) -> str:
+    return NEW.get(finding.numbers.get("unit", ""), f"with {finding.numbers['strict']}")
+
+
+def _ends(finding: Finding) -> str:
+    return f"{100 * finding.numbers['strict_low']:.0f} to {100 * finding.numbers['strict_high']:.0f}"
