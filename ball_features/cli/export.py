@@ -68,7 +68,7 @@ def export(
     for name in ("ladder", "evaluation"):
         if getattr(options, name) and options.card is None:
             raise ConfigError(f"Got --{name} without --card, which it is for.")
-    from ball_features.files import require_writable
+    from ball_features.outputs import require_writable
 
     bundled = sorted(source.iterdir()) if source.is_dir() else []
     for name, kind in (("onnx", "onnx"), ("card", "card"), ("parquet", "parquet"), ("csv", "embeddings table")):

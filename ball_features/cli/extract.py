@@ -65,6 +65,8 @@ def extract(
 ) -> None:
     """Turn the images of a folder into embeddings, once, with a frozen network, and keep them in a cache.
 
+    The images may also lie in a .zip or .tar file, which is read in place, or
+    under an address such as s3://bucket/folder (extra remote).
     The class of each image is read from the folder that it lies in, or from a
     sheet; both are shown before the work starts. A second run computes only what is
     new; a killed run goes on where it was. Files that cannot be decoded are

@@ -37,6 +37,7 @@ _MASKS = {
 }  # fmt: skip
 # Segmented neutrophils are a class of cells: such a folder holds masks only if it repeats the folders beside it.
 _SEGMENTED = {"seg", "segs", "segmented", "segmentation", "segmentations", "segmentiert"}
+_MOST_FOLDERS = 200
 _COPY = re.compile(
     r"(.+?)(?: ?- ?| |_)(?:copy|copia|cópia|copie|kopie|kopia|kopi|副本|コピー)(?: ?\(?\d+\)?)?|(.+?) ?\(\d+\)"
     r"|(.+?)(?:~|[ ._-](?:bak|old|backup))",
@@ -80,6 +81,7 @@ def skipped_names(
         below: gives the names of the folders in one of them.
     """
     found: dict[str, str] = {}
+    beside = _Beside(names, below)
     own = {name.casefold().strip() for name in names}
     for name in names:
         plain = plain_name(name)
@@ -90,23 +92,36 @@ def skipped_names(
             found[name] = "copy"
         elif plain in _MASKS or (words & {"mask", "masks"} and len(names) > 1):
             found[name] = "masks"
-        elif words & _SEGMENTED and (images or len(names) == 2 or _repeats(name, names, below)):
+        elif words & _SEGMENTED and (images or len(names) == 2 or beside.repeats(name) or beside.has_twin(name)):
             found[name] = "masks"
         elif plain in _RESULTS:
             found[name] = "results"
-        elif _repeats(name, names, below, beside=True):
+        elif beside.repeats(name):
             found[name] = "repeats the folders beside it"
     return found if len(found) < len(names) or images else {}
 
 
-def _repeats(
-    name: str, names: Collection[str], below: Callable[[str], Collection[str]], *, beside: bool = False
-) -> bool:
-    """Whether a folder holds the names of several folders beside it or, unless `beside`, the same as one of them."""
-    own = {plain_name(inner) for inner in below(name)}
-    if len(own & {plain_name(other) for other in names if other != name}) > 1:
-        return True
-    return not beside and len(own) > 1 and any(own & set(map(plain_name, below(x))) for x in names if x != name)
+class _Beside:
+    """Folders beside one another, and what lies in them; looked up when it is first asked for."""
+
+    def __init__(self, names: Collection[str], below: Callable[[str], Collection[str]]) -> None:
+        self.names = names if len(names) <= _MOST_FOLDERS else ()  # patients or images, not classes
+        self.plain = {plain_name(name) for name in self.names}
+        self.below = below
+        self.inner: dict[str, set[str]] = {}
+
+    def repeats(self, name: str) -> bool:
+        """Whether a folder holds the names of several folders beside it."""
+        return bool(self.names) and len(self._in(name) & (self.plain - {plain_name(name)})) > 1
+
+    def has_twin(self, name: str) -> bool:
+        """Whether a folder beside this one holds several folders of the same names."""
+        return any(len(self._in(name) & self._in(other)) > 1 for other in self.names if other != name)
+
+    def _in(self, name: str) -> set[str]:
+        if name not in self.inner:
+            self.inner[name] = {plain_name(own) for own in self.below(name)}
+        return self.inner[name]
 
 
 def split_of(name: str) -> str:

@@ -6,11 +6,13 @@ import itertools
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ball_features.dataset.folder_names import is_system, skipped_names
 from ball_features.dataset.remarks import some
+from ball_features.dataset.sources import Source
 from ball_features.files import IMAGE_SUFFIXES
 
 __all__ = ["Listing", "Rejected", "list_images", "natural_key", "printable"]
@@ -80,35 +82,40 @@ class Listing:
         return found
 
 
-def list_images(root: Path) -> Listing:
-    """List image files below a folder.
+def list_images(root: Path | Source) -> Listing:
+    """List image files below a folder, or in a source.
 
     Hidden files and folders of systems are left out, and so are masks, results and copies that lie beside other
     folders. Links to folders are followed, each folder once.
     """
     found = Listing()
-    seen: set[tuple[int, int]] = set()
     held: dict[str, tuple[bool, Counter[str]]] = {}  # folder -> whether it has images, and its other files
 
     def note(error: OSError) -> None:
-        below = Path(error.filename).relative_to(root).as_posix()
+        below = Path(error.filename).relative_to(str(root)).as_posix()
         found.rejected.append(Rejected(printable(below), f"cannot be read ({error.strerror})"))
 
+    for below, names, files in root.walk() if isinstance(root, Source) else _walk(root, note):
+        before = "" if below == "." else f"{below}/"
+        own = _sort_files(files, before, found)
+        _prune(root, names, before, found, bool(own[0]))
+        held[below] = (bool(own[0]), own[1])
+        found.images += own[0]
+    found.bare = _bare(held)
+    found.images.sort(key=natural_key)
+    return found
+
+
+def _walk(root: Path, note: Callable[[OSError], None]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield (folder below the root, folders in it, files in it), each folder once, however many links lead to it."""
+    seen: set[tuple[int, int]] = set()
     for folder, names, files in os.walk(root, onerror=note, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back
             names.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        below = Path(folder).relative_to(root).as_posix()
-        before = "" if below == "." else f"{below}/"
-        own = _sort_files(files, before, found)
-        _prune(Path(folder), names, before, found, bool(own[0]))
-        held[below] = (bool(own[0]), own[1])
-        found.images += own[0]
-    found.bare = _bare(held)
-    found.images.sort(key=natural_key)
-    return found
+        yield Path(folder).relative_to(root).as_posix(), names, files
 
 
 def _sort_files(files: list[str], before: str, found: Listing) -> tuple[list[str], Counter[str]]:
@@ -136,32 +143,39 @@ def _sort_files(files: list[str], before: str, found: Listing) -> tuple[list[str
     return images, others
 
 
-def _prune(folder: Path, names: list[str], before: str, found: Listing, images: bool) -> None:
+def _prune(root: Path | Source, names: list[str], before: str, found: Listing, images: bool) -> None:
     """Remove the folders that are not walked into."""
     for name in [own for own in names if is_system(own)]:
         names.remove(name)
         if not name.startswith("."):
-            _skip(folder / name, before + name, "system folder", found)
-    for name, kind in skipped_names(names, images, lambda own: _folders(folder / own)).items():
+            _skip(_count(root, before + name), before + name, "system folder", found)
+    for name, kind in skipped_names(names, images, lambda own: _folders(root, before + own)).items():
         names.remove(name)
-        _skip(folder / name, before + name, kind, found)
+        _skip(_count(root, before + name), before + name, kind, found)
     names.sort()
 
 
-def _folders(folder: Path) -> list[str]:
+def _count(root: Path | Source, below: str) -> int:
+    """Number of image files below a folder."""
+    if isinstance(root, Source):
+        return root.count_images(below)
+    named = (file for _, _, files in os.walk(root / below) for file in files)
+    return sum(PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES for file in named)
+
+
+def _folders(root: Path | Source, below: str) -> list[str]:
     """Names of the folders in a folder; none where it cannot be read."""
+    if isinstance(root, Source):
+        return root.folders_in(below)
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(root / below) as entries:
             return [entry.name for entry in entries if entry.is_dir()]
     except OSError:
         return []
 
 
-def _skip(folder: Path, name: str, kind: str, found: Listing) -> None:
-    """Note a folder that is left out; of the same name in several folders there is one entry."""
-    count = sum(
-        PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES for _, _, files in os.walk(folder) for file in files
-    )
+def _skip(count: int, name: str, kind: str, found: Listing) -> None:
+    """Note a folder of so many images that is left out; of the same name in several folders there is one entry."""
     if not count:
         return
     key = printable(name)

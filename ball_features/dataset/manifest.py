@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from ball_features.dataset.decode import MAX_BYTES, may_pass
 from ball_features.dataset.labels import Labels, read_labels
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
 from ball_features.dataset.remarks import alike_remark, conflict_remark, count_classes, dark_remark
+from ball_features.dataset.sources import open_source
 from ball_features.dataset.spread import spread_classes, spread_rows
 from ball_features.errors import DataError
 
@@ -23,7 +24,9 @@ __all__ = [
     "MAX_BYTES",
     "Manifest",
     "Rejected",
+    "check_file",
     "hash_file",
+    "hash_images",
     "scan",
     "spread_rows",
 ]
@@ -34,7 +37,8 @@ class Manifest:
     """The images of a folder.
 
     Attributes:
-        root: image folder.
+        root: image folder; a `Source` where the images lie in archives or under an address, which has the methods of a
+            `Path` that reading needs.
         path: ids of the images, relative to root with forward slashes, in natural order.
         label: class of each image; "" where it is not known.
         sha256: content hash of each image, hexadecimal.
@@ -107,6 +111,8 @@ def scan(
     collection: CollectionConfig | None = None,
     sheet: Any = None,
     least_classes: int = 2,
+    anywhere: bool = False,
+    hashed: bool = True,
 ) -> Manifest:
     """List and hash the images below a folder, with what its folders, their names and a sheet say of them.
 
@@ -117,38 +123,36 @@ def scan(
         collection: layout of the folders, and path and columns of a sheet.
         sheet: a pandas or polars data frame, or the path of a sheet.
         least_classes: fewest classes that the images must have.
+        anywhere: take archives and addresses too; what reads the images must read a `Source` then.
+        hashed: False leaves hashes out, for `hash_images` on a part of the images.
 
     Raises:
         ConfigError: The layout is no layout.
         DataError: No such folder, or none that can be read, no image, too few classes, two possible readings of the
             folders, or a sheet that does not fit.
     """
-    root = Path(root)
-    try:
-        if not root.is_dir():
-            got = "a file" if root.exists() else "nothing"
-            raise DataError(f"Found {got} at {root}, expected a folder of images.")
-        next(root.iterdir(), None)
-    except OSError as error:
-        raise DataError(f"{root} cannot be read ({error.strerror}). Ask its owner, or name another folder.") from error
-    listing = list_images(root)
-    known = read_labels(root, listing.images, collection or CollectionConfig(), sheet)
+    source: Any = open_source(root) if anywhere else None
+    place: Path = source or _folder(Path(root))
+    listing = list_images(place)
+    known = read_labels(place, listing.images, collection or CollectionConfig(), sheet)
     with ThreadPoolExecutor(8) as pool:
-        digests = list(pool.map(lambda name: hash_file(known.root / name), known.path))
+        look: Callable[[Path], tuple[str, str]] = hash_file if hashed else lambda path: ("", check_file(path))
+        digests = list(pool.map(lambda name: look(known.root / name), known.path))
     rejected = [*listing.rejected, *known.rejected]
     rejected += [Rejected(printable(n), why) for n, (_, why) in zip(known.path, digests, strict=True) if why]
     rows = [row for row, (_, why) in enumerate(digests) if not why]
     label = [known.label[row] for row in rows]
     if least_classes > 1 or not label:
-        _require_classes(root, label, known, listing, rejected)
+        _require_classes(place, label, known, listing, rejected)
     chosen = [rows[row] for row in spread_classes(label, limit)] if limit else rows
     path, label = [known.path[row] for row in chosen], [known.label[row] for row in chosen]
     sha256 = [digests[row][0] for row in chosen]
-    took = [f"Took the images in {known.root}."] if known.root != root else []
+    took = [f"Took the images in {known.root}."] if known.root != place else []
     lost = sorted({name for name in known.label if name} - set(label)) if not limit else []
     remarks = [*took, *listing.remarks(), *known.remarks]
     remarks += [f"All images of the class {name} were rejected." for name in lost]
-    remarks += [alike_remark(label), conflict_remark(path, label, sha256), dark_remark(known.root, path)]
+    remarks += [alike_remark(label), conflict_remark(path, label, sha256) if hashed else ""]
+    remarks += [dark_remark(known.root, path)]
     return Manifest(
         root=known.root,
         path=tuple(path),
@@ -159,6 +163,22 @@ def scan(
         columns={name: tuple(cells[row] for row in chosen) for name, cells in known.columns.items()},
         classes=(f"Classes: {count_classes(label)}.", f"Read from: {known.source}."),
     )
+
+
+def _folder(root: Path) -> Path:
+    """A folder that can be listed.
+
+    Raises:
+        DataError: It is none, or cannot be read.
+    """
+    try:
+        if not root.is_dir():
+            got = "a file" if root.exists() else "nothing"
+            raise DataError(f"Found {got} at {root}, expected a folder of images.")
+        next(root.iterdir(), None)
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error.strerror}). Ask its owner, or name another folder.") from error
+    return root
 
 
 def _require_classes(
@@ -176,19 +196,39 @@ def _require_classes(
     raise DataError(f"Found {found} in {root}, expected images of at least two classes. {hint}{listed}{passed}")
 
 
-def hash_file(path: Path) -> tuple[str, str]:
-    """(SHA-256, "") or ("", reason)."""
+def hash_images(manifest: Manifest) -> Manifest:
+    """Hash the images of a manifest that was listed without; those that cannot be read are rejected."""
+    with ThreadPoolExecutor(8) as pool:
+        digests = list(pool.map(lambda name: hash_file(manifest.root / name), manifest.path))
+    hashed = dataclasses.replace(manifest, sha256=tuple(digest for digest, _ in digests))
+    reasons = {row: why for row, (_, why) in enumerate(digests) if why}
+    return hashed.without(reasons, known=False) if reasons else hashed
+
+
+def check_file(path: Path) -> str:
+    """Why a file cannot be an image, as far as its name and size tell, or ""."""
     if printable(str(path)) != str(path):
-        return "", "its name is not UTF-8; rename it"
+        return "its name is not UTF-8; rename it"
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return "", "is no regular file"
+            return "is no regular file"
         size = status.st_size
         if size == 0:
-            return "", "is empty (0 bytes)"
+            return "is empty (0 bytes)"
         if size > MAX_BYTES:
-            return "", f"has {size / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f}; cut it into fields"
+            return f"has {size / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f}; cut it into fields"
+        return ""
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def hash_file(path: Path) -> tuple[str, str]:
+    """(SHA-256, "") or ("", reason)."""
+    reason = check_file(path)
+    if reason:
+        return "", reason
+    try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest(), ""
     except OSError as error:

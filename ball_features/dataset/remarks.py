@@ -69,7 +69,7 @@ def dark_remark(root: Path, path: Sequence[str]) -> str:
     values = []
     for name in deep[:: max(1, len(deep) // _SAMPLE)]:
         try:
-            with Image.open(root / name) as image:
+            with (root / name).open("rb") as file, Image.open(file) as image:
                 if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF")):
                     values.append(int(np.asarray(image).max()))
         except Exception:  # a damaged file is named when it is decoded

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ball_features.dataset.listing import list_images
 from ball_features.dataset.manifest import Manifest, hash_file
+from ball_features.dataset.sources import Source
 from ball_features.errors import DataError
 
 __all__ = ["twin_folder", "with_twins"]
@@ -19,6 +20,8 @@ def twin_folder(manifest: Manifest) -> Path | None:
     Raises:
         DataError: The folder above the images cannot be listed.
     """
+    if isinstance(manifest.root, Source):
+        return None
     root = manifest.root.resolve()
     try:
         for child in root.parent.iterdir():

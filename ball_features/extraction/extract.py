@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 from ball_features.cache import equal_remark, lock_cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig
-from ball_features.dataset.manifest import Manifest, Rejected
+from ball_features.dataset.manifest import Manifest, Rejected, hash_images
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
@@ -19,7 +19,7 @@ from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.suitability import offer_cells, suit
 from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name, shard_of
 from ball_features.extraction.weights import weights_digest
-from ball_features.files import require_folder, require_writable
+from ball_features.outputs import require_folder, require_writable
 
 __all__ = ["Extraction", "How", "extract"]
 
@@ -124,17 +124,21 @@ def extract(
     require_file_name(out)
     if how.get("overwrite") and not how.get("dry_run"):
         require_writable(out, kind="cache")
-    listed = isinstance(images, Manifest)
-    manifest = images if listed else read_collection(images, config, log, collection=collection, sheet=sheet)
+    shard = how.get("shard")
+    whole = isinstance(images, Manifest) or not shard  # a shard hashes its own images alone
+    if isinstance(images, Manifest):
+        manifest = images
+    else:
+        manifest = read_collection(images, config, log, collection=collection, sheet=sheet, hashed=whole)
     if manifest.twin:
         wanted = replace(wanted, segmentation="twins")
     wanted = suit(wanted, manifest, config.recipe, log)
     if len(wanted.plan) > 1:
         log(wanted.plan.cost(wanted.input_px))
-    shard = how.get("shard")
+    part = shard_of(manifest, shard) if shard else manifest
     request = Request(
         out=out,
-        manifest=shard_of(manifest, shard) if shard else manifest,
+        manifest=part if whole else hash_images(part),
         limited=config.limit > 0,
         backbone=backbone,
         preprocessing=wanted,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ball_features.cache import SHARD, Cache, read_cache, verify_cache
 from ball_features.config import CollectionConfig, ExtractConfig
+from ball_features.dataset.decode import may_pass
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.twins import twin_folder, with_twins
 from ball_features.errors import CacheError, ConfigError
@@ -107,6 +108,8 @@ def read_collection(
     *,
     collection: CollectionConfig | None = None,
     sheet: Any = None,
+    hashed: bool = True,
+    anywhere: bool = True,
 ) -> Manifest:
     """List the images of a folder, and their segmented twins if segmented pictures come from files.
 
@@ -116,11 +119,13 @@ def read_collection(
         log: function that takes a line for the user.
         collection: layout of the folders, and path and columns of a sheet.
         sheet: a data frame, or the path of a sheet.
+        hashed: False leaves the hashes of the images out; see `manifest.hash_images`.
+        anywhere: take archives and addresses too, see `dataset.sources`.
 
     Raises:
         DataError: There is no image, or no folder of twins, or folders or sheet cannot be read.
     """
-    manifest = scan(images, limit=config.limit, collection=collection, sheet=sheet)
+    manifest = scan(images, limit=config.limit, collection=collection, sheet=sheet, anywhere=anywhere, hashed=hashed)
     for line in (*manifest.classes, *manifest.note.splitlines()):
         log(line)
     if len(config.channels) == 1:
@@ -185,7 +190,7 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
             f"{out} was made with other settings: {'; '.join(different)}. "
             "Give another output file, or overwrite=True to replace it."
         )
-    bad = {item.sha256: item.reason for item in old.rejected if item.sha256}
+    bad = {item.sha256: item.reason for item in old.rejected if item.sha256 and not may_pass(item.reason)}
     reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
     known = _with_columns(manifest.without(reasons) if reasons else manifest, old)
     update = Update(request, known, old, damaged)

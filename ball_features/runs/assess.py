@@ -13,12 +13,14 @@ from ball_features.audit.findings import audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
+from ball_features.config.paths import shareable
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
 from ball_features.extraction.update import read_collection
-from ball_features.files import require_folder, write_json
+from ball_features.files import write_json
+from ball_features.outputs import require_folder, require_writable
 from ball_features.reporting.assess_page import write_assess_report
 from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.evidence import AuditEvidence
@@ -93,6 +95,8 @@ def assess(
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
     require_folder(out)
+    for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
+        require_writable(out / name, "output folder", kind=kind)
     tell = progress or (lambda done, total, name: None)
     ends = [round(_STEPS * sum(_SHARES[:number])) for number in range(len(_SHARES) + 1)]
 
@@ -101,7 +105,7 @@ def assess(
         return lambda done, total, *_: tell(start + (stop - start) * done // max(total, 1), _STEPS, name)
 
     cache_path, groups = out / "cache.h5", out / "groups.csv"
-    manifest = read_collection(images, extraction, log, collection=collection)
+    manifest = read_collection(images, extraction, log, collection=collection, anywhere=False)
     log(_plan(manifest, extraction, config, out))
     extract(manifest, cache_path, extraction, progress=part(0, "embedding"), log=log)
     cache = read_cache(cache_path)
@@ -112,7 +116,7 @@ def assess(
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
     write_ladder_report(done.folder)  # again, with the verdict that knows the audit
-    page = write_assess_report(out / "assess.html", done.folder, cache, groups, audited, str(images))
+    page = write_assess_report(out / "assess.html", done.folder, cache, groups, audited, shareable(str(images)))
     return Assessment(out, findings, done.rows, done.notes, page)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ball_features.cache import Cache
+from ball_features.cache.places import place_beside
 from ball_features.config import FitConfig
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
@@ -164,6 +165,8 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     caption = caption_of(own.config, grouping, own.splits, own.cache.label)
     caption += left_out_note({item.spec.name: item.failure for item in own.results if item.failure})
     details = {"title": title, "caption": caption, "notes": notes, "failures": failures(own.results)}
+    if isinstance(own.source, str):  # for a report that is made from another folder
+        details |= {"cache_from_run": place_beside(own.source, own.folder)}
     details |= provenance(
         own.cache,
         own.config,

@@ -10,6 +10,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig
+from ball_features.config.paths import shareable
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import given_leaks
 from ball_features.evaluation.results import ModelRow
@@ -54,7 +55,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         known = {name: _distinct(getattr(own.grouping, name)) for name in ("patient", "site")}
         data = replace(data, patients=known["patient"] or data.patients, sites=known["site"] or data.sites)
     if own.config.groups is not None:
-        data = replace(data, groups=own.config.groups)
+        data = replace(data, groups=shareable(own.config.groups))
     chosen = chosen_here(own.cache, [row.model for row in contents.models])
     data = replace(data, doubtful=_doubtful(own), views_chosen_here=chosen)
     if own.config.protocol == "given":
@@ -176,7 +177,7 @@ def ladder_evidence(
     leaks = next((rung.leaks for rung in rungs if rung.leaks), {})
     data = replace(data, patients=known.get("patient") or data.patients, sites=known.get("site") or data.sites)
     data = replace(data, views_chosen_here=chosen_here(cache, {row.model for row in rows}))
-    return Evidence(tuple(protocols), replace(data, groups=groups or data.groups, leaks=leaks), extraction)
+    return Evidence(tuple(protocols), replace(data, groups=shareable(groups) or data.groups, leaks=leaks), extraction)
 
 
 def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:
@@ -193,7 +194,7 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         conflict_example=conflicts[0] if conflicts else (),
         patients=_distinct(cache.columns.get("patient")),
         sites=_distinct(cache.columns.get("site")),
-        cache=cache_path,
+        cache=shareable(cache_path),
     )
     extraction = ExtractionEvidence(
         backbone=str(cache.attributes.get("backbone", "")),

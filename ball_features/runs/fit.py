@@ -16,8 +16,8 @@ from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.final_fit import calibration_folds, fit_final
 from ball_features.evaluation.protocols import Progress, evaluate
 from ball_features.evaluation.tasks import Evaluation, obstacles
-from ball_features.files import require_folder
 from ball_features.models.registry import select
+from ball_features.outputs import require_folder
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import (
     check_name,

@@ -26,8 +26,9 @@ from ball_features.evaluation.protocols import (
 )
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import require_folder, write_csv, write_json
+from ball_features.files import write_csv, write_json
 from ball_features.models.registry import select
+from ball_features.outputs import require_folder
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report

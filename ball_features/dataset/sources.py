@@ -1,0 +1,233 @@
+"""Images that lie elsewhere than in a folder of this machine: in archives, and under addresses of object stores.
+
+A `Source` has the methods of a `Path` that reading needs, so that all that reads images reads these too. Addresses are
+those of fsspec, such as s3://bucket/folder; keys and passwords are its affair, and no text of ours shows them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
+
+from ball_features.dataset.archives import ARCHIVES, Entry, index_archive, is_archive, read_entry
+from ball_features.errors import DataError, require_extra
+from ball_features.files import IMAGE_SUFFIXES
+
+__all__ = ["Member", "Source", "fetched", "is_address", "open_source", "shown_address"]
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
+_SECRET = re.compile(r"//[^/@]*@")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a source, read whole when it is needed.
+
+    Attributes:
+        text: where it lies, to be shown.
+        size: bytes.
+        read_bytes: function that reads them; raises `OSError`.
+    """
+
+    text: str
+    size: int
+    read_bytes: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        """Where it lies."""
+        return self.text
+
+    def stat(self) -> SimpleNamespace:
+        """Kind and size, as `Path.stat` has them."""
+        return SimpleNamespace(st_mode=stat.S_IFREG, st_size=self.size)
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """Open its content."""
+        return io.BytesIO(self.read_bytes())
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A tree of files that are read in place.
+
+    Attributes:
+        text: where it lies, to be shown, without keys and passwords.
+        sizes: path below the top -> bytes.
+        read: function from such a path to the file's bytes; raises `OSError`.
+        below: folder of the tree that paths are relative to, "" for its top.
+    """
+
+    text: str
+    sizes: Mapping[str, int]
+    read: Callable[[str], bytes]
+    below: str = ""
+
+    def __str__(self) -> str:
+        """Where it lies."""
+        return f"{self.text}/{self.below}" if self.below else self.text
+
+    def __truediv__(self, name: str) -> Member:
+        """A file."""
+        path = f"{self.below}/{name}" if self.below else name
+        return Member(f"{self.text}/{path}", self.sizes.get(path, 0), lambda: self.read(path))
+
+    def joinpath(self, *names: str) -> Source:
+        """A folder in it."""
+        return replace(self, below="/".join([*([self.below] if self.below else []), *names])) if names else self
+
+    def resolve(self) -> Source:
+        """Itself."""
+        return self
+
+    @cached_property
+    def _folders(self) -> dict[str, tuple[set[str], list[str]]]:
+        """Folder -> (folders in it, files in it)."""
+        folders: dict[str, tuple[set[str], list[str]]] = {"": (set(), [])}
+        for path in self.sizes:
+            *above, name = path.split("/")
+            for depth, own in enumerate(above):
+                folders["/".join(above[:depth])][0].add(own)
+                folders.setdefault("/".join(above[: depth + 1]), (set(), []))
+            folders["/".join(above)][1].append(name)
+        return folders
+
+    def walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Yield (folder, folders in it, files in it) from the top, as `os.walk`: folders that are removed are left."""
+        folders, rest = self._folders, [""]
+        while rest:
+            folder = rest.pop()
+            names, files = sorted(folders[folder][0]), folders[folder][1]
+            yield folder or ".", names, files
+            rest += [f"{folder}/{name}" if folder else name for name in reversed(names)]
+
+    def folders_in(self, folder: str) -> list[str]:
+        """Names of the folders in a folder."""
+        return sorted(self._folders[folder][0])
+
+    def count_images(self, folder: str) -> int:
+        """Number of image files below a folder."""
+        names = (path for path in self.sizes if path.startswith(f"{folder}/"))
+        return sum(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+
+
+def is_address(name: Path | str) -> bool:
+    """Whether a name is an address such as s3://bucket/folder, also where a `Path` has lost one of its slashes."""
+    return _ADDRESS.match(str(name).replace("\\", "/")) is not None
+
+
+def shown_address(name: Path | str) -> str:
+    """An address without the keys and passwords that may stand in it."""
+    return _SECRET.sub("//", _address(name)).partition("?")[0]
+
+
+def _address(name: Path | str) -> str:
+    text = str(name)
+    if os.name == "nt" and "://" not in text:
+        text = text.replace("\\", "/")
+    if "://" in text:
+        return text
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/", lambda found: f"{found[1]}://{'/' * (found[1] == 'file')}", text)
+
+
+def open_source(root: Path | str) -> Source | None:
+    """Open an archive, an address, or a folder of archives; None for anything else, such as a folder of images.
+
+    Raises:
+        DataError: Nothing is there, or it cannot be read.
+        MissingExtraError: fsspec, or its part for this kind of address, is not installed.
+    """
+    if is_address(root):
+        return _open_address(_address(root), shown_address(root))
+    root = Path(root)
+    try:
+        if root.is_file() and is_archive(root.name):
+            return _of_archives({root: root.absolute()})
+        if not root.is_dir():
+            return None
+        files = sorted(path for path in root.iterdir() if path.name.lower().endswith(ARCHIVES) and path.is_file())
+        if not files or any(path.is_dir() and not path.name.startswith(".") for path in root.iterdir()):
+            return None
+        return _of_archives({path: root.absolute() for path in files})
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error.strerror}). Ask its owner, or name another folder.") from error
+
+
+def _of_archives(files: Mapping[Path, Path]) -> Source:
+    """A source of archives of this machine, path -> path of the source that is shown."""
+    entries: dict[str, tuple[Path, Entry]] = {}
+    for path in files:
+        with path.open("rb") as file:
+            entries |= {name: (path, entry) for name, entry in index_archive(file, str(path)).items()}
+
+    def read(name: str) -> bytes:
+        path, entry = entries[name]
+        with path.open("rb") as file:
+            return read_entry(lambda start, end: _range(file, start, end), entry)
+
+    return Source(str(next(iter(files.values()))), {name: entry.size for name, (_, entry) in entries.items()}, read)
+
+
+def _range(file: Any, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
+
+
+def _open_address(address: str, shown: str) -> Source:
+    require_extra("fsspec", "remote", f"Reading {shown}")
+    import fsspec
+
+    try:
+        system, base = fsspec.core.url_to_fs(address)
+        if is_archive(base):
+            return _remote_archives(system, [base], shown)
+        found = {path: int(about.get("size") or 0) for path, about in system.find(base, detail=True).items()}
+        archives = sorted(path for path in found if path.lower().endswith(ARCHIVES))
+        if archives and not any(PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES for path in found):
+            return _remote_archives(system, archives, shown)
+    except ImportError as error:
+        kind = address.partition("://")[0]
+        raise DataError(
+            f"{shown} needs a package of fsspec for {kind} addresses ({error}). Install it, such as s3fs for s3 or "
+            "gcsfs for gs."
+        ) from error
+    except DataError:
+        raise
+    except Exception as error:  # stores raise errors of many kinds, whose texts may hold the address
+        raise DataError(
+            f"{shown} cannot be read ({type(error).__name__}). Check the address and your access."
+        ) from None
+    if not found:
+        raise DataError(f"Found nothing at {shown}, expected images or archives of images.")
+    top = base.rstrip("/") + "/"
+    names = {path.removeprefix(top): path for path in found}
+    sizes = {name: found[path] for name, path in names.items()}
+    return Source(shown.rstrip("/"), sizes, lambda name: fetched(lambda: system.cat_file(names[name])))
+
+
+def _remote_archives(system: Any, paths: list[str], shown: str) -> Source:
+    entries: dict[str, tuple[str, Entry]] = {}
+    for path in paths:
+        with system.open(path, "rb") as file:
+            entries |= {name: (path, entry) for name, entry in index_archive(file, PurePosixPath(path).name).items()}
+
+    def read(name: str) -> bytes:
+        path, entry = entries[name]
+        return read_entry(lambda start, end: fetched(lambda: system.cat_file(path, start=start, end=end)), entry)
+
+    return Source(shown.rstrip("/"), {name: entry.size for name, (_, entry) in entries.items()}, read)
+
+
+def fetched(fetch: Callable[[], bytes]) -> bytes:
+    """What a store gives; its errors become an `OSError` without their text, which may hold the address."""
+    try:
+        return fetch()
+    except Exception as error:
+        raise OSError(0, f"the store failed: {type(error).__name__}") from None
