@@ -34,11 +34,11 @@ from ball_features.threads import core_count
 __all__ = ["Assessment", "assess"]
 
 # Share of the whole that each step takes, for the progress: embedding, audit, fits.
-_SHARES = (0.40, 0.40, 0.20)
+_SHARES = (0.25, 0.40, 0.35)
 _STEPS = 1000
 # Seconds of one core for each image (plain view by DenseNet-201 in bfloat16, audit, two repeats of the ladder), and
 # seconds before the first image: see `benchmarks/assess.py`.
-_EMBED_S, _AUDIT_S, _COMPARE_S, _START_S = 0.020, 0.030, 0.012, 10
+_EMBED_S, _AUDIT_S, _COMPARE_S, _START_S = 0.020, 0.030, 0.030, 10
 
 Progress = Callable[[int, int, str], None]
 
