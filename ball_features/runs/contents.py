@@ -242,19 +242,15 @@ def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: Seque
         results: a result a model.
         classes: names of the classes, in the order of probabilities.
     """
-    short = len(classes) > _FULL_PRECISION
     for result in results:
         for item in result.fitted:
             predicted = item.probability.argmax(1)
             for number, row in enumerate(item.split.test):
                 own = (result.spec.name, item.split.repeat, item.split.fold, cache.path[row], cache.label[row])
                 shares = item.probability[number].tolist()
-                yield *own, classes[predicted[number]], *(_short(shares) if short else shares)
-
-
-def _short(shares: list[float]) -> list[float]:
-    """Probabilities of six digits."""
-    return [float(f"{share:.6g}") for share in shares]
+                if len(classes) > _FULL_PRECISION:
+                    shares = [float(f"{share:.6g}") for share in shares]
+                yield *own, classes[predicted[number]], *shares
 
 
 def _interval_rows(models: Sequence[ModelRow]) -> Iterable[Sequence[object]]:
