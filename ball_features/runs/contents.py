@@ -235,8 +235,6 @@ def split_rows(
 def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: Sequence[str]) -> Iterable[Sequence[object]]:
     """Yield the rows of `predictions.csv`: model, repeat, fold, path, label, predicted, the probability of each class.
 
-    Probabilities of more than 100 classes have six digits.
-
     Args:
         cache: the images.
         results: a result a model.
