@@ -17,6 +17,9 @@ __all__ = [
 ]
 
 
+ALL_SINGLE = 0.98  # groups by images above which a protocol keeps next to nothing together
+
+
 @dataclass(frozen=True)
 class ModelEvidence:
     """One model under one protocol.
@@ -63,6 +66,11 @@ class ProtocolEvidence:
     tested: Mapping[str, int] = field(default_factory=dict)
     groups: int = 0
     adapted: bool = False
+
+    @property
+    def keeps_nothing_together(self) -> bool:
+        """Whether the groups are single images, or nearly all."""
+        return self.unit == "group" and self.groups > ALL_SINGLE * sum(self.tested.values())
 
     @property
     def network(self) -> ModelEvidence | None:
