@@ -102,7 +102,7 @@ def demo(
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.extraction.backbones import get_backbone
     from ball_features.extraction.weights import weights_digest
-    from ball_features.files import require_folder
+    from ball_features.outputs import require_folder
     from ball_features.runs.assess import assess
 
     if shortcut not in PLANTED:

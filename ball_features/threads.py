@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-__all__ = ["core_count", "one_blas_thread", "one_thread"]
+__all__ = ["core_count", "cpu_quota", "one_blas_thread", "one_thread"]
 
 _lock = threading.Lock()
 _inside = 0  # blocks of `one_thread` that run now
@@ -16,8 +18,38 @@ _own = threading.local()  # depth: number of blocks that this thread is in
 
 
 def core_count() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use: by its affinity, and by the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return max(1, math.ceil(quota)) if quota < cores else cores
+
+
+def cpu_quota(system: Path = Path("/")) -> float:
+    """Cores' worth of time that the control groups of this process allow (Linux); infinity without a quota.
+
+    Args:
+        system: root of the file system.
+    """
+    groups = system / "sys/fs/cgroup"
+    places = {groups, groups / "cpu", groups / "cpu,cpuacct"}
+    with suppress(OSError, ValueError):
+        for line in (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, kinds, below = line.split(":", 2)
+            top = groups / kinds if kinds else groups
+            own = top / below.lstrip("/")
+            places |= {own, *(above for above in own.parents if above.is_relative_to(top))}
+    return min((_quota(place) for place in places), default=math.inf)
+
+
+def _quota(group: Path) -> float:
+    """The quota of one control group, of the second kind or of the first."""
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
+        return math.inf if quota == "max" else float(quota) / float(period)
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota = float((group / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
+        return math.inf if quota <= 0 else quota / float((group / "cpu.cfs_period_us").read_text(encoding="utf-8"))
+    return math.inf
 
 
 @contextmanager

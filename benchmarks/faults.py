@@ -1,144 +1,281 @@
-"""Kill commands at random moments and flip bits of their files; compare what is left with an undisturbed run.
+"""Kill commands, let their disks and files fail, flip bits of what they wrote; compare what is left with a quiet run.
 
-    python benchmarks/faults.py kill FOLDER --command extract --count 50      (also fit, audit, assess)
-    python benchmarks/faults.py full FOLDER                                   (a disk that fills up, by a size limit)
+    python benchmarks/faults.py kill FOLDER --count 50     (--command fit: that one alone; each signal so many times)
+    python benchmarks/faults.py errors FOLDER              (EIO, ESTALE, ENOSPC; small disks; a clock going back)
+    python benchmarks/faults.py during FOLDER              (files changed or removed meanwhile, two writers, Ctrl-C)
     python benchmarks/faults.py flip CACHE --count 200
-    python benchmarks/faults.py cost CACHE                                    (time of the checksums, share of a read)
+    python benchmarks/faults.py cost CACHE                 (time of the checksums of a read)
 
-FOLDER is made and filled with drawn smears. Every line is a count; exit code 1 where one is wrong.
+FOLDER is made and filled with drawn smears. Every line is a count; exit code 1 where one is wrong. Commands run as
+children of one process that has loaded their libraries (`forked.py`), so that faults fall into their own work. `errors`
+needs a C compiler, and root for the small disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import numpy as np
+from results import left_whole, result
 
 from ball_features.cache import read_cache, verify_cache
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.errors import CacheError
 
-COMMAND = [sys.executable, "-m", "ball_features"]
-NETWORK = ["--backbone", "densenet121", "--weights", "random", "--views", "1", "--precision", "fp32"]
+COMMANDS = ("extract", "fit", "audit", "assess", "evaluate", "segment", "export")
+NETWORK = [
+    "--backbone",
+    "densenet121",
+    "--weights",
+    "random",
+    "--views",
+    "1",
+    "--precision",
+    "fp32",
+    "--input-px",
+    "64",
+]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+SEED = 0
 
 
 def arguments(name: str, folder: Path, out: Path) -> list[str]:
-    """The command line of a command that writes into `out`."""
-    images, cache = str(folder / "images"), str(folder / "cache.h5")
+    """The command line of a command that reads what `prepare` made in `folder`, and writes into `out`."""
+    images, cache, bundle = str(folder / "images"), str(folder / "cache.h5"), str(folder / "run/models/logistic")
+    fit = ["--models", "logistic,lda", "--repeats", "2", "--jobs", "1"]
     return {
         "extract": ["extract", images, "--out", str(out / "a.h5"), "--batch-size", "2", *NETWORK],
-        "fit": ["fit", cache, "--models", "logistic,lda", "--repeats", "2", "--out", str(out), "--name", "run"],
+        "fit": ["fit", cache, *fit, "--save", "logistic", "--out", str(out), "--name", "run"],
         "audit": ["audit", images, "--out", str(out / "groups.csv"), "--page", str(out / "page.html")],
-        "assess": ["assess", images, "--out", str(out), "--backbone", "densenet121", "--weights", "random"],
+        "assess": [
+            "assess",
+            images,
+            "--out",
+            str(out),
+            "--models",
+            "logistic",
+            "--repeats",
+            "1",
+            "--jobs",
+            "1",
+            *NETWORK,
+        ],
+        "evaluate": ["evaluate", bundle, "--cache", cache, "--out", str(out)],
+        "segment": ["segment", images, "--out", str(out)],
+        "export": ["export", cache, "--csv", str(out / "a.csv"), "--parquet", str(out / "a.parquet")],
     }[name]
 
 
-def result(name: str, out: Path) -> bytes:
-    """What a finished command must have written, as bytes that two runs share; b"" where it is not there."""
-    if name == "extract":
-        cache = read_cache(out / "a.h5")
-        return cache.embeddings.tobytes() + "".join(cache.path.tolist()).encode() if cache.complete else b""
-    if name == "audit":
-        return (out / "groups.csv").read_bytes()
-    tables = sorted(out.rglob("predictions.csv"))
-    return b"".join(path.read_bytes() for path in tables)
-
-
-def left_whole(name: str, out: Path) -> bool:
-    """Whether everything with a final name is whole; nothing half-written may look finished."""
-    for path in out.rglob("*"):
-        if not path.is_file() or any(part.endswith(".partial") for part in path.parts):
-            continue
-        if path.suffix == ".h5":
-            read_cache(path)
-        if path.suffix == ".html" and not path.read_text(encoding="utf-8").rstrip().endswith("</html>"):
-            return False
-        if path.suffix == ".csv" and not path.read_bytes().endswith(b"\n"):
-            return False
-    return name != "fit" or all((run / "predictions.csv").is_file() for run in out.glob("run*"))
-
-
-def kill(folder: Path, name: str, count: int, seed: int = 0) -> int:
-    """Kill a command so many times, each time run it again to its end; the number of faults."""
-    draw = random.Random(seed)
-    prepare(folder)
-    whole = folder / "whole"
-    shutil.rmtree(whole, ignore_errors=True)
-    whole.mkdir()
-    start = time.perf_counter()
-    subprocess.run([*COMMAND, *arguments(name, folder, whole)], check=True, capture_output=True)
-    takes, expected, faults, killed = time.perf_counter() - start, result(name, whole), 0, 0
-    for number in range(count):
-        out = folder / "killed"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        with subprocess.Popen(
-            [*COMMAND, *arguments(name, folder, out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            time.sleep(draw.uniform(0, 0.8 * takes))
-            if process.poll() is None:
-                process.send_signal(SIGNALS[number % 2])
-                killed += 1
-        sound = left_whole(name, out)
-        done = subprocess.run([*COMMAND, *arguments(name, folder, out)], capture_output=True, text=True)
-        same = done.returncode == 0 and expected == (result(name, out)[-len(expected) :])
-        rest = [path.name for path in out.rglob("*.partial")]
-        if not (sound and same and not rest):
-            faults += 1
-            print(f"{name} {number}: whole {sound}, same {same}, left over {rest}, {done.stderr[-200:]}")
-    print(f"{name}: {killed} of {count} runs killed at a random moment, {faults} faults")
-    return faults
-
-
-def full(folder: Path) -> int:
-    """Run commands with a limit on the size of files, which fails as a full disk does; the number of faults."""
-    prepare(folder)
-    faults = 0
-    for name in ("extract", "audit", "fit"):
-        for most in (1_000, 20_000, 200_000):
-            out = folder / "full"
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            done = subprocess.run(
-                [*COMMAND, *arguments(name, folder, out)],
-                capture_output=True,
-                text=True,
-                preexec_fn=lambda most=most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-            )
-            if done.returncode not in (0, 2) or not left_whole(name, out):
-                faults += 1
-                print(f"{name} with files of {most} bytes: exit code {done.returncode}, {done.stderr[-300:]}")
-    print(f"full disk: 9 runs, {faults} faults")
-    return faults
-
-
-def prepare(folder: Path) -> None:
-    """Draw smears and extract them, once."""
+def prepare(folder: Path, per_class: int = 8) -> None:
+    """Draw smears, extract them and fit a bundle, once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"XDG_CACHE_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    forked.load()
     if not (folder / "images").exists():
-        draw_smears(folder / "images", per_class=12, seed=1)
+        draw_smears(folder / "images", per_class=per_class, seed=1, size_px=96)
         (folder / "images" / "truth.json").rename(folder / "truth.json")
-    if not (folder / "cache.h5").exists():
-        command = ["extract", str(folder / "images"), "--out", str(folder / "cache.h5"), *NETWORK]
-        subprocess.run([*COMMAND, *command], check=True, capture_output=True)
+    for name, made in (("extract", "a.h5"), ("fit", "run")):
+        if not (folder / {"a.h5": "cache.h5"}.get(made, made)).exists():
+            done = forked.run(arguments(name, folder, folder), folder / "log")
+            if done.code:
+                raise SystemExit(done.said)
+        if (folder / "a.h5").exists():
+            (folder / "a.h5").rename(folder / "cache.h5")
 
 
-def flip(path: Path, count: int, seed: int = 0) -> int:
+def fresh(folder: Path, name: str) -> Path:
+    """An empty folder."""
+    out = folder / name
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    return out
+
+
+def quiet_run(folder: Path, name: str) -> tuple[bytes, float]:
+    """What a command writes that nothing disturbs, and its seconds."""
+    out = fresh(folder, "whole")
+    forked.run(arguments(name, folder, out), folder / "log")  # so that checks of the precision are remembered
+    out = fresh(folder, "whole")
+    done = forked.run(arguments(name, folder, out), folder / "log")
+    if done.code:
+        raise SystemExit(f"{name}: {done.said}")
+    return result(name, out), done.seconds
+
+
+def faults_after(folder: Path, name: str, out: Path, expected: bytes) -> list[str]:
+    """What is wrong with what a disturbed command left, and after the same command has run again."""
+    found = [f"left half: {left_whole(out)}"] if left_whole(out) else []
+    done = forked.run(arguments(name, folder, out), folder / "log")
+    if done.code:
+        found.append(f"again: exit code {done.code}: {done.said[-300:]}")
+    elif result(name, out) != expected:
+        found.append("again: another result")
+    if left_whole(out):
+        found.append(f"again half: {left_whole(out)}")
+    return found + [f"left over: {path.name}" for path in out.rglob("*.partial")]
+
+
+def kill(folder: Path, name: str, count: int) -> int:
+    """Kill a command so many times by each signal, each time run it again to its end; the number of faults."""
+    draw = random.Random(SEED)
+    expected, takes = quiet_run(folder, name)
+    faults, killed = 0, dict.fromkeys(SIGNALS, 0)
+    for number in SIGNALS:
+        tried = 0
+        while killed[number] < count and tried < 4 * count:
+            tried += 1
+            out, log, start = fresh(folder, "killed"), folder / "log", time.perf_counter()
+            pid = forked.begin(arguments(name, folder, out), log)
+            time.sleep(draw.uniform(0, 0.95 * takes))
+            os.kill(pid, number)
+            ended = forked.end(pid, log, start)
+            killed[number] += ended.code == -number
+            for fault in faults_after(folder, name, out, expected):
+                faults += 1
+                print(f"{name} {signal.Signals(number).name}: {fault}", flush=True)
+    by = ", ".join(f"{times} by {signal.Signals(number).name}" for number, times in killed.items())
+    print(f"kill {name}: {takes:.1f} s a run, killed {by}, {faults} faults", flush=True)
+    return faults
+
+
+def tell(name: str, ended: forked.Ended) -> str:
+    """What is wrong with how a command has ended that was disturbed: it must be done, or say why not in a message."""
+    if ended.code not in (0, 2) or "Traceback" in ended.said:
+        return f"{name}: exit code {ended.code}: {ended.said[-400:]}"
+    return "" if ended.code == 0 or "Error:" in ended.said else f"{name}: no message: {ended.said[-200:]}"
+
+
+def errors(folder: Path, names: tuple[str, ...]) -> int:
+    """Let calls of the operating system fail; the number of faults."""
+    if "FAULTS" not in os.environ:  # begin again under the shim
+        shim = folder / "faults.so"
+        source = Path(__file__).with_name("faults.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(shim), str(source), "-ldl"], check=True)
+        environment = os.environ | {"FAULTS": "on", "LD_PRELOAD": str(shim)}
+        return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
+    faults = 0
+    for name in names:
+        expected, _ = quiet_run(folder, name)
+        runs = 0
+        for call, part, number in (
+            *(("write", "/faulty/", number) for number in (errno.EIO, errno.ESTALE, errno.ENOSPC)),
+            *(("fsync", "/faulty/", number) for number in (errno.EIO, errno.ENOSPC)),
+            ("rename", "/faulty/", errno.EIO),
+            ("open", "/faulty/", errno.ESTALE),
+            *((call, "/images/", number) for call in ("open", "read") for number in (errno.EIO, errno.ESTALE)),
+            ("read", "cache.h5", errno.EIO),
+        ):
+            for first, times in ((1, 1), (2, 1), (5, 1), (20, 10_000)):
+                out = fresh(folder, "faulty")
+                fault = {"FAULT_PATH": part, "FAULT_CALL": call, "FAULT_ERRNO": str(number)}
+                fault |= {"FAULT_FIRST": str(first), "FAULT_COUNT": str(times)}
+                ended = forked.run(arguments(name, folder, out), folder / "log", fault)
+                what = f"{errno.errorcode[number]} of {call} {first} of {part}"
+                found = [tell(name, ended), *faults_after(folder, name, out, expected)]
+                faults += len(said := [one for one in found if one])
+                runs += 1
+                print("".join(f"{name}, {what}: {one}\n" for one in said), end="", flush=True)
+        ended = forked.run(arguments(name, folder, fresh(folder, "faulty")), folder / "log", {"FAULT_CLOCK": "600"})
+        if ended.code or result(name, folder / "faulty") != expected:
+            faults += 1
+            print(f"{name}, clock: exit code {ended.code}: {ended.said[-300:]}", flush=True)
+        print(f"errors {name}: {runs + 1} runs, {faults} faults so far", flush=True)
+        faults += _small_disks(folder, name, expected)
+    return faults
+
+
+def _small_disks(folder: Path, name: str, expected: bytes) -> int:
+    """Run a command on disks that fill up, and on one that is read-only; the number of faults."""
+    faults = 0
+    for options in ("size=8k", "size=64k", "size=300k", "size=1m", "ro"):
+        out = fresh(folder, "small")
+        with mounted(out, options):
+            ended = forked.run(arguments(name, folder, out), folder / "log")
+            found = [tell(name, ended)]
+            if ended.code == 0 and result(name, out) != expected:
+                found.append("exit code 0 and another result")
+            if left_whole(out):
+                found.append(f"left half: {left_whole(out)}")
+            found += [f"left over: {path.name}" for path in out.rglob("*.partial")]
+        faults += len(said := [one for one in found if one])
+        print("".join(f"{name} on a disk of {options}: {one}\n" for one in said), end="", flush=True)
+    print(f"small disks {name}: 5 runs, {faults} faults", flush=True)
+    return faults
+
+
+@contextlib.contextmanager
+def mounted(out: Path, options: str) -> Iterator[None]:
+    """A small disk in memory."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(out)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(out)], check=True)
+
+
+def during(folder: Path, names: tuple[str, ...], count: int) -> int:
+    """Change and remove images while a command reads them, put them back and run it again; the number of faults."""
+    draw, faults, images = random.Random(SEED), 0, folder / "images"
+    files = sorted(path for path in images.rglob("*") if path.is_file())
+    for name in names:
+        expected, takes = quiet_run(folder, name)
+        for turn in range(count):
+            out, log, start = fresh(folder, "changing"), folder / "log", time.perf_counter()
+            pid = forked.begin(arguments(name, folder, out), log)
+            time.sleep(draw.uniform(0.1, 0.9) * takes)
+            chosen = draw.sample(files, 4)
+            kept = {path: path.read_bytes() for path in chosen}
+            chosen[0].unlink()
+            chosen[1].write_bytes(kept[chosen[1]][: len(kept[chosen[1]]) // 2])
+            chosen[2].write_bytes(kept[chosen[3]])
+            if turn % 4 == 3:
+                os.kill(pid, signal.SIGINT)
+            ended = forked.end(pid, log, start)
+            for path, content in kept.items():
+                path.write_bytes(content)
+            said = [] if turn % 4 == 3 and ended.code == 130 else [tell(name, ended)]
+            if name == "extract":  # its cache must be good for the images as they are again
+                said += faults_after(folder, name, out, expected)
+            faults += len(said := [one for one in said if one])
+            print("".join(f"{name}, files changed: {one}\n" for one in said), end="", flush=True)
+        print(
+            f"during {name}: {count} runs, a quarter of them interrupted by Ctrl-C, {faults} faults so far", flush=True
+        )
+    for name in names:
+        expected, _ = quiet_run(folder, name)
+        out, start = fresh(folder, "twice"), time.perf_counter()
+        pids = [forked.begin(arguments(name, folder, out), folder / f"log{number}") for number in (0, 1)]
+        ends = [forked.end(pid, folder / f"log{number}", start) for number, pid in enumerate(pids)]
+        said = [tell(name, ended) for ended in ends]
+        busy = [ended for ended in ends if ended.code == 2]
+        if name == "extract" and not (len(busy) == 1 and f"process {pids[1 - ends.index(busy[0])]} on" in busy[0].said):
+            said.append(f"the second writer is not told who writes: {[ended.said[-200:] for ended in ends]}")
+        said += faults_after(folder, name, out, expected)
+        faults += len(said := [one for one in said if one])
+        print("".join(f"{name} twice at once: {one}\n" for one in said), end="", flush=True)
+    print(f"two at once: {len(names)} commands, {faults} faults so far", flush=True)
+    return faults
+
+
+def flip(path: Path, count: int) -> int:
     """Flip one bit of a cache, so many times; the number that nothing notices."""
-    data, draw, silent = path.read_bytes(), np.random.default_rng(seed), 0
+    data, draw, silent = path.read_bytes(), np.random.default_rng(SEED), 0
     copy = path.with_suffix(".flipped.h5")
     for _ in range(count):
         changed = bytearray(data)
-        place = int(draw.integers(len(data)))
-        changed[place] ^= 1 << int(draw.integers(8))
+        changed[int(draw.integers(len(data)))] ^= 1 << int(draw.integers(8))
         copy.write_bytes(changed)
         try:
             noticed = not verify_cache(copy).sound
@@ -167,19 +304,22 @@ def cost(path: Path) -> int:
 
 def main() -> int:
     """Do what the command line asks for; the number of faults."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("kill", "full", "flip", "cost"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("kill", "errors", "during", "flip", "cost"))
     parser.add_argument("path", type=Path)
-    parser.add_argument("--command", default="extract", choices=("extract", "fit", "audit", "assess"))
-    parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--command", default="all", choices=(*COMMANDS, "all"))
+    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--images", type=int, default=8, help="drawn images of each class, where FOLDER is new")
     options = parser.parse_args()
-    if options.what in ("kill", "full"):
-        options.path.mkdir(parents=True, exist_ok=True)
-    if options.what == "kill":
-        return kill(options.path, options.command, options.count)
     if options.what == "flip":
-        return flip(options.path, options.count)
-    return full(options.path) if options.what == "full" else cost(options.path)
+        return flip(options.path, options.count or 200)
+    if options.what == "cost":
+        return cost(options.path)
+    names, folder = COMMANDS if options.command == "all" else (options.command,), options.path.resolve()
+    prepare(folder, options.images)
+    if options.what == "kill":
+        return sum(kill(folder, name, options.count or 50) for name in names)
+    return errors(folder, names) if options.what == "errors" else during(folder, names, options.count or 8)
 
 
 if __name__ == "__main__":

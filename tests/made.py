@@ -11,6 +11,8 @@ SETTINGS = {
     "backbone": "densenet121",
     "batch_size": 16,
     "fingerprint": "f" * 64,
+    "input_px": 224,
+    "normalize": "imagenet",
     "precision": "fp32",
     "recipe": "plain",
     "weights": "random",
@@ -20,9 +22,13 @@ SETTINGS = {
 
 
 def write_cache(
-    path: Path, embeddings: np.ndarray, label: list[str], columns: dict[str, list[str]] | None = None
+    path: Path,
+    embeddings: np.ndarray,
+    label: list[str],
+    columns: dict[str, list[str]] | None = None,
+    **attributes: object,
 ) -> Path:
-    """Write a complete cache of one view; embeddings float (images, dim)."""
+    """Write a complete cache of one view; embeddings float (images, dim); further attributes by name."""
     number = np.arange(len(label))
     contents = CacheContents(
         paths=[f"{name or 'none'}/{row:05}.png" for row, name in zip(number, label, strict=True)],
@@ -32,7 +38,7 @@ def write_cache(
         dim=embeddings.shape[1],
         dtype="float32",
         shortcuts={"colour": 3},
-        attributes=SETTINGS,
+        attributes=SETTINGS | attributes,
         columns=columns or {},
     )
     create_cache(path, contents)

@@ -18,6 +18,7 @@ ROOMS = [
     "config",
     "threads",
     "files",
+    "outputs",
     "dataset",
     "audit",
     "cache",

@@ -14,18 +14,8 @@ from ball_features import ExtractConfig, FitConfig, extract, fit
 from ball_features.cache import lock_cache
 from ball_features.demo import demo
 from ball_features.errors import CacheBusyError, CacheError, DataError
-from ball_features.files import (
-    OUTPUTS,
-    plain_cell,
-    read_csv,
-    replacing,
-    require_folder,
-    require_writable,
-    safe_cell,
-    write_csv,
-    write_json,
-    write_text,
-)
+from ball_features.files import plain_cell, read_csv, replacing, safe_cell, write_csv, write_json, write_text
+from ball_features.outputs import OUTPUTS, require_folder, require_writable
 from ball_features.runs.compare import compare
 from ball_features.runs.ladder import ladder
 from ball_features.runs.new_folder import NewFolder
@@ -57,6 +47,8 @@ OWN = {
     "answers": b'{\n "bundle": "b", "model": "m", "cache_fingerprint": "f"}',
     "patient answers": b"patient,images,unusual,predicted,p_a\n",
     "evaluation": b'{\n "accuracy": 0.9, "balanced_recall": 0.8, "bundle": {"cache_fingerprint": "f"}}',
+    "verdict": b'[\n {"code": "chance", "severity": "good", "numbers": {}}]',
+    "audit": b'{\n  "images": "f", "evidence": {}}',
     "page": b"<!doctype html>Content-Security-Policy style-src 'sha256-A='<style>a</style>",
     "card": b"# Model card: mlp\n\nMade today with ball 0.1.0.\n",
     "captions": b"# Captions\n\n## table.tex, table.csv\n",

@@ -1,12 +1,13 @@
 """Torch has a count of threads for the process, and OpenMP one for each thread."""
 
+import math
 import threading
 
 import pytest
 import torch
 
 from ball_features.audit.thread_pool import thread_pool
-from ball_features.threads import one_thread
+from ball_features.threads import core_count, cpu_quota, one_thread
 
 
 @pytest.fixture
@@ -53,3 +54,32 @@ def test_a_block_in_a_block_ends_nothing(three):
             assert usual == 3
         assert torch.get_num_threads() == count_of_a_new_thread() == 1
     assert torch.get_num_threads() == count_of_a_new_thread() == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, math.inf),
+        ({"proc/self/cgroup": "0::/job/one\n", "sys/fs/cgroup/job/cpu.max": "50000 100000\n"}, 0.5),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/a\n3:cpu,cpuacct:/a\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "300000\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n",
+            },
+            3.0,
+        ),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"sys/fs/cgroup/cpu.max": "nonsense"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_quota_of_a_container(tmp_path, monkeypatch, files, quota):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert cpu_quota(tmp_path) == quota
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr("ball_features.threads.cpu_quota", lambda: quota)
+    assert core_count() == {0.5: 1, 1.5: 2, 3.0: 3}.get(quota, 8)

@@ -152,6 +152,9 @@ def _read_views(folder: Path, classes: np.ndarray) -> Any:
     loaded = load_parts(folder / "views.skops")
     ensemble: Any = ViewEnsemble(**_read_parameters(folder))
     ensemble.whole_field = tuple(ensemble.whole_field)
+    _require_floor(ensemble.floor, classes)
+    if len(ensemble.whole_field) not in (0, len(loaded)) or {type(own) for own in ensemble.whole_field} - {bool}:
+        raise ValueError(f"whole_field is {ensemble.whole_field}, expected a truth value for each view")
     ensemble.models_, ensemble.classes_ = list(loaded), classes
     ensemble.n_features_in_ = len(loaded)
     return ensemble
@@ -175,18 +178,27 @@ def _write_recipes(folder: Path, estimator: Any) -> None:
 
 
 def _read_recipes(folder: Path, classes: np.ndarray) -> Any:
-    from ball_features.models.recipe_choice import Member, RecipeChoice
+    from ball_features.models.recipe_choice import RecipeChoice
+    from ball_features.models.recipe_members import Member
 
     loaded, own = load_parts(folder / "recipes.skops"), _read_parameters(folder)
     choice: Any = RecipeChoice(tuple(ViewRole(**role) for role in own["roles"]), floor=own["floor"])
     pairs = zip(own["members"], loaded, strict=True)
     choice.members_ = [Member(recipe, tuple(views), model) for (recipe, *views), model in pairs]
     choice.models_, choice.classes_ = [member.model for member in choice.members_], classes
-    choice.weights_ = np.array(own["weights"])
+    choice.weights_ = np.array(own["weights"], dtype=float)
+    _require_floor(choice.floor, classes)
+    if choice.weights_.shape != (len(loaded),) or not (choice.weights_ >= 0).all() or not choice.weights_.sum() > 0:
+        raise ValueError("weights are out of range")
     choice.chosen_, choice.reason_, choice.scores_ = own["chosen"], own["reason"], own["scores"]
     choice.left_out_ = tuple(own["left_out"])
     choice.n_features_in_ = max(1, len(choice.roles))
     return choice
+
+
+def _require_floor(floor: Any, classes: np.ndarray) -> None:
+    if not isinstance(floor, float) or not 0 < floor < 1 / len(classes):
+        raise ValueError(f"floor is {floor!r}, expected above 0 and below 1 / {len(classes)}")
 
 
 def _write_joblib(folder: Path, estimator: Any) -> None:

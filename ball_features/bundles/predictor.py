@@ -56,8 +56,9 @@ class Predictor:
         if device in ("auto", "cpu") and bundle.facts.preprocessing.backbone.startswith("densenet"):
             compile_early()
         from ball_features.extraction.backbones import get_backbone
+        from ball_features.extraction.engine.confirm import confirm
         from ball_features.extraction.engine.devices import best_precision, resolve_device
-        from ball_features.extraction.engine.modules import ModuleEngine, build_engine
+        from ball_features.extraction.engine.modules import ModuleEngine
         from ball_features.extraction.weights import load_backbone, weights_digest
 
         own = bundle.facts.preprocessing
@@ -77,21 +78,25 @@ class Predictor:
             # If the device would emulate the bundle's precision, float32 is faster and more exact.
             precision = own.precision if own.precision == best_precision(self.device) else "fp32"
         self.module = load_backbone(self.backbone, wanted, own.seed)
+        self._remark = ""
         if bundle.facts.forward_pass == "torchvision":  # the fast pass was wrong when the cache was made
             self.engine = ModuleEngine(self.module, self.device, precision)
         else:
-            self.engine = build_engine(self.backbone, self.module, self.device, precision, compiled)
+            wanted_here = dataclasses.replace(self.preprocessing, precision=precision)
+            found = confirm(self.backbone, self.module, wanted_here, self.device, compiled=compiled)
+            self.engine, self._remark = found.engine, found.remark
 
     @property
     def caveat(self) -> str:
         """How these embeddings differ from those that the model was fitted on, or ""."""
         own = self.preprocessing
         if own.segmentation != "twins" or "segmented" not in own.channels:
-            return ""
-        return (
+            return self._remark
+        own = (
             "The model was fitted on segmented pictures from files; those of new images are computed by the published "
             "thresholds, which differ from them. Extract with twins='none' to fit on computed ones."
         )
+        return f"{own} {self._remark}".strip()
 
     def about(self, coverage: float) -> dict[str, Any]:
         """What made the predictions, and what their sets and flags mean, ready for JSON."""
@@ -125,10 +130,11 @@ class Predictor:
         Returns:
             Embeddings, float32 (images, views, dim).
         """
+        from ball_features.extraction.memory import within_memory
         from ball_features.extraction.readouts import reader
 
         pixels = images.to(self.device).float().div_(255)
-        return self.preprocessing.embed(pixels, sha256, reader(self.engine)).cpu().numpy()
+        return self.preprocessing.embed(pixels, sha256, within_memory(reader(self.engine))).cpu().numpy()
 
     def __call__(
         self,

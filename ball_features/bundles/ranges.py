@@ -17,6 +17,7 @@ _TEXTS = ("backbone", "weights", "weights_sha256", "normalize", "precision", "re
 _COUNTS = {"input_px": (8, 1 << 14), "seed": (0, 1 << 63), "view_seed": (0, 1 << 63)}  # name -> least, most
 _PRECISIONS = ("fp32", "bf16", "fp16")
 _MOST_TEMPERATURE = 1e6
+_MOST = 1e15  # absolute value of a number that is squared
 
 
 def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mapping[str, np.ndarray]) -> None:
@@ -48,8 +49,10 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         "validation_images": facts.validation_images >= 0,
         "scores": arrays["scores"].ndim == 1 and _within(arrays["scores"], 0, 1),
         "distances": arrays["distances"].ndim == 1 and _within(arrays["distances"], 0, math.inf),
-        "train": arrays["train"].ndim == 2 and bool(np.isfinite(arrays["train"]).all()),
-        "train_class": "train_class" not in arrays or _classes_of(arrays, len(facts.classes)),
+        "train": arrays["train"].ndim == 2 and _moderate(arrays["train"]),
+        "train_class": _classes_of(arrays, "train_class", len(arrays["train"]), len(facts.classes)),
+        "score_class": _classes_of(arrays, "score_class", len(arrays["scores"]), len(facts.classes)),
+        "scale_predicted": _classes_of(arrays, "scale_predicted", len(arrays["scores"]), len(facts.classes)),
     }
     views = len(facts.preprocessing.plan)
     checks |= {
@@ -63,14 +66,17 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         raise ValueError(f"{', '.join(faults)} out of range")
 
 
-def _classes_of(arrays: Mapping[str, np.ndarray], classes: int) -> bool:
-    """Whether each training image has a class."""
-    codes = arrays["train_class"]
-    return (
-        codes.shape == arrays["train"].shape[:1]
-        and codes.dtype.kind == "i"
-        and set(codes.tolist()) <= {*range(classes)}
-    )
+def _classes_of(arrays: Mapping[str, np.ndarray], name: str, images: int, classes: int) -> bool:
+    """Whether an array, if it is there, names a class of each image."""
+    codes = arrays.get(name)
+    if codes is None:
+        return True
+    return codes.shape == (images,) and codes.dtype == np.int64 and set(codes.tolist()) <= {*range(classes)}
+
+
+def _moderate(values: np.ndarray) -> bool:
+    """Whether numbers are floats that can be squared and added up."""
+    return values.dtype.kind == "f" and bool((np.abs(values) < _MOST).all())
 
 
 def _sites(arrays: Mapping[str, np.ndarray]) -> list[str]:
@@ -85,16 +91,17 @@ def _finite(values: np.ndarray, axes: int, views: int) -> bool:
 def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
     """Whether the Gaussians of the views and the scale of their scores belong together."""
     mean, basis, variance = (arrays[f"gaussian_{name}"] for name in ("mean", "basis", "variance"))
-    scale = [arrays[f"scale_{name}"] for name in ("middle", "high", "values", "predicted")]
+    scale = [arrays[f"scale_{name}"] for name in ("middle", "high", "values")]
+    rest = arrays["gaussian_rest"]
     return (
         mean.ndim == basis.ndim == 3
-        and len(mean) == len(basis) == len(variance) == len(arrays["gaussian_rest"]) == views
+        and len(mean) == len(basis) == len(variance) == len(rest) == views
         and mean.shape[2] == basis.shape[2]
         and variance.shape == basis.shape[:2]
-        and len(scale[0]) == len(scale[1]) == views + 1
-        and len(scale[2]) == len(scale[3]) > 0
-        and bool((variance > 0).all() and (arrays["gaussian_rest"] > 0).all())
-        and all(bool(np.isfinite(part).all()) for part in (mean, basis, *scale))
+        and scale[0].shape == scale[1].shape == (views + 1,)
+        and scale[2].shape == arrays["scale_predicted"].shape == arrays["scores"].shape
+        and bool((variance > 0).all() and rest.ndim == 1 and (rest > 0).all())
+        and all(_moderate(part) for part in (mean, basis, variance, *scale))
     )
 
 

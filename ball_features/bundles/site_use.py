@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ball_features.bundles.prediction import Prediction, describe
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
+from ball_features.files import clear_partial, sync_folder
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
@@ -114,22 +116,24 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
     if not shift.adapted:
         raise DataError(
             f"Not adapted to {name}: {shift.reason}. Nothing was written. Give more images of the site, of mixed "
-            "classes, as they come."
+            "classes, as they come. If they are mixed, the site is too far from those of training: label images of it "
+            "and fit with them."
         )
     sites = require_new(bundle, name, out)
     sites = Sites(sites.adapter, {**sites.kept, name: shift.offset})
     note = f"The bundle was adapted to {name} by {shift.images} of its images, without labels, and answers for it."
     notes = (*(text for text in bundle.facts.notes if text != note), note)
     facts = replace(bundle.facts, kept_sites=tuple(sites.kept), site=name, notes=notes)
-    partial = out.with_name(out.name + ".partial")
+    clear_partial(out.parent, out.name)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(folder, partial)
         arrays = load((folder / "reference.safetensors").read_bytes())
         (partial / "reference.safetensors").write_bytes(save(arrays | sites.to_arrays()))
         stored = to_stored(facts.to_json(), partial)  # whose paths are those of its neighbour `out`
         (partial / "bundle.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         write_checksums(partial)
+        sync_folder(partial)
         partial.replace(out)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}). Give another folder for the copy.") from error

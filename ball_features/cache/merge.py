@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ball_features.cache.schema import Cache
 from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 from ball_features.dataset.listing import natural_key
 from ball_features.errors import CacheError
+from ball_features.files import clear_partial
 
 __all__ = ["SHARD", "Merged", "merge"]
 
@@ -69,8 +71,11 @@ def merge(shards: Sequence[Path | str], out: Path | str) -> Merged:
     _require_all_shards(paths, caches)
     rows, repeated = _rows(paths, caches)
     contents = _contents(caches, rows)
-    partial = out.with_name(f".{out.name}.merging")
+    clear_partial(out.parent, out.name)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     with lock_cache(out):
+        if out.exists():
+            raise CacheError(f"{out} exists by now. Give another output file, or remove it first.")
         try:
             create_cache(partial, contents)
             _copy(partial, caches, rows)

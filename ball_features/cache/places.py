@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PLACES", "from_stored", "to_stored"]
+__all__ = ["PLACES", "from_stored", "place_beside", "place_of", "to_stored"]
 
 PLACES = ("images", "weights")  # settings that may hold a path
 
 
 def to_stored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings as an artefact in a folder stores them: paths begin with a dot and are relative to the folder."""
+    """Settings as an artefact in a folder stores them: paths are relative to it, or to the user's folder."""
     return {key: _relative(value, folder) if key in PLACES else value for key, value in values.items()}
 
 
@@ -22,16 +22,31 @@ def from_stored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {key: _absolute(value, folder) if key in PLACES else value for key, value in values.items()}
 
 
+def place_beside(path: Path | str, folder: Path) -> str:
+    """A path as an artefact in a folder stores it."""
+    return str(_relative(str(Path(path).resolve()), folder))
+
+
+def place_of(stored: str, folder: Path) -> Path:
+    """The path that `place_beside` was given."""
+    return Path(_absolute(stored, folder))
+
+
 def _relative(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not Path(value).is_absolute():
         return value
+    home, folder = Path.home(), folder.resolve()
+    if Path(value).is_relative_to(home) and home != Path(home.anchor) and not folder.is_relative_to(home):
+        return f"~/{Path(value).relative_to(home).as_posix()}"
     try:
-        return f"./{Path(os.path.relpath(value, folder.resolve())).as_posix()}"
+        return f"./{Path(os.path.relpath(value, folder)).as_posix()}"
     except ValueError:  # another drive of Windows
         return value
 
 
 def _absolute(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str) or not value.startswith("./"):
+    if not isinstance(value, str) or not value.startswith(("./", "~/")):
         return value
+    if value.startswith("~/"):
+        return str(Path(value).expanduser())
     return os.path.normpath(folder.resolve() / value)

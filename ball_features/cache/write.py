@@ -20,6 +20,7 @@ from ball_features.cache.read import sound_rows
 from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
+from ball_features.files import clear_partial
 
 __all__ = ["CacheContents", "CacheWriter", "create_cache"]
 
@@ -143,7 +144,8 @@ def _write_texts(file: h5py.File, contents: CacheContents) -> None:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path whose file replaces `path` at the end; nothing is left of it if that fails."""
-    partial = path.with_name(path.name + ".partial")
+    clear_partial(path.parent, path.name)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         with partial.open("rb+") as handle:

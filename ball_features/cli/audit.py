@@ -47,7 +47,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     from ball_features.dataset.known import recognise
     from ball_features.dataset.manifest import scan
     from ball_features.dataset.table_files import require_extendable
-    from ball_features.files import require_writable
+    from ball_features.outputs import require_writable
     from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
 
     manifest = scan(images, collection=collection)

@@ -68,7 +68,7 @@ def export(
     for name in ("ladder", "evaluation"):
         if getattr(options, name) and options.card is None:
             raise ConfigError(f"Got --{name} without --card, which it is for.")
-    from ball_features.files import require_writable
+    from ball_features.outputs import require_writable
 
     bundled = sorted(source.iterdir()) if source.is_dir() else []
     for name, kind in (("onnx", "onnx"), ("card", "card"), ("parquet", "parquet"), ("csv", "embeddings table")):
@@ -102,6 +102,12 @@ def export(
         worst = export_onnx(predictor, options.onnx)
         size = options.onnx.stat().st_size / 1e6
         echo(f"{options.onnx}: {size:.1f} MB; in ONNX Runtime it differs from `ball predict` by {worst:.1e} at most")
+        if not shown.quiet:
+            left_out = "the set of classes and the flag for unusual images"
+            if bundle.sites is not None:
+                answers = f"the site {bundle.facts.site}" if bundle.facts.site else "a site of which nothing is known"
+                left_out += f", and other sites: it answers for {answers}"
+            say(f"Left out of the file: {left_out}.")
 
 
 COMMAND = command(export)

@@ -49,7 +49,7 @@ def fit(cache: CachePath, config: FitConfig, options: FitOptions, shown: Shown) 
     no network) stand in the same table. Every run keeps a config.toml, and
     --config takes it to repeat the run.
     """
-    from ball_features.files import require_folder
+    from ball_features.outputs import require_folder
 
     if options.tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "The export of training curves")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +45,7 @@ def report(
     passed on.
     """
     from ball_features.errors import ConfigError, DataError
-    from ball_features.files import require_writable
+    from ball_features.outputs import require_writable
     from ball_features.reporting.joint import has_own_page, write_joint_report, write_own_report
     from ball_features.reporting.page import write_report
     from ball_features.reporting.paper import write_paper
@@ -85,7 +86,7 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     details = read_run(folder).details
     if isinstance(details["cache"], list):
         return None
-    place = moved or Path(details["cache"])
+    place = moved or _kept_place(details, folder)
     try:
         found = read_cache(place)
         require_cache_of(details, found, str(place))
@@ -96,6 +97,16 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
             say(f"{error} The page has no map of the embeddings; where the cache has moved, give --cache.")
         return None
     return choose_channels(found, details["config"]["channels"], details["config"]["combine"])
+
+
+def _kept_place(details: Mapping[str, object], folder: Path) -> Path:
+    """Where a run says that its cache lies: seen from the folder that it was made in, or else from its own."""
+    from ball_features.cache.places import place_of
+
+    place, beside = Path(str(details["cache"])).expanduser(), details.get("cache_from_run")
+    if place.exists() or not isinstance(beside, str):
+        return place
+    return place_of(beside, folder)
 
 
 COMMAND = command(report)

@@ -139,6 +139,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except MemoryError:
+        say(
+            "Error: The memory of this machine does not suffice. Close other programs, or give fewer models, views or "
+            "processes (jobs) at once."
+        )
+        sys.exit(2)
     except Exception as error:
         if "verbose" in invocation.switches:
             raise

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config.fields import Config, plain
+from ball_features.config.paths import shareable
 from ball_features.errors import ConfigError
 
 __all__ = ["FILE", "Repeat", "read_settings", "toml_text"]
@@ -36,9 +37,9 @@ class Repeat:
 
     def text(self) -> str:
         """The configuration file: every setting, also those left at their default."""
-        comment = f"Settings of a run of `ball {self.verb}`, which takes this file to repeat it. Paths are as given."
+        comment = f"Settings of a run of `ball {self.verb}`, which takes this file to repeat it in the same folder."
         more = {name: value for name, value in self.more.items() if value is not None}
-        return toml_text({**self.inputs, **more, **plain(self.settings)}, comment)
+        return toml_text(shareable({**self.inputs, **more, **plain(self.settings)}), comment)
 
     def command(self, folder: Path, name: str = FILE) -> str:
         """The command that repeats the run, quoted for a shell.
@@ -48,7 +49,9 @@ class Repeat:
             name: name of the file with the settings in it.
         """
         given = [item for value in self.inputs.values() for item in ([value] if isinstance(value, str) else value)]
-        return shlex.join(["ball", self.verb, *given, "--config", str(folder / name)])
+        words = ["ball", self.verb, *shareable(given), "--config", shareable(str(folder / name))]
+        # A shell replaces ~/ by the user's own folder only where it is not quoted.
+        return " ".join(f"~/{shlex.quote(word[2:])}" if word.startswith("~/") else shlex.quote(word) for word in words)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -62,16 +65,25 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".json":
-            return tomllib.loads(text)
+            return _found(tomllib.loads(text))
         details = json.loads(text)
         source = details["cache"]
         # JSON keeps None as null; a TOML file leaves such a setting out.
-        return {"cache" if isinstance(source, str) else "caches": source} | details["config"]
+        return _found({"cache" if isinstance(source, str) else "caches": source} | details["config"])
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}). Name a TOML file.") from error
     except (ValueError, KeyError, TypeError) as error:
         expected = "the run.json of a run" if path.suffix == ".json" else 'TOML, such as: models = ["mlp", "logistic"]'
         raise ConfigError(f"The configuration {path} cannot be read ({error}). Expected {expected}.") from error
+
+
+def _found(value: Any) -> Any:
+    """Settings whose paths begin in the user's own folder, as `shareable` writes them, with their whole paths."""
+    if isinstance(value, dict):
+        return {key: _found(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_found(item) for item in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def toml_text(values: Mapping[str, Any], comment: str = "") -> str:

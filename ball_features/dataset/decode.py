@@ -59,8 +59,12 @@ def decode(path: Path | str) -> Tensor:
 
 
 def may_pass(reason: str) -> bool:
-    """Whether a reason for rejecting an image may pass, so that it is tried again and never remembered."""
-    return reason.startswith(("cannot be read", "changed while", "its segmented twin"))
+    """Whether a reason for rejecting an image may pass, so that it is tried again and never remembered.
+
+    A decoder for a kind that is not supported may be installed one day.
+    """
+    passing = ("cannot be read", "changed while", "its segmented twin", "is no regular file")
+    return reason.startswith(passing) or "kind that is not supported" in reason
 
 
 def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -178,9 +182,18 @@ def _check_jpeg(data: bytes) -> None:
     try:
         decode_jpeg(data, "GRAY", fastdct=True, fastupsample=True, strict=True)
     except ValueError as error:
-        idle = re.search(r"(\d+) extraneous bytes? before marker 0xd9", str(error))  # some cameras pad the end
-        if "Corrupt JPEG data" in str(error) and (idle is None or int(idle[1]) > _IDLE_BYTES):
+        idle = re.search(r"(\d+) extraneous bytes? before marker 0xd9", str(error))
+        if "Corrupt JPEG data" in str(error) and (idle is None or not _is_padding(data, int(idle[1]))):
             raise ImageError(f"is damaged ({error}); part of it cannot be decoded") from error
+
+
+def _is_padding(data: bytes, count: int) -> bool:
+    """Whether so many bytes before the end of a JPEG file are one value again and again, as some cameras pad it.
+
+    Other bytes are pixels that a damaged file has lost its way to.
+    """
+    end = data.rfind(b"\xff\xd9")
+    return count <= _IDLE_BYTES and len(set(data[max(0, end - count) : end])) <= 1
 
 
 def _check_size(width: int, height: int, most: int) -> None:

@@ -83,4 +83,4 @@ def parse_pattern(text: str) -> Pattern:
         expression = ("" if deep else "(?:.*/)?") + "".join(bits) + last + f"(?:{ending})?"
     if not fields:
         raise ConfigError(f"Got layout={text!r}, which reads no column, {_EXPECTED}.")
-    return Pattern(text, tuple(fields), folders or deep, re.compile(expression, re.IGNORECASE))
+    return Pattern(text, tuple(fields), folders or deep, re.compile(expression, re.IGNORECASE | re.DOTALL))

@@ -15,7 +15,8 @@ from ball_features.deployment.alarm import judge
 from ball_features.deployment.patient_answers import PatientAnswer, answer_each_patient
 from ball_features.deployment.predictions_page import predictions_page
 from ball_features.errors import DataError
-from ball_features.files import require_writable, write_csv, write_text
+from ball_features.files import write_csv, write_text
+from ball_features.outputs import require_writable
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.verdict import findings_to_json
 

@@ -15,6 +15,7 @@ from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError, ImageError
 from ball_features.extraction.decoding import decode_together
 from ball_features.extraction.loading import load_image, resize
+from ball_features.extraction.memory import within_memory
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.readouts import Readout, reader
 
@@ -174,7 +175,7 @@ class Pipeline:
     def _read(self, images: Tensor, readouts: Sequence[Readout], nuclei: Tensor | None) -> list[Tensor]:
         if self.stop.is_set():
             raise CancelledError
-        return reader(self.engine)(images, readouts, nuclei)
+        return within_memory(reader(self.engine))(images, readouts, nuclei)
 
     def _stored(self, embeddings: np.ndarray, rows: list[int]) -> np.ndarray:
         """Embeddings in the dtype in which they are stored."""

@@ -15,6 +15,7 @@ import numpy as np
 from ball_features import __version__
 from ball_features.cache import SHARD, CacheContents, create_cache, read_cache
 from ball_features.dataset.manifest import Manifest
+from ball_features.errors import CacheError
 from ball_features.extraction.batch import Pipeline, batch_size
 from ball_features.extraction.decoding import ON_DEVICE
 from ball_features.extraction.engine.cpu import compile_early
@@ -99,7 +100,10 @@ class Computation:
         forward_s = time.perf_counter() - start
         if bad:
             manifest = manifest.without(bad)
-            self._create(manifest, network.attributes, keep_rows=True)
+            try:
+                self._create(manifest, network.attributes, keep_rows=True)
+            except CacheError as error:  # most likely no room for a second cache; the rows that are there stay
+                self.log(f"The rows of {len(bad)} rejected files stay in the cache, and are empty. {error}")
         return Computed(manifest, network.attributes, len(rows) - len(bad), forward_s)
 
     @property

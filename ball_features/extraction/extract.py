@@ -19,7 +19,7 @@ from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.suitability import offer_cells, suit
 from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name, shard_of
 from ball_features.extraction.weights import weights_digest
-from ball_features.files import require_folder, require_writable
+from ball_features.outputs import require_folder, require_writable
 
 __all__ = ["Extraction", "How", "extract"]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ball_features.config import ExtractConfig
 from ball_features.config.fields import digest
+from ball_features.errors import CacheError
 from ball_features.extraction.backbones import BACKBONES, Backbone
 from ball_features.extraction.normalization import choose_normalization, normalize
 from ball_features.extraction.overlay_mask import mask_tensor
@@ -103,12 +104,17 @@ class Preprocessing:
             dim: length of a stored embedding of one channel; 0 for that of the registered backbone.
 
         Raises:
-            KeyError: An attribute is missing.
+            CacheError: An attribute is missing or of another type.
             ConfigError: The recipe is unknown.
         """
-        several = attributes["recipe"] != "plain"
-        plan = ViewPlan.parse(attributes["recipe"], int(attributes["views"]) if several else None)
-        return _read(attributes, plan, dim)
+        try:
+            several = attributes["recipe"] != "plain"
+            plan = ViewPlan.parse(attributes["recipe"], int(attributes["views"]) if several else None)
+            return _read(attributes, plan, dim)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise CacheError(
+                f"The cache does not say how its images were embedded (missing or damaged: {error}). Extract anew."
+            ) from error
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Preprocessing:

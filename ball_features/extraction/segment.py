@@ -12,7 +12,8 @@ import numpy as np
 from ball_features.dataset.manifest import Rejected, scan
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
-from ball_features.files import replacing, require_own_files, write_csv
+from ball_features.files import clear_partial, replacing, write_csv
+from ball_features.outputs import require_own_files
 from ball_features.threads import core_count
 
 __all__ = ["Segmentation", "segment_folder"]
@@ -89,6 +90,8 @@ def segment_folder(
 
     require_own_files(out, [*names, _TABLE], _TABLE, "nuclei table")
     header = ["path", *(name.replace(" ", "_") for name in NUCLEI_NUMBERS)]
+    for folder in {(out / name).parent for name in names}:
+        clear_partial(folder)
     write_csv(out / _TABLE, header, ())  # first, so that an interrupted run can be begun again
     rejected, numbers, paths = list(manifest.rejected), [], []
     try:

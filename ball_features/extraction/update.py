@@ -9,6 +9,7 @@ from typing import Any
 
 from ball_features.cache import SHARD, Cache, read_cache, verify_cache
 from ball_features.config import CollectionConfig, ExtractConfig
+from ball_features.dataset.decode import may_pass
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.twins import twin_folder, with_twins
 from ball_features.errors import CacheError, ConfigError
@@ -189,7 +190,7 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
             f"{out} was made with other settings: {'; '.join(different)}. "
             "Give another output file, or overwrite=True to replace it."
         )
-    bad = {item.sha256: item.reason for item in old.rejected if item.sha256}
+    bad = {item.sha256: item.reason for item in old.rejected if item.sha256 and not may_pass(item.reason)}
     reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
     known = _with_columns(manifest.without(reasons) if reasons else manifest, old)
     update = Update(request, known, old, damaged)

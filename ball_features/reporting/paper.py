@@ -12,7 +12,8 @@ from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
-from ball_features.files import require_own_files, write_csv, write_text
+from ball_features.files import write_csv, write_text
+from ball_features.outputs import require_own_files
 from ball_features.reporting.ladder_page import ladder_section
 from ball_features.reporting.markup import Thumbnails, render
 from ball_features.reporting.page import RunSection, run_section

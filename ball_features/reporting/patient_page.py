@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.patient_scores import ClassScores, PatientScores
+from ball_features.files import read_csv
 from ball_features.reporting.markup import Cell, Row, Table
 from ball_features.reporting.patient_table import patient_notes
 
@@ -82,8 +82,7 @@ def _read(path: Path, model: str) -> list[dict[str, str]]:
     """Rows of a model; none where there is no such file."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["model"] == model]
+    return [row for row in read_csv(path) if row["model"] == model]
 
 
 def _metric(own: PatientScores, name: str) -> Cell:

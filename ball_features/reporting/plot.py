@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ball_features.errors import ConfigError
+from ball_features.files import replacing
 from ball_features.reporting.charts import DASHES, PALETTE, Axis, Chart, Mark
 from ball_features.reporting.heat import MANY_CLASSES, Heat
 from ball_features.reporting.layout import apart
@@ -84,7 +85,8 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
         files.append(stem.with_name(f"{stem.name}.{name}"))
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(name)
         with matplotlib.rc_context(_STYLE):
-            figure.savefig(files[-1], dpi=300, bbox_inches="tight", metadata=undated)
+            with replacing(files[-1]) as partial:
+                figure.savefig(partial, dpi=300, bbox_inches="tight", metadata=undated, format=name)
     return files
 
 

@@ -16,6 +16,7 @@ from ball_features import __version__
 from ball_features.cache import Cache
 from ball_features.cache.places import to_stored
 from ball_features.config import FitConfig
+from ball_features.config.paths import shareable
 from ball_features.config.toml import Repeat
 from ball_features.errors import CacheError
 
@@ -51,10 +52,10 @@ def provenance(
     """
     return {
         "command": again,
-        "config": config.to_dict(),
+        "config": shareable(config.to_dict()),
         "config_fingerprint": config.fingerprint(groups_sha256=groups_sha256),
         "groups_sha256": groups_sha256,
-        "cache": source,
+        "cache": shareable(source),
         "cache_fingerprint": cache.fingerprint,
         "cache_attributes": to_stored(
             cache.attributes, Path(([source] if isinstance(source, str) else source)[0]).parent

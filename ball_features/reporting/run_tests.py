@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
 from ball_features.evaluation.across_runs import Candidate, Standing, best_of_runs, standings
 from ball_features.evaluation.results import BestOf, read_measurement
+from ball_features.files import read_csv
 from ball_features.reporting.words import counted
 
 __all__ = ["Comparable", "choice_of_runs", "comparable_runs"]
@@ -86,17 +86,15 @@ def _read(name: str, folder: Path) -> _Tested | None:
         details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         tests: dict[str, dict[tuple[str, str], int]] = {}
         hits: dict[str, dict[str, int]] = {}
-        with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if kind.get(row["model"], "shortcut") == "shortcut":
-                    continue
-                own, right = tests.setdefault(row["model"], {}), hits.setdefault(row["model"], {})
-                key = (row["path"], row["label"])
-                own[key] = own.get(key, 0) + 1
-                right[row["path"]] = right.get(row["path"], 0) + (row["predicted"] == row["label"])
-        with (folder / "splits.csv").open(newline="", encoding="utf-8") as file:
-            rows = (row for row in csv.DictReader(file) if row["split"] == "test")
-            unit = {row["path"]: row.get("unit") or row["path"] for row in rows}
+        for row in read_csv(folder / "predictions.csv"):
+            if kind.get(row["model"], "shortcut") == "shortcut":
+                continue
+            own, right = tests.setdefault(row["model"], {}), hits.setdefault(row["model"], {})
+            key = (row["path"], row["label"])
+            own[key] = own.get(key, 0) + 1
+            right[row["path"]] = right.get(row["path"], 0) + (row["predicted"] == row["label"])
+        rows = (row for row in read_csv(folder / "splits.csv") if row["split"] == "test")
+        unit = {row["path"]: row.get("unit") or row["path"] for row in rows}
     except (DataError, OSError, ValueError, KeyError):
         return None
     if not tests:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from ball_features.errors import DataError
+from ball_features.evaluation.metrics import evaluate_predictions
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
 from ball_features.evaluation.rows import GroupRow, read_rows
+from ball_features.files import read_csv
 
 __all__ = ["Curve", "Parts", "StoredPredictions", "StoredRun", "best_of_each_kind", "read_stored_run"]
 
@@ -127,7 +128,30 @@ def read_stored_run(folder: Path) -> StoredRun:
         predictions = _read_predictions(folder / "predictions.csv", measurement.classes)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+    _require_equal(folder, measurement, predictions)
     return StoredRun(folder, details, measurement, groups, predictions)
+
+
+def _require_equal(folder: Path, measurement: Measurement, predictions: Mapping[str, StoredPredictions]) -> None:
+    """Compare the table of a run with its predictions, which say the same unless a file was edited or damaged."""
+    for row in measurement.models:
+        own, wrong = predictions.get(row.model), ""
+        if own is None:
+            wrong = f"predictions.csv has none of {row.model}"
+        elif not (np.isfinite(own.probability).all() and np.allclose(own.probability.sum(1), 1, atol=1e-4)):
+            wrong = f"probabilities of {row.model} in predictions.csv do not add up to 1"
+        else:
+            scores = evaluate_predictions(own.truth, own.probability)
+            other = [
+                f"{name} {row.values[name]:.6g} and {value:.6g}"
+                for name, value in scores.values.items()
+                if name in row.values and not np.isclose(row.values[name], value, atol=1e-6, equal_nan=True)
+            ]
+            if row.confusion and scores.confusion.tolist() != row.confusion:
+                other.append("two confusion matrices")
+            wrong = f"metrics.json and predictions.csv give {row.model} {', '.join(other)}" if other else ""
+        if wrong:
+            raise DataError(f"{folder} was edited or damaged: {wrong}. Make the run again; run.json has its command.")
 
 
 def best_of_each_kind(models: Sequence[ModelRow]) -> list[ModelRow]:
@@ -150,8 +174,7 @@ class _Texts(dict[str, str]):
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a CSV; none where there is no such file."""
     if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)
+        yield from read_csv(path)
 
 
 def _read_predictions(path: Path, classes: Sequence[str]) -> dict[str, StoredPredictions]:

@@ -13,12 +13,14 @@ from ball_features.audit.findings import audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
+from ball_features.config.paths import shareable
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
 from ball_features.extraction.update import read_collection
-from ball_features.files import require_folder, write_json
+from ball_features.files import write_json
+from ball_features.outputs import require_folder, require_writable
 from ball_features.reporting.assess_page import write_assess_report
 from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.evidence import AuditEvidence
@@ -32,11 +34,11 @@ from ball_features.threads import core_count
 __all__ = ["Assessment", "assess"]
 
 # Share of the whole that each step takes, for the progress: embedding, audit, fits.
-_SHARES = (0.40, 0.40, 0.20)
+_SHARES = (0.25, 0.40, 0.35)
 _STEPS = 1000
 # Seconds of one core for each image (plain view by DenseNet-201 in bfloat16, audit, two repeats of the ladder), and
 # seconds before the first image: see `benchmarks/assess.py`.
-_EMBED_S, _AUDIT_S, _COMPARE_S, _START_S = 0.020, 0.030, 0.012, 10
+_EMBED_S, _AUDIT_S, _COMPARE_S, _START_S = 0.020, 0.030, 0.030, 10
 
 Progress = Callable[[int, int, str], None]
 
@@ -93,6 +95,8 @@ def assess(
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
     require_folder(out)
+    for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
+        require_writable(out / name, "output folder", kind=kind)
     tell = progress or (lambda done, total, name: None)
     ends = [round(_STEPS * sum(_SHARES[:number])) for number in range(len(_SHARES) + 1)]
 
@@ -112,7 +116,7 @@ def assess(
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
     write_ladder_report(done.folder)  # again, with the verdict that knows the audit
-    page = write_assess_report(out / "assess.html", done.folder, cache, groups, audited, str(images))
+    page = write_assess_report(out / "assess.html", done.folder, cache, groups, audited, shareable(str(images)))
     return Assessment(out, findings, done.rows, done.notes, page)
 
 

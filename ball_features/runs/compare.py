@@ -26,8 +26,8 @@ from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import CompareRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
-from ball_features.files import require_folder
 from ball_features.models.registry import Model, select
+from ball_features.outputs import require_folder
 from ball_features.reporting.run_tables import comparison as comparison_table
 from ball_features.runs.checks import (
     check_name,

@@ -16,6 +16,7 @@ from ball_features.bundles.bundle import COVERAGE, Bundle, read_bundle
 from ball_features.bundles.recalibration import Recalibration, recalibrate
 from ball_features.cache import Cache, read_cache
 from ball_features.config import CollectionConfig, EvaluateConfig
+from ball_features.config.paths import shareable
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.external import (
     ExternalScores,
@@ -26,7 +27,8 @@ from ball_features.evaluation.external import (
 )
 from ball_features.evaluation.intervals import wilson
 from ball_features.evaluation.patients import answer_patients, patient_columns, patient_rows
-from ball_features.files import require_folder, require_own_files, write_csv, write_json
+from ball_features.files import write_csv, write_json
+from ball_features.outputs import require_folder, require_own_files
 from ball_features.reporting.evidence import Evidence, ExternalEvidence
 from ball_features.reporting.external_page import write_evaluation_page
 from ball_features.reporting.external_record import (
@@ -103,7 +105,7 @@ def evaluate(
     evidence = replace(evidence, trained_on=int(found.trained_on[rows].sum()), expected_unusual=loaded.unusual_share)
     result = Evaluation(
         folder=None if out is None else Path(out),
-        source=found.source,
+        source=shareable(found.source),
         created=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
         bundle=_about(loaded, bundle),
         classes=loaded.classes,

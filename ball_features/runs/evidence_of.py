@@ -10,11 +10,13 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig
+from ball_features.config.paths import shareable
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import given_leaks
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
-from ball_features.extraction.training_sets import recognise_training_sets
+from ball_features.extraction.backbones import BACKBONES
+from ball_features.extraction.training_sets import TRAINING_SETS, recognise_training_sets
 from ball_features.reporting.evidence import (
     DataEvidence,
     Evidence,
@@ -47,6 +49,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         models=tuple(_model(row) for row in contents.models),
         tested=_tested(own),
         groups=len(np.unique(own.units[np.concatenate([split.test for split in own.splits])])),
+        adapted=own.grouping is not None and own.grouping.site is not None,
     )
     path = own.source if isinstance(own.source, str) else own.source[0]
     data, extraction = cache_evidence(own.cache, path)
@@ -54,7 +57,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         known = {name: _distinct(getattr(own.grouping, name)) for name in ("patient", "site")}
         data = replace(data, patients=known["patient"] or data.patients, sites=known["site"] or data.sites)
     if own.config.groups is not None:
-        data = replace(data, groups=own.config.groups)
+        data = replace(data, groups=shareable(own.config.groups))
     chosen = chosen_here(own.cache, [row.model for row in contents.models])
     data = replace(data, doubtful=_doubtful(own), views_chosen_here=chosen)
     if own.config.protocol == "given":
@@ -176,7 +179,7 @@ def ladder_evidence(
     leaks = next((rung.leaks for rung in rungs if rung.leaks), {})
     data = replace(data, patients=known.get("patient") or data.patients, sites=known.get("site") or data.sites)
     data = replace(data, views_chosen_here=chosen_here(cache, {row.model for row in rows}))
-    return Evidence(tuple(protocols), replace(data, groups=groups or data.groups, leaks=leaks), extraction)
+    return Evidence(tuple(protocols), replace(data, groups=shareable(groups) or data.groups, leaks=leaks), extraction)
 
 
 def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:
@@ -193,8 +196,9 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         conflict_example=conflicts[0] if conflicts else (),
         patients=_distinct(cache.columns.get("patient")),
         sites=_distinct(cache.columns.get("site")),
-        cache=cache_path,
+        cache=shareable(cache_path),
     )
+    record = BACKBONES.get(cache.backbone)
     extraction = ExtractionEvidence(
         backbone=str(cache.attributes.get("backbone", "")),
         random_weights=cache.attributes.get("weights") == "random",
@@ -203,5 +207,7 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         trained_on=recognise_training_sets(
             cache.backbone, cache.path.tolist(), cache.columns["site"].tolist() if "site" in cache.columns else ()
         ),
+        collections=record.collections if record else 0,
+        recognised=tuple(TRAINING_SETS[key].title for key in record.trained_on) if record else (),
     )
     return data, extraction

@@ -15,8 +15,9 @@ from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.label_doubt import Doubts, doubts, neighbour_votes
 from ball_features.evaluation.protocols import Progress, evaluate, fit_notes, require_fitted
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import require_writable, write_csv
+from ball_features.files import write_csv
 from ball_features.models.registry import select
+from ball_features.outputs import require_writable
 from ball_features.reporting.labels_page import LabelRow, write_labels_page
 from ball_features.runs.checks import check_options, complete_cache, split_by
 

@@ -26,8 +26,9 @@ from ball_features.evaluation.protocols import (
 )
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import require_folder, write_csv, write_json
+from ball_features.files import write_csv, write_json
 from ball_features.models.registry import select
+from ball_features.outputs import require_folder
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report
@@ -230,6 +231,7 @@ def _row(rung: Rung, result: ModelResult, cache: Cache) -> LadderRow:
     low, high = share_interval(hit, rung.units[tested], images=len(np.unique(tested)))
     groups = over_groups(group_rows(cache, [result], rung.units), result.spec.name)
     recalls = [item.recall for item in groups]
+    balanced = [item.balanced_recall for item in groups if item.balanced_recall is not None]
     return LadderRow(
         rung=rung.name,
         model=result.spec.name,
@@ -239,4 +241,5 @@ def _row(rung: Rung, result: ModelResult, cache: Cache) -> LadderRow:
         accuracy_high=high,
         mean_recall=float(np.mean(recalls)) if recalls else None,
         worst_recall=min(recalls) if recalls else None,
+        mean_balanced_recall=float(np.mean(balanced)) if balanced else None,
     )

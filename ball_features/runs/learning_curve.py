@@ -22,8 +22,9 @@ from ball_features.evaluation.curve import CurveRow, ForecastRow, curve_rows, fo
 from ball_features.evaluation.protocols import ModelResult, Progress, evaluate, fit_notes, require_fitted
 from ball_features.evaluation.rows import write_rows
 from ball_features.evaluation.tasks import Evaluation, obstacles
-from ball_features.files import require_folder, write_csv, write_json
+from ball_features.files import write_csv, write_json
 from ball_features.models.registry import Model, select
+from ball_features.outputs import require_folder
 from ball_features.reporting.curve_page import write_curve_report
 from ball_features.reporting.provenance import provenance
 from ball_features.reporting.words import counted, describe_cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from ball_features.errors import DataError
-from ball_features.files import clear_partial
+from ball_features.files import clear_partial, sync_folder
 
 __all__ = ["NewFolder", "free_folder"]
 
@@ -82,9 +82,12 @@ class NewFolder:
                 raise self._refusal(error) from error
             return
         try:
+            sync_folder(self.path)
             self.path = self.path.rename(free_folder(self._root, self._name))
-        except DataError:
+        except (DataError, OSError) as error:
             shutil.rmtree(self.path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise self._refusal(error) from error
             raise
 
     def _refusal(self, error: OSError) -> DataError:

@@ -20,8 +20,9 @@ from ball_features.evaluation.rows import TrialRow, write_rows
 from ball_features.evaluation.search import Trial, draw_trials, search
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import fixed_views
-from ball_features.files import require_folder, write_json
+from ball_features.files import write_json
 from ball_features.models.registry import Model, select
+from ball_features.outputs import require_folder
 from ball_features.reporting.words import describe_cache
 from ball_features.runs.checks import check_name, complete_cache, split_by
 from ball_features.runs.contents import Comparison, measure_comparison

@@ -56,7 +56,7 @@ def raw(file):
 
 
 def huge(file):
-    rows = 10**9
+    rows = 10**12
     put("embeddings", shape=(rows, 2, 96), dtype="f2", chunks=(512, 2, 96))(file)
     put("committed", shape=(rows,), dtype="bool", chunks=(100_000,))(file)
     for name in ("path", "label", "sha256"):

@@ -3,6 +3,8 @@
 import json
 import shlex
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import pytest
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 from ball_features import FitConfig, HeadConfig, compare, fit, read_cache
 from ball_features.cli import app
+from ball_features.config.paths import shareable
 from ball_features.errors import CacheError
 from ball_features.reporting.page import write_report
 from ball_features.reporting.provenance import images_digest
@@ -42,25 +45,25 @@ def run(small_cache, tmp_path_factory):
 
 def test_a_run_keeps_its_command_and_its_page_shows_it(run, monkeypatch):
     run, cache = run
-    line = f"ball fit '{cache}' --config {run.folder / 'config.toml'}"
+    line = f"ball fit '{shareable(cache)}' --config {shareable(run.folder / 'config.toml')}"
     (source, config), _ = parsed(line, monkeypatch, "ball_features.runs.fit.fit")
-    assert (source, config) == (cache, FitConfig(models=("logistic", "colour"), repeats=1))
+    assert (source.resolve(), config) == (cache, FitConfig(models=("logistic", "colour"), repeats=1))
     assert run.details["command"] == line
     assert line.replace("'", "&#39;") in (run.folder / "report.html").read_text()
     assert run.details["images_sha256"] == images_digest(read_cache(cache))
 
 
 def test_the_page_of_an_older_run_still_has_a_command(run, tmp_path, monkeypatch):
-    folder = shutil.copytree(run[0].folder, tmp_path / "old")
+    folder, shareable_before = shutil.copytree(run[0].folder, tmp_path / "old"), shareable(run[1])
     details = json.loads((folder / "run.json").read_text())
     del details["command"], details["images_sha256"]
     (folder / "run.json").write_text(json.dumps(details))
     page = write_report(folder, cache=read_cache(run[1])).read_text()
-    line = f"ball fit '{run[1]}' --config run.json"
+    line = f"ball fit '{shareable(run[1])}' --config run.json"
     assert line.replace("'", "&#39;") in page
     monkeypatch.chdir(folder)
     (source, config), _ = parsed(line, monkeypatch, "ball_features.runs.fit.fit")
-    assert (source, config) == (run[1], FitConfig(models=("logistic", "colour"), repeats=1))
+    assert (str(source), config) == (shareable_before, FitConfig(models=("logistic", "colour"), repeats=1))
     details["command"] = ""
     (folder / "run.json").write_text(json.dumps(details))
     assert "made in Python" in write_report(folder).read_text()
@@ -73,10 +76,12 @@ def test_what_tune_found_is_fitted_again_to_the_same_numbers(small_cache, tmp_pa
     groups.write_text("path,patient\n" + "\n".join(f"{path},{row // 2}" for row, path in enumerate(paths)))
     config = FitConfig(seed=5, groups=str(groups), group_column="patient", head=HeadConfig(epochs=3))
     run, _ = tune(small_cache, config, trials=3, out_root=tmp_path)
-    assert run.details["command"] == f"ball tune {small_cache} --config {run.folder / 'config.toml'}"
+    assert (
+        run.details["command"] == f"ball tune {shareable(small_cache)} --config {shareable(run.folder / 'config.toml')}"
+    )
     with monkeypatch.context() as patch:
         (_, searched), options = parsed(run.details["command"], patch, "ball_features.runs.tune.tune")
-    assert (searched, options["trials"]) == (config, 3)
+    assert (replace(searched, groups=str(Path(searched.groups).resolve())), options["trials"]) == (config, 3)
     line = json.loads((run.folder / "best.json").read_text())["command"]
     assert any(note == f"To use it: {line}" for note in run.notes)
     with monkeypatch.context() as patch:
@@ -94,8 +99,8 @@ def test_a_run_whose_name_is_taken_names_its_own_file(small_cache, tmp_path, mon
         assert run.folder.name == name
         with monkeypatch.context() as patch:
             (caches, found), _ = parsed(run.details["command"], patch, "ball_features.runs.compare.compare")
-        assert f"--config {run.folder / 'config.toml'}" in run.details["command"]
-        assert caches == [str(small_cache), str(other)]
+        assert f"--config {shareable(run.folder / 'config.toml')}" in run.details["command"]
+        assert caches == shareable([str(small_cache), str(other)])
         assert found == config
 
 

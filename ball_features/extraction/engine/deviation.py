@@ -51,7 +51,7 @@ def deviation(engine: Callable[[Tensor], Tensor], module: Callable[[Tensor], Ten
     with torch.inference_mode():
         reference = module(images)
         ours = engine(images)
-        cosine = F.cosine_similarity(reference, ours, dim=1).min()
+        cosine = F.cosine_similarity(reference.double(), ours.double(), dim=1).min()
         relative = ((ours - reference).norm(dim=1) / reference.norm(dim=1).clamp_min(1e-12)).max()
     return Deviation(float(cosine), float(relative), len(images))
 

@@ -1,0 +1,36 @@
+"""Paths as runs and pages keep them: they name no user and no folder above the one that was worked in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+__all__ = ["shareable", "shareable_text"]
+
+
+def shareable(value: Any) -> Any:
+    """Values with their absolute paths made relative to the current folder, or to the user's own folder, as ~/REST.
+
+    Args:
+        value: a text, a path, or a mapping or list of them; anything else is returned as it is.
+    """
+    if isinstance(value, dict):
+        return {key: shareable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(shareable(item) for item in value)
+    return shareable_text(str(value)) if isinstance(value, str | Path) else value
+
+
+def shareable_text(text: str) -> str:
+    """One text; see `shareable`."""
+    if "\n" in text or not Path(text).is_absolute():
+        return text
+    path, here = Path(text), Path.cwd()
+    try:
+        home = Path.home()
+        if path.is_relative_to(home) and home != Path(home.anchor) and not here.is_relative_to(home):
+            return f"~/{path.relative_to(home).as_posix()}"
+        return Path(os.path.relpath(path, here)).as_posix()
+    except (ValueError, RuntimeError):  # another drive of Windows; no home
+        return path.name
