@@ -41,6 +41,13 @@ def headline(findings: Sequence[Finding]) -> str:
     Args:
         findings: from `verdict`, the most serious first.
     """
+    try:
+        return _headline(findings)
+    except KeyError:  # findings that an earlier version wrote lack some of the numbers
+        return ""
+
+
+def _headline(findings: Sequence[Finding]) -> str:
     found = {finding.code: finding for finding in findings}
     for code, said in _WORTHLESS.items():
         if code in found:

@@ -91,3 +91,10 @@ def test_what_was_tested_is_listed_where_nothing_was_found():
         "Nothing was found that makes this score misleading. Tested: random splits; patients left out; copies, "
         "overlapping fields and scale bars. Not tested: other hospitals (the data do not name them)."
     )
+
+
+@pytest.mark.parametrize("lost", ["guessing", "strict_low", "strict_accuracy", "unit"])
+def test_findings_of_an_earlier_version_lack_numbers(lost):
+    for evidence in (SOUND, Evidence((LENIENT, FALL)), Evidence((LENIENT, UNCERTAIN))):
+        old = [replace(own, numbers={k: v for k, v in own.numbers.items() if k != lost}) for own in verdict(evidence)]
+        assert "nan" not in headline(old)
