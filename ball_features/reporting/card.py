@@ -20,8 +20,7 @@ from ball_features.evaluation.results import Measurement, ModelRow, read_measure
 from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.files import write_text
 from ball_features.models.base import PerViewClassifier
-from ball_features.reporting.external_record import bundle_digest
-from ball_features.reporting.external_summary import read_summary
+from ball_features.reporting.external_summary import read_summaries
 from ball_features.reporting.heat import MANY_CLASSES, frequent_errors
 from ball_features.reporting.markup import render
 from ball_features.reporting.verdict import read_findings
@@ -266,15 +265,8 @@ def _elsewhere(evaluations: Sequence[Path], folder: Path) -> _Elsewhere:
     Raises:
         DataError: An evaluation cannot be read, or is of another bundle.
     """
-    digest = bundle_digest(folder)
     rows, findings = [], []
-    for path in evaluations:
-        own = read_summary(path)
-        if own.bundle_sha256 != digest:
-            raise DataError(
-                f"{path} is the evaluation of another bundle than {folder} (SHA-256 {own.bundle_sha256[:12] or 'none'} "
-                f"of bundle.json, expected {digest[:12]}). Evaluate this bundle with `ball evaluate`."
-            )
+    for own in read_summaries(evaluations, folder):
         lost = f"{100 * own.difference:.1f} ({100 * own.difference_low:.1f} - {100 * own.difference_high:.1f})"
         cells = (
             f"{own.source}, {own.created[:10]}",
