@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Base64Bytes, BaseModel, Field
 
 __all__ = [
@@ -78,6 +80,13 @@ class PatientRequest(BaseModel):
 
     patient: str = Field("", max_length=500, description="Name that the answer repeats.")
     images: list[ImageFile] = Field(min_length=1, description="The images.")
+
+    @classmethod
+    def whole_schema(cls) -> dict[str, Any]:
+        """The JSON schema without references, as it may stand inside another document."""
+        schema = cls.model_json_schema()
+        schema["properties"]["images"]["items"] = schema.pop("$defs")[ImageFile.__name__]
+        return schema
 
 
 class ImageAnswer(BaseModel):
