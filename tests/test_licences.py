@@ -24,8 +24,6 @@ def packages():
     values = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     own = values["optional-dependencies"]
     extras = [item for name, items in own.items() if name not in ("test", "dev") for item in items]
-        item for name, own in values["optional-dependencies"].items() if name not in ("test", "dev") for item in own
-    ]
     return sorted({re.match(r"[\w.-]+", item)[0] for item in [*values["dependencies"], *extras]})
 
 
