@@ -1,6 +1,6 @@
 """Fuzz every reader of bytes: images, sheets, caches, bundles, runs, bodies of the server.
 
-    python benchmarks/fuzz.py images --seconds 60        (or sheets, caches, bundles, arrays, runs, patients, settings)
+    python benchmarks/fuzz.py images --seconds 60        (or sheets, caches, bundles, ...)
 
 Needs atheris (pip install atheris; libFuzzer, coverage-guided). A reader may give a result or one of `ball`'s own
 errors; anything else is written to a file and ends the run with an exit code that is not 0.
@@ -9,10 +9,14 @@ errors; anything else is written to a file and ends the run with an exit code th
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import shutil
 import sys
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +30,7 @@ with atheris.instrument_imports(include=["ball_features"]):
     from ball_features.bundles.bundle import read_bundle
     from ball_features.cache import read_cache, verify_cache
     from ball_features.config.toml import read_settings
+    from ball_features.dataset.archives import index_archive, read_entry
     from ball_features.dataset.decode import decode_bytes
     from ball_features.dataset.sheet import read_sheet  # noqa: F401  (instrumented)
     from ball_features.dataset.sheet_formats import read_tables
@@ -131,12 +136,33 @@ def patients() -> tuple[Callable[[bytes], object], list[bytes]]:
     return one, [b'{"patient": "P", "images": [{"name": "a", "data": "AAAA"}]}']
 
 
+def archives() -> tuple[Callable[[bytes], object], list[bytes]]:
+    """Archives of images; the first byte chooses the kind."""
+    packed, plain = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/1.jpg", b"pixels" * 20)
+        archive.writestr("../b.png", b"more")
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        item = tarfile.TarInfo("a/1.jpg")
+        item.size = 6
+        archive.addfile(item, io.BytesIO(b"pixels"))
+
+    def one(data: bytes) -> None:
+        content = data[1:]
+        found = index_archive(io.BytesIO(content), "a.tar" if data[:1] == b"\1" else "a.zip")
+        for entry in list(found.values())[:20]:
+            with contextlib.suppress(OSError):
+                read_entry(lambda start, end: content[start:end], entry)
+
+    return one, [b"\0" + packed.getvalue(), b"\1" + plain.getvalue()]
+
+
 def settings() -> tuple[Callable[[bytes], object], list[bytes]]:
     """Configuration files."""
     return _at("a.toml", read_settings), [b'models = ["mlp"]\n[head]\nepochs = 3\n']
 
 
-TARGETS = {own.__name__: own for own in (images, sheets, caches, bundles, arrays, runs, patients, settings)}
+TARGETS = {own.__name__: own for own in (images, sheets, caches, bundles, arrays, runs, patients, archives, settings)}
 
 
 def _numbered(seeds: list[bytes]) -> Iterator[tuple[str, bytes]]:
