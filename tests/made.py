@@ -11,6 +11,8 @@ SETTINGS = {
     "backbone": "densenet121",
     "batch_size": 16,
     "fingerprint": "f" * 64,
+    "input_px": 224,
+    "normalize": "imagenet",
     "precision": "fp32",
     "recipe": "plain",
     "weights": "random",

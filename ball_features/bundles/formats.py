@@ -178,7 +178,8 @@ def _write_recipes(folder: Path, estimator: Any) -> None:
 
 
 def _read_recipes(folder: Path, classes: np.ndarray) -> Any:
-    from ball_features.models.recipe_choice import Member, RecipeChoice
+    from ball_features.models.recipe_choice import RecipeChoice
+    from ball_features.models.recipe_members import Member
 
     loaded, own = load_parts(folder / "recipes.skops"), _read_parameters(folder)
     choice: Any = RecipeChoice(tuple(ViewRole(**role) for role in own["roles"]), floor=own["floor"])

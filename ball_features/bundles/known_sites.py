@@ -44,6 +44,7 @@ class Sites:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Arrays by name, for a file."""
         own = {"site_offsets": self.adapter.offsets_, "site_class_means": self.adapter.class_means_}
+        own["site_shares"] = np.append(self.adapter.shares_, self.adapter.concentration_).astype(np.float32)
         return own | ({"site_kept": np.stack(list(self.kept.values()))} if self.kept else {})
 
     @classmethod
@@ -66,6 +67,10 @@ class Sites:
         adapter = SiteAdapter(method)
         adapter.sites_ = np.array(training)
         adapter.offsets_, adapter.class_means_ = arrays["site_offsets"], arrays["site_class_means"]
+        shares = arrays.get("site_shares", np.zeros(len(adapter.class_means_) + 1))  # missing in older bundles
+        if len(shares) != len(adapter.class_means_) + 1:
+            raise ValueError("reference.safetensors has shares of other classes")
+        adapter.shares_, adapter.concentration_ = shares[:-1], float(shares[-1])
         offsets = arrays["site_kept"] if kept else adapter.offsets_[:0]
         if len(adapter.offsets_) != len(training) or len(offsets) != len(kept):
             raise ValueError("reference.safetensors and bundle.json name different sites")

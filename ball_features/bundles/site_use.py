@@ -116,7 +116,8 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
     if not shift.adapted:
         raise DataError(
             f"Not adapted to {name}: {shift.reason}. Nothing was written. Give more images of the site, of mixed "
-            "classes, as they come."
+            "classes, as they come. If they are mixed, the site is too far from those of training: label images of it "
+            "and fit with them."
         )
     sites = require_new(bundle, name, out)
     sites = Sites(sites.adapter, {**sites.kept, name: shift.offset})

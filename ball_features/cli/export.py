@@ -102,6 +102,12 @@ def export(
         worst = export_onnx(predictor, options.onnx)
         size = options.onnx.stat().st_size / 1e6
         echo(f"{options.onnx}: {size:.1f} MB; in ONNX Runtime it differs from `ball predict` by {worst:.1e} at most")
+        if not shown.quiet:
+            left_out = "the set of classes and the flag for unusual images"
+            if bundle.sites is not None:
+                answers = f"the site {bundle.facts.site}" if bundle.facts.site else "a site of which nothing is known"
+                left_out += f", and other sites: it answers for {answers}"
+            say(f"Left out of the file: {left_out}.")
 
 
 COMMAND = command(export)

@@ -17,9 +17,10 @@ class Saving(Config):
 
     save: str = option(
         "",
-        "Save a model for `ball predict` (a bundle): its name, all, or best (the first of the table). Unless it is "
-        "final, a bundle is the first split's model, fitted on its training images only (64 % of all by default); "
-        "under leave-group-out it has not seen the first group.",
+        "Save a model for `ball predict` (a bundle): its name, all, or best (the first of the table; of the strictest "
+        "protocol, where a run or ladder on this cache lies in the same folder). Unless it is final, a bundle is the "
+        "first split's model, fitted on its training images only (64 % of all by default); under leave-group-out it "
+        "has not seen the first group.",
         panel=COMMON,
     )
     final: bool = option(

@@ -32,6 +32,8 @@ class Grouping:
         patient: str (images,), patients, "" where unknown; None where there is no such column.
         notes: remarks for the user.
         site: str (images,), sites to which models are adapted, or None.
+        place: str (images,), sites that are known, whatever is adapted to, "" where unknown; None where there is no
+            such column.
     """
 
     column: str
@@ -43,6 +45,7 @@ class Grouping:
     patient: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     site: np.ndarray | None = None
+    place: np.ndarray | None = None
 
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
         """Units that count once in intervals and tests, int (images,): a whole series where series are left out."""
@@ -108,7 +111,8 @@ def read_grouping(
         )
     adapts = config.adapt != "none" and (table.find("site") or config.adapt != "auto")
     site = table.read("site", label) if adapts else None
-    return Grouping(column, group, together, series, center, table.sha256, patient, table.notes(), site)
+    place = table.read("site", blanks=True) if table.find("site") else None
+    return Grouping(column, group, together, series, center, table.sha256, patient, table.notes(), site, place)
 
 
 def _column(table: GroupTable, protocol: Protocol) -> str:

@@ -102,7 +102,8 @@ def adapt(
         raise DataError(
             f"Not adapted to {site}: once adapted, {100 * shares.max():.0f} % of {len(X)} images are called "
             f"{loaded.classes[int(shares.argmax())]}, and an offset of one class would harm the others. Nothing was "
-            "written. Give images of mixed classes."
+            "written. Give images of mixed classes. If they are mixed, the site is too far from those of training: "
+            "label images of it and fit with them."
         )
     keep_site(loaded, folder, copy, site, shift)
     by_class = dict(zip(loaded.classes, shares.tolist(), strict=True))

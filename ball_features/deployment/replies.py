@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Base64Bytes, BaseModel, Field
 
 __all__ = [
+    "REFUSALS",
     "ActivationMap",
     "Alarm",
     "Answer",
@@ -17,6 +18,19 @@ __all__ = [
     "PatientRequest",
     "RejectedFile",
 ]
+
+
+# Status -> what it says of a request, for the OpenAPI description.
+REFUSALS = {
+    400: "The file did not arrive whole.",
+    401: "The token is missing or wrong.",
+    408: "The file took too long to arrive.",
+    413: "The file is too large.",
+    415: "The body is of another kind: the bare file is expected, or JSON for a patient.",
+    422: "The file is no image, damaged, or has too many pixels; or a parameter is out of range.",
+    429: "Too many requests a second.",
+    503: "Too many images wait; try again.",
+}
 
 
 class ActivationMap(BaseModel):
@@ -62,6 +76,7 @@ class Health(BaseModel):
     model: str
     backbone: str
     classes: list[str]
+    sites: list[str] = Field(default=[], description="Sites that a request can name; empty unless site-adapted.")
     token: bool = Field(description="True if requests need a token.")
     unusual_from: float = Field(description="Distance beyond which distance alone makes an image unusual.")
     unusual_share: float = Field(description="Largest share of images like the validation images that lies beyond it.")

@@ -21,11 +21,10 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
-from ball_features.bundles.bundle import COVERAGE
-from ball_features.bundles.prediction import Prediction
+from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.prediction import describe
 from ball_features.bundles.predictor import Predictor, check_coverage
 from ball_features.dataset.decode import decode_bytes
-from ball_features.deployment.activation import activation_map
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
 from ball_features.deployment.exchange import Exchange
@@ -39,11 +38,13 @@ from ball_features.deployment.limits import (
     media_type,
     require_token,
 )
+from ball_features.deployment.map_reply import reply_with_map
 from ball_features.deployment.meters import Meters
 from ball_features.deployment.patient_replies import reply_for_patient
 from ball_features.deployment.recent import Recent
-from ball_features.deployment.replies import ActivationMap, Alarm, Answer, Health, PatientReply, PatientRequest
-from ball_features.errors import ImageError
+from ball_features.deployment.replies import REFUSALS, Alarm, Answer, Health, PatientReply, PatientRequest
+from ball_features.deployment.site_requests import bundle_of_site, known_sites, site_notes
+from ball_features.errors import ConfigError, ImageError
 from ball_features.extraction.batch import batch_size
 from ball_features.extraction.loading import resize
 from ball_features.reporting.markup import Thumbnails
@@ -54,6 +55,7 @@ __all__ = ["create_app"]
 _NOT_FOR_PATIENTS = "Research use only, not a diagnosis."
 _KINDS = ("image/", "application/octet-stream")
 _JSON = "application/json"
+_SITE = "Site of the images (hospital, scanner), for a site-adapted bundle that knows it."
 _BODY_S = 30.0  # seconds that a body may take to arrive
 
 
@@ -152,6 +154,12 @@ def create_app(
             raise HTTPException(408, f"The file took more than {_BODY_S:g} s to arrive.") from error
         return bytes(body)
 
+    def of_site(site: str) -> Bundle:
+        try:
+            return bundle_of_site(predictor.bundle, site)
+        except ConfigError as error:
+            raise HTTPException(422, str(error)) from error
+
     def load(data: bytes) -> Any:
         return resize(decode_bytes(data, int(limits.megapixels * 1e6)), predictor.backbone.input_px)
 
@@ -167,7 +175,7 @@ def create_app(
     @app.post(
         "/v1/predict",
         dependencies=[Depends(check_token)],
-        responses={code: {"description": text} for code, text in _REFUSALS.items()},
+        responses={code: {"description": text} for code, text in REFUSALS.items()},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -181,10 +189,12 @@ def create_app(
         request: Request,
         map: Annotated[bool, Query(description="Add the class activation map.")] = False,
         coverage: Annotated[float, Query(gt=0, lt=1, description="Coverage of the prediction set.")] = coverage,
+        site: Annotated[str, Query(max_length=200, description=_SITE)] = "",
         take: Any = Depends(memory.share),  # noqa: B008, since annotations are looked up among globals
     ) -> Answer:
         """Predict one image; its file is the body."""
         check_rate(request)
+        own = of_site(site)
         body = await read_body(request, take, _KINDS, limits.megabytes)
         start = time.perf_counter()
         meters.waiting.set(app.state.batcher.waiting)
@@ -194,22 +204,22 @@ def create_app(
             raise HTTPException(422, f"The file {error}.") from error
         digest = hashlib.sha256(body).hexdigest()
         row = await embed(image, digest)
-        found = (await to_thread.run_sync(predictor.describe, [""], row[None], coverage, limiter=decoding))[0]
+        found = (await to_thread.run_sync(describe, own, [""], row[None], coverage, limiter=decoding))[0]
         shown, pictures = None, []
         if map:
-            shown = await to_thread.run_sync(_map, predictor, found, image, digest, limiter=decoding)
+            shown = await to_thread.run_sync(reply_with_map, predictor, found, image, digest, limiter=decoding)
             pictures = await to_thread.run_sync(thumbnails.addresses, found.nearest, limiter=decoding)
         recent.add([found])
         meters.unusual.inc(found.unusual)
         meters.seconds.observe(time.perf_counter() - start)
         values = {name: value for name, value in found.to_dict().items() if name != "path"}
-        more = {"coverage": coverage, "caveat": predictor.caveat, "notes": predictor.bundle.notes(coverage)}
+        more = {"coverage": coverage, "caveat": predictor.caveat, "notes": site_notes(own, site, coverage)}
         return Answer(**values, **more, map=shown, nearest_picture=pictures, alarm=raised())
 
     @app.post(
         "/v1/patients",
         dependencies=[Depends(check_token)],
-        responses={code: {"description": text} for code, text in _REFUSALS.items()},
+        responses={code: {"description": text} for code, text in REFUSALS.items()},
         openapi_extra={
             "requestBody": {"required": True, "content": {_JSON: {"schema": PatientRequest.whole_schema()}}}
         },
@@ -217,10 +227,12 @@ def create_app(
     async def predict_patient(
         request: Request,
         coverage: Annotated[float, Query(gt=0, lt=1, description="Coverage of the prediction sets.")] = coverage,
+        site: Annotated[str, Query(max_length=200, description=_SITE)] = "",
         take: Any = Depends(memory.share),  # noqa: B008, since annotations are looked up among globals
     ) -> PatientReply:
         """Predict one patient from several images, whose files are base64 in JSON; one answer."""
         check_rate(request)
+        own = of_site(site)
         body = await read_body(request, take, (_JSON,), limits.patient_megabytes)
         start = time.perf_counter()
         try:
@@ -244,11 +256,12 @@ def create_app(
         if not waiting:
             raise HTTPException(422, f"None of the {len(files)} files is an image that can be decoded.")
         rows = np.stack(await asyncio.gather(*waiting))
-        found = await to_thread.run_sync(predictor.describe, names, rows, coverage, limiter=decoding)
+        found = await to_thread.run_sync(describe, own, names, rows, coverage, limiter=decoding)
         recent.add(found)
         meters.unusual.inc(sum(item.unusual for item in found))
         meters.seconds.observe(time.perf_counter() - start)
-        return reply_for_patient(predictor, asked.patient, found, rejected, coverage)
+        reply = reply_for_patient(predictor, asked.patient, found, rejected, coverage)
+        return reply.model_copy(update={"notes": site_notes(own, site, coverage)})
 
     @app.get("/healthz")
     async def healthz() -> Health:
@@ -258,6 +271,7 @@ def create_app(
             model=facts.model,
             backbone=facts.preprocessing.backbone,
             classes=list(predictor.bundle.classes),
+            sites=known_sites(predictor.bundle),
             token=bool(token),
             unusual_from=predictor.bundle.unusual_from,
             unusual_share=predictor.bundle.unusual_share,
@@ -275,23 +289,3 @@ def create_app(
         return HTMLResponse(page, headers={"Content-Security-Policy": policy, "X-Frame-Options": "DENY"})
 
     return app
-
-
-_REFUSALS = {
-    400: "The file did not arrive whole.",
-    401: "The token is missing or wrong.",
-    408: "The file took too long to arrive.",
-    413: "The file is too large.",
-    415: "The body is of another kind: the bare file is expected, or JSON for a patient.",
-    422: "The file is no image, damaged, or has too many pixels; or a parameter is out of range.",
-    429: "Too many requests a second.",
-    503: "Too many images wait; try again.",
-}
-
-
-def _map(predictor: Predictor, found: Prediction, image: Any, digest: str) -> ActivationMap | None:
-    values = activation_map(predictor, image, digest, predictor.bundle.classes.index(found.predicted))
-    if values is None:
-        return None
-    flat = [round(float(value), 5) for value in values.ravel()]
-    return ActivationMap(height=values.shape[0], width=values.shape[1], values=flat)

@@ -21,6 +21,7 @@ __all__ = [
     "SetScores",
     "Share",
     "difference_interval",
+    "distance_bins",
     "measure_external",
 ]
 
@@ -191,7 +192,7 @@ def measure_external(tests: ExternalTests) -> ExternalScores:
         flagged=_share(tests.unusual, unit),
         accuracy_flagged=_share(hit[tests.unusual], unit[tests.unusual]),
         accuracy_others=_share(hit[~tests.unusual], unit[~tests.unusual]),
-        bins=_bins(tests.distance, hit, probability.max(1), unit),
+        bins=distance_bins(tests.distance, hit, probability.max(1), unit),
         patients=patients,
         sites=sites,
         site_means=means,
@@ -237,8 +238,15 @@ def _per_class(tests: ExternalTests, rates: Mapping[str, np.ndarray], hit: np.nd
     return found
 
 
-def _bins(distance: np.ndarray, hit: np.ndarray, confidence: np.ndarray, unit: np.ndarray) -> list[DistanceBin]:
-    """Bins of equal numbers of images, by distance; none for fewer images than two bins need."""
+def distance_bins(distance: np.ndarray, hit: np.ndarray, confidence: np.ndarray, unit: np.ndarray) -> list[DistanceBin]:
+    """Divide images into bins of equal numbers by distance; no bins for fewer images than two bins need.
+
+    Args:
+        distance: distance to the training images, float (images,).
+        hit: whether the prediction is right, bool (images,).
+        confidence: probability of the predicted class, float (images,).
+        unit: int (images,); images of one unit count as little more than one image in intervals.
+    """
     count = min(_BINS, len(distance) // _BIN_IMAGES)
     if count < 2:
         return []

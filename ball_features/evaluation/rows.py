@@ -12,7 +12,16 @@ from typing import TypeVar
 
 from ball_features.files import read_csv, write_csv
 
-__all__ = ["CompareRow", "CompatRow", "GroupRow", "LadderRow", "Row", "TrialRow", "read_rows", "write_rows"]
+__all__ = [
+    "CompareRow",
+    "CompatRow",
+    "GroupRow",
+    "LadderRow",
+    "Row",
+    "TrialRow",
+    "read_rows",
+    "write_rows",
+]
 
 R = TypeVar("R", bound="Row")
 
@@ -140,6 +149,7 @@ class LadderRow(Row):
         accuracy_high: upper end.
         mean_recall: mean recall over the groups left out; None on other rungs.
         worst_recall: recall of the worst of them.
+        mean_balanced_recall: mean over them of the mean recall of the classes of a group.
     """
 
     rung: str
@@ -150,6 +160,7 @@ class LadderRow(Row):
     accuracy_high: float
     mean_recall: float | None = None
     worst_recall: float | None = None
+    mean_balanced_recall: float | None = None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,8 @@ def measure_sites(
     label: Shaped[np.ndarray, " images"],
     site: Shaped[np.ndarray, " images"],
     unit: Int[np.ndarray, " images"],
+    most: int = MOST_IMAGES,
+    linear: bool = True,
 ) -> SiteMeasures:
     """Measure what each view tells of the site.
 
@@ -89,6 +91,8 @@ def measure_sites(
         label: class of each image.
         site: site of each image; images of "" are left out.
         unit: patient of each image, or what else shows the same; neighbours of one unit do not count.
+        most: number of images above which a sample of so many is measured.
+        linear: False leaves out how well a linear model names the site, which takes long for many sites.
 
     Raises:
         DataError: There are fewer than two sites or classes.
@@ -97,8 +101,8 @@ def measure_sites(
     for name, values in (("sites", site[rows]), ("classes", label[rows])):
         if len(np.unique(values)) < 2:
             raise DataError(f"Got {len(np.unique(values))} {name}, expected at least two to measure what sites change.")
-    if len(rows) > MOST_IMAGES:
-        rows = np.sort(np.random.default_rng(_SEED).choice(rows, MOST_IMAGES, replace=False))
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
     codes, names = np.unique(label[rows], return_inverse=True)[1], site[rows]
     sites, place = np.unique(names, return_inverse=True)
     measured, note = [], ""
@@ -109,15 +113,19 @@ def measure_sites(
         except ConfigError as error:
             centred, note = None, str(error)
         index, low, high = robustness_index(X, codes, place, unit[rows])
+
+        def told(Z: np.ndarray) -> float:
+            return site_accuracy(Z, place, unit[rows]) if linear else float("nan")
+
         measured.append(
             ViewMeasures(
                 view=name,
                 index=index,
                 index_low=low,
                 index_high=high,
-                site_accuracy=site_accuracy(X, place, unit[rows]),
+                site_accuracy=told(X),
                 adapted_index=None if centred is None else robustness_index(centred, codes, place, unit[rows])[0],
-                adapted_site_accuracy=None if centred is None else site_accuracy(centred, place, unit[rows]),
+                adapted_site_accuracy=None if centred is None else told(centred),
             )
         )
     pairs = np.zeros(2)

@@ -40,6 +40,7 @@ class Backbone:
         path: file of a network in a file.
         hub: repository of its weights in the Hugging Face hub; "" where they lie elsewhere.
         trained_on: keys of `training_sets.TRAINING_SETS`: public collections of blood cells that it was trained on.
+        collections: number of public collections of blood cells that it was trained on, named in `trained_on` or not.
         patch_px: side of a transformer's patch in pixels, of which `input_px` must be a multiple; 1 for other networks.
     """
 
@@ -58,6 +59,7 @@ class Backbone:
     path: Path | None = None
     hub: str = ""
     trained_on: tuple[str, ...] = ()
+    collections: int = 0
     patch_px: int = 1
 
 
@@ -91,6 +93,7 @@ def _dinobloom(size: str, dim: int) -> Backbone:
         pooling="class token",
         hub=f"1aurent/vit_{size}_patch14_224.dinobloom",
         trained_on=("acevedo",),
+        collections=13,
         patch_px=14,
     )
 

@@ -3,8 +3,13 @@
 Training sites are centred with the mean of their class means, so that their shares of classes do not matter. Of a new
 site no labels are known. The mean of all its images is wrong where classes have other shares than in training, so
 the offset starts at the mean of the training sites and moves to the mean of the class means, with the model's
-predictions in place of labels: expectation maximisation for a shift between domains (Saerens et al. 2002, doi
-10.1162/089976602753284446, with the offset in place of the priors, which stay equal).
+predictions in place of labels (those that it is sure of, where there are enough): expectation maximisation for a shift
+between domains (Saerens et al. 2002, doi 10.1162/089976602753284446, with the offset in place of the priors, which stay
+equal).
+
+Where training sites (patients, say) all have nearly the same shares of classes, a new site is expected to have them as
+well, and its mean less that mixture's tells the offset best. How far that is trusted is the concentration of a
+Dirichlet distribution of shares, estimated by moments: their variance between sites against that of single images.
 """
 
 from __future__ import annotations
@@ -27,6 +32,10 @@ _ITERATIONS = 15
 _STEP = 0.5  # of an iteration, towards its own estimate
 _PRIOR_IMAGES = 3.0  # a class has half its weight at so many images plus this share of the batch
 _PRIOR_SHARE = 0.3
+_SURE = 0.9  # probability from which an image counts, where enough do: errors draw the offset to their own class
+_SITES_FOR_SHARES = 5  # training sites from which their shares of classes say what those of a new one are
+_MOST_TRUST = 1e6  # images
+_MOST_ASTRAY = 0.2  # by which a predicted share of a new site may differ from theirs
 
 
 @dataclass(frozen=True)
@@ -37,21 +46,30 @@ class Adaptation:
         name: key in `ADAPTATIONS`.
         iterations: iterations from the mean of the training sites; 0 takes the mean of the new images at once.
         guarded: True falls back to the mean of the training sites for few images or a batch of one class.
+        by_shares: True expects the training sites' shares of classes as far as they agree.
         purpose: what it does, in a line.
     """
 
     name: str
     iterations: int
-    guarded: bool
-    purpose: str
+    guarded: bool = False
+    by_shares: bool = False
+    purpose: str = ""
 
 
 ADAPTATIONS: dict[str, Adaptation] = {
     item.name: item
     for item in (
-        Adaptation("auto", _ITERATIONS, True, "balanced, or no adaptation for few images or a batch of one class"),
-        Adaptation("balanced", _ITERATIONS, False, "mean of the class means, with predictions in place of labels"),
-        Adaptation("mean", 0, False, "mean of the new site's images: wrong if its classes have other shares"),
+        Adaptation(
+            "auto",
+            _ITERATIONS,
+            guarded=True,
+            by_shares=True,
+            purpose="balanced, with the shares of classes that training sites agree on if they do; no adaptation for "
+            "few images or a batch of one class",
+        ),
+        Adaptation("balanced", _ITERATIONS, purpose="mean of the class means, with predictions in place of labels"),
+        Adaptation("mean", 0, purpose="mean of the new site's images: wrong if its classes have other shares"),
     )
 }
 
@@ -89,6 +107,8 @@ class SiteAdapter(BaseEstimator):
         sites_: names of the training sites, (S,).
         offsets_: mean of the class means of each training site, float32 (S, views, D).
         class_means_: mean over sites of each class's mean less its site's offset, float32 (C, views, D).
+        shares_: mean over sites of the share of each class, float32 (C,).
+        concentration_: number of images that these shares are worth, 0 where sites differ or are few.
     """
 
     def __init__(self, method: str = "auto") -> None:
@@ -125,12 +145,16 @@ class SiteAdapter(BaseEstimator):
             self.class_means_ = np.nanmean(means - offsets[:, None], 0).astype(np.float32)
             offsets = np.nanmean(means - self.class_means_, 1)
         self.offsets_ = offsets.astype(np.float32)
+        counts = np.zeros(seen.shape)
+        np.add.at(counts, (site, code), 1)
+        self.shares_ = (counts / counts.sum(1, keepdims=True)).mean(0).astype(np.float32)
+        self.concentration_ = _concentration(counts)
         return self
 
     def select(self, positions: Sequence[int]) -> SiteAdapter:
         """The same adapter for some of its views."""
         own = SiteAdapter(self.method)
-        own.sites_ = self.sites_
+        own.sites_, own.shares_, own.concentration_ = self.sites_, self.shares_, self.concentration_
         own.offsets_, own.class_means_ = (a[:, list(positions)] for a in (self.offsets_, self.class_means_))
         return own
 
@@ -169,16 +193,41 @@ class SiteAdapter(BaseEstimator):
             return SiteShift(offset, len(X), reason)
         if not method.iterations:
             return SiteShift(X.mean(0), len(X))
+        trust = self._trust(probability.mean(0), len(X)) if method.by_shares else 0.0
         flat = X.reshape(len(X), -1)
         means = self.class_means_.reshape(len(self.class_means_), -1)
         for _ in range(method.iterations):
+            sure = probability.max(1, keepdims=True) > _SURE
+            if sure.sum() >= MIN_IMAGES:
+                probability = probability * sure
             count = probability.sum(0)
             weight = count / (count + _PRIOR_IMAGES + _PRIOR_SHARE * len(X))
             own = probability.T @ flat / np.maximum(count, 1e-9)[:, None] - means  # (C, views * D)
-            target = (weight @ own / weight.sum()).reshape(offset.shape)
+            target = (1 - trust) * (weight @ own / weight.sum())
+            target += trust * (flat.mean(0) - self.shares_ @ means)
+            target = target.reshape(offset.shape)
             offset = (offset + _STEP * (target - offset)).astype(np.float32)
             probability = predict(X - offset)
         return SiteShift(offset, len(X))
+
+    def _trust(self, share: np.ndarray, images: int) -> float:
+        """Weight of the training sites' shares of classes for so many images with these predicted shares, (C,)."""
+        if np.abs(share - self.shares_).max() > _MOST_ASTRAY:
+            return 0.0
+        return self.concentration_ / (self.concentration_ + images)
+
+
+def _concentration(counts: np.ndarray) -> float:
+    """Concentration of the Dirichlet distribution of shares of classes, by moments; 0 for few sites.
+
+    Args:
+        counts: number of images by site and class, float (S, C).
+    """
+    if len(counts) < _SITES_FOR_SHARES:
+        return 0.0
+    shares = counts / counts.sum(1, keepdims=True)
+    even = float((shares.mean(0) * (1 - shares.mean(0))).sum())
+    return min(even / max(float(shares.var(0, ddof=1).sum()), even / _MOST_TRUST), _MOST_TRUST)
 
 
 def _one_class(probability: np.ndarray) -> str:

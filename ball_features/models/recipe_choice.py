@@ -2,13 +2,13 @@
 
 Which views hold up on groups never seen differs from data set to data set, and a choice of single views by a few
 training groups does worse than no choice. So the model chooses among few whole recipes, each with its own model:
-the plain view with a logistic regression, whole fields, single cells, or all of them averaged.
+the plain view with a logistic regression, whole fields, single cells, all of them averaged, or a logistic regression
+for each of the plain view and the whole fields, averaged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,33 +17,26 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ball_features.models.base import PerViewClassifier, ViewRole
+from ball_features.models.recipe_members import (
+    CELLS,
+    PLAIN,
+    Member,
+    candidates,
+    find_members,
+    fit_member,
+    fresh,
+    group_folds,
+    rows_of,
+)
 
-__all__ = ["Member", "RecipeChoice"]
+__all__ = ["RecipeChoice"]
 
-PLAIN, FIELDS, CELLS, ALL = "plain", "fields", "cells", "all"
 _MIN_GROUPS = 3  # that can be left out; fewer say nothing about a choice
-_MAX_FOLDS = 6  # more groups are left out several at a time
-_KEEP_CLASS = 20  # training images that a class must keep when groups are left out
 _VARIES = 1e-6  # least deviation of an embedding that says anything
 
 
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One model of the ensemble.
-
-    Attributes:
-        recipe: recipe that it belongs to.
-        views: positions of the views whose embeddings it sees, one behind the other.
-        model: estimator.
-    """
-
-    recipe: str
-    views: tuple[int, ...]
-    model: Any
-
-
 class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
-    """Choose among the plain view, whole fields, single cells and all of them, and average the models of the choice.
+    """Choose among the plain view, whole fields, single cells and averages of them, and average the models chosen.
 
     Candidates are scored by the balanced recall on training groups left out, each in turn (several at a time if there
     are many). The best one is taken, or the plain view if it is within one standard error of the best (Breiman et al.
@@ -92,24 +85,24 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
             raise ValueError(f"RecipeChoice got one class, {self.classes_[0]!r}, expected at least two.")
         X = _by_view(X)
         members = self._members(X)
-        candidates = _candidates(members)
+        options = candidates(members)
         group = None if groups is None else np.asarray(groups)
         self.scores_: dict[str, float] = {}
-        folds = [] if group is None else list(_group_folds(y, group))
-        if len(candidates) == 1:
+        folds = [] if group is None else list(group_folds(y, group))
+        if len(options) == 1:
             self.chosen_, self.reason_ = PLAIN, "the images have the plain view alone"
         elif len(folds) < _MIN_GROUPS:
-            self.chosen_ = CELLS if CELLS in candidates else PLAIN
+            self.chosen_ = CELLS if CELLS in options else PLAIN
             self.reason_ = f"{len(folds)} training groups can be left out, expected {_MIN_GROUPS} for a choice"
         else:
-            recall = np.array([self._scores(X, y, group, members, candidates, test) for test in folds])
-            self.chosen_, self.reason_ = self._choose(candidates, recall)
-        weights = candidates[self.chosen_]
+            recall = np.array([self._scores(X, y, group, members, options, test) for test in folds])
+            self.chosen_, self.reason_ = self._choose(options, recall)
+        weights = options[self.chosen_]
         used = [number for number, weight in enumerate(weights) if weight]
         self.members_ = [members[number] for number in used]
         self.weights_ = np.array([weights[number] for number in used])
         for member in self.members_:
-            _fit(member, X, y, group)
+            fit_member(member, X, y, group)
         self.models_: list[Any] = [member.model for member in self.members_]
         return self
 
@@ -119,19 +112,7 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
             raise ValueError(f"RecipeChoice got {len(roles)} roles and {X.shape[1]} views, expected one for each.")
         varies = np.array([X[:, view].std(0).max() > _VARIES for view in range(X.shape[1])])
         self.left_out_ = tuple(role.name for role, seen in zip(roles, varies, strict=True) if not seen)
-        views = [view for view in range(len(roles)) if varies[view]]
-        plain = [view for view in views if roles[view].recipe == PLAIN][:1] or [0]
-        members = [Member(PLAIN, tuple(plain), _plain_model())]
-        members += [
-            Member(FIELDS, (view,), _field_model(roles[view].whole_field))
-            for view in views
-            if roles[view].recipe == FIELDS
-        ]
-        pictures: dict[str, list[int]] = {}
-        for view in views:
-            if roles[view].recipe == CELLS:
-                pictures.setdefault(roles[view].pixels, []).append(view)
-        return members + [Member(CELLS, tuple(own), _cell_model()) for own in pictures.values()]
+        return find_members(roles, np.flatnonzero(varies).tolist())
 
     def _scores(
         self,
@@ -139,24 +120,24 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
         y: np.ndarray,
         group: np.ndarray | None,
         members: Sequence[Member],
-        candidates: dict[str, np.ndarray],
+        options: dict[str, np.ndarray],
         test: np.ndarray,
     ) -> list[float]:
         """Return the balanced recall of each candidate on these images, fitted on the others."""
-        fitted = [_fresh(member) for member in members]
+        fitted = [fresh(member) for member in members]
         for member in fitted:
-            _fit(member, X[~test], y[~test], None if group is None else group[~test])
+            fit_member(member, X[~test], y[~test], None if group is None else group[~test])
         own = self._logs(fitted, X[test])
         truth = np.searchsorted(self.classes_, y[test])
         classes = np.unique(truth)
         scores = []
-        for weights in candidates.values():
+        for weights in options.values():
             called = np.tensordot(own, weights, (1, 0)).argmax(1)
             scores.append(float(np.mean([(called[truth == code] == code).mean() for code in classes])))
         return scores
 
-    def _choose(self, candidates: dict[str, np.ndarray], recall: np.ndarray) -> tuple[str, str]:
-        names = list(candidates)
+    def _choose(self, options: dict[str, np.ndarray], recall: np.ndarray) -> tuple[str, str]:
+        names = list(options)
         mean = recall.mean(0)
         self.scores_ = dict(zip(names, mean.tolist(), strict=True))
         best = int(mean.argmax())
@@ -174,7 +155,7 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
         out = np.full((len(X), len(members), len(self.classes_)), self.floor)
         for number, member in enumerate(members):
             own = np.searchsorted(self.classes_, member.model.classes_)
-            out[:, number, own] = member.model.predict_proba(_rows(X, member.views))
+            out[:, number, own] = member.model.predict_proba(rows_of(X, member.views))
         return np.log(np.clip(out, self.floor, 1))
 
     def compact(self) -> tuple[tuple[int, ...], RecipeChoice]:
@@ -195,7 +176,7 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
         X = _by_view(checked)
-        return np.stack([member.model.predict_proba(_rows(X, member.views)) for member in self.members_], 1)
+        return np.stack([member.model.predict_proba(rows_of(X, member.views)) for member in self.members_], 1)
 
     def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
         """Return class probabilities of X (N, views, D), float64 (N, C)."""
@@ -212,71 +193,3 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
 
 def _by_view(X: np.ndarray) -> np.ndarray:
     return X[:, None] if X.ndim == 2 else X
-
-
-def _rows(X: np.ndarray, views: tuple[int, ...]) -> np.ndarray:
-    return X[:, list(views)].reshape(len(X), -1)
-
-
-def _candidates(members: Sequence[Member]) -> dict[str, np.ndarray]:
-    """Weights of the members in each candidate, plain first; recipes of `all` count the same."""
-    recipe = np.array([member.recipe for member in members])
-    own = {name: (recipe == name) / (recipe == name).sum() for name in (PLAIN, FIELDS, CELLS) if (recipe == name).any()}
-    if len(own) > 1:
-        own[ALL] = np.mean(list(own.values()), axis=0)
-    return own
-
-
-def _group_folds(y: np.ndarray, group: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield test images, bool (N,): each group in turn that leaves enough of every class, or several at a time."""
-    names, images = np.unique(group, return_counts=True)
-    if len(names) > _MAX_FOLDS:
-        # Greatest first, each to the smallest part, as scikit-learn's GroupKFold; single-class groups are spread.
-        order = np.argsort(-images, kind="stable")
-        part = np.zeros(_MAX_FOLDS)
-        fold_of: dict[Any, int] = {}
-        for number in order:
-            fold_of[names[number]] = int(part.argmin())
-            part[fold_of[names[number]]] += images[number]
-        fold = np.array([fold_of[name] for name in group])
-    else:
-        fold = np.searchsorted(names, group)
-    classes = np.unique(y)
-    for number in range(int(fold.max()) + 1):
-        test = fold == number
-        if all(((y == name) & ~test).sum() >= min(_KEEP_CLASS, (y == name).sum() // 2 + 1) for name in classes):
-            yield test
-
-
-def _plain_model() -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200, tol=1e-3))
-
-
-def _field_model(whole_field: bool) -> Any:
-    from ball_features.models.robust import GroupRobustDiscriminant, GroupRobustLogistic
-
-    return GroupRobustLogistic(directions=(3,), balance=(True,)) if whole_field else GroupRobustDiscriminant()
-
-
-def _cell_model() -> Any:
-    from ball_features.models.discriminant import BalancedDiscriminant
-
-    return BalancedDiscriminant()
-
-
-def _fresh(member: Member) -> Member:
-    from sklearn.base import clone
-
-    return Member(member.recipe, member.views, clone(member.model))
-
-
-def _fit(member: Member, X: np.ndarray, y: np.ndarray, group: np.ndarray | None) -> None:
-    rows = _rows(X, member.views)
-    if member.recipe == PLAIN:
-        member.model.fit(rows, y)
-    else:
-        member.model.fit(rows, y, groups=group)

@@ -17,6 +17,9 @@ __all__ = [
 ]
 
 
+ALL_SINGLE = 0.98  # groups by images above which a protocol keeps next to nothing together
+
+
 @dataclass(frozen=True)
 class ModelEvidence:
     """One model under one protocol.
@@ -63,6 +66,11 @@ class ProtocolEvidence:
     tested: Mapping[str, int] = field(default_factory=dict)
     groups: int = 0
     adapted: bool = False
+
+    @property
+    def keeps_nothing_together(self) -> bool:
+        """Whether the groups are single images, or nearly all."""
+        return self.unit == "group" and self.groups > ALL_SINGLE * sum(self.tested.values())
 
     @property
     def network(self) -> ModelEvidence | None:
@@ -118,6 +126,8 @@ class ExtractionEvidence:
         bound: cosine below which the precision counts as too low.
         precision: number format of the forward pass.
         trained_on: data sets that the network was trained on and that the images at hand belong to.
+        collections: number of public collections of blood cells that the network was trained on.
+        recognised: titles of those that are recognised by name.
     """
 
     backbone: str
@@ -126,6 +136,8 @@ class ExtractionEvidence:
     bound: float = 0.9995
     precision: str = "fp32"
     trained_on: tuple[str, ...] = ()
+    collections: int = 0
+    recognised: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

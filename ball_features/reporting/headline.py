@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.rule_words import percent
@@ -17,6 +18,7 @@ NEW = {
     "group": "on images of which the model has seen no copy and no overlapping field",
     "split": "on the test images of the given split",
 }
+_WIDE = 0.1  # length of an interval beside which a tenth of a per cent says nothing
 # Findings that take the worth of every score, the strongest first.
 _WORTHLESS = {
     "network-saw-these": "No score on these images can be quoted: the network was trained on images among them.",
@@ -39,6 +41,13 @@ def headline(findings: Sequence[Finding]) -> str:
     Args:
         findings: from `verdict`, the most serious first.
     """
+    try:
+        return _headline(findings)
+    except KeyError:  # findings that an earlier version wrote lack some of the numbers
+        return ""
+
+
+def _headline(findings: Sequence[Finding]) -> str:
     found = {finding.code: finding for finding in findings}
     for code, said in _WORTHLESS.items():
         if code in found:
@@ -68,10 +77,18 @@ def _untested(findings: Sequence[Finding]) -> str:
 
 def _fallen(fall: Finding) -> str:
     numbers = fall.numbers
+    wide = numbers["strict_high"] - numbers["strict_low"] > _WIDE
+    expected = f"about {percent(numbers['strict_accuracy'], 0)}" if wide else percent(numbers["strict_accuracy"])
     return (
-        f"Expect {percent(numbers['strict_accuracy'])} (95 % CI {_ends(fall)}) {_where(fall)}, not the "
-        f"{percent(numbers['lenient_accuracy'])} of {numbers['lenient']}."
+        f"Expect {expected} (95 % CI {_ends(fall)}) {_where(fall)}, not the "
+        f"{percent(numbers['lenient_accuracy'])} of {numbers['lenient']}{_guessing(numbers)}."
     )
+
+
+def _guessing(numbers: Mapping[str, Any]) -> str:
+    if "guessing" not in numbers:  # a verdict that an earlier version wrote
+        return ""
+    return f"; guessing the most frequent class gives {percent(numbers['guessing'])}"
 
 
 def _open(fall: Finding) -> str:

@@ -33,19 +33,25 @@ __all__ = [
 # What each rung asks of a model, for a reader who has not met it.
 _RUNGS = {
     "random": "test images drawn at random, as most papers do",
-    "copies together": "the same draws, but copies of an image are never in both training and test",
+    "copies together": "the same draws, but identical files are never in both training and test",
     "given split": "training and test images as the sheet or the folders give them",
-    "groups": "images that show the same, whole or in part, are never in both",
+    "groups": "images that show the same, whole or in part, also turned or brightened, are never in both",
     "blocks": "runs of twenty neighbouring files, likely taken one after the other, are never in both",
     "patients": "images of a patient are never in both",
     "series left out": "each series tested in turn by models that have seen none of it; a series is images of one "
     "class that were likely taken together (same scale bar, kind of file and stain): inferred, not known",
     "site left out": "each site (hospital or scanner) tested in turn by models that have seen none of its images",
 }
+_KINDS = {
+    "head": "a small neural network that is trained on the embeddings: the student report's model, in bold",
+    "baseline": "a classical model on the embeddings",
+    "shortcut": "a model that does without the network and sees a few numbers of the pixels: what it reaches needs no "
+    "look at the cells",
+}
 _MODELS = {
-    "mlp": "a small neural network on the embeddings of the images (what the frozen network makes of them)",
+    "mlp": "two layers of 64 units on the embeddings of the images (the numbers that the frozen network makes of them)",
     "logistic": "logistic regression on the embeddings",
-    "majority": "always answers the most frequent class",
+    "majority": "always answers the most frequent class of the training images",
     "colour": "sees the mean and the spread of three colours of an image, and nothing else",
     "histogram": "sees how often each colour occurs in an image, and nothing else",
     "nuclei": "sees a few measurements of the dark nuclei",
@@ -87,11 +93,10 @@ def column_left_out(rungs: Sequence[str]) -> str:
 def ladder_caption(rungs: Sequence[str]) -> str:
     """How to read a ladder with these rungs."""
     same = (
-        "The first two rungs use the same random draws; the second moves copies of an image to one side. The other "
-        "rungs"
+        "The first two steps use the same random draws; the second moves identical files to one side. The other steps"
     )
-    said = same if "copies together" in rungs else "The rungs after the first"
-    said += " use draws of their own: a small step between them may be chance."
+    said = same if "copies together" in rungs else "The steps after the first"
+    said += " use draws of their own: a small difference may be chance."
     columns = [rung.removesuffix(_LEFT_OUT) for rung in rungs if rung.endswith(_LEFT_OUT)]
     if "series" in columns:
         said += " Series made by `ball audit` are inferred from overlays, stain and file order: likely, not known."
@@ -100,9 +105,9 @@ def ladder_caption(rungs: Sequence[str]) -> str:
 
 
 def explained(rows: Sequence[LadderRow]) -> list[tuple[str, str]]:
-    """Names of the rungs and models of a ladder that can be said in plain words, each with these."""
-    names = [*dict.fromkeys(row.rung for row in rows), *dict.fromkeys(row.model for row in rows)]
-    known = _RUNGS | _MODELS
+    """Names of the rungs, kinds and models of a ladder that can be said in plain words, each with these."""
+    names = dict.fromkeys([*(row.rung for row in rows), *(row.kind for row in rows), *(row.model for row in rows)])
+    known = _RUNGS | _KINDS | _MODELS
     return [(name, known[name]) for name in names if name in known]
 
 
@@ -153,12 +158,13 @@ def ladder_lines(rows: Sequence[LadderRow], *, brief: bool = False) -> Chart:
             colour = SHORTCUT if kind[name] == "shortcut" else next(colours)
             drawn.append(Line(own, colour, 1 if kind[name] == "shortcut" else 0, f"{name} {own[-1, 1]:.1f}", 2.5))
         else:
-            drawn.append(Line(own, _OTHERS, width_px=1))
+            label = f"{name} {own[-1, 1]:.1f}" if name == "majority" else ""  # what guessing gives
+            drawn.append(Line(own, _OTHERS, 1 if kind[name] == "shortcut" else 0, label, 1))
     lowest = min(own[:, 1].min() for own in points.values())
-    ticks = round_ticks(min(lowest, 50.0) if lowest > 25 else 0.0, 100.0)
+    ticks = round_ticks(50.0 if lowest > 75 else 0.0, 100.0)
     at_x = tuple(Tick(place, str(place + 1) if brief else name) for place, name in enumerate(rungs))
     said = [f"{len(points) - len(named)} other models in grey."] if len(points) > len(named) else []
-    said += ["Dashed: shortcuts, which see no network."] if any(kind[name] == "shortcut" for name in named) else []
+    said += ["Dashed: shortcuts, which do without the network."] if "shortcut" in kind.values() else []
     said += [f"Rungs: {'; '.join(f'{place + 1} {name}' for place, name in enumerate(rungs))}."] if brief else []
     return Chart(
         "Accuracy in % from random splits (left) to what was never seen (right)",
@@ -171,13 +177,14 @@ def ladder_lines(rows: Sequence[LadderRow], *, brief: bool = False) -> Chart:
 
 
 def _named(points: dict[str, np.ndarray], kind: dict[str, str]) -> list[str]:
-    """Heads, the best model of the first and of the last rung, the best shortcuts; others while there is room."""
+    """A head, the best model and the best shortcut of the first and of the last rung; others while there is room."""
     networks = [name for name in points if kind[name] != "shortcut"]
     first = sorted(networks, key=lambda name: -points[name][0, 1])
     last = sorted(networks, key=lambda name: (-points[name][-1, 0], -points[name][-1, 1]))
     shortcuts = sorted((name for name in points if kind[name] == "shortcut"), key=lambda name: -points[name][0, 1])
+    strict = sorted(shortcuts, key=lambda name: (-points[name][-1, 0], -points[name][-1, 1]))
     heads = [name for name in networks if kind[name] == "head"]
-    wanted = [*heads[:1], *first[:1], *last[:1], *shortcuts[:1], *first[1:]]
+    wanted = [*heads[:1], *first[:1], *last[:1], *shortcuts[:1], *strict[:1], *first[1:]]
     return list(dict.fromkeys(wanted))[:_NAMED]
 
 
@@ -203,10 +210,12 @@ def _table(rows: Sequence[LadderRow]) -> Table:
             interval = metric.interval_text((row.accuracy_low, row.accuracy_high), 0)
             cells.append(Cell(f"{metric.text(row.accuracy, 1)} ({interval})", row.accuracy))
         if column:
-            worst = own[rungs[-1]].worst_recall if rungs[-1] in own else None
-            cells.append(_UNKNOWN if worst is None else Cell(f"{100 * worst:.1f}", worst))
+            last = own.get(rungs[-1])
+            for share in (None, None) if last is None else (last.mean_balanced_recall, last.worst_recall):
+                cells.append(_UNKNOWN if share is None else Cell(f"{100 * share:.1f}", share))
         drop = at(own, rungs[0]) - at(own, rungs[-1])
         cells.append(_UNKNOWN if math.isnan(drop) else Cell(f"{100 * drop:.1f}", drop))
         lines.append(Row(tuple(cells), cells[1].text))
-    header = ("model", "kind", *rungs, *((f"recall of the worst {column}",) if column else ()), "drop in points")
+    sides = (f"balanced recall, mean over {column}", f"recall of the worst {column}") if column else ()
+    header = ("model", "kind", *rungs, *sides, "drop in points")
     return Table(header, tuple(lines), "Accuracy of each model on each rung", 2)

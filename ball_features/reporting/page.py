@@ -15,6 +15,7 @@ from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import GroupRow
 from ball_features.reporting.charts import Chart
 from ball_features.reporting.dots import model_dots, recalls
+from ball_features.reporting.elsewhere_page import ElsewhereSection, elsewhere_section
 from ball_features.reporting.figures import (
     LEAST_BIN,
     lines,
@@ -69,6 +70,7 @@ class RunSection:
     provenance: Provenance | None
     patients: PatientSection | None = None
     published: list[PublishedSection] = field(default_factory=list)
+    elsewhere: ElsewhereSection | None = None
     template: str = "run_section.html"
 
 
@@ -143,6 +145,7 @@ def run_section(
         provenance=provenance_block(run.details),
         patients=patients,
         published=published_sections(run),
+        elsewhere=elsewhere_section(folder, networks[0].model if networks else ""),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,11 @@ def _section(own: Publication, run: StoredRun, row: ModelRow) -> PublishedSectio
         rows.append(Row(tuple(cells)))
     header = ("figure, in %", "published", f"{row.model}, pooled", "95 %", "difference", "published within 95 %")
     batch = (f"{row.model}, averaged over batches", "difference of averages") if averages else ()
-    note = f"The run differs: {own.differs}. Differences are in percentage points, this run less the publication."
+    weights = str(run.details["cache_attributes"].get("weights", "imagenet"))
+    other = "" if weights == "imagenet" else f"its weights are those of the file {Path(weights).name}, "
+    note = (
+        f"The run differs: {other}{own.differs}. Differences are in percentage points, this run less the publication."
+    )
     if averages:
         note += (
             f" The report averages its figures over batches of {COMPAT_BATCH} images, in which a class that is absent "

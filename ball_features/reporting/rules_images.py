@@ -14,10 +14,12 @@ __all__ = [
     "chosen_here",
     "doubtful_labels",
     "label_conflicts",
+    "leaks",
     "overlay_tells_class",
     "precision_deviates",
     "random_weights",
     "seen_in_training",
+    "site_adapted",
 ]
 
 MOST = 0.5
@@ -79,6 +81,9 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
     audit = evidence.audit
     if audit is None or not audit.images:
         return
+    grouped = any(protocol.unit == "group" for protocol in evidence.protocols)
+    settings = {"protocol": "group-cv", "groups": groups_of(evidence)}
+    next_step = "" if grouped else str(Command("fit", (cache_of(evidence),), settings))
     if _is_augmented(audit):
         yield Finding(
             "augmented-copies",
@@ -87,7 +92,7 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
             f"These are augmented copies: {audit.images} images come from about {audit.groups} photographs. A random "
             "split tests on turned or brightened copies of training images; only scores with photographs kept "
             "together mean anything.",
-            str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": groups_of(evidence)})),
+            next_step,
         )
         return
     share = audit.in_pairs / audit.images
@@ -108,9 +113,9 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
         "warning" if share >= 0.1 else "note",
         {"exact": audit.exact, "near": audit.near, "shared": audit.shared, "images": audit.in_pairs, "share": share},
         f"{audit.in_pairs} of {audit.images} images ({percent(share, 0)}) show the same as another one, whole or in "
-        f"part ({audit.exact} identical pairs, {audit.near} near-duplicates, {audit.shared} overlapping fields): a "
-        "random split puts them on both sides.",
-        str(Command("fit", (cache_of(evidence),), {"protocol": "group-cv", "groups": groups_of(evidence)})),
+        f"part ({audit.exact} identical pairs, {audit.near} pairs of near-duplicates, {audit.shared} pairs of "
+        "overlapping fields): a random split puts them on both sides.",
+        next_step,
     )
 
 
@@ -123,6 +128,21 @@ def _are_lookalikes(audit: AuditEvidence) -> bool:
 def _is_augmented(audit: AuditEvidence) -> bool:
     """Most images are near-duplicates of several others, not of a neighbour in a row of fields."""
     return audit.in_pairs >= MOST * audit.images and audit.groups <= audit.images / 2.5 and audit.near >= audit.shared
+
+
+def leaks(evidence: Evidence) -> Iterator[Finding]:
+    """A given split has the same patients, copies or fields on both sides."""
+    data = evidence.data
+    if data is None or not any(data.leaks.values()):
+        return
+    parts = [f"{count} test images share {what} with the training part" for what, count in data.leaks.items() if count]
+    yield Finding(
+        "given-split-leaks",
+        "serious",
+        dict(data.leaks),
+        f"The given split leaks: {', '.join(parts)}. Its score is too high by an unknown amount.",
+        str(Command("fit", (data.cache,), {"protocol": "patient-cv" if data.patients else "group-cv"})),
+    )
 
 
 def overlay_tells_class(evidence: Evidence) -> Iterator[Finding]:
@@ -180,4 +200,27 @@ def seen_in_training(evidence: Evidence) -> Iterator[Finding]:
             {"backbone": extraction.backbone, "sets": list(extraction.trained_on)},
             f"{extraction.backbone} was trained on images that appear to be among these ({listed}): no figure on them "
             "is an external one.",
+        )
+    elif extraction is not None and len(extraction.recognised) < extraction.collections:
+        known, more = ", ".join(extraction.recognised) or "none", extraction.collections - len(extraction.recognised)
+        yield Finding(
+            "network-may-know-these",
+            "note",
+            {"backbone": extraction.backbone, "collections": extraction.collections, "sets": [*extraction.recognised]},
+            f"{extraction.backbone} was trained on {extraction.collections} public collections of blood cells. Of "
+            f"these, {known} is recognised by name and is not among the images. Check that they are not of the other "
+            f"{more} before you call a figure external.",
+        )
+
+
+def site_adapted(evidence: Evidence) -> Iterator[Finding]:
+    """Models saw unlabelled images of the sites that they were tested on."""
+    adapted = [protocol.name for protocol in evidence.protocols if protocol.adapted]
+    if adapted:
+        yield Finding(
+            "site-adapted",
+            "note",
+            {"protocols": adapted},
+            "Site-adapted: images of the site that is tested gave its statistics, without their labels. The figures "
+            "hold for a site whose images come together, of mixed classes, not for single images of a site never seen.",
         )

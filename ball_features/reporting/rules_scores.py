@@ -1,4 +1,4 @@
-"""Rules of the verdict on the scores: shortcuts, strict protocols, leaks, sizes, calibration."""
+"""Rules of the verdict on the scores: shortcuts, strict protocols, sizes, calibration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ball_features.reporting.evidence import Evidence, ModelEvidence, ProtocolEv
 from ball_features.reporting.finding import Command, Finding, Severity
 from ball_features.reporting.rule_words import interval, percent, points
 
-__all__ = ["calibration", "falls", "leaks", "many_equals", "shortcuts", "too_few"]
+__all__ = ["calibration", "falls", "many_equals", "shortcuts", "too_few"]
 
 # Thresholds in shares. A difference is a finding only where intervals or a test support it, or where it is this large.
 LARGE_DROP = 0.10
@@ -17,7 +17,6 @@ EQUAL = 0.01  # a shortcut this close to the network has all of its score
 STRONG = 0.80  # of the way from guessing to the network
 BAD_ECE = 0.05
 FEW_IMAGES = 20  # of a class
-ALL_SINGLE = 0.98  # groups by images above which a protocol keeps next to nothing together
 BLIND = ("colour", "corner")  # shortcuts that do not see how much of an image is nuclei
 FEW_GROUPS = 10
 PLAIN_SHORTCUTS = {
@@ -64,6 +63,15 @@ def shortcuts(evidence: Evidence) -> Iterator[Finding]:
     only_colours = gain > EQUAL and bool(rivals) and _needs_every_colour(evidence, rivals, strong)
     if rivals and gain > EQUAL and not only_colours and (not random or rivals[0].accuracy >= strong):
         yield from _rival(evidence, rivals[0], network, majority)
+    if only_colours and rivals[0].accuracy >= strong and network.accuracy - rivals[0].accuracy > EQUAL:
+        yield Finding(
+            "colours-tell-most",
+            "note",
+            {"shortcut": rivals[0].name, "shortcut_accuracy": rivals[0].accuracy, "network_accuracy": network.accuracy},
+            f"On {protocol.name}, {PLAIN_SHORTCUTS.get(rivals[0].name, rivals[0].name)} alone reach "
+            f"{percent(rivals[0].accuracy)} and the network {percent(network.accuracy)}: most of the score is in how "
+            "much of each colour an image holds, be it the cells' colour or the stain's.",
+        )
     enough = [m for m in (protocol.named("nuclei"), rivals[0] if only_colours else None) if m is not None]
     best = max(enough, key=lambda model: model.accuracy, default=None)
     if best is None or gain <= EQUAL or network.accuracy - best.accuracy > EQUAL:
@@ -139,11 +147,7 @@ def _rival(evidence: Evidence, best: ModelEvidence, network: ModelEvidence, majo
 
 def _stricter(evidence: Evidence) -> list[ProtocolEvidence]:
     """Protocols that are stricter than the most lenient one: one whose groups are single images is not."""
-    return [
-        own
-        for own in evidence.protocols[1:]
-        if own.unit not in ("image", "group") or not own.groups or own.groups <= ALL_SINGLE * sum(own.tested.values())
-    ]
+    return [own for own in evidence.protocols[1:] if own.unit != "image" and not own.keeps_nothing_together]
 
 
 def falls(evidence: Evidence) -> Iterator[Finding]:
@@ -165,12 +169,12 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     severity = _falls_by(best, same)
     numbers = {"model": best.name, "lenient": loose.name, "lenient_accuracy": best.accuracy, "strict": strict.name}
     numbers |= {"strict_accuracy": same.accuracy, "strict_low": same.low, "strict_high": same.high, "drop": drop}
-    numbers |= {"unit": strict.unit}
+    numbers |= {"unit": strict.unit, "guessing": _majority(loose)}
     if severity is not None:
         better = strict.network
-        other = ""
+        other = _without_network(strict, same)
         if better is not None and better.name != best.name and better.accuracy - same.accuracy > SMALL_DROP:
-            other = f" The best model there is {better.name} with {interval(better)}."
+            other += f" The best model there is {better.name} with {interval(better)}."
         yield Finding(
             "falls-when-strict",
             severity,
@@ -207,27 +211,22 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _without_network(strict: ProtocolEvidence, same: ModelEvidence) -> str:
+    """Say that a shortcut does as well as the network where the model has seen nothing alike; "" where none does."""
+    rivals = [model for model in strict.models if model.kind == "shortcut" and model.name != "majority"]
+    best = max(rivals, key=lambda model: model.accuracy, default=None)
+    if best is None or best.accuracy < same.accuracy:
+        return ""
+    words = PLAIN_SHORTCUTS.get(best.name, best.name)
+    return f" There {words} alone do as well ({interval(best)}): nothing shows that the network is of use."
+
+
 def _falls_by(best: ModelEvidence, same: ModelEvidence) -> Severity | None:
     """How serious the loss of a model under a stricter protocol is; None where it may be chance, or is small."""
     drop = best.accuracy - same.accuracy
     if same.high >= best.low or drop < SMALL_DROP:
         return None
     return "serious" if drop >= LARGE_DROP else "warning"
-
-
-def leaks(evidence: Evidence) -> Iterator[Finding]:
-    """A given split has the same patients, copies or fields on both sides."""
-    data = evidence.data
-    if data is None or not any(data.leaks.values()):
-        return
-    parts = [f"{count} test images share {what} with the training part" for what, count in data.leaks.items() if count]
-    yield Finding(
-        "given-split-leaks",
-        "serious",
-        dict(data.leaks),
-        f"The given split leaks: {', '.join(parts)}. Its score is too high by an unknown amount.",
-        str(Command("fit", (data.cache,), {"protocol": "patient-cv" if data.patients else "group-cv"})),
-    )
 
 
 def many_equals(evidence: Evidence) -> Iterator[Finding]:

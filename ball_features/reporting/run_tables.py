@@ -107,6 +107,9 @@ def render_ladder(rows: Sequence[LadderRow], width: int = 120) -> RenderableType
     columns |= {rung: [_rung_cell(own.get(rung)) for own in models] for rung in rungs}
     if column:
         worst = [own[last].worst_recall if last in own else None for own in models]
+        balanced = [own[last].mean_balanced_recall if last in own else None for own in models]
+        if any(value is not None for value in balanced):
+            columns["balanced recall"] = [METRICS["recall"].text(value) for value in balanced]
         columns[f"worst {column}"] = [METRICS["recall"].text(value) for value in worst]
     columns["drop"] = [
         f"{100 * (own[first].accuracy - own[last].accuracy):.1f}" if {first, last} <= own.keys() else "n/a"

@@ -23,12 +23,14 @@ from ball_features.reporting.rules_images import (
     chosen_here,
     doubtful_labels,
     label_conflicts,
+    leaks,
     overlay_tells_class,
     precision_deviates,
     random_weights,
     seen_in_training,
+    site_adapted,
 )
-from ball_features.reporting.rules_scores import calibration, falls, leaks, many_equals, shortcuts, too_few
+from ball_features.reporting.rules_scores import calibration, falls, many_equals, shortcuts, too_few
 from ball_features.reporting.rules_use import predictions
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ RULES: tuple[Rule, ...] = (
     precision_deviates,
     calibration,
     many_equals,
+    site_adapted,
 )
 
 
@@ -84,10 +87,11 @@ def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
     if evidence.audit is None and "group" not in units:
         missing.append("copies and overlapping fields")
     if "patient" not in units:
-        missing.append("new patients" + (" (the data name none)" if data and data.patients is None else ""))
+        missing.append("new patients" + (" (the data do not name them)" if data and data.patients is None else ""))
     if "site" not in units and evidence.external is None:
-        missing.append("other hospitals" + (" (the data name none)" if data and data.sites is None else ""))
-    numbers = {"not_tested": missing, "tested": [protocol.name for protocol in evidence.protocols]}
+        missing.append("other hospitals" + (" (the data do not name them)" if data and data.sites is None else ""))
+    names = [own.name + (" (there are none)" if own.keeps_nothing_together else "") for own in evidence.protocols]
+    numbers = {"not_tested": missing, "tested": names}
     if any(finding.severity in ("serious", "warning") for finding in found):
         if not missing:
             return []

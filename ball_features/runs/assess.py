@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ball_features.audit.findings import audit, write_groups
+from ball_features.audit.findings import VERSION, audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
@@ -34,11 +34,11 @@ from ball_features.threads import core_count
 __all__ = ["Assessment", "assess"]
 
 # Share of the whole that each step takes, for the progress: embedding, audit, fits.
-_SHARES = (0.40, 0.40, 0.20)
+_SHARES = (0.25, 0.40, 0.35)
 _STEPS = 1000
 # Seconds of one core for each image (plain view by DenseNet-201 in bfloat16, audit, two repeats of the ladder), and
 # seconds before the first image: see `benchmarks/assess.py`.
-_EMBED_S, _AUDIT_S, _COMPARE_S, _START_S = 0.020, 0.030, 0.012, 10
+_EMBED_S, _AUDIT_S, _COMPARE_S, _START_S = 0.020, 0.030, 0.030, 10
 
 Progress = Callable[[int, int, str], None]
 
@@ -141,7 +141,7 @@ def _audit(
     """The audit of the images, as evidence and in numbers; the one that is kept, where these are the same images."""
     labels = sorted(zip(cache.path.tolist(), cache.label.tolist(), strict=True))  # conflicts are of labels
     kept = groups.with_name("audit.json")
-    digest = hashlib.sha256(f"{images_digest(cache)} {labels}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{VERSION} {images_digest(cache)} {labels}".encode()).hexdigest()
     try:
         values = json.loads(kept.read_text(encoding="utf-8"))
         if values["images"] == digest and groups.exists():

@@ -19,6 +19,7 @@ from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.batch_average import compat_rows
+from ball_features.evaluation.elsewhere_rows import DistanceRow, SiteRow
 from ball_features.evaluation.left_out import group_rows
 from ball_features.evaluation.measure import measure, patient_answers
 from ball_features.evaluation.patients import patient_columns, patient_rows
@@ -30,6 +31,7 @@ from ball_features.reporting.patient_table import patient_notes, patient_table
 from ball_features.reporting.provenance import provenance
 from ball_features.reporting.tables import interval_table, markdown
 from ball_features.reporting.words import caption_of, choice_note, title_of
+from ball_features.runs.elsewhere import distance_rows, site_rows
 
 __all__ = ["Comparison", "RunContents", "failures", "measure_comparison", "prediction_rows", "split_rows"]
 
@@ -83,6 +85,12 @@ class Comparison:
         return own if own is not None else getattr(self.cache, "columns", {}).get("patient")
 
     @property
+    def site(self) -> np.ndarray | None:
+        """Site of each image, str (images,), "" where unknown; None where the data name none."""
+        own = None if self.grouping is None else self.grouping.place
+        return own if own is not None else getattr(self.cache, "columns", {}).get("site")
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of probabilities."""
         return sorted(set(self.cache.label.tolist()))
@@ -97,6 +105,8 @@ class RunContents:
         measurement: the comparison table with its details.
         groups: a row a model and group left out; empty under other protocols.
         compat: a row a model in the student report's arithmetic, where that was asked for.
+        sites: a row a view: what it tells of the site; empty where the data name fewer than two.
+        distances: a row a model and range of distance to the training images; empty unless groups are left out.
         title: the protocol in a line.
         caption: explanation of intervals and marks.
         details: contents of `run.json`.
@@ -106,6 +116,8 @@ class RunContents:
     measurement: Measurement
     groups: list[GroupRow]
     compat: list[CompatRow]
+    sites: list[SiteRow]
+    distances: list[DistanceRow]
     title: str
     caption: str
     details: dict[str, Any]
@@ -136,7 +148,8 @@ class RunContents:
         (folder / "table.md").write_text(text, encoding="utf-8")
         if own.patient is not None:
             write_csv(folder / "patients.csv", patient_columns(own.classes), _patient_rows(own, own.patient))
-        for name, rows in (("groups", self.groups), ("compat", self.compat)):
+        tables = {"groups": self.groups, "compat": self.compat, "sites": self.sites, "distances": self.distances}
+        for name, rows in tables.items():
             if rows:
                 write_rows(folder / f"{name}.csv", rows)
         _save_heads(folder / "models", own)
@@ -179,6 +192,8 @@ def measure_comparison(comparison: Comparison) -> RunContents:
         measurement=measurement,
         groups=group_rows(own.cache, own.results, alike),
         compat=compat_rows(own.cache, own.results) if own.config.compat_batch_metrics else [],
+        sites=site_rows(own.cache, own.config, own.results, own.site, alike),
+        distances=distance_rows(own.cache, own.config, own.results, alike),
         title=title,
         caption=caption,
         details=details,

@@ -15,7 +15,8 @@ from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import given_leaks
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
-from ball_features.extraction.training_sets import recognise_training_sets
+from ball_features.extraction.backbones import BACKBONES
+from ball_features.extraction.training_sets import TRAINING_SETS, recognise_training_sets
 from ball_features.reporting.evidence import (
     DataEvidence,
     Evidence,
@@ -48,6 +49,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         models=tuple(_model(row) for row in contents.models),
         tested=_tested(own),
         groups=len(np.unique(own.units[np.concatenate([split.test for split in own.splits])])),
+        adapted=own.grouping is not None and own.grouping.site is not None,
     )
     path = own.source if isinstance(own.source, str) else own.source[0]
     data, extraction = cache_evidence(own.cache, path)
@@ -196,6 +198,7 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         sites=_distinct(cache.columns.get("site")),
         cache=shareable(cache_path),
     )
+    record = BACKBONES.get(cache.backbone)
     extraction = ExtractionEvidence(
         backbone=str(cache.attributes.get("backbone", "")),
         random_weights=cache.attributes.get("weights") == "random",
@@ -204,5 +207,7 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         trained_on=recognise_training_sets(
             cache.backbone, cache.path.tolist(), cache.columns["site"].tolist() if "site" in cache.columns else ()
         ),
+        collections=record.collections if record else 0,
+        recognised=tuple(TRAINING_SETS[key].title for key in record.trained_on) if record else (),
     )
     return data, extraction

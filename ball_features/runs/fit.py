@@ -33,6 +33,7 @@ from ball_features.runs.contents import Comparison, measure_comparison
 from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.sites import choose_sites
 from ball_features.runs.store import Run, finish
+from ball_features.runs.strictest import choose_best
 
 __all__ = ["fit"]
 
@@ -55,7 +56,8 @@ def fit(
         out_root: folder of the runs.
         name: name of the run's folder in it; protocol and time if None. A name that is taken gets a number.
         save: models to bundle for `predict`, which `Run.bundles` lists: a name, "all" (of those on embeddings), or
-            "best": the first of the table. A bundle is the first split's model, fitted on its training images only
+            "best": the first of the table, or of that of the strictest protocol that was run on the same cache, if its
+            run or ladder is in `out_root`. A bundle is the first split's model, fitted on its training images only
             (64 % of all by default). Under leave-group-out it has not seen the first group. `Saving("best",
             final=True)` fits the models again on all labelled images.
         notes: notes that stand before the run's own.
@@ -116,7 +118,11 @@ def fit(
         start=start,
     )
     contents = measure_comparison(comparison)
-    saved = [row.model for row in contents.models if row.model in savable][:1] if save == "best" else savable
+    saved = [row.model for row in contents.models if row.model in savable] if save == "best" else savable
+    if save == "best" and saved:
+        choice = choose_best(Path(out_root), contents.details, saved)
+        saved = [choice.model]
+        contents.details["notes"].extend([choice.note] if choice.note else [])
     fitted = {result.spec.name: result.fitted[0] for result in results if result.fitted and result.spec.name in saved}
     final = []
     if saving.final:

@@ -231,6 +231,7 @@ def _row(rung: Rung, result: ModelResult, cache: Cache) -> LadderRow:
     low, high = share_interval(hit, rung.units[tested], images=len(np.unique(tested)))
     groups = over_groups(group_rows(cache, [result], rung.units), result.spec.name)
     recalls = [item.recall for item in groups]
+    balanced = [item.balanced_recall for item in groups if item.balanced_recall is not None]
     return LadderRow(
         rung=rung.name,
         model=result.spec.name,
@@ -240,4 +241,5 @@ def _row(rung: Rung, result: ModelResult, cache: Cache) -> LadderRow:
         accuracy_high=high,
         mean_recall=float(np.mean(recalls)) if recalls else None,
         worst_recall=min(recalls) if recalls else None,
+        mean_balanced_recall=float(np.mean(balanced)) if balanced else None,
     )

@@ -122,7 +122,7 @@ def make_rungs(config: FitConfig, cache: Cache) -> tuple[list[Rung], Grouping, l
                 rung = _ungrouped(shown, own, cache, copies_together=kind.column is not None)
             rungs.append(rung)
         except SplitError as error:
-            notes.append(f"{shown}: {error}")
+            notes.append(f"{shown}: not tested. {error}")
     notes += [f"{', '.join(names)}: {note}" for note, names in said.items()]
     if config.groups is None and any(name in missing and kind.wanted for name, kind in RUNGS.items()):
         lacking = ", ".join(name for name, kind in RUNGS.items() if name in missing and kind.wanted)

@@ -1,5 +1,6 @@
 """Site-adapted bundles: what they subtract, which batches they refuse, and what `ball adapt` keeps."""
 
+import base64
 import json
 import shutil
 
@@ -157,6 +158,8 @@ def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path,
     bundle = read_bundle(run.bundles[0])
     assert bundle.facts.sites == ("b", "c")
     assert bundle.facts.left_out == "a"
+    assert "site-adapted" in {finding.code for finding in run.findings}
+    assert "site-adapted" in run.title
     card = write_card(bundle, run.bundles[0], tmp_path / "card.md").read_text(encoding="utf-8")
     assert "site-adapted" in card.lower()
     assert json.loads((run.bundles[0] / "bundle.json").read_text())["adapt"] == "balanced"
@@ -173,3 +176,45 @@ def test_arrays_that_do_not_belong_together_are_damage(run, tmp_path, name):
     (folder / "SHA256SUMS").unlink()
     with pytest.raises(DataError, match="damaged"):
         read_bundle(folder)
+
+
+def test_the_server_answers_for_a_site_that_the_bundle_knows_and_refuses_another(run, small_cache, smears):
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from ball_features.bundles.prediction import describe
+    from ball_features.bundles.predictor import Predictor
+    from ball_features.deployment.serve import create_app
+
+    bundle = read_bundle(run.folder / "models" / "logistic")
+    predictor = Predictor(bundle, device="cpu", precision="fp32")
+    file = sorted((smears / "Early").iterdir())[0]
+    _, X, _ = predictor.embed_all([file])
+    octets = {"Content-Type": "application/octet-stream"}
+    with TestClient(create_app(predictor), base_url="http://127.0.0.1") as http:
+        assert http.get("/healthz").json()["sites"] == ["a", "b", "c"]
+        answers = {}
+        for site in ("", "b", "c"):
+            found = http.post("/v1/predict", params={"site": site}, content=file.read_bytes(), headers=octets).json()
+            own = bundle.at_site(site) or bundle
+            assert found["probability"] == pytest.approx(describe(own, [""], X, 0.9)[0].probability, abs=1e-3)
+            assert any("Name the site" in note for note in found["notes"]) == (site == "")
+            assert any("Site-adapted to b" in note for note in found["notes"]) == (site == "b")
+            answers[site] = found["probability"]
+        assert answers["b"] != answers["c"]
+        refused = http.post("/v1/predict", params={"site": "d"}, content=file.read_bytes(), headers=octets)
+        assert refused.status_code == 422 and "expected one that the bundle knows: a, b, c" in refused.json()["detail"]
+        body = {"images": [{"data": base64.b64encode(file.read_bytes()).decode()}]}
+        reply = http.post("/v1/patients", params={"site": "b"}, json=body)
+        assert reply.json()["answers"][0]["probability"] == pytest.approx(answers["b"], abs=1e-6)
+        assert http.post("/v1/patients", params={"site": "d"}, json=body).status_code == 422
+
+
+def test_the_server_refuses_a_site_for_a_plain_bundle(small_cache, tmp_path):
+    from ball_features.deployment.site_requests import bundle_of_site
+
+    run = fit(small_cache, FitConfig(models=("logistic",), repeats=1), out_root=tmp_path, save="logistic")
+    plain = read_bundle(run.bundles[0])
+    assert bundle_of_site(plain, "") is plain
+    with pytest.raises(ConfigError, match="not site-adapted"):
+        bundle_of_site(plain, "x")

@@ -157,3 +157,9 @@ def test_the_verdict_says_so(tmp_path, smears):
     as_if = type(cache)(**{**cache.__dict__, "attributes": cache.attributes | {"backbone": "dinobloom-b"}})
     (text,) = cache_evidence(as_if, str(out))[1].trained_on
     assert text.startswith("Acevedo et al. 2020")
+    first.with_name(f"EO_106056{first.suffix}").unlink()
+    out = extract(folder, tmp_path / "d.h5", ExtractConfig(backbone="densenet121", weights="random", views=1)).cache
+    cache = read_cache(out)
+    as_if = type(cache)(**{**cache.__dict__, "attributes": cache.attributes | {"backbone": "dinobloom-b"}})
+    own = cache_evidence(as_if, str(out))[1]
+    assert own.trained_on == () and (own.collections, len(own.recognised)) == (13, 1)

@@ -74,6 +74,56 @@ def test_few_images_and_one_class_fall_back_to_the_training_sites(trained):
     assert own.adapt(mixed, predict).adapted
 
 
+def alike(rng, counts, sites):
+    """Sites of 30 images with so many of each class, which overlap, so that predictions err."""
+    parts = []
+    for _ in range(sites):
+        X, y = site(rng.normal(size=8) * 0.4, counts, rng)
+        parts.append((X - 0.8 * CLASSES[y].astype(np.float32)[:, None], y))
+    X, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return X, y, np.repeat([f"s{number}" for number in range(sites)], 30)
+
+
+def test_shares_that_training_sites_agree_on_are_expected_of_a_new_site():
+    rng = np.random.default_rng(5)
+    X, y, sites = alike(rng, [10, 10, 10], 20)
+    error = {"auto": [], "balanced": []}
+    adapters = {method: SiteAdapter(method).fit(X, y, sites) for method in error}
+    assert adapters["auto"].concentration_ > 100
+    for _ in range(10):
+        new, code, _ = alike(rng, [10, 10, 10], 1)
+        truth = np.mean([new[code == k, 0].mean(0) for k in range(3)], 0)
+        for method, own in adapters.items():
+            model = BalancedDiscriminant().fit(own.center(X, sites)[:, 0], y)
+            shift = own.adapt(new, lambda Z, model=model: model.predict_proba(Z[:, 0]))
+            assert shift.adapted
+            error[method].append(np.linalg.norm(shift.offset[0] - truth))
+    assert np.mean(error["auto"]) < np.mean(error["balanced"])
+
+
+def test_shares_are_not_expected_where_sites_differ_or_are_few():
+    rng = np.random.default_rng(6)
+    X, y, sites = alike(rng, [10, 10, 10], 4)
+    assert SiteAdapter().fit(X, y, sites).concentration_ == 0
+    parts = [site(0, counts, rng) for counts in ([28, 1, 1], [1, 28, 1], [1, 1, 28], [10, 10, 10], [2, 20, 8])]
+    X, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    assert SiteAdapter().fit(X, y, np.repeat(list("abcde"), 30)).concentration_ < 5
+
+
+def test_a_batch_whose_predictions_contradict_the_usual_shares_is_left_to_them():
+    rng = np.random.default_rng(7)
+    parts = [site(rng.normal(size=8) * 0.5, [20, 20, 20], rng) for _ in range(6)]
+    X, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    sites = np.repeat(list("abcdef"), 60)
+    new, _ = site(rng.normal(size=8) * 0.5, [40, 10, 5], rng)
+    found = []
+    for method in ("auto", "balanced"):
+        own = SiteAdapter(method).fit(X, y, sites)
+        model = BalancedDiscriminant().fit(own.center(X, sites)[:, 0], y)
+        found.append(own.adapt(new, lambda Z, model=model: model.predict_proba(Z[:, 0])).offset)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_the_answer_does_not_depend_on_the_order_of_the_images(trained):
     _, adapter, rng = trained
     own, predict = adapter("auto")
@@ -97,3 +147,20 @@ def test_one_class_a_site_and_unknown_methods_are_refused():
         SiteAdapter().fit(X, y, np.array(["a", "b", "c"])[y])
     with pytest.raises(ConfigError, match="Valid: none, auto, balanced, mean"):
         SiteAdapter("combat").fit(X, y, np.zeros(30))
+
+
+def test_predictions_that_the_model_is_not_sure_of_do_not_move_the_offset():
+    rng = np.random.default_rng(8)
+    X, y = site(0, [40, 40, 40], rng)
+    own = SiteAdapter("balanced").fit(X, y, np.repeat(["a", "b"], 60)[rng.permutation(120)])
+    new, code = site(1.0, [20, 20, 20], rng)
+    sure = np.eye(3)[code] * 0.94 + 0.02
+    strange = np.concatenate([new, new[:30] + 50])
+    unsure = np.full((30, 3), 1 / 3)
+    answers = np.concatenate([sure, unsure])
+    offset = own.adapt(strange, lambda Z: answers).offset
+    truth = np.mean([new[code == k, 0].mean(0) for k in range(3)], 0)
+    assert np.abs(offset[0] - truth).max() < 0.7
+    assert (
+        np.abs(own.adapt(strange, lambda Z: answers * 0 + 1 / 3).offset[0] - truth).max() > 5
+    )  # none is sure: all count

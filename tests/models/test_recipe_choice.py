@@ -39,7 +39,7 @@ def test_it_chooses_what_holds_on_groups_left_out():
     model = RecipeChoice(ROLES).fit(X, y, groups=group)
     assert model.chosen_ == "cells"
     assert model.scores_["cells"] > model.scores_["plain"] + 0.1
-    assert set(model.scores_) == {"plain", "fields", "cells", "all"}
+    assert set(model.scores_) == {"plain", "fields", "cells", "all", "views-0.1", "views-1"}
 
 
 def test_plain_is_kept_where_nothing_is_better():
@@ -49,6 +49,22 @@ def test_plain_is_kept_where_nothing_is_better():
     assert model.chosen_ == "plain"
     own = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200, tol=1e-3)).fit(X[:, 0], y)
     np.testing.assert_allclose(model.predict_proba(X), own.predict_proba(X[:, 0]), atol=1e-6)
+
+
+def test_an_average_of_logistic_regressions_is_chosen_where_it_holds_best():
+    X, y, group = images(groups=8, each=90, plain_shift=0.0)
+    rng = np.random.default_rng(1)
+    for view in (0, 1):  # each view shows another half of the columns, so that both together tell most
+        X[:, view] = rng.normal(size=X[:, view].shape)
+        X[:, view, 3 * view : 3 * view + 3] += 1.5 * np.eye(3)[y]
+    model = RecipeChoice(ROLES[:2]).fit(X[:, :2], y, groups=group)
+    assert model.chosen_ in ("views-0.1", "views-1")
+    strength = float(model.chosen_.removeprefix("views-"))
+    logs = 0
+    for view in (0, 1):
+        own = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200, tol=1e-3))
+        logs = logs + np.log(np.clip(own.fit(X[:, view], y).predict_proba(X[:, view]), 1e-4, 1))
+    np.testing.assert_array_equal(model.predict(X[:, :2]), np.argmax(logs, 1))
 
 
 @pytest.mark.parametrize(("roles", "chosen"), [(ROLES, "cells"), (ROLES[:2], "plain"), (ROLES[:1], "plain")])

@@ -68,6 +68,13 @@ def test_the_report_stands_beside_its_configuration(run):
     assert "batches of 16" in section.note
 
 
+@pytest.mark.parametrize(("weights", "said"), [("imagenet", False), ("/home/me/mine.pth", True)])
+def test_weights_of_a_file_are_named(run, weights, said):
+    (section,) = published_sections(changed(run, cache_attributes__weights=weights))
+    assert ("its weights are those of the file mine.pth, " in section.note) is said
+    assert "/home/me" not in section.note
+
+
 def test_the_paper_stands_beside_two_channels(run):
     (section,) = published_sections(changed(run, cache_attributes__channels_used=["original", "segmented"]))
     assert section.name == "paper"

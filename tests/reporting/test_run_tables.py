@@ -30,4 +30,4 @@ def test_a_narrow_terminal_drops_columns_and_no_letters(width):
     assert line.count("98.7") == len(rungs)
     assert {"random", "site left out"} <= set(rungs)
     assert bool(left) == (width < 120)
-    assert ("The first two rungs" in words) == ("copies together" in rungs)
+    assert ("The first two steps" in words) == ("copies together" in rungs)

@@ -74,6 +74,11 @@ CASES = {
         {"network-not-needed"},
         {"shortcut-matches-network", "shortcut-strong"},
     ),
+    "colours with cells in them do most of it": (
+        Evidence((protocol(model("mlp", 0.95), model("histogram", 0.92, "shortcut"), WEAK, MAJORITY),)),
+        {"colours-tell-most"},
+        {"network-not-needed", "shortcut-matches-network", "shortcut-strong"},
+    ),
     "only colours with cells in them, of random weights": (
         Evidence((protocol(model("mlp", 0.70), HISTOGRAM, WEAK, MAJORITY),)),
         {"network-not-needed"},
@@ -275,8 +280,20 @@ CASES = {
     "seen": (
         replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", trained_on=("Acevedo 2020",))),
         {"network-saw-these"},
+        {"network-may-know-these"},
+    ),
+    "site-adapted": (
+        replace(SOUND, protocols=tuple(replace(own, adapted=True) for own in SOUND.protocols)),
+        {"site-adapted"},
         set(),
     ),
+    "not adapted": (SOUND, set(), {"site-adapted"}),
+    "perhaps seen": (
+        replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", collections=13, recognised=("Acevedo 2020",))),
+        {"network-may-know-these"},
+        {"network-saw-these"},
+    ),
+    "not seen": (replace(SOUND, extraction=ExtractionEvidence("densenet201")), set(), {"network-may-know-these"}),
     "nothing at all": (Evidence(), {"nothing-found"}, set()),
 }
 
@@ -297,6 +314,25 @@ def test_findings(name):
         # No finding without its number, but for those that say that nothing was found.
         assert finding.numbers or finding.code == "nothing-found"
     json.dumps(findings_to_json(found), allow_nan=False)
+
+
+@pytest.mark.parametrize(("accuracy", "said"), [(0.60, True), (0.55, True), (0.50, False)])
+def test_a_shortcut_that_does_as_well_where_nothing_alike_was_seen(accuracy, said):
+    strict = replace(
+        FALL, models=(*FALL.models, model("nuclei", accuracy, "shortcut"), model("majority", 0.9, "shortcut"))
+    )
+    fall = next(own for own in verdict(Evidence((LENIENT, strict))) if own.code == "falls-when-strict")
+    assert ("measurements of dark nuclei alone do as well" in fall.sentence) == said
+
+
+@pytest.mark.parametrize("unit", ["group", "series"])
+def test_no_command_is_advised_that_was_run(unit):
+    """Groups of copies that the ladder kept together already need no further run."""
+    audit = AuditEvidence(400, near=100, in_pairs=200, groups=300, majority=0.3)
+    for case in (audit, replace(audit, near=1500, in_pairs=400, groups=40)):
+        found = verdict(Evidence((LENIENT, replace(FALL, unit=unit)), audit=case))
+        copies = next(own for own in found if own.code in ("overlapping-images", "augmented-copies"))
+        assert ("--protocol group-cv" in copies.next) == (unit != "group")
 
 
 def test_every_code_is_explained_and_tried():
@@ -332,7 +368,9 @@ def test_a_terminal_gets_three_lines_and_one_command():
     found = verdict(Evidence((LENIENT, FALL), audit=AuditEvidence(100, 40, in_pairs=60, groups=70, majority=0.5)))
     screen.print(render_verdict(found))
     lines = [line for line in screen.export_text().splitlines() if line.strip()]
-    assert lines[0].startswith("Expect 55.0 % (95 % CI 35 to 75) on slides that the model has not seen, not the 95.0 %")
+    assert lines[0].startswith(
+        "Expect about 55 % (95 % CI 35 to 75) on slides that the model has not seen, not the 95.0 %"
+    )
     assert lines[1].startswith("Serious: On random splits the best model with a network (mlp) reaches 95.0 %")
     assert sum(line.startswith("Next: ball ") for line in lines) == 1
 

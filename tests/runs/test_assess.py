@@ -1,6 +1,7 @@
 """One command from a folder to a verdict."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,4 +63,9 @@ def test_new_images_are_audited(tmp_path, monkeypatch):
     for file in (tmp_path / "more").rglob("*.jpg"):
         file.rename(images / file.parent.name / f"more-{file.name}")
     assess(images, out, EMBEDDING, MODELS)
-    assert json.loads((out / "audit.json").read_text(encoding="utf-8"))["images"] != first
+    second = json.loads((out / "audit.json").read_text(encoding="utf-8"))["images"]
+    assert second != first
+    monkeypatch.setattr("ball_features.runs.assess.VERSION", "another audit")
+    monkeypatch.setattr("ball_features.runs.assess.audit", Mock(side_effect=InterruptedError))
+    with pytest.raises(InterruptedError):  # audited anew
+        assess(images, out, EMBEDDING, MODELS)

@@ -50,7 +50,7 @@ def test_patients_kept_whole_are_said_to_be_tested(small_cache, tmp_path, column
     assert "new patients" not in not_tested(findings)
     findings = fitted(small_cache, tmp_path, sheet_of(cache, patient, parts), protocol="given")
     assert "new patients" in not_tested(findings)
-    assert "new patients (the data name none)" not in not_tested(findings)
+    assert "new patients (the data do not name them)" not in not_tested(findings)
 
 
 @pytest.mark.slow

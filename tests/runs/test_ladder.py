@@ -155,6 +155,12 @@ def test_every_number_can_be_recomputed(small_cache, patients, tmp_path):
             for item in own:
                 each.setdefault(group[item["path"]], []).append(item["label"] == item["predicted"])
             assert min(np.mean(hit) for hit in each.values()) == pytest.approx(row.worst_recall)
+            by_class = {}
+            for item in own:
+                hits = by_class.setdefault(group[item["path"]], {}).setdefault(item["label"], [])
+                hits.append(item["label"] == item["predicted"])
+            balanced = [np.mean([np.mean(hit) for hit in classes.values()]) for classes in by_class.values()]
+            assert np.mean(balanced) == pytest.approx(row.mean_balanced_recall)
         key = ("repeat", "fold", "path")
         tested = {tuple(item[k] for k in key) for item in splits if (item["rung"], item["split"]) == (row.rung, "test")}
         assert tested == {tuple(item[k] for k in key) for item in own}
