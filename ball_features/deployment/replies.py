@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Base64Bytes, BaseModel, Field
@@ -97,7 +98,7 @@ class PatientRequest(BaseModel):
     images: list[ImageFile] = Field(min_length=1, description="The images.")
 
     @classmethod
-    def whole_schema(cls) -> dict[str, Any]:
+    def whole_schema(cls) -> Mapping[str, Any]:
         """The JSON schema without references, as it may stand inside another document."""
         schema = cls.model_json_schema()
         schema["properties"]["images"]["items"] = schema.pop("$defs")[ImageFile.__name__]
