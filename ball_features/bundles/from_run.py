@@ -23,8 +23,11 @@ from ball_features.evaluation.views import model_views
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.models.recipe_choice import RecipeChoice
 from ball_features.models.registry import MODELS
+from ball_features.models.row_stream import stratified
 
 __all__ = ["Origin", "bundle_final", "bundle_fitted"]
+
+PAST_MEMORY_IMAGES = 20_000  # of each part that calibrate a bundle where rows exceed the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,14 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         f"The bundle is the first split's model, fitted on {len(split.train)} of {len(cache.path)} images "
         f"({share:.0f} %): {len(split.val)} others calibrate it and {len(split.test)} test it."
     )
+    codes = np.unique(cache.label, return_inverse=True)[1]
+    parts = (split.train, split.val, split.test)
+    if fitted.fitted_on:
+        parts = tuple(stratified(rows, codes, PAST_MEMORY_IMAGES, origin.config.seed) for rows in parts)
+        note += (
+            f" Rows exceed the memory ({fitted.fitted_on}): {len(parts[0])} training, {len(parts[1])} validation and "
+            f"{len(parts[2])} test images stand for all of them in its calibration and its flag for unusual images."
+        )
     if split.name:
         note += f" It has seen nothing of {split.name}, the first group left out."
     facts = _facts(
@@ -77,9 +88,9 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         folder / name,
         estimator,
         facts,
-        train=used(split.train),
-        validation=used(split.val),
-        test=used(split.test),
+        train=used(parts[0]),
+        validation=used(parts[1]),
+        test=used(parts[2]),
         sites=used.sites,
     )
 
