@@ -78,7 +78,7 @@ def _classes_of(arrays: Mapping[str, np.ndarray], name: str, images: int, classe
 
 def _moderate(values: np.ndarray) -> bool:
     """Whether numbers are floats that can be squared and added up."""
-    return values.dtype.kind == "f" and float(np.abs(values).max(initial=0)) < _MOST  # NaN is not
+    return values.dtype.kind == "f" and float(np.abs(values).max(initial=0)) < _MOST
 
 
 def _sites(arrays: Mapping[str, np.ndarray]) -> list[str]:
