@@ -153,7 +153,8 @@ def _sources(bundle: Bundle, run: Mapping[str, Any]) -> str:
     if run["config"].get("groups"):
         named = "" if column in (None, "auto") else f" (column {column})"
         return f"{said} Groups that no split divides come from {run['config']['groups']}{named}."
-    return f"{said} No column named their patients, sites, slides or series."
+    named = "Columns of the cache name" if run.get("groups_sha256") else "No column named"
+    return f"{said} {named} their patients, sites, slides or series."
 
 
 def _own_figures(bundle: Bundle) -> _OwnFigures | None:
@@ -181,9 +182,8 @@ def _own_figures(bundle: Bundle) -> _OwnFigures | None:
 
 def _with_interval(found: BundleFigures) -> str:
     """The accuracy with its interval, which bundles of earlier versions lack."""
-    low, high = found.accuracy_low, found.accuracy_high
-    ends = "" if math.isnan(low) else f" ({_percent(low)} - {_percent(high)})"
-    return f"{_percent(found.accuracy, 2)}{ends}"
+    ends = f" ({_percent(found.accuracy_low)} - {_percent(found.accuracy_high)})"
+    return _percent(found.accuracy, 2) + ("" if math.isnan(found.accuracy_low) else ends)
 
 
 def _chosen(model: ModelRow, measurement: Measurement) -> str:
