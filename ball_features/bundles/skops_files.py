@@ -116,11 +116,15 @@ def scikit_learn_parts(estimator: Any) -> Any:
     from sklearn.pipeline import Pipeline, make_pipeline
 
     from ball_features.models.kernel import KernelSVM
+    from ball_features.models.shrunk import ShrunkDiscriminant
 
     if isinstance(estimator, PipelineClassifier):
         return estimator.to_pipeline()
-    if isinstance(estimator, Pipeline) and isinstance(last := estimator[-1], KernelSVM):
+    last = estimator[-1] if isinstance(estimator, Pipeline) else None
+    if isinstance(last, KernelSVM):
         return make_pipeline(*estimator[:-1], last.to_calibrated())
+    if isinstance(last, ShrunkDiscriminant):
+        return make_pipeline(*estimator[:-1], last.to_scikit_learn())
     return estimator
 
 

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ball_features.dataset.folder_names import is_numeric, is_patient, is_site, is_split, split_of
+from ball_features.dataset.folder_names import (
+    is_numeric,
+    is_patient,
+    is_site,
+    is_split,
+    is_unlabelled,
+    split_and_rest,
+    split_of,
+)
 from ball_features.dataset.patterns import Pattern, parse_pattern
 from ball_features.errors import DataError
 
@@ -125,12 +133,16 @@ def _recognise(paths: Sequence[str]) -> Layout:
             return Layout(wrappers - 1, tuple(own[0] for own in folders), {}, "class")
         rows = tuple(range(len(paths)))
         problem = (
-            "the images lie in it directly: give its parent, if that has one folder per class, or a sheet with a row "
-            "for each image"
+            "the images lie in it directly: give its parent, if that has one folder per class; or a sheet with a row "
+            "for each image; or a layout that reads their names, such as {label}_{_}"
         )
         if not paths:
             problem = "neither it nor a folder below it holds an image. Give the folder of the images"
         return Layout(0, ("",) * len(paths), {}, "no folders", problem=problem, misfits=rows)
+    aside = [bool(own) and is_unlabelled(own[0]) for own in folders]
+    if any(aside) and not all(aside):
+        return _beside(_recognise([path for path, out in zip(paths, aside, strict=True) if not out]), aside, wrappers)
+    folders = _divided(folders)
     depth = _depth(folders)
     whole = [own for own in folders if len(own) >= depth]  # a shallow branch, such as test images, tells no lower level
     names = [
@@ -149,6 +161,34 @@ def _recognise(paths: Sequence[str]) -> Layout:
         found.roles.setdefault("label", level)
         found.words.insert(sum(own < level for own in found.roles.values()), "class")
     return _layout(folders, found, wrappers, problem, ignored)
+
+
+def _beside(labelled: Layout, aside: Sequence[bool], wrappers: int) -> Layout:
+    """A layout with images that lie aside, in a folder that is named for having no class."""
+    rows = [row for row, out in enumerate(aside) if not out]
+
+    def spread(cells: Sequence[str]) -> tuple[str, ...]:
+        known = dict(zip(rows, cells, strict=True))
+        return tuple(known.get(row, "") for row in range(len(aside)))
+
+    return replace(
+        labelled,
+        wrappers=wrappers,
+        label=spread(labelled.label),
+        columns={name: spread(cells) for name, cells in labelled.columns.items()},
+        misfits=tuple(rows[row] for row in labelled.misfits),
+    )
+
+
+def _divided(folders: Sequence[list[str]]) -> Sequence[list[str]]:
+    """Folders in which names such as train_Benign and test_Benign are two levels, split and class."""
+    names = list(dict.fromkeys(own[0] for own in folders if own))
+    parts = {name: split_and_rest(name) for name in names}
+    found = [own for own in parts.values() if own]
+    rests = {rest for _, rest in found}
+    if len(found) < len(names) or len(rests) < 2 or len(found) < _CROSSING * len(rests):
+        return folders
+    return [[*(parts[own[0]] or ()), *own[1:]] if own else own for own in folders]
 
 
 def _depth(folders: Sequence[Sequence[str]]) -> int:
@@ -223,6 +263,8 @@ def _layout(
     for name in ("split", "fold"):
         if name in columns:
             columns[name] = tuple(split_of(own) for own in columns[name])
+    if {"split", "fold"} <= set(columns) and all(own.isdecimal() for own in columns["split"] if own):
+        columns["split"], columns["fold"] = columns["fold"], columns["split"]  # train and test of each fold
     label = texts(found.roles["label"]) if "label" in found.roles else ("",) * len(folders)
     beside = [any(columns[name][row] for name in columns) for row in range(len(folders))]
     misfits = tuple(row for row in range(len(folders)) if not label[row] and not beside[row])

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ball_features.dataset.sheet_columns import plain_name, split_value
 
-__all__ = ["is_numeric", "is_patient", "is_site", "is_split", "is_system", "skipped_names", "split_of"]
+__all__ = [
+    "is_numeric",
+    "is_patient",
+    "is_site",
+    "is_split",
+    "is_system",
+    "is_unlabelled",
+    "skipped_names",
+    "split_and_rest",
+    "split_of",
+]
 
 _SYSTEM = {
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "__macosx",
@@ -19,18 +29,27 @@ _RESULTS = {
     "result", "results", "output", "outputs", "plot", "plots", "figure", "figures", "figs", "runs", "logs", "log",
     "checkpoints", "checkpoint", "artifacts", "predictions", "prediction", "heatmap", "heatmaps", "gradcam",
     "previews", "preview", "tmp", "temp", "backup", "backups", "ergebnisse", "ergebnis", "resultats",
-    "resultados", "risultati",
+    "resultados", "risultati", "docs", "documentation", "scripts", "src", "notebooks", "screenshots",
 }  # fmt: skip
 _MASKS = {
-    "mask", "masks", "masken", "maske", "segmented", "segmentation", "segmentations", "segmentiert", "seg",
-    "segs", "annotation", "annotations", "labels", "groundtruth", "gt", "overlays", "contours", "trimaps",
+    "mask", "masks", "masken", "maske", "annotation", "annotations", "labels", "groundtruth", "gt", "overlays",
+    "overlay",    "contours", "trimaps", "binary", "binarymasks", "masques", "mascaras", "maschere",
 }  # fmt: skip
+# Segmented neutrophils are a class of cells: such a folder holds masks only if it repeats the folders beside it.
+_SEGMENTED = {"seg", "segs", "segmented", "segmentation", "segmentations", "segmentiert"}
+_MOST_FOLDERS = 200
 _COPY = re.compile(
-    r"(.+?)(?: ?- ?| |_)(?:copy|copia|copie|kopie|kopia|copy of)(?: ?\(?\d+\)?)?|(.+?) ?\(\d+\)"
+    r"(.+?)(?: ?- ?| |_)(?:copy|copia|cópia|copie|kopie|kopia|kopi|副本|コピー)(?: ?\(?\d+\)?)?|(.+?) ?\(\d+\)"
     r"|(.+?)(?:~|[ ._-](?:bak|old|backup))",
     re.IGNORECASE,
 )
-_COPY_OF = re.compile(r"(?:copy of|kopie von|copia de|copie de) (.+)", re.IGNORECASE)
+_COPY_OF = re.compile(r"(?:copy of|kopie von|copia de|copia di|cópia de|copie de|kopi av|kopia) (.+)", re.IGNORECASE)
+_BEFORE = re.compile(r"(?P<split>[^\W\d_]+)[ _-]+(?P<rest>.+)")
+_AFTER = re.compile(r"(?P<rest>.+)[ _-]+(?P<split>[^\W\d_]+)")
+_UNLABELLED = {
+    "unlabeled", "unlabelled", "nolabel", "nolabels", "notlabeled", "notlabelled", "unannotated", "notannotated",
+    "unclassified", "unsorted", "ohnelabel", "unbeschriftet", "nonetiquete", "sinetiqueta", "sinetiquetar",
+}  # fmt: skip
 _PATIENT = re.compile(
     r"(?:p|pt|pat|patient|patientin|pid|case|fall|subject|subj|sub|participant|person|proband|individual|donor"
     r"|paciente|paziente|pacjent|hasta|cas|caso)[ _.#-]*(?:id|no|nr)?[ _.#-]*[0-9]+[a-z]?",
@@ -48,16 +67,21 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
-def skipped_names(names: Collection[str], images: bool = False) -> dict[str, str]:
+def skipped_names(
+    names: Collection[str], images: bool = False, below: Callable[[str], Collection[str]] = lambda name: ()
+) -> dict[str, str]:
     """Which of the folders beside one another hold no images of their own: name -> what it is taken for.
 
-    Masks, results and copies are only told by what lies beside them; if nothing else is there, they are kept.
+    Masks, results and copies are only told by what lies beside them; if nothing else is there, they are kept. A folder
+    of any name that holds folders named as those beside it repeats them, such as crops or labels.
 
     Args:
         names: folders beside one another.
         images: whether images lie beside them.
+        below: gives the names of the folders in one of them.
     """
     found: dict[str, str] = {}
+    beside = _Beside(names, below)
     own = {name.casefold().strip() for name in names}
     for name in names:
         plain = plain_name(name)
@@ -66,11 +90,38 @@ def skipped_names(names: Collection[str], images: bool = False) -> dict[str, str
         base = next((group for match in (copy, copy_of) if match for group in match.groups() if group), "")
         if base and base.casefold().strip() in own:
             found[name] = "copy"
-        elif plain in _MASKS or (words & {"mask", "masks", "segmented"} and len(names) > 1):
+        elif plain in _MASKS or (words & {"mask", "masks"} and len(names) > 1):
+            found[name] = "masks"
+        elif words & _SEGMENTED and (images or len(names) == 2 or beside.repeats(name) or beside.has_twin(name)):
             found[name] = "masks"
         elif plain in _RESULTS:
             found[name] = "results"
+        elif beside.repeats(name):
+            found[name] = "repeats the folders beside it"
     return found if len(found) < len(names) or images else {}
+
+
+class _Beside:
+    """Folders beside one another, and what lies in them; looked up when it is first asked for."""
+
+    def __init__(self, names: Collection[str], below: Callable[[str], Collection[str]]) -> None:
+        self.names = names if len(names) <= _MOST_FOLDERS else ()  # patients or images, not classes
+        self.plain = {plain_name(name) for name in self.names}
+        self.below = below
+        self.inner: dict[str, set[str]] = {}
+
+    def repeats(self, name: str) -> bool:
+        """Whether a folder holds the names of several folders beside it."""
+        return bool(self.names) and len(self._in(name) & (self.plain - {plain_name(name)})) > 1
+
+    def has_twin(self, name: str) -> bool:
+        """Whether a folder beside this one holds several folders of the same names."""
+        return any(len(self._in(name) & self._in(other)) > 1 for other in self.names if other != name)
+
+    def _in(self, name: str) -> set[str]:
+        if name not in self.inner:
+            self.inner[name] = {plain_name(own) for own in self.below(name)}
+        return self.inner[name]
 
 
 def split_of(name: str) -> str:
@@ -81,6 +132,19 @@ def split_of(name: str) -> str:
     parts = {split_value(part) for part in re.split(r"[^A-Za-z]+", name) if part}
     named = parts & {"train", "val", "test"}
     return named.pop() if len(named) == 1 else ""
+
+
+def split_and_rest(name: str) -> tuple[str, str] | None:
+    """The split and the other part of a name such as train_Benign or Benign-test; None of another name."""
+    for found in (_BEFORE.fullmatch(name), _AFTER.fullmatch(name)):
+        if found and split_value(found["split"]) in ("train", "val", "test"):
+            return split_value(found["split"]), found["rest"]
+    return None
+
+
+def is_unlabelled(name: str) -> bool:
+    """Whether a folder is named for images without a class."""
+    return plain_name(name) in _UNLABELLED
 
 
 def is_split(names: Iterable[str]) -> bool:

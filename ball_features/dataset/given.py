@@ -18,7 +18,7 @@ _PARTS: dict[str, int] = {
     **dict.fromkeys(("val", "valid", "validate", "validation", "valset", "dev", "development"), 1),
     **dict.fromkeys(("test", "testing", "testset", "te", "holdout", "hold-out", "eval", "evaluation"), 2),
 }
-_FOLD = re.compile(r"(?:fold|part|cv|split)?[ _-]*(\d+)(?:\.0+)?", re.IGNORECASE)
+_FOLD = re.compile(r"(?:(?:fold|part|cv|split)[ _-]*)?(\d+)(?:\.0+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)

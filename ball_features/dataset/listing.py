@@ -25,7 +25,10 @@ _UNSUPPORTED = frozenset(
         ".fits .ai .eps"
     ).split()
 )
-_MASK_OF = re.compile(r"(.+?)[ _-](?:mask|masks|seg|segmentation|segmented|annotation|gt|overlay)(?:[ _-]?\d+)?")
+_MASK_OF = re.compile(
+    r"(.+?)[ _-](?:masks?|seg|segmentation|segmented|annotation|annotated|gt|overlay|labels?|binary|contour)"
+    r"(?:[ _-]?\d+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,10 @@ def list_images(root: Path | Source) -> Listing:
         below = Path(error.filename).relative_to(str(root)).as_posix()
         found.rejected.append(Rejected(printable(below), f"cannot be read ({error.strerror})"))
 
-    def skipped(below: str) -> int:
-        if isinstance(root, Source):
-            return root.count_images(below)
-        named = (file for _, _, files in os.walk(root / below) for file in files)
-        return sum(PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES for file in named)
-
     for below, names, files in root.walk() if isinstance(root, Source) else _walk(root, note):
         before = "" if below == "." else f"{below}/"
         own = _sort_files(files, before, found)
-        _prune(skipped, names, before, found, bool(own[0]))
+        _prune(root, names, before, found, bool(own[0]))
         held[below] = (bool(own[0]), own[1])
         found.images += own[0]
     found.bare = _bare(held)
@@ -146,16 +143,35 @@ def _sort_files(files: list[str], before: str, found: Listing) -> tuple[list[str
     return images, others
 
 
-def _prune(count: Callable[[str], int], names: list[str], before: str, found: Listing, images: bool) -> None:
-    """Remove the folders that are not walked into; count: number of images below a folder."""
+def _prune(root: Path | Source, names: list[str], before: str, found: Listing, images: bool) -> None:
+    """Remove the folders that are not walked into."""
     for name in [own for own in names if is_system(own)]:
         names.remove(name)
         if not name.startswith("."):
-            _skip(count(before + name), before + name, "system folder", found)
-    for name, kind in skipped_names(names, images).items():
+            _skip(_count(root, before + name), before + name, "system folder", found)
+    for name, kind in skipped_names(names, images, lambda own: _folders(root, before + own)).items():
         names.remove(name)
-        _skip(count(before + name), before + name, kind, found)
+        _skip(_count(root, before + name), before + name, kind, found)
     names.sort()
+
+
+def _count(root: Path | Source, below: str) -> int:
+    """Number of image files below a folder."""
+    if isinstance(root, Source):
+        return root.count_images(below)
+    named = (file for _, _, files in os.walk(root / below) for file in files)
+    return sum(PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES for file in named)
+
+
+def _folders(root: Path | Source, below: str) -> list[str]:
+    """Names of the folders in a folder; none where it cannot be read."""
+    if isinstance(root, Source):
+        return root.folders_in(below)
+    try:
+        with os.scandir(root / below) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _skip(count: int, name: str, kind: str, found: Listing) -> None:

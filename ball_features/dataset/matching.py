@@ -15,6 +15,7 @@ from ball_features.files import IMAGE_SUFFIXES
 __all__ = ["Match", "match_rows"]
 
 _ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
+_NUMBER = re.compile(r"\d+\.0")  # as programs write a number in a column with gaps
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -95,12 +96,16 @@ def _key(path: str) -> _Key:
     parts = [own for part in parts if (own := part.strip()) not in ("", ".", "..") and not _DRIVE.fullmatch(own)]
     if not parts:
         return _Key((), "")
-    stem, dot, ending = parts[-1].rpartition(".")
-    suffix = dot + ending
-    if not stem or suffix not in IMAGE_SUFFIXES:
-        return _Key(tuple(parts), "")
-    parts[-1] = stem
+    stem, suffix = _ending(parts[-1])
+    further = _ending(stem)[0] if suffix else stem  # 1.jpg.png
+    parts[-1] = further.removesuffix(".0") if _NUMBER.fullmatch(further) else further
     return _Key(tuple(parts), suffix)
+
+
+def _ending(name: str) -> tuple[str, str]:
+    """A name without the ending of a picture, and that ending."""
+    stem, dot, ending = name.rpartition(".")
+    return (stem.strip(), dot + ending) if stem and dot + ending in IMAGE_SUFFIXES else (name, "")
 
 
 def _index(files: Sequence[str], lengths: Iterable[int]) -> _Index:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +10,14 @@ from typing import Any
 from ball_features.config import CollectionConfig
 from ball_features.dataset.matching import Match, match_rows
 from ball_features.dataset.remarks import some
-from ball_features.dataset.sheet_columns import ROLES, Roles, find_roles, plain_name, split_value
+from ball_features.dataset.sheet_cells import flagged_split, known_column, require_one_spelling
+from ball_features.dataset.sheet_columns import ROLES, Roles, find_roles, plain_name
 from ball_features.dataset.sheet_formats import RawTable, read_frame, read_tables
 from ball_features.errors import DataError
 
 __all__ = ["Sheet", "SheetRows", "read_sheet"]
 
 _HEADER_ROWS = 10  # rows among which the header is looked for
-_BLANK = {"nan", "na", "n/a", "#n/a", "<na>", "null"}  # texts that programs write for a missing value
-_NUMBER = re.compile(r"[0-9]+([.,][0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -155,11 +152,20 @@ def read_sheet(sheet: Path | str | Any, columns: CollectionConfig | None = None)
         return sheet
     tables = read_tables(Path(sheet)) if isinstance(sheet, str | Path) else [read_frame(sheet)]
     first: DataError | None = None
+    found: list[Sheet] = []
     for table in tables:  # of several worksheets the first that names images
         try:
-            return _sheet(table, columns)
+            found.append(_sheet(table, columns))
         except DataError as error:
             first = first or error
+    for other in found[1:]:
+        if set(other.headings) == set(found[0].headings) and set(other.paths) == set(found[0].paths):
+            raise DataError(
+                f"{found[0].source} and {other.source} have the same columns. Two readings are possible: the rows of "
+                "both, or those of one. Keep one worksheet in the file, with all rows that are meant."
+            )
+    if found:
+        return found[0]
     raise first or DataError(f"{sheet} holds no table, expected a header and a row for each image.")
 
 
@@ -175,15 +181,17 @@ def _sheet(table: RawTable, columns: CollectionConfig) -> Sheet:
     remarks += roles.remarks
     for role in ROLES[1:]:
         if role in roles.place:
-            named[role] = _known_column(role, texts[roles.place[role]], lines, table, remarks)
-    taken = {roles.place[role] for role in named} | {*roles.paths}
+            named[role] = known_column(role, texts[roles.place[role]], lines, table, remarks)
+    if "split" not in named and columns.split_column != "none":
+        named |= flagged_split(header, texts, table, remarks)
+    taken = {roles.place[role] for role in named if role in roles.place} | {*roles.paths}
     for number, name in enumerate(header):
         if number not in taken and (name or any(texts[number])):
             own = name or f"column {number + 1}"
             named[own if own not in named else f"{own} (column {number + 1})"] = texts[number]
     for name in ("series", "batch", "block"):
         if name in named:
-            _require_one_spelling(name, named[name], lines, table)
+            require_one_spelling(name, named[name], lines, table)
     if begin:
         remarks.append(f"The header of {table.source} is taken from line {table.lines[begin]}.")
     return Sheet(
@@ -197,19 +205,22 @@ def _sheet(table: RawTable, columns: CollectionConfig) -> Sheet:
 
 
 def _header(table: RawTable, columns: CollectionConfig) -> tuple[int, Roles]:
-    """The row of the header, and the roles of its columns: the first row that names the images."""
+    """The row of the header, and the roles of its columns: the first that names most of the known columns."""
     first: DataError | None = None
+    found: list[tuple[int, Roles]] = []
     for number, row in enumerate(table.rows[:_HEADER_ROWS]):
         if number and sum(map(bool, row)) < 2:
             continue
         try:
-            return number, find_roles(row, columns, table.source)
+            found.append((number, find_roles(row, columns, table.source)))
         except DataError as error:
             first = first or error
             if "none of which" not in str(error):
                 break
-    assert first is not None
-    raise first
+    if not found:
+        assert first is not None
+        raise first
+    return max(found, key=lambda own: (len(own[1].place), -own[0]))
 
 
 def _body(table: RawTable, begin: int) -> tuple[list[list[str]], list[int], list[str]]:
@@ -245,36 +256,6 @@ def _require_once(header: Sequence[str], table: RawTable, begin: int, body: list
                 f"{other + 1} and as number {number + 1}. Rename one, or leave it out."
             )
         seen[key] = number
-
-
-def _known_column(
-    role: str, cells: Sequence[str], lines: Sequence[int], table: RawTable, remarks: list[str]
-) -> tuple[str, ...]:
-    """The cells of a column that `ball` knows: missing values blank, splits by one name, ids in one spelling."""
-    blank = Counter(cell for cell in cells if cell.casefold() in _BLANK)
-    if blank:
-        names = ", ".join(repr(name) for name in blank)
-        remarks.append(f"{sum(blank.values())} cells of {role} in {table.source} say {names} and are taken as empty.")
-        cells = ["" if cell in blank else cell for cell in cells]
-    if role == "split":
-        return tuple(map(split_value, cells))
-    _require_one_spelling(role, cells, lines, table)
-    return tuple(cells)
-
-
-def _require_one_spelling(role: str, cells: Sequence[str], lines: Sequence[int], table: RawTable) -> None:
-    """Refuse 1, 1.0 and 01 in one column: they may be one patient or three."""
-    spelt: dict[float, tuple[str, int]] = {}
-    for cell, line in zip(cells, lines, strict=True):
-        if not _NUMBER.fullmatch(cell):
-            continue
-        number = float(cell.replace(",", "."))
-        other, first = spelt.setdefault(number, (cell, line))
-        if other != cell:
-            raise DataError(
-                f"{table.source}: {role} is {other!r} in line {first} and {cell!r} in line {line}, which are one "
-                "number. Write it in one way where one is meant, or put letters before where two are."
-            )
 
 
 def _count(items: Sequence[Any], noun: str) -> str:

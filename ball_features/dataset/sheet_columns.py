@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ball_features.config import CollectionConfig
 from ball_features.errors import DataError
 
-__all__ = ["ROLES", "Roles", "find_roles", "plain_name", "split_value"]
+__all__ = ["ROLES", "Roles", "find_roles", "flag_columns", "flag_value", "plain_name", "split_value"]
 
 _NAMES: dict[str, str] = {
     "path": "path filepath file filename filenames image imagepath imagefile imagename imagefilename images img "
-    "imgpath imgname imageid imgid newname newnames picture photo pfad datei dateiname bild bildname "
+    "imgpath imgname imageid imgid tile tilename tilepath patch patchname patchpath "
+    "sopinstanceuid newname newnames picture photo pfad datei dateiname bild bildname "
     "bilddatei chemin fichier nomfichier nomdufichier ruta archivo imagen fichero nombrearchivo "
     "nombredearchivo caminho arquivo imagem ficheiro percorso immagine nomefile bestand bestandsnaam "
     "afbeelding sciezka plik obraz nazwapliku dosya dosyaadi goruntu resim путь файл имяфайла изображение "
@@ -36,7 +37,8 @@ _NAMES: dict[str, str] = {
     "clinique laboratoire etablissement centro clinica laboratorio sitio ospedale sito ziekenhuis centrum "
     "sjukhus sykehus sygehus sairaala nemocnice korhaz лікарня νοσοκομειο 병원 기관 "
     "locatie szpital osrodek klinika hastane merkez больница центр клиника 医院 中心 机构 病院 施設",
-    "split": "split splits fold folds set subset partition teilmenge aufteilung ensemble particion conjunto "
+    "split": "split splits fold folds set subset datasplit traintest trainvaltest traintestsplit "
+    "partition teilmenge aufteilung ensemble particion conjunto "
     "division particao divisao suddivisione insieme partizione verdeling deelverzameling podzial zbior "
     "выборка разбиение 划分 数据集 分割",
     "group": "group groups groupid gruppe groupe grupo gruppo groep grupa grup группа 组 分组 グループ",
@@ -45,19 +47,24 @@ ROLES = tuple(_NAMES)
 _KNOWN = {role: tuple(names.split()) for role, names in _NAMES.items()}
 _NUMBERED = ("path", "patient", "site", "group")  # columns whose names may end in id, nr and the like
 _ENDING = re.compile(r"(id|ids|nr|no|num|number|nummer|code|key|name|identifier)$")
+_BEGINNING = re.compile(r"^(no|nr|num|numero|number|nummer|id|code|codigo|codice|cod)")
+_BRACKETS = re.compile(r"\s*[(\[{][^)\]}]*[)\]}]\s*")
 _NEEDED = ("label", "patient")  # an ambiguous column of these is refused; others then stay under their own names
 
 _SPLITS = {
     "train": "train training trn tr trainset trainingset traindata trainingdata trainingsdaten trainingsset "
     "entrenamiento treino entrainement apprentissage addestramento egitim treningowy обучение 训练 학습 훈련",
-    "val": "val valid validation validate dev development valset valdata validationset validationdata validierung "
-    "validierungsdaten validacion validacao validazione walidacja 验证 검증",
-    "test": "test testing tst testset testdata testdaten testmenge holdout heldout evaluation eval prueba teste essai "
-    "prova testowy тест 测试 테스트",
+    "val": "val valid validation validations validate validating dev development valset valdata "
+    "validationset validationdata validierung validierungsdaten validacion validacao validazione walidacja 验证 검증",
+    "test": "test tests testing tst testset testdata testdaten testmenge holdout heldout evaluation eval prueba "
+    "teste essai prova testowy тест 测试 테스트",
 }
 _SPLIT_WORDS = {word: name for name, words in _SPLITS.items() for word in words.split()}
+_YES = {"true", "yes", "y", "1", "10", "t", "ja", "j", "si", "oui", "sim", "x", "wahr", "vrai", "vero", "verdadero"}
+_NO = {"false", "no", "n", "0", "00", "f", "nein", "non", "nao", "", "falsch", "faux", "falso"}
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
-_FOLD = re.compile(r"(?:cv|k)?(?:fold|falte|split|part)?0*(\d{1,3})")
+_FOLD_NAME = r"(?:(?:cv|k)?[ _-]*(?:folds?|falte|split|part)|cv|k)[ _.:#-]*"
+_FOLD = re.compile(rf"(?:{_FOLD_NAME})?0*(\d{{1,3}})(?:\s*(?:of|von|de|di|sur|out of|/)\s*\d{{1,3}})?")
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,10 @@ class Roles:
 
 def plain_name(text: str) -> str:
     """A name without letter case, accents, blanks and marks, for comparison."""
-    folded = unicodedata.normalize("NFKD", text.casefold().replace("\u0131", "i").replace("\u0142", "l"))
+    folded = text.casefold()
+    for own, other in (("n\u00b0", "no"), ("\u0131", "i"), ("\u0142", "l")):
+        folded = folded.replace(own, other)
+    folded = unicodedata.normalize("NFKD", folded)
     return "".join(character for character in folded if character.isalnum())
 
 
@@ -103,9 +113,8 @@ def find_roles(header: Sequence[str], columns: CollectionConfig, source: str) ->
             paths = (place[role],) if role == "path" else paths
             continue
         found = [number for name in _PLAIN[role] for number, own in enumerate(plain) if own == name]
-        if not found and role in _NUMBERED:
-            bare = [_ENDING.sub("", own) for own in plain]
-            found = [number for name in _PLAIN[role] for number, own in enumerate(bare) if own == name]
+        for bare in _further(header, plain, role) if not found else ():
+            found = found or [number for name in _PLAIN[role] for number, own in enumerate(bare) if own == name]
         if role == "path":
             paths = tuple(found)
             if not found:
@@ -124,6 +133,16 @@ def find_roles(header: Sequence[str], columns: CollectionConfig, source: str) ->
     return Roles(place, paths, tuple(remarks))
 
 
+def _further(header: Sequence[str], plain: Sequence[str], role: str) -> Iterator[list[str]]:
+    """Headings without what may stand around the name of a column: "(final)", "ID", "No."."""
+    without = [plain_name(_BRACKETS.sub(" ", name)) for name in header]
+    yield without
+    if role in _NUMBERED:
+        yield [_ENDING.sub("", own) for own in plain]
+        yield [_BEGINNING.sub("", own) for own in without]
+        yield [_ENDING.sub("", own) for own in without]
+
+
 def _named(header: Sequence[str], asked: str, role: str, source: str) -> int:
     for same in (str, str.casefold, plain_name):
         found = [number for number, name in enumerate(header) if same(name) == same(asked)]
@@ -136,10 +155,31 @@ def _listed(header: Sequence[str]) -> str:
     return ", ".join(header) or "(none)"
 
 
+def flag_columns(header: Sequence[str]) -> dict[str, int]:
+    """Columns that say yes or no to one part of a split: part -> number of the column.
+
+    They are called is_test and the like, or train, val and test where there are several.
+    """
+    found: dict[str, int] = {}
+    named = 0
+    for number, name in enumerate(header):
+        bare, marked = re.subn(r"^(?:is|in|ist|es|est)[ _-]+", "", name.strip().casefold())
+        part = _SPLIT_WORDS.get(plain_name(bare))
+        if part and part not in found:
+            found[part] = number
+            named += marked
+    return found if named or len(found) > 1 else {}
+
+
+def flag_value(text: str) -> bool | None:
+    """Yes or no; None of another text."""
+    plain = plain_name(text)
+    return True if plain in _YES else False if plain in _NO else None
+
+
 def split_value(text: str) -> str:
     """The name of a given split: train, val, test, the number of a fold, or the text itself."""
     if _WHOLE.fullmatch(text):
         return str(int(float(text)))
-    plain = plain_name(text)
-    fold = _FOLD.fullmatch(plain)
-    return _SPLIT_WORDS.get(plain) or (fold[1] if fold else text)
+    fold = _FOLD.fullmatch(text.strip().casefold())
+    return _SPLIT_WORDS.get(plain_name(text)) or (fold[1] if fold else text)

@@ -11,6 +11,7 @@ import datetime
 import io
 import itertools
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = ["RawTable", "cell_text", "read_frame", "read_tables"]
 
 _SEPARATORS = (",", ";", "\t", "|")
 _PROBED = 50  # records that the separator is told by
+_MAC_LETTER = re.compile(rb"[A-Za-z][\x87-\x90\x98\x9a-\x9f](?:[a-z]|\b)")
 _SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
@@ -77,6 +79,10 @@ def _delimited(path: Path, data: bytes) -> RawTable:
     skipped = 0
     if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # a line of Excel's
         text, skipped = rest, 1
+    if text.lstrip()[:1] in ("{", "[", "<"):
+        raise DataError(
+            f"{path} seems to be JSON or HTML, expected a table: .csv, .tsv, .xlsx or .parquet. Save it as one of them."
+        )
     separator = _separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows, lines = [], []
@@ -107,7 +113,13 @@ def _decoded(path: Path, data: bytes) -> tuple[str, str]:
     if b"\0" in head:
         odd, even = head[1::2].count(0), head[::2].count(0)
         return _try(path, data, ("utf-16-le",) if odd > even else ("utf-16-be",))
-    return _try(path, data, ("utf-8", "cp1252", "latin-1"))
+    return _try(path, data, ("utf-8", "mac-roman") if _is_mac(data) else ("utf-8", "cp1252", "latin-1"))
+
+
+def _is_mac(data: bytes) -> bool:
+    """Whether letters beyond ASCII are those of Excel on a Mac; Windows-1252 has marks in their place."""
+    high = {byte for byte in data if byte > 127}
+    return bool(high) and max(high) < 0xA0 and bool(_MAC_LETTER.search(data))
 
 
 def _try(path: Path, data: bytes, names: tuple[str, ...]) -> tuple[str, str]:

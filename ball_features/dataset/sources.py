@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -86,8 +87,9 @@ class Source:
         """Itself."""
         return self
 
-    def walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        """Yield (folder, folders in it, files in it) from the top, as `os.walk`: folders that are removed are left."""
+    @cached_property
+    def _folders(self) -> dict[str, tuple[set[str], list[str]]]:
+        """Folder -> (folders in it, files in it)."""
         folders: dict[str, tuple[set[str], list[str]]] = {"": (set(), [])}
         for path in self.sizes:
             *above, name = path.split("/")
@@ -95,12 +97,20 @@ class Source:
                 folders["/".join(above[:depth])][0].add(own)
                 folders.setdefault("/".join(above[: depth + 1]), (set(), []))
             folders["/".join(above)][1].append(name)
-        rest = [""]
+        return folders
+
+    def walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Yield (folder, folders in it, files in it) from the top, as `os.walk`: folders that are removed are left."""
+        folders, rest = self._folders, [""]
         while rest:
             folder = rest.pop()
             names, files = sorted(folders[folder][0]), folders[folder][1]
             yield folder or ".", names, files
             rest += [f"{folder}/{name}" if folder else name for name in reversed(names)]
+
+    def folders_in(self, folder: str) -> list[str]:
+        """Names of the folders in a folder."""
+        return sorted(self._folders[folder][0])
 
     def count_images(self, folder: str) -> int:
         """Number of image files below a folder."""

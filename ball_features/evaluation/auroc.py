@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ball_features.evaluation.drawn_areas import weighted_areas
 from ball_features.evaluation.pooled import Pooled
-from ball_features.evaluation.resampling import Draws, block_rows, draw_groups
+from ball_features.evaluation.resampling import Draws, draw_groups
 
 __all__ = ["aurocs", "drawn_auroc"]
 
@@ -29,27 +30,14 @@ def drawn_auroc(draws: Draws) -> Float[np.ndarray, " draws"]:
     truth, probability, code = draws.pooled.truth, draws.pooled.probability, draws.unit
     if len(truth) > _LINEAR_FROM:
         return _linear_auroc(draws)
-    most = len(draws.counts)
+    most = len(draws.total)
     weights = draws.weights(int(np.clip(3_000_000 // len(truth), min(200, most), most)))
-    areas = np.full((len(weights), probability.shape[1]), np.nan)
-    block = block_rows(len(truth))
-    for column in range(probability.shape[1]):
-        score, positive = probability[:, column], truth == column
-        ones, zeros = (np.flatnonzero(part)[np.argsort(score[part])] for part in (positive, ~positive))
-        # For each positive: the number of negatives with a lower score, and with a score that is not higher.
-        ends = [np.searchsorted(score[zeros], score[ones], side) for side in ("left", "right")]
-        for start in range(0, len(weights), block):
-            own = weights[start : start + block]
-            below = np.zeros((len(own), len(zeros) + 1))
-            np.cumsum(own[:, code[zeros]], axis=1, out=below[:, 1:])
-            own = own[:, code[ones]]
-            whole = own.sum(1) * below[:, -1]
-            area = sum(np.einsum("ij,ij->i", own, below[:, end]) for end in ends) / 2
-            areas[start : start + block, column] = np.divide(
-                area, whole, out=np.full(len(own), np.nan), where=whole > 0
-            )
-    known = np.isfinite(areas)
-    return np.where(known, areas, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+    area = weighted_areas(truth, probability, code, weights)
+    support = draws.support[: len(weights)]
+    whole = support * (support.sum(1, keepdims=True) - support)  # number of pairs
+    area = np.divide(area, whole, out=np.full(area.shape, np.nan), where=whole > 0)
+    known = np.isfinite(area)
+    return np.where(known, area, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
 
 
 def _linear_auroc(draws: Draws) -> Float[np.ndarray, " draws"]:
@@ -74,8 +62,8 @@ def _linear_auroc(draws: Draws) -> Float[np.ndarray, " draws"]:
         change += np.bincount(draws.unit[ones], (below - area) / len(ones), minlength=len(change))
         change += np.bincount(draws.unit[zeros], (above - area) / len(zeros), minlength=len(change))
     if not areas:
-        return np.full(len(draws.counts), np.nan)
-    weights = draw_groups(draws.groups, len(draws.counts), draws.seed)
+        return np.full(len(draws.total), np.nan)
+    weights = draw_groups(draws.groups, len(draws.total), draws.seed)
     moved = np.concatenate([(own - 1) @ change for own in weights])
     return np.clip(np.mean(areas) + moved / len(areas), 0, 1)
 

@@ -98,6 +98,7 @@ def _fit(task: FitTask) -> Fitted:
     X, y = _training_rows(task) if streams is None else (None, ())
     own = int(np.random.default_rng([task.seed, split.repeat, split.fold]).integers(2**31))
     estimator = model.build(own, task.head)
+    model.fewer_trees(estimator, len(np.unique(task.images.codes[split.train])))
     if model.by_view:
         whole = tuple(role.whole_field for role in task.roles)
         estimator.set_params(**({"roles": task.roles} if model.chooses else {"whole_field": whole}))

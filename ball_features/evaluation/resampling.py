@@ -132,7 +132,9 @@ class Draws:
         pooled: the predictions.
         group: group of each prediction, int (tests,), from 0.
         unit: joined group of each prediction that is drawn, int (tests,), from 0; see `few_groups`.
-        counts: confusion matrices, float64 (draws, classes, classes).
+        hits: correct predictions of each class, float64 (draws, classes).
+        support: predictions of images of each class, float64 (draws, classes).
+        called: predictions that name each class, float64 (draws, classes).
         sums: name of a metric -> its added-up numbers, float64 (draws, columns).
         seed: seed of the draws.
     """
@@ -140,7 +142,9 @@ class Draws:
     pooled: Pooled
     group: Int[np.ndarray, " tests"]
     unit: Int[np.ndarray, " tests"]
-    counts: Float[np.ndarray, "draws classes classes"]
+    hits: Float[np.ndarray, "draws classes"]
+    support: Float[np.ndarray, "draws classes"]
+    called: Float[np.ndarray, "draws classes"]
     sums: Mapping[str, Float[np.ndarray, "draws _"]]
     seed: int
 
@@ -165,13 +169,18 @@ class Draws:
             """Counts, or sums of values, (groups, width)."""
             return np.bincount(code * width + column, values, minlength=groups * width).reshape(groups, width)
 
-        parts = [by_group(pooled.truth * classes + pooled.predicted, None, classes**2)]
+        # Whole confusion matrices would take classes**2 columns, 8 GB for 1,000 classes.
+        parts = [
+            by_group(pooled.truth, pooled.hit.astype(float), classes),
+            by_group(pooled.truth, None, classes),
+            by_group(pooled.predicted, None, classes),
+        ]
         parts += [by_group(own.column, own.value, own.width) for own in sums.values()]
         table = np.hstack(parts)
         drawn = np.concatenate([weights @ table for weights in draw_groups(groups, draws, seed)])
-        counts, *others = np.split(drawn, np.cumsum([part.shape[1] for part in parts])[:-1], axis=1)
+        hits, support, called, *others = np.split(drawn, np.cumsum([part.shape[1] for part in parts])[:-1], axis=1)
         tables = dict(zip(sums, others, strict=True))
-        return cls(pooled, each, code, counts.reshape(draws, classes, classes), tables, seed)
+        return cls(pooled, each, code, hits, support, called, tables, seed)
 
     @property
     def groups(self) -> int:
@@ -179,24 +188,9 @@ class Draws:
         return int(self.unit.max()) + 1
 
     @cached_property
-    def hits(self) -> Float[np.ndarray, "draws classes"]:
-        """Correct predictions of each class, (draws, classes)."""
-        return np.einsum("dii->di", self.counts)
-
-    @cached_property
-    def support(self) -> Float[np.ndarray, "draws classes"]:
-        """Predictions of images of each class, (draws, classes)."""
-        return self.counts.sum(2)
-
-    @cached_property
-    def called(self) -> Float[np.ndarray, "draws classes"]:
-        """Predictions that name each class, (draws, classes)."""
-        return self.counts.sum(1)
-
-    @cached_property
     def total(self) -> Float[np.ndarray, " draws"]:
         """Number of predictions, (draws,)."""
-        return self.counts.sum((1, 2))
+        return self.support.sum(1)
 
     def weights(self, draws: int) -> Float[np.ndarray, "draws groups"]:
         """How often each group is drawn in this number of samples, float64 (draws, groups)."""

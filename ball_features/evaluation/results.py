@@ -17,6 +17,9 @@ from ball_features.evaluation.patient_scores import PatientScores
 __all__ = ["BestOf", "Measurement", "ModelRow", "read_measurement"]
 
 
+_WHOLE_MATRIX = 100  # most classes whose confusion matrix is stored whole
+
+
 @dataclass(frozen=True)
 class ModelRow:
     """A model of the comparison table. `row["f1"]` reads any column of `metrics.csv`.
@@ -93,7 +96,7 @@ class ModelRow:
         """Everything, ready for JSON: the columns first."""
         details = {
             "per_class": self.per_class,
-            "confusion": self.confusion,
+            "confusion": _brief(self.confusion),
             "intervals": {name: _ends(own) for name, own in self.intervals.items()},
             "accuracy_by_repeat": self.accuracy_by_repeat,
             "best_epochs": self.best_epochs,
@@ -113,7 +116,7 @@ class ModelRow:
         for name, metric in METRICS.items():
             if metric.share is not None and name not in intervals and f"{name}_low" in values:
                 intervals[name] = (_number(values[f"{name}_low"]), _number(values[f"{name}_high"]))
-        known = ("confusion", "accuracy_by_repeat", "best_epochs", "ties_best", "fitted_on")
+        known = ("accuracy_by_repeat", "best_epochs", "ties_best", "fitted_on")
         behind = values.get("behind_best")
         return cls(
             model=values["model"],
@@ -128,6 +131,7 @@ class ModelRow:
             },
             p_against_best=_number(values.get("p_against_best", 1.0)),
             mcnemar_p_against_best=_number(values.get("mcnemar_p_against_best")),
+            confusion=_in_full(values.get("confusion", [])),
             behind_best=(0.0, 0.0) if behind is None else _interval(behind),
             **{name: values[name] for name in known if name in values},
         )
@@ -198,6 +202,26 @@ def read_measurement(folder: Path) -> Measurement:
         return Measurement.from_dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+
+
+def _brief(confusion: list[list[int]]) -> object:
+    """A confusion matrix for JSON: of many classes only its counts above 0, as (true, predicted, count)."""
+    if len(confusion) <= _WHOLE_MATRIX:
+        return confusion
+    counts = [
+        [true, predicted, count] for true, row in enumerate(confusion) for predicted, count in enumerate(row) if count
+    ]
+    return {"classes": len(confusion), "counts": counts}
+
+
+def _in_full(stored: Any) -> list[list[int]]:
+    """The matrix that `_brief` gave."""
+    if isinstance(stored, list):
+        return stored
+    confusion = [[0] * stored["classes"] for _ in range(stored["classes"])]
+    for true, predicted, count in stored["counts"]:
+        confusion[true][predicted] = count
+    return confusion
 
 
 def _number(value: float | None) -> float:

@@ -110,7 +110,8 @@ def obstacles(evaluation: Evaluation) -> dict[str, str]:
         for split in evaluation.splits:
             number, count = np.unique(codes[split.train], return_counts=True)
             counts = zip(classes[number].tolist(), (count * views).tolist(), strict=True)
-            reason = model.obstacle({str(name): rows for name, rows in counts})
+            named = model.name in evaluation.config.models
+            reason = model.obstacle({str(name): rows for name, rows in counts}, named=named)
             if reason:
                 found[model.name] = reason
                 break

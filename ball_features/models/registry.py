@@ -16,6 +16,10 @@ from ball_features.errors import ConfigError
 __all__ = ["MODELS", "Model", "select"]
 
 
+_TREES_FOR = 100  # most classes for which a forest has all its trees, a gigabyte for 3,000 images
+_LEAST_TREES = 20
+
+
 @dataclass(frozen=True)
 class Model:
     """One row of the comparison table: how the model is built, what it needs and how a bundle stores it.
@@ -39,7 +43,11 @@ class Model:
         min_class: least number of training images in each class.
         min_images: least number of training images in all.
         more_images_than_classes: True if one training image a class is not enough in all classes at once.
-        max_classes: greatest number of classes of a model that compares each pair of them, or None.
+        max_classes: greatest number of classes, or None.
+        usual_classes: greatest number of classes with which the model is fitted where the user did not name it, or
+            None. More take many minutes.
+        per_class: what the model does for each class, or pair of classes, which is why there is a greatest number.
+        trees: parameter with the number of trees of a forest, of which many classes get fewer; "" for other models.
         streams: name of the function of `models.streamed` that fits the model on rows which exceed the memory, or "",
             where it is fitted on a stratified sample instead.
         most_rows: greatest number of rows of that sample, by the time that a fit and a million predictions take.
@@ -60,19 +68,28 @@ class Model:
     min_images: int = 2
     more_images_than_classes: bool = False
     max_classes: int | None = None
+    usual_classes: int | None = None
+    per_class: str = ""
+    trees: str = ""
     streams: str = ""
     most_rows: int = 50_000
 
-    def obstacle(self, counts: Mapping[str, int]) -> str:
+    def obstacle(self, counts: Mapping[str, int], *, named: bool = True) -> str:
         """Return why the model cannot be fitted on these training images, or "".
 
         Args:
             counts: number of training images of each class.
+            named: whether the user named the model, and so waits for it however long it takes.
         """
         images, classes = sum(counts.values()), len(counts)
         smallest = min(counts, key=lambda name: counts[name])
         if self.max_classes is not None and classes > self.max_classes:
-            return f"{self.name} compares each pair of classes and takes at most {self.max_classes}, got {classes}."
+            return f"{self.name} {self.per_class}, and takes at most {self.max_classes} classes, got {classes}."
+        if self.usual_classes is not None and classes > self.usual_classes and not named:
+            return (
+                f"{self.name} {self.per_class}, which takes long for {classes} classes. By default it is fitted with "
+                f"up to {self.usual_classes}; name it to have it fitted."
+            )
         if counts[smallest] < self.min_class:
             return (
                 f"{self.name} needs {self.min_class} training images of each class, got {counts[smallest]} of "
@@ -82,6 +99,12 @@ class Model:
         if images < least:
             return f"{self.name} needs {least} training images of {classes} classes, got {images}. Add images."
         return ""
+
+    def fewer_trees(self, estimator: Any, classes: int) -> None:
+        """Give a forest fewer trees where classes are many: each leaf of each tree holds a number for each class."""
+        if self.trees and classes > _TREES_FOR:
+            usual = estimator.get_params()[self.trees]
+            estimator.set_params(**{self.trees: max(_LEAST_TREES, usual * _TREES_FOR // classes)})
 
 
 def _mlp(seed: int, head: HeadConfig) -> Any:
@@ -142,9 +165,9 @@ def _knn(seed: int, head: HeadConfig) -> Any:
 
 
 def _lda(seed: int, head: HeadConfig) -> Any:
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from ball_features.models.shrunk import ShrunkDiscriminant
 
-    return _scaled(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
+    return _scaled(ShrunkDiscriminant())
 
 
 def _random_forest(seed: int, head: HeadConfig) -> Any:
@@ -193,6 +216,9 @@ def _pixel_trees(seed: int, head: HeadConfig) -> Any:
     return ExtraTreesClassifier(n_estimators=200, n_jobs=1, random_state=seed)
 
 
+_PAIRS = "compares each pair of classes"
+_ROUNDS = "grows a tree for each class in each of its rounds"
+
 # A network that does not beat the shortcuts, which see a few statistics of pixels or labels alone, has shown nothing
 # about cells. `extraction.pixels` computes those statistics.
 MODELS: dict[str, Model] = {
@@ -221,19 +247,28 @@ MODELS: dict[str, Model] = {
             most_rows=20_000,
         ),
         Model("robust", _robust, 6.0, file_format="recipes", groups=True, by_view=True, chooses=True, most_rows=20_000),
-        Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300, streams="fit_linear_svm"),
-        Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300, most_rows=6000),
+        Model("linear-svm", _linear_svm, 0.3, min_class=2, max_classes=300, per_class=_PAIRS, streams="fit_linear_svm"),
+        Model("rbf-svm", _rbf_svm, 0.4, min_class=2, max_classes=300, per_class=_PAIRS, most_rows=6000),
         Model("knn", _knn, 0.1, min_images=5, most_rows=10_000),
         Model("lda", _lda, 1.2, more_images_than_classes=True),
-        Model("random-forest", _random_forest, 1.2),
-        Model("extra-trees", _extra_trees, 0.9),
-        Model("hist-gradient-boosting", _hist_gradient_boosting, 2.3),
-        Model("xgboost", _xgboost, 3.0, file_format="xgboost", streams="fit_xgboost"),
+        Model(
+            "random-forest",
+            _random_forest,
+            1.2,
+            trees="randomforestclassifier__n_estimators",
+            usual_classes=300,
+            per_class="counts each class at each threshold of each column",
+        ),
+        Model("extra-trees", _extra_trees, 0.9, trees="n_estimators"),
+        Model("hist-gradient-boosting", _hist_gradient_boosting, 2.3, usual_classes=30, per_class=_ROUNDS),
+        Model(
+            "xgboost", _xgboost, 3.0, file_format="xgboost", streams="fit_xgboost", usual_classes=30, per_class=_ROUNDS
+        ),
         Model("majority", _majority, 0.0, kind="shortcut", features="none"),
-        Model("colour", _pixel_trees, 0.5, kind="shortcut", features="colour"),
-        Model("histogram", _pixel_trees, 0.5, kind="shortcut", features="histogram"),
-        Model("nuclei", _pixel_trees, 0.5, kind="shortcut", features="nuclei"),
-        Model("corner", _pixel_trees, 1.5, kind="shortcut", features="corner"),
+        Model("colour", _pixel_trees, 0.5, kind="shortcut", features="colour", trees="n_estimators"),
+        Model("histogram", _pixel_trees, 0.5, kind="shortcut", features="histogram", trees="n_estimators"),
+        Model("nuclei", _pixel_trees, 0.5, kind="shortcut", features="nuclei", trees="n_estimators"),
+        Model("corner", _pixel_trees, 1.5, kind="shortcut", features="corner", trees="n_estimators"),
     )
 }
 

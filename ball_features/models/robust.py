@@ -23,8 +23,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ball_features.models.alignment import Alignment
 from ball_features.models.base import AlignedClassifier, PipelineClassifier
 from ball_features.models.group_effects import group_directions, group_weights, groups_to_leave_out
+from ball_features.models.shrunk import ShrunkDiscriminant
 
 __all__ = ["GroupRobustDiscriminant", "GroupRobustLogistic"]
+
+_CHOOSE_UP_TO = 100  # classes up to which options are chosen on groups left out, a fit each; more take hours
 
 
 class _GroupRobustClassifier(PipelineClassifier, AlignedClassifier, ClassifierMixin, BaseEstimator):
@@ -106,10 +109,10 @@ class GroupRobustLogistic(_GroupRobustClassifier):
 
     Attributes:
         classes_: sorted labels, (C,).
-        chosen_: C, directions and balance that did best on training groups left out. If no group can be left out, the
+        chosen_: C, directions and balance that did best on training groups left out. If no group is left out, the
             first candidate that removes no direction, since none has shown that it helps; if there is none, the first.
         inner_accuracy_: accuracy of the chosen candidate on training groups left out, the mean over groups; NaN if no
-            group can be left out or there is one candidate.
+            group can be left out, there is one candidate, or there are over 100 classes.
         alignment_: fitted `Alignment`.
         scaler_: fitted `StandardScaler` of aligned embeddings.
         removed_: orthonormal rows removed from standardised embeddings, float32 (directions, D); fewer than chosen if
@@ -148,7 +151,7 @@ class GroupRobustLogistic(_GroupRobustClassifier):
         self.alignment_ = Alignment(self.per_image)
         X = self.alignment_.fit_transform(X, kinds)
         candidates = list(product(self.C, self.directions, self.balance))
-        inner = list(groups_to_leave_out(y, group))
+        inner = list(groups_to_leave_out(y, group)) if len(self.classes_) <= _CHOOSE_UP_TO else []
         self.inner_accuracy_ = float("nan")
         best = candidates[0]
         if inner and len(candidates) > 1:
@@ -240,7 +243,9 @@ class GroupRobustDiscriminant(_GroupRobustClassifier):
         Z = self._standardised(X)
         self.removed_ = group_directions(Z, y, group, self.directions)
         priors = np.full(len(self.classes_), 1 / len(self.classes_))
-        model: Any = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=self.shrinkage, priors=priors)
+        model: Any = ShrunkDiscriminant(priors)
+        if self.shrinkage != "auto":
+            model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=self.shrinkage, priors=priors)
         self.model_ = model.fit(Z - (Z @ self.removed_.T) @ self.removed_, y)
         return self
 
@@ -249,6 +254,8 @@ class GroupRobustDiscriminant(_GroupRobustClassifier):
 
     def _to_parts(self) -> Pipeline:
         model: Any = self._folded()
+        if isinstance(model, ShrunkDiscriminant):
+            model = model.to_scikit_learn()
         width = len(np.asarray(self.scaler_.scale_))
         coefficients = np.zeros((len(model.coef_), width), dtype=model.coef_.dtype)
         coefficients[:, self.used_] = model.coef_

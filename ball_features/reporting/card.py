@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ball_features.bundles.bundle import COVERAGE, Bundle
 from ball_features.bundles.facts import BundleFacts
 from ball_features.errors import DataError
@@ -19,6 +21,7 @@ from ball_features.files import write_text
 from ball_features.models.base import PerViewClassifier
 from ball_features.reporting.external_record import bundle_digest
 from ball_features.reporting.external_summary import read_summary
+from ball_features.reporting.heat import MANY_CLASSES, frequent_errors
 from ball_features.reporting.markup import render
 from ball_features.reporting.verdict import read_findings
 
@@ -211,13 +214,22 @@ def _figures(model: ModelRow, measurement: Measurement) -> _RunFigures:
         )
         for name, own in model.per_class.items()
     )
-    confusion = tuple((name, *row) for name, row in zip(model.per_class, model.confusion, strict=True))
     return _RunFigures(
         _chosen(model, measurement),
         _Table(("metric", "% or value"), tuple(rows)),
         _Table(("class", "tests", "precision %", "recall % (95 %)"), classes),
-        _Table(("true / predicted", *model.per_class), confusion),
+        _confusion(list(model.per_class), model.confusion),
     )
+
+
+def _confusion(names: list[str], counts: list[list[int]]) -> _Table:
+    """The confusion matrix; of many classes the most frequent errors."""
+    if len(names) <= MANY_CLASSES:
+        return _Table(
+            ("true / predicted", *names), tuple((name, *row) for name, row in zip(names, counts, strict=True))
+        )
+    rows = ((names[true], names[called], counts[true][called]) for true, called in frequent_errors(np.array(counts)))
+    return _Table(("true class", "predicted", "images"), tuple(rows))
 
 
 def _rungs(folder: Path, name: str) -> _Rungs:

@@ -12,6 +12,7 @@ __all__ = ["NETWORK", "SHORTCUT", "model_dots", "recalls"]
 
 NETWORK, SHORTCUT = 0, 5  # colours of models on a network's embeddings, and of shortcuts
 _ROW_PX = 22
+_MOST_ROWS = 100
 
 
 def model_dots(models: Sequence[ModelRow], *, brief: bool = False) -> Chart:
@@ -69,12 +70,16 @@ def _zoom(accuracy: Sequence[float], low: Sequence[float]) -> float:
 
 
 def recalls(values: Sequence[tuple[str, float, float, float]], title: str) -> Chart:
-    """Shares with intervals, one a row, on an axis from 0 to 100 %.
+    """Shares with intervals, one a row, on an axis from 0 to 100 %; of many rows the lowest.
 
     Args:
         values: (name, share, low, high), shares in [0, 1].
         title: caption and alternative text.
     """
+    if len(values) > _MOST_ROWS:
+        title += f"; the {_MOST_ROWS} lowest of {len(values):,}"
+        lowest = sorted(range(len(values)), key=lambda row: values[row][1])[:_MOST_ROWS]
+        values = [values[row] for row in sorted(lowest)]
     percent = tuple(Tick(float(value), f"{value}") for value in (0, 25, 50, 75, 100))
     rows = tuple(Tick(number, name) for number, (name, *_) in enumerate(values))
     return Chart(

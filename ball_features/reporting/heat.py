@@ -9,10 +9,11 @@ import numpy as np
 
 from ball_features.reporting.markup import Cell, Row, Table
 
-__all__ = ["MANY_CLASSES", "SHADES", "Heat", "HeatCell", "HeatRow", "heat"]
+__all__ = ["DRAWN_CLASSES", "MANY_CLASSES", "SHADES", "Heat", "HeatCell", "HeatRow", "frequent_errors", "heat"]
 
 SHADES = 20  # steps of the shading
 MANY_CLASSES = 12  # from more classes on, cells are shades without numbers, and the frequent errors are a list
+DRAWN_CLASSES = 100  # of more classes those with the most errors are drawn
 _LISTED = 15
 _CELL_PX = 11
 
@@ -81,6 +82,13 @@ def heat(
         corner: what rows and columns are.
     """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    many = not columns and len(names) > MANY_CLASSES
+    frequent = _frequent(counts, share, tuple(names), title) if many else None
+    if many and len(names) > DRAWN_CLASSES:
+        own = _worst(counts)
+        title += f"; drawn are the {DRAWN_CLASSES} of {len(names):,} classes with the most errors"
+        counts, share = counts[np.ix_(own, own)], share[np.ix_(own, own)]
+        names = [str(names[code]) for code in own]
     rows = tuple(
         HeatRow(
             name,
@@ -91,9 +99,13 @@ def heat(
         )
         for row, name in enumerate(names)
     )
-    many = not columns and len(names) > MANY_CLASSES
-    frequent = _frequent(counts, share, tuple(names), title) if many else None
     return Heat(title, tuple(columns or names), rows, corner, frequent)
+
+
+def _worst(counts: np.ndarray) -> np.ndarray:
+    """The classes with the most errors, of either kind, in their order."""
+    errors = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
+    return np.sort(np.argsort(-errors, kind="stable")[:DRAWN_CLASSES])
 
 
 def _shade(count: int, share: float) -> int:
@@ -101,19 +113,24 @@ def _shade(count: int, share: float) -> int:
     return max(round(SHADES * share), 1 if count else 0)
 
 
-def _frequent(counts: np.ndarray, share: np.ndarray, names: tuple[str, ...], title: str) -> Table:
+def frequent_errors(counts: np.ndarray) -> list[tuple[int, int]]:
+    """The most frequent errors of a confusion matrix, most frequent first: (true class, predicted class)."""
     wrong = counts * ~np.eye(len(counts), dtype=bool)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_LISTED]
+    places = [divmod(place, len(counts)) for place in order.tolist()]
+    return [(true, predicted) for true, predicted in places if wrong[true, predicted]]
+
+
+def _frequent(counts: np.ndarray, share: np.ndarray, names: tuple[str, ...], title: str) -> Table:
     rows = tuple(
         Row(
             (
                 Cell(names[true]),
                 Cell(names[predicted]),
-                Cell(str(wrong[true, predicted]), float(wrong[true, predicted])),
+                Cell(str(counts[true, predicted]), float(counts[true, predicted])),
                 Cell(f"{100 * share[true, predicted]:.1f}", float(share[true, predicted])),
             )
         )
-        for true, predicted in (np.unravel_index(place, wrong.shape) for place in order.tolist())
-        if wrong[true, predicted]
+        for true, predicted in frequent_errors(counts)
     )
     return Table(("true class", "predicted", "images", "% of the class"), rows, f"Most frequent errors: {title}", 2)

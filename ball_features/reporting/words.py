@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.grouping import Grouping
+from ball_features.dataset.remarks import some
 from ball_features.dataset.splits import Split
 from ball_features.evaluation.left_out import LEAST_IMAGES
 from ball_features.evaluation.results import BestOf
 from ball_features.reporting.tables import SAME_MARK
 
-__all__ = ["caption_of", "choice_note", "counted", "describe_cache", "title_of"]
+__all__ = ["caption_of", "choice_note", "counted", "describe_cache", "left_out_note", "title_of"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -83,10 +84,20 @@ def caption_of(config: FitConfig, grouping: Grouping | None, splits: Sequence[Sp
     )
     if few:
         caption += (
-            f" Tested by fewer than {LEAST_IMAGES} images: {', '.join(few)}. Precision, recall and F1 are means over "
+            f" Tested by fewer than {LEAST_IMAGES} images: {some(few, 12)}. Precision, recall and F1 are means over "
             "classes, so that these few images move them as much as all those of another class."
         )
     return caption
+
+
+def left_out_note(reasons: Mapping[str, str]) -> str:
+    """Say below a table which models are not in it, and why.
+
+    Args:
+        reasons: name of a model -> reason.
+    """
+    said = [own if own.startswith(name) else f"{name}: {own}" for name, own in reasons.items()]
+    return f" Not in the table: {' '.join(said)}" if said else ""
 
 
 def choice_note(best: BestOf | None) -> list[str]:

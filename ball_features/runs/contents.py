@@ -30,11 +30,12 @@ from ball_features.files import write_csv, write_json
 from ball_features.reporting.patient_table import patient_notes, patient_table
 from ball_features.reporting.provenance import provenance
 from ball_features.reporting.tables import interval_table, markdown
-from ball_features.reporting.words import caption_of, choice_note, title_of
+from ball_features.reporting.words import caption_of, choice_note, left_out_note, title_of
 from ball_features.runs.elsewhere import distance_rows, site_rows
 
 __all__ = ["Comparison", "RunContents", "failures", "measure_comparison", "prediction_rows", "split_rows"]
 
+_FULL_PRECISION = 100  # most classes whose probabilities are written with all digits; more would fill gigabytes
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
@@ -175,6 +176,7 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     alike = own.copies if grouping is None else merge_units(own.cache.sha256, grouping.together)
     title = title_of(own.subject, own.config, grouping, own.splits)
     caption = caption_of(own.config, grouping, own.splits, own.cache.label)
+    caption += left_out_note({item.spec.name: item.failure for item in own.results if item.failure})
     details = {"title": title, "caption": caption, "notes": notes, "failures": failures(own.results)}
     if isinstance(own.source, str):  # for a report that is made from another folder
         details |= {"cache_from_run": place_beside(own.source, own.folder)}
@@ -243,7 +245,10 @@ def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: Seque
             predicted = item.probability.argmax(1)
             for number, row in enumerate(item.split.test):
                 own = (result.spec.name, item.split.repeat, item.split.fold, cache.path[row], cache.label[row])
-                yield *own, classes[predicted[number]], *item.probability[number].tolist()
+                shares = item.probability[number].tolist()
+                if len(classes) > _FULL_PRECISION:
+                    shares = [float(f"{share:.6g}") for share in shares]
+                yield *own, classes[predicted[number]], *shares
 
 
 def _interval_rows(models: Sequence[ModelRow]) -> Iterable[Sequence[object]]:

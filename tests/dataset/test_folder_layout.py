@@ -56,7 +56,111 @@ READ = [
     (tree("{c}/scanner{h}/{i}.jpg", h="12"), "class/site", {"site": ("scanner1", "scanner2")}),
     (tree("Site_1/P{p}/{c}/{i}.jpg", 3, p="01") + tree("Site_2/P{p}/{c}/{i}.jpg", 3, p="34"), "site/patient/class",
      {"site": ("Site_1", "Site_2"), "patient": ("P0", "P1", "P3", "P4")}),
+    (tree("dataset/images/{s}/{c}/{i}.jpg", s=SPLITS), "split/class", {"split": SPLITS}),
+    (tree("v1/data/{c}/patient_{p}/{i}.png", p="123"), "class/patient",
+     {"patient": ("patient_1", "patient_2", "patient_3")}),
+    (tree("{f}/{c}/{i}.jpg", f=("fold1", "fold2")), "split/class", {"split": ("1", "2")}),
+    (tree("{f}/{c}/{i}.jpg", f=("cv_0", "cv_1")), "split/class", {"split": ("0", "1")}),
+    (tree("{s}/{c}/{i}.jpg", s=("Training_Data", "Validating_Data", "Testing_Data")), "split/class", {"split": SPLITS}),
+    (tree("{s}/{c}/{i}.jpg", s=("Training Set", "Test Set")), "split/class", {"split": ("train", "test")}),
+    (tree("{s}/{c}/{i}.jpg", s=("split_1_train", "split_1_test")), "split/class", {"split": ("train", "test")}),
+    (tree("fold_{f}/{s}/{c}/{i}.jpg", f="012", s=("train", "test")), "split/fold/class",
+     {"split": ("train", "test"), "fold": ("0", "1", "2")}),
+    (tree("{s}_images/{c}/{i}.jpg", s=("train", "test")), "split/class", {"split": ("train", "test")}),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", ["{s}_{c}/{i}.jpg", "{c}-{s}/{i}.jpg", "{s} {c}/deep/{i}.jpg"])
+def test_split_and_class_in_one_name(tmp_path, pattern):
+    manifest = scan(make(tmp_path, tree(pattern, s=SPLITS)))
+    assert manifest.classes[0] == "Classes: Benign 6, Early 6, Pre 6."
+    assert set(manifest.columns["split"]) == set(SPLITS)
+    for path, label, split in zip(manifest.path, manifest.label, manifest.columns["split"], strict=True):
+        assert label in path
+        assert split in path
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "not annotated", "no_label"])
+@pytest.mark.parametrize("above", ["labeled/", "data/", ""])
+def test_images_in_a_folder_named_for_no_class(tmp_path, name, above):
+    names = [*tree(above + "{c}/{i}.jpg"), f"{name}/1.jpg", f"{name}/deep/2.jpg"]
+    manifest = scan(make(tmp_path, names))
+    assert manifest.classes[0] == "Classes: Benign 6, Early 6, Pre 6; 2 without a class."
+    assert not manifest.rejected
+    assert all((manifest.root / path).is_file() for path in manifest.path)
+    for path, label in zip(manifest.path, manifest.label, strict=True):
+        assert label == ("" if name in path else path.split("/")[-2])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["seg", "Masks", "GT", "ground_truth", "overlay", "Overlays", "label", "labels", "Binary", "crops", "img_mask"],
+)
+@pytest.mark.parametrize("beside", ["", "images/"])
+def test_folders_that_repeat_the_images(tmp_path, name, beside):
+    """Whatever they are called where they lie beside the classes, and by name where they lie beside the images."""
+    if beside and name in ("label", "crops"):
+        with pytest.raises(DataError, match="Two readings are possible"):
+            scan(make(tmp_path, tree(f"{beside}{{c}}/{{i}}.jpg") + tree(f"{name}/{{c}}/{{i}}.png")))
+        return
+    manifest = scan(make(tmp_path, tree(f"{beside}{{c}}/{{i}}.jpg") + tree(f"{name}/{{c}}/{{i}}.png")))
+    assert manifest.classes[0] == "Classes: Benign 6, Early 6, Pre 6."
+    assert f"Skipped by name: {name} (18 images" in manifest.note
+
+
+@pytest.mark.parametrize("suffix", ["_mask", "-seg", "_GT", "_label", "_binary", "_annotated", "_masks_0"])
+def test_files_that_repeat_the_images(tmp_path, suffix):
+    manifest = scan(make(tmp_path, tree("{c}/{i}.jpg") + tree(f"{{c}}/{{i}}{suffix}.png")))
+    assert manifest.classes[0] == "Classes: Benign 6, Early 6, Pre 6."
+    assert f"*{suffix}.png" in manifest.note
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Band", "Lymph", "Mono", "Seg"),
+        ("BAND", "LYMPHOCYTE", "SEGMENTED"),
+        ("band neutrophil", "segmented neutrophil", "basophil"),
+        ("control", "test"),
+        ("control", "case"),
+        ("Type (1)", "Type (2)"),
+        ("young", "old"),
+        ("0", "1", "2"),
+        ("00", "01", "10"),
+        ("ALL pre B", "ALL pro B", "no disease"),
+        ("Pré-B", "Früh"),
+        ("良性", "早期", "前B"),
+        ("train", "car", "bike"),
+        ("all", "hem"),
+        ("validated", "trained"),
+    ],
+)
+def test_classes_whose_names_are_like_others(tmp_path, names):
+    """What masks, splits and copies are called may also be what classes are called."""
+    manifest = scan(make(tmp_path, [f"{name}/{number}.jpg" for name in names for number in range(3)]))
+    assert sorted(set(manifest.label)) == sorted(names)
+    assert not manifest.note
+
+
+@pytest.mark.parametrize(
+    "passed",
+    [
+        ["Benign - Kopie/1.jpg", "Kopie von Early/1.jpg"],
+        ["Copia di Early/1.jpg", "Pre copia/2.jpg"],
+        ["Copie de Early/1.jpg", "Pre - Copie/2.jpg"],
+        ["Benign - 副本/1.jpg"],
+        ["Benign (1)/1.jpg", "Early(2)/1.jpg", "Copy of Pre/1.jpg"],
+        ["#snapshot/x/Benign/1.jpg", "@Recycle/a.jpg", "Benign/.@__thumb/1.jpg"],
+        [".Trashes/501/1.jpg", "Benign/._1.jpg", ".DS_Store", "__MACOSX/Benign/._1.jpg"],
+        [".tmp.driveupload/1.jpg", "Benign/desktop.ini", ".dropbox.cache/1.jpg"],
+        [".Trash-1000/files/1.jpg", "lost+found/1.jpg", "System Volume Information/x.jpg"],
+        ["docs/logo.png", "scripts/plot.png", ".git/x/1.png", "Figures/a.png"],
+    ],
+)
+def test_folders_of_systems_and_copies(tmp_path, passed):
+    manifest = scan(make(tmp_path, [*tree("{c}/{i}.jpg"), *passed]))
+    assert manifest.classes[0] == "Classes: Benign 6, Early 6, Pre 6."
+    assert not manifest.rejected
 
 
 @pytest.mark.parametrize(("names", "reading", "columns"), READ)

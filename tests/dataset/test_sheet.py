@@ -325,3 +325,153 @@ def test_messages_on_sheets_that_match_nothing(tmp_path):
         read_sheet({"image": ["0.jpg"], "patient": ["P"]}).rows_of(files)
     with pytest.raises(DataError, match="a header and no row"):
         read_sheet(write(tmp_path, b"image,class\n")).rows_of(files)
+
+
+def read(tmp_path, columns, files=FILES, separator=","):
+    """Columns of the images, of a sheet that has a row for each."""
+    header, cells = list(columns), list(columns.values())
+    text = delimited(separator, list(zip(*cells, strict=True)), header)
+    sheet = read_sheet(write(tmp_path, text.encode()))
+    rows = sheet.rows_of(files)
+    return rows.columns, " ".join((*sheet.remarks, *rows.remarks))
+
+
+@pytest.mark.parametrize(
+    ("columns", "split"),
+    [
+        ({"is_test": ["True", "False", "no"] * 4}, "test train train"),
+        ({"IsTest": ["1", "0", ""] * 4}, None),  # one word: it may be anything
+        ({"is_train": ["yes", "no", "no"] * 4}, "train test test"),
+        ({"in_test": ["x", "", ""] * 4}, "test train train"),
+        ({"is_val": ["1", "0", "0"] * 4, "is_test": ["0", "1", "0"] * 4}, "val test train"),
+        ({"train": ["1", "0", "0"] * 4, "val": ["0", "1", "0"] * 4, "test": ["0", "0", "1"] * 4}, "train val test"),
+        ({"ist_test": ["ja", "nein", "nein"] * 4}, "test train train"),
+        ({"is_test": ["1.0", "0.0", "0.0"] * 4}, "test train train"),
+        ({"test": ["1", "0", "0"] * 4}, None),  # perhaps the result of one
+        ({"is_test": ["1", "0", "maybe"] * 4}, None),
+        ({"is_val": ["1", "0", "0"] * 4}, None),
+        ({"is_val": ["1", "0", "0"] * 4, "is_test": ["1", "0", "0"] * 4}, None),
+        ({"is_test": ["1", "1", "1"] * 4}, None),
+        ({"split": ["train", "val", "test"] * 4, "is_test": ["1", "0", "0"] * 4}, "train val test"),
+    ],
+)
+def test_columns_that_say_yes_or_no_to_a_split(tmp_path, columns, split):
+    found, said = read(tmp_path, {"image": FILES, **columns})
+    assert found.get("split") == (None if split is None else tuple(split.split() * 4))
+    assert ("The split is read from" in said) == (split is not None and "split" not in columns)
+
+
+@pytest.mark.parametrize("word", ["NA", "n/a", "#N/A", "#NV", "NaN", "?", "-", "--", ".", "k.A.", "n.d.", "NULL"])
+def test_words_for_a_missing_class(tmp_path, word):
+    found, said = read(tmp_path, {"image": FILES, "label": [word, "a", "b"] * 4})
+    assert found["label"] == ("", "a", "b") * 4
+    assert f"say {word!r} and are taken as empty" in said
+
+
+@pytest.mark.parametrize("word", ["unknown", "Unbekannt", "None", "desconocido", "TBD"])
+def test_words_that_may_be_a_class_and_are_no_patient(tmp_path, word):
+    found, said = read(tmp_path, {"image": FILES, "label": [word, "a", "b"] * 4, "patient": ["P", word, "Q"] * 4})
+    assert found["label"] == (word, "a", "b") * 4
+    assert f"{word!r} is taken for a class of 4 rows" in said
+    assert found["patient"] == ("P", "", "Q") * 4
+
+
+@pytest.mark.parametrize(
+    ("header", "roles"),
+    [
+        ("Nom du fichier|Diagnostic|N° patient|Hôpital|Ensemble", "label patient site split"),
+        ("Imagen|Diagnóstico|ID paciente|Hospital|Conjunto", "label patient site split"),
+        ("Nome file|Diagnosi|Codice paziente|Ospedale|Suddivisione", "label patient site split"),
+        ("Arquivo|Diagnóstico|Nº paciente|Hospital|Conjunto", "label patient site split"),
+        ("Bilddatei|Diagnose|Nr. Patient|Klinik|Aufteilung", "label patient site split"),
+        ("Image file|Diagnosis (final)|Patient ID (pseudonym)|Site name|Data split", "label patient site split"),
+        ("image\n(name)|diagnosis [ICD]|patient\n(study no.)|scanner|set", "label patient site split"),
+        ("imageFileName|cellType|patientId|siteName|dataSplit", "label patient site split"),
+        ("image_path|ground_truth|patient_no|hospital_code|fold", "label patient site split"),
+        ("SOPInstanceUID|label|PatientID|InstitutionName|Train/Test", "label patient site split"),
+        ("tile|class|case_id|scanner|split", "label patient site split"),
+    ],
+)
+def test_headings_as_people_write_them(tmp_path, header, roles):
+    values = [FILES, ["a", "b"] * 6, ["P1", "P2", "P3"] * 4, ["X", "Y"] * 6, ["train", "test"] * 6]
+    found, said = read(tmp_path, dict(zip(header.split("|"), values, strict=True)), separator=";")
+    assert list(found) == roles.split()
+    assert [found[name][:3] for name in found] == [tuple(own[:3]) for own in values[1:]]
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("fold 1 of 5", "1"), ("Fold 03 von 10", "3"), ("2/5", "2"), ("cv_0", "0"), ("k-2", "2"), ("part 4", "4"),
+        ("2.0", "2"), ("-1", "-1"), ("1-2", "1-2"), ("1.5", "1.5"), ("validating", "val"), ("Tests", "test"),
+        ("set1", "set1"), ("holdout", "test"), ("DEV", "val"), ("", ""),
+    ],
+)  # fmt: skip
+def test_names_of_parts(text, value):
+    assert split_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("cell", "file"),
+    [
+        ("1.jpg", "1.jpg.png"), ("1", "1.jpg.png"), ("1.jpg.png", "1.jpg"), ("12.0", "12.png"), ("12", "12.0.png"),
+        ("C:\\Users\\me\\a b\\1.jpg", "1.jpg"), ("https://x.org/a%20b/1%2Ejpg?w=3", "a b/1.jpg"),
+        ("A/1.JPG", "a/1.jpg"), ("1 .jpg", "1.jpg"), (" 1.jpg ", "1.jpg"), ("1.tiff", "1.jpg"),
+        ("//server/share/x/1.jpg", "x/1.jpg"),
+    ],
+)  # fmt: skip
+def test_names_of_files_as_people_write_them(cell, file):
+    assert match_rows([cell], [file, "other/2.jpg"]).rows[0] == (0,)
+
+
+@pytest.mark.parametrize("name", ["Früh", "Présence", "Leucémie", "Más"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "latin-1", "mac-roman", "utf-16"])
+def test_letters_of_excel_on_any_system(tmp_path, name, encoding):
+    text = f"image;diagnosis\n1.jpg;{name}\n2.jpg;{name}\n"
+    assert read_sheet(write(tmp_path, text.encode(encoding))).columns["label"] == (name, name)
+
+
+@pytest.mark.parametrize(
+    "text", ["it\u2019s 5 \u20ac \u2013 \u201cquoted\u201d", "na\u0161e \u0161kola r\u00e9sum\u00e9"]
+)
+def test_marks_of_windows_stay_marks(tmp_path, text):
+    sheet = read_sheet(write(tmp_path, f"image;note\n1.jpg;{text}\n".encode("cp1252")))
+    assert sheet.columns["note"] == (text,)
+
+
+@pytest.mark.parametrize("start", ['[{"image": 1}]', '{"image": 1}', "<html><table>", "\n <table>"])
+def test_what_is_no_table_is_named(tmp_path, start):
+    with pytest.raises(DataError, match="seems to be JSON or HTML"):
+        read_sheet(write(tmp_path, start.encode()))
+
+
+def workbook(tmp_path, sheets, merged=()):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+        for cells in merged:
+            sheet.merge_cells(cells)
+    book.save(tmp_path / "s.xlsx")
+    return tmp_path / "s.xlsx"
+
+
+def test_merged_rows_above_the_header(tmp_path):
+    above = [["Study 7", None, None], ["images", None, "people"], ["image", "diagnosis", "patient"]]
+    path = workbook(tmp_path, {"S": [*above, ["1.jpg", "a", 7.0], ["2.jpg", "b", 8.0]]}, ("A1:C1", "A2:B2"))
+    sheet = read_sheet(path)
+    assert sheet.columns == {"label": ("a", "b"), "patient": ("7", "8")}
+    assert "taken from line 3" in sheet.remarks[-1]
+
+
+def test_several_worksheets_are_not_guessed(tmp_path):
+    header = ["image", "label"]
+    rows = {"Train": [header, ["1.jpg", "a"]], "Test": [header, ["2.jpg", "b"]]}
+    with pytest.raises(DataError, match=r"\(Train\) and .* \(Test\) have the same columns. Two readings are possible"):
+        read_sheet(workbook(tmp_path, rows))
+    people = {"People": [["patient", "age"], ["P", 4]], "Images": [header, ["1.jpg", "a"]], "Codes": [["id"], ["x"]]}
+    assert read_sheet(workbook(tmp_path, people)).columns["label"] == ("a",)

@@ -147,7 +147,7 @@ def test_what_small_classes_allow_is_known_before_fitting(counts, capfd):
         ((9, 9, 1), "rbf-svm", "needs 2 training images of each class, got 1 of class-0002. Add images of class-0002."),
         ((2, 2), "knn", "needs 5 training images of 2 classes, got 4. Add images."),
         ((1,) * 6, "lda", "needs 7 training images of 6 classes, got 6. Add images."),
-        ((3,) * 301, "linear-svm", "compares each pair of classes and takes at most 300, got 301."),
+        ((3,) * 301, "linear-svm", "compares each pair of classes, and takes at most 300 classes, got 301."),
         ((1,) * 6, "robust-views", "needs 7 training images of 6 classes, got 6. Add images."),
     ],
 )  # fmt: skip
