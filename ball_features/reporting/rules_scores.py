@@ -251,7 +251,7 @@ def too_few(evidence: Evidence) -> Iterator[Finding]:
     for protocol in evidence.protocols[-1:]:
         few = {name: count for name, count in protocol.tested.items() if count < FEW_IMAGES}
         if few:
-            listed = ", ".join(f"{name} ({count})" for name, count in few.items())
+            listed = some([f"{name} ({count})" for name, count in few.items()], 12)
             yield Finding(
                 "class-too-small",
                 "warning",
