@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Base64Bytes, BaseModel, Field
 
 __all__ = [
@@ -93,6 +96,13 @@ class PatientRequest(BaseModel):
 
     patient: str = Field("", max_length=500, description="Name that the answer repeats.")
     images: list[ImageFile] = Field(min_length=1, description="The images.")
+
+    @classmethod
+    def whole_schema(cls) -> Mapping[str, Any]:
+        """The JSON schema without references, as it may stand inside another document."""
+        schema = cls.model_json_schema()
+        schema["properties"]["images"]["items"] = schema.pop("$defs")[ImageFile.__name__]
+        return schema
 
 
 class ImageAnswer(BaseModel):

@@ -27,6 +27,7 @@ from ball_features.bundles.predictor import Predictor, check_coverage
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
+from ball_features.deployment.exchange import Exchange
 from ball_features.deployment.limits import (
     Limits,
     Memory,
@@ -108,7 +109,7 @@ def create_app(
 
     @app.middleware("http")
     async def guard(request: Request, proceed: Any) -> Response:
-        host = re.sub(r":\d+$", "", request.headers.get("host", "")).strip("[]")
+        exchange, host = Exchange(), re.sub(r":\d+$", "", request.headers.get("host", "")).strip("[]")
         if loopback and not is_loopback(host):
             response: Response = JSONResponse({"detail": f"Got the host {host!r}, expected this machine."}, 421)
         elif not token and is_of_another_page(request.headers.get("origin", ""), request.headers.get("host", "")):
@@ -116,10 +117,7 @@ def create_app(
         else:
             response = await proceed(request)
         meters.requests.labels(str(response.status_code)).inc()
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
+        return exchange.end(request, response)
 
     def check_token(request: Request) -> None:
         given = bearer(request.headers.get("authorization", ""))
@@ -223,7 +221,7 @@ def create_app(
         dependencies=[Depends(check_token)],
         responses={code: {"description": text} for code, text in REFUSALS.items()},
         openapi_extra={
-            "requestBody": {"required": True, "content": {_JSON: {"schema": PatientRequest.model_json_schema()}}}
+            "requestBody": {"required": True, "content": {_JSON: {"schema": PatientRequest.whole_schema()}}}
         },
     )
     async def predict_patient(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ball_features.dataset.remarks import some
 from ball_features.reporting.evidence import Evidence, ModelEvidence, ProtocolEvidence
 from ball_features.reporting.finding import Command, Finding, Severity
 from ball_features.reporting.rule_words import interval, percent, points
