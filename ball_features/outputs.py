@@ -115,6 +115,10 @@ def require_own_files(folder: Path, names: Iterable[str], marker: str, kind: str
     Raises:
         DataError: One of the files exists, and the marker does not.
     """
+    names = [*names, marker]
+    link = next((folder / name for name in names if (folder / name).is_symlink()), None)
+    if link is not None:
+        raise DataError(f"{link} is a link, and what it leads to would be overwritten. Give another folder.")
     there = next((folder / name for name in names if os.path.lexists(folder / name)), None)
     own = (folder / marker).is_file() and _is_own(folder / marker, OUTPUTS[kind])
     if there is not None and not own:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,9 @@ import numpy as np
 from machine import describe
 
 from ball_features.cache import CacheContents, CacheWriter, create_cache, read_cache
+from ball_features.config import FitConfig
+from ball_features.evaluation.results import ModelRow, read_measurement
+from ball_features.runs.fit import fit as ball_fit
 
 DIM, CLASSES, PATIENTS, BLOCK = 1920, ("Benign", "Early", "Pre", "Pro"), 100, 4096
 
@@ -82,18 +86,21 @@ def run_fit(cache: Path, model: str, out: Path, options: list[str]) -> dict[str,
     process = subprocess.Popen(
         [*command, "--out", str(out), "--name", model, "--json", *options], stdout=subprocess.DEVNULL
     )
-    own, resident = 0.0, 0.0
-    while process.poll() is None:
+    own, resident, status = 0.0, 0.0, None
+    while status is None:
         now = held(process.pid)
         own, resident = max(own, now[0]), max(resident, now[1])
         time.sleep(0.2)
-    if process.returncode:
+        gone, code, usage = os.wait4(process.pid, os.WNOHANG)
+        status = code if gone else None
+    if status:
         sys.exit(f"The fit of {model} failed.")
     seconds = time.perf_counter() - start
     folder = max(out.glob(f"{model}*"), key=lambda path: path.stat().st_mtime)
     row = json.loads((folder / "metrics.json").read_text())["models"][0]
     page = (folder / "report.html").stat().st_size / 1e6
-    return {"seconds": seconds, "own": own, "resident": resident, "page": page} | {
+    cpu = usage.ru_utime + usage.ru_stime
+    return {"seconds": seconds, "cpu": cpu, "own": own, "resident": resident, "page": page} | {
         name: row[name] for name in ("accuracy", "fit_s", "predict_s")
     }
 
@@ -101,8 +108,8 @@ def run_fit(cache: Path, model: str, out: Path, options: list[str]) -> dict[str,
 def fit(arguments: argparse.Namespace) -> None:
     """Print the table of `fit`."""
     print(describe("torch", "h5py", "scikit-learn", "xgboost"), end="\n\n", flush=True)
-    print("| rows | model | s in all | fit s | predict s | own GB | resident GB | accuracy | page MB |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    print("| rows | model | s in all | CPU s | fit s | predict s | own GB | resident GB | accuracy | page MB |")
+    print("| ---: | --- |" + " ---: |" * 8, flush=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         for rows in (int(part) for part in arguments.rows.split(",")):
             cache = Path(name) / f"{rows}.h5"
@@ -111,7 +118,13 @@ def fit(arguments: argparse.Namespace) -> None:
                 options = ["--memory", arguments.memory] if arguments.memory else []
                 options += ["--epochs", str(arguments.epochs)] if model == "mlp" else []
                 own = run_fit(cache, model, Path(name) / str(rows), options)
-                cells = [f"{own['seconds']:.0f}", f"{own['fit_s']:.1f}", f"{own['predict_s']:.1f}", f"{own['own']:.2f}"]
+                cells = [
+                    f"{own['seconds']:.0f}",
+                    f"{own['cpu']:.0f}",
+                    f"{own['fit_s']:.1f}",
+                    f"{own['predict_s']:.1f}",
+                    f"{own['own']:.2f}",
+                ]
                 cells += [f"{own['resident']:.2f}", f"{own['accuracy']:.4f}", f"{own['page']:.2f}"]
                 print(f"| {rows} | {model} | {' | '.join(cells)} |", flush=True)
             cache.unlink()
@@ -135,6 +148,25 @@ def access(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {len(rows)} | {taken.nbytes / 1e6:.0f} | {time.perf_counter() - start:.2f} |")
 
 
+def accuracy(arguments: argparse.Namespace) -> None:
+    """Print the accuracy of models that hold a cache beside those that stream it."""
+    names = arguments.models.split(",")
+    rows: dict[str, dict[str, ModelRow]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for memory in ("", arguments.memory):
+            config = FitConfig(models=tuple(names), repeats=arguments.repeats, memory=memory)
+            run = ball_fit(arguments.cache, config, out_root=name, name=f"memory-{memory}")
+            rows[memory] = {row.model: row for row in read_measurement(run.folder).models}
+    print("| model | held | 95 % | past memory | log loss | log loss past memory | how |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    for model in names:
+        held_row, row = rows[""][model], rows[arguments.memory][model]
+        low, high = (100 * end for end in held_row.intervals["accuracy"])
+        cells = [f"{100 * held_row.accuracy:.2f}", f"{low:.1f} to {high:.1f}", f"{100 * row.accuracy:.2f}"]
+        cells += [f"{own.values['log_loss']:.4f}" for own in (held_row, row)]
+        print(f"| {model} | {' | '.join(cells)} | {row.fitted_on or 'all rows, held'} |")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,6 +182,12 @@ def main() -> None:
     own.add_argument("--epochs", type=int, default=5)
     own.add_argument("--folder", help="folder for the caches; the system's temporary one if left out")
     own.set_defaults(run=fit)
+    own = commands.add_parser("accuracy")
+    own.add_argument("cache", type=Path)
+    own.add_argument("--models", default="mlp,logistic,linear-svm,xgboost,knn,rbf-svm,lda,random-forest")
+    own.add_argument("--memory", default="20MB")
+    own.add_argument("--repeats", type=int, default=1)
+    own.set_defaults(run=accuracy)
     own = commands.add_parser("access")
     own.add_argument("cache", type=Path)
     own.set_defaults(run=access)

@@ -1,8 +1,10 @@
 """`ball serve` under load: clients that ask as fast as they are answered, for some time.
 
-    python benchmarks/serve.py BUNDLE IMAGES --clients 50 --seconds 60
+    python benchmarks/serve.py BUNDLE IMAGES --clients 50 --seconds 60 --schema 50
 
-Prints requests/s, latencies, every status that is not 200, and the server's memory from begin to end.
+Prints requests/s, latencies, every status that is not 200, and the server's memory from begin to end; then ends the
+server while requests are on their way, each of which must be answered. With --schema, schemathesis (pip install
+schemathesis) draws so many requests of each operation from the server's OpenAPI first, odd ones too.
 """
 
 import argparse
@@ -65,6 +67,36 @@ async def load(url: str, pid: int, bodies: list[bytes], clients: int, seconds: f
     print("memory in MB, begin to end:", " ".join(f"{value:.0f}" for value in memory))
 
 
+async def leave(url: str, server: subprocess.Popen, bodies: list[bytes], clients: int) -> None:
+    """End the server while it answers; what has arrived is answered."""
+    seen: list = []
+
+    async def one(http: httpx.AsyncClient, body: bytes) -> None:
+        answer = await http.post("/v1/predict", content=body, headers={"Content-Type": "application/octet-stream"})
+        seen.append(answer.status_code)
+
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        asked = [asyncio.create_task(one(http, bodies[number % len(bodies)])) for number in range(clients)]
+        while (await asyncio.wait(asked, timeout=0.01))[1] and not seen:
+            pass
+        server.terminate()
+        await asyncio.gather(*asked, return_exceptions=True)
+    code = await asyncio.to_thread(server.wait, 30)
+    print(f"ended while {clients} requests were on their way: {seen.count(200)} answered, exit code {code}")
+
+
+def schema(url: str, count: int) -> None:
+    """Draw requests from the server's description of itself."""
+    command = ["run", f"{url}/openapi.json", "--max-examples", str(count), "--generation-database", "none"]
+    command += ["--suppress-health-check", "all"]
+    # A token is not asked for here, and a file of random bytes is rightly no image.
+    checks = "not_a_server_error,content_type_conformance,response_schema_conformance,status_code_conformance"
+    done = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", *command, "--checks", checks], capture_output=True, text=True
+    )
+    print("\n".join(done.stdout.splitlines()[-25:]))
+
+
 def main() -> None:
     """Start a server of its own, and load it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,15 +104,21 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--schema", type=int, default=0)
     arguments = parser.parse_args()
-    files = sorted(f for f in arguments.images.rglob("*") if f.suffix.lower() in (".jpg", ".png"))[::7][:200]
+    files = sorted(f for f in arguments.images.rglob("*") if f.suffix.lower() in (".jpg", ".png"))[:200]
     command = [sys.executable, "-m", "ball_features", "serve", arguments.bundle, "--port", "0", "--quiet"]
+    command += ["--max-rate", "100000"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         url = server.stdout.readline().split()[-1]
-        asyncio.run(load(url, server.pid, [f.read_bytes() for f in files], arguments.clients, arguments.seconds))
+        bodies = [f.read_bytes() for f in files]
+        if arguments.schema:
+            schema(url, arguments.schema)
+        asyncio.run(load(url, server.pid, bodies, arguments.clients, arguments.seconds))
+        asyncio.run(leave(url, server, bodies, arguments.clients))
     finally:
-        server.terminate()
+        server.kill()
         server.wait(20)
 
 

@@ -193,3 +193,31 @@ def test_a_demonstration_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot be written to .*Give another output folder"):
         demo(tmp_path / "file" / "demo")
+
+
+def test_links_in_a_folder_from_a_stranger_lead_to_nothing_that_is_overwritten(tmp_path):
+    from ball_features.outputs import require_own_files
+    from ball_features.reporting.markup import write_page
+
+    mine = tmp_path / "notes.txt"
+    mine.write_text("mine")
+    folder = tmp_path / "stranger"
+    folder.mkdir()
+    for name in ("report.html", "a.h5.lock", "predictions.csv"):
+        (folder / name).symlink_to(mine)
+    (folder / "evaluation.json").write_bytes(OWN["evaluation"])
+    with pytest.raises(DataError, match="is no page file that ball has written"):
+        write_page(folder / "report.html", "report.html", "a", sections=[], side_by_side=None)
+    with pytest.raises(DataError, match=r"predictions\.csv is a link"):
+        require_own_files(folder, ["predictions.csv"], "evaluation.json", "evaluation")
+    with pytest.raises(CacheError, match="is no lock of"), lock_cache(folder / "a.h5"):
+        pass
+    (folder / "b.h5.lock").write_text("my notes")
+    with pytest.raises(CacheError, match="is no lock of"), lock_cache(folder / "b.h5"):
+        pass
+    assert mine.read_text() == "mine"
+    assert (folder / "b.h5.lock").read_text() == "my notes"
+    with lock_cache(folder / "c.h5"):
+        pass
+    with lock_cache(folder / "c.h5"):
+        pass

@@ -1,7 +1,10 @@
 """Readers of text and bytes: whatever a file holds, they give a result or one of `ball`'s own errors."""
 
+import io
 import json
+import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from ball_features.bundles.bundle import read_bundle
 from ball_features.cache import read_cache
+from ball_features.dataset.archives import index_archive, read_entry
 from ball_features.dataset.decode import decode_bytes
 from ball_features.dataset.sheet_formats import read_tables
 from ball_features.errors import BallError
@@ -58,3 +62,24 @@ def test_bundles(values):
 )
 def test_images(head, rest):
     tried(lambda path: decode_bytes(path.read_bytes()), "a.png", head + rest)
+
+
+@BOUNDED
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4), st.booleans())
+def test_archives(changes, packed):
+    buffer = io.BytesIO()
+    if packed:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a/1.jpg", b"pixels" * 20)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo("a/1.jpg"))
+    content = bytearray(buffer.getvalue())
+    for place, value in changes:
+        content[place % len(content)] = value
+    try:
+        entries = index_archive(io.BytesIO(content), "a.zip" if packed else "a.tar")
+        for entry in entries.values():
+            read_entry(lambda start, end: bytes(content[start:end]), entry)
+    except (BallError, OSError) as error:
+        assert str(error)

@@ -12,7 +12,7 @@ from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import fit_gaussians
+from ball_features.bundles.novelty import fit_colours, fit_gaussians, score_parts
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
@@ -23,8 +23,11 @@ from ball_features.evaluation.views import model_views
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.models.recipe_choice import RecipeChoice
 from ball_features.models.registry import MODELS
+from ball_features.models.row_stream import stratified
 
 __all__ = ["Origin", "bundle_final", "bundle_fitted"]
+
+PAST_MEMORY_IMAGES = 20_000  # of each part that calibrate a bundle where rows exceed the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +39,14 @@ class Origin:
         config: settings of the run.
         conformal: one of `config.bundling.CONFORMAL`.
         site: site of each image to which models were adapted, (images,), or None.
+        unit: unit of each image, int (images,), as in `LabelledEmbeddings`, or None.
     """
 
     cache: Cache
     config: FitConfig
     conformal: str = "marginal"
     site: np.ndarray | None = None
+    unit: np.ndarray | None = None
 
 
 def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> None:
@@ -61,6 +66,14 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         f"The bundle is the first split's model, fitted on {len(split.train)} of {len(cache.path)} images "
         f"({share:.0f} %): {len(split.val)} others calibrate it and {len(split.test)} test it."
     )
+    codes = np.unique(cache.label, return_inverse=True)[1]
+    parts = (split.train, split.val, split.test)
+    if fitted.fitted_on:
+        parts = tuple(stratified(rows, codes, PAST_MEMORY_IMAGES, origin.config.seed) for rows in parts)
+        note += (
+            f" Rows exceed the memory ({fitted.fitted_on}): {len(parts[0])} training, {len(parts[1])} validation and "
+            f"{len(parts[2])} test images stand for all of them in its calibration and its flag for unusual images."
+        )
     if split.name:
         note += f" It has seen nothing of {split.name}, the first group left out."
     facts = _facts(
@@ -77,9 +90,9 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         folder / name,
         estimator,
         facts,
-        train=used(split.train),
-        validation=used(split.val),
-        test=used(split.test),
+        train=used(parts[0]),
+        validation=used(parts[1]),
+        test=used(parts[2]),
         sites=used.sites,
     )
 
@@ -119,7 +132,8 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         seen, held_out = used(fold.split.train), used(fold.split.test)
         reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
         distances.append(neighbour_distance(_of(held_out.X, own), reference)[0])
-        scores.append(fit_gaussians(seen.X, seen.truth).score(held_out.X))
+        colours = None if seen.histogram is None else fit_colours(seen.histogram, seen.truth)
+        scores.append(score_parts(fit_gaussians(seen.X, seen.truth), colours, held_out.X, held_out.histogram))
         truth.append(held_out.truth)
     truth, distances, scores = (np.concatenate(part) for part in (truth, distances, scores))
     used = _Used(origin, final.fitted, name, views)
@@ -128,7 +142,7 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         estimator,
         facts,
         train=used(train),
-        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores),
+        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores, _rows_of(origin.unit, rows)),
         sites=used.sites,
     )
 
@@ -163,7 +177,9 @@ class _Used:
             X = X.astype(np.float32)
             for name in np.unique(site[rows]).tolist():
                 X[site[rows] == name] -= self._offset(sites, str(name))
-        return LabelledEmbeddings(X, truth)
+        # Sites differ in colour: to a model that is adapted to them, that is nothing unusual.
+        histogram = _rows_of(cache.shortcuts.get("histogram"), rows) if sites is None else None
+        return LabelledEmbeddings(X, truth, _rows_of(self.origin.unit, rows), histogram)
 
     def _offset(self, sites: Sites, name: str) -> np.ndarray:
         known = sites.find(name)
@@ -172,6 +188,10 @@ class _Used:
         if name in self.fitted.shifts:
             return self.fitted.shifts[name].offset[self._positions]
         return sites.adapter.average
+
+
+def _rows_of(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if values is None else values[rows]
 
 
 def _of(X: np.ndarray, own: tuple[int, ...]) -> np.ndarray:

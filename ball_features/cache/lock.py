@@ -38,6 +38,7 @@ def lock_cache(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _require_lock_file(path, file)
             file.touch()  # if no file can be made, the lock would seem to be held
             locked = _locked(path, file) if _has_locks(file) else _marked(path, Path(f"{path}.writer"))
             held.enter_context(locked)
@@ -45,6 +46,15 @@ def lock_cache(path: Path) -> Iterator[None]:
             reason = error.strerror or error
             raise CacheError(f"{path} cannot be written ({reason}). Give another output file.") from error
         yield
+
+
+def _require_lock_file(path: Path, file: Path) -> None:
+    """Raise `CacheError` where a file that is not a lock has the name of one, or a link to one."""
+    text = _read(file)
+    if file.is_symlink() or (text and not text.startswith("process ")):
+        raise CacheError(
+            f"{file} is no lock of {path}, and would be overwritten. Move it, or give another output file."
+        )
 
 
 def _has_locks(file: Path) -> bool:

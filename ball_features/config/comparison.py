@@ -132,6 +132,16 @@ class FitConfig(Config):
         "exceed it, models read them from the file block by block, or are fitted on a sample; the table says which.",
         panel="Models",
     )
+    backend: str = option(
+        "loky",
+        "Where fits run, by joblib: loky, processes of this machine; dask or ray, a cluster whose nodes see the cache "
+        "under the same path (dask needs the package distributed, ray the extra ray).",
+        panel="Models",
+        choices=("loky", "dask", "ray"),
+    )
+    cluster: str = option(
+        "", "Address of the running cluster of the backend; one is started on this machine if left out.", panel="Models"
+    )
     group_column: str = option(
         "auto",
         "Column of the groups file that the protocol is by; several joined with +, such as class+overlay. auto: the "
@@ -205,6 +215,9 @@ class FitConfig(Config):
             self.memory,
             "a number of bytes with a unit, such as 4GB or 500MB, at least 10MB",
         )
+        require(
+            not self.cluster or self.backend != "loky", "cluster", self.cluster, "a backend too, such as backend='dask'"
+        )
         require(not self.tta or self.test_views in ("auto", "all"), "test_views", self.test_views, "none beside tta")
         require(self.adapt == "none" or not self.center, "adapt", self.adapt, "none beside center, which does the same")
         require(
@@ -228,7 +241,8 @@ class FitConfig(Config):
             resolved: what settings became: `groups_sha256`, the digest of that file's content.
         """
         values = self.to_dict()
-        del values["jobs"], values["groups"], values["compat_batch_metrics"]
+        for name in ("jobs", "groups", "compat_batch_metrics", "backend", "cluster"):
+            del values[name]
         if not self.memory:
             del values["memory"]
         return digest(values | resolved)

@@ -6,6 +6,7 @@ archive states for it, and none above the limit of an image file, so that a zip 
 
 from __future__ import annotations
 
+import errno
 import stat
 import struct
 import tarfile
@@ -76,7 +77,11 @@ def index_archive(file: Any, name: str) -> dict[str, Entry]:
         )
     try:
         return _index_zip(file) if name.lower().endswith(".zip") else _index_tar(file)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, NotImplementedError, struct.error) as error:
+    except DataError:
+        raise
+    except Exception as error:  # the readers raise many kinds for a damaged archive
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a disk or a share
+            raise
         raise DataError(f"{name} is no sound archive ({error}). Make it again, or unpack it.") from error
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bind", "bounded_protocol", "run_server"]
 
+_LEAVE_S = 10  # in which requests that are being answered may end, before a container would be killed
 _WAITING = 2048  # connections that wait for the server, uvicorn's default
 
 _AT_ONCE = 64  # connections that are accepted before any of them is looked at
@@ -81,7 +82,7 @@ def run_server(
         access_log=verbose,
         server_header=False,
         backlog=_AT_ONCE,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=_LEAVE_S,
     )
     Server(config).run(sockets=[listener])
 

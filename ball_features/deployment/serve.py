@@ -21,12 +21,14 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
-from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.prediction import describe
 from ball_features.bundles.predictor import Predictor, check_coverage
+from ball_features.config import COVERAGE
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
+from ball_features.deployment.exchange import Exchange
 from ball_features.deployment.limits import (
     Limits,
     Memory,
@@ -108,7 +110,7 @@ def create_app(
 
     @app.middleware("http")
     async def guard(request: Request, proceed: Any) -> Response:
-        host = re.sub(r":\d+$", "", request.headers.get("host", "")).strip("[]")
+        exchange, host = Exchange(), re.sub(r":\d+$", "", request.headers.get("host", "")).strip("[]")
         if loopback and not is_loopback(host):
             response: Response = JSONResponse({"detail": f"Got the host {host!r}, expected this machine."}, 421)
         elif not token and is_of_another_page(request.headers.get("origin", ""), request.headers.get("host", "")):
@@ -116,10 +118,7 @@ def create_app(
         else:
             response = await proceed(request)
         meters.requests.labels(str(response.status_code)).inc()
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
+        return exchange.end(request, response)
 
     def check_token(request: Request) -> None:
         given = bearer(request.headers.get("authorization", ""))
@@ -206,7 +205,8 @@ def create_app(
             raise HTTPException(422, f"The file {error}.") from error
         digest = hashlib.sha256(body).hexdigest()
         row = await embed(image, digest)
-        found = (await to_thread.run_sync(describe, own, [""], row[None], coverage, limiter=decoding))[0]
+        colours = predictor.histogram(image[None])
+        found = (await to_thread.run_sync(describe, own, [""], row[None], coverage, colours, limiter=decoding))[0]
         shown, pictures = None, []
         if map:
             shown = await to_thread.run_sync(reply_with_map, predictor, found, image, digest, limiter=decoding)
@@ -223,7 +223,7 @@ def create_app(
         dependencies=[Depends(check_token)],
         responses={code: {"description": text} for code, text in REFUSALS.items()},
         openapi_extra={
-            "requestBody": {"required": True, "content": {_JSON: {"schema": PatientRequest.model_json_schema()}}}
+            "requestBody": {"required": True, "content": {_JSON: {"schema": PatientRequest.whole_schema()}}}
         },
     )
     async def predict_patient(
@@ -246,7 +246,7 @@ def create_app(
         if len(asked.images) > limits.patient_images:
             raise HTTPException(422, f"Got {len(asked.images)} images, expected {limits.patient_images} or fewer.")
         files = {f"{number}": file for number, file in enumerate(asked.images)}
-        rejected, waiting, names = {}, [], []
+        rejected, waiting, names, colours = {}, [], [], []
         for key, file in files.items():
             try:
                 image = await to_thread.run_sync(load, file.data, limiter=decoding)
@@ -255,10 +255,12 @@ def create_app(
                 continue
             waiting.append(embed(image, hashlib.sha256(file.data).hexdigest()))
             names.append(file.name or key)
+            colours.append(predictor.histogram(image[None]))
         if not waiting:
             raise HTTPException(422, f"None of the {len(files)} files is an image that can be decoded.")
         rows = np.stack(await asyncio.gather(*waiting))
-        found = await to_thread.run_sync(describe, own, names, rows, coverage, limiter=decoding)
+        seen = None if colours[0] is None else np.concatenate(colours)
+        found = await to_thread.run_sync(describe, own, names, rows, coverage, seen, limiter=decoding)
         recent.add(found)
         meters.unusual.inc(sum(item.unusual for item in found))
         meters.seconds.observe(time.perf_counter() - start)

@@ -96,10 +96,11 @@ def evaluate(evaluation: Evaluation, progress: Progress | None = None) -> list[M
             key: replace(task, memory=share.memory) if held_bytes(task) > share.memory else task
             for key, task in tasks.items()
         }
-    if max((task.images.numbers.size for task in tasks.values()), default=0) * len(tasks) < PARALLEL_FROM:
+    here = config.backend == "loky"
+    if here and max((task.images.numbers.size for task in tasks.values()), default=0) * len(tasks) < PARALLEL_FROM:
         jobs = 1
     done: dict[tuple[int, int], Fitted | Failed] = {}
-    for key, result, refitted in run_tasks(fit_task, tasks, jobs):
+    for key, result, refitted in run_tasks(fit_task, tasks, jobs, config.backend, config.cluster):
         done[key] = replace(result, refitted=True) if refitted and isinstance(result, Fitted) else result
         if progress:
             progress(len(done), len(tasks), evaluation.models[key[0]].name)

@@ -25,7 +25,6 @@ from ball_features.models.row_stream import RowStream, stratified
 
 __all__ = ["fit_head", "fit_linear_svm", "fit_logistic", "fit_xgboost", "scale_stream"]
 
-START_IMAGES = 5000  # of the sample whose solution the logistic regression starts from
 CALIBRATION_IMAGES = 20_000  # at most a tenth of the training images, set aside for the probabilities
 SVM_EPOCHS = 5
 SVM_BATCH = 4096  # rows that are scaled at once; each is a step of its own
@@ -50,19 +49,17 @@ def scale_stream(rows: RowStream) -> StandardScaler:
 
 
 def fit_logistic(pipeline: Pipeline, rows: RowStream, validation: RowStream | None) -> Read:
-    """Fit a scaler and a logistic regression: the minimum of scikit-learn's objective, a pass for each gradient.
+    """Fit a scaler and a logistic regression as scikit-learn does: its objective, start and tolerance.
 
-    The first coefficients are those of a stratified sample.
+    Each gradient of L-BFGS is one pass.
     """
     from scipy.optimize import minimize
 
     scaler = scale_stream(rows)
     model: Any = pipeline[-1]
-    start = rows.sample(START_IMAGES, 0)
-    X = scaler.transform(start.read(start.images).astype(np.float32))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of the start alone
-        model.fit(X, start.y)
+    model.classes_, model.n_features_in_ = np.unique(rows.codes[rows.images]), rows.columns
+    count = len(model.classes_) if len(model.classes_) > 2 else 1
+    model.coef_, model.intercept_ = np.zeros((count, rows.columns)), np.zeros(count)
     objective = _Objective(rows, scaler, model)
     found = minimize(
         objective,

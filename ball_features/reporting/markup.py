@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ball_features.dataset.decode import decode
 from ball_features.errors import ImageError
 from ball_features.files import write_text
+from ball_features.outputs import require_writable
 from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
 from ball_features.reporting.headline import headline
 from ball_features.reporting.layout import layout
@@ -160,8 +161,9 @@ def write_page(out: Path, template: str, title: str, **context: Any) -> Path:
     """Write a page; arguments as `page`.
 
     Raises:
-        DataError: The file cannot be written.
+        DataError: The file cannot be written, or is none of `ball`'s own pages.
     """
+    require_writable(out, "file for the page", kind="page")  # a folder from a stranger may hold a link to any file
     write_text(out, page(template, title, **context))
     return out
 

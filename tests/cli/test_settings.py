@@ -27,6 +27,7 @@ CHANGED = FitConfig(
     protocol="group-cv", models=("mlp", "robust-logistic"), repeats=2, folds=3, test_size=0.3, val_size=0.1, seed=7,
     groups='my "files"/patients.csv', group_column="class+overlay", center="overlay", train_views="all",
     test_views="plain,grey-1", channels=("original", "segmented"), combine="mean", jobs=2, memory="4GB",
+    backend="dask", cluster="tcp://a:1",
     compat_batch_metrics=True,
     head=HeadConfig(
         hidden=(32, 16), learning_rate=3e-4, l2=0.0, epochs=3, batch_size=8, dropout=0.1, clip_norm=None,

@@ -1,5 +1,6 @@
 """The server: answers as `ball predict`, within its limits, in a real browser too."""
 
+import logging
 import os
 import re
 import shutil
@@ -249,6 +250,21 @@ def test_the_page_runs_nothing_but_its_own(client):
         assert "unsafe" not in policy
         assert "http" not in answer.text.replace("<!doctype html>", "").lower()
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_each_request_has_a_number_that_the_log_knows_and_nothing_of_the_image(client, smears, caplog):
+    content = next(smears.rglob("*.jpg")).read_bytes()
+    with caplog.at_level(logging.INFO, "uvicorn.error"):
+        answer = client().post("/v1/predict", content=content, headers={"Content-Type": "image/jpeg"})
+        other = client().get("/x\x1b[31m%0ay")
+    first, second = (message for message in caplog.messages if "/v1/predict" in message or " 404 " in message)
+    number = answer.headers["X-Request-ID"]
+    assert len(number) == 12
+    assert number != other.headers["X-Request-ID"]
+    assert first.startswith(f"{number} POST /v1/predict 200 ")
+    assert answer.json()["predicted"] not in first
+    assert "\x1b" not in second
+    assert "\n" not in second
 
 
 def test_loopback():

@@ -99,6 +99,12 @@ def test_streamed_logistic_regression_is_that_of_held_rows(mapped, classes):
     assert np.abs(found.predict_proba(X) - exact.predict_proba(X)).max() < 1e-4
     assert np.allclose(found[0].scale_, exact[0].scale_, rtol=1e-5)
     assert "passes" in words
+    usual = MODELS["logistic"].build(0, HeadConfig()).fit(X.astype(np.float32), y)  # stops at a wide tolerance
+    found, _ = streamed.fit_logistic(
+        MODELS["logistic"].build(0, HeadConfig()), RowStream(numbers, images, codes, (0, 1), 100_000), None
+    )
+    assert np.abs(found.predict_proba(X) - usual.predict_proba(X)).max() < 1e-3
+    assert np.array_equal(found.predict(X), usual.predict(X))
 
 
 def test_streamed_boosting_has_the_trees_of_held_rows(mapped):

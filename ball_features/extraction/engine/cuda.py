@@ -8,9 +8,11 @@ path is compared with a plain one on the device when a run starts, and left out 
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,6 +48,7 @@ def gpu_kernels(device: torch.device) -> Any:
     if device.type != "cuda":
         return None
     try:
+        _keep_kernels_private()
         from ball_features.extraction.engine import cuda_kernels as gpu
 
         with torch.inference_mode():
@@ -62,6 +65,16 @@ def gpu_kernels(device: torch.device) -> Any:
         return gpu if same else None
     except Exception:  # no Triton, or one that does not work here: torch's own passes, slower
         return None
+
+
+def _keep_kernels_private() -> None:
+    """Let Triton keep compiled kernels, which it loads again, where only this user can write; before its import."""
+    if "TRITON_CACHE_DIR" in os.environ:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ball" / "triton"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    os.environ["TRITON_CACHE_DIR"] = str(folder)
 
 
 def linear_relu(weight: Tensor, bias: Tensor, gpu: Any) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,53 @@
+"""Fits in other processes and on clusters."""
+
+import copyreg
+import importlib.util
+import pickle
+
+import numpy as np
+import pytest
+
+from ball_features.config import FitConfig
+from ball_features.errors import ConfigError, MissingExtraError
+from ball_features.evaluation import processes
+from ball_features.evaluation.processes import run_tasks
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    path = tmp_path / "numbers.bin"
+    numbers = np.arange(60_000, dtype=np.float16).reshape(3000, 2, 10)
+    path.write_bytes(b"head" + numbers.tobytes())
+    return np.memmap(path, np.float16, "r", 4, numbers.shape)
+
+
+def test_a_memory_map_is_sent_by_the_name_of_its_file(mapped):
+    with processes.maps_by_name():
+        sent, part, plain = (pickle.dumps(own) for own in (mapped, mapped[5:9], np.asarray(mapped)[:4]))
+        assert len(sent) < 1000
+    assert np.memmap not in copyreg.dispatch_table
+    assert np.array_equal(pickle.loads(sent), mapped)
+    assert np.array_equal(pickle.loads(part), mapped[5:9])
+    assert np.array_equal(pickle.loads(plain), mapped[:4])
+
+
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_backend_that_is_not_installed_names_its_extra(monkeypatch, backend, package):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == package else found(name))
+    with pytest.raises(MissingExtraError, match=rf"ball-features\[{backend}\]"):
+        list(run_tasks(abs, {"a": -1}, 2, backend))
+
+
+def test_an_address_needs_a_backend():
+    with pytest.raises(ConfigError, match="backend"):
+        FitConfig(cluster="tcp://a:1")
+    assert FitConfig(backend="dask", cluster="a").fingerprint() == FitConfig().fingerprint()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_cluster_of_this_machine_gives_the_same_results(backend, package):
+    pytest.importorskip(package)
+    tasks = {number: -number for number in range(5)}
+    assert {key: value for key, value, _ in run_tasks(abs, tasks, 2, backend)} == {n: n for n in range(5)}
