@@ -145,6 +145,7 @@ def test_a_run_of_many_classes(tmp_path):
     text = (run.folder / "table.md").read_text()
     assert "Not in the table: linear-svm compares each pair of classes, and takes at most 300 classes, got 310." in text
     assert "and 298 more" in text
+    assert len((run.folder / "verdict.json").read_text()) < 8_000
     assert (run.folder / "report.html").stat().st_size < 3_000_000
     assert (run.folder / "metrics.json").stat().st_size < 1_500_000
     assert set(METRICS) <= set((run.folder / "metrics.csv").read_text().split("\n")[0].split(","))
