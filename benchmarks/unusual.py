@@ -24,7 +24,7 @@ import numpy as np
 
 from ball_features.bundles.bundle import UNUSUAL_SHARE
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
-from ball_features.bundles.novelty import Scale, colour_shares, fit_colours, fit_gaussians, fit_scale
+from ball_features.bundles.novelty import Scale, colour_shares, fit_colours, fit_gaussians, fit_scale, score_parts
 
 VIEWS = {"plain": [], "fields": [1, 2, 3, 4], "cells": [5, 6, 7, 8, 9, 10]}
 FOLDS = 5
@@ -73,11 +73,11 @@ def _neighbours_of_mean(train: Images, codes: np.ndarray, new: Images) -> np.nda
 
 
 def _mahalanobis(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return fit_gaussians(train.X, codes).score(new.X)
+    return score_parts(fit_gaussians(train.X, codes), None, new.X, None)
 
 
 def _mahalanobis_of_model(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return fit_gaussians(train.own, codes).score(new.own)
+    return score_parts(fit_gaussians(train.own, codes), None, new.own, None)
 
 
 def _relative(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
@@ -89,7 +89,7 @@ def _views(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
 
 
 def _colours(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return fit_colours(train.histogram, codes).score(colour_shares(new.histogram))
+    return np.maximum(fit_colours(train.histogram, codes).score(colour_shares(new.histogram)), 1)
 
 
 def _product(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:

@@ -36,6 +36,10 @@ _DIRECTIONS = 64
 _COLOUR_DIRECTIONS = 16
 _ROWS = 5000  # training images that a covariance is estimated on; more change it little
 _LEAST_REST = 1e-3  # of the smallest variance kept, so that rounding does not count as distance
+# A view can be the same for all images, such as one of nuclei where there are none; it is stored with 16 bits, whose
+# rounding must not count as distance. Views that say something have variances above this one.
+_LEAST_VARIANCE = 1e-7
+_LEAST_DISTANCE = 1.0  # squared Mahalanobis distance: one direction's share of what is expected
 _TINY = 1e-12
 _ROUND = 1e-9
 _ROUND_LOG = 1e-3  # the same for logarithms: scores that all lie within a thousandth tell nothing apart
@@ -98,8 +102,8 @@ def fit_gaussians(X: np.ndarray, codes: np.ndarray, directions: int = _DIRECTION
         variance = values**2 / len(rows)
         others = X.shape[2] - count
         rest = (float((apart**2).sum()) / len(rows) - variance.sum()) / others if others else np.inf
-        variance = np.maximum(variance, _TINY)
-        parts.append((mean, basis, variance, np.maximum(rest, _LEAST_REST * variance.min())))
+        variance = np.maximum(variance, _LEAST_VARIANCE)
+        parts.append((mean, basis, variance, max(rest, _LEAST_REST * variance.min(), _LEAST_VARIANCE)))
     mean, basis, variance, rest = (np.stack(part).astype(np.float32) for part in zip(*parts, strict=True))
     return ClassGaussians(mean, basis, variance, rest)
 
@@ -263,11 +267,12 @@ def score_parts(
     views: ClassGaussians, colours: ClassGaussians | None, X: np.ndarray, histogram: np.ndarray | None
 ) -> np.ndarray:
     """Scores of the views and, where there are Gaussians of them, of the colours; arguments as `Novelty.scores`."""
-    found = views.score(X)
+    found = np.maximum(views.score(X), _LEAST_DISTANCE)
     if colours is None:
         return found
-    own = np.full((len(X), 1), np.nan) if histogram is None else colours.score(colour_shares(histogram))
-    return np.column_stack([found, own])
+    if histogram is None:
+        return np.column_stack([found, np.full(len(X), np.nan)])
+    return np.column_stack([found, np.maximum(colours.score(colour_shares(histogram)), _LEAST_DISTANCE)])
 
 
 def _log(scores: np.ndarray) -> np.ndarray:

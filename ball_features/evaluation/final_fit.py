@@ -9,7 +9,7 @@ the model of all images. This is cross-conformal prediction (Vovk 2015, doi 10.1
 place of those of the folds. CV+ (Barber et al. 2021, doi 10.1214/20-AOS1965) keeps these, compares a new image with
 each calibration image by the model of its fold, and covers exchangeable images with 1 - 2 (1 - coverage) at least, but
 for a term that vanishes with the number of images. The one model has no such bound, but answers in one pass, from one
-file. Simulated, both hold the nominal coverage (`benchmarks/coverage.py`).
+file. Simulated, both hold the nominal coverage (`benchmarks/coverage.md`).
 """
 
 from __future__ import annotations

@@ -85,6 +85,26 @@ def test_beyond_all_is_enough_where_that_is_rare(count, share):
     assert np.mean(found) < max(0.01, 1 / (count + 1)) + share + 0.01
 
 
+def test_a_view_that_is_one_for_all_images_flags_those_where_it_is_another():
+    """As a view of nuclei is where there are none; embeddings are stored with 16 bits, and new ones have 32."""
+    rng = np.random.default_rng(0)
+    nothing = rng.random(DIM).astype(np.float32)
+
+    def seen(count, seed):
+        X, codes = images(count, seed)
+        X[:, 1] = nothing
+        return X, codes
+
+    X, codes = seen(600, 0)
+    gaussians = fit_gaussians(X.astype(np.float16), codes)
+    held, own = seen(500, 1)
+    scale = fit_scale(score_parts(gaussians, None, held.astype(np.float16), None), own)
+    new, kinds = seen(500, 2)
+    assert scale.flags(score_parts(gaussians, None, new, None), kinds, CLASSES, 0.01).mean() < 0.03
+    new[:, 1] = rng.random((500, DIM))
+    assert scale.flags(score_parts(gaussians, None, new, None), kinds, CLASSES, 0.01).all()
+
+
 def shares(count, seed=0, shift=0):
     """Histograms of pictures that are all alike; `shift` moves their colours by that many bins."""
     rng = np.random.default_rng(seed)
