@@ -105,7 +105,11 @@ def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, 
     command = json.loads((folder / "run.json").read_text())["command"]
     assert command == f"ball fit {shareable(small_cache)} --config {shareable(folder / 'config.toml')}"
     settings = read_settings(folder / "config.toml")
-    assert (settings["protocol"], settings["groups"], settings["group_column"]) == ("ladder", shareable(groups), "patient")
+    assert (settings["protocol"], settings["groups"], settings["group_column"]) == (
+        "ladder",
+        shareable(groups),
+        "patient",
+    )
 
     def fitted(*arguments, **options):
         raise AssertionError("a model was fitted")
