@@ -13,7 +13,10 @@ from ball_features.runs.assess import Assessment, assess
 @pytest.fixture
 def draw(monkeypatch):
     """Draws only; what comes after it needs no test here."""
-    nothing = lambda images, out, *more, **named: Assessment(out, [], [], [], out / "assess.html")  # noqa: E731
+
+    def nothing(images, out, *more, **named):
+        return Assessment(out, [], [], [], out / "assess.html", lambda: out)
+
     monkeypatch.setattr("ball_features.runs.assess.assess", nothing)
     return lambda out, per_class=2: demo(out, per_class=per_class)
 

@@ -1,9 +1,9 @@
 """Bundles: a fitted model with all that is needed to use it on new images, in files that cannot run code.
 
-A bundle is a folder: `bundle.json` (`bundles.facts`), `reference.safetensors` (training embeddings, and the validation
-scores that sets and thresholds come from) and the model: safetensors for the head, XGBoost's own JSON, skops for
-scikit-learn, whose types are checked before anything is built. An estimator of another library is kept by joblib, which
-is read only if the user trusts it.
+A bundle is a folder: `bundle.json` (`bundles.facts`), `reference.safetensors` (training embeddings, and the scores of
+calibration images that sets and thresholds come from) and the model: safetensors for the head, XGBoost's own JSON,
+skops for scikit-learn, whose types are checked before anything is built. An estimator of another library is kept by
+joblib, which is read only if the user trusts it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ from ball_features.errors import BallError, ConfigError, DataError
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
 
-__all__ = ["COVERAGE", "UNUSUAL_SHARE", "Bundle", "read_bundle", "saved_notes"]
+__all__ = ["UNUSUAL_SHARE", "Bundle", "read_bundle", "saved_notes"]
 
-COVERAGE = 0.95  # default coverage of prediction sets
-UNUSUAL_SHARE = 0.01  # share of validation images that may lie beyond the threshold of unusual images
+UNUSUAL_SHARE = 0.01  # share of calibration images that may lie beyond the threshold of unusual images
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare or hash by
@@ -52,18 +51,18 @@ class Bundle:
         estimator: fitted classifier of embeddings; its classes are numbers of `classes`.
         facts: content of `bundle.json`.
         train: mean over the tested views of each training image at unit length, float32 (train, dim).
-        scores: 1 minus the calibrated probability of the true class of each validation image, increasing, float64
-            (validation,).
-        distances: distance of each validation image to the training embeddings, increasing, float64 (validation,).
-        score_class: class number of the image of each score, int (validation,); empty in bundles of earlier versions.
+        scores: 1 minus the calibrated probability of the true class of each calibration image, increasing, float64
+            (calibration,).
+        distances: distance of each calibration image to the training embeddings, increasing, float64 (calibration,).
+        score_class: class number of the image of each score, int (calibration,); empty in bundles of earlier versions.
         train_class: class number of each training image, int (train,); empty in bundles of earlier versions.
         novelty: what flags unusual images; None in bundles of earlier versions, which flag by distance alone.
         sites: sites of a site-adapted model, else None.
         offset: numbers that are subtracted from each embedding before all else, those of the site that the bundle
             answers for, float32 (views, dim); None for a model that is not adapted.
 
-    The images that calibrate a final model are not of validation but of its folds, each predicted by a model that has
-    not seen it.
+    The calibration images are the validation images of the model's split. Those of a final model are all images of its
+    folds, each predicted by a model that has not seen it.
     """
 
     estimator: Any
@@ -141,18 +140,19 @@ class Bundle:
         """
         return neighbour_distance(self.model_views(X), self.train)
 
-    def unusual(self, X: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    def unusual(self, X: np.ndarray, probability: np.ndarray, histogram: np.ndarray | None = None) -> np.ndarray:
         """Whether images are unlike the training images, bool (images,); see `bundles.novelty`.
 
         Args:
             X: embeddings, float (images, views, dim).
             probability: result of `probability` on them, float (images, classes).
+            histogram: share of the pixels in each bin of colour, float (images, bins); None where it is not known.
         """
         distance = self.distance(X)[0]
         if self.novelty is None:
             return distance > self.unusual_from
-        limits = self.novelty.scale.limits(len(self.classes), UNUSUAL_SHARE)
-        return self.novelty.values(self._centred(X), distance) > limits[probability.argmax(1)]
+        scores = self.novelty.scores(self._centred(X), distance, histogram)
+        return self.novelty.scale.flags(scores, probability.argmax(1), len(self.classes), UNUSUAL_SHARE)
 
     @property
     def unusual_from(self) -> float:
@@ -161,8 +161,11 @@ class Bundle:
 
     @property
     def unusual_share(self) -> float:
-        """Largest share of images like the validation images that lies beyond that distance by chance."""
-        return outlier_threshold(self.distances, UNUSUAL_SHARE)[1]
+        """Largest share of images like the calibration images that is flagged by chance."""
+        if self.novelty is None:
+            return outlier_threshold(self.distances, UNUSUAL_SHARE)[1]
+        scale = self.novelty.scale
+        return outlier_threshold(scale.values, UNUSUAL_SHARE)[1] + scale.beyond_share(UNUSUAL_SHARE)
 
     @property
     def mondrian(self) -> bool:
@@ -177,7 +180,7 @@ class Bundle:
         return np.full(count, min(conformal_threshold(self.scores, coverage), 1.0))
 
     def threshold(self, coverage: float) -> float:
-        """Largest 1 - p of any class in the set of this coverage; 1 if there are too few validation images."""
+        """Largest 1 - p of any class in the set of this coverage; 1 if there are too few calibration images."""
         return float(self.thresholds(coverage).max())
 
     def notes(self, coverage: float) -> list[str]:
@@ -205,7 +208,7 @@ class Bundle:
     def sets(self, probability: np.ndarray, coverage: float) -> np.ndarray:
         """Prediction sets, bool (images, classes), that contain the true class with this probability.
 
-        The probability holds for images exchangeable with the validation images. Method: split conformal prediction
+        The probability holds for images exchangeable with the calibration images. Method: split conformal prediction
         with the score 1 - p(true) (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341), of a final model
         `evaluation.final_fit`; the most probable class is always in the set.
         """

@@ -50,11 +50,11 @@ def outlier_threshold(distances: np.ndarray, share: float) -> tuple[float, float
     """The distance beyond which an image is unusual, and the share of images that exceeds it by chance.
 
     This is the conformal threshold at 1 - share. n distances cannot resolve a share below 1 / (n + 1); if `share` is
-    smaller, the largest distance is the threshold, so that a small validation set flags too much rather than nothing.
+    smaller, the largest distance is the threshold, so that a small calibration set flags too much rather than nothing.
 
     Args:
-        distances: distances of validation images, float (validation,), at least one.
-        share: largest share of images like the validation images that may be flagged.
+        distances: distances of calibration images, float (calibration,), at least one.
+        share: largest share of images like the calibration images that may be flagged.
     """
     count = len(distances)
     place = min(_place(count, 1 - share), count)
@@ -71,7 +71,7 @@ def set_note(scores: np.ndarray, coverage: float) -> str:
     A set can hold two classes only if the threshold is at least 0.5; below it every set holds one class.
 
     Args:
-        scores: 1 minus the calibrated probability of the true class, float (validation,).
+        scores: 1 minus the calibrated probability of the true class, float (calibration,).
         coverage: coverage of the sets.
     """
     count, sure = len(scores), int((scores < 0.5).sum())
@@ -79,8 +79,8 @@ def set_note(scores: np.ndarray, coverage: float) -> str:
     if threshold > 1:
         least = math.ceil((coverage - 1e-9) / (1 - coverage))
         return (
-            f"Sets at {100 * coverage:g} % coverage contain every class: the bundle has {count} validation images, and "
-            f"that coverage needs {least}."
+            f"Sets at {100 * coverage:g} % coverage contain every class: the bundle has {count} calibration images, "
+            f"and that coverage needs {least}."
         )
     if threshold >= 0.5:
         return ""
@@ -90,7 +90,7 @@ def set_note(scores: np.ndarray, coverage: float) -> str:
         advice = f"Read the probability; at a coverage of {least} or more every set contains all classes."
     return (
         f"Every set at {100 * coverage:g} % coverage contains one class, however uncertain the model is: in {sure} of "
-        f"{count} validation images the true class has more than half of the probability, so one class suffices. "
+        f"{count} calibration images the true class has more than half of the probability, so one class suffices. "
         f"{advice}"
     )
 
@@ -113,14 +113,14 @@ def class_set_note(scores: Mapping[str, np.ndarray], coverage: float) -> str:
 
 
 def unusual_note(distances: np.ndarray, share: float) -> str:
-    """What a user must know about the flag for unusual images if validation images are few, or ""."""
+    """What a user must know about the flag for unusual images if calibration images are few, or ""."""
     count = len(distances)
     if outlier_threshold(distances, share)[1] <= share + 1e-9:
         return ""
     return (
-        f"An image is called unusual if it is further from the training images than all {count} validation images, "
+        f"An image is called unusual if it is further from the training images than all {count} calibration images, "
         f"which happens by chance to one image in {count + 1} like them. A threshold that one in {1 / share:.0f} "
-        f"exceeds needs {1 / share - 1:.0f} validation images."
+        f"exceeds needs {1 / share - 1:.0f} calibration images."
     )
 
 
@@ -167,17 +167,17 @@ def tempered(probability: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(probability: np.ndarray, truth: np.ndarray) -> float:
-    """Fit the temperature that minimises the log loss on validation images (Guo et al. 2017, section 4.2).
+    """Fit the temperature that minimises the log loss on calibration images (Guo et al. 2017, section 4.2).
 
-    That alone would sharpen without bound if the validation images show no error. A second temperature is therefore
+    That alone would sharpen without bound if the calibration images show no error. A second temperature is therefore
     fitted to smoothed targets: (n + 1) / (n + 2) for the true class of n images, the rest shared by the other classes.
     These are the targets of Platt 1999 ("Probabilistic outputs for support vector machines"), who counts each class
     separately; here all images count together, since they share one temperature. The result is the temperature nearest
     to 1 between the two: it sharpens no more than n images justify, and flattens no more than their errors require.
 
     Args:
-        probability: predicted probabilities, float (validation, classes).
-        truth: class numbers, int (validation,).
+        probability: predicted probabilities, float (calibration, classes).
+        truth: class numbers, int (calibration,).
 
     Returns:
         Temperature, between 0.05 and 20.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -45,6 +46,10 @@ class BundleFigures:
         uncalibrated_ece: expected calibration error before calibration.
         sets: figures of prediction sets, for each coverage.
         unusual: share of images that are flagged as unusual.
+        units: number of units (patients, groups, sets of copies) that the interval rests on; 0 in bundles of earlier
+            versions.
+        accuracy_low: lower end of the 95 % interval of the accuracy, by units; NaN in bundles of earlier versions.
+        accuracy_high: upper end.
     """
 
     images: int
@@ -55,11 +60,22 @@ class BundleFigures:
     uncalibrated_ece: float
     sets: tuple[SetFigures, ...]
     unusual: float
+    units: int = 0
+    accuracy_low: float = math.nan
+    accuracy_high: float = math.nan
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> BundleFigures:
-        """Read the values that `dataclasses.asdict` gives."""
-        own: dict[str, Any] = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        """Read the values that `dataclasses.asdict` gives, also those of earlier versions.
+
+        Raises:
+            KeyError: A figure is missing that every version has.
+        """
+        fields = dataclasses.fields(cls)
+        later = {field.name for field in fields if field.default is not dataclasses.MISSING}
+        own: dict[str, Any] = {
+            field.name: values[field.name] for field in fields if field.name in values or field.name not in later
+        }
         own["sets"] = tuple(SetFigures(**row) for row in own["sets"])
         return cls(**own)
 

@@ -12,7 +12,7 @@ from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import fit_gaussians
+from ball_features.bundles.novelty import fit_colours, fit_gaussians, score_parts
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
@@ -39,12 +39,14 @@ class Origin:
         config: settings of the run.
         conformal: one of `config.bundling.CONFORMAL`.
         site: site of each image to which models were adapted, (images,), or None.
+        unit: unit of each image, int (images,), as in `LabelledEmbeddings`, or None.
     """
 
     cache: Cache
     config: FitConfig
     conformal: str = "marginal"
     site: np.ndarray | None = None
+    unit: np.ndarray | None = None
 
 
 def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> None:
@@ -130,7 +132,8 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         seen, held_out = used(fold.split.train), used(fold.split.test)
         reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
         distances.append(neighbour_distance(_of(held_out.X, own), reference)[0])
-        scores.append(fit_gaussians(seen.X, seen.truth).score(held_out.X))
+        colours = None if seen.histogram is None else fit_colours(seen.histogram, seen.truth)
+        scores.append(score_parts(fit_gaussians(seen.X, seen.truth), colours, held_out.X, held_out.histogram))
         truth.append(held_out.truth)
     truth, distances, scores = (np.concatenate(part) for part in (truth, distances, scores))
     used = _Used(origin, final.fitted, name, views)
@@ -139,7 +142,7 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         estimator,
         facts,
         train=used(train),
-        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores),
+        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores, _rows_of(origin.unit, rows)),
         sites=used.sites,
     )
 
@@ -174,7 +177,9 @@ class _Used:
             X = X.astype(np.float32)
             for name in np.unique(site[rows]).tolist():
                 X[site[rows] == name] -= self._offset(sites, str(name))
-        return LabelledEmbeddings(X, truth)
+        # Sites differ in colour: to a model that is adapted to them, that is nothing unusual.
+        histogram = _rows_of(cache.shortcuts.get("histogram"), rows) if sites is None else None
+        return LabelledEmbeddings(X, truth, _rows_of(self.origin.unit, rows), histogram)
 
     def _offset(self, sites: Sites, name: str) -> np.ndarray:
         known = sites.find(name)
@@ -183,6 +188,10 @@ class _Used:
         if name in self.fitted.shifts:
             return self.fitted.shifts[name].offset[self._positions]
         return sites.adapter.average
+
+
+def _rows_of(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if values is None else values[rows]
 
 
 def _of(X: np.ndarray, own: tuple[int, ...]) -> np.ndarray:

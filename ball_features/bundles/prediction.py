@@ -43,7 +43,9 @@ class Prediction:
         return vars(self) | lists
 
 
-def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
+def describe(
+    bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: float, histogram: np.ndarray | None = None
+) -> list[Prediction]:
     """Predict from embeddings.
 
     Args:
@@ -51,11 +53,12 @@ def describe(bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: floa
         paths: name of each image.
         X: embeddings, float32 (images, views, dim).
         coverage: coverage of the prediction sets.
+        histogram: colours of the images, as `Bundle.unusual` takes them.
     """
     probability = bundle.probability(X)
     inside = bundle.sets(probability, coverage)
     distance, rows = bundle.distance(X)
-    unusual = bundle.unusual(X, probability)
+    unusual = bundle.unusual(X, probability, histogram)
     known = len(bundle.train_class) > 0
     result = []
     for image, path in enumerate(paths):

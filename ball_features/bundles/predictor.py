@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.prediction import Prediction, describe
+from ball_features.config import COVERAGE
 from ball_features.dataset.decode import decode_bytes, read_file
 from ball_features.dataset.listing import Rejected
 from ball_features.errors import ConfigError, ImageError, WeightsError
@@ -20,7 +21,24 @@ from ball_features.extraction.engine.cpu import compile_early
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Predictor", "check_coverage"]
+__all__ = ["EmbeddedFiles", "Predictor", "check_coverage"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EmbeddedFiles:
+    """Image files, as far as they could be decoded.
+
+    Attributes:
+        paths: names of these files.
+        X: their embeddings, float32 (images, views, dim).
+        histogram: their colours, as `Bundle.unusual` takes them; None where the bundle knows no colours.
+        rejected: the other files with reasons.
+    """
+
+    paths: list[str]
+    X: np.ndarray
+    histogram: np.ndarray | None
+    rejected: list[Rejected]
 
 
 def check_coverage(coverage: float) -> None:
@@ -160,49 +178,60 @@ class Predictor:
         predictions: list[Prediction] = []
         rejected: list[Rejected] = []
         done = 0
-        for paths, X, bad in self.embed_files(files):
-            rejected += bad
-            if X is not None:
-                predictions += self.describe(paths, X, coverage)
-            done += len(paths) + len(bad)
+        for part in self.embed_files(files):
+            rejected += part.rejected
+            predictions += self.describe(part.paths, part.X, coverage, part.histogram) if part.paths else []
+            done += len(part.paths) + len(part.rejected)
             if progress:
                 progress(done, len(files))
         return predictions, rejected
 
-    def embed_all(
-        self, files: Sequence[Path], progress: Callable[[int, int], None] | None = None
-    ) -> tuple[list[str], np.ndarray, list[Rejected]]:
+    def embed_all(self, files: Sequence[Path], progress: Callable[[int, int], None] | None = None) -> EmbeddedFiles:
         """Decode and embed image files.
 
         Args:
             files: image files.
             progress: function that takes (images done, images in all).
-
-        Returns:
-            Names of the files that could be decoded, their embeddings, float32 (images, views, dim), and the other
-            files with reasons.
         """
         names: list[str] = []
-        blocks = [np.empty((0, len(self.preprocessing.plan), self.preprocessing.dim), dtype=np.float32)]
         rejected: list[Rejected] = []
-        for paths, X, bad in self.embed_files(files):
-            names += paths
-            rejected += bad
-            blocks += [] if X is None else [X]
+        parts = []
+        for part in self.embed_files(files):
+            names += part.paths
+            rejected += part.rejected
+            parts += [part] if part.paths else []
             if progress:
                 progress(len(names) + len(rejected), len(files))
-        blocks = blocks if len(blocks) == 1 else blocks[1:]  # joined channels are wider
-        return names, np.concatenate(blocks), rejected
+        if not parts:
+            return EmbeddedFiles([], self._nothing, None, rejected)
+        colours = [part.histogram for part in parts if part.histogram is not None]
+        X = np.concatenate([part.X for part in parts])
+        return EmbeddedFiles(names, X, np.concatenate(colours) if colours else None, rejected)
 
-    def embed_files(self, files: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray | None, list[Rejected]]]:
+    @property
+    def _nothing(self) -> np.ndarray:
+        return np.empty((0, len(self.preprocessing.plan), self.preprocessing.dim), dtype=np.float32)
+
+    def histogram(self, images: Tensor) -> np.ndarray | None:
+        """Colours of images, as `Bundle.unusual` takes them; None where the bundle knows no colours.
+
+        Args:
+            images: pixels, uint8 (images, 3, input_px, input_px).
+        """
+        from ball_features.extraction.pixels import shortcut_numbers
+
+        if self.bundle.novelty is None or self.bundle.novelty.colours is None:
+            return None
+        return shortcut_numbers(images.float().div(255), ("histogram",))["histogram"].numpy()
+
+    def embed_files(self, files: Sequence[Path]) -> Iterator[EmbeddedFiles]:
         """Decode and embed image files, block by block.
 
         Args:
             files: image files.
 
         Yields:
-            Names of the files that could be decoded, their embeddings, float32 (images, views, dim) or None without
-            any, and the other files of the block with reasons.
+            The files of a block.
         """
         from ball_features.extraction.batch import batch_size
         from ball_features.extraction.engine.modules import runs_on_all_cores
@@ -214,18 +243,17 @@ class Predictor:
         def load(row: int) -> tuple[Tensor, str] | str:
             return self._load(files[row])
 
-        def compute(
-            rows: np.ndarray, loaded: list[tuple[Tensor, str] | str]
-        ) -> tuple[list[str], np.ndarray | None, list[Rejected]]:
+        def compute(rows: np.ndarray, loaded: list[tuple[Tensor, str] | str]) -> EmbeddedFiles:
             import torch
 
             named = [(str(files[row]), item) for row, item in zip(rows, loaded, strict=True)]
             bad = [Rejected(name, item) for name, item in named if isinstance(item, str)]
             good = [(name, *item) for name, item in named if not isinstance(item, str)]
             if not good:
-                return [], None, bad
+                return EmbeddedFiles([], self._nothing, None, bad)
             paths, images, digests = zip(*good, strict=True)
-            return list(paths), self.embed(torch.stack(images), digests), bad
+            pixels = torch.stack(images)
+            return EmbeddedFiles(list(paths), self.embed(pixels, digests), self.histogram(pixels), bad)
 
         yield from stream(np.arange(len(files)), size, load, compute, workers=workers)
 
@@ -239,6 +267,8 @@ class Predictor:
         except ImageError as error:
             return str(error)
 
-    def describe(self, paths: Sequence[str], X: np.ndarray, coverage: float) -> list[Prediction]:
+    def describe(
+        self, paths: Sequence[str], X: np.ndarray, coverage: float, histogram: np.ndarray | None = None
+    ) -> list[Prediction]:
         """Predict from embeddings; arguments as `bundles.prediction.describe`."""
-        return describe(self.bundle, paths, X, coverage)
+        return describe(self.bundle, paths, X, coverage, histogram)

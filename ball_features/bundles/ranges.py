@@ -10,6 +10,7 @@ import numpy as np
 
 from ball_features.bundles.facts import BundleFacts
 from ball_features.config.bundling import CONFORMAL
+from ball_features.extraction.pixels import SHORTCUT_WIDTHS
 
 __all__ = ["require_ranges"]
 
@@ -59,6 +60,7 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         "model_views": set(facts.model_views) <= set(range(views)),
         "conformal": facts.conformal in CONFORMAL,
         "gaussians": "gaussian_mean" not in arrays or _fit_together(arrays, views),
+        "colours": "colour_mean" not in arrays or _one_view(arrays),
         "site_offsets": facts.adapt == "none" or all(_finite(arrays[name], 3, views) for name in _sites(arrays)),
     }
     faults += [name for name, holds in checks.items() if not holds]
@@ -88,20 +90,34 @@ def _finite(values: np.ndarray, axes: int, views: int) -> bool:
     return values.ndim == axes and values.shape[-2] == views and bool(np.isfinite(values).all())
 
 
+def _one_view(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether the Gaussians of the colours are those of one view, as many numbers as a histogram has."""
+    mean, basis, variance, rest = (arrays[f"colour_{name}"] for name in ("mean", "basis", "variance", "rest"))
+    return (
+        mean.ndim == basis.ndim == 3
+        and len(mean) == len(basis) == len(variance) == len(rest) == 1
+        and mean.shape[2] == basis.shape[2] == SHORTCUT_WIDTHS["histogram"]
+        and variance.shape == basis.shape[:2]
+        and bool((variance > 0).all() and rest.ndim == 1 and (rest > 0).all())
+        and all(_moderate(part) for part in (mean, basis, variance))
+    )
+
+
 def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
     """Whether the Gaussians of the views and the scale of their scores belong together."""
     mean, basis, variance = (arrays[f"gaussian_{name}"] for name in ("mean", "basis", "variance"))
     scale = [arrays[f"scale_{name}"] for name in ("middle", "high", "values")]
-    rest = arrays["gaussian_rest"]
+    ends = [*scale[:2], *([arrays["scale_largest"]] if "scale_largest" in arrays else [])]
+    rest, scores = arrays["gaussian_rest"], views + 1 + ("colour_mean" in arrays)
     return (
         mean.ndim == basis.ndim == 3
         and len(mean) == len(basis) == len(variance) == len(rest) == views
         and mean.shape[2] == basis.shape[2]
         and variance.shape == basis.shape[:2]
-        and scale[0].shape == scale[1].shape == (views + 1,)
+        and all(part.shape == (scores,) for part in ends)
         and scale[2].shape == arrays["scale_predicted"].shape == arrays["scores"].shape
         and bool((variance > 0).all() and rest.ndim == 1 and (rest > 0).all())
-        and all(_moderate(part) for part in (mean, basis, variance, *scale))
+        and all(_moderate(part) for part in (mean, basis, variance, scale[2], *ends))
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ball_features.bundles.bundle import COVERAGE, UNUSUAL_SHARE, Bundle
+from ball_features.bundles.bundle import UNUSUAL_SHARE, Bundle
 from ball_features.bundles.calibration import (
     fit_temperature,
     mean_probability,
@@ -20,9 +20,11 @@ from ball_features.bundles.calibration import (
 from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import Novelty, Scale, fit_gaussians, fit_scale
+from ball_features.bundles.novelty import Novelty, Scale, fit_colours, fit_gaussians, fit_scale, score_parts
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
+from ball_features.config import COVERAGE
+from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.metrics import calibration_error, log_losses
 from ball_features.models.registry import MODELS
 
@@ -38,10 +40,14 @@ class LabelledEmbeddings:
     Attributes:
         X: embeddings of the tested views, float (images, views, dim).
         truth: class numbers, int (images,).
+        unit: unit of each image, int (images,): images that an interval draws together; None where each is its own.
+        histogram: share of the pixels in each bin of colour, float (images, bins); None where it is not known.
     """
 
     X: np.ndarray = field(default_factory=lambda: np.empty((0, 1, 0)))
     truth: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    unit: np.ndarray | None = None
+    histogram: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +59,9 @@ class HeldOut:
         truth: class numbers, int (images,).
         distances: distance of each image to the images that its model was fitted on, float64 (images,).
         fold: number of the fold that predicted each image, int (images,).
-        views: score of each view of each image by `ClassGaussians` of the images that its model was fitted on, float64
-            (images, views); None for a flag by distance alone.
+        views: score of each view of each image, and of its colours where they are known, by `score_parts` of the images
+            that its model was fitted on, float64 (images, scores); None for a flag by distance alone.
+        unit: unit of each image, int (images,), as in `LabelledEmbeddings`.
     """
 
     raw: np.ndarray
@@ -62,15 +69,16 @@ class HeldOut:
     distances: np.ndarray
     fold: np.ndarray
     views: np.ndarray | None = None
+    unit: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> HeldOut:
         """These images alone; rows is bool (images,)."""
-        views = None if self.views is None else self.views[rows]
-        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows], views)
+        views, unit = (None if part is None else part[rows] for part in (self.views, self.unit))
+        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows], views, unit)
 
     @property
     def scores(self) -> np.ndarray:
-        """Scores of the flag for unusual images, float64 (images, views + 1): of each view, and the distance."""
+        """Scores of the flag for unusual images, float64 (images, scores): `views`, and the distance."""
         return np.column_stack([*([] if self.views is None else [self.views]), self.distances])
 
     @property
@@ -112,14 +120,16 @@ def write_bundle(
     own = list(facts.model_views) or list(range(train.X.shape[1]))
     reference = unit_mean(train.X[:, own]).astype(np.float16)  # distances are to what will be read back
     gaussians = fit_gaussians(train.X, train.truth)
+    colours = None if train.histogram is None else fit_colours(train.histogram, train.truth)
     if isinstance(validation, LabelledEmbeddings):
         raw = mean_probability(estimator, validation.X[:, own], len(facts.classes))
         distances, _ = neighbour_distance(validation.X[:, own], reference.astype(np.float32))
         fold = np.zeros(len(raw), dtype=int)
-        validation = HeldOut(raw, validation.truth, distances, fold, gaussians.score(validation.X))
+        views = score_parts(gaussians, colours, validation.X, validation.histogram)
+        validation = HeldOut(raw, validation.truth, distances, fold, views, validation.unit)
     bundle = calibrate(estimator, facts, reference, validation)
     if validation.views is not None:
-        bundle = replace(bundle, novelty=Novelty(gaussians, validation.scale))
+        bundle = replace(bundle, novelty=Novelty(gaussians, validation.scale, colours))
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
     arrays |= {"score_class": bundle.score_class, "train_class": train.truth.astype(np.int64)}
     arrays |= bundle.novelty.to_arrays() if bundle.novelty else {}
@@ -162,7 +172,7 @@ def calibrate(estimator: Any, facts: BundleFacts, reference: np.ndarray, seen: H
 def _measure_folds(facts: BundleFacts, seen: HeldOut) -> BundleFigures:
     """Figures of out-of-fold predictions; temperature and thresholds of each fold come from the others."""
     none = np.empty((0, 0), dtype=np.float16)
-    raw, truth, probability, inside, unusual = [], [], [], [], []
+    raw, truth, probability, inside, unusual, unit = [], [], [], [], [], []
     for fold in np.unique(seen.fold):
         rest = seen.select(seen.fold != fold)
         bundle = calibrate(None, facts, none, rest)
@@ -171,14 +181,19 @@ def _measure_folds(facts: BundleFacts, seen: HeldOut) -> BundleFigures:
         truth.append(own.truth)
         probability.append(tempered(own.raw, bundle.facts.temperature))
         inside.append(np.stack([bundle.sets(probability[-1], coverage) for coverage in _MEASURED], 1))
-        limits = rest.scale.limits(len(facts.classes), UNUSUAL_SHARE)
-        unusual.append(rest.scale(own.scores) > limits[own.raw.argmax(1)])
+        unusual.append(rest.scale.flags(own.scores, own.raw.argmax(1), len(facts.classes), UNUSUAL_SHARE))
+        unit += [] if own.unit is None else [own.unit]
     parts = (np.concatenate(part) for part in (truth, raw, probability, inside, unusual))
-    return _figures(*parts)
+    return _figures(*parts, unit=np.concatenate(unit) if unit else None)
 
 
 def _figures(
-    truth: np.ndarray, raw: np.ndarray, probability: np.ndarray, inside: np.ndarray, unusual: np.ndarray
+    truth: np.ndarray,
+    raw: np.ndarray,
+    probability: np.ndarray,
+    inside: np.ndarray,
+    unusual: np.ndarray,
+    unit: np.ndarray | None,
 ) -> BundleFigures:
     """Figures of predictions.
 
@@ -188,7 +203,11 @@ def _figures(
         probability: calibrated probabilities, float (images, classes).
         inside: sets of each coverage of `_MEASURED`, bool (images, coverages, classes).
         unusual: flags, bool (images,).
+        unit: unit of each image, int (images,); None where each is its own.
     """
+    unit = np.arange(len(truth)) if unit is None else unit
+    hit = probability.argmax(1) == truth
+    low, high = share_interval(hit, unit)
     rows = []
     for number, coverage in enumerate(_MEASURED):
         size = inside[:, number].sum(1)
@@ -196,13 +215,16 @@ def _figures(
         rows.append(SetFigures(coverage, covered, float(size.mean()), float((size == 1).mean())))
     return BundleFigures(
         images=len(truth),
-        accuracy=float((probability.argmax(1) == truth).mean()),
+        accuracy=float(hit.mean()),
         log_loss=float(log_losses(truth, probability).mean()),
         ece=calibration_error(truth, probability),
         uncalibrated_log_loss=float(log_losses(truth, raw).mean()),
         uncalibrated_ece=calibration_error(truth, raw),
         sets=tuple(rows),
         unusual=float(unusual.mean()),
+        units=len(np.unique(unit)),
+        accuracy_low=low,
+        accuracy_high=high,
     )
 
 
@@ -216,4 +238,5 @@ def measure_bundle(bundle: Bundle, test: LabelledEmbeddings) -> BundleFigures:
     raw = mean_probability(bundle.estimator, bundle.model_views(test.X), len(bundle.classes))
     probability = bundle.probability(test.X)
     inside = np.stack([bundle.sets(probability, coverage) for coverage in _MEASURED], 1)
-    return _figures(test.truth, raw, probability, inside, bundle.unusual(test.X, probability))
+    unusual = bundle.unusual(test.X, probability, test.histogram)
+    return _figures(test.truth, raw, probability, inside, unusual, test.unit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -77,6 +78,7 @@ def create_cache(path: Path, contents: CacheContents, *, source: Path | None = N
         CacheError: The file cannot be written: most likely the disk is full. Or rows of the source are damaged.
     """
     with _replacing(path) as partial:
+        _require_space(partial, contents)
         with h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file:
             for key, value in to_stored(contents.attributes, path.parent).items():
                 file.attrs[key] = _to_attribute(value)
@@ -88,6 +90,22 @@ def create_cache(path: Path, contents: CacheContents, *, source: Path | None = N
                 with h5py.File(source, "r", locking=False) as old:
                     _carry_over(old, file, repair)
         _seal(partial)
+
+
+def _require_space(partial: Path, contents: CacheContents) -> None:
+    """Raise `OSError` where the disk has no room: HDF5 ends the whole process where it cannot write what it closes."""
+    rows = len(contents.paths)
+    numbers = len(contents.view) * contents.dim * np.dtype(contents.dtype).itemsize + 4 * sum(
+        contents.shortcuts.values()
+    )
+    size = rows * (numbers + 512) + _INDEX_BYTES + (1 << 18)  # texts, flags and index, roughly
+    with partial.open("wb") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
 
 
 def _seal(path: Path) -> None:
@@ -153,7 +171,8 @@ def _replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # HDF5's own errors are of both kinds
         told = re.search(r"error message = '([^']*)'", str(error))
-        reason = told[1] if told else " ".join(str(error).split())
+        plain = error.strerror if isinstance(error, OSError) else None
+        reason = told[1] if told else plain or " ".join(str(error).split())
         advice = "Free some space, or give another output file."
         raise CacheError(f"{path} cannot be written ({reason}). {advice}") from error
     finally:

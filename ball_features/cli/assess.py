@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ball_features.cli.derive import command
-from ball_features.cli.options import Images, Shown
+from ball_features.cli.options import NOTE, Images, Shown
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.fields import COMMON, Config, option
@@ -32,6 +32,7 @@ class AssessOptions(Config):
         (), "Models to compare, with commas between; the head, logistic regression and all shortcuts if left out."
     )
     repeats: int = option(2, "Number of repeats of the protocol, each with another random seed.", low=1)
+    note: str = NOTE
     jobs: int = option(0, "Number of models fitted at the same time; 0 uses every core.", low=0)
 
 
@@ -45,11 +46,14 @@ def assess(
     is the verdict: on the terminal, in verdict.json, and on top of assess.html.
     """
     from ball_features.runs.assess import assess as run
+    from ball_features.runs.assess import keep_note
 
     config = FitConfig(models=options.models, repeats=options.repeats, jobs=options.jobs, seed=extraction.seed)
     with progress_bar("Assessing", shown.silent, "steps") as progress:
         log = (lambda line: None) if shown.silent else say
         done = run(images, options.out, extraction, config, collection=collection, progress=progress, log=log)
+    if options.note:
+        keep_note(done, options.note)
     print_assessment(done, shown)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from ball_features.cli.derive import command
 from ball_features.cli.layers import Subset
-from ball_features.cli.options import RunFolder, Shown
+from ball_features.cli.options import RunFolder, Shown, told
 from ball_features.cli.screen import echo, print_json, progress_bar, show, width
 from ball_features.config import FitConfig
 
@@ -48,9 +48,19 @@ def compare(
     from ball_features.reporting.run_tables import render_comparison
     from ball_features.reporting.verdict import findings_to_json, render_verdict
     from ball_features.runs.compare import compare as run
+    from ball_features.runs.store import annotate
 
     with progress_bar("Fitting", shown.silent, "fits") as progress:
-        result, rows = run(caches, config, out_root=options.out, name=options.name or None, progress=progress)
+        result, rows = run(
+            caches,
+            config,
+            out_root=options.out,
+            name=options.name or None,
+            notes=told(options.note),
+            progress=progress,
+        )
+    if options.note:
+        annotate(result.folder, options.note)
     if shown.as_json:
         values = {"run": str(result.folder), "verdict": findings_to_json(result.findings), "rows": rows}
         print_json(values | {"notes": result.notes})

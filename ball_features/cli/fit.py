@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ball_features.cli.derive import command
 from ball_features.cli.layers import flag
-from ball_features.cli.options import CachePath, RunFolder, Shown
+from ball_features.cli.options import CachePath, RunFolder, Shown, told
 from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import invocation
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
@@ -26,7 +26,6 @@ __all__ = ["COMMAND", "FitOptions", "fit", "print_run"]
 class FitOptions(Saving, RunFolder):
     """Options of `ball fit` that are no settings of the models."""
 
-    note: str = option("", "Note on the run, which `ball runs` and the run's page show.", panel="Output", in_file=False)
     mlflow: str = option(
         "",
         "MLflow store to write settings, metrics and files of the run into as well: a folder, or the address of a "
@@ -57,7 +56,7 @@ def fit(cache: CachePath, config: FitConfig, options: FitOptions, shown: Shown) 
     if options.mlflow:
         require_extra("mlflow", "mlflow", "The export to MLflow")
     preset = PRESETS.get(invocation.preset)
-    notes = [f"Note: {options.note}"] if options.note else []
+    notes = told(options.note)
     notes += [f"Preset {invocation.preset} {preset.told(config.repeats)}"] if preset else []
     if config.protocol == LEARNING_CURVE:
         _draw_curve(cache, config, options, shown)

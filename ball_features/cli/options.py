@@ -11,7 +11,7 @@ import typer
 from ball_features.config import BundleUse
 from ball_features.config.fields import COMMON, Config, option
 
-__all__ = ["BundleFolder", "BundleUse", "CachePath", "Images", "Quiet", "RunFolder", "Shown", "Strict"]
+__all__ = ["NOTE", "BundleFolder", "BundleUse", "CachePath", "Images", "Quiet", "RunFolder", "Shown", "Strict", "told"]
 
 BundleFolder = Annotated[
     Path,
@@ -52,9 +52,18 @@ class Strict(Shown):
     strict: bool = option(False, "End with exit code 1 where files were rejected.", panel="Output", in_file=False)
 
 
+NOTE: str = option("", "Note on the run, which `ball runs` and the run's page show.", panel="Output", in_file=False)
+
+
 @dataclass(frozen=True)
 class RunFolder(Config):
     """Where a run is written."""
 
     out: Path = option(Path("artifacts/runs"), "Folder that the run's own folder is written into.", panel=COMMON)
     name: str = option("", "Name of the run's own folder; protocol and time if left out.", panel=COMMON)
+    note: str = NOTE
+
+
+def told(note: str) -> list[str]:
+    """The user's note as a note of a run."""
+    return [f"Note: {note}"] if note else []

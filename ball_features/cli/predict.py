@@ -13,8 +13,8 @@ from ball_features.cli.derive import command
 from ball_features.cli.layers import Subset
 from ball_features.cli.options import BundleFolder, BundleUse, Strict
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show
-from ball_features.config import CollectionConfig
-from ball_features.config.fields import Config, option
+from ball_features.config import CollectionConfig, Coverage
+from ball_features.config.fields import option
 
 __all__ = ["COMMAND", "PredictOptions", "predict"]
 
@@ -29,7 +29,7 @@ _SHEET = Subset(
 
 
 @dataclass(frozen=True)
-class PredictOptions(Config):
+class PredictOptions(Coverage):
     """Options of `ball predict`."""
 
     out: Path | None = option(None, "File to write: .csv (with a .csv.json beside it), .json or .html.", short="o")
@@ -37,14 +37,6 @@ class PredictOptions(Config):
         "",
         "Site of all these images (hospital, scanner), for a bundle fitted with --adapt: it is adapted to the site by "
         "the images themselves, or by what `ball adapt` kept.",
-    )
-    coverage: float = option(
-        0.95,
-        "Share of images whose set of classes should hold the true one.",
-        above=0,
-        below=1,
-        unit="a share",
-        note="such as 0.95",
     )
 
 
@@ -65,7 +57,7 @@ def predict(
 
     Columns: path, predicted, a calibrated probability for each class, a set of
     classes that holds the true one for a share --coverage of images (if they
-    are like those of validation), the distance to the nearest training images,
+    are like the calibration images), the distance to the nearest training images,
     and whether that is unusual. An unusual image (another stain, another
     magnification, no smear at all) gets a class all the same: do not trust it.
     Where the model errs on fewer images than --coverage allows, every set holds

@@ -10,7 +10,7 @@ import typer
 
 from ball_features.cli.derive import command
 from ball_features.cli.options import RunFolder, Shown
-from ball_features.cli.screen import echo, print_json, show
+from ball_features.cli.screen import echo, print_json, show, width
 from ball_features.config.fields import COMMON, Config, option
 
 __all__ = ["COMMAND", "RunsOptions", "runs"]
@@ -52,7 +52,7 @@ def runs(
         print_json(values | {"damaged": [{"name": own.name, "reason": own.reason} for own in found.damaged]})
         return
     if listed:
-        show(render_runs(listed))
+        show(render_runs(listed, width()))
         for note in () if shown.quiet else choice_of_runs(groups, len(listed)):
             echo(note)
     else:

@@ -10,25 +10,19 @@ from ball_features.cli.derive import command
 from ball_features.cli.options import BundleFolder, BundleUse, Quiet
 from ball_features.cli.root import InterruptError
 from ball_features.cli.screen import echo, say
-from ball_features.config.fields import Config, option
+from ball_features.config import Coverage
+from ball_features.config.fields import option
 
 __all__ = ["COMMAND", "ServeOptions", "serve"]
 
 
 @dataclass(frozen=True)
-class ServeOptions(Config):
+class ServeOptions(Coverage):
     """Options of `ball serve`."""
 
     host: str = option("127.0.0.1", "Address to listen on; any but this machine's own needs a token.")
     port: int = option(8000, "Port to listen on; 0 takes a free one.", low=0, high=65535)
     token: str = option("", "Secret of 16 or more characters that requests must bring.", environment="BALL_TOKEN")
-    coverage: float = option(
-        0.95,
-        "Share of images whose set of classes should hold the true one, where a request names none.",
-        above=0,
-        below=1,
-        unit="a share",
-    )
     images: Path | None = option(
         None,
         "Folder of the training images; the nearest ones are then shown as thumbnails, to all who may open the page. "

@@ -8,7 +8,7 @@ from typing import Annotated
 from ball_features.cli.derive import command
 from ball_features.cli.fit import print_run
 from ball_features.cli.layers import Subset
-from ball_features.cli.options import CachePath, RunFolder, Shown
+from ball_features.cli.options import CachePath, RunFolder, Shown, told
 from ball_features.cli.screen import print_json, progress_bar, show
 from ball_features.config import FitConfig
 from ball_features.config.fields import COMMON, flat_name, option, options_of
@@ -53,12 +53,21 @@ def tune(cache: CachePath, config: Annotated[FitConfig, _SETTINGS], options: Tun
     run.
     """
     from ball_features.reporting.run_tables import render_trials
+    from ball_features.runs.store import annotate
     from ball_features.runs.tune import tune as run
 
     with progress_bar("Training", shown.silent, "heads") as progress:
         result, rows = run(
-            cache, config, trials=options.trials, out_root=options.out, name=options.name or None, progress=progress
+            cache,
+            config,
+            trials=options.trials,
+            out_root=options.out,
+            name=options.name or None,
+            notes=told(options.note),
+            progress=progress,
         )
+    if options.note:
+        annotate(result.folder, options.note)
     if shown.as_json:
         values = {"run": str(result.folder), "trials": rows, "metrics": result.metrics, "notes": result.notes}
         print_json(values)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ball_features.config.fields import Config, option
 
-__all__ = ["BundleUse", "EvaluateConfig"]
+__all__ = ["COVERAGE", "BundleUse", "Coverage", "EvaluateConfig"]
+
+COVERAGE = 0.95  # default of prediction sets
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,23 @@ class BundleUse(Config):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(BundleUse):
-    """Settings of an external evaluation."""
+class Coverage(Config):
+    """What the sets of classes promise."""
 
     coverage: float = option(
-        0.95,
+        COVERAGE,
         "Share of images whose set of classes should hold the true one.",
         above=0,
         below=1,
         unit="a share",
         note="such as 0.95",
     )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Coverage, BundleUse):
+    """Settings of an external evaluation."""
+
     recalibrate: float = option(
         0.25,
         "Share of the labelled images that a new temperature and set threshold are fitted on, to say what they would "

@@ -93,7 +93,8 @@ def adapt(
             f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files."
         )
     predictor = Predictor(loaded, weights=settings.weights, device=settings.device, precision=settings.precision)
-    _, X, rejected = predictor.embed_all(files, progress)
+    found = predictor.embed_all(files, progress)
+    X = found.X
     shift = loaded.adapt(X)
     adapted = replace(loaded, offset=shift.offset)
     probability = adapted.probability(X)
@@ -108,4 +109,4 @@ def adapt(
     keep_site(loaded, folder, copy, site, shift)
     by_class = dict(zip(loaded.classes, shares.tolist(), strict=True))
     unusual = int(adapted.unusual(X, probability).sum())
-    return AdaptedBundle(copy, site, shift.images, by_class, unusual, [*inputs.rejected, *rejected])
+    return AdaptedBundle(copy, site, shift.images, by_class, unusual, [*inputs.rejected, *found.rejected])

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.calibration import NEIGHBOURS
 from ball_features.bundles.predictor import Predictor
+from ball_features.config import COVERAGE
 from ball_features.errors import ConfigError, DataError, require_extra
 from ball_features.extraction.readouts import reader
 from ball_features.files import replacing

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ball_features.bundles.bundle import COVERAGE, read_bundle
+from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.predictor import Predictor, check_coverage
 from ball_features.bundles.site_use import describe_sites
-from ball_features.config import CollectionConfig
+from ball_features.config import COVERAGE, CollectionConfig
 from ball_features.dataset.listing import printable
 from ball_features.dataset.sheet import read_sheet
 from ball_features.deployment.answers import Predictions
@@ -75,8 +75,10 @@ def predict(
     told: list[str] = []
     sites = {str(file): site for file in files} if site else {} if sheet is None else _sites(files, sheet, columns)
     if sites and loaded.sites is not None:
-        names, X, rejected = predictor.embed_all(files, progress)
-        predictions, told = describe_sites(loaded, names, X, coverage, [sites[name] for name in names])
+        found = predictor.embed_all(files, progress)
+        rejected = found.rejected
+        own = [sites[name] for name in found.paths]
+        predictions, told = describe_sites(loaded, found.paths, found.X, coverage, own)
     else:
         predictions, rejected = predictor(files, coverage=coverage, progress=progress)
     rejected = [*inputs.rejected, *rejected]

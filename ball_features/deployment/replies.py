@@ -54,7 +54,7 @@ class Answer(BaseModel):
     """A prediction."""
 
     predicted: str = Field(description="The most probable class. Research use only, not a diagnosis.")
-    probability: dict[str, float] = Field(description="Calibrated on validation images.")
+    probability: dict[str, float] = Field(description="Calibrated on images that the model was not fitted on.")
     set: list[str] = Field(
         description="Classes that include the true one at the stated coverage, on images like those of training."
     )
@@ -80,7 +80,9 @@ class Health(BaseModel):
     sites: list[str] = Field(default=[], description="Sites that a request can name; empty unless site-adapted.")
     token: bool = Field(description="True if requests need a token.")
     unusual_from: float = Field(description="Distance beyond which distance alone makes an image unusual.")
-    unusual_share: float = Field(description="Largest share of images like the validation images that lies beyond it.")
+    unusual_share: float = Field(
+        description="Largest share of images like those of calibration that is flagged by chance."
+    )
     alarm: list[Alarm] = Field(default=[], description="Findings on the recent images.")
 
 

@@ -21,9 +21,10 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
-from ball_features.bundles.bundle import COVERAGE, Bundle
+from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.prediction import describe
 from ball_features.bundles.predictor import Predictor, check_coverage
+from ball_features.config import COVERAGE
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
@@ -204,7 +205,8 @@ def create_app(
             raise HTTPException(422, f"The file {error}.") from error
         digest = hashlib.sha256(body).hexdigest()
         row = await embed(image, digest)
-        found = (await to_thread.run_sync(describe, own, [""], row[None], coverage, limiter=decoding))[0]
+        colours = predictor.histogram(image[None])
+        found = (await to_thread.run_sync(describe, own, [""], row[None], coverage, colours, limiter=decoding))[0]
         shown, pictures = None, []
         if map:
             shown = await to_thread.run_sync(reply_with_map, predictor, found, image, digest, limiter=decoding)
@@ -244,7 +246,7 @@ def create_app(
         if len(asked.images) > limits.patient_images:
             raise HTTPException(422, f"Got {len(asked.images)} images, expected {limits.patient_images} or fewer.")
         files = {f"{number}": file for number, file in enumerate(asked.images)}
-        rejected, waiting, names = {}, [], []
+        rejected, waiting, names, colours = {}, [], [], []
         for key, file in files.items():
             try:
                 image = await to_thread.run_sync(load, file.data, limiter=decoding)
@@ -253,10 +255,12 @@ def create_app(
                 continue
             waiting.append(embed(image, hashlib.sha256(file.data).hexdigest()))
             names.append(file.name or key)
+            colours.append(predictor.histogram(image[None]))
         if not waiting:
             raise HTTPException(422, f"None of the {len(files)} files is an image that can be decoded.")
         rows = np.stack(await asyncio.gather(*waiting))
-        found = await to_thread.run_sync(describe, own, names, rows, coverage, limiter=decoding)
+        seen = None if colours[0] is None else np.concatenate(colours)
+        found = await to_thread.run_sync(describe, own, names, rows, coverage, seen, limiter=decoding)
         recent.add(found)
         meters.unusual.inc(sum(item.unusual for item in found))
         meters.seconds.observe(time.perf_counter() - start)

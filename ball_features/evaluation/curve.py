@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ball_features.dataset.nested import Size
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.metrics import evaluate_predictions
-from ball_features.evaluation.power_law import forecast
+from ball_features.evaluation.power_law import ForecastRow, forecast
 from ball_features.evaluation.protocols import ModelResult
 from ball_features.evaluation.rows import Row
 
-__all__ = ["CurveRow", "ForecastRow", "curve_rows", "forecast_rows", "say_forecast"]
+__all__ = ["CurveRow", "curve_rows", "forecast_rows", "say_forecast"]
 
 _POINT = 0.01
 _LITTLE = 0.5 * _POINT
@@ -54,38 +53,6 @@ class CurveRow(Row):
     accuracy_high: float
     recall: float
     log_loss: float
-
-
-@dataclass(frozen=True)
-class ForecastRow(Row):
-    """What twice the units would bring to a model; `power_law.Forecast` has the meaning of the numbers.
-
-    Attributes:
-        model: name of the model.
-        unit: unit that is counted.
-        units: number of units at the largest size.
-        first: number of units at the smallest size that the law was fitted to; at the largest without a law.
-        reason: why the curve allows no forecast; "" where it does.
-        sizes: number of sizes that the law was fitted to.
-    """
-
-    model: str
-    unit: str
-    units: float
-    first: float
-    reason: str
-    sizes: int
-    slope: float = math.nan
-    exponent: float = math.nan
-    exponent_low: float = math.nan
-    exponent_high: float = math.nan
-    floor: float = math.nan
-    gain: float = math.nan
-    gain_low: float = math.nan
-    gain_high: float = math.nan
-    last_gain: float = math.nan
-    last_low: float = math.nan
-    last_high: float = math.nan
 
 
 def curve_rows(
@@ -148,7 +115,8 @@ def forecast_rows(
         if found:
             test = result.fitted[0].split.test
             law = forecast(kept, np.stack(found), units[test])
-            rows.append(ForecastRow(result.spec.name, noun, kept[-1], kept[-max(law.sizes, 1)], **asdict(law)))
+            first = kept[-max(law.sizes, 1)]
+            rows.append(replace(law, model=result.spec.name, unit=noun, units=kept[-1], first=first))
     return rows
 
 

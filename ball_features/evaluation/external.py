@@ -179,7 +179,9 @@ def measure_external(tests: ExternalTests) -> ExternalScores:
     if tests.patient is not None:
         zeros = np.zeros(len(truth), dtype=int)
         patients = measure_patients(("", ""), tests.patient, zeros, truth, probability, tests.classes)
-    sites, means = ([], None) if tests.site is None else measure_sites(tests.site, truth, probability, unit)
+    sites, means = [], None
+    if tests.site is not None:
+        sites, means = measure_sites(tests.site, truth, probability, unit, tests.unusual)
     return ExternalScores(
         images=len(truth),
         units=len(np.unique(unit)),

@@ -4,10 +4,12 @@ The folds are those of the run's protocol where they cover the images (folds, or
 cross-validation that keeps the same images together. A model without an epoch to choose is fitted on all images outside
 its fold. The epoch of the head is the median of those that the folds chose.
 
-Every image is scored by a model that has not seen it, and the threshold found on these scores is used with the model of
-all images: cross-conformal prediction (Vovk 2015, doi 10.1007/s10472-013-9368-4) with one model in place of those of
-the folds, which CV+ (Barber et al. 2021, doi 10.1214/20-AOS1965) would keep. Its coverage is not guaranteed, as theirs
-is to 1 - 2 (1 - coverage); `benchmarks/coverage.py` measures it.
+Every image is scored by a model that has not seen it. One quantile of all these scores is the threshold for sets of
+the model of all images. This is cross-conformal prediction (Vovk 2015, doi 10.1007/s10472-013-9368-4) with one model in
+place of those of the folds. CV+ (Barber et al. 2021, doi 10.1214/20-AOS1965) keeps these, compares a new image with
+each calibration image by the model of its fold, and covers exchangeable images with 1 - 2 (1 - coverage) at least, but
+for a term that vanishes with the number of images. The one model has no such bound, but answers in one pass, from one
+file. Simulated, both hold the nominal coverage (`benchmarks/coverage.md`).
 """
 
 from __future__ import annotations

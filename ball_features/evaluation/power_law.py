@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ball_features.evaluation.resampling import draw_groups, widened_quantiles
+from ball_features.evaluation.rows import Row
 
-__all__ = ["DRAWS", "LEAST_SIZES", "Forecast", "Law", "draw_errors", "fit_law", "forecast"]
+__all__ = ["DRAWS", "LEAST_SIZES", "ForecastRow", "Law", "draw_errors", "fit_law", "forecast"]
 
 DRAWS = 1000
 LEAST_SIZES = 4  # of three numbers, one size more
@@ -49,10 +50,14 @@ class Law:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class ForecastRow(Row):
     """What twice the units would bring to a model.
 
     Attributes:
+        model: name of the model; "" where the curve is nobody's, like the following.
+        unit: unit that is counted.
+        units: number of units at the largest size.
+        first: number of units at the smallest size that the law was fitted to; at the largest without a law.
         reason: why the curve allows no forecast; "" where it does.
         sizes: number of sizes, from the largest down, that the law was fitted to.
         slope: see `Law`; NaN without a law, like the following.
@@ -68,6 +73,10 @@ class Forecast:
         last_high: upper end.
     """
 
+    model: str = ""
+    unit: str = ""
+    units: float = math.nan
+    first: float = math.nan
     reason: str = ""
     sizes: int = 0
     slope: float = math.nan
@@ -137,7 +146,7 @@ def fit_law(units: Sequence[float] | np.ndarray, error: np.ndarray, weight: np.n
     return Law(*found, whole=float(n[-1]))
 
 
-def forecast(units: Sequence[float], hits: np.ndarray, test_units: np.ndarray, *, seed: int = 0) -> Forecast:
+def forecast(units: Sequence[float], hits: np.ndarray, test_units: np.ndarray, *, seed: int = 0) -> ForecastRow:
     """Say what twice the units would bring, or why the curve does not tell.
 
     The law is fitted to all sizes; the smallest are left out while a measured error is further from the law than chance
@@ -156,7 +165,7 @@ def forecast(units: Sequence[float], hits: np.ndarray, test_units: np.ndarray, *
     error = 1.0 - hits.mean((1, 2))
     half = int(np.argmin(np.abs(n - n[-1] / 2)[:-1])) if len(n) > 1 else 0
     low, high = _ends(drawn[:, half] - drawn[:, -1], groups)
-    last = Forecast(last_gain=float(error[half] - error[-1]), last_low=low, last_high=high)
+    last = ForecastRow(last_gain=float(error[half] - error[-1]), last_low=low, last_high=high)
     if len(n) < LEAST_SIZES:
         return replace(last, reason=f"{len(n)} sizes are too few for a law of three numbers")
     if groups < 2:
@@ -181,7 +190,7 @@ def forecast(units: Sequence[float], hits: np.ndarray, test_units: np.ndarray, *
     return replace(found, gain_low=min(low, found.gain), gain_high=max(high, found.gain))
 
 
-def _described(last: Forecast, fitted: Law, laws: Law, groups: int) -> Forecast:
+def _described(last: ForecastRow, fitted: Law, laws: Law, groups: int) -> ForecastRow:
     """Add the law of the measured errors, and what it says of twice the units."""
     exponent_low, exponent_high = _ends(laws.exponent, groups)
     return replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ball_features.evaluation.intervals import Interval, share_interval
 from ball_features.evaluation.metrics import evaluate_predictions
@@ -27,6 +27,7 @@ class SiteScores:
         low: lower end of its 95 % interval.
         high: upper end.
         values: name of a metric -> its value; means are over the classes that the site has.
+        flagged: share of images that are flagged as unlike the training images.
     """
 
     site: str
@@ -35,6 +36,7 @@ class SiteScores:
     low: float
     high: float
     values: dict[str, float]
+    flagged: float
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
@@ -66,6 +68,7 @@ def measure_sites(
     truth: Int[np.ndarray, " images"],
     probability: Float[np.ndarray, "images classes"],
     unit: Int[np.ndarray, " images"],
+    unusual: Bool[np.ndarray, " images"],
 ) -> tuple[list[SiteScores], SiteMeans | None]:
     """Measure a model on each site.
 
@@ -74,6 +77,7 @@ def measure_sites(
         truth: true class indices, int (images,).
         probability: class probabilities, float (images, classes).
         unit: number of the unit of each image, int (images,).
+        unusual: images that are flagged as unlike the training images, bool (images,).
 
     Returns:
         A row a site in the order of their names, and the means over them; None for fewer than two sites.
@@ -83,7 +87,8 @@ def measure_sites(
         own = site == name
         scores = evaluate_predictions(truth[own], probability[own])
         low, high = share_interval(probability[own].argmax(1) == truth[own], unit[own])
-        rows.append(SiteScores(name, int(own.sum()), scores.values["accuracy"], low, high, scores.values))
+        accuracy, flagged = scores.values["accuracy"], float(unusual[own].mean())
+        rows.append(SiteScores(name, int(own.sum()), accuracy, low, high, scores.values, flagged))
     if len(rows) < 2:
         return rows, None
     values = {name: np.array([row.values[name] for row in rows]) for name in rows[0].values}

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ball_features.bundles.bundle import COVERAGE, Bundle
-from ball_features.bundles.facts import BundleFacts
+from ball_features.bundles.bundle import Bundle
+from ball_features.bundles.facts import BundleFacts, BundleFigures
+from ball_features.config import COVERAGE
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
 from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.files import write_text
 from ball_features.models.base import PerViewClassifier
-from ball_features.reporting.external_record import bundle_digest
-from ball_features.reporting.external_summary import read_summary
+from ball_features.reporting.external_summary import read_summaries
 from ball_features.reporting.heat import MANY_CLASSES, frequent_errors
 from ball_features.reporting.markup import render
 from ball_features.reporting.verdict import read_findings
@@ -153,7 +153,8 @@ def _sources(bundle: Bundle, run: Mapping[str, Any]) -> str:
     if run["config"].get("groups"):
         named = "" if column in (None, "auto") else f" (column {column})"
         return f"{said} Groups that no split divides come from {run['config']['groups']}{named}."
-    return f"{said} No column named their patients, sites, slides or series."
+    named = "Columns of the cache name" if run.get("groups_sha256") else "No column named"
+    return f"{said} {named} their patients, sites, slides or series."
 
 
 def _own_figures(bundle: Bundle) -> _OwnFigures | None:
@@ -161,7 +162,7 @@ def _own_figures(bundle: Bundle) -> _OwnFigures | None:
     if found is None:
         return None
     metrics = (
-        ("accuracy", _percent(found.accuracy, 2), ""),
+        ("accuracy", _with_interval(found), ""),
         ("log loss", f"{found.log_loss:.4f}", f"{found.uncalibrated_log_loss:.4f}"),
         ("expected calibration error", f"{found.ece:.4f}", f"{found.uncalibrated_ece:.4f}"),
         ("flagged as unusual %", _percent(found.unusual), ""),
@@ -177,6 +178,12 @@ def _own_figures(bundle: Bundle) -> _OwnFigures | None:
         _Table(("sets: coverage asked %", "covered %", "mean size", "one class %"), sets),
         bundle.notes(COVERAGE),
     )
+
+
+def _with_interval(found: BundleFigures) -> str:
+    """The accuracy with its interval, which bundles of earlier versions lack."""
+    ends = f" ({_percent(found.accuracy_low)} - {_percent(found.accuracy_high)})"
+    return _percent(found.accuracy, 2) + ("" if math.isnan(found.accuracy_low) else ends)
 
 
 def _chosen(model: ModelRow, measurement: Measurement) -> str:
@@ -258,15 +265,8 @@ def _elsewhere(evaluations: Sequence[Path], folder: Path) -> _Elsewhere:
     Raises:
         DataError: An evaluation cannot be read, or is of another bundle.
     """
-    digest = bundle_digest(folder)
     rows, findings = [], []
-    for path in evaluations:
-        own = read_summary(path)
-        if own.bundle_sha256 != digest:
-            raise DataError(
-                f"{path} is the evaluation of another bundle than {folder} (SHA-256 {own.bundle_sha256[:12] or 'none'} "
-                f"of bundle.json, expected {digest[:12]}). Evaluate this bundle with `ball evaluate`."
-            )
+    for own in read_summaries(evaluations, folder):
         lost = f"{100 * own.difference:.1f} ({100 * own.difference_low:.1f} - {100 * own.difference_high:.1f})"
         cells = (
             f"{own.source}, {own.created[:10]}",

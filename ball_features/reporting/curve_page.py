@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features.errors import DataError
-from ball_features.evaluation.curve import CurveRow, ForecastRow
+from ball_features.evaluation.curve import CurveRow
 from ball_features.evaluation.metrics import METRICS
+from ball_features.evaluation.power_law import ForecastRow
 from ball_features.evaluation.rows import read_rows
 from ball_features.reporting.charts import PALETTE, Axis, Chart, Key, Line, Mark, Tick, round_ticks
 from ball_features.reporting.markup import Cell, Row, Table, write_page
-from ball_features.reporting.provenance import Provenance, provenance_block
+from ball_features.reporting.provenance import Provenance, own_note, provenance_block
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,7 +64,8 @@ def curve_section(folder: Path) -> CurveSection:
     try:
         details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         rows, forecasts = read_rows(folder / "curve.csv", CurveRow), read_rows(folder / "forecast.csv", ForecastRow)
-        title, sentences, notes = details["title"], details["sentences"], details["notes"]
+        title, sentences = details["title"], details["sentences"]
+        notes = [*own_note(details), *details["notes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} holds no learning curve ({error}). Make one with that protocol.") from error
     if not rows:

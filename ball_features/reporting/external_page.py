@@ -250,11 +250,12 @@ def _sites(result: Evaluation) -> Table | None:
         return None
     rows = tuple(
         Row((Cell(row.site), _count(row.images), *_share(Share(row.accuracy, row.low, row.high, row.images)),
-             *(Cell(METRICS[name].text(row.values[name])) for name in _SITE_METRICS)))
+             *(Cell(METRICS[name].text(row.values[name])) for name in _SITE_METRICS),
+             Cell(f"{100 * row.flagged:.1f}", row.flagged)))
         for row in result.scores.sites
     )  # fmt: skip
     names = tuple("mean recall %" if name == "recall" else _heading(METRICS[name]) for name in _SITE_METRICS)
-    return Table(("site", "images", "accuracy %", "95 %", *names), rows, "Each site")
+    return Table(("site", "images", "accuracy %", "95 %", *names, "unusual %"), rows, "Each site")
 
 
 _SITE_METRICS = ("recall", "f1", "log_loss", "ece")

@@ -73,7 +73,8 @@ class Published:
     """The figures that the bundle was sold with, and the difference.
 
     Attributes:
-        accuracy: accuracy on the test images of its own split, with Wilson's interval.
+        accuracy: accuracy on the test images of its own split, with the interval by groups that the bundle names, or
+            Wilson's on images for a bundle of earlier versions.
         source: what they were measured on, in words.
         difference: published accuracy less the one found.
         low: lower end of the 95 % interval of the difference.

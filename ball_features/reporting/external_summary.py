@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ball_features.errors import DataError
-from ball_features.reporting.external_record import FORMAT
+from ball_features.reporting.external_record import FORMAT, bundle_digest
 
-__all__ = ["EvaluationSummary", "read_summary"]
+__all__ = ["EvaluationSummary", "read_summaries", "read_summary"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,28 @@ class EvaluationSummary:
     difference_low: float
     difference_high: float
     sentences: tuple[str, ...]
+
+
+def read_summaries(evaluations: Sequence[Path], bundle: Path) -> list[EvaluationSummary]:
+    """Read external evaluations of a bundle.
+
+    Args:
+        evaluations: folders of the evaluations, or their `evaluation.json`.
+        bundle: folder of the bundle.
+
+    Raises:
+        DataError: An evaluation cannot be read, or is of another bundle.
+    """
+    digest, found = bundle_digest(bundle), []
+    for path in evaluations:
+        own = read_summary(path)
+        if own.bundle_sha256 != digest:
+            raise DataError(
+                f"{path} is the evaluation of another bundle than {bundle} (SHA-256 {own.bundle_sha256[:12] or 'none'} "
+                f"of bundle.json, expected {digest[:12]}). Evaluate this bundle with `ball evaluate`."
+            )
+        found.append(own)
+    return found
 
 
 def read_summary(path: Path) -> EvaluationSummary:

@@ -65,6 +65,9 @@ def _lines(result: Evaluation) -> list[str]:
         f"Unusual: {_percent(scores.flagged.value)} of the images; accuracy {_percent(scores.accuracy_flagged.value)} "
         f"among them, {_percent(scores.accuracy_others.value)} among the others.",
     ]
+    if len(scores.sites) > 1:
+        each = ", ".join(f"{own.site} {_percent(own.flagged)}" for own in scores.sites[:_SITES])
+        lines.append(f"Unusual by site: {each}{', ...' if len(scores.sites) > _SITES else ''}.")
     own = result.recalibration
     if own is not None:
         fitted, tested = int(own.fitted.sum()), int((~own.fitted).sum())

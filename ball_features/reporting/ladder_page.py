@@ -17,7 +17,7 @@ from ball_features.reporting.charts import Axis, Chart, Line, Tick, round_ticks
 from ball_features.reporting.dots import SHORTCUT
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.markup import Cell, Row, Table
-from ball_features.reporting.provenance import Provenance, provenance_block
+from ball_features.reporting.provenance import Provenance, own_note, provenance_block
 from ball_features.reporting.verdict import read_findings
 
 __all__ = [
@@ -119,7 +119,7 @@ def ladder_section(folder: Path) -> LadderSection:
     """
     try:
         details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        notes = details["notes"]
+        notes = [*own_note(details), *details["notes"]]
         rows = read_rows(folder / "ladder.csv", LadderRow)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no ladder ({error}). Make one with the protocol ladder.") from error

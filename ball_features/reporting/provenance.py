@@ -20,13 +20,18 @@ from ball_features.config.paths import shareable
 from ball_features.config.toml import Repeat
 from ball_features.errors import CacheError
 
-__all__ = ["Provenance", "images_digest", "provenance", "provenance_block", "require_cache_of"]
+__all__ = ["Provenance", "images_digest", "own_note", "provenance", "provenance_block", "require_cache_of"]
 
 
 def images_digest(cache: Cache) -> str:
     """SHA-256 of the paths and contents of a cache's images, whatever their order."""
     lines = sorted(f"{path}\t{content}" for path, content in zip(cache.path, cache.content, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def own_note(details: Mapping[str, Any]) -> list[str]:
+    """The user's note on a run as one of its notes, of the content of `run.json`; empty without one."""
+    return [f"Note: {details['note']}"] if details.get("note") else []
 
 
 def provenance(

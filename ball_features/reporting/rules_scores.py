@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ball_features.dataset.remarks import some
 from ball_features.reporting.evidence import Evidence, ModelEvidence, ProtocolEvidence
 from ball_features.reporting.finding import Command, Finding, Severity
 from ball_features.reporting.rule_words import interval, percent, points
@@ -251,7 +252,7 @@ def too_few(evidence: Evidence) -> Iterator[Finding]:
     for protocol in evidence.protocols[-1:]:
         few = {name: count for name, count in protocol.tested.items() if count < FEW_IMAGES}
         if few:
-            listed = ", ".join(f"{name} ({count})" for name, count in few.items())
+            listed = some([f"{name} ({count})" for name, count in few.items()], 12)
             yield Finding(
                 "class-too-small",
                 "warning",

@@ -53,6 +53,7 @@ class RunSummary:
         low: lower end of its 95 % interval.
         high: upper end.
         note: the user's own note.
+        content: digest of the cache's settings and images; "" where the run does not say.
     """
 
     name: str
@@ -67,6 +68,7 @@ class RunSummary:
     low: float = math.nan
     high: float = math.nan
     note: str = ""
+    content: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
@@ -154,6 +156,7 @@ def read_summary(folder: Path) -> RunSummary:
             images=int(details["images"]),
             settings=_settings(config, details),
             note=str(details.get("note", "")),
+            content=" ".join(str(details.get(name, "")) for name in ("cache_fingerprint", "images_sha256")).strip(),
         )
         curve = read_rows(folder / "curve.csv", CurveRow)
         best = _best_of_ladder(rungs) if rungs else _best_of_curve(curve) if curve else _best(folder)
@@ -258,9 +261,9 @@ def sort_runs(runs: Sequence[RunSummary], by: str = "name") -> list[RunSummary]:
 
 
 def _short_data(runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """Name caches by their file where no two files of one name are among them."""
-    files = {run.data for run in runs}
-    names = Counter(Path(data).name for data in files)
+    """Name caches by their file where no two caches of one name are among them; one has several paths."""
+    caches = {(Path(run.data).name, run.content or run.data) for run in runs}
+    names = Counter(name for name, _ in caches)
     return [
         replace(run, data=Path(run.data).name) if names[Path(run.data).name] == 1 and ", " not in run.data else run
         for run in runs

@@ -177,8 +177,20 @@ def render_trials(rows: Sequence[TrialRow]) -> RenderableType:
     return table
 
 
-def render_runs(runs: Sequence[RunSummary]) -> RenderableType:
-    """Render the runs of a folder for a terminal, a row a run; columns that say nothing are left out."""
+# Fewest characters of a column that folds, and what a narrow terminal does without, the first first.
+_LEAST = {"run": 6, "protocol": 8, "data": 10, "settings that differ": 20, "best model": 9, "note": 12}
+_SPARE = ("data", "date", "protocol", "settings that differ")
+
+
+def render_runs(runs: Sequence[RunSummary], width: int = 120) -> RenderableType:
+    """Render the runs of a folder for a terminal, a row a run.
+
+    Columns that say nothing are left out; those that a narrow terminal has no room for are named below.
+
+    Args:
+        runs: the runs, in the order of the rows.
+        width: width of the terminal in characters.
+    """
     from rich import box
     from rich.table import Table
 
@@ -195,11 +207,22 @@ def render_runs(runs: Sequence[RunSummary]) -> RenderableType:
         "note": [run.note for run in runs],
     }
     columns = {name: cells for name, cells in columns.items() if any(cells)}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    wide = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
+    least = {name: min(wide[name], _LEAST.get(name, wide[name])) for name in columns}
+    dropped = []
+    for name in _SPARE:
+        if name in columns and sum(least[own] + 2 for own in columns) > width:
+            del columns[name]
+            dropped.append(name)
+    caption = f"No room for: {', '.join(dropped)}." if dropped else None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
+    room = width - 2 - sum(least[name] + 2 for name in columns)
+    for name in sorted(columns, key=lambda own: wide[own]):  # the shortest are whole first
+        more = max(0, min(room, wide[name] - least[name]))
+        least[name], room = least[name] + more, room - more
     for name in columns:
-        whole = name in ("date", "acc.", "95 %")
-        right, least = name in ("acc.", "95 %"), 24 if name == "settings that differ" else None
-        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold", min_width=least)
+        justify = "right" if name in ("acc.", "95 %") else "left"
+        table.add_column(name, justify=justify, overflow="fold", width=least[name])
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
     return table

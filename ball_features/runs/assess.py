@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 from ball_features.audit.findings import VERSION, audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache, read_cache
-from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
+from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.paths import shareable
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import DataError
@@ -29,9 +30,10 @@ from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.runs.ladder import DEFAULT_MODELS, ladder
+from ball_features.runs.store import annotate
 from ball_features.threads import core_count
 
-__all__ = ["Assessment", "assess"]
+__all__ = ["Assessment", "assess", "keep_note"]
 
 # Share of the whole that each step takes, for the progress: embedding, audit, fits.
 _SHARES = (0.25, 0.40, 0.35)
@@ -53,6 +55,7 @@ class Assessment:
         rows: a row a protocol and model.
         notes: notes for the reader.
         page: the page.
+        write_page: function that writes it anew.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class Assessment:
     rows: list[LadderRow]
     notes: list[str]
     page: Path
+    write_page: Callable[[], Path]
 
 
 def assess(
@@ -111,13 +115,25 @@ def assess(
     cache = read_cache(cache_path)
     found, audited = _audit(manifest, cache, groups, part(1, "auditing"))
     settings = replace(config, groups=str(groups))
-    done = ladder(cache_path, settings, out_root=out, name="ladder", progress=part(2, "comparing models"), keep=True)
+    done = ladder(cache_path, settings, out_root=out, name=LADDER, progress=part(2, "comparing models"), keep=True)
     findings = verdict(replace(done.evidence, audit=found))
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
     write_ladder_report(done.folder)  # again, with the verdict that knows the audit
-    page = write_assess_report(out / "assess.html", done.folder, cache, groups, audited, shareable(str(images)))
-    return Assessment(out, findings, done.rows, done.notes, page)
+    seen = (cache, groups, audited, shareable(str(images)))
+    write_page = functools.partial(write_assess_report, out / "assess.html", done.folder, *seen)
+    return Assessment(out, findings, done.rows, done.notes, write_page(), write_page)
+
+
+def keep_note(done: Assessment, note: str) -> None:
+    """Keep the user's note in the run of an assessment, where `ball runs` and the page show it.
+
+    Raises:
+        DataError: the run cannot be written.
+    """
+    annotate(done.folder / LADDER, note)
+    write_ladder_report(done.folder / LADDER)
+    done.write_page()
 
 
 def _plan(manifest: Manifest, extraction: ExtractConfig, config: FitConfig, out: Path) -> str:

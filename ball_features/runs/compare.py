@@ -107,6 +107,7 @@ def compare(
     *,
     out_root: Path | str = "artifacts/runs",
     name: str | None = None,
+    notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> tuple[Run, list[CompareRow]]:
     """Compare caches of the same images: backbones, channels or recipes.
@@ -117,6 +118,7 @@ def compare(
         config: protocol, models and head. Shortcuts are fitted once, on the first cache's pixel statistics.
         out_root: folder of the runs.
         name: name of the run's folder in it.
+        notes: notes that stand before the run's own.
         progress: called with (fits done, all fits, cache and model just done); it starts over for each cache.
 
     Returns:
@@ -135,7 +137,7 @@ def compare(
     if len(caches) < 2 or len(set(caches)) < len(caches):
         raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")
     # Everything that can be wrong with a cache is found before the first model is fitted.
-    entries, notes = _entries(caches, config)
+    entries, lacking = _entries(caches, config)
     first = entries[0].cache
     grouping = read_grouping(config, first.path, first.label, first.columns)
     splits, said = split_by(config, first, grouping)
@@ -163,7 +165,7 @@ def compare(
         repeat=Repeat("compare", {"caches": list(caches)}, config),
         folder=folder,
         subject=f"{len(first.path)} images, {len(caches)} caches",
-        notes=[*said, *notes],
+        notes=[*notes, *said, *lacking],
         start=start,
     )
     contents = measure_comparison(comparison)

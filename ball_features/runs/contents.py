@@ -35,7 +35,6 @@ from ball_features.runs.elsewhere import distance_rows, site_rows
 
 __all__ = ["Comparison", "RunContents", "failures", "measure_comparison", "prediction_rows", "split_rows"]
 
-_FULL_PRECISION = 100  # most classes whose probabilities are written with all digits; more would fill gigabytes
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
@@ -245,10 +244,7 @@ def prediction_rows(cache: Cache, results: Sequence[ModelResult], classes: Seque
             predicted = item.probability.argmax(1)
             for number, row in enumerate(item.split.test):
                 own = (result.spec.name, item.split.repeat, item.split.fold, cache.path[row], cache.label[row])
-                shares = item.probability[number].tolist()
-                if len(classes) > _FULL_PRECISION:
-                    shares = [float(f"{share:.6g}") for share in shares]
-                yield *own, classes[predicted[number]], *shares
+                yield *own, classes[predicted[number]], *item.probability[number].tolist()
 
 
 def _interval_rows(models: Sequence[ModelRow]) -> Iterable[Sequence[object]]:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ball_features import __version__
-from ball_features.bundles.bundle import COVERAGE, Bundle, read_bundle
+from ball_features.bundles.bundle import Bundle, read_bundle
 from ball_features.bundles.recalibration import Recalibration, recalibrate
 from ball_features.cache import Cache, read_cache
-from ball_features.config import CollectionConfig, EvaluateConfig
+from ball_features.config import COVERAGE, CollectionConfig, EvaluateConfig
 from ball_features.config.paths import shareable
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.external import (
@@ -164,7 +164,10 @@ def _published(bundle: Bundle, scores: ExternalScores) -> Published | None:
     sold = bundle.facts.test
     if sold is None:
         return None
-    own = Share(sold.accuracy, *wilson(sold.accuracy, sold.images), sold.images)
+    ends = (sold.accuracy_low, sold.accuracy_high)
+    if math.isnan(ends[0]):  # a bundle of an earlier version does not say which of its images belong together
+        ends = wilson(sold.accuracy, sold.images)
+    own = Share(sold.accuracy, *ends, sold.images)
     low, high = scores.intervals["accuracy"]
     here = Share(scores.values["accuracy"], low, high, scores.images)
     facts = bundle.facts

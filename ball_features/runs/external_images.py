@@ -96,14 +96,15 @@ def predict_folder(
     parts: dict[int, np.ndarray] = {}
     rejected = list(manifest.rejected)
     done = 0
-    for names, X, bad in predictor.embed_files(files):
-        rejected += [replace(item, path=manifest.path[row_of[item.path]]) for item in bad]
-        if X is not None:
-            rows = [row_of[name] for name in names]
-            items = describe(bundle, [manifest.path[row] for row in rows], X, config.coverage)
-            parts |= {} if bundle.sites is None else dict(zip(rows, X, strict=True))
-            found |= dict(zip(rows, zip(items, _trained_on(bundle, names, X), strict=True), strict=True))
-        done += len(names) + len(bad)
+    for part in predictor.embed_files(files):
+        rejected += [replace(item, path=manifest.path[row_of[item.path]]) for item in part.rejected]
+        if part.paths:
+            rows = [row_of[name] for name in part.paths]
+            items = describe(bundle, [manifest.path[row] for row in rows], part.X, config.coverage, part.histogram)
+            parts |= {} if bundle.sites is None else dict(zip(rows, part.X, strict=True))
+            same = _trained_on(bundle, part.paths, part.X)
+            found |= dict(zip(rows, zip(items, same, strict=True), strict=True))
+        done += len(part.paths) + len(part.rejected)
         if progress:
             progress(done, len(files))
     if not found:
@@ -175,11 +176,12 @@ def predict_cache(
         every = cache.embeddings[rows][:, views].astype(np.float32)
         predictions, said = describe_sites(bundle, path, every, config.coverage, columns["site"])
         notes += said
-    same = []
+    same, colours = [], cache.shortcuts.get("histogram")
     for start in range(0, len(rows), _ROWS):
         block = slice(start, start + _ROWS)
         X = cache.embeddings[rows[block]][:, views].astype(np.float32)
-        predictions += [] if adapts else describe(bundle, path[block], X, config.coverage)
+        own = None if colours is None else colours[rows[block]]
+        predictions += [] if adapts else describe(bundle, path[block], X, config.coverage, own)
         same.append(_trained_on(bundle, path[block], X))
     return ExternalImages(
         source=source,

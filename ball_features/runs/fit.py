@@ -135,7 +135,7 @@ def fit(
     if saving.final:
         folds = calibration_folds(config, image_table(cache, grouping), splits)
         final = fit_final(evaluation, folds, tuple(fitted), progress)
-    origin = Origin(cache, config, saving.conformal, site)
+    origin = Origin(cache, config, saving.conformal, site, comparison.units)
     with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)
         for model in final:

@@ -18,7 +18,8 @@ from ball_features.dataset.nested import Nested, nested_splits
 from ball_features.dataset.splits import Split
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
-from ball_features.evaluation.curve import CurveRow, ForecastRow, curve_rows, forecast_rows, say_forecast
+from ball_features.evaluation.curve import CurveRow, curve_rows, forecast_rows, say_forecast
+from ball_features.evaluation.power_law import ForecastRow
 from ball_features.evaluation.protocols import ModelResult, Progress, evaluate, fit_notes, require_fitted
 from ball_features.evaluation.rows import write_rows
 from ball_features.evaluation.tasks import Evaluation, obstacles

@@ -42,6 +42,7 @@ def tune(
     trials: int = 27,
     out_root: Path | str = "artifacts/runs",
     name: str | None = None,
+    notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> tuple[Run, list[TrialRow]]:
     """Search the head's settings on one hold-out split.
@@ -57,6 +58,7 @@ def tune(
         trials: number of settings to try.
         out_root: folder of the runs.
         name: name of the run's folder in it.
+        notes: notes that stand before the run's own.
         progress: called with (trainings done, all trainings, "").
 
     Returns:
@@ -78,7 +80,7 @@ def tune(
     config = replace(config, repeats=1)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
-    splits, notes = split_by(config, cache, grouping)
+    splits, said = split_by(config, cache, grouping)
     codes = np.unique(cache.label, return_inverse=True)[1]
     require_folder(out_root)
     # Fixed views are other pictures. The head has no use for them beside the plain one.
@@ -109,12 +111,12 @@ def tune(
             f"{best.best_epoch}; those of the student report reached {_loss_of(drawn[0], found):.4f}. Found in "
             f"{search_s:.1f} s.",
             f"To use it: {use}",
-            *notes,
+            *said,
         ],
         start=start,
     )
     same = (best.head, best.views) == (drawn[0].head, drawn[0].views)
-    comparison = replace(comparison, notes=[_against_report(comparison, same), *comparison.notes])
+    comparison = replace(comparison, notes=[*notes, _against_report(comparison, same), *comparison.notes])
     contents = measure_comparison(comparison)
     with NewFolder(folder.parent, folder.name) as new:
         contents.write(new.path)

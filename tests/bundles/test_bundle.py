@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
 import ball_features
@@ -107,14 +108,41 @@ def test_a_bundle_computes_by_the_pass_of_its_cache(small_cache, smears, tmp_pat
     monkeypatch.setattr(Engine, "_maps", lambda *own: {key: one.roll(1, -1) for key, one in whole(*own).items()})
     stored = read_cache(cache)
     files, expected = [smears / path for path in stored.path[:2]], stored.embeddings[:2, :1].astype(np.float32)
-    _, X, _ = Predictor(read_bundle(run.bundles[0]), device="cpu").embed_all(files)
+    X = Predictor(read_bundle(run.bundles[0]), device="cpu").embed_all(files).X
     assert np.allclose(X, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
     facts = json.loads((run.bundles[0] / "bundle.json").read_text())
     assert facts.pop("forward_pass") == "torchvision"
     before = read_bundle(run.bundles[0])
     before = replace(before, facts=BundleFacts.from_json(facts))
-    _, X, _ = Predictor(before, device="cpu").embed_all(files)
-    assert not np.allclose(X, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+    checked = Predictor(before, device="cpu")  # which looks at the fast pass on this machine itself
+    assert np.allclose(checked.embed_all(files).X, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+    assert checked.caveat
+
+
+def test_colours_of_files_are_those_of_the_cache(run, small_cache, smears):
+    """The flag sees the same whether images come from files, from a cache, or one by one."""
+    folder, stored = run.folder / "models" / "logistic", read_cache(small_cache)
+    bundle = read_bundle(folder)
+    assert bundle.novelty is not None and bundle.novelty.colours is not None
+    predictor = Predictor(bundle, device="cpu")
+    found = predictor.embed_all([smears / path for path in stored.path[:3]])
+    assert np.array_equal(found.histogram, stored.shortcuts["histogram"][:3])
+    odd = np.roll(found.histogram.reshape(3, 3, 32), 7, axis=2).reshape(3, 96)  # another stain
+    probability = bundle.probability(found.X)
+    assert bundle.unusual(found.X, probability, odd).all()
+    flags = [item.unusual for item in predictor.describe(found.paths, found.X, 0.9, found.histogram)]
+    assert flags == bundle.unusual(found.X, probability, found.histogram).tolist()
+    assert bundle.unusual_share >= bundle.novelty.scale.beyond_share(0.01)
+
+
+@pytest.mark.parametrize("name", ["colour_mean", "colour_variance", "scale_largest"])
+def test_colours_that_do_not_fit_are_damage(run, tmp_path, name):
+    folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
+    arrays = load((folder / "reference.safetensors").read_bytes())
+    (folder / "reference.safetensors").write_bytes(save(arrays | {name: arrays[name][:0].copy()}))
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(DataError, match="damaged"):
+        read_bundle(folder)
 
 
 @pytest.mark.slow
@@ -317,7 +345,7 @@ def test_files_of_a_run_have_the_umask_s_mode(run):
 
 @pytest.mark.slow
 def test_few_validation_images_do_not_turn_the_warning_off(run, tmp_path):
-    """14 validation images: the largest distance among them is the threshold, and noise lies beyond it."""
+    """14 calibration images: the largest distance among them is the threshold, and noise lies beyond it."""
     bundle = read_bundle(run.folder / "models" / "logistic")
     assert bundle.unusual_from == bundle.distances.max()
     assert bundle.unusual_share == pytest.approx(1 / (len(bundle.distances) + 1))
@@ -327,7 +355,7 @@ def test_few_validation_images_do_not_turn_the_warning_off(run, tmp_path):
     predictions, _ = Predictor(bundle)(sorted(tmp_path.iterdir()))
     assert all(item.unusual for item in predictions)
     (note,) = (note for note in bundle.notes(0.95) if "unusual" in note)
-    assert f"{len(bundle.distances)} validation images" in note
+    assert f"{len(bundle.distances)} calibration images" in note
     assert f"one image in {len(bundle.distances) + 1}" in note
     assert note in saved_notes(run.folder / "models" / "logistic")
 

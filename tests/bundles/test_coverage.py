@@ -17,7 +17,7 @@ def test_sets_hold_the_true_class_as_often_as_stated(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclasses look themselves up
     spec.loader.exec_module(module)
-    covered, _ = module.simulate(module.Simulation("lda", images=120), 200)
+    covered, _, _ = module.simulate(module.Simulation("lda", images=120), 200)
     for number, coverage in enumerate(module.COVERAGES):
         low, high = module.band(200, coverage)
         assert low <= covered[:, 0, number].sum() <= high

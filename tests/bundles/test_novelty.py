@@ -5,7 +5,16 @@ import pytest
 from scipy.spatial.distance import mahalanobis
 
 from ball_features.bundles.calibration import outlier_threshold
-from ball_features.bundles.novelty import ClassGaussians, Novelty, fit_gaussians, fit_scale
+from ball_features.bundles.novelty import (
+    ClassGaussians,
+    Novelty,
+    Scale,
+    colour_shares,
+    fit_colours,
+    fit_gaussians,
+    fit_scale,
+    score_parts,
+)
 
 CLASSES, VIEWS, DIM = 3, 2, 40
 
@@ -43,13 +52,101 @@ def novelty():
 
 def test_one_strange_view_is_enough():
     flag, _ = novelty()
-    limits = flag.scale.limits(CLASSES, 0.01)
     X, codes = images(500, seed=2)
     odd, kinds = images(200, seed=3, shift=2.0)
-    usual = flag.values(X, np.linalg.norm(X.mean(1) - 3, axis=1)) > limits[codes]
-    strange = flag.values(odd, np.full(200, flag.scale.middle[-1])) > limits[kinds]
+    usual = flag.scale.flags(flag.scores(X, np.linalg.norm(X.mean(1) - 3, axis=1)), codes, CLASSES, 0.01)
+    strange = flag.scale.flags(flag.scores(odd, np.exp(np.full(200, flag.scale.middle[-1]))), kinds, CLASSES, 0.01)
     assert usual.mean() < 0.03
     assert strange.mean() > 0.95
+
+
+def test_a_score_with_a_long_tail_does_not_hide_the_others():
+    """One score of the own images scatters over decades; a foreign image is odd in the other by a little."""
+    rng = np.random.default_rng(0)
+    calm, wild = 10 + rng.normal(size=2000), np.exp(3 * rng.normal(size=2000))
+    scale = fit_scale(np.column_stack([calm, wild]), np.zeros(2000, dtype=int))
+    odd = np.column_stack([np.full(50, 15.0), np.ones(50)])
+    assert scale.flags(odd, np.zeros(50, dtype=int), 1, 0.01).all()
+    new = np.column_stack([10 + rng.normal(size=4000), np.exp(3 * rng.normal(size=4000))])
+    assert scale.flags(new, np.zeros(4000, dtype=int), 1, 0.01).mean() < 0.02
+
+
+@pytest.mark.parametrize(("count", "share"), [(40, 0.0), (400, 3 / 401)])
+def test_beyond_all_is_enough_where_that_is_rare(count, share):
+    rng = np.random.default_rng(1)
+    scores = rng.lognormal(size=(count, 3))
+    scale = fit_scale(scores, np.zeros(count, dtype=int))
+    assert scale.beyond_share(0.01) == pytest.approx(share)
+    found = []
+    for seed in range(200):
+        own = np.random.default_rng([2, seed])
+        one = fit_scale(own.lognormal(size=(count, 3)), np.zeros(count, dtype=int))
+        found.append(one.flags(own.lognormal(size=(20, 3)), np.zeros(20, dtype=int), 1, 0.01).mean())
+    assert np.mean(found) < max(0.01, 1 / (count + 1)) + share + 0.01
+
+
+def test_a_view_that_is_one_for_all_images_flags_those_where_it_is_another():
+    """As a view of nuclei is where there are none; embeddings are stored with 16 bits, and new ones have 32."""
+    rng = np.random.default_rng(0)
+    nothing = rng.random(DIM).astype(np.float32)
+
+    def seen(count, seed):
+        X, codes = images(count, seed)
+        X[:, 1] = nothing
+        return X, codes
+
+    X, codes = seen(600, 0)
+    gaussians = fit_gaussians(X.astype(np.float16), codes)
+    held, own = seen(500, 1)
+    scale = fit_scale(score_parts(gaussians, None, held.astype(np.float16), None), own)
+    new, kinds = seen(500, 2)
+    assert scale.flags(score_parts(gaussians, None, new, None), kinds, CLASSES, 0.01).mean() < 0.03
+    new[:, 1] = rng.random((500, DIM))
+    assert scale.flags(score_parts(gaussians, None, new, None), kinds, CLASSES, 0.01).all()
+
+
+def shares(count, seed=0, shift=0):
+    """Histograms of pictures that are all alike; `shift` moves their colours by that many bins."""
+    rng = np.random.default_rng(seed)
+    centre = np.array([20, 14, 18])[:, None] + shift + rng.normal(0, 0.5, (count, 3, 1))
+    found = np.exp(-((np.arange(32) - centre) ** 2) / 8)
+    return (found / found.sum(2, keepdims=True)).reshape(count, 96).astype(np.float32)
+
+
+def test_colours_count_where_they_are_known():
+    X, codes = images(600)
+    held, own = images(400, seed=1)
+    gaussians, colours = fit_gaussians(X, codes), fit_colours(shares(600), codes)
+    scores = np.column_stack([score_parts(gaussians, colours, held, shares(400, 1)), np.ones(400)])
+    flag = Novelty(gaussians, fit_scale(scores, own), colours)
+    new, kinds = images(100, seed=2)
+
+    def flagged(histogram):
+        return flag.scale.flags(flag.scores(new, np.ones(100), histogram), kinds, CLASSES, 0.01).mean()
+
+    assert flagged(shares(100, 2)) < 0.06
+    assert flagged(shares(100, 2, shift=4)) == 1
+    assert flagged(None) < 0.06  # a cache of an earlier version has none
+    again = Novelty.from_arrays(flag.to_arrays())
+    assert again is not None
+    assert np.array_equal(again.scores(new, np.ones(100), shares(100)), flag.scores(new, np.ones(100), shares(100)))
+
+
+def test_shares_of_colours_are_smoothed_by_hand():
+    one = np.zeros((1, 96), dtype=np.float32)
+    one[0, [5, 32, 95]] = 1
+    found = colour_shares(one)[0, 0] ** 2
+    assert np.allclose(found[3:8], np.array([1, 2, 3, 2, 1]) / 9)
+    assert np.allclose(found[32:35], np.array([3, 2, 1]) / 9)  # nothing spills into the channel before
+    assert found[31] == 0
+    assert np.allclose(found[93:96], np.array([1, 2, 3]) / 9)
+
+
+def test_a_scale_of_an_earlier_version_is_read_as_it_was():
+    scale = Scale(np.zeros(2), np.ones(2), np.arange(200) / 100, np.zeros(200, dtype=int))
+    assert np.array_equal(scale(np.array([[0.5, 3.0], [-1.0, 0.25]])), [3.0, 0.25])
+    assert scale.beyond_share(0.5) == 0
+    assert scale.flags(np.array([[0.0, 1.98], [0.0, 1.999]]), np.zeros(2, dtype=int), 1, 0.01).tolist() == [False, True]
 
 
 def test_thresholds_are_the_classes_own_where_images_suffice():
@@ -68,7 +165,8 @@ def test_arrays_are_read_back():
     again = Novelty.from_arrays(arrays)
     assert again is not None
     X, _ = images(4, seed=5)
-    assert np.array_equal(again.values(X, np.zeros(4)), flag.values(X, np.zeros(4)))
+    assert np.array_equal(again.scores(X, np.zeros(4)), flag.scores(X, np.zeros(4)))
+    assert again.colours is None
     assert Novelty.from_arrays({"train": np.zeros(1)}) is None
     assert isinstance(again.gaussians, ClassGaussians)
 

@@ -168,7 +168,9 @@ def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path,
         assert json.load(file)["models"][0]["model"] == "logistic"
 
 
-@pytest.mark.parametrize("name", ["gaussian_mean", "scale_values", "site_offsets", "gaussian_variance"])
+@pytest.mark.parametrize(
+    "name", ["gaussian_mean", "scale_values", "site_offsets", "gaussian_variance", "scale_largest"]
+)
 def test_arrays_that_do_not_belong_together_are_damage(run, tmp_path, name):
     folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
     arrays = load((folder / "reference.safetensors").read_bytes())
@@ -189,7 +191,7 @@ def test_the_server_answers_for_a_site_that_the_bundle_knows_and_refuses_another
     bundle = read_bundle(run.folder / "models" / "logistic")
     predictor = Predictor(bundle, device="cpu", precision="fp32")
     file = sorted((smears / "Early").iterdir())[0]
-    _, X, _ = predictor.embed_all([file])
+    X = predictor.embed_all([file]).X
     octets = {"Content-Type": "application/octet-stream"}
     with TestClient(create_app(predictor), base_url="http://127.0.0.1") as http:
         assert http.get("/healthz").json()["sites"] == ["a", "b", "c"]

@@ -1,5 +1,7 @@
 """Every changed byte of a cache is noticed, and only what is damaged is made again."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -147,3 +149,17 @@ def test_the_command_says_what_is_damaged(path):
     assert done.returncode == 1
     assert "damaged  b/5.jpg" in done.stdout
     assert "--repair" in done.stderr
+
+
+def test_a_disk_without_room_is_told_before_the_cache_is_begun(path, monkeypatch):
+    before = path.read_bytes()
+
+    def full(handle, start, size):
+        assert size > COUNT * 2 * 96 * 2
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(CacheError, match=r"cannot be written .*No space left.*Free some space"):
+        create_cache(path, contents())
+    assert path.read_bytes() == before
+    assert [item.name for item in path.parent.iterdir()] == [path.name]

@@ -62,7 +62,7 @@ def test_a_graph_answers_as_predict_does(run, tmp_path):
     assert json.loads(facts["classes"]) == list(predictor.bundle.classes)
     assert facts["weights_sha256"] == predictor.preprocessing.weights_sha256
     assert "research" in facts["intended_use"]
-    # Of 14 validation images: numbers all the same, and what they are worth.
+    # Of 14 calibration images: numbers all the same, and what they are worth.
     assert float(facts["unusual_from"]) == predictor.bundle.distances.max()
     assert 0 < float(facts["conformal_threshold_95"]) <= 1
     assert json.loads(facts["notes"]) == predictor.bundle.notes(0.95)
@@ -191,7 +191,7 @@ def test_the_card_tells_the_bundle_s_figures_from_the_table_s(run, tmp_path):
     assert f"| flagged as unusual % | {100 * found.unusual:.1f} |" in text
     assert "before any calibration" in text
     assert "inf" not in text.replace("infer", "")
-    assert f"{len(bundle.distances)} validation images" in text
+    assert f"{len(bundle.distances)} calibration images" in text
     assert "embeddings of the plain image" in text
     old = dataclasses.replace(bundle, facts=dataclasses.replace(bundle.facts, test=None, left_out=""))
     text = write_card(old, folder, tmp_path / "card.md").read_text(encoding="utf-8")

@@ -254,9 +254,9 @@ def test_the_page_runs_nothing_but_its_own(client):
 
 def test_each_request_has_a_number_that_the_log_knows_and_nothing_of_the_image(client, smears, caplog):
     content = next(smears.rglob("*.jpg")).read_bytes()
-    with caplog.at_level(logging.INFO, "uvicorn.error"):
-        answer = client().post("/v1/predict", content=content, headers={"Content-Type": "image/jpeg"})
-        other = client().get("/x\x1b[31m%0ay")
+    with caplog.at_level(logging.INFO, "uvicorn.error"), client() as http:
+        answer = http.post("/v1/predict", content=content, headers={"Content-Type": "image/jpeg"})
+        other = http.get("/x%1b[31m%0ay")
     first, second = (message for message in caplog.messages if "/v1/predict" in message or " 404 " in message)
     number = answer.headers["X-Request-ID"]
     assert len(number) == 12

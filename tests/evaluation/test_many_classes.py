@@ -20,6 +20,7 @@ from ball_features.models import shrunk
 from ball_features.models.registry import MODELS
 from ball_features.reporting.dots import recalls
 from ball_features.reporting.heat import DRAWN_CLASSES, heat
+from ball_features.reporting.stored_run import read_stored_run
 from ball_features.reporting.words import left_out_note
 from ball_features.runs.fit import fit
 from tests.made import write_cache
@@ -139,12 +140,14 @@ def test_a_run_of_many_classes(tmp_path):
     code = np.repeat(np.arange(310), 5)
     centre = rng.normal(size=(310, 24)) * 3
     path = write_cache(tmp_path / "c.h5", centre[code] + rng.normal(size=(len(code), 24)), [f"k{own}" for own in code])
-    config = replace(FitConfig(), models=("knn", "lda", "linear-svm"), repeats=1)
+    config = replace(FitConfig(), models=("knn", "lda", "colour", "linear-svm"), repeats=1)
     run = fit(path, config, out_root=tmp_path, name="r")
-    assert [row["model"] for row in run.metrics] == ["lda", "knn"]
+    assert [row["model"] for row in run.metrics] == ["lda", "knn", "colour"]
+    read_stored_run(run.folder)  # refused where the predictions do not give the table
     text = (run.folder / "table.md").read_text()
     assert "Not in the table: linear-svm compares each pair of classes, and takes at most 300 classes, got 310." in text
     assert "and 298 more" in text
+    assert len((run.folder / "verdict.json").read_text()) < 8_000
     assert (run.folder / "report.html").stat().st_size < 3_000_000
     assert (run.folder / "metrics.json").stat().st_size < 1_500_000
     assert set(METRICS) <= set((run.folder / "metrics.csv").read_text().split("\n")[0].split(","))

@@ -1,14 +1,18 @@
 """Many runs: found again in natural order, damaged ones named, and compared where they tested the same images."""
 
 import importlib.util
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ball_features import FitConfig, fit
@@ -18,7 +22,8 @@ from ball_features.evaluation.paired_tests import corrected_best, paired_bootstr
 from ball_features.files import read_csv
 from ball_features.reporting.joint import write_joint_report
 from ball_features.reporting.mlflow_store import write_mlflow
-from ball_features.reporting.run_list import changed, differing, list_runs, natural_key, sort_runs
+from ball_features.reporting.run_list import _short_data, changed, differing, list_runs, natural_key, sort_runs
+from ball_features.reporting.run_tables import render_runs
 from ball_features.reporting.run_tests import choice_of_runs, comparable_runs
 from ball_features.runs.store import annotate
 from tests.made import clouds, write_cache
@@ -46,6 +51,27 @@ def folder(made, tmp_path_factory):
     for name in ("evaluation.json", "predictions.csv", "verdict.json"):
         (root / "evaluation" / name).write_text("")
     return root
+
+
+@pytest.mark.parametrize("width", [50, 80, 120, 200])
+def test_a_terminal_of_any_width_shows_names_accuracies_and_notes(folder, width):
+    runs = [replace(run, name=f"{run.name}-of-a-long-name", note="stain of May") for run in list_runs(folder).runs]
+    console = Console(width=width, file=io.StringIO())
+    console.print(render_runs(runs, width))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    flat = re.sub(r"\s", "", text)
+    for word in ("try", "stain", "May", "acc.", "note"):
+        assert word in flat
+    assert ("No room for: data" in text) == (width < 100)
+
+
+def test_one_cache_by_two_paths_is_one_cache(folder):
+    runs = list_runs(folder).runs
+    elsewhere = [replace(run, data=f"../{number}/own.h5") for number, run in enumerate(runs)]
+    assert {run.data for run in _short_data(elsewhere)} == {"own.h5"}
+    others = [replace(run, content=str(number)) for number, run in enumerate(elsewhere)]
+    assert len({run.data for run in _short_data(others)}) == 3
 
 
 def test_numbers_in_names_sort_by_value():

@@ -6,7 +6,8 @@ from unittest.mock import Mock
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, draw_smears
-from ball_features.runs.assess import assess
+from ball_features.reporting.run_list import list_runs
+from ball_features.runs.assess import assess, keep_note
 
 EMBEDDING = ExtractConfig(backbone="densenet121", weights="random", precision="fp32")
 MODELS = FitConfig(models=("logistic", "majority", "colour", "nuclei"), repeats=1, jobs=1)
@@ -37,6 +38,16 @@ def test_a_folder_gets_a_verdict_and_a_page(assessed):
     steps = [step for step, *_ in told]
     assert steps == sorted(steps)
     assert {total for _, total, _ in told} == {1000}
+
+
+@pytest.mark.slow
+def test_a_note_is_on_the_page_and_in_the_list_of_runs(assessed):
+    done, _ = assessed
+    keep_note(done, "scanner <2>")
+    (run,) = list_runs(done.folder).runs
+    assert (run.protocol, run.note) == ("ladder", "scanner <2>")
+    for page in (done.page, done.folder / "ladder" / "report.html"):
+        assert "Note: scanner &lt;2&gt;" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

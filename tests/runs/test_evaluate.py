@@ -13,6 +13,7 @@ from ball_features import FitConfig, evaluate, fit, read_bundle, read_cache
 from ball_features.cli import app
 from ball_features.config import CollectionConfig, EvaluateConfig
 from ball_features.errors import CacheError, ConfigError, DataError
+from ball_features.evaluation.intervals import wilson
 from benchmarks.external import check
 
 
@@ -53,14 +54,49 @@ def test_an_evaluation_and_its_files_agree(bundle, elsewhere, tmp_path):
     own = read_bundle(bundle).facts.test
     assert own is not None
     assert values["published"]["accuracy"]["images"] == own.images
+    assert values["published"]["accuracy"]["low"] == own.accuracy_low < own.accuracy < own.accuracy_high
     assert values["patients"]["patients"] == 12
     assert len(rows_of(tmp_path, "patients.csv")) == 12
     assert [row["site"] for row in values["sites"]["each"]] == ["north", "south"]
+    for own in values["sites"]["each"]:
+        flags = [row["unusual"] == "true" for row in rows if row["site"] == own["site"]]
+        assert own["flagged"] == pytest.approx(np.mean(flags))
     assert values["trained_on"] == 0
     assert json.loads((tmp_path / "verdict.json").read_text()) == values["verdict"]
     page = (tmp_path / "evaluation.html").read_text()
     assert "http:" not in page and "https:" not in page
     assert done.findings[0].sentence.split(".")[0] in page
+
+
+def test_the_bundle_s_own_interval_is_that_of_its_groups(small_cache, elsewhere, tmp_path):
+    """Images of a patient are right or wrong together; an interval by images would be too short."""
+    cache = read_cache(small_cache)
+    groups = tmp_path / "groups.csv"
+    lines = [f"{path},{label}{row % 4}" for row, (path, label) in enumerate(zip(cache.path, cache.label, strict=True))]
+    groups.write_text("\n".join(["path,patient", *lines]) + "\n")
+    config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, train_views="plain", groups=str(groups))
+    run = fit(small_cache, config, out_root=tmp_path / "runs", save="logistic")
+    folder = run.folder / "models" / "logistic"
+    own = read_bundle(folder).facts.test
+    assert own is not None
+    row = next(item for item in run.metrics if item.model == "logistic")
+    assert (own.accuracy_low, own.accuracy_high) == pytest.approx(row.intervals["accuracy"])
+    assert own.units < own.images
+    done = evaluate(folder, elsewhere)
+    assert done.published is not None
+    assert (done.published.accuracy.low, done.published.accuracy.high) == (own.accuracy_low, own.accuracy_high)
+    here = done.scores.intervals["accuracy"]
+    assert done.published.low == pytest.approx(
+        own.accuracy - done.accuracy - np.hypot(own.accuracy - own.accuracy_low, here[1] - done.accuracy)
+    )
+    facts = json.loads((folder / "bundle.json").read_text())
+    for name in ("units", "accuracy_low", "accuracy_high"):  # a bundle of an earlier version
+        del facts["test"][name]
+    (folder / "bundle.json").write_text(json.dumps(facts))
+    (folder / "SHA256SUMS").unlink()
+    before = evaluate(folder, elsewhere).published
+    assert before is not None
+    assert (before.accuracy.low, before.accuracy.high) == wilson(own.accuracy, own.images)
 
 
 def test_labels_that_the_bundle_lacks_are_reported_apart(bundle, elsewhere, tmp_path):

@@ -13,9 +13,9 @@ from ball_features.cli import app
 from ball_features.dataset.nested import nested_splits
 from ball_features.dataset.splits import ImageTable
 from ball_features.errors import SplitError
-from ball_features.evaluation.curve import ForecastRow, say_forecast
+from ball_features.evaluation.curve import say_forecast
 from ball_features.evaluation.intervals import share_interval
-from ball_features.evaluation.power_law import draw_errors, fit_law, forecast
+from ball_features.evaluation.power_law import ForecastRow, draw_errors, fit_law, forecast
 from ball_features.files import read_csv
 from ball_features.reporting.run_list import list_runs
 from ball_features.runs.learning_curve import learning_curve
@@ -144,7 +144,7 @@ def made(tmp_path_factory):
 
 def test_the_command(made, tmp_path):
     words = ["fit", str(made), "--protocol", "learning-curve", "--models", "logistic,knn", "--repeats", "3"]
-    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path), "--name", "c", "--note", "first"])
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path), "--name", "c", "--note", "first try"])
     assert done.exit_code == 0, done.output
     assert "logistic: twice the patients (128 instead of 64)" in done.output or "no forecast" in done.output
     folder = tmp_path / "c"
@@ -160,13 +160,13 @@ def test_the_command(made, tmp_path):
     page = (folder / "report.html").read_text()
     assert "Learning curve" in page
     assert "<svg" in page
-    assert "first" in page
+    assert "Note: first try" in page
     (folder / "report.html").unlink()
     again = CliRunner().invoke(app, ["report", str(folder)])
     assert again.exit_code == 0, again.output
     assert (folder / "report.html").exists()
     (run,) = list_runs(tmp_path).runs
-    assert (run.protocol, run.note) == ("learning-curve", "first")
+    assert (run.protocol, run.note) == ("learning-curve", "first try")
     assert run.accuracy == max(float(row["accuracy"]) for row in rows if row["size"] == rows[-1]["size"])
     joint = CliRunner().invoke(app, ["report", str(folder), str(folder), "--out", str(tmp_path / "two.html")])
     assert joint.exit_code == 0, joint.output
