@@ -171,7 +171,8 @@ def _replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # HDF5's own errors are of both kinds
         told = re.search(r"error message = '([^']*)'", str(error))
-        reason = told[1] if told else " ".join(str(error).split())
+        plain = error.strerror if isinstance(error, OSError) else None
+        reason = told[1] if told else plain or " ".join(str(error).split())
         advice = "Free some space, or give another output file."
         raise CacheError(f"{path} cannot be written ({reason}). {advice}") from error
     finally:

@@ -14,6 +14,7 @@ from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.twins import twin_folder, with_twins
 from ball_features.errors import CacheError, ConfigError
 from ball_features.extraction.backbones import Backbone
+from ball_features.extraction.loading import load_image
 from ball_features.extraction.preprocessing import Preprocessing
 
 __all__ = ["Request", "Update", "plan_update", "read_collection", "require_file_name", "shard_of"]
@@ -190,8 +191,7 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
             f"{out} was made with other settings: {'; '.join(different)}. "
             "Give another output file, or overwrite=True to replace it."
         )
-    bad = {item.sha256: item.reason for item in old.rejected if item.sha256 and not may_pass(item.reason)}
-    reasons = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
+    reasons = _unusable(request, old)
     known = _with_columns(manifest.without(reasons) if reasons else manifest, old)
     update = Update(request, known, old, damaged)
     if request.shard != _shard_of(old):
@@ -205,6 +205,18 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
     if not prune:
         _require_wanted(update)
     return update
+
+
+def _unusable(request: Request, old: Cache) -> dict[int, str]:
+    """Rows that are known to be unusable, and why; what no decoder could read is tried again: one may be there now."""
+    manifest, side_px = request.manifest, request.preprocessing.input_px
+    bad = {item.sha256: item.reason for item in old.rejected if item.sha256 and not may_pass(item.reason)}
+    found = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
+    passing = {item.path: item.reason for item in old.rejected if may_pass(item.reason)}
+    for row, path in enumerate(manifest.path):
+        if path in passing and load_image(manifest, row, side_px) == passing[path]:
+            found[row] = passing[path]
+    return found
 
 
 def _shard_of(cache: Cache) -> tuple[int, int] | None:

@@ -61,8 +61,10 @@ def test_every_array_is_checked(name, new, tmp_path):
                 bundle.sets(probability, 0.9)
         file.write_bytes(data)
     read_bundle(folder)
-    # Earlier versions kept no classes of scores; where a view has no other directions, rest is infinite.
-    assert accepted <= {("score_class", "missing"), ("train_class", "missing"), ("gaussian_rest", "one inf")}
+    # Earlier versions kept no classes of scores and no largest scale; where a view has no other directions, rest is
+    # infinite.
+    older = {(key, "missing") for key in ("score_class", "train_class", "scale_largest")}
+    assert accepted <= {*older, ("gaussian_rest", "one inf")}
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def committed(path) -> int:
 def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
     command = ["extract", smears, "--backbone", "densenet121", "--weights", "random", "--precision", "fp32"]
-    command += ["--views", "3", "--batch-size", "2", "--input-px", "64", "--quiet", "--out"]
+    command += ["--views", "3", "--batch-size", "2", "--input-px", "160", "--quiet", "--out"]
     assert ball(*command, whole).returncode == 0
     rng = random.Random(0)
     kills = 0

@@ -3,6 +3,7 @@
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, extract, fit, read_cache
+from ball_features.config.paths import shareable
 from tests.made import clouds, write_cache
 
 MODELS = ("logistic", "majority", "colour")
@@ -78,4 +79,4 @@ def test_labels_that_all_models_contradict_are_named(tmp_path):
     (finding,) = [own for own in run.findings if own.code == "labels-doubtful"]
     assert finding.numbers == {"images": 1}
     assert "Pro/00005.png, labelled Pro, answered Benign" in finding.sentence
-    assert finding.next == f"ball labels {tmp_path / 'own.h5'} --out labels.csv"
+    assert finding.next == f"ball labels {shareable(tmp_path / 'own.h5')} --out labels.csv"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ball_features import FitConfig, read_cache
+from ball_features.config.paths import shareable
 from ball_features.config.toml import read_settings
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.protocols import evaluate
@@ -102,9 +103,13 @@ def test_a_column_named_is_what_the_last_rung_leaves_out(small_cache, patients, 
     assert list(dict.fromkeys(row.rung for row in rows)) == ["random", "copies together", "patient left out"]
     assert {note.split(":")[0] for note in notes} >= {"groups", "blocks"}
     command = json.loads((folder / "run.json").read_text())["command"]
-    assert command == f"ball fit {small_cache} --config {folder / 'config.toml'}"
+    assert command == f"ball fit {shareable(small_cache)} --config {shareable(folder / 'config.toml')}"
     settings = read_settings(folder / "config.toml")
-    assert (settings["protocol"], settings["groups"], settings["group_column"]) == ("ladder", groups, "patient")
+    assert (settings["protocol"], settings["groups"], settings["group_column"]) == (
+        "ladder",
+        shareable(groups),
+        "patient",
+    )
 
     def fitted(*arguments, **options):
         raise AssertionError("a model was fitted")
