@@ -96,24 +96,28 @@ def ours(images: Path, arguments: argparse.Namespace, precision: str, folder: st
     return read_cache(done.cache).embeddings[:, 0], done.forward_s
 
 
+class Pooled(torch.nn.Module):
+    """The embedding of a DenseNet as a module of its own, for other engines."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.features = network.features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Embeddings, float32 (batch, dim)."""
+        return F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1)
+
+
 def onnx_forward(module: Any, folder: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """ONNX Runtime in float32, where it is installed."""
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
         return None
     import onnxruntime
 
-    class Pooled(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.features = module.features
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1)
-
     path = str(Path(folder) / "network.onnx")
     example = torch.zeros(BATCH, 3, 224, 224)
     names = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": {0: "n"}, "y": {0: "n"}}}
-    torch.onnx.export(Pooled().eval(), (example,), path, dynamo=False, **names)
+    torch.onnx.export(Pooled(module).eval(), (example,), path, dynamo=False, **names)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 
@@ -124,17 +128,9 @@ def openvino_forward(module: Any, precision: str) -> Callable[[torch.Tensor], to
         return None
     import openvino
 
-    class Pooled(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.features = module.features
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1)
-
     size = 8
     example = torch.zeros(size, 3, 224, 224)
-    model = openvino.convert_model(Pooled().eval(), example_input=example, input=[example.shape])
+    model = openvino.convert_model(Pooled(module).eval(), example_input=example, input=[example.shape])
     hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
     queue = openvino.AsyncInferQueue(openvino.Core().compile_model(model, "CPU", hints))
     parts: dict[int, np.ndarray] = {}
