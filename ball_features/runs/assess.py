@@ -98,6 +98,8 @@ def assess(
     config = config or FitConfig(repeats=2)
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
+    # Before anything is written: a folder that holds no images leaves nothing behind.
+    manifest = read_collection(images, extraction, log, collection=collection, anywhere=False)
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
         require_writable(out / name, "output folder", kind=kind)
@@ -109,7 +111,6 @@ def assess(
         return lambda done, total, *_: tell(start + (stop - start) * done // max(total, 1), _STEPS, name)
 
     cache_path, groups = out / "cache.h5", out / "groups.csv"
-    manifest = read_collection(images, extraction, log, collection=collection, anywhere=False)
     log(_plan(manifest, extraction, config, out))
     extract(manifest, cache_path, extraction, progress=part(0, "embedding"), log=log)
     cache = read_cache(cache_path)

@@ -6,6 +6,7 @@ from unittest.mock import Mock
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, draw_smears
+from ball_features.errors import DataError
 from ball_features.reporting.run_list import list_runs
 from ball_features.runs.assess import assess, keep_note
 
@@ -80,3 +81,9 @@ def test_new_images_are_audited(tmp_path, monkeypatch):
     monkeypatch.setattr("ball_features.runs.assess.audit", Mock(side_effect=InterruptedError))
     with pytest.raises(InterruptedError):  # audited anew
         assess(images, out, EMBEDDING, MODELS)
+
+
+def test_a_folder_without_images_leaves_nothing_behind(tmp_path):
+    with pytest.raises(DataError, match="Found nothing"):
+        assess(tmp_path / "missing", tmp_path / "out", EMBEDDING, MODELS)
+    assert list(tmp_path.iterdir()) == []
