@@ -152,7 +152,11 @@ def _print_extraction(result: Extraction, dry_run: bool = False) -> None:
     else:
         rate = result.computed * result.views / max(result.forward_s, 1e-9)
         what = f"Computed {result.computed} images ({rate:.1f} views/s), {result.reused} were there{dropped}"
-    rejected = f", {len(result.rejected)} files rejected" if result.rejected else ""
+    rejected = (
+        f", {len(result.rejected)} {'file' if len(result.rejected) == 1 else 'files'} rejected"
+        if result.rejected
+        else ""
+    )
     echo(f"{what}{rejected}, in {result.extract_s:.1f} s.\n{result.cache}: {shape}")
 
 

@@ -14,7 +14,7 @@ from ball_features.evaluation.intervals import Interval
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.patient_scores import PatientScores
 
-__all__ = ["BestOf", "Measurement", "ModelRow", "read_measurement"]
+__all__ = ["BestOf", "Measurement", "ModelRow", "no_run", "read_measurement"]
 
 
 _WHOLE_MATRIX = 100  # most classes whose confusion matrix is stored whole
@@ -192,6 +192,15 @@ class Measurement:
         return cls(list(values["classes"]), models, values.get("units") or 0, best_of, patients)
 
 
+def no_run(folder: Path, error: Exception) -> DataError:
+    """The error to raise where reading a run's folder failed with another."""
+    if isinstance(error, FileNotFoundError):
+        reason = f"it has no {Path(error.filename).name}" if folder.is_dir() else "there is no such folder"
+    else:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    return DataError(f"{folder} holds no run ({reason}). Expected a folder written by `ball fit`.")
+
+
 def read_measurement(folder: Path) -> Measurement:
     """Read `metrics.json` of a run's folder.
 
@@ -201,7 +210,7 @@ def read_measurement(folder: Path) -> Measurement:
     try:
         return Measurement.from_dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+        raise no_run(folder, error) from error
 
 
 def _brief(confusion: list[list[int]]) -> object:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import evaluate_predictions
-from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
+from ball_features.evaluation.results import Measurement, ModelRow, no_run, read_measurement
 from ball_features.evaluation.rows import GroupRow, read_rows
 from ball_features.files import read_csv
 
@@ -127,7 +127,7 @@ def read_stored_run(folder: Path) -> StoredRun:
         groups = read_rows(folder / "groups.csv", GroupRow)
         predictions = _read_predictions(folder / "predictions.csv", measurement.classes)
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+        raise no_run(folder, error) from error
     _require_equal(folder, measurement, predictions)
     return StoredRun(folder, details, measurement, groups, predictions)
 

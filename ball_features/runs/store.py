@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.patient_scores import PatientScores
-from ball_features.evaluation.results import ModelRow, read_measurement
+from ball_features.evaluation.results import ModelRow, no_run, read_measurement
 from ball_features.evaluation.rows import CompatRow, GroupRow, read_rows
 from ball_features.files import write_json
 from ball_features.reporting.finding import Finding
@@ -119,7 +119,7 @@ def annotate(folder: Path, note: str) -> None:
     try:
         details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+        raise no_run(folder, error) from error
     write_json(folder / "run.json", details | {"note": note})
 
 
@@ -146,4 +146,4 @@ def read_run(folder: Path | str) -> Run:
             findings=read_findings(folder),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} holds no run ({error}). Expected a folder written by `ball fit`.") from error
+        raise no_run(folder, error) from error
