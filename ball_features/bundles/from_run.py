@@ -12,7 +12,7 @@ from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import fit_colours, fit_gaussians, score_parts
+from ball_features.bundles.novelty import fit_measures
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
@@ -132,8 +132,8 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         seen, held_out = used(fold.split.train), used(fold.split.test)
         reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
         distances.append(neighbour_distance(_of(held_out.X, own), reference)[0])
-        colours = None if seen.histogram is None else fit_colours(seen.histogram, seen.truth)
-        scores.append(score_parts(fit_gaussians(seen.X, seen.truth), colours, held_out.X, held_out.histogram))
+        measures = fit_measures(seen.X, seen.truth, seen.histogram)
+        scores.append(measures.score(held_out.X, held_out.histogram))
         truth.append(held_out.truth)
     truth, distances, scores = (np.concatenate(part) for part in (truth, distances, scores))
     used = _Used(origin, final.fitted, name, views)

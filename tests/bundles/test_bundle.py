@@ -123,7 +123,7 @@ def test_colours_of_files_are_those_of_the_cache(run, small_cache, smears):
     """The flag sees the same whether images come from files, from a cache, or one by one."""
     folder, stored = run.folder / "models" / "logistic", read_cache(small_cache)
     bundle = read_bundle(folder)
-    assert bundle.novelty is not None and bundle.novelty.colours is not None
+    assert bundle.novelty is not None and bundle.novelty.measures.colours is not None
     predictor = Predictor(bundle, device="cpu")
     found = predictor.embed_all([smears / path for path in stored.path[:3]])
     assert np.array_equal(found.histogram, stored.shortcuts["histogram"][:3])
