@@ -133,6 +133,7 @@ def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
         and variance.shape == basis.shape[:2]
         and all(part.shape == (scores,) for part in ends)
         and order.shape == (1,)
+        and order.dtype == np.float64
         and 1 <= float(order[0]) <= _MOST_ORDER
         and scale[2].shape == arrays["scale_predicted"].shape == arrays["scores"].shape
         and bool((variance > 0).all() and rest.ndim == 1 and (rest > 0).all())

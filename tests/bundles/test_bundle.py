@@ -375,8 +375,8 @@ def test_what_it_does_on_its_test_images_is_in_the_bundle(run, small_cache):
     assert found.images == len(rows)
     assert found.accuracy == pytest.approx((probability.argmax(1) == truth).mean())
     assert found.log_loss == pytest.approx(-np.log(probability[np.arange(len(truth)), truth]).mean(), abs=1e-6)
-    distance, _ = bundle.distance(cache.embeddings[rows][:, :1])
-    assert found.unusual == pytest.approx((distance > bundle.unusual_from).mean())
+    flags = bundle.unusual(cache.embeddings[rows][:, :1], probability, cache.shortcuts["histogram"][rows])
+    assert found.unusual == pytest.approx(flags.mean())
     for own in found.sets:
         inside = bundle.sets(probability, own.coverage)
         assert own.covered == pytest.approx(inside[np.arange(len(truth)), truth].mean())
