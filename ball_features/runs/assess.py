@@ -29,6 +29,7 @@ from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
+from ball_features.runs.checks import require_classes
 from ball_features.runs.ladder import DEFAULT_MODELS, ladder
 from ball_features.runs.store import annotate
 from ball_features.threads import core_count
@@ -100,6 +101,7 @@ def assess(
         extraction = replace(extraction, views=1)
     # Before anything is written: a folder that holds no images leaves nothing behind.
     manifest = read_collection(images, extraction, log, collection=collection, anywhere=False)
+    require_classes(manifest.label, str(images))
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
         require_writable(out / name, "output folder", kind=kind)
