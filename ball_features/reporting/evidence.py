@@ -100,7 +100,8 @@ class DataEvidence:
         leaks: what crosses a given split -> number of test images concerned, such as {"patients": 24}.
         site_accuracy: share of the images whose class is the most frequent one of their site, or NaN.
         few_patients: class -> number of patients, for classes of fewer patients than can be kept apart.
-        untestable: units that the data name, but that could not be kept out of training: "patient", "site".
+        fewest: "patient" or "group" -> number of them in the class that has the fewest, where the data name them.
+        untestable: units that the data name, but that cannot be kept out of training: "patient", "site".
         views_chosen_here: whether views or settings were chosen on this data set.
         cache: path of the cache, for commands.
         groups: path of the groups file, for commands; "" where there is none.
@@ -118,6 +119,7 @@ class DataEvidence:
     leaks: Mapping[str, int] = field(default_factory=dict)
     site_accuracy: float = float("nan")
     few_patients: Mapping[str, int] = field(default_factory=dict)
+    fewest: Mapping[str, int] = field(default_factory=dict)
     untestable: tuple[str, ...] = ()
     views_chosen_here: tuple[str, ...] = ()
     cache: str = "CACHE.h5"

@@ -8,7 +8,7 @@ from typing import Any
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.rule_words import percent
 
-__all__ = ["headline"]
+__all__ = ["beyond_headline", "headline"]
 
 # What a protocol asks of the model, by the unit that no split divides.
 NEW = {
@@ -17,8 +17,10 @@ NEW = {
     "series": "on slides that the model has not seen",
     "copy": "on images of which the model has seen no identical copy",
     "group": "on images of which the model has seen no copy and no overlapping field",
+    "block": "on images that were not taken next to training images, as far as the order of files tells",
     "split": "on the test images of the given split",
 }
+_HOLDS = "The score holds"
 _WIDE = 0.1  # length of an interval beside which a tenth of a per cent says nothing
 # Findings that take the worth of every score, the strongest first.
 _WORTHLESS = {
@@ -36,6 +38,12 @@ _UNSETTLED = {
     "shortcut-strong": "Most of the score can be reached without looking at a cell.",
     "chosen-on-these-data": "The score is too good: views or settings were chosen on these images.",
 }
+
+
+def beyond_headline(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings that say more than the headline, which stands above them."""
+    said = headline(findings).startswith(_HOLDS)
+    return [finding for finding in findings if not (said and finding.code == "holds-when-strict")]
 
 
 def headline(findings: Sequence[Finding]) -> str:
@@ -68,7 +76,7 @@ def _headline(findings: Sequence[Finding]) -> str:
     if held is not None:
         numbers = held.numbers
         return (
-            f"The score holds: {percent(numbers['lenient_accuracy'])} on {numbers['lenient']}, "
+            f"{_HOLDS}: {percent(numbers['lenient_accuracy'])} on {numbers['lenient']}, "
             f"{percent(numbers['strict_accuracy'])} (95 % CI {_ends(held)}) {_where(held)}.{_untested(findings)}"
         )
     return _lenient(findings[-1]) if findings and not _is_serious(findings) else ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ball_features.config import FitConfig
 from ball_features.reporting.evidence import Evidence, ModelEvidence
+from ball_features.reporting.finding import Command
 
-__all__ = ["cache_of", "folder_of", "groups_of", "interval", "percent", "points"]
+__all__ = ["cache_of", "fit_again", "folder_of", "groups_of", "interval", "percent", "points"]
 
 
 _MOST_DIGITS = 3
+_LEAST_FOLDS = 3  # to train, validate and test
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -28,6 +31,26 @@ def points(share: float) -> str:
 def interval(model: ModelEvidence) -> str:
     """Accuracy with its 95 % interval as text."""
     return f"{percent(model.accuracy)} (95 % CI {100 * model.low:.0f} to {100 * model.high:.0f})"
+
+
+def fit_again(evidence: Evidence, protocol: str, unit: str) -> str:
+    """The command that fits under a protocol that keeps units together; "" where a class has too few of them for it.
+
+    Args:
+        evidence: all results.
+        protocol: name of the protocol.
+        unit: what it keeps together, a key of `DataEvidence.fewest`.
+    """
+    data, usual = evidence.data, FitConfig().folds
+    fewest = usual if data is None else data.fewest.get(unit, usual)
+    if fewest < _LEAST_FOLDS:
+        return ""
+    options: dict[str, object] = {"protocol": protocol}
+    if data is None or data.groups:
+        options["groups"] = groups_of(evidence)
+    if fewest < usual:
+        options["folds"] = fewest
+    return str(Command("fit", (cache_of(evidence),), options))
 
 
 def folder_of(evidence: Evidence) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ball_features.reporting.evidence import AuditEvidence, Evidence
 from ball_features.reporting.finding import Command, Finding
-from ball_features.reporting.rule_words import cache_of, folder_of, groups_of, percent
+from ball_features.reporting.rule_words import cache_of, fit_again, folder_of, percent
 from ball_features.reporting.words import counted
 
 __all__ = [
@@ -30,7 +30,10 @@ _LEAKS = {
     "patients": ("is of a patient who is in training too", "are of patients who are in training too"),
     "groups": ("belongs to a group that is in training too", "belong to groups that are in training too"),
 }
-_WITHOUT_LEAK = {"patients": "patient-cv", "groups": "group-cv"}  # copies are kept together by every protocol
+_WITHOUT_LEAK = {
+    "patients": ("patient-cv", "patient"),
+    "groups": ("group-cv", "group"),
+}  # copies are kept together by every protocol
 LOOKALIKE = 0.25  # share of pairs with different labels from which pairs are similar images, not copies
 FEW_PAIRS = 20
 
@@ -99,8 +102,7 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
     if audit is None or not audit.images:
         return
     grouped = any(protocol.unit == "group" for protocol in evidence.protocols)
-    settings = {"protocol": "group-cv", "groups": groups_of(evidence)}
-    next_step = "" if grouped else str(Command("fit", (cache_of(evidence),), settings))
+    next_step = "" if grouped else fit_again(evidence, "group-cv", "group")
     if _is_augmented(audit):
         yield Finding(
             "augmented-copies",
@@ -154,13 +156,13 @@ def leaks(evidence: Evidence) -> Iterator[Finding]:
     if data is None or not any(data.leaks.values()):
         return
     parts = [f"{counted(count, 'test image')} {_LEAKS[what][count > 1]}" for what, count in data.leaks.items() if count]
-    protocol = next((own for what, own in _WITHOUT_LEAK.items() if data.leaks.get(what)), "cv")
+    protocol, unit = next((own for what, own in _WITHOUT_LEAK.items() if data.leaks.get(what)), ("cv", ""))
     yield Finding(
         "given-split-leaks",
         "serious",
         dict(data.leaks),
         f"The given split leaks: {', and '.join(parts)}. Its score is too high by an unknown amount.",
-        str(Command("fit", (data.cache,), {"protocol": protocol} | ({"groups": data.groups} if data.groups else {}))),
+        fit_again(evidence, protocol, unit),
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ball_features.dataset.remarks import some
 from ball_features.reporting.evidence import Evidence
-from ball_features.reporting.finding import Command, Finding
-from ball_features.reporting.rule_words import cache_of, percent, points
+from ball_features.reporting.finding import Finding
+from ball_features.reporting.rule_words import fit_again, percent, points
 
 __all__ = ["calibration", "class_of_few_patients", "many_equals", "site_tells_class", "too_few"]
 
@@ -97,13 +97,8 @@ def site_tells_class(evidence: Evidence) -> Iterator[Finding]:
         f"The site alone tells the class of {percent(data.site_accuracy, 0)} of the images (guessing: "
         f"{percent(majority, 0)}): a network can read the class off a hospital's stain or camera"
         + (", and no site can be left out to test that." if untestable else "."),
-        "" if untestable else str(Command("fit", (cache_of(evidence),), _sites(evidence))),
+        "" if untestable else fit_again(evidence, "leave-site-out", "site"),
     )
-
-
-def _sites(evidence: Evidence) -> dict[str, str]:
-    groups = evidence.data.groups if evidence.data else ""
-    return {"protocol": "leave-site-out"} | ({"groups": groups} if groups else {})
 
 
 def class_of_few_patients(evidence: Evidence) -> Iterator[Finding]:

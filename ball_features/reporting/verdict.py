@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ball_features.errors import DataError
 from ball_features.reporting.evidence import DataEvidence, Evidence
 from ball_features.reporting.finding import SEVERITIES, Finding
-from ball_features.reporting.headline import headline
+from ball_features.reporting.headline import beyond_headline, headline
 from ball_features.reporting.rules_external import external
 from ball_features.reporting.rules_images import (
     audit_copies,
@@ -166,6 +166,7 @@ def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> Renderable
     text = Text()
     if said := headline(findings):
         text.append(said + "\n", style="bold")
+    findings = beyond_headline(findings)
     for finding in findings[:most]:
         text.append(f"{finding.severity.capitalize()}: ", style=style[finding.severity])
         text.append(finding.sentence + "\n")

@@ -12,7 +12,7 @@ from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.config.paths import shareable
 from ball_features.dataset.grouping import Grouping
-from ball_features.dataset.splits import given_leaks
+from ball_features.dataset.splits import MIN_CLASS_TRAIN, given_leaks
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.backbones import BACKBONES
@@ -160,7 +160,13 @@ def _distinct_of(cache: Cache, rows: np.ndarray) -> dict[str, int]:
 def _with_columns(data: DataEvidence, label: np.ndarray, grouping: Grouping) -> DataEvidence:
     """Add what patients and sites tell of the class."""
     patient, site = grouping.patient, grouping.place
-    few = {} if patient is None else {n: len(_units(patient[label == n])) for n in np.unique(label).tolist()}
+    names = np.unique(label).tolist()
+    fewest = {"group": min(len(np.unique(grouping.together[label == name])) for name in names)}
+    few = {} if patient is None else {name: len(_units(patient[label == name])) for name in names}
+    if few:
+        fewest["patient"] = min(few.values())
+    few = {name: count for name, count in few.items() if count < _LEAST_PATIENTS}
+    untestable = [unit for unit, cannot in (("patient", bool(few)), ("site", not _testable(label, site))) if cannot]
     accuracy = float("nan")
     if site is not None and (site != "").all() and len(label) >= _LEAST_IMAGES * len(np.unique(site)):
         accuracy = sum(max(Counter(label[site == name].tolist()).values()) for name in np.unique(site)) / len(label)
@@ -169,8 +175,19 @@ def _with_columns(data: DataEvidence, label: np.ndarray, grouping: Grouping) -> 
         patients=data.patients or _distinct(patient),
         sites=data.sites or _distinct(site),
         site_accuracy=accuracy,
-        few_patients={name: count for name, count in few.items() if count < _LEAST_PATIENTS},
+        few_patients=few,
+        fewest=fewest,
+        untestable=tuple(untestable),
     )
+
+
+def _testable(label: np.ndarray, site: np.ndarray | None) -> bool:
+    """Whether some site can be left out, so that each of its classes keeps enough images; True without sites."""
+    if site is None or len(np.unique(site)) < 2:
+        return True
+    total = Counter(label.tolist())
+    own = [Counter(label[site == name].tolist()) for name in np.unique(site)]
+    return any(all(total[name] - count >= MIN_CLASS_TRAIN for name, count in there.items()) for there in own)
 
 
 def _units(patient: np.ndarray) -> list[str]:
@@ -225,10 +242,6 @@ def ladder_evidence(
     data = replace(data, views_chosen_here=chosen_here(cache, {row.model for row in rows}))
     if columns is not None:
         data = _with_columns(data, cache.label, columns)
-        named = {"patient": data.patients, "site": data.sites}
-        tested_units = {protocol.unit for protocol in protocols}
-        lacking = tuple(unit for unit, count in named.items() if count and unit not in tested_units)
-        data = replace(data, untestable=lacking)
     return Evidence(tuple(protocols), replace(data, groups=shareable(groups) or "", leaks=leaks), extraction)
 
 
