@@ -6,6 +6,7 @@ those of fsspec, such as s3://bucket/folder; keys and passwords are its affair, 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -45,6 +46,10 @@ class Member:
         """Where it lies."""
         return self.text
 
+    def as_posix(self) -> str:
+        """Where it lies."""
+        return self.text
+
     def stat(self) -> SimpleNamespace:
         """Kind and size, as `Path.stat` has them."""
         return SimpleNamespace(st_mode=stat.S_IFREG, st_size=self.size)
@@ -77,7 +82,12 @@ class Source:
     def __truediv__(self, name: str) -> Member:
         """A file."""
         path = f"{self.below}/{name}" if self.below else name
-        return Member(f"{self.text}/{path}", self.sizes.get(path, 0), lambda: self.read(path))
+        return Member(f"{self.text}/{path}", self.sizes.get(path, 0), lambda: self._read(path))
+
+    def _read(self, path: str) -> bytes:
+        if path not in self.sizes:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self.read(path)
 
     def joinpath(self, *names: str) -> Source:
         """A folder in it."""

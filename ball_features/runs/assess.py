@@ -16,6 +16,7 @@ from ball_features.cache import Cache, read_cache
 from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.paths import shareable
 from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.sources import is_address, shown_address
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
@@ -83,7 +84,7 @@ def assess(
     folders, become protocols beside those of the audit.
 
     Args:
-        images: folder that holds one folder for each class.
+        images: folder, archive or address that holds one folder for each class.
         out: folder for all files: `cache.h5`, `groups.csv`, `audit.json`, a run, `verdict.json` and `assess.html`.
         extraction: settings of the embeddings; the plain view alone where neither views nor a recipe are asked for.
         config: models, repeats, seed and processes; the ladder's models and two repeats if None.
@@ -99,7 +100,7 @@ def assess(
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
     # Before anything is written: a folder that holds no images leaves nothing behind.
-    manifest = read_collection(images, extraction, log, collection=collection, anywhere=False)
+    manifest = read_collection(images, extraction, log, collection=collection)
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
         require_writable(out / name, "output folder", kind=kind)
@@ -121,7 +122,7 @@ def assess(
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
     write_ladder_report(done.folder)  # again, with the verdict that knows the audit
-    seen = (cache, groups, audited, shareable(str(images)))
+    seen = (cache, groups, audited, shown_address(images) if is_address(images) else shareable(str(images)))
     write_page = functools.partial(write_assess_report, out / "assess.html", done.folder, *seen)
     return Assessment(out, findings, done.rows, done.notes, write_page(), write_page)
 
