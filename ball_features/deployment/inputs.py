@@ -41,8 +41,8 @@ def find_images(arguments: Iterable[str]) -> Inputs:
     for text in arguments:
         path, source = Path(text), open_source(text)
         if source is not None:
-            for file in _files(source, rejected, passed):
-                found[file] = None
+            place: Any = source  # its files have the methods of a `Path` that reading needs
+            found |= dict.fromkeys(_files(place, rejected, passed))
             continue
         matches = [path] if path.exists() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207, since a pattern may be absolute
         files = []
@@ -58,7 +58,7 @@ def find_images(arguments: Iterable[str]) -> Inputs:
     return Inputs(list(found), rejected, passed.remarks())
 
 
-def _files(path: Any, rejected: list[Rejected], passed: Listing) -> list[Path]:
+def _files(path: Path, rejected: list[Rejected], passed: Listing) -> list[Path]:
     """Images of a folder or `Source`; the file itself of a file. What is passed over is noted in the two lists."""
     if not isinstance(path, Source) and not path.is_dir():
         return [path] if path.is_file() else []
