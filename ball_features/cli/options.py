@@ -31,7 +31,9 @@ BundleFolder = Annotated[
         help="Folder of a saved model (a bundle), RUN/models/MODEL, made by `ball fit --save`.", show_default=False
     ),
 ]
-CachePath = Annotated[Path, typer.Argument(help="Cache of embeddings, made by `ball extract`.", show_default=False)]
+CachePath = Annotated[
+    Path, typer.Argument(help="Cache of embeddings, made by `ball extract`; a path or an address.", show_default=False)
+]
 Images = Annotated[
     Path,
     typer.Argument(

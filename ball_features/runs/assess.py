@@ -16,7 +16,6 @@ from ball_features.cache import Cache, read_cache
 from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.paths import shareable
 from ball_features.dataset.manifest import Manifest
-from ball_features.dataset.sources import is_address, shown_address
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
@@ -122,7 +121,7 @@ def assess(
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
     write_ladder_report(done.folder)  # again, with the verdict that knows the audit
-    seen = (cache, groups, audited, shown_address(images) if is_address(images) else shareable(str(images)))
+    seen = (cache, groups, audited, shareable(str(images)))
     write_page = functools.partial(write_assess_report, out / "assess.html", done.folder, *seen)
     return Assessment(out, findings, done.rows, done.notes, write_page(), write_page)
 

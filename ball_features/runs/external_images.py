@@ -16,10 +16,10 @@ from ball_features.bundles.predictor import Predictor
 from ball_features.bundles.site_use import describe_sites
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import CollectionConfig, EvaluateConfig
+from ball_features.config.paths import shown_path
 from ball_features.dataset.listing import Rejected
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.sheet import read_sheet
-from ball_features.dataset.sources import is_address, shown_address
 from ball_features.errors import CacheError, DataError
 from ball_features.extraction.engine.choose import COMPILE_FROM
 from ball_features.extraction.preprocessing import Preprocessing
@@ -83,7 +83,7 @@ def predict_folder(
         WeightsError: The weights are missing, or not those of the bundle.
     """
     manifest = scan(folder, collection=collection, sheet=sheet, least_classes=0, anywhere=True)
-    named = shown_address(folder) if is_address(folder) else str(folder)
+    named = shown_path(folder)
     _require_labels(manifest.label, named)
     predictor = Predictor(
         bundle,
