@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -78,6 +78,19 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True)
+class _Note:
+    """What is known of a copy.
+
+    Attributes:
+        version: version of the file that it began as, "" for none; None where nothing is known.
+        unsaved: whether it holds what an interrupted command has not stored.
+    """
+
+    version: str | None
+    unsaved: bool = False
+
+
+@dataclass(frozen=True)
 class _Remote:
     """A file under an address.
 
@@ -125,7 +138,7 @@ class _Remote:
     @property
     def unsaved(self) -> bool:
         """Whether the working copy holds what an interrupted command has not stored."""
-        return bool(_read_note(self.work).get("unsaved")) and self.work.exists()
+        return _read_note(self.work).unsaved and self.work.exists()
 
     def version(self) -> str:
         """What tells one version of the file from another; "" where there is none."""
@@ -147,7 +160,7 @@ class _Remote:
         version = self.version()
         if not version:
             raise CacheError(f"No cache at {self.shown}. Make one with `ball extract`.")
-        if _read_note(self.copy).get("version") != version or not self.copy.exists():
+        if _read_note(self.copy).version != version or not self.copy.exists():
             _make(self.copy.parent)
             partial = self.copy.with_name(f".{self.copy.name}.{os.getpid()}.partial")
             try:
@@ -155,7 +168,7 @@ class _Remote:
                 partial.replace(self.copy)
             finally:
                 partial.unlink(missing_ok=True)
-            _write_note(self.copy, {"version": version})
+            _write_note(self.copy, _Note(version))
         return self.copy
 
     def require_writable(self) -> None:
@@ -172,14 +185,14 @@ class _Remote:
     def begin(self, version: str) -> Path:
         """The working copy of a version: what an interrupted command left of it, or a new one."""
         work = self.work
-        if _read_note(work).get("version") != version:
+        if _read_note(work).version != version:
             _make(work.parent)
             work.unlink(missing_ok=True)
-            _write_note(work, {"version": version})
+            _write_note(work, _Note(version))
         if version and not work.exists():
             shutil.copyfile(self.fetch(), work)
         elif work.exists():
-            _write_note(work, {"version": version, "unsaved": True})
+            _write_note(work, _Note(version, unsaved=True))
         return work
 
     def store(self, before: str) -> None:
@@ -203,7 +216,7 @@ class _Remote:
         self._asked(put, f" What was computed is in {self.work}; the same command goes on with it.")
         _make(self.copy.parent)
         self.work.replace(self.copy)
-        _write_note(self.copy, {"version": self.version()})
+        _write_note(self.copy, _Note(self.version()))
         _note(self.work).unlink(missing_ok=True)
 
     def drop(self) -> None:
@@ -245,12 +258,13 @@ def _note(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _read_note(path: Path) -> dict[str, Any]:
+def _read_note(path: Path) -> _Note:
     try:
-        return dict(json.loads(_note(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+        values = json.loads(_note(path).read_text(encoding="utf-8"))
+        return _Note(str(values["version"]), bool(values["unsaved"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return _Note(None)
 
 
-def _write_note(path: Path, note: dict[str, Any]) -> None:
-    _note(path).write_text(json.dumps(note), encoding="utf-8")
+def _write_note(path: Path, note: _Note) -> None:
+    _note(path).write_text(json.dumps(asdict(note)), encoding="utf-8")
