@@ -233,8 +233,9 @@ def _given(config: FitConfig, codes: _Codes, images: ImageTable, notes: list[str
         notes.append("The given split has no validation images; some of its training images validate.")
     leaks = given_leaks(splits, images)
     if leaks:
-        said = {"copies": "have a copy", "patients": "are of a patient", "groups": "are of a group"}
-        found = ", ".join(f"{count} {said[name]}" for name, count in leaks.items())
+        said = {"copies": ("has", "have", "a copy"), "patients": ("is", "are", "of a patient")}
+        said["groups"] = ("is", "are", "of a group")
+        found = ", ".join(f"{count} {said[name][count > 1]} {said[name][2]}" for name, count in leaks.items())
         total = sum(len(split.test) for split in splits)
         notes.insert(0, f"The given split leaks: of {total} test images {found} in training. Its scores are too high.")
     return splits
@@ -266,7 +267,8 @@ def _require_units(codes: _Codes, least: int) -> None:
         count = len(np.unique(codes.units[codes.label == code]))
         if count < least:
             raise SplitError(
-                f"Class {str(name)!r} has {count} images or groups that can be told apart, expected at least {least} "
+                f"Class {str(name)!r} has {count} {'image or group' if count == 1 else 'images or groups'} that can be "
+                f"told apart, expected at least {least} "
                 "for this protocol. Add images, use fewer folds, or leave the class out."
             )
 

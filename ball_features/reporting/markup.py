@@ -18,7 +18,7 @@ from ball_features.errors import ImageError
 from ball_features.files import write_text
 from ball_features.outputs import require_writable
 from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
-from ball_features.reporting.headline import headline
+from ball_features.reporting.headline import beyond_headline, headline
 from ball_features.reporting.layout import layout
 
 if TYPE_CHECKING:
@@ -201,7 +201,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"layout": layout, "headline": headline, "colours": len(PALETTE), "styles": STYLES}
+    environment.globals |= {
+        "layout": layout,
+        "headline": headline,
+        "beyond_headline": beyond_headline,
+        "colours": len(PALETTE),
+        "styles": STYLES,
+    }
     environment.filters["latex"] = _latex
     environment.filters["cell"] = lambda value: str(value).replace("|", "/")
     return environment

@@ -11,7 +11,7 @@ from ball_features.config import LADDER, LEARNING_CURVE, PROTOCOLS, FitConfig, H
 from ball_features.config.paths import shown_path
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
-from ball_features.errors import CacheError, ConfigError
+from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.models.registry import Model
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_protocol",
     "complete_cache",
     "image_table",
+    "require_classes",
     "require_savable",
     "split_by",
     "with_numbers",
@@ -197,6 +198,7 @@ def complete_cache(path: Path) -> Cache:
 
     Raises:
         CacheError: the cache cannot be read, or images are still missing in it.
+        DataError: the images are of one class.
     """
     cache = read_cache(path)
     if not cache.complete:
@@ -204,7 +206,24 @@ def complete_cache(path: Path) -> Cache:
             f"{shown_path(path)} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
             "Run the same `ball extract` again; it goes on from there."
         )
-    return labelled_rows(cache)
+    cache = labelled_rows(cache)
+    require_classes(cache.label.tolist(), str(path))
+    return cache
+
+
+def require_classes(label: Sequence[str], source: str) -> None:
+    """Raise `DataError` where there is nothing to tell apart.
+
+    Args:
+        label: class of each image, "" where it is not known.
+        source: cache or folder, for the message.
+    """
+    classes = {name for name in label if name}
+    if len(classes) == 1:
+        raise DataError(
+            f"All {len(label)} images of {source} are of the class {classes.pop()!r}, expected at least two. Give "
+            "the folder that holds one folder for each class, or a sheet that names classes."
+        )
 
 
 def image_table(cache: Cache, grouping: Grouping | None) -> ImageTable:

@@ -145,7 +145,7 @@ def ladder(
         again=repeat.command(folder),
         groups_sha256=against.sha256,
     )
-    evidence = ladder_evidence(rungs, rows, cache, str(cache_path), config.groups)
+    evidence = ladder_evidence(rungs, rows, cache, str(cache_path), config.groups, against)
     findings = verdict(evidence)
     with NewFolder(folder.parent, folder.name) as new:
         _write(new.path, rows, climbed, cache, details)
@@ -242,4 +242,5 @@ def _row(rung: Rung, result: ModelResult, cache: Cache) -> LadderRow:
         mean_recall=float(np.mean(recalls)) if recalls else None,
         worst_recall=min(recalls) if recalls else None,
         mean_balanced_recall=float(np.mean(balanced)) if balanced else None,
+        balanced_recall=float(np.mean([hit[codes[tested] == code].mean() for code in np.unique(codes[tested])])),
     )
