@@ -100,7 +100,7 @@ def assess(
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
     # Before anything is written: a folder that holds no images leaves nothing behind.
-manifest = read_collection(images, extraction, log, collection=collection)
+    manifest = read_collection(images, extraction, log, collection=collection)
     require_classes(manifest.label, shown_path(images))
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
