@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ball_features.cache import Cache, equal_remark, labelled_rows, read_cache
 from ball_features.config import LADDER, LEARNING_CURVE, PROTOCOLS, FitConfig, HeadConfig
+from ball_features.config.paths import shown_path
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError, DataError
@@ -218,7 +219,7 @@ def complete_cache(path: Path) -> Cache:
     cache = read_cache(path)
     if not cache.complete:
         raise CacheError(
-            f"{path} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
+            f"{shown_path(path)} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
             "Run the same `ball extract` again; it goes on from there."
         )
     cache = labelled_rows(cache)
