@@ -399,7 +399,7 @@ def test_leaks_of_a_given_split_are_counted(tmp_path):
     splits, notes = make_splits(config, images)
     assert given_leaks(splits, images) == {"copies": 1, "patients": 24}
     assert notes[0] == (
-        "The given split leaks: of 24 test images 1 have a copy, 24 are of a patient in training. Its scores are too "
+        "The given split leaks: of 24 test images 1 has a copy, 24 are of a patient in training. Its scores are too "
         "high."
     )
 
