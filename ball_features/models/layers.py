@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,18 +71,19 @@ class Adam:
 
     def __init__(self, flat: Tensor, grad: Tensor, learning_rate: float, l2: float):
         self.count = torch.zeros(())
-        self.tensors = [flat], [grad], [torch.zeros_like(flat)], [torch.zeros_like(flat)], [], [self.count]
-        self.options: dict[str, Any] = {
-            "lr": learning_rate,
-            "beta1": 0.9,
-            "beta2": 0.999,
-            "weight_decay": l2,
-            "eps": 1e-8,
-            "amsgrad": False,
-            "maximize": False,
-        }
+        self.move = functools.partial(
+            torch.ops.aten._fused_adam_.default,
+            *([flat], [grad], [torch.zeros_like(flat)], [torch.zeros_like(flat)], [], [self.count]),
+            lr=learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=l2,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def step(self) -> None:
         """Move the parameters."""
         self.count.add_(1)
-        torch.ops.aten._fused_adam_.default(*self.tensors, **self.options)
+        self.move()

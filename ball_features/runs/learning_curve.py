@@ -90,7 +90,7 @@ def learning_curve(
     config = replace(config, protocol=FitConfig.protocol)
     check_name(name)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=bool(config.models))
+    specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=config.names_models)
     check_options(config, specs, cache)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     noun, unit, said = _unit(config, cache, grouping)
