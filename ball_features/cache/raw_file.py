@@ -1,8 +1,8 @@
 """A file below HDF5 whose faults are raised here.
 
 HDF5 (1.14 as well as 2.0) ends its process, without a message, where a write fails while it creates or closes a data
-set. It therefore writes through `RawFile`, which never fails towards HDF5: the first fault is kept, what follows it goes
-nowhere, and the fault is raised between two calls of HDF5, or once the file is closed.
+set. It therefore writes through `RawFile`, which never fails towards HDF5: the first fault is kept, what follows it
+goes nowhere, and the fault is raised between two calls of HDF5, or once the file is closed.
 """
 
 from __future__ import annotations
