@@ -1,8 +1,8 @@
 """A file below HDF5 whose faults are raised here.
 
-HDF5 (1.14 as well as 2.0) ends its process, without a message, where a write fails while it creates or closes a data
-set. It therefore writes through `RawFile`, which never fails towards HDF5: the first fault is kept, what follows it
-goes nowhere, and the fault is raised between two calls of HDF5, or once the file is closed.
+HDF5 (2.0) ends its process, without a message, where a write fails while it creates or closes a data set. It therefore
+writes through `RawFile`, which never fails towards HDF5: the first fault is kept, what follows it goes nowhere, and the
+fault is raised between two calls of HDF5, or once the file is closed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import h5py
 
 __all__ = ["RawFile", "open_for_writing"]
 
-_ALIGNED_FROM, _PAGE = 1 << 16, 4096  # a large array begins at a page, as its memory map does
+# A large array begins at a page, as its memory map does.
+_ALIGNED: Any = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
 _KEPT_BYTES = 1 << 24  # of what follows a fault, which HDF5 may read again before it is told to end
 
 
@@ -151,9 +152,8 @@ def open_for_writing(path: Path, mode: str) -> Iterator[tuple[Any, RawFile]]:
         OSError: The file cannot be opened, read or written, or is no HDF5 file.
     """
     raw = RawFile(path, mode)
-    place = {"alignment_threshold": _ALIGNED_FROM, "alignment_interval": _PAGE}
     try:
-        with raw.interrupts_kept(), h5py.File(raw, mode, libver="earliest", **place) as file:
+        with raw.interrupts_kept(), h5py.File(raw, mode, "fileobj", "earliest", **_ALIGNED) as file:
             yield file, raw
     except Exception:  # HDF5's own, which a fault may have caused
         raw.check()
