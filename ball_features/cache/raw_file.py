@@ -7,6 +7,7 @@ fault is raised between two calls of HDF5, or once the file is closed.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
@@ -20,8 +21,7 @@ import h5py
 
 __all__ = ["RawFile", "open_for_writing"]
 
-# A large array begins at a page, as its memory map does.
-_ALIGNED: Any = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
+_ALIGNED_FROM, _PAGE = 1 << 16, 4096  # a large array begins at a page, as its memory map does
 _KEPT_BYTES = 1 << 24  # of what follows a fault, which HDF5 may read again before it is told to end
 
 
@@ -132,7 +132,8 @@ class RawFile(io.RawIOBase):
         try:
             yield
         except BaseException as error:
-            self._fault = self._fault or error
+            # Without the frames, which hold on to memory of HDF5 until the process ends.
+            self._fault = self._fault or error.with_traceback(None)
 
     def _size(self) -> int:
         size = 0
@@ -153,11 +154,38 @@ def open_for_writing(path: Path, mode: str) -> Iterator[tuple[Any, RawFile]]:
     """
     raw = RawFile(path, mode)
     try:
-        with raw.interrupts_kept(), h5py.File(raw, mode, "fileobj", "earliest", **_ALIGNED) as file:
+        with raw.interrupts_kept(), _over(raw, mode) as file:
+            _OPEN[raw] = file
             yield file, raw
     except Exception:  # HDF5's own, which a fault may have caused
         raw.check()
         raise
     finally:
+        _OPEN.pop(raw, None)
         raw.let_go()
     raw.check()
+
+
+def _over(raw: RawFile, mode: str) -> Any:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    try:
+        access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+        access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_LATEST)
+        access.set_alignment(_ALIGNED_FROM, _PAGE)
+        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, raw)
+        name = f"{raw!r}".encode()
+        if mode == "w":
+            return h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fapl=access))
+        return h5py.File(h5py.h5f.open(name, h5py.h5f.ACC_RDWR, fapl=access))
+    finally:
+        access.close()  # what of it lives until the process ends would call Python then, which has gone
+
+
+_OPEN: dict[RawFile, Any] = {}
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what a thread has left open: HDF5 would call Python after its end."""
+    for file in list(_OPEN.values()):
+        file.close()

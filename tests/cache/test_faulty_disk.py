@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -123,3 +125,37 @@ def test_ctrl_c_within_a_call_of_hdf5_is_raised_after_it(tmp_path, monkeypatch):
         monkeypatch.undo()
         assert not path.exists() or calls < place
         assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_process_that_ends_while_a_thread_writes(tmp_path):
+    create_cache(tmp_path / "a.h5", contents())
+    code = (
+        "import sys, threading, time, numpy as np; from pathlib import Path\n"
+        "from ball_features.cache import CacheWriter\n"
+        "from tests.cache.test_checksums import numbers\n"
+        "def work():\n"
+        "    with CacheWriter(Path(sys.argv[1])) as writer:\n"
+        "        while True: writer.write(np.arange(9), *numbers(np.arange(9)))\n"
+        "threading.Thread(target=work, daemon=True).start(); time.sleep(0.5)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.h5")], capture_output=True)
+    assert done.returncode == 0
+    assert verify_cache(tmp_path / "a.h5").index
+
+
+@pytest.mark.parametrize("sound", [0, 3, 6])
+def test_a_process_that_ends_after_a_cache_could_not_be_opened(tmp_path, sound):
+    """HDF5 frees what it has kept after Python has ended, and must not call it then."""
+    create_cache(tmp_path / "a.h5", contents())
+    code = (
+        "import sys; from pathlib import Path; from ball_features.cache import CacheWriter, raw_file\n"
+        "from tests.cache.test_faulty_disk import Faulty\n"
+        "begin = raw_file.RawFile.__init__\n"
+        "def faulty(self, path, mode): begin(self, path, mode); self._file = Faulty(self._file)\n"
+        f"raw_file.RawFile.__init__ = faulty; Faulty.calls = {{'readinto': {sound}}}; Faulty.lasting = True\n"
+        "try: CacheWriter(Path(sys.argv[1]))\n"
+        "except OSError as error: held = error; print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.h5")], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Input/output error" in done.stdout
