@@ -12,6 +12,7 @@ import numpy as np
 
 from ball_features.cache import checksums
 from ball_features.cache.places import from_stored
+from ball_features.cache.remote import local_copy
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
 from ball_features.cache.strangers import budget, fault_of_objects, fault_of_paths
 from ball_features.dataset.manifest import Rejected
@@ -36,7 +37,7 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
     """Read a cache, and compare what is read with its checksums.
 
     Args:
-        path: path of the HDF5 file.
+        path: path of the HDF5 file, or its address, of which a copy is fetched (`cache.remote`).
         embeddings: read the embeddings too; an empty array of the right width replaces them otherwise.
         verify: False leaves out the comparison, for a repair.
 
@@ -44,7 +45,7 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
         CacheError: The file is missing, no cache, damaged, or of another schema; or it holds what no cache holds, such
             as a link to another file or a claim of more memory than its size warrants.
     """
-    path = Path(path)
+    path = local_copy(path)
     try:
         if not path.exists():
             raise CacheError(f"No cache at {path}. Make one with `ball extract`.")
