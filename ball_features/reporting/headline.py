@@ -8,16 +8,19 @@ from typing import Any
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.rule_words import percent
 
-__all__ = ["headline"]
+__all__ = ["beyond_headline", "headline"]
 
 # What a protocol asks of the model, by the unit that no split divides.
 NEW = {
     "site": "at a hospital that the model has not seen",
     "patient": "on patients that the model has not seen",
     "series": "on slides that the model has not seen",
+    "copy": "on images of which the model has seen no identical copy",
     "group": "on images of which the model has seen no copy and no overlapping field",
+    "block": "on images that were not taken next to training images, as far as the order of files tells",
     "split": "on the test images of the given split",
 }
+_HOLDS = "The score holds"
 _WIDE = 0.1  # length of an interval beside which a tenth of a per cent says nothing
 # Findings that take the worth of every score, the strongest first.
 _WORTHLESS = {
@@ -28,11 +31,19 @@ _UNSETTLED = {
     "shortcut-matches-network": "The score on random splits does not show that the network sees cells.",
     "augmented-copies": "The score on random splits is that of copies: it says nothing of a new photograph.",
     "overlay-tells-class": "The score may be that of the burned-in scale bar, not of the cells.",
+    "site-tells-class": "The score may be that of the hospital's stain or camera, not of the cells.",
+    "class-of-few-patients": "The score may be that of single patients, not of the disease.",
     "random-weights": "The network's scores say nothing: its weights are random.",
     "shortcut-not-excluded": "These images do not show that the network sees more than colours.",
     "shortcut-strong": "Most of the score can be reached without looking at a cell.",
     "chosen-on-these-data": "The score is too good: views or settings were chosen on these images.",
 }
+
+
+def beyond_headline(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings that say more than the headline, which stands above them."""
+    said = headline(findings).startswith(_HOLDS)
+    return [finding for finding in findings if not (said and finding.code == "holds-when-strict")]
 
 
 def headline(findings: Sequence[Finding]) -> str:
@@ -52,6 +63,8 @@ def _headline(findings: Sequence[Finding]) -> str:
     for code, said in _WORTHLESS.items():
         if code in found:
             return said
+    if "nothing-learnt" in found and "shortcut-matches-network" not in found:
+        return _guessed(found["nothing-learnt"])
     if "falls-when-strict" in found:
         return _fallen(found["falls-when-strict"])
     if "augmented-copies" not in found and "fall-uncertain" in found:
@@ -63,10 +76,33 @@ def _headline(findings: Sequence[Finding]) -> str:
     if held is not None:
         numbers = held.numbers
         return (
-            f"The score holds: {percent(numbers['lenient_accuracy'])} on {numbers['lenient']}, "
+            f"{_HOLDS}: {percent(numbers['lenient_accuracy'])} on {numbers['lenient']}, "
             f"{percent(numbers['strict_accuracy'])} (95 % CI {_ends(held)}) {_where(held)}.{_untested(findings)}"
         )
-    return ""
+    return _lenient(findings[-1]) if findings and not _is_serious(findings) else ""
+
+
+def _is_serious(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity == "serious" for finding in findings)
+
+
+def _lenient(closing: Finding) -> str:
+    """What is known where no stricter protocol could be run."""
+    if closing.code not in ("nothing-found", "not-tested") or "accuracy" not in closing.numbers:
+        return ""
+    numbers = closing.numbers
+    return (
+        f"{percent(numbers['accuracy'])} (95 % CI {100 * numbers['low']:.0f} to {100 * numbers['high']:.0f}) on "
+        f"{numbers['lenient']}.{_untested([closing])}"
+    )
+
+
+def _guessed(finding: Finding) -> str:
+    numbers = finding.numbers
+    return (
+        f"Nothing shows that the network has learnt anything: {percent(numbers['accuracy'])} (95 % CI "
+        f"{100 * numbers['low']:.0f} to {100 * numbers['high']:.0f}) on {numbers['lenient']}{_guessing(numbers)}."
+    )
 
 
 def _untested(findings: Sequence[Finding]) -> str:

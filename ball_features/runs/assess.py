@@ -14,7 +14,7 @@ from ball_features.audit.findings import VERSION, audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache, read_cache
 from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
-from ball_features.config.paths import shareable
+from ball_features.config.paths import shareable, shown_path
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
@@ -30,6 +30,7 @@ from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
+from ball_features.runs.checks import require_classes
 from ball_features.runs.ladder import DEFAULT_MODELS, ladder
 from ball_features.runs.store import annotate
 from ball_features.threads import core_count
@@ -84,7 +85,7 @@ def assess(
     folders, become protocols beside those of the audit.
 
     Args:
-        images: folder that holds one folder for each class.
+        images: folder, archive or address that holds one folder for each class.
         out: folder for all files: `cache.h5`, `groups.csv`, `audit.json`, a run, `verdict.json` and `assess.html`.
         extraction: settings of the embeddings; the plain view alone where neither views nor a recipe are asked for.
         config: models, repeats, seed and processes; the ladder's models and two repeats if None.
@@ -100,7 +101,8 @@ def assess(
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
     # Before anything is written: a folder that holds no images leaves nothing behind.
-    manifest = read_collection(images, extraction, log, collection=collection, anywhere=False)
+    manifest = read_collection(images, extraction, log, collection=collection)
+    require_classes(manifest.label, shown_path(images))
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
         require_writable(out / name, "output folder", kind=kind)

@@ -34,6 +34,7 @@ from ball_features.runs.checks import (
     check_options,
     check_protocol,
     complete_cache,
+    require_unadapted,
     split_by,
     with_numbers,
 )
@@ -133,6 +134,7 @@ def compare(
     start = time.perf_counter()
     config = config or FitConfig()
     check_name(name)
+    require_unadapted(config, "several caches")
     check_protocol(config)
     if len(caches) < 2 or len(set(caches)) < len(caches):
         raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")

@@ -14,9 +14,8 @@ from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.final_fit import calibration_folds, fit_final
-from ball_features.evaluation.past_memory import share_memory
 from ball_features.evaluation.protocols import Progress, evaluate
-from ball_features.evaluation.tasks import Evaluation, divide, obstacles
+from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder
 from ball_features.reporting.words import describe_cache
@@ -98,12 +97,6 @@ def fit(
     blocked = obstacles(evaluation)
     if save in blocked:
         raise ConfigError(f"The model {save} cannot be saved, since it cannot be fitted: {blocked[save]}")
-    if saving.final and share_memory(divide(evaluation).values(), 1, config.memory_bytes).memory:
-        raise ConfigError(
-            f"Got final with memory={config.memory}, which the rows exceed: the calibration of a final model holds all "
-            "predictions and rows of its folds. Leave out final, or give more memory.",
-            option="final",
-        )
     results = evaluate(evaluation, progress)
     folder = free_folder(Path(out_root), name or f"{config.protocol}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
     comparison = Comparison(
