@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ball_features.config import FitConfig
-from ball_features.dataset.dealing import deal
+from ball_features.dataset.dealing import deal, train_every_class
 from ball_features.dataset.splits import ImageTable, Split
 from ball_features.dataset.units import merge_units
 from ball_features.errors import SplitError
@@ -129,8 +129,7 @@ def _kept_classes(
     rows: np.ndarray, part: np.ndarray, whole: np.ndarray, codes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(train, val), in which a class that only validation had trains instead, and validation has a unit at least."""
-    lost = np.setdiff1d(codes[rows[part == 1]], codes[rows[part == 0]])
-    part = np.where(np.isin(whole[rows], whole[rows[np.isin(codes[rows], lost)]]), 0, part)
+    part = train_every_class(part, whole[rows], codes[rows])
     if not (part == 1).any():
         common = np.bincount(codes[rows]).argmax()
         last = whole[rows[codes[rows] == common][-1]]

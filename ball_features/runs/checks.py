@@ -23,6 +23,7 @@ __all__ = [
     "image_table",
     "require_classes",
     "require_savable",
+    "require_unadapted",
     "split_by",
     "with_numbers",
 ]
@@ -96,6 +97,21 @@ def check_protocol(config: FitConfig) -> None:
             f"Got test_size={config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
             "or groups. Name holdout, or leave it out.",
             option="test_size",
+        )
+
+
+def require_unadapted(config: FitConfig, command: str) -> None:
+    """Raise `ConfigError` for an adaptation to sites that a command would not make.
+
+    Args:
+        config: settings of the run.
+        command: what the user asked for, such as "a ladder".
+    """
+    if config.adapt != "none":
+        raise ConfigError(
+            f"Got adapt={config.adapt!r} with {command}, which adapts no model. Leave it out, or name one protocol, "
+            "such as leave-site-out.",
+            option="adapt",
         )
 
 

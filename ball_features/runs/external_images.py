@@ -207,7 +207,17 @@ def _require_labels(label: Sequence[str], source: str) -> None:
 
 
 def _trained_on(bundle: Bundle, paths: Sequence[str], X: np.ndarray) -> np.ndarray:
-    """Images whose embedding is that of a training image, bool (images,); under the same name more may differ."""
+    """Images whose embedding is that of a training image, bool (images,).
+
+    A site-adapted bundle keeps each training image less the offset of its site, so that every training site is tried.
+    """
+    names = () if bundle.sites is None else bundle.sites.training
+    tried = [own for name in names if (own := bundle.at_site(name)) is not None] or [bundle]
+    return np.any([_same_embedding(own, paths, X) for own in tried], axis=0)
+
+
+def _same_embedding(bundle: Bundle, paths: Sequence[str], X: np.ndarray) -> np.ndarray:
+    """Images whose nearest training image has their embedding, bool (images,); under one name more may differ."""
     length = np.maximum(np.linalg.norm(bundle.train, axis=1), 1e-12)  # stored with 16 bits
     cosine = unit_mean(bundle.model_views(X)) @ bundle.train.T / length
     nearest = cosine.argmax(1)

@@ -152,3 +152,22 @@ def test_sets_within_each_class(small_cache, tmp_path):
     assert "never tested" in card
     assert "class-conditional" in card
     assert "is the model of the run's first split" not in card
+
+
+def test_images_without_a_part_calibrate_nothing():
+    label = np.array(["a", "b"] * 40)
+    path = np.array([f"{number:03}" for number in range(80)])
+    part = np.array([("train", "test", "train", "")[number // 2 % 4] for number in range(80)])
+    table = ImageTable(path, label, path, group=part)
+    config = FitConfig(protocol="given")
+    folds = calibration_folds(config, table, make_splits(config, table)[0])
+    tested = np.concatenate([fold.test for fold in folds])
+    assert np.array_equal(np.sort(tested), np.flatnonzero(part != ""))
+    assert all(np.all(part[np.concatenate([fold.train, fold.val])] != "") for fold in folds)
+
+
+def test_a_large_validation_set_is_no_obstacle_to_a_final_model():
+    label, path = np.array(["a", "b"] * 60), np.array([f"{number:03}" for number in range(120)])
+    table = ImageTable(path, label, path)
+    config = FitConfig(test_size=0.1, val_size=0.82, repeats=1)
+    assert len(calibration_folds(config, table, make_splits(config, table)[0])) == 5

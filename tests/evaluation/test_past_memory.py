@@ -115,3 +115,13 @@ def test_adaptation_holds_all_rows_and_says_so(tmp_path):
     config = FitConfig(protocol="leave-site-out", models=("logistic",), repeats=1, adapt="mean", memory="10MB")
     with pytest.raises(ConfigError, match="adapt"):
         fit(cache, config, out_root=tmp_path)
+
+
+def test_centring_holds_all_rows_and_says_so(tmp_path):
+    """In parts, the mean of a site that training lacks would be that of one class: files are sorted by class."""
+    embeddings, labels = clouds(250, dim=DIM, distance=0.15)
+    sites = {"site": ["A" if row % 3 else "B" for row in range(1000)]}
+    cache = write_cache(tmp_path / "c.h5", embeddings, labels, sites)
+    own = {"protocol": "leave-site-out", "repeats": 1, "center": "site", "memory": "10MB"}
+    with pytest.raises(ConfigError, match="Got center with memory"):
+        fit(cache, FitConfig(models=("logistic", "robust-logistic"), **own), out_root=tmp_path)
