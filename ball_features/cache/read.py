@@ -236,7 +236,10 @@ def _extent(stored: Any) -> int | None:
     """Offset of a dataset's rows in its file in bytes, if they are contiguous and uncompressed; None otherwise."""
     if os.name == "nt":  # a mapped file cannot be renamed there
         return None
-    if stored.chunks is None or stored.chunks[1:] != stored.shape[1:]:
+    plain = stored.compression is None and not stored.shuffle and not stored.fletcher32 and stored.dtype.isnative
+    if stored.chunks is None:
+        return stored.id.get_offset() if plain else None
+    if stored.chunks[1:] != stored.shape[1:]:  # of caches before version 0.2, whose rows lay in chunks
         return None
     places: list[tuple[int, int, int, int]] = []
     stored.id.chunk_iter(lambda one: places.append((one.chunk_offset[0], one.byte_offset, one.size, one.filter_mask)))
@@ -245,7 +248,6 @@ def _extent(stored: Any) -> int | None:
     start = places[0][1] if places else 0
     wanted = [(number * stored.chunks[0], start + number * step, step, 0) for number in range(len(places))]
     whole = len(places) == -(-stored.shape[0] // stored.chunks[0])
-    plain = stored.compression is None and not stored.shuffle and not stored.fletcher32 and stored.dtype.isnative
     return start if places and whole and plain and places == wanted else None
 
 

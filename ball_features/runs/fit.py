@@ -77,7 +77,7 @@ def fit(
     check_name(name)
     check_protocol(config)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    specs, lacking = with_numbers(specs, cache, named=bool(config.models))
+    specs, lacking = with_numbers(specs, cache, named=config.names_models)
     check_options(config, specs, cache, save)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     splits, said = split_by(config, cache, grouping)
