@@ -86,8 +86,8 @@ def _headline(findings: Sequence[Finding]) -> str:
 def _reached(shortcut: Finding) -> str:
     numbers = shortcut.numbers
     return (
-        f"{percent(numbers['network_accuracy'])} on {numbers['lenient']}, where {numbers['shortcut_words']} alone reach "
-        f"{percent(numbers['shortcut_accuracy'])}"
+        f"{percent(numbers['network_accuracy'])} on {numbers['lenient']}, where {numbers['shortcut_words']} alone "
+        f"reach {percent(numbers['shortcut_accuracy'])}"
     )
 
 

@@ -44,8 +44,8 @@ EXPECTED = {
     "copies that nothing was done about": (Evidence((LENIENT,), audit=COPIES), "The score on random splits is that of"),
     "colours": (
         Evidence((COLOURS, HOLD)),
-        "The score does not show that the network sees cells: 95.0 % on random splits, where six colour numbers of each "
-        "image alone reach 94.5 %.",
+        "The score does not show that the network sees cells: 95.0 % on random splits, where six colour numbers of "
+        "each image alone reach 94.5 %.",
     ),
     "too few sites": (
         Evidence((LENIENT, UNCERTAIN)),
