@@ -29,7 +29,7 @@ _WORTHLESS = {
     "given-split-leaks": "The score of the given split cannot be quoted: test images and training images are related.",
 }
 _UNSETTLED = {
-    "shortcut-matches-network": "The score does not show that the network sees cells",
+    "shortcut-matches-network": "The {network_accuracy} of {lenient} do not show that the network sees cells.",
     "augmented-copies": "The score on random splits is that of copies: it says nothing of a new photograph.",
     "overlay-tells-class": "The score may be that of the burned-in scale bar, not of the cells.",
     "site-tells-class": "The score may be that of the hospital's stain or camera, not of the cells.",
@@ -72,7 +72,8 @@ def _headline(findings: Sequence[Finding]) -> str:
         return _open(found["fall-uncertain"])
     for code, said in _UNSETTLED.items():
         if code in found and found[code].severity != "note":
-            return said if said.endswith(".") else f"{said}: {_reached(found[code])}."
+            numbers = {n: percent(v) if isinstance(v, float) else v for n, v in found[code].numbers.items()}
+            return said.format_map(numbers)
     held = found.get("holds-when-strict")
     if held is not None:
         numbers = held.numbers
@@ -81,14 +82,6 @@ def _headline(findings: Sequence[Finding]) -> str:
             f"{percent(numbers['strict_accuracy'])} (95 % CI {_ends(held)}) {_where(held)}.{_untested(findings)}"
         )
     return _lenient(findings[-1]) if findings and not _is_serious(findings) else ""
-
-
-def _reached(shortcut: Finding) -> str:
-    numbers = shortcut.numbers
-    return (
-        f"{percent(numbers['network_accuracy'])} on {numbers['lenient']}, where {numbers['shortcut_words']} alone "
-        f"reach {percent(numbers['shortcut_accuracy'])}"
-    )
 
 
 def _is_serious(findings: Sequence[Finding]) -> bool:

@@ -159,7 +159,6 @@ def _rival(evidence: Evidence, best: ModelEvidence, network: ModelEvidence, majo
     protocol, gain, gap = evidence.protocols[0], network.accuracy - majority, network.accuracy - best.accuracy
     numbers = {"shortcut": best.name, "shortcut_accuracy": best.accuracy, "network": network.name}
     numbers |= {"network_accuracy": network.accuracy, "majority": majority, "gap": gap, "lenient": protocol.name}
-    numbers |= {"shortcut_words": PLAIN_SHORTCUTS.get(best.name, best.name)}
     next_step = "" if len(evidence.protocols) > 1 else _stricter_step(evidence)
     words = PLAIN_SHORTCUTS.get(best.name, best.name)
     reach = f"On {protocol.name}, {words} alone reach {percent(best.accuracy)}"
