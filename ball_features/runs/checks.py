@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ball_features.cache import Cache, equal_remark, labelled_rows, read_cache
 from ball_features.config import LADDER, LEARNING_CURVE, PROTOCOLS, FitConfig, HeadConfig
+from ball_features.config.paths import shown_path
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError, DataError
@@ -22,6 +23,7 @@ __all__ = [
     "image_table",
     "require_classes",
     "require_savable",
+    "require_unadapted",
     "split_by",
     "with_numbers",
 ]
@@ -95,6 +97,21 @@ def check_protocol(config: FitConfig) -> None:
             f"Got test_size={config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
             "or groups. Name holdout, or leave it out.",
             option="test_size",
+        )
+
+
+def require_unadapted(config: FitConfig, command: str) -> None:
+    """Raise `ConfigError` for an adaptation to sites that a command would not make.
+
+    Args:
+        config: settings of the run.
+        command: what the user asked for, such as "a ladder".
+    """
+    if config.adapt != "none":
+        raise ConfigError(
+            f"Got adapt={config.adapt!r} with {command}, which adapts no model. Leave it out, or name one protocol, "
+            "such as leave-site-out.",
+            option="adapt",
         )
 
 
@@ -202,7 +219,7 @@ def complete_cache(path: Path) -> Cache:
     cache = read_cache(path)
     if not cache.complete:
         raise CacheError(
-            f"{path} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
+            f"{shown_path(path)} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
             "Run the same `ball extract` again; it goes on from there."
         )
     cache = labelled_rows(cache)

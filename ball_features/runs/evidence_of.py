@@ -45,13 +45,16 @@ def comparison_evidence(contents: RunContents) -> Evidence:
     name, unit = protocol_words(own.config, "" if own.grouping is None else own.grouping.column)
     if unit == "image" and own.grouping is not None:
         name, unit = _kept_whole(name, own.grouping)
+    tested = _tested_rows(own)
+    if own.grouping is not None and _joins_groups(own.config, own.units[tested], own.grouping.group[tested]):
+        unit = "patient"
     protocol = ProtocolEvidence(
         name=name,
         unit=unit,
         models=tuple(_model(row) for row in contents.models),
         tested=_tested(own),
-        distinct=_distinct_of(own.cache, _tested_rows(own)),
-        groups=len(np.unique(own.units[np.concatenate([split.test for split in own.splits])])),
+        distinct=_distinct_of(own.cache, tested),
+        groups=len(np.unique(own.units[tested])),
         adapted=own.grouping is not None and own.grouping.site is not None,
     )
     path = own.source if isinstance(own.source, str) else own.source[0]
@@ -107,6 +110,12 @@ def _kept_whole(name: str, grouping: Grouping) -> tuple[str, str]:
 def _distinct(values: np.ndarray | None) -> int | None:
     """Number of names in a column, or None where there are none."""
     return None if values is None else len(np.unique(values[values != ""])) or None
+
+
+def _joins_groups(config: FitConfig, units: np.ndarray, group: np.ndarray) -> bool:
+    """Whether intervals rest on patients where groups of images, such as series of a patient, are left out."""
+    left_out = PROTOCOLS[config.protocol].scheme == "leave-out"
+    return left_out and len(np.unique(units)) < len(np.unique(group))
 
 
 def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
@@ -218,6 +227,8 @@ def ladder_evidence(
         own = sorted((row for row in rows if row.rung == rung.name), key=lambda row: -row.accuracy)
         tested = np.unique(np.concatenate([split.test for split in rung.splits]))
         name, unit = protocol_words(rung.config, rung.column)
+        if _joins_groups(rung.config, rung.units[tested], rung.group[tested]):
+            unit = "patient"
         if not rung.column and rung.name != "random":
             name, unit = "identical copies kept together", "copy"
         protocols.append(
