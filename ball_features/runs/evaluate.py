@@ -220,8 +220,8 @@ def _about(bundle: Bundle, given: Path | str | Bundle) -> EvaluatedBundle:
 
 def _bundle_name(folder: Path) -> str:
     """RUN/models/MODEL as RUN/MODEL, any other folder by its name."""
-    parts = folder.resolve().parts
-    return f"{parts[-3]}/{parts[-1]}" if len(parts) > 2 and parts[-2] == "models" else parts[-1]
+    place = folder.resolve()
+    return f"{place.parent.parent.name}/{place.name}" if place.parent.name == "models" else place.name
 
 
 def keep_note(done: Evaluation, note: str) -> Evaluation:
