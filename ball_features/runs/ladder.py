@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from ball_features.evaluation.protocols import (
 )
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import write_csv, write_json
+from ball_features.files import read_json, write_csv, write_json
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder
 from ball_features.reporting.evidence import Evidence
@@ -169,7 +168,7 @@ def ladder(
 def _is_kept(folder: Path) -> bool:
     """Whether a folder is a ladder that the same call made before, and may replace."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("kept") is True
+        return read_json(folder / "run.json").get("kept") is True
     except (OSError, ValueError, AttributeError):
         return False
 
