@@ -151,7 +151,7 @@ class Bundle:
         distance = self.distance(X)[0]
         if self.novelty is None:
             return distance > self.unusual_from
-        scores = self.novelty.scores(self._centred(X), distance, histogram)
+        scores = self.novelty.measures.score(self._centred(X), histogram, distance)
         return self.novelty.scale.flags(scores, probability.argmax(1), len(self.classes), UNUSUAL_SHARE)
 
     @property

@@ -74,7 +74,7 @@ def _inspect_sites(path: Path, shown: Shown) -> None:
     if shown.as_json:
         print_json(measured)
     else:
-        show(render_sites(measured))
+        show(render_sites(measured), quiet=shown.quiet)
 
 
 def _verify(path: Path, shown: Shown) -> None:

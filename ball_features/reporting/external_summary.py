@@ -36,6 +36,8 @@ class EvaluationSummary:
         difference_low: lower end of its 95 % interval.
         difference_high: upper end.
         sentences: sentences of the verdict that are serious or warnings.
+        bundle: name of the bundle: its folder, or its model where that is not kept.
+        note: the user's own note.
     """
 
     source: str
@@ -54,6 +56,8 @@ class EvaluationSummary:
     difference_low: float
     difference_high: float
     sentences: tuple[str, ...]
+    bundle: str = ""
+    note: str = ""
 
 
 def read_summaries(evaluations: Sequence[Path], bundle: Path) -> list[EvaluationSummary]:
@@ -110,6 +114,8 @@ def read_summary(path: Path) -> EvaluationSummary:
             sentences=tuple(
                 str(item["sentence"]) for item in values["verdict"] if item["severity"] in ("serious", "warning")
             ),
+            bundle=str(values["bundle"].get("name") or values["bundle"]["model"]),
+            note=str(values.get("note", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise DataError(

@@ -20,6 +20,7 @@ NEW = {
     "block": "on images that were not taken next to training images, as far as the order of files tells",
     "split": "on the test images of the given split",
 }
+_PHOTOGRAPHS = "on photographs that the model has not seen"
 _HOLDS = "The score holds"
 _WIDE = 0.1  # length of an interval beside which a tenth of a per cent says nothing
 # Findings that take the worth of every score, the strongest first.
@@ -28,7 +29,7 @@ _WORTHLESS = {
     "given-split-leaks": "The score of the given split cannot be quoted: test images and training images are related.",
 }
 _UNSETTLED = {
-    "shortcut-matches-network": "The score on random splits does not show that the network sees cells.",
+    "shortcut-matches-network": "The {network_accuracy} of {lenient} do not show that the network sees cells.",
     "augmented-copies": "The score on random splits is that of copies: it says nothing of a new photograph.",
     "overlay-tells-class": "The score may be that of the burned-in scale bar, not of the cells.",
     "site-tells-class": "The score may be that of the hospital's stain or camera, not of the cells.",
@@ -66,12 +67,13 @@ def _headline(findings: Sequence[Finding]) -> str:
     if "nothing-learnt" in found and "shortcut-matches-network" not in found:
         return _guessed(found["nothing-learnt"])
     if "falls-when-strict" in found:
-        return _fallen(found["falls-when-strict"])
+        return _fallen(found["falls-when-strict"], copies="augmented-copies" in found)
     if "augmented-copies" not in found and "fall-uncertain" in found:
         return _open(found["fall-uncertain"])
     for code, said in _UNSETTLED.items():
         if code in found and found[code].severity != "note":
-            return said
+            numbers = {n: percent(v) if isinstance(v, float) else v for n, v in found[code].numbers.items()}
+            return said.format_map(numbers)
     held = found.get("holds-when-strict")
     if held is not None:
         numbers = held.numbers
@@ -93,15 +95,18 @@ def _lenient(closing: Finding) -> str:
     numbers = closing.numbers
     return (
         f"{percent(numbers['accuracy'])} (95 % CI {100 * numbers['low']:.0f} to {100 * numbers['high']:.0f}) on "
-        f"{numbers['lenient']}.{_untested([closing])}"
+        f"{numbers['lenient']}{_guessing(numbers)}.{_untested([closing])}"
     )
 
 
 def _guessed(finding: Finding) -> str:
     numbers = finding.numbers
+    where = NEW[numbers["unit"]] if numbers["unit"] in ("site", "patient", "series") else ""
+    said = f"is of use {where}" if where else "has learnt anything"
+    ends = f"{100 * numbers['low']:.0f} to {100 * numbers['high']:.0f}"
     return (
-        f"Nothing shows that the network has learnt anything: {percent(numbers['accuracy'])} (95 % CI "
-        f"{100 * numbers['low']:.0f} to {100 * numbers['high']:.0f}) on {numbers['lenient']}{_guessing(numbers)}."
+        f"Nothing shows that the network {said}: {percent(numbers['accuracy'])} (95 % CI {ends}) on "
+        f"{numbers['lenient']}{_guessing(numbers)}."
     )
 
 
@@ -111,12 +116,13 @@ def _untested(findings: Sequence[Finding]) -> str:
     return f" Not tested: {', '.join(names)}." if names else ""
 
 
-def _fallen(fall: Finding) -> str:
+def _fallen(fall: Finding, *, copies: bool) -> str:
     numbers = fall.numbers
+    where = _PHOTOGRAPHS if copies and numbers["unit"] == "group" else _where(fall)
     wide = numbers["strict_high"] - numbers["strict_low"] > _WIDE
     expected = f"about {percent(numbers['strict_accuracy'], 0)}" if wide else percent(numbers["strict_accuracy"])
     return (
-        f"Expect {expected} (95 % CI {_ends(fall)}) {_where(fall)}, not the "
+        f"Expect {expected} (95 % CI {_ends(fall)}) {where}, not the "
         f"{percent(numbers['lenient_accuracy'])} of {numbers['lenient']}{_guessing(numbers)}."
     )
 

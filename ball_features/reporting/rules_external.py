@@ -63,6 +63,9 @@ def _accuracy(found: ExternalEvidence) -> Iterator[Finding]:
     here = f"{percent(found.accuracy)} (95 % CI {100 * found.low:.0f} to {100 * found.high:.0f})"
     said = f"On {'this image' if found.images == 1 else f'these {found.images} images'} the model is right in {here}"
     numbers = {"accuracy": found.accuracy, "low": found.low, "high": found.high, "images": found.images}
+    if found.trained_on >= TRAINED_SERIOUS * found.images > 0:
+        yield Finding("accuracy-elsewhere", "note", numbers, f"{said}; images that it was trained on are among them.")
+        return
     if math.isnan(found.sold):
         yield Finding(
             "accuracy-elsewhere", "note", numbers, f"{said}; the bundle has no figure of its own to compare with."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ball_features.config import LADDER
 from ball_features.reporting.evidence import Evidence, ModelEvidence, ProtocolEvidence
 from ball_features.reporting.finding import Command, Finding, Severity
 from ball_features.reporting.rule_words import folder_of, interval, percent
 
-__all__ = ["falls", "nothing_learnt", "shortcuts"]
+__all__ = ["falls", "nothing_learnt", "share_of_majority", "shortcuts"]
 
 # Thresholds in shares. A difference is a finding only where intervals or a test support it, or where it is this large.
 LARGE_DROP = 0.10
@@ -38,7 +39,8 @@ def _loosest(evidence: Evidence) -> ProtocolEvidence | None:
     return evidence.protocols[0] if evidence.protocols else None
 
 
-def _majority(protocol: ProtocolEvidence) -> float:
+def share_of_majority(protocol: ProtocolEvidence) -> float:
+    """Accuracy of guessing the most frequent class."""
     known = protocol.named("majority")
     if known is not None:
         return known.accuracy
@@ -52,7 +54,7 @@ def nothing_learnt(evidence: Evidence) -> Iterator[Finding]:
     network = protocol.network if protocol else None
     if protocol is None or network is None or _has_learnt(protocol, network):
         return
-    majority = _majority(protocol)
+    majority = share_of_majority(protocol)
     yield Finding(
         "nothing-learnt",
         "serious",
@@ -63,10 +65,15 @@ def nothing_learnt(evidence: Evidence) -> Iterator[Finding]:
             "low": network.low,
             "high": network.high,
             "guessing": majority,
+            "unit": protocol.unit,
         },
         f"On {protocol.name} the best model with a network ({network.name}) reaches {interval(network)}, which is not "
-        f"shown to be better than guessing the most frequent class ({percent(majority)}): nothing shows that it has "
-        "learnt anything.",
+        f"shown to be better than guessing the most frequent class ({percent(majority)}): nothing shows that "
+        + (
+            f"what it learns holds for a {protocol.unit} that it has not seen."
+            if protocol.unit in ("patient", "site", "series")
+            else "it has learnt anything."
+        ),
     )
 
 
@@ -74,7 +81,7 @@ def _has_learnt(protocol: ProtocolEvidence, model: ModelEvidence) -> bool:
     """Whether a model does better than guessing: in accuracy, or by finding rare classes too."""
     classes = sum(count > 0 for count in protocol.tested.values())
     by_class = model.balanced is not None and classes > 0 and model.balanced > 1 / classes + CHANCE
-    return by_class or not model.low <= _majority(protocol)
+    return by_class or not model.low <= share_of_majority(protocol)
 
 
 def shortcuts(evidence: Evidence) -> Iterator[Finding]:
@@ -83,7 +90,7 @@ def shortcuts(evidence: Evidence) -> Iterator[Finding]:
     network = protocol.network if protocol else None
     if protocol is None or network is None:
         return
-    majority = _majority(protocol)
+    majority = share_of_majority(protocol)
     rivals = [m for m in protocol.models if m.kind == "shortcut" and m.name not in ("majority", "nuclei")]
     rivals.sort(key=lambda model: -model.accuracy)
     # A random network says nothing of what can be learnt: a shortcut is then measured by what is left to learn.
@@ -139,13 +146,20 @@ def _needs_every_colour(evidence: Evidence, rivals: list[ModelEvidence], strong:
     return all(own is None or rivals[0].accuracy - own.accuracy < LARGE_DROP for own in stricter)
 
 
+def _stricter_step(evidence: Evidence) -> str:
+    """The command that shows what is left of a score under stricter protocols."""
+    data = evidence.data
+    if data is not None and data.groups:
+        return str(Command("fit", (data.cache,), {"groups": data.groups, "protocol": LADDER}))
+    return str(Command("audit", (folder_of(evidence),), {"out": "groups.csv"}))
+
+
 def _rival(evidence: Evidence, best: ModelEvidence, network: ModelEvidence, majority: float) -> Iterator[Finding]:
     """Say that a shortcut has the network's score, may have it, or has most of it."""
     protocol, gain, gap = evidence.protocols[0], network.accuracy - majority, network.accuracy - best.accuracy
     numbers = {"shortcut": best.name, "shortcut_accuracy": best.accuracy, "network": network.name}
-    numbers |= {"network_accuracy": network.accuracy, "majority": majority, "gap": gap}
-    strict = len(evidence.protocols) > 1
-    next_step = "" if strict else str(Command("audit", (folder_of(evidence),), {"out": "groups.csv"}))
+    numbers |= {"network_accuracy": network.accuracy, "majority": majority, "gap": gap, "lenient": protocol.name}
+    next_step = "" if len(evidence.protocols) > 1 else _stricter_step(evidence)
     words = PLAIN_SHORTCUTS.get(best.name, best.name)
     reach = f"On {protocol.name}, {words} alone reach {percent(best.accuracy)}"
     if gap <= EQUAL:
@@ -201,7 +215,7 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     severity = _falls_by(best, same)
     numbers = {"model": best.name, "lenient": loose.name, "lenient_accuracy": best.accuracy, "strict": strict.name}
     numbers |= {"strict_accuracy": same.accuracy, "strict_low": same.low, "strict_high": same.high, "drop": drop}
-    numbers |= {"unit": strict.unit, "guessing": _majority(loose)}
+    numbers |= {"unit": strict.unit, "guessing": share_of_majority(loose)}
     if severity is not None:
         better = strict.network
         other = _without_network(strict, same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -264,7 +265,12 @@ def _short_data(runs: Sequence[RunSummary]) -> list[RunSummary]:
     """Name caches by their file where no two caches of one name are among them; one has several paths."""
     caches = {(Path(run.data).name, run.content or run.data) for run in runs}
     names = Counter(name for name, _ in caches)
-    return [
-        replace(run, data=Path(run.data).name) if names[Path(run.data).name] == 1 and ", " not in run.data else run
-        for run in runs
-    ]
+    paths = Counter(data for data, _ in {(run.data, run.content or run.data) for run in runs})
+
+    def shown(run: RunSummary) -> str:
+        if names[Path(run.data).name] == 1 and ", " not in run.data:
+            return Path(run.data).name
+        digest = hashlib.sha256(run.content.encode()).hexdigest()[:6]
+        return run.data if paths[run.data] == 1 else f"{run.data} #{digest}"
+
+    return [replace(run, data=shown(run)) for run in runs]

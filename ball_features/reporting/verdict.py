@@ -37,7 +37,7 @@ from ball_features.reporting.rules_limits import (
     site_tells_class,
     too_few,
 )
-from ball_features.reporting.rules_scores import falls, nothing_learnt, shortcuts
+from ball_features.reporting.rules_scores import falls, nothing_learnt, share_of_majority, shortcuts
 from ball_features.reporting.rules_use import predictions
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
     best = evidence.protocols[0].network
     if best is not None:
         numbers |= {"lenient": names[0], "accuracy": best.accuracy, "low": best.low, "high": best.high}
+        numbers |= {"guessing": share_of_majority(evidence.protocols[0])}
     if any(finding.severity in ("serious", "warning") for finding in found):
         if not missing:
             return []

@@ -20,6 +20,7 @@ from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract
 from ball_features.extraction.update import read_collection
 from ball_features.files import read_json, write_json
+from ball_features.models.registry import select
 from ball_features.outputs import require_folder, require_writable
 from ball_features.reporting.assess_page import write_assess_report
 from ball_features.reporting.audit_evidence import audit_evidence
@@ -145,10 +146,11 @@ def _plan(manifest: Manifest, extraction: ExtractConfig, config: FitConfig, out:
     times = _EMBED_S * views, _AUDIT_S, _COMPARE_S * repeats
     seconds = images * sum(times) / cores + _START_S
     minutes = "a minute" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    models = len(select(config.models or DEFAULT_MODELS))
     there = " What an earlier run left there is used." if (out / "cache.h5").exists() else ""
     return (
         f"Plan: embed {images} images ({extraction.backbone}), look for copies, overlapping fields, scale bars and "
-        f"series, compare {len(config.models or DEFAULT_MODELS)} models under ever stricter protocols. About {minutes} "
+        f"series, compare {models} models under ever stricter protocols. About {minutes} "
         f"on {cores} cores. Every step is kept in {out}: the same command goes on where it stopped.{there}"
     )
 

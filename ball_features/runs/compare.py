@@ -191,7 +191,7 @@ def _entries(caches: Sequence[str], config: FitConfig) -> tuple[list[_Entry], li
     entries, notes = [], []
     for number, (name, cache) in enumerate(zip(names, aligned, strict=True)):
         own = [spec for spec in specs if spec.kind != "shortcut" or number == 0]
-        own, said = with_numbers(own, cache, named=bool(config.models))
+        own, said = with_numbers(own, cache, named=config.names_models)
         notes += said
         entries.append(_Entry(name, cache, own))
     return entries, notes

@@ -77,7 +77,7 @@ def fit(
     check_name(name)
     check_protocol(config)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    specs, lacking = with_numbers(specs, cache, named=bool(config.models))
+    specs, lacking = with_numbers(specs, cache, named=config.names_models)
     check_options(config, specs, cache, save)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     splits, said = split_by(config, cache, grouping)
@@ -86,7 +86,9 @@ def fit(
             *said,
             "Without a groups file the robust models know no series to be trained against; `ball audit` infers them.",
         ]
-    site, told = choose_sites(config, grouping, splits, cache.label)
+    # Before the work: a final model needs folds, each of which can be adapted to its sites.
+    folds = calibration_folds(config, image_table(cache, grouping), splits) if saving.final else []
+    site, told = choose_sites(config, grouping, [*splits, *folds], cache.label)
     said = [*told, *said]
     grouping = None if grouping is None else replace(grouping, site=site)
     savable = require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
@@ -126,7 +128,6 @@ def fit(
     fitted = {result.spec.name: result.fitted[0] for result in results if result.fitted and result.spec.name in saved}
     final = []
     if saving.final:
-        folds = calibration_folds(config, image_table(cache, grouping), splits)
         final = fit_final(evaluation, folds, tuple(fitted), progress)
     origin = Origin(cache, config, saving.conformal, site, comparison.units)
     with NewFolder(folder.parent, folder.name) as new:

@@ -98,7 +98,7 @@ def learning_curve(
     check_name(name)
     require_unadapted(config, "a learning curve")
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=bool(config.models))
+    specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=config.names_models)
     check_options(config, specs, cache)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     noun, unit, said = _unit(config, cache, grouping)

@@ -303,8 +303,8 @@ CASES = {
     ),
     "elsewhere, images of training": (
         Evidence(external=replace(AWAY, trained_on=40)),
-        {"trained-on-these"},
-        set(),
+        {"trained-on-these", "accuracy-elsewhere"},
+        {"worse-elsewhere", "holds-elsewhere"},
     ),
     "elsewhere, classes missing": (
         Evidence(external=replace(AWAY, tested={"a": 290, "b": 9, "c": 0})),
