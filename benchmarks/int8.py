@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,18 +153,19 @@ class _Int8:
     precision = "fp32"  # what the cache says; the file is for this comparison alone
 
     def __init__(self, forward: Forward) -> None:
-        self.forward = forward
+        self.forward, self.lock = forward, threading.Lock()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Embed a batch."""
-        return self.forward(images)
+        with self.lock:  # its requests run on all cores
+            return self.forward(images)
 
 
 def cache(arguments: argparse.Namespace) -> None:
     """Make a cache of the plain view with int8 embeddings."""
     own = run(arguments.model, "bf16")
     settings = {"backbone": arguments.backbone, "weights": arguments.weights, "limit": arguments.limit}
-    config = ExtractConfig(views=1, recipe="plain", precision="fp32", workers=1, **settings)
+    config = ExtractConfig(views=1, recipe="plain", precision="fp32", **settings)
     with mock.patch.object(Chooser, "build", lambda *_, **__: _Int8(own)):
         extract(arguments.images, arguments.out, config, overwrite=True, log=print)
 
