@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.errors import DataError
+from ball_features.files import read_json
 from ball_features.reporting.external_record import FORMAT, bundle_digest
 
 __all__ = ["EvaluationSummary", "read_summaries", "read_summary"]
@@ -90,7 +90,7 @@ def read_summary(path: Path) -> EvaluationSummary:
     """
     file = path / "evaluation.json" if path.is_dir() else path
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, expected {FORMAT}")
         sets = next(row for row in values["sets"] if row["coverage"] == values["coverage"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.curve import CurveRow
 from ball_features.evaluation.results import read_measurement
 from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.files import read_json
 
 __all__ = [
     "Damaged",
@@ -144,7 +144,7 @@ def read_summary(folder: Path) -> RunSummary:
         DataError: the folder holds no run, or a damaged one.
     """
     try:
-        details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        details = read_json(folder / "run.json")
         config, source = details["config"], details["cache"]
         protocol = str(config["protocol"])
         rungs = read_rows(folder / "ladder.csv", LadderRow)
