@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +49,7 @@ __all__ = ["DEFAULT_MODELS", "SHORTCUT_TREES", "Ladder", "ladder"]
 DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")
 # A quarter of their usual trees, on every rung: that moves a shortcut's accuracy by less than a point.
 SHORTCUT_TREES = 50
+_PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,10 @@ def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Pro
     before, climbed = 0, []
     for rung in rungs:
         results = kept.load(rung, models)
+        if results is None and (results := _same_before(rung, climbed)) is not None:
+            kept.save(rung, models, results)
+            if progress:
+                progress(before + len(rung.splits) * len(models), total, f"{rung.name}: the same splits")
         if results is None:
 
             def told(done: int, _: int, name: str, start: int = before, rung: Rung = rung) -> None:
@@ -211,6 +216,16 @@ def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Pro
         before += len(rung.splits) * len(models)
         climbed.append(_Climbed(rung, results))
     return climbed
+
+
+def _same_before(rung: Rung, climbed: Sequence[_Climbed]) -> list[ModelResult] | None:
+    """Results of an earlier rung with the very same splits, as copies kept together are where there are no copies."""
+    for step in climbed:
+        pairs = zip(step.rung.splits, rung.splits, strict=False)
+        same = step.rung.config == rung.config and len(step.rung.splits) == len(rung.splits)
+        if same and all(np.array_equal(getattr(a, part), getattr(b, part)) for a, b in pairs for part in _PARTS):
+            return step.results
+    return None
 
 
 def _write(
