@@ -158,7 +158,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
         raise ImageError("is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(*image.size, max_pixels, slide=image.format == "TIFF" and _TILE_WIDTH in image.tag_v2)
+            _check_size(*image.size, max_pixels, slide=_TILE_WIDTH in getattr(image, "tag_v2", ()))
             if image.format in ("JPEG", "MPO"):
                 _check_jpeg(data)
             yield image
