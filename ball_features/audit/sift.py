@@ -16,7 +16,7 @@ from ball_features.audit.thread_pool import thread_pool
 __all__ = ["Features", "describe", "mirrored_order", "root_vectors"]
 
 PER_IMAGE = 200  # features, the strongest
-CONTRAST = 0.02
+CONTRAST = 0.008  # low: a single pale cell has few features
 
 
 @dataclass(frozen=True, eq=False)

@@ -293,6 +293,16 @@ CASES = {
         {"network-may-know-these"},
         {"network-saw-these"},
     ),
+    "perhaps seen, by one of many": (
+        replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", collections=13, recognised=("A 2020", "B 2021"))),
+        {"network-may-know-these"},
+        {"network-saw-these"},
+    ),
+    "all are known": (
+        replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", collections=2, recognised=("A 2020", "B 2021"))),
+        set(),
+        {"network-may-know-these"},
+    ),
     "not seen": (replace(SOUND, extraction=ExtractionEvidence("densenet201")), set(), {"network-may-know-these"}),
     "nothing at all": (Evidence(), {"nothing-found"}, set()),
 }
