@@ -36,12 +36,15 @@ def agrees_in_one_position(first: np.ndarray, second: np.ndarray, valid: np.ndar
     if valid.sum() < _LEAST_PIXELS:
         return False
     library: Any = cv2
-    pictures = [image.astype(np.float32) for image in (first, second)]
+    seen = valid.astype(np.float32)
+    pictures = [image.astype(np.float32) * seen for image in (first, second)]
+
+    def smooth(image: np.ndarray, sigma_px: float) -> np.ndarray:  # of what is seen: its edge is no detail
+        blurred = library.GaussianBlur(image, (0, 0), sigma_px)
+        return blurred if valid.all() else blurred / np.maximum(library.GaussianBlur(seen, (0, 0), sigma_px), 1e-3)
+
     for fine, coarse in _BANDS_PX:
-        one, two = (
-            library.GaussianBlur(image, (0, 0), fine) - library.GaussianBlur(image, (0, 0), coarse)
-            for image in pictures
-        )
+        one, two = (smooth(image, fine) - smooth(image, coarse) for image in pictures)
         a, b = (detail[valid] - detail[valid].mean() for detail in (one, two))
         own = float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-6))
         other = _in_other_positions(_halved(one, valid), _halved(two, valid))
