@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ball_features.config.paths import is_address, shown_address
 from ball_features.errors import DataError
 from ball_features.files import IMAGE_SUFFIXES
 
@@ -68,10 +69,11 @@ def require_writable(
         inputs: files that the command reads; folders and None are ignored.
 
     Raises:
-        DataError: The file cannot be written, or holds something that must not be replaced.
+        DataError: The file cannot be written, holds something that must not be replaced, or is an address.
     """
     if path is None:
         return
+    _require_path(path, setting)
     other = f"Give another {setting}."
     try:
         if path.is_file():
@@ -83,6 +85,14 @@ def require_writable(
             path.unlink()
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}). {other}") from error
+
+
+def _require_path(path: Path | str, setting: str) -> None:
+    if is_address(path):
+        raise DataError(
+            f"Got the address {shown_address(path)}, expected a path of this machine: caches alone are written to "
+            f"addresses. Give another {setting}, and copy it when it is done."
+        )
 
 
 def _require_replaceable(path: Path, kind: str, inputs: Iterable[Path | str | None], other: str) -> None:
@@ -129,8 +139,9 @@ def require_folder(path: Path | str, setting: str = "output folder") -> None:
     """Make a folder that a command writes into, and check that it accepts files.
 
     Raises:
-        DataError: The folder cannot be made or written to.
+        DataError: The folder cannot be made or written to, or is an address.
     """
+    _require_path(path, setting)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -177,7 +177,7 @@ def errors(folder: Path, names: tuple[str, ...]) -> int:
             *((call, "/images/", number) for call in ("open", "read") for number in (errno.EIO, errno.ESTALE)),
             ("read", "cache.h5", errno.EIO),
         ):
-            for first, times in ((1, 1), (2, 1), (5, 1), (20, 10_000)):
+            for first, times in ((1, 1), (2, 1), (5, 1), (9, 1), (3, 10_000), (20, 10_000)):
                 out = fresh(folder, "faulty")
                 fault = {"FAULT_PATH": part, "FAULT_CALL": call, "FAULT_ERRNO": str(number)}
                 fault |= {"FAULT_FIRST": str(first), "FAULT_COUNT": str(times)}

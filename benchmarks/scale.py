@@ -1,6 +1,7 @@
 """`ball fit` on drawn caches that grow: seconds, and the memory that its processes hold.
 
-    python benchmarks/scale.py draw --rows 100000 --out drawn.h5
+    python benchmarks/scale.py draw --rows 100000 --out drawn.h5 [--dim 1920] [--patients 100]
+    python benchmarks/scale.py many --rows 1000000 --patients 50000
     python benchmarks/scale.py fit --rows 10000,100000,1000000 --models mlp,logistic,xgboost --memory 4GB
     python benchmarks/scale.py access drawn.h5
     python benchmarks/scale.py accuracy CACHE --memory 100MB
@@ -9,7 +10,8 @@ draw writes a cache of rows x 1 x 1920 float16: four classes, a hundred patients
 extraction would write it. fit draws one for each number of rows, fits each model in a process of its own, and deletes
 the cache. Memory is what the process tree holds of its own, and its resident memory with pages of mapped files, which
 the system takes back when it needs them. access reads one class, one patient and some rows of a cache. accuracy
-compares models that stream a real cache with those that hold it.
+compares models that stream a real cache with those that hold it. many cross-validates narrow rows by patient, so that
+what is timed is everything but the fits: tests, intervals, patients and page of as many predictions as there are rows.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -35,30 +38,31 @@ from ball_features.runs.fit import fit as ball_fit
 DIM, CLASSES, PATIENTS, BLOCK = 1920, ("Benign", "Early", "Pre", "Pro"), 100, 4096
 
 
-def draw(path: Path, rows: int) -> None:
+def draw(path: Path, rows: int, dim: int = DIM, patients: int = PATIENTS) -> None:
     """Write a complete cache of drawn embeddings: class offset + patient offset + noise, float16."""
     rng = np.random.default_rng(0)
-    centre = rng.normal(size=(len(CLASSES), DIM)).astype(np.float32) * 0.08
-    shift = rng.normal(size=(PATIENTS, DIM)).astype(np.float32) * 0.05
+    apart = math.sqrt(DIM / dim)  # classes are as far apart, whatever the width
+    centre = rng.normal(size=(len(CLASSES), dim)).astype(np.float32) * (0.08 * apart)
+    shift = rng.normal(size=(patients, dim)).astype(np.float32) * (0.05 * apart)
     code = np.sort(rng.integers(len(CLASSES), size=rows))  # an extraction's order: class by class
-    patient = rng.integers(PATIENTS, size=rows)
+    patient = rng.integers(patients, size=rows)
     contents = CacheContents(
         paths=[f"{CLASSES[own]}/{row:08}.jpg" for row, own in enumerate(code.tolist())],
         labels=[CLASSES[own] for own in code.tolist()],
         sha256=[f"{row:064x}" for row in range(rows)],
         view=["plain"],
-        dim=DIM,
+        dim=dim,
         dtype="float16",
         shortcuts={},
         attributes={"fingerprint": "drawn", "backbone": "densenet201", "recipe": "plain", "precision": "fp32",
                     "batch_size": 8},
-        columns={"patient": [f"P{own:03}" for own in patient.tolist()]},
+        columns={"patient": [f"P{own:05}" for own in patient.tolist()]},
     )  # fmt: skip
     create_cache(path, contents)
     with CacheWriter(path) as writer:
         for start in range(0, rows, BLOCK):
             own = np.arange(start, min(start + BLOCK, rows))
-            X = rng.standard_normal((len(own), DIM), dtype=np.float32)
+            X = rng.standard_normal((len(own), dim), dtype=np.float32)
             X += centre[code[own]] + shift[patient[own]]
             writer.write(own, X.astype(np.float16)[:, None, :], {})
 
@@ -130,6 +134,24 @@ def fit(arguments: argparse.Namespace) -> None:
             cache.unlink()
 
 
+def many(arguments: argparse.Namespace) -> None:
+    """Print seconds, memory and sizes of a run with a prediction for each row, and one answer for each patient."""
+    print(describe("scikit-learn", "scipy"), end="\n\n", flush=True)
+    print("| rows | patients | s | CPU s | fit s | own GB | page MB | run MB |")
+    print("|" + " ---: |" * 8, flush=True)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        for rows in (int(part) for part in arguments.rows.split(",")):
+            cache, out = Path(name) / f"{rows}.h5", Path(name) / str(rows)
+            draw(cache, rows, 8, arguments.patients)
+            own = run_fit(cache, "logistic", out, ["--protocol", "patient-cv", "--folds", "2", "--jobs", "1"])
+            size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
+            cells = [f"{own[key]:.0f}" for key in ("seconds", "cpu")] + [f"{own['fit_s']:.1f}", f"{own['own']:.2f}"]
+            print(
+                f"| {rows} | {arguments.patients} | {' | '.join(cells)} | {own['page']:.2f} | {size:.0f} |", flush=True
+            )
+            cache.unlink()
+
+
 def access(arguments: argparse.Namespace) -> None:
     """Print what parts of a cache cost to read."""
     start = time.perf_counter()
@@ -174,7 +196,9 @@ def main() -> None:
     own = commands.add_parser("draw")
     own.add_argument("--rows", type=int, default=100_000)
     own.add_argument("--out", type=Path, required=True)
-    own.set_defaults(run=lambda arguments: draw(arguments.out, arguments.rows))
+    own.add_argument("--dim", type=int, default=DIM)
+    own.add_argument("--patients", type=int, default=PATIENTS)
+    own.set_defaults(run=lambda given: draw(given.out, given.rows, given.dim, given.patients))
     own = commands.add_parser("fit")
     own.add_argument("--rows", default="10000,100000")
     own.add_argument("--models", default="mlp,logistic,xgboost")
@@ -182,6 +206,11 @@ def main() -> None:
     own.add_argument("--epochs", type=int, default=5)
     own.add_argument("--folder", help="folder for the caches; the system's temporary one if left out")
     own.set_defaults(run=fit)
+    own = commands.add_parser("many")
+    own.add_argument("--rows", default="100000,1000000")
+    own.add_argument("--patients", type=int, default=50_000)
+    own.add_argument("--folder", help="folder for the caches; the system's temporary one if left out")
+    own.set_defaults(run=many)
     own = commands.add_parser("accuracy")
     own.add_argument("cache", type=Path)
     own.add_argument("--models", default="mlp,logistic,linear-svm,xgboost,knn,rbf-svm,lda,random-forest")

@@ -84,7 +84,7 @@ def audit(
     """Find what makes a random split of these images misleading.
 
     Args:
-        manifest: manifest from `scan`, or the folder that holds one folder for each class.
+        manifest: manifest from `scan`, or the folder, archive or address that holds one folder for each class.
         embeddings: embeddings in the manifest's order, float (images, dim), NaN where there is none; they reveal images
             far from all others.
         progress: called with (steps done, total steps).
@@ -93,7 +93,7 @@ def audit(
         DataError: Fewer than two classes can be decoded.
     """
     if not isinstance(manifest, Manifest):
-        manifest = scan(manifest)
+        manifest = scan(manifest, anywhere=True)
     report = progress or (lambda done, total: None)
     total = 5 * len(manifest.path)
     rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}

@@ -171,7 +171,7 @@ def encodings(files: list[Path]) -> np.ndarray:
 
     signatures = []
     for file in files:
-        with Image.open(file) as image:
+        with file.open("rb") as content, Image.open(content) as image:
             tables = tuple(map(tuple, getattr(image, "quantization", {}).values()))
             signatures.append((image.format, image.size, image.mode, tables, str(image.info.get("dpi"))))
     frequent = [item for item, count in Counter(signatures).most_common() if count >= _LEAST_ENCODING]

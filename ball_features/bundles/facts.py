@@ -88,7 +88,7 @@ class BundleFacts:
         model: name of the model.
         classes: names of the classes.
         preprocessing: how an image becomes the embeddings that the model takes; its plan has the views that are tested.
-        train_path: ids of the training images.
+        train_path: ids of the training images whose embeddings are kept.
         estimator_classes: numbers of the classes that the estimator knows.
         model_file: name of the file that holds the estimator.
         temperature: temperature that calibrates the probabilities.

@@ -80,7 +80,7 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         origin,
         name,
         views,
-        split.train,
+        (split.train, parts[0]),
         notes=(note,),
         model_views=own,
         left_out=split.name,
@@ -107,18 +107,35 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
     """
     name = final.spec.name
     estimator, views, own = _compact(origin, final.fitted, name)
-    train, rows = final.fitted.split.train, final.rows
+    train, held_out = final.fitted.split.train, [fold.split.test for fold in final.folds]
+    shown = train
+    codes = np.unique(origin.cache.label, return_inverse=True)[1]
+    past = any(item.fitted_on for item in (final.fitted, *final.folds))
+
+    def some(rows: np.ndarray, count: int) -> np.ndarray:
+        return stratified(rows, codes, count, origin.config.seed) if past else rows
+
     trained = f" for {final.epochs} epochs, the median of its folds" if final.epochs else ""
     note = (
         f"The bundle is the final model, fitted on all {len(train)} labelled images{trained}. No image tested it: its "
         f"figures are those of {len(final.folds)} folds, whose models were fitted on the other images, and the "
-        f"out-of-fold predictions on {len(rows)} images calibrate it."
+        f"out-of-fold predictions on {sum(map(len, held_out))} images calibrate it."
     )
+    if past:
+        shown = some(train, PAST_MEMORY_IMAGES)
+        count = PAST_MEMORY_IMAGES // len(held_out)
+        held_out = [rows[np.isin(rows, some(rows, count))] for rows in held_out]
+        words = ", ".join(dict.fromkeys(filter(None, (item.fitted_on for item in (final.fitted, *final.folds)))))
+        note += (
+            f" Rows exceed the memory ({words}): {len(shown)} training images and {sum(map(len, held_out))} images of "
+            "the folds stand for all of them in its calibration and its flag for unusual images."
+        )
+    rows = np.concatenate(held_out)
     facts = _facts(
         origin,
         name,
         views,
-        train,
+        (train, shown),
         notes=(note,),
         model_views=own,
         final=True,
@@ -126,23 +143,25 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         epochs=final.epochs,
         validation_images=len(rows),
     )
-    distances, scores, truth = [], [], []
-    for fold in final.folds:
+    distances, scores, truth, raw = [], [], [], []
+    for fold, tested in zip(final.folds, held_out, strict=True):
         used = _Used(origin, fold, name, views)
-        seen, held_out = used(fold.split.train), used(fold.split.test)
+        seen, held = used(some(fold.split.train, PAST_MEMORY_IMAGES)), used(tested)
         reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
-        distances.append(neighbour_distance(_of(held_out.X, own), reference)[0])
+        distances.append(neighbour_distance(_of(held.X, own), reference)[0])
         colours = None if seen.histogram is None else fit_colours(seen.histogram, seen.truth)
-        scores.append(score_parts(fit_gaussians(seen.X, seen.truth), colours, held_out.X, held_out.histogram))
-        truth.append(held_out.truth)
-    truth, distances, scores = (np.concatenate(part) for part in (truth, distances, scores))
+        scores.append(score_parts(fit_gaussians(seen.X, seen.truth), colours, held.X, held.histogram))
+        truth.append(held.truth)
+        raw.append(fold.probability[np.isin(fold.split.test, tested)])
+    truth, distances, scores, probability = (np.concatenate(part) for part in (truth, distances, scores, raw))
+    fold_of = np.repeat(np.arange(len(held_out)), [len(part) for part in held_out])
     used = _Used(origin, final.fitted, name, views)
     write_bundle(
         folder / name,
         estimator,
         facts,
-        train=used(train),
-        validation=HeldOut(final.probability, truth, distances, final.fold_of, scores, _rows_of(origin.unit, rows)),
+        train=used(shown),
+        validation=HeldOut(probability, truth, distances, fold_of, scores, _rows_of(origin.unit, rows)),
         sites=used.sites,
     )
 
@@ -214,16 +233,26 @@ def _compact(origin: Origin, fitted: Fitted, name: str) -> tuple[Any, list[int],
     return estimator, [0, *views], tuple(range(1, len(views) + 1))
 
 
-def _facts(origin: Origin, name: str, views: list[int], train: np.ndarray, **more: Any) -> BundleFacts:
-    """What `bundle.json` says of a model of a run before it is calibrated."""
-    cache = origin.cache
+def _facts(
+    origin: Origin, name: str, views: list[int], rows: tuple[np.ndarray, np.ndarray], **more: Any
+) -> BundleFacts:
+    """What `bundle.json` says of a model of a run before it is calibrated.
+
+    Args:
+        origin: cache and settings.
+        name: name of the model.
+        views: views of the bundle, by their number in the cache.
+        rows: training images, and those of them whose embeddings the bundle keeps, int (images,).
+        more: further fields.
+    """
+    cache, (train, kept) = origin.cache, rows
     joined = len(cache.channels_used) if cache.combine == "concat" else 1
     preprocessing = Preprocessing.from_attributes(cache.attributes, dim=cache.embeddings.shape[2] // joined)
     return BundleFacts(
         model=name,
         classes=tuple(str(item) for item in np.unique(cache.label)),
         preprocessing=preprocessing.select(views),
-        train_path=tuple(str(path) for path in cache.path[train]),
+        train_path=tuple(str(path) for path in cache.path[kept]),
         cache_fingerprint=cache.fingerprint,
         protocol=origin.config.protocol,
         train_images=len(train),

@@ -62,7 +62,7 @@ def describe(
     known = len(bundle.train_class) > 0
     result = []
     for image, path in enumerate(paths):
-        order = np.argsort(-probability[image])
+        order = np.argsort(-probability[image], kind="stable")  # of equals the first, as everywhere
         result.append(
             Prediction(
                 path=path,

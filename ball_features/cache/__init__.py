@@ -4,6 +4,7 @@ from ball_features.cache.equal import equal_embeddings, equal_remark
 from ball_features.cache.lock import lock_cache
 from ball_features.cache.merge import SHARD, Merged, merge
 from ball_features.cache.read import read_cache
+from ball_features.cache.remote import local_copy, written
 from ball_features.cache.row_reads import read_rows
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, choose_channels, labelled_rows
 from ball_features.cache.verify import Verification, verify_cache
@@ -22,9 +23,11 @@ __all__ = [
     "equal_embeddings",
     "equal_remark",
     "labelled_rows",
+    "local_copy",
     "lock_cache",
     "merge",
     "read_cache",
     "read_rows",
     "verify_cache",
+    "written",
 ]

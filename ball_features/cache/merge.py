@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ball_features.cache.lock import lock_cache
 from ball_features.cache.read import read_cache
+from ball_features.cache.remote import local_copy, written
 from ball_features.cache.schema import Cache
 from ball_features.cache.write import CacheContents, CacheWriter, create_cache
+from ball_features.config.paths import is_address
 from ball_features.dataset.listing import natural_key
 from ball_features.errors import CacheError
 from ball_features.files import clear_partial
@@ -52,15 +54,18 @@ def merge(shards: Sequence[Path | str], out: Path | str) -> Merged:
     copied block by block.
 
     Args:
-        shards: paths of two or more caches with equal settings, all complete. Shards that know their number must be
-            all there.
-        out: path of the cache to write, which must not exist.
+        shards: paths or addresses of two or more caches with equal settings, all complete. Shards that know their
+            number must be all there.
+        out: path or address of the cache to write, which must not exist.
 
     Raises:
         CacheError: A cache cannot be read, is not complete or has other settings; a shard is missing; one image has two
             contents, classes or other cells; or the output exists or cannot be written.
     """
-    paths, out = [Path(path) for path in shards], Path(out)
+    if is_address(out):
+        with written(out, anew=True) as work:
+            return replace(merge(shards, work), cache=Path(out))
+    paths, out = [local_copy(path) for path in shards], Path(out)
     if len(paths) < 2:
         raise CacheError(f"Got {len(paths)} cache, expected two or more shards of one collection.")
     if out.exists():

@@ -12,6 +12,7 @@ import numpy as np
 
 from ball_features.cache import checksums
 from ball_features.cache.places import from_stored
+from ball_features.cache.remote import local_copy
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
 from ball_features.cache.strangers import budget, fault_of_objects, fault_of_paths
 from ball_features.dataset.manifest import Rejected
@@ -36,7 +37,7 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
     """Read a cache, and compare what is read with its checksums.
 
     Args:
-        path: path of the HDF5 file.
+        path: path of the HDF5 file, or its address, of which a copy is fetched (`cache.remote`).
         embeddings: read the embeddings too; an empty array of the right width replaces them otherwise.
         verify: False leaves out the comparison, for a repair.
 
@@ -44,7 +45,7 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
         CacheError: The file is missing, no cache, damaged, or of another schema; or it holds what no cache holds, such
             as a link to another file or a claim of more memory than its size warrants.
     """
-    path = Path(path)
+    path = local_copy(path)
     try:
         if not path.exists():
             raise CacheError(f"No cache at {path}. Make one with `ball extract`.")
@@ -235,7 +236,10 @@ def _extent(stored: Any) -> int | None:
     """Offset of a dataset's rows in its file in bytes, if they are contiguous and uncompressed; None otherwise."""
     if os.name == "nt":  # a mapped file cannot be renamed there
         return None
-    if stored.chunks is None or stored.chunks[1:] != stored.shape[1:]:
+    plain = stored.compression is None and not stored.shuffle and not stored.fletcher32 and stored.dtype.isnative
+    if stored.chunks is None:
+        return stored.id.get_offset() if plain else None
+    if stored.chunks[1:] != stored.shape[1:]:  # of caches before version 0.2, whose rows lay in chunks
         return None
     places: list[tuple[int, int, int, int]] = []
     stored.id.chunk_iter(lambda one: places.append((one.chunk_offset[0], one.byte_offset, one.size, one.filter_mask)))
@@ -244,7 +248,6 @@ def _extent(stored: Any) -> int | None:
     start = places[0][1] if places else 0
     wanted = [(number * stored.chunks[0], start + number * step, step, 0) for number in range(len(places))]
     whole = len(places) == -(-stored.shape[0] // stored.chunks[0])
-    plain = stored.compression is None and not stored.shuffle and not stored.fletcher32 and stored.dtype.isnative
     return start if places and whole and plain and places == wanted else None
 
 

@@ -14,11 +14,11 @@ With several channels (attribute `channels`), the channels of a view are stored 
 Root attributes: schema_version, fingerprint, every setting that changes a number (`extraction.preprocessing`), and
 provenance.
 
-A file is created whole (every chunk allocated) under a temporary name, closed, synced and then renamed, so a file with
+A file is created whole (every array allocated) under a temporary name, closed, synced and then renamed, so a file with
 the final name is always valid. After that only raw data is overwritten: first a block of embeddings, synced, then its
 `committed` flags, synced. A process killed at any moment leaves rows that are complete or not committed.
 
-Chunks are uncompressed and contiguous in the file, so a large cache is memory-mapped instead of read: processes that
+Arrays are uncompressed and contiguous in the file, so a large cache is memory-mapped instead of read: processes that
 fit models on it share one copy in the system's page cache.
 """
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ball_features.cache import checksums
 from ball_features.cache.read import read_cache
+from ball_features.cache.remote import local_copy
 from ball_features.cache.schema import content_hashes
 
 __all__ = ["Verification", "verify_cache"]
@@ -50,6 +51,7 @@ def verify_cache(path: Path | str) -> Verification:
     Raises:
         CacheError: The file is missing, is no cache, or cannot be read as one at all.
     """
+    path = local_copy(path)
     cache = read_cache(path, embeddings=False, verify=False)
     computed = np.flatnonzero(cache.committed)
     with h5py.File(path, "r", locking=False) as opened:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ball_features.cache import checksums
 from ball_features.cache.places import to_stored
+from ball_features.cache.raw_file import RawFile, open_for_writing
 from ball_features.cache.read import sound_rows
 from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
 from ball_features.dataset.manifest import Rejected
@@ -26,8 +27,7 @@ from ball_features.files import clear_partial
 __all__ = ["CacheContents", "CacheWriter", "create_cache"]
 
 _TEXT = h5py.string_dtype("utf-8")
-# Bytes reserved for the index of the chunks, which would otherwise lie between them.
-_INDEX_BYTES = 1 << 20
+_ROW_BYTES, _FILE_BYTES = 512, 1 << 18  # of texts, flags and structure, roughly
 
 
 def _to_attribute(value: Any) -> Any:
@@ -79,26 +79,28 @@ def create_cache(path: Path, contents: CacheContents, *, source: Path | None = N
     """
     with _replacing(path) as partial:
         _require_space(partial, contents)
-        with h5py.File(partial, "w", libver="earliest", meta_block_size=_INDEX_BYTES) as file:
+        with open_for_writing(partial, "w") as (file, raw):
             for key, value in to_stored(contents.attributes, path.parent).items():
                 file.attrs[key] = _to_attribute(value)
             file.attrs["schema_version"] = SCHEMA_VERSION
             _allocate_rows(file, contents)
+            raw.check()
             file.create_dataset("timing", data=np.zeros(2))
             _write_texts(file, contents)
+            raw.check()
             if source is not None:
                 with h5py.File(source, "r", locking=False) as old:
-                    _carry_over(old, file, repair)
+                    _carry_over(old, file, raw, repair)
         _seal(partial)
 
 
 def _require_space(partial: Path, contents: CacheContents) -> None:
-    """Raise `OSError` where the disk has no room: HDF5 ends the whole process where it cannot write what it closes."""
+    """Raise `OSError` where the disk has no room, before the work."""
     rows = len(contents.paths)
     numbers = len(contents.view) * contents.dim * np.dtype(contents.dtype).itemsize + 4 * sum(
         contents.shortcuts.values()
     )
-    size = rows * (numbers + 512) + _INDEX_BYTES + (1 << 18)  # texts, flags and index, roughly
+    size = rows * (numbers + _ROW_BYTES) + _FILE_BYTES
     with partial.open("wb") as file:
         try:
             if hasattr(os, "posix_fallocate"):
@@ -121,30 +123,25 @@ def _seal(path: Path) -> None:
 def _allocate_rows(file: h5py.File, contents: CacheContents) -> None:
     """Allocate embeddings, pixel statistics and flags, all in place before the first row is written."""
     rows, views = len(contents.paths), len(contents.view)
-    # About a mebibyte in each chunk: whole-matrix reads stream, and a block of rows is a few chunks.
-    row_bytes = views * contents.dim * np.dtype(contents.dtype).itemsize
-    chunk = max(1, min(rows, (1 << 20) // max(1, row_bytes)))
 
-    def allocate(name: str, width: tuple[int, ...], kind: str, chunks: tuple[int, ...] | None) -> h5py.Dataset:
+    def allocate(name: str, width: tuple[int, ...], kind: str) -> h5py.Dataset:
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         plist.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
-        if chunks and rows:
-            plist.set_chunk(chunks)
         space = h5py.h5s.create_simple((rows, *width))
         kind_id = h5py.h5t.py_create(np.dtype(kind), logical=True)
         parent, _, leaf = name.rpartition("/")
         group = file.require_group(parent) if parent else file
         return h5py.Dataset(h5py.h5d.create(group.id, leaf.encode(), kind_id, space, plist))
 
-    allocate("embeddings", (views, contents.dim), contents.dtype, (chunk, views, contents.dim))
-    allocate("committed", (), "bool", None)
-    allocate(checksums.ROWS, (), "uint32", None)
+    allocate("embeddings", (views, contents.dim), contents.dtype)
+    allocate("committed", (), "bool")
+    allocate(checksums.ROWS, (), "uint32")
     file.create_dataset(checksums.TIMING, data=np.uint32(checksums.timing_checksum(np.zeros(2))))
     file.create_dataset(checksums.SEAL, data=np.zeros(checksums.SEAL_BYTES, np.uint8))
     file.require_group("shortcuts")
     for name, width in contents.shortcuts.items():
-        allocate(f"shortcuts/{name}", (width,), "float32", None)
+        allocate(f"shortcuts/{name}", (width,), "float32")
 
 
 def _write_texts(file: h5py.File, contents: CacheContents) -> None:
@@ -180,7 +177,7 @@ def _replacing(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def _carry_over(old: Any, new: Any, repair: bool) -> None:
+def _carry_over(old: Any, new: Any, raw: RawFile, repair: bool) -> None:
     """Copy committed rows with equal content hashes, in blocks, so that memory does not grow with the cache."""
     contents, wanted = content_hashes(old), content_hashes(new)
     sound = sound_rows(old, contents, repair)
@@ -199,6 +196,7 @@ def _carry_over(old: Any, new: Any, repair: bool) -> None:
         own = [wanted[row] for row in target.tolist()]
         new[checksums.ROWS][target] = checksums.row_checksums(new["embeddings"][target], shortcuts, own)
         new["committed"][target] = True
+        raw.check()
 
 
 def _store_timing(file: Any, timing: np.ndarray) -> None:
@@ -214,22 +212,22 @@ class CacheWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = h5py.File(path, "r+", libver="earliest", locking=False)
-        self._sync = os.open(path, os.O_RDWR)
-        self._contents = content_hashes(self._file)
+        with contextlib.ExitStack() as stack:
+            self._file, self._raw = stack.enter_context(open_for_writing(path, "r+"))
+            self._contents = content_hashes(self._file)
+            self._opened = stack.pop_all()
 
     def __enter__(self) -> CacheWriter:
         """Return itself."""
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        """Close the file."""
-        self._file.close()
-        os.close(self._sync)
+    def __exit__(self, *exc: Any) -> None:
+        """Close the file, and raise `OSError` if something was not written."""
+        self._opened.__exit__(*exc)
 
     def _flush(self) -> None:
         self._file.flush()
-        os.fsync(self._sync)
+        self._raw.sync()
 
     def time(self, images: int, seconds: float) -> None:
         """Add images and seconds to the timing that the cache keeps."""
@@ -244,6 +242,9 @@ class CacheWriter:
             rows: increasing row numbers, int (block,).
             embeddings: embeddings, (block, views, dim).
             shortcuts: pixel statistics by name, (block, statistics).
+
+        Raises:
+            OSError: The rows could not be written.
         """
         if not len(rows):
             return

@@ -84,7 +84,7 @@ def print_assessment(done: Assessment, shown: Shown) -> None:
     if not shown.quiet:
         for note in done.notes:
             say(note)
-    show(render_ladder(done.rows, width()))
+    show(render_ladder(done.rows, width()), quiet=shown.quiet)
     echo(f"Page: {done.page}")
 
 

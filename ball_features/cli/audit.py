@@ -50,7 +50,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     from ball_features.outputs import require_writable
     from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
 
-    manifest = scan(images, collection=collection)
+    manifest = scan(images, collection=collection, anywhere=True)
     require_writable(options.out, "--out", inputs=(options.cache,))  # before the minutes that the audit takes
     require_writable(options.page, "--page", kind="page", inputs=(options.cache, options.out))
     require_extendable(options.out, manifest.path)

@@ -69,6 +69,7 @@ def compare(
         render_verdict(result.findings),
         *(() if shown.quiet else result.notes),
         render_comparison(rows, result.title, width()),
+        quiet=shown.quiet,
     )
     echo(f"Run: {result.folder}")
 

@@ -52,7 +52,7 @@ def demo(options: DemoOptions, shown: Shown) -> None:
     print_assessment(done.assessment, shown)
     if shown.as_json:
         return
-    echo(f"Images: {done.images}. {done.weights_note}")
+    echo(f"Images: {done.images}" + ("" if shown.quiet else f". {done.weights_note}"))
     planted = done.planted
     if planted.codes:
         missed = [code for code in planted.codes if code not in done.found]
@@ -60,7 +60,8 @@ def demo(options: DemoOptions, shown: Shown) -> None:
             f"Planted: {planted.phrase}. "
             + (f"Not found: {', '.join(missed)}." if missed else "The verdict above names it.")
         )
-    echo("Your own images: ball assess IMAGES")
+    if not shown.quiet:
+        echo("Your own images: ball assess IMAGES")
 
 
 COMMAND = command(demo)

@@ -13,6 +13,7 @@ from ball_features.cli.options import Images, Strict
 from ball_features.cli.screen import echo, print_json, progress_bar, say
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.config.fields import COMMON, REQUIRED, Config, option
+from ball_features.config.paths import shown_path
 from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ __all__ = ["COMMAND", "CacheOptions", "extract"]
 class CacheOptions(Config):
     """Where a cache is written, and whether."""
 
-    out: Path = option(REQUIRED, "Cache to write: one HDF5 file of embeddings.", panel=COMMON, short="o", in_file=False)
+    out: Path = option(
+        REQUIRED,
+        "Cache to write, one HDF5 file of embeddings: a path, or an address such as s3://bucket/all.h5.",
+        panel=COMMON,
+        short="o",
+        in_file=False,
+    )
     shard: str = option(
         "",
         "Part of the images to compute, I/N, such as 3/8, for jobs on several machines; `ball merge` joins the parts.",
@@ -136,15 +143,19 @@ def _extraction_json(result: Extraction) -> dict[str, object]:
     import dataclasses
 
     values = dataclasses.asdict(result)
-    return values | {"cache": str(result.cache), "rejected": [dataclasses.asdict(item) for item in result.rejected]}
+    return values | {
+        "cache": shown_path(result.cache),
+        "rejected": [dataclasses.asdict(item) for item in result.rejected],
+    }
 
 
 def _print_extraction(result: Extraction, dry_run: bool = False) -> None:
     for item in result.rejected:
         say(f"rejected  {item.path}: {item.reason}")
+    cache = shown_path(result.cache)
     shape = f"{result.images} images x {result.views} {'view' if result.views == 1 else 'views'} x {result.dim}"
     if dry_run:
-        echo(f"Would compute {result.computed} of {result.images} images; {shape} in {result.cache}")
+        echo(f"Would compute {result.computed} of {result.images} images; {shape} in {cache}")
         return
     dropped = f", {result.removed} removed" if result.removed else ""
     if not result.computed:
@@ -157,7 +168,7 @@ def _print_extraction(result: Extraction, dry_run: bool = False) -> None:
         if result.rejected
         else ""
     )
-    echo(f"{what}{rejected}, in {result.extract_s:.1f} s.\n{result.cache}: {shape}")
+    echo(f"{what}{rejected}, in {result.extract_s:.1f} s.\n{cache}: {shape}")
 
 
 COMMAND = command(extract, file=True)

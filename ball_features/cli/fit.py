@@ -127,7 +127,7 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
     with progress_bar("Fitting", shown.silent, "fits") as progress:
         done = ladder(cache, config, out_root=options.out, name=options.name or LADDER, progress=progress)
     _record(done.folder, options, shown)
-    if options.tensorboard is not None:
+    if options.tensorboard is not None and not shown.silent:
         say("--tensorboard: a ladder has no curves; it is for a run of one protocol.")
     if shown.as_json:
         values = {"run": str(done.folder), "verdict": findings_to_json(done.findings), "ladder": done.rows}
@@ -136,7 +136,7 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
     show(render_verdict(done.findings))
     for note in () if shown.quiet else [*notes, *done.notes]:
         echo(note)
-    show(render_ladder(done.rows, width()))
+    show(render_ladder(done.rows, width()), quiet=shown.quiet)
     echo(f"Run: {done.folder}")
 
 
@@ -154,7 +154,7 @@ def _draw_curve(cache: Path, config: FitConfig, options: FitOptions, shown: Show
     with progress_bar("Fitting", shown.silent, "fits") as progress:
         done = learning_curve(cache, config, out_root=options.out, name=options.name or None, progress=progress)
     _record(done.folder, options, shown)
-    if options.tensorboard is not None:
+    if options.tensorboard is not None and not shown.silent:
         say("--tensorboard: a learning curve has no training curves; it is for a run of one protocol.")
     if shown.as_json:
         values = {"run": str(done.folder), "curve": done.rows, "forecast": done.forecasts}
@@ -180,7 +180,7 @@ def print_run(result: Run, shown: Shown) -> None:
         print_json(values)
         return
     show(render_verdict(result.findings), *(() if shown.quiet else result.notes))
-    show(result.table(width()), *result.more_tables())
+    show(result.table(width()), *result.more_tables(), quiet=shown.quiet)
     echo(f"Run: {result.folder}")
 
 

@@ -12,6 +12,7 @@ from ball_features.cli.derive import command
 from ball_features.cli.options import Shown
 from ball_features.cli.screen import echo, print_json, say, show
 from ball_features.config.fields import Config, option
+from ball_features.config.paths import shown_path
 from ball_features.config.toml import Repeat
 
 __all__ = ["COMMAND", "InspectOptions", "inspect"]
@@ -73,17 +74,18 @@ def _inspect_sites(path: Path, shown: Shown) -> None:
     if shown.as_json:
         print_json(measured)
     else:
-        show(render_sites(measured))
+        show(render_sites(measured), quiet=shown.quiet)
 
 
 def _verify(path: Path, shown: Shown) -> None:
     """Print what does not match its checksum, and end with exit code 1 where that is anything."""
+    named = shown_path(path)
     if (path / "bundle.json").is_file():
         from ball_features.bundles.sums import changed_files
 
         changed = changed_files(path)
         checked, found = changed is not None, [f"{name} is not what was saved" for name in changed or ()]
-        sound = f"{path}: every file matches its checksum"
+        sound = f"{named}: every file matches its checksum"
     else:
         from ball_features.cache import verify_cache
 
@@ -96,16 +98,16 @@ def _verify(path: Path, shown: Shown) -> None:
             found.append("the measured speed is not what was written")
         if result.unmarked:
             found.append(f"{result.unmarked} images are whole but not marked as computed")
-        sound = f"{path}: all {result.images} images, texts and settings match their checksums"
+        sound = f"{named}: all {result.images} images, texts and settings match their checksums"
     if shown.as_json:
-        print_json({"path": str(path), "checksums": checked, "sound": not found, "damage": found})
+        print_json({"path": named, "checksums": checked, "sound": not found, "damage": found})
     elif not checked and not found:
-        echo(f"{path} was written without checksums, by an earlier version: nothing can be compared.")
+        echo(f"{named} was written without checksums, by an earlier version: nothing can be compared.")
     elif found:
         for line in found:
             echo(f"damaged  {line}")
-        if path.is_file():
-            say(f"Make again what is damaged, and only that: ball extract IMAGES --out {path} --repair")
+        if not path.is_dir():
+            say(f"Make again what is damaged, and only that: ball extract IMAGES --out {named} --repair")
     else:
         echo(sound)
     if found:

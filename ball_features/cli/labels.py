@@ -31,7 +31,7 @@ class LabelsOptions(Config):
 
     out: Path = option(REQUIRED, "Sheet to write, a CSV; a file that exists is not replaced.", short="o", panel=COMMON)
     page: Path | None = option(None, "Page to write with the most doubtful images.", panel=COMMON)
-    images: Path | None = option(None, "Folder of the images, for pictures on the page.", panel=COMMON)
+    images: Path | None = option(None, "Folder or archive of the images, for pictures on the page.", panel=COMMON)
 
 
 def labels(cache: CachePath, config: Annotated[FitConfig, _SETTINGS], options: LabelsOptions, shown: Shown) -> None:

@@ -12,6 +12,7 @@ from ball_features.cli.derive import command
 from ball_features.cli.options import Shown
 from ball_features.cli.screen import echo, print_json
 from ball_features.config.fields import REQUIRED, Config, option
+from ball_features.config.paths import shown_path
 
 __all__ = ["COMMAND", "MergeOptions", "merge"]
 
@@ -38,10 +39,11 @@ def merge(
 
     done = run(shards, options.out)
     if shown.as_json:
-        print_json(asdict(done) | {"cache": str(done.cache)})
+        print_json(asdict(done) | {"cache": shown_path(done.cache)})
         return
     repeated = f", {done.repeated} of them in several shards" if done.repeated else ""
-    echo(f"{done.cache}: {done.images} images from {done.shards} shards{repeated}, {done.rejected} files rejected")
+    what = f"{done.images} images from {done.shards} shards{repeated}, {done.rejected} files rejected"
+    echo(f"{shown_path(done.cache)}: {what}")
 
 
 COMMAND = command(merge)

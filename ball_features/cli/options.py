@@ -11,7 +11,19 @@ import typer
 from ball_features.config import BundleUse
 from ball_features.config.fields import COMMON, Config, option
 
-__all__ = ["NOTE", "BundleFolder", "BundleUse", "CachePath", "Images", "Quiet", "RunFolder", "Shown", "Strict", "told"]
+__all__ = [
+    "NOTE",
+    "BundleFolder",
+    "BundleUse",
+    "CachePath",
+    "Folder",
+    "Images",
+    "Quiet",
+    "RunFolder",
+    "Shown",
+    "Strict",
+    "told",
+]
 
 BundleFolder = Annotated[
     Path,
@@ -19,8 +31,17 @@ BundleFolder = Annotated[
         help="Folder of a saved model (a bundle), RUN/models/MODEL, made by `ball fit --save`.", show_default=False
     ),
 ]
-CachePath = Annotated[Path, typer.Argument(help="Cache of embeddings, made by `ball extract`.", show_default=False)]
-Images = Annotated[Path, typer.Argument(help="Folder of images, with one folder per class in it.", show_default=False)]
+CachePath = Annotated[
+    Path, typer.Argument(help="Cache of embeddings, made by `ball extract`; a path or an address.", show_default=False)
+]
+Images = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder, archive (.zip, .tar) or address (such as s3://bucket/set) of images, one folder per class in it.",
+        show_default=False,
+    ),
+]
+Folder = Annotated[Path, typer.Argument(help="Folder of images, with one folder per class in it.", show_default=False)]
 
 
 @dataclass(frozen=True)

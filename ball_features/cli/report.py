@@ -26,7 +26,9 @@ class ReportOptions(Config):
 
     out: Path | None = option(None, "Write one page of all these runs, side by side, to this file.", short="o")
     cache: Path | None = option(None, "Cache that the run was made on, where it has moved.")
-    thumbnails: Path | None = option(None, "Folder of the images, to put small pictures of them into the page.")
+    thumbnails: Path | None = option(
+        None, "Folder or archive of the images, to put small pictures of them into the page."
+    )
     ladder: Path | None = option(None, "Run of the protocol ladder on the same images, for its figure on the page.")
     figures: Path | None = option(
         None, "Write the figures of one run into this folder too, with its table for LaTeX and as CSV, and captions."
@@ -44,7 +46,8 @@ def report(
     Without --thumbnails it holds no picture of an image, since data may not be
     passed on.
     """
-    from ball_features.errors import ConfigError, DataError
+    from ball_features.dataset.manifest import open_images
+    from ball_features.errors import ConfigError
     from ball_features.outputs import require_writable
     from ball_features.reporting.joint import has_own_page, write_joint_report, write_own_report
     from ball_features.reporting.page import write_report
@@ -57,17 +60,16 @@ def report(
         raise ConfigError(
             "Got --figures with several runs, a ladder, a learning curve or --out, expected one run and nothing else."
         )
-    if options.thumbnails is not None and not options.thumbnails.is_dir():
-        raise DataError(f"No folder at {options.thumbnails}, expected that of the images for --thumbnails.")
+    pictures = None if options.thumbnails is None else open_images(options.thumbnails)
     caches = [_cache_of(folder, options.cache, shown.quiet) for folder in runs]
     if options.out is not None:
-        echo(f"Report: {write_joint_report(runs, options.out, caches, options.thumbnails)}")
+        echo(f"Report: {write_joint_report(runs, options.out, caches, pictures)}")
         return
     for folder, found in zip(runs, caches, strict=True):
         if has_own_page(folder):
             echo(f"Report: {write_own_report(folder)}")
             continue
-        echo(f"Report: {write_report(folder, None, found, options.thumbnails, options.ladder)}")
+        echo(f"Report: {write_report(folder, None, found, pictures, options.ladder)}")
     if options.figures is not None:
         files = write_paper(runs[0], options.figures, options.format, caches[0], options.ladder)
         echo(f"Figures: {options.figures} ({len(files)} files)")
@@ -102,7 +104,10 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
 def _kept_place(details: Mapping[str, object], folder: Path) -> Path:
     """Where a run says that its cache lies: seen from the folder that it was made in, or else from its own."""
     from ball_features.cache.places import place_of
+    from ball_features.config.paths import is_address
 
+    if is_address(str(details["cache"])):
+        return Path(str(details["cache"]))
     place, beside = Path(str(details["cache"])).expanduser(), details.get("cache_from_run")
     if place.exists() or not isinstance(beside, str):
         return place

@@ -52,7 +52,7 @@ def runs(
         print_json(values | {"damaged": [{"name": own.name, "reason": own.reason} for own in found.damaged]})
         return
     if listed:
-        show(render_runs(listed, width()))
+        show(render_runs(listed, width()), quiet=shown.quiet)
         for note in () if shown.quiet else choice_of_runs(groups, len(listed)):
             echo(note)
     else:

@@ -79,11 +79,13 @@ def width() -> int:
     return _console().width
 
 
-def show(*renderables: RenderableType, err: bool = False) -> None:
-    """Tables and paragraphs on standard output, or on standard error."""
+def show(*renderables: RenderableType, err: bool = False, quiet: bool = False) -> None:
+    """Tables and paragraphs on standard output, or on standard error; without captions where quiet."""
+    from ball_features.reporting.captions import without_captions
+
     console = _console(err=err)
     for renderable in renderables:
-        console.print(_Clean(renderable))
+        console.print(_Clean(without_captions(renderable) if quiet else renderable))
 
 
 class _Pace:

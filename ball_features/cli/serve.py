@@ -25,8 +25,8 @@ class ServeOptions(Coverage):
     token: str = option("", "Secret of 16 or more characters that requests must bring.", environment="BALL_TOKEN")
     images: Path | None = option(
         None,
-        "Folder of the training images; the nearest ones are then shown as thumbnails, to all who may open the page. "
-        "None are shown if left out.",
+        "Folder or archive of the training images; the nearest ones are then shown as thumbnails, to all who may open "
+        "the page. None are shown if left out.",
     )
     max_megabytes: float = option(20.0, "Largest file that is taken, in megabytes.", panel="Limits", above=0)
     max_megapixels: float = option(25.0, "Largest image that is taken, in megapixels.", panel="Limits", above=0)
@@ -42,13 +42,14 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
     nothing is written to disk. Programs ask by POST /v1/predict, which GET
     /openapi.json describes; /healthz and /metrics tell how the server does.
     """
-    from ball_features.errors import ConfigError, DataError, require_extra
+    from ball_features.errors import ConfigError, require_extra
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(module, "serve", "ball serve")
 
     from ball_features.bundles.bundle import read_bundle
     from ball_features.bundles.predictor import Predictor
+    from ball_features.dataset.manifest import open_images
     from ball_features.deployment.limits import Limits, is_loopback, require_token
     from ball_features.deployment.listen import bind, run_server
     from ball_features.deployment.serve import create_app
@@ -63,8 +64,7 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
             f"--host {options.host} can be reached from other machines and needs a token. "
             "Set one: BALL_TOKEN=$(openssl rand -hex 16) ball serve ..."
         ) from error
-    if options.images is not None and not options.images.is_dir():
-        raise DataError(f"Found no folder at {options.images}, expected that of the training images.")
+    pictures = None if options.images is None else open_images(options.images)
     limits = Limits(options.max_megabytes, options.max_megapixels, options.max_rate, options.max_waiting)
     with contextlib.closing(bind(options.host, options.port)) as listener:
         loaded = read_bundle(bundle, trust=use.trust)
@@ -78,7 +78,7 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
             token=options.token,
             loopback=local,
             coverage=options.coverage,
-            images=options.images,
+            images=pictures,
         )
 
         def announce(address: str) -> None:

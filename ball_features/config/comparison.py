@@ -9,7 +9,9 @@ from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, optio
 from ball_features.config.sizes import LEAST_MEMORY, read_bytes
 from ball_features.config.splitting import LADDER, LEARNING_CURVE, PROTOCOLS, protocol_help
 
-__all__ = ["FitConfig", "HeadConfig"]
+__all__ = ["EVERY_MODEL", "FitConfig", "HeadConfig"]
+
+EVERY_MODEL = "all"  # stands for every model of the registry
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,11 @@ class FitConfig(Config):
         choices=(*PROTOCOLS, LADDER, LEARNING_CURVE),
     )
     models: tuple[str, ...] = option(
-        (), "Models of the table, with commas between, of: {names}; all if left out.", panel=COMMON, registry="models"
+        (),
+        f"Models of the table, with commas between, of: {{names}}; or {EVERY_MODEL}. If left out: {EVERY_MODEL}, on a "
+        "ladder the head, logistic regression and the shortcuts, on a learning curve the first two.",
+        panel=COMMON,
+        registry="models",
     )
     repeats: int = option(5, "Number of repeats of the protocol, each with another random seed.", panel=COMMON, low=1)
     groups: str | None = option(
@@ -226,6 +232,11 @@ class FitConfig(Config):
             self.test_size + self.val_size,
             "less than 1, so that something is left to train on",
         )
+
+    @property
+    def names_models(self) -> bool:
+        """True where the user named the models one by one, and so waits for each however long it takes."""
+        return bool(self.models) and EVERY_MODEL not in self.models
 
     @property
     def memory_bytes(self) -> int:

@@ -1,12 +1,41 @@
-"""Paths as runs and pages keep them: they name no user and no folder above the one that was worked in."""
+"""Paths and addresses as runs and pages keep them: they name no user, no key and no folder above the one worked in."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["shareable", "shareable_text"]
+__all__ = ["is_address", "shareable", "shareable_text", "shown_address", "shown_path", "whole_address"]
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
+_SECRET = re.compile(r"//[^/@]*@")
+
+
+def is_address(name: Path | str) -> bool:
+    """Whether a name is an address such as s3://bucket/folder, also where a `Path` has lost one of its slashes."""
+    return _ADDRESS.match(str(name).replace("\\", "/")) is not None
+
+
+def whole_address(name: Path | str) -> str:
+    """An address with the slashes that a `Path` may have lost."""
+    text = str(name)
+    if os.name == "nt" and "://" not in text:
+        text = text.replace("\\", "/")
+    if "://" in text:
+        return text
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/", lambda found: f"{found[1]}://{'/' * (found[1] == 'file')}", text)
+
+
+def shown_address(name: Path | str) -> str:
+    """An address without the keys and passwords that may stand in it."""
+    return _SECRET.sub("//", whole_address(name)).partition("?")[0]
+
+
+def shown_path(name: Path | str) -> str:
+    """A path, or an address without keys and passwords."""
+    return shown_address(name) if is_address(name) else str(name)
 
 
 def shareable(value: Any) -> Any:
@@ -24,6 +53,8 @@ def shareable(value: Any) -> Any:
 
 def shareable_text(text: str) -> str:
     """One text; see `shareable`."""
+    if is_address(text) and "\n" not in text:
+        return shown_address(text)
     if "\n" in text or not Path(text).is_absolute():
         return text
     path, here = Path(text), Path.cwd()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["deal"]
+__all__ = ["deal", "train_every_class"]
 
 
 def deal(
@@ -45,3 +45,18 @@ def deal(
         chosen[unit] = part
         lacking[part] -= own
     return chosen[units]
+
+
+def train_every_class(part: np.ndarray, units: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Let a class that went to validation as a whole, because it has a single unit, train instead.
+
+    Args:
+        part: part of each image: 0 trains, 1 validates, int (images,).
+        units: int (images,), numbers of the units.
+        codes: int (images,), numbers of the classes.
+
+    Returns:
+        int (images,), part of each image.
+    """
+    lost = np.setdiff1d(codes[part == 1], codes[part == 0])
+    return np.where(np.isin(units, units[np.isin(codes, lost)]), 0, part)

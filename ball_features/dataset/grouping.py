@@ -47,14 +47,30 @@ class Grouping:
     site: np.ndarray | None = None
     place: np.ndarray | None = None
 
+    @property
+    def units_left_out(self) -> np.ndarray:
+        """Units where groups are left out, int (images,): groups, and one for all groups of a single patient."""
+        return merge_units(self.group if self.patient is None else _patient_of(self.group, self.patient))
+
     def units(self, protocol: str, sha256: np.ndarray) -> np.ndarray:
-        """Units that count once in intervals and tests, int (images,): a whole series where series are left out."""
+        """Units that count once in intervals and tests, int (images,)."""
         scheme = PROTOCOLS[protocol].scheme
         if scheme == "leave-out":
-            return merge_units(self.group)
+            return self.units_left_out
         return (
             merge_units(sha256, self.together) if scheme == "given" else merge_units(sha256, self.group, self.together)
         )
+
+
+def _patient_of(group: np.ndarray, patient: np.ndarray) -> np.ndarray:
+    """The patient in place of each group whose images are all of one patient, str (images,); else the group."""
+    _, code = np.unique(group, return_inverse=True)
+    names, number = np.unique(patient, return_inverse=True)
+    first, last = np.full(code.max() + 1, len(names)), np.full(code.max() + 1, -1)
+    np.minimum.at(first, code, number)
+    np.maximum.at(last, code, number)
+    alone_in = (first == last)[code] & (patient != "")
+    return np.where(alone_in, np.char.add("patient ", patient), np.char.add("group ", group))
 
 
 def read_grouping(

@@ -27,6 +27,7 @@ __all__ = [
     "check_file",
     "hash_file",
     "hash_images",
+    "open_images",
     "scan",
     "spread_rows",
 ]
@@ -179,6 +180,18 @@ def _folder(root: Path) -> Path:
     except OSError as error:
         raise DataError(f"{root} cannot be read ({error.strerror}). Ask its owner, or name another folder.") from error
     return root
+
+
+def open_images(place: Path | str) -> Path:
+    """Open what holds images whose ids are known: a folder, or an archive or address as a `Source`.
+
+    Raises:
+        DataError: Nothing is there, or it cannot be read.
+    """
+    source: Any = open_source(place)
+    if source is None and not Path(place).is_dir():
+        raise DataError(f"No folder or archive at {place}, expected that of the images.")
+    return source or Path(place)
 
 
 def _require_classes(

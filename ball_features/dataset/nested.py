@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ball_features.config import FitConfig
-from ball_features.dataset.dealing import deal
+from ball_features.dataset.dealing import deal, train_every_class
 from ball_features.dataset.splits import ImageTable, Split
 from ball_features.dataset.units import merge_units
 from ball_features.errors import SplitError
@@ -78,15 +78,18 @@ def nested_splits(config: FitConfig, images: ImageTable, unit: np.ndarray | None
     pool, test = np.flatnonzero(part == 0), np.flatnonzero(part == 1)
     lacking = [str(name) for code, name in enumerate(classes) if not np.any(codes[pool] == code)]
     steps, factor = _steps(len(np.unique(counted[pool])), len(np.unique(whole[pool])), len(pool), len(classes))
-    if lacking or not len(test) or steps < 2:
+    chains = []
+    if not lacking and len(test):
+        own = (whole, codes, images.path)
+        chains = [_chain(config, own, pool, (steps, factor), repeat) for repeat in range(config.repeats)]
+        steps = min(map(len, chains))
+        chains = [chain[:steps][::-1] for chain in chains]
+    if not chains or steps < 2:
         reason = f"no {noun} of {', '.join(lacking)} is left to train on" if lacking else f"there are too few {noun}s"
         raise SplitError(
             f"A learning curve cannot be drawn: {reason} beside a test set of {100 * config.test_size:g} %. Add "
             f"{noun}s, or change test_size."
         )
-    chains = [
-        _chain(config, (whole, codes, images.path), pool, (steps, factor), repeat) for repeat in range(config.repeats)
-    ]
     splits = [
         Split(repeat, size, *chain[size], test, f"{len(np.unique(counted[np.concatenate(chain[size])]))} {noun}s")
         for repeat, chain in enumerate(chains)
@@ -112,25 +115,26 @@ def _chain(
     steps: tuple[int, float],
     repeat: int,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(train, val) of each size of one seed, the smallest first."""
+    """(train, val) of each size of one seed, the largest first; fewer sizes where units so unequal leave one alone."""
     whole, codes, path = images
     rng = np.random.default_rng([config.seed, repeat, 1])
     share = config.val_size / (1 - config.test_size)
     chain, rows = [], pool
     for _ in range(steps[0]):
+        if len(np.unique(whole[rows])) < 2:
+            break
         part = deal(whole[rows], codes[rows], (1 - share, share), path[rows], rng)
         chain.append(_kept_classes(rows, part, whole, codes))
         part = deal(whole[rows], codes[rows], (steps[1], 1 - steps[1]), path[rows], rng)
         rows = rows[part == 0]
-    return chain[::-1]
+    return chain
 
 
 def _kept_classes(
     rows: np.ndarray, part: np.ndarray, whole: np.ndarray, codes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(train, val), in which a class that only validation had trains instead, and validation has a unit at least."""
-    lost = np.setdiff1d(codes[rows[part == 1]], codes[rows[part == 0]])
-    part = np.where(np.isin(whole[rows], whole[rows[np.isin(codes[rows], lost)]]), 0, part)
+    part = train_every_class(part, whole[rows], codes[rows])
     if not (part == 1).any():
         common = np.bincount(codes[rows]).argmax()
         last = whole[rows[codes[rows] == common][-1]]

@@ -56,8 +56,12 @@ def conflict_remark(path: Sequence[str], label: Sequence[str], sha256: Sequence[
             found.append(f"{path[other]} and {path[row]}")
     if not found:
         return ""
-    pairs = "1 pair" if len(found) == 1 else f"{len(found)} pairs"
-    return f"{pairs} of byte-identical images have different classes: {some(found)}. Decide on one, or remove both."
+    pairs = (
+        "1 pair of byte-identical images has"
+        if len(found) == 1
+        else f"{len(found)} pairs of byte-identical images have"
+    )
+    return f"{pairs} different classes: {some(found)}. Decide on one, or remove both."
 
 
 def dark_remark(root: Path, path: Sequence[str]) -> str:

@@ -6,9 +6,9 @@ those of fsspec, such as s3://bucket/folder; keys and passwords are its affair, 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,14 +17,12 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
+from ball_features.config.paths import is_address, shown_address, whole_address
 from ball_features.dataset.archives import ARCHIVES, Entry, index_archive, is_archive, read_entry
 from ball_features.errors import DataError, require_extra
 from ball_features.files import IMAGE_SUFFIXES
 
-__all__ = ["Member", "Source", "fetched", "is_address", "open_source", "shown_address"]
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
-_SECRET = re.compile(r"//[^/@]*@")
+__all__ = ["Member", "Source", "fetched", "open_source"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,10 @@ class Member:
     read_bytes: Callable[[], bytes]
 
     def __str__(self) -> str:
+        """Where it lies."""
+        return self.text
+
+    def as_posix(self) -> str:
         """Where it lies."""
         return self.text
 
@@ -77,7 +79,12 @@ class Source:
     def __truediv__(self, name: str) -> Member:
         """A file."""
         path = f"{self.below}/{name}" if self.below else name
-        return Member(f"{self.text}/{path}", self.sizes.get(path, 0), lambda: self.read(path))
+        return Member(f"{self.text}/{path}", self.sizes.get(path, 0), lambda: self._read(path))
+
+    def _read(self, path: str) -> bytes:
+        if path not in self.sizes:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self.read(path)
 
     def joinpath(self, *names: str) -> Source:
         """A folder in it."""
@@ -118,25 +125,6 @@ class Source:
         return sum(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
 
 
-def is_address(name: Path | str) -> bool:
-    """Whether a name is an address such as s3://bucket/folder, also where a `Path` has lost one of its slashes."""
-    return _ADDRESS.match(str(name).replace("\\", "/")) is not None
-
-
-def shown_address(name: Path | str) -> str:
-    """An address without the keys and passwords that may stand in it."""
-    return _SECRET.sub("//", _address(name)).partition("?")[0]
-
-
-def _address(name: Path | str) -> str:
-    text = str(name)
-    if os.name == "nt" and "://" not in text:
-        text = text.replace("\\", "/")
-    if "://" in text:
-        return text
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/", lambda found: f"{found[1]}://{'/' * (found[1] == 'file')}", text)
-
-
 def open_source(root: Path | str) -> Source | None:
     """Open an archive, an address, or a folder of archives; None for anything else, such as a folder of images.
 
@@ -145,7 +133,7 @@ def open_source(root: Path | str) -> Source | None:
         MissingExtraError: fsspec, or its part for this kind of address, is not installed.
     """
     if is_address(root):
-        return _open_address(_address(root), shown_address(root))
+        return _open_address(whole_address(root), shown_address(root))
     root = Path(root)
     try:
         if root.is_file() and is_archive(root.name):

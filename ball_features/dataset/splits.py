@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ball_features.config import PROTOCOLS, FitConfig
-from ball_features.dataset.dealing import deal
+from ball_features.dataset.dealing import deal, train_every_class
 from ball_features.dataset.given import count_leaks, read_parts
 from ball_features.dataset.remarks import conflict_remark, some
 from ball_features.dataset.units import merge_units
@@ -69,6 +69,10 @@ class ImageTable:
     group: np.ndarray | None = None
     together: np.ndarray | None = None
     patient: np.ndarray | None = None
+
+    def select(self, rows: np.ndarray) -> ImageTable:
+        """These images alone; rows is int (images,)."""
+        return replace(self, **{name: value[rows] for name, value in vars(self).items() if value is not None})
 
     def patients(self) -> int:
         """Number of patients."""
@@ -170,6 +174,7 @@ def _carve(
     """(train, val) of the images that do not test; val keeps the share that it has of train in a hold-out."""
     share = config.val_size / (1 - config.test_size)
     part = deal(units[rest], codes.label[rest], (1 - share, share), codes.path[rest], rng)
+    part = train_every_class(part, units[rest], codes.label[rest])
     return rest[part == 0], rest[part == 1]
 
 
@@ -233,8 +238,9 @@ def _given(config: FitConfig, codes: _Codes, images: ImageTable, notes: list[str
         notes.append("The given split has no validation images; some of its training images validate.")
     leaks = given_leaks(splits, images)
     if leaks:
-        said = {"copies": "have a copy", "patients": "are of a patient", "groups": "are of a group"}
-        found = ", ".join(f"{count} {said[name]}" for name, count in leaks.items())
+        said = {"copies": ("has", "have", "a copy"), "patients": ("is", "are", "of a patient")}
+        said["groups"] = ("is", "are", "of a group")
+        found = ", ".join(f"{count} {said[name][count > 1]} {said[name][2]}" for name, count in leaks.items())
         total = sum(len(split.test) for split in splits)
         notes.insert(0, f"The given split leaks: of {total} test images {found} in training. Its scores are too high.")
     return splits
@@ -266,7 +272,8 @@ def _require_units(codes: _Codes, least: int) -> None:
         count = len(np.unique(codes.units[codes.label == code]))
         if count < least:
             raise SplitError(
-                f"Class {str(name)!r} has {count} images or groups that can be told apart, expected at least {least} "
+                f"Class {str(name)!r} has {count} {'image or group' if count == 1 else 'images or groups'} that can be "
+                f"told apart, expected at least {least} "
                 "for this protocol. Add images, use fewer folds, or leave the class out."
             )
 

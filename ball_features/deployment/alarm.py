@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ball_features.bundles.prediction import Prediction
+from ball_features.config.paths import shareable
 from ball_features.reporting.evidence import Evidence, PredictionEvidence
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.verdict import verdict
@@ -57,7 +58,7 @@ def judge(
         contradicted=sum(contradicted(item, classes) for item in items),
         confidence_unusual=_confidence(unusual),
         classes=len(classes),
-        bundle=bundle,
+        bundle=shareable(str(bundle)),
     )
     return verdict(Evidence(predictions=evidence))
 

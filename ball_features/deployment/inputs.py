@@ -6,8 +6,10 @@ import glob
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
+from ball_features.dataset.sources import Source, open_source
 
 __all__ = ["Inputs", "find_images"]
 
@@ -31,13 +33,17 @@ def find_images(arguments: Iterable[str]) -> Inputs:
     """Find image files.
 
     Args:
-        arguments: folders (searched as `extract` does), patterns such as `*.png`, or files.
+        arguments: folders, archives and addresses (searched as `extract` does), patterns such as `*.png`, or files.
     """
     found: dict[Path, None] = {}
     rejected = []
     passed = Listing()
     for text in arguments:
-        path = Path(text)
+        path, source = Path(text), open_source(text)
+        if source is not None:
+            place: Any = source  # its files have the methods of a `Path` that reading needs
+            found |= dict.fromkeys(_files(place, rejected, passed))
+            continue
         matches = [path] if path.exists() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207, since a pattern may be absolute
         files = []
         for match in matches:
@@ -53,8 +59,8 @@ def find_images(arguments: Iterable[str]) -> Inputs:
 
 
 def _files(path: Path, rejected: list[Rejected], passed: Listing) -> list[Path]:
-    """Images of a folder; the file itself of a file. What is passed over is noted in the two lists."""
-    if not path.is_dir():
+    """Images of a folder or `Source`; the file itself of a file. What is passed over is noted in the two lists."""
+    if not isinstance(path, Source) and not path.is_dir():
         return [path] if path.is_file() else []
     listing = list_images(path)
     rejected += [Rejected(printable(str(path / item.path)), item.reason) for item in listing.rejected]

@@ -37,7 +37,7 @@ def predict(
 
     Args:
         bundle: folder RUN/models/MODEL, made by `fit(..., save=MODEL)`.
-        images: folders, patterns or files.
+        images: folders, archives, addresses, patterns or files.
         coverage: coverage of the prediction sets.
         weights: weights of the backbone, if the path that the bundle names has moved.
         device: "auto", "cpu", "cuda" or "mps".

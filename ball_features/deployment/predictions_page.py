@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from ball_features.config.paths import shareable
 from ball_features.deployment.alarm import reasons_to_look
 from ball_features.deployment.patient_answers import PatientAnswer
 from ball_features.reporting.markup import Cell, Row, Table, page
@@ -33,7 +34,7 @@ def predictions_page(found: Predictions) -> str:
         summary=_summary(found, reasons),
         look=_look(doubtful),
         table=_all(found),
-        model=f"{found.about['model']} on {found.about['backbone']}, {found.about['bundle']}",
+        model=f"{found.about['model']} on {found.about['backbone']}, {shareable(str(found.about['bundle']))}",
         coverage=f"{100 * found.about['coverage']:g}",
         notes=found.notes,
         rejected=found.rejected,
@@ -79,7 +80,7 @@ def _look(doubtful: Sequence[tuple[Prediction, list[str]]]) -> Table:
     rows = tuple(
         Row(
             (
-                Cell(item.path),
+                Cell(shareable(item.path)),
                 Cell("; ".join(why)),
                 Cell(item.predicted),
                 Cell(f"{item.probability[item.predicted]:.3f}", item.probability[item.predicted]),
@@ -98,7 +99,7 @@ def _all(found: Predictions) -> Table:
     rows = tuple(
         Row(
             (
-                Cell(item.path),
+                Cell(shareable(item.path)),
                 Cell(item.predicted),
                 *(Cell(f"{item.probability[name]:.6f}", item.probability[name]) for name in found.classes),
                 Cell("|".join(item.set)),

@@ -84,11 +84,14 @@ def calibration_folds(config: FitConfig, images: ImageTable, splits: Sequence[Sp
         return first
     if scheme == "given":  # the column names parts, which are no groups
         images = replace(images, group=None)
-    usual = FitConfig()
+    used = _rows_used(splits)  # a given split may leave images out
+    test_size = FitConfig.test_size
+    if config.val_size + test_size >= 1:
+        test_size = config.test_size
     for folds in range(config.folds, _LEAST_FOLDS - 1, -1):
-        own = replace(config, protocol="cv", repeats=1, folds=folds, test_size=usual.test_size)
+        own = replace(config, protocol="cv", repeats=1, folds=folds, test_size=test_size)
         try:
-            return make_splits(own, images)[0]
+            return [_of(split, used) for split in make_splits(own, images.select(used))[0]]
         except SplitError:
             if folds == _LEAST_FOLDS:
                 raise
@@ -109,7 +112,7 @@ def fit_final(
     Raises:
         DataError: A model could not be fitted.
     """
-    rows = np.unique(np.concatenate([part for s in evaluation.splits for part in (s.train, s.val, s.test)]))
+    rows = _rows_used(evaluation.splits)
     everything = Split(0, 0, rows, rows[:0], rows[:0])
     found = []
     for spec in (spec for spec in evaluation.models if spec.name in names):
@@ -125,6 +128,16 @@ def fit_final(
         last = _require(evaluate(whole, part)[0].fitted, spec, "all images")
         found.append(FinalFit(spec, last[0], tuple(fitted), epochs))
     return found
+
+
+def _rows_used(splits: Sequence[Split]) -> np.ndarray:
+    """Row numbers of the images that take part in any split, increasing, int (images,)."""
+    return np.unique(np.concatenate([part for split in splits for part in (split.train, split.val, split.test)]))
+
+
+def _of(split: Split, rows: np.ndarray) -> Split:
+    """A split of these rows as one of all images."""
+    return replace(split, train=rows[split.train], val=rows[split.val], test=rows[split.test])
 
 
 def _without_validation(split: Split) -> Split:

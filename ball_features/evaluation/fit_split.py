@@ -78,9 +78,13 @@ class Failed:
 def fit_task(task: FitTask) -> Fitted | Failed:
     """Fit one model on one split; a model that fails loses its own row of the table alone."""
     try:
-        return _fit(task)
+        fitted = _fit(task)
     except Exception as error:
         return Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+    if not np.isfinite(fitted.probability).all():
+        remedy = " Its training diverged: take a smaller learning rate." if task.model.validates else ""
+        return Failed(f"{task.model.name} gave probabilities that are not finite numbers.{remedy}", "")
+    return fitted
 
 
 def _fit(task: FitTask) -> Fitted:

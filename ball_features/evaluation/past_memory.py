@@ -49,8 +49,9 @@ def share_memory(tasks: Iterable[FitTask], jobs: int, memory: int) -> Share:
         memory: bytes in all; 0 for no limit.
 
     Raises:
-        ConfigError: Rows exceed the memory, and models are to be adapted to sites, which needs all of them.
+        ConfigError: Rows exceed the memory, and models are to be adapted to sites or centred, which needs all of them.
     """
+    tasks = list(tasks)
     largest = max((held_bytes(task) for task in tasks), default=0)
     if not memory or not largest:
         return Share(jobs, 0)
@@ -60,6 +61,12 @@ def share_memory(tasks: Iterable[FitTask], jobs: int, memory: int) -> Share:
         raise ConfigError(
             f"Got adapt with memory={memory:,} bytes, which rows of {largest:,} bytes exceed: the adaptation holds all "
             "rows. Leave out adapt, or give more memory.",
+            option="memory",
+        )
+    if any(task.model.groups and task.images.kinds is not None for task in tasks):
+        raise ConfigError(
+            f"Got center with memory={memory:,} bytes, which rows of {largest:,} bytes exceed: a mean of the images "
+            "tested is that of all of them. Leave out center, or give more memory.",
             option="memory",
         )
     jobs = max(1, min(jobs, memory // WORKER_BYTES))

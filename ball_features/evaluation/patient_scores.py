@@ -11,14 +11,16 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from ball_features.evaluation.intervals import Interval, metric_intervals, share_interval
+from ball_features.evaluation.many_patients import PatientMetrics, metrics_by_patient
 from ball_features.evaluation.metrics import METRICS, evaluate_predictions
 from ball_features.evaluation.patients import PatientAnswers, answer_patients
-from ball_features.evaluation.resampling import draw_groups, widened_quantiles
+from ball_features.evaluation.resampling import draw_groups, few_groups, widened_quantiles
 
 __all__ = ["ClassScores", "PatientScores", "measure_patients"]
 
 _UNKNOWN: Interval = (float("nan"), float("nan"))
 _DRAWS = 1000
+_ONE_BY_ONE = 1000  # patients up to which each is measured by itself, as scikit-learn does
 
 
 @dataclass(frozen=True)
@@ -188,12 +190,17 @@ def _score_answers(
 def _score_images(model: tuple[str, str], tests: _Tests, patients: int, several: int) -> PatientScores:
     """Compute each metric on the images of each patient, and average over patients."""
     code = np.unique(tests.patient, return_inverse=True)[1]
-    each = [evaluate_predictions(tests.truth[rows], tests.probability[rows]) for rows in _rows_of(code)]
-    by_metric = {name: np.array([own.values[name] for own in each]) for name in METRICS}
+    if patients > _ONE_BY_ONE:
+        every = metrics_by_patient(tests.truth, tests.probability, code)
+    else:
+        each = [evaluate_predictions(tests.truth[rows], tests.probability[rows]) for rows in _rows_of(code)]
+        every = PatientMetrics(
+            {name: np.array([own.values[name] for own in each]) for name in METRICS},
+            *(np.array([own.per_class[name] for own in each]) for name in ("recall", "specificity")),
+        )
     per_class = {}
     for number, label in enumerate(tests.classes):
-        recall = np.array([own.per_class["recall"][number] for own in each])
-        specificity = np.array([own.per_class["specificity"][number] for own in each])
+        recall, specificity = every.recall[:, number], every.specificity[:, number]
         low, high = _mean_interval(recall)
         per_class[label] = ClassScores(int(np.isfinite(recall).sum()), _mean(recall), low, high, _mean(specificity))
     return PatientScores(
@@ -202,10 +209,10 @@ def _score_images(model: tuple[str, str], tests: _Tests, patients: int, several:
         basis="images",
         patients=patients,
         several_labels=several,
-        values={name: _mean(own) for name, own in by_metric.items()},
+        values={name: _mean(own) for name, own in every.values.items()},
         intervals={
             name: _mean_interval(own, constant_has_interval=METRICS[name].constant_has_interval)
-            for name, own in by_metric.items()
+            for name, own in every.values.items()
         },
         majority_accuracy=float("nan"),
         per_class=per_class,
@@ -230,6 +237,8 @@ def _mean_interval(values: np.ndarray, *, constant_has_interval: bool = True) ->
     if np.ptp(values) == 0:
         share = constant_has_interval and values[0] in (0, 1)
         return share_interval(values, np.arange(len(values))) if share else _UNKNOWN
-    means = [(drawn @ values) / len(values) for drawn in draw_groups(len(values), _DRAWS, 0)]
+    joined = few_groups(np.arange(len(values)), 0)  # of many patients, each draw would take a second
+    sums, count = np.bincount(joined, values), np.bincount(joined)
+    means = [(drawn @ sums) / (drawn @ count) for drawn in draw_groups(len(sums), _DRAWS, 0)]
     low, high = np.quantile(np.concatenate(means), widened_quantiles(len(values), 0.95))
     return float(low), float(high)

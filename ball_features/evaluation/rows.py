@@ -150,6 +150,7 @@ class LadderRow(Row):
         mean_recall: mean recall over the groups left out; None on other rungs.
         worst_recall: recall of the worst of them.
         mean_balanced_recall: mean over them of the mean recall of the classes of a group.
+        balanced_recall: mean over the classes of the recall of all test images.
     """
 
     rung: str
@@ -161,6 +162,7 @@ class LadderRow(Row):
     mean_recall: float | None = None
     worst_recall: float | None = None
     mean_balanced_recall: float | None = None
+    balanced_recall: float | None = None
 
 
 @dataclass(frozen=True)

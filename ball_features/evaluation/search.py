@@ -132,8 +132,13 @@ def search(
                 done += 1
                 if progress:
                     progress(done, sum(sizes), "")
-            alive = sorted(trained, key=lambda trial: trial.val_loss)
-    return alive + sorted(out, key=lambda trial: (-trial.epochs, trial.val_loss))
+            alive = sorted(trained, key=_loss)
+    return alive + sorted(out, key=lambda trial: (-trial.epochs, _loss(trial)))
+
+
+def _loss(trial: Trial) -> float:
+    """Validation loss to sort by: a training that diverged (NaN) comes last."""
+    return math.inf if math.isnan(trial.val_loss) else trial.val_loss
 
 
 def _cost(trial: Trial) -> float:

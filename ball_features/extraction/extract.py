@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from ball_features.cache import equal_remark, lock_cache, read_cache
+from ball_features.cache import equal_remark, lock_cache, read_cache, written
 from ball_features.config import CollectionConfig, ExtractConfig
+from ball_features.config.paths import is_address
 from ball_features.dataset.manifest import Manifest, Rejected, hash_images
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import get_backbone
@@ -99,7 +100,7 @@ def extract(
 
     Args:
         images: folder of images; the class of each is read from its folders or from a sheet. Or a manifest of one.
-        out: path of the cache, an HDF5 file. If it exists, only what is missing is computed.
+        out: path or address of the cache, an HDF5 file. If it exists, only what is missing is computed.
         config: settings; the defaults if None.
         sheet: path of a table with a row for each image, or a pandas or polars data frame: class, patient, site and
             more; see `dataset.sheet`. It wins over the folders.
@@ -113,6 +114,10 @@ def extract(
         CacheError: The cache was made with other settings, or the file is no cache.
         CacheBusyError: Another process writes the cache.
     """
+    if is_address(out):
+        with written(out) as work:
+            done = extract(images, work, config, sheet=sheet, collection=collection, **how)
+        return replace(done, cache=Path(out))
     start = time.perf_counter()
     out, config = Path(out), config or ExtractConfig()
     progress = how.get("progress") or (lambda done, total: None)

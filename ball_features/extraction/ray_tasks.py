@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ball_features.cache import merge
 from ball_features.config import CollectionConfig, ExtractConfig
+from ball_features.config.paths import is_address, shown_address
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import BallError, CacheError, require_extra
 from ball_features.extraction.extract import Extraction, extract
@@ -69,6 +70,11 @@ def extract_with_ray(
     """
     require_extra("ray", "ray", "extraction on a Ray cluster")
     ray: Any = import_module("ray")
+    if is_address(out):
+        raise CacheError(
+            f"Got {shown_address(out)}, expected a path that every node of the cluster sees. Copy the cache when it is "
+            "done, or extract shards, whose output may be an address."
+        )
     out = Path(out)
     if out.exists():
         raise CacheError(f"{out} exists. Give another output file; on a cluster a cache is made whole.")

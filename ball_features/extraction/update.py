@@ -110,23 +110,21 @@ def read_collection(
     collection: CollectionConfig | None = None,
     sheet: Any = None,
     hashed: bool = True,
-    anywhere: bool = True,
 ) -> Manifest:
     """List the images of a folder, and their segmented twins if segmented pictures come from files.
 
     Args:
-        images: folder of images.
+        images: folder, archive or address of images, see `dataset.sources`.
         config: settings of the extraction: channels, twins and limit.
         log: function that takes a line for the user.
         collection: layout of the folders, and path and columns of a sheet.
         sheet: a data frame, or the path of a sheet.
         hashed: False leaves the hashes of the images out; see `manifest.hash_images`.
-        anywhere: take archives and addresses too, see `dataset.sources`.
 
     Raises:
         DataError: There is no image, or no folder of twins, or folders or sheet cannot be read.
     """
-    manifest = scan(images, limit=config.limit, collection=collection, sheet=sheet, anywhere=anywhere, hashed=hashed)
+    manifest = scan(images, limit=config.limit, collection=collection, sheet=sheet, anywhere=True, hashed=hashed)
     for line in (*manifest.classes, *manifest.note.splitlines()):
         log(line)
     if len(config.channels) == 1:

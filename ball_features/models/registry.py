@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
-from ball_features.config import HeadConfig
+from ball_features.config import EVERY_MODEL, HeadConfig
 from ball_features.errors import ConfigError
 
 __all__ = ["MODELS", "Model", "select"]
@@ -48,6 +48,7 @@ class Model:
             None. More take many minutes.
         per_class: what the model does for each class, or pair of classes, which is why there is a greatest number.
         trees: parameter with the number of trees of a forest, of which many classes get fewer; "" for other models.
+        most_trees: greatest number of trees, or None for all that `build` gives.
         streams: name of the function of `models.streamed` that fits the model on rows which exceed the memory, or "",
             where it is fitted on a stratified sample instead.
         most_rows: greatest number of rows of that sample, by the time that a fit and a million predictions take.
@@ -71,6 +72,7 @@ class Model:
     usual_classes: int | None = None
     per_class: str = ""
     trees: str = ""
+    most_trees: int | None = None
     streams: str = ""
     most_rows: int = 50_000
 
@@ -102,9 +104,13 @@ class Model:
 
     def fewer_trees(self, estimator: Any, classes: int) -> None:
         """Give a forest fewer trees where classes are many: each leaf of each tree holds a number for each class."""
-        if self.trees and classes > _TREES_FOR:
-            usual = estimator.get_params()[self.trees]
-            estimator.set_params(**{self.trees: max(_LEAST_TREES, usual * _TREES_FOR // classes)})
+        if not self.trees:
+            return
+        usual = estimator.get_params()[self.trees]
+        count = usual if self.most_trees is None else min(usual, self.most_trees)
+        if classes > _TREES_FOR:
+            count = max(_LEAST_TREES, count * _TREES_FOR // classes)
+        estimator.set_params(**{self.trees: count})
 
 
 def _mlp(seed: int, head: HeadConfig) -> Any:
@@ -277,14 +283,16 @@ def select(names: Sequence[str] = ()) -> list[Model]:
     """Return the models of these names in the order of the names, each once; all models if no name is given.
 
     Args:
-        names: keys of `MODELS`.
+        names: keys of `MODELS`, or "all".
 
     Raises:
         ConfigError: A name is unknown. The message lists the valid names.
     """
+    if EVERY_MODEL in names:
+        return list(MODELS.values())
     for name in names:
         if name not in MODELS:
             near = difflib.get_close_matches(name, MODELS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"Unknown model {name!r}.{hint} Valid: {', '.join(MODELS)}.")
+            raise ConfigError(f"Unknown model {name!r}.{hint} Valid: {', '.join(MODELS)}, {EVERY_MODEL}.")
     return [MODELS[name] for name in dict.fromkeys(names or MODELS)]

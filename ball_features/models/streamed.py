@@ -144,7 +144,9 @@ def fit_linear_svm(pipeline: Pipeline, rows: RowStream, validation: RowStream | 
     scaler, seed = scale_stream(rows), 0
     count = min(CALIBRATION_IMAGES, len(rows.images) // 10)
     aside = stratified(rows.images, rows.codes, count, seed)
-    left, rng = rows.without(aside), np.random.default_rng(seed)
+    # A class that is set aside as a whole, for having few images, trains too.
+    few = np.setdiff1d(rows.codes[aside], rows.codes[np.setdiff1d(rows.images, aside)])
+    left, rng = rows.without(aside[~np.isin(rows.codes[aside], few)]), np.random.default_rng(seed)
     classes = np.unique(rows.codes[rows.images])
     asked: Any = pipeline[-1]
     settings: Any = {"average": len(left), "random_state": seed, "shuffle": False}  # averaged from then on
@@ -157,7 +159,8 @@ def fit_linear_svm(pipeline: Pipeline, rows: RowStream, validation: RowStream | 
                 part = scaler.transform(X[batch].astype(np.float32))
                 machine.partial_fit(part, rows.codes[images[batch]], classes=classes)
     held = rows.read(aside).astype(np.float32)
-    ways: Any = {"method": "sigmoid", "ensemble": False}
+    every = np.arange(len(held))  # a frozen machine needs no folds, which would need five images of each class
+    ways: Any = {"method": "sigmoid", "ensemble": False, "cv": [(every, every)]}
     calibrated: Any = CalibratedClassifierCV(FrozenEstimator(machine), **ways)
     calibrated.fit(scaler.transform(held), np.repeat(rows.codes[aside], len(rows.views)))
     (inner,) = calibrated.calibrated_classifiers_

@@ -9,8 +9,9 @@ which changes a result beyond rounding:
 3. With G = dz'x of the normalised input x, the input norm's gain has the gradient sum_k W_kj G_kj and the first
    Linear has G_kj gain_j: one matrix product gives both.
 
-All parameters lie in one flat vector, so that clipping is one norm and Adam one fused call. A test compares the result
-with a loop over `build_module(...)` with autograd, `clip_grad_norm_` and `torch.optim.Adam`.
+All parameters lie in one flat vector, so that clipping is one norm and Adam one fused call, which goes past
+`torch.optim.Adam.step`: that takes as long as the call itself. A test compares the result with a loop over
+`build_module(...)` with autograd, `clip_grad_norm_` and `torch.optim.Adam`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from ball_features.models.layers import Adam, Hidden, Linear, Norm
 from ball_features.models.network import (
     BN_EPS,
     BN_MOMENTUM,
@@ -127,9 +129,18 @@ class Training:
         self.grad = {n: v.view(parameters[n]) for n, v in zip(parameters, flat_grad.split(sizes), strict=True)}
         self.running = {n: torch.full(s, float("var" in n)) for n, s in shapes.items() if "running" in n}
         self._initialise()
-        flat.grad = flat_grad
-        self.adam = torch.optim.Adam([flat], lr=settings.learning_rate, weight_decay=settings.l2, fused=True)
-        self.G, self.product = torch.empty_like(self.value["1.weight"]), torch.empty_like(self.value["1.weight"])
+        self.adam = Adam(flat, flat_grad, settings.learning_rate, settings.l2)
+        self.hidden = [
+            Hidden(
+                Linear.of(linear, self.value, self.grad),
+                Norm.of(norm, self.value, self.grad, self.running),
+                negative_slope(layer),
+            )
+            for layer, (linear, norm) in enumerate(self.names)
+            if norm is not None
+        ]
+        self.output = Linear.of(self.names[-1][0], self.value, self.grad)
+        self.product = torch.empty_like(self.value["1.weight"])
 
     def load(self, rows: Rows) -> None:
         """Take other rows of the same width, such as the next window of rows that are read from a file."""
@@ -209,19 +220,21 @@ class Training:
 
     def _step(self, x: Tensor, target: Tensor, scale: Tensor, drop: Tensor, group: Tensor | None) -> Tensor:
         """Do forward, backward, clip and Adam on one normalised batch x (B, D); return the logits (B, C)."""
-        value, grad, running = self.value, self.grad, self.running
-        a = torch.addcmul(value["0.bias"], x, value["0.weight"])  # (B, D)
+        hidden, output = self.hidden, self.output
+        a = torch.addcmul(self.value["0.bias"], x, self.value["0.weight"])  # (B, D)
         tape = []
-        for layer, (linear, norm) in enumerate(self.names[:-1]):
-            z = torch.addmm(value[linear + ".bias"], a, value[linear + ".weight"].t())  # (B, H)
-            gain, stats = value[f"{norm}.weight"], (running[f"{norm}.running_mean"], running[f"{norm}.running_var"])
-            y, mean, rstd = torch.native_batch_norm(z, gain, value[f"{norm}.bias"], *stats, True, BN_MOMENTUM, BN_EPS)
-            tape.append((layer, linear, norm, a, y, (z, gain, *stats, mean, rstd, True, BN_EPS, [True, True, True])))
-            a = F.leaky_relu(y, negative_slope(layer))
-            if layer == 0:
+        for layer in hidden:
+            linear, norm = layer.linear, layer.norm
+            z = torch.addmm(linear.bias, a, linear.transposed)  # (B, H)
+            y, mean, rstd = torch.native_batch_norm(
+                z, norm.gain, norm.shift, norm.mean, norm.variance, True, BN_MOMENTUM, BN_EPS
+            )
+            saved = (z, norm.gain, norm.mean, norm.variance, mean, rstd, True, BN_EPS, [True, True, True])
+            tape.append((layer, a, y, saved))
+            a = F.leaky_relu(y, layer.slope)
+            if layer is hidden[0]:
                 a *= drop
-        output, _ = self.names[-1]
-        logits = torch.addmm(value[output + ".bias"], a, value[output + ".weight"].t())  # (B, C)
+        logits = torch.addmm(output.bias, a, output.transposed)  # (B, C)
 
         if group is not None:
             scale = self._worst_groups(logits, target, group)
@@ -229,26 +242,31 @@ class Training:
         if self.consistency:
             views = logits.view(-1, self.views, logits.shape[1])  # (images, views, C)
             dz += (views - views.mean(1, keepdim=True)).flatten(0, 1).mul_(self.consistency / len(logits))
-        torch.sum(dz, 0, out=grad[output + ".bias"])
-        torch.mm(dz.t(), a, out=grad[output + ".weight"])
-        da = dz @ value[output + ".weight"]  # (B, H)
-        for layer, linear, norm, a, y, saved in reversed(tape):
-            if layer == 0:
+        torch.sum(dz, 0, out=output.bias_grad)
+        torch.mm(dz.t(), a, out=output.weight_grad)
+        da = dz @ output.weight
+        for layer, a, y, saved in reversed(tape):
+            if layer is hidden[0]:
                 da *= drop
-            dy = torch.ops.aten.leaky_relu_backward(da, y, negative_slope(layer), False)
+            dy = torch.ops.aten.leaky_relu_backward(da, y, layer.slope, False)
             dz, dgain, dshift = torch.ops.aten.native_batch_norm_backward(dy, *saved)
-            grad[f"{norm}.weight"].copy_(dgain)
-            grad[f"{norm}.bias"].copy_(dshift)
-            if layer > 0:
-                torch.mm(dz.t(), a, out=grad[linear + ".weight"])
-                da = dz @ value[linear + ".weight"]
+            layer.norm.gain_grad.copy_(dgain)
+            layer.norm.shift_grad.copy_(dshift)
+            if layer is hidden[0]:
+                self._first_layer(dz, x)
             else:
-                torch.mm(dz.t(), x, out=self.G)  # (H, D)
-                torch.mul(self.G, value["0.weight"], out=grad["1.weight"])
-                torch.mul(self.G, value["1.weight"], out=self.product)
-                torch.sum(self.product, 0, out=grad["0.weight"])
+                torch.mm(dz.t(), a, out=layer.linear.weight_grad)
+                da = dz @ layer.linear.weight
         self._advance()
         return logits
+
+    def _first_layer(self, dz: Tensor, x: Tensor) -> None:
+        """Fill the gradients of the first Linear and of the input norm's gain; see the module's third fact."""
+        G = self.grad["1.weight"]  # (H, D), in the memory of the gradient that it becomes
+        torch.mm(dz.t(), x, out=G)
+        torch.mul(G, self.value["1.weight"], out=self.product)
+        torch.sum(self.product, 0, out=self.grad["0.weight"])
+        G.mul_(self.value["0.weight"])
 
     def _worst_groups(self, logits: Tensor, target: Tensor, group: Tensor) -> Tensor:
         """Return weights (B, 1): the group's, which grows with its loss, shared among its rows in the batch."""

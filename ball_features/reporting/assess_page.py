@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache
 from ball_features.dataset.manifest import spread_rows
+from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.reporting.answer_colours import Answers, ladder_answers
 from ball_features.reporting.audit_page import audit_facts
 from ball_features.reporting.audit_sections import OVERLAY_TEXT, overlay_counts
 from ball_features.reporting.finding import Command
@@ -38,6 +41,7 @@ class AssessSection:
         facts: what the audit found, a name and a text each.
         audit_command: command that shows the pictures of the audit.
         map: map of the embeddings.
+        answered_by: model whose predictions colour the map; "" where none do.
     """
 
     about: str
@@ -47,6 +51,7 @@ class AssessSection:
     facts: list[tuple[str, str]]
     audit_command: str
     map: EmbeddingMap | None
+    answered_by: str = ""
     template: str = "assess_section.html"
 
 
@@ -65,6 +70,7 @@ def write_assess_report(out: Path, folder: Path, cache: Cache, groups: Path, fou
         DataError: The folder holds no ladder, or the page cannot be written.
     """
     command = Command("audit", (images,), {"out": "groups.csv", "page": "audit.html"})
+    model, answers = _answers(folder)
     section = AssessSection(
         about=_about(cache),
         ladder=ladder_section(folder),
@@ -72,7 +78,8 @@ def write_assess_report(out: Path, folder: Path, cache: Cache, groups: Path, fou
         overlay_text=OVERLAY_TEXT,
         facts=audit_facts(found),
         audit_command=str(command),
-        map=_map(cache, str(groups)),
+        map=_map(cache, str(groups), answers),
+        answered_by=model if answers else "",
     )
     return write_page(out, "report.html", _TITLE, sections=[section], side_by_side=None)
 
@@ -87,12 +94,27 @@ def _about(cache: Cache) -> str:
     )
 
 
-def _map(cache: Cache, groups: str) -> EmbeddingMap | None:
+def _answers(folder: Path) -> tuple[str, dict[str, Answers]]:
+    """The best model with a network on the first rung, and its answers on the first and on the last."""
+    rows = read_rows(folder / "ladder.csv", LadderRow)
+    rungs = list(dict.fromkeys(row.rung for row in rows))
+    first = [row for row in rows if row.rung == rungs[0]]
+    best = max([row for row in first if row.kind != "shortcut"] or first, key=lambda row: row.accuracy)
+    return best.model, ladder_answers(folder, dict.fromkeys([rungs[0], rungs[-1]]), best.model)
+
+
+def _map(cache: Cache, groups: str, answers: Mapping[str, Answers]) -> EmbeddingMap | None:
     rows = spread_rows(len(cache.path), _MAP_IMAGES)
     if len(rows) < 3:
         return None
-    colourings = {"class": told_apart(cache.label[rows])}
-    words = [f"{path}: {label}" for path, label in zip(cache.path[rows], cache.label[rows], strict=True)]
+    paths, label = cache.path[rows].tolist(), cache.label[rows]
+    colourings = {"class": told_apart(label)}
+    words = [f"{path}: {name}" for path, name in zip(paths, label, strict=True)]
+    for rung, own in answers.items():
+        colourings[f"prediction ({rung})"] = own.predicted(paths, label)
+        colourings[f"error ({rung})"] = own.errors(paths)
+        said = (f", predicted {own.first[path]} ({rung})" if path in own.first else "" for path in paths)
+        words = [f"{word}{more}" for word, more in zip(words, said, strict=True)]
     for column, values in known_columns(cache, groups, {}).items():
         colourings[f"{column} (sheet)" if column in colourings else column] = told_apart(values[rows])
         words = [f"{word}, {column} {value}" for word, value in zip(words, values[rows], strict=True)]

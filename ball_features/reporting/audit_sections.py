@@ -17,6 +17,7 @@ from ball_features.dataset.manifest import spread_rows
 from ball_features.reporting.charts import PALETTE, Axis, Chart, Tick, Whisker, round_ticks
 from ball_features.reporting.heat import Heat, heat
 from ball_features.reporting.markup import Cell, Picture, Row, Table, thumbnail
+from ball_features.reporting.words import counted
 
 __all__ = ["OVERLAY_TEXT", "Figure", "Section", "audit_sections", "overlay_counts", "series_chart"]
 
@@ -124,7 +125,7 @@ def _overlays(found: Audit, album: _Album) -> list[Section]:
         ]
         figures += [Figure((album.whole(row),)) for row in _spread(own, WHOLE_IMAGES)]
         text = f"{said}. {where if box is not None else ''}"
-        sections.append(Section(f"{kind}: {len(own)} images", text, figures=tuple(figures), level=3))
+        sections.append(Section(f"{kind}: {counted(len(own), 'image')}", text, figures=tuple(figures), level=3))
     return sections
 
 
@@ -193,14 +194,14 @@ def _conflicts(found: Audit, album: _Album) -> list[Section]:
             for one, two in linked[:PAIRS_SHOWN]
         )
         if figures:
-            sections.append(Section(f"{title}: {len(figures)} of {len(linked)}", figures=figures, folded=folded))
+            sections.append(Section(f"{title}: {_shown(len(figures), len(linked))}", figures=figures, folded=folded))
     return sections
 
 
 def _pairs(found: Audit, album: _Album) -> list[Section]:
     rng = np.random.default_rng(0)
     sections = []
-    for kind in ("near-duplicate", "shared-field"):
+    for kind, title in (("near-duplicate", "Near-duplicates"), ("shared-field", "Overlapping fields")):
         pairs = [pair for pair in found.pairs if pair.kind == kind]
         shown = sorted(rng.permutation(len(pairs))[:PAIRS_SHOWN].tolist())
         figures = tuple(
@@ -211,8 +212,14 @@ def _pairs(found: Audit, album: _Album) -> list[Section]:
             )
             for pair in (pairs[place] for place in shown)
         )
-        sections.append(Section(f"{kind.capitalize()}s: {len(shown)} of {len(pairs)}", figures=figures, folded=True))
+        if figures:
+            sections.append(Section(f"{title}: {_shown(len(shown), len(pairs))}", figures=figures, folded=True))
     return sections
+
+
+def _shown(count: int, of: int) -> str:
+    """How many pairs there are, and how many of them are shown."""
+    return counted(of, "pair") if count == of else f"{count} of {counted(of, 'pair')}"
 
 
 def _outliers(found: Audit, album: _Album) -> list[Section]:
@@ -222,7 +229,9 @@ def _outliers(found: Audit, album: _Album) -> list[Section]:
         Figure((album.whole(int(row)),), f"{found.path[row]}: {found.outlier[int(row)]}")
         for row in _spread(np.array(sorted(found.outlier)), ODD_IMAGES)
     )
-    return [Section(f"Outliers: {len(figures)} of {len(found.outlier)}", figures=figures, folded=True)]
+    all_shown = len(figures) == len(found.outlier)
+    title = f"Outliers: {len(found.outlier)}" if all_shown else f"Outliers: {len(figures)} of {len(found.outlier)}"
+    return [Section(title, figures=figures, folded=True)]
 
 
 def _spread(rows: np.ndarray, count: int) -> list[int]:

@@ -51,10 +51,11 @@ class ProtocolEvidence:
 
     Attributes:
         name: plain words that complete "on ...", such as "random splits" or "series left out".
-        unit: what no split divides: "image", "group", "block", "patient", "site" or "series"; "split" for a split that
-            came with the images.
+        unit: what no split divides: "image", "copy" (identical files), "group", "block", "patient", "site" or "series";
+            "split" for a split that came with the images.
         models: models sorted by accuracy, best first.
-        tested: class -> number of distinct images tested.
+        tested: class -> number of images tested, each counted once.
+        distinct: class -> number of them that are not byte-identical; empty where it is not known.
         groups: number of units that the interval rests on.
         adapted: whether unlabelled images of the site that is left out were used.
         run: command that repeats it with other settings, such as Command("fit", ("CACHE",)).
@@ -64,13 +65,14 @@ class ProtocolEvidence:
     unit: str
     models: tuple[ModelEvidence, ...]
     tested: Mapping[str, int] = field(default_factory=dict)
+    distinct: Mapping[str, int] = field(default_factory=dict)
     groups: int = 0
     adapted: bool = False
 
     @property
     def keeps_nothing_together(self) -> bool:
         """Whether the groups are single images, or nearly all."""
-        return self.unit == "group" and self.groups > ALL_SINGLE * sum(self.tested.values())
+        return self.unit in ("copy", "group") and self.groups > ALL_SINGLE * sum(self.tested.values())
 
     @property
     def network(self) -> ModelEvidence | None:
@@ -96,9 +98,14 @@ class DataEvidence:
         conflict_example: two paths of such a pair, or empty.
         doubtful: images that all models of a table give one other class with a high probability: (path, label, class).
         leaks: what crosses a given split -> number of test images concerned, such as {"patients": 24}.
+        site_accuracy: share of the images whose class is the most frequent one of their site, or NaN.
+        few_patients: class -> number of patients, for classes of fewer patients than can be kept apart.
+        fewest: "patient" or "group" -> number of them in the class that has the fewest, where the data name them.
+        untestable: units that the data name, but that cannot be kept out of training: "patient", "site".
         views_chosen_here: whether views or settings were chosen on this data set.
         cache: path of the cache, for commands.
-        groups: path of the groups file, for commands.
+        groups: path of the groups file, for commands; "" where there is none.
+        folder: folder of the images, for commands.
     """
 
     images: int
@@ -110,9 +117,14 @@ class DataEvidence:
     conflict_example: tuple[str, ...] = ()
     doubtful: tuple[tuple[str, str, str], ...] = ()
     leaks: Mapping[str, int] = field(default_factory=dict)
+    site_accuracy: float = float("nan")
+    few_patients: Mapping[str, int] = field(default_factory=dict)
+    fewest: Mapping[str, int] = field(default_factory=dict)
+    untestable: tuple[str, ...] = ()
     views_chosen_here: tuple[str, ...] = ()
     cache: str = "CACHE.h5"
-    groups: str = "groups.csv"
+    groups: str = ""
+    folder: str = "IMAGES"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from ball_features.evaluation.batch_average import COMPAT_BATCH
 from ball_features.evaluation.left_out import LEAST_IMAGES, over_groups
 from ball_features.evaluation.rows import CompatRow, GroupRow
+from ball_features.reporting.captions import Caption
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,7 +95,6 @@ def render_compat(rows: Sequence[CompatRow]) -> RenderableType:
     from rich import box
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     title = f"As the student report averages: over batches of {COMPAT_BATCH} images, absent classes as 0, in %"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
@@ -105,4 +105,4 @@ def render_compat(rows: Sequence[CompatRow]) -> RenderableType:
     for row in sorted(rows, key=lambda row: -row.accuracy):
         table.add_row(row.model, *(f"{100 * getattr(row, name):.2f}" for name in names))
     note = "For comparison with the student report only. The pooled figures are the ones to quote."
-    return Group(table, Text(note, style="dim"))
+    return Group(table, Caption(note))

@@ -8,6 +8,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.dataset.manifest import spread_rows
+from ball_features.reporting.answer_colours import Answers
 from ball_features.reporting.map_columns import known_columns, plane, unit_length
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails
 from ball_features.reporting.nearest_images import Neighbours
@@ -108,24 +109,17 @@ def _map(run: StoredRun, model: str, cache: Cache, pictures: Thumbnails, name: s
     rows = spread_rows(len(cache.path), _MAP_IMAGES)
     place = plane(unit_length(cache, rows))
     names = [str(path) for path in cache.path[rows]]
-    predicted = found.probability.argmax(1)
-    first: dict[str, str] = {}
-    for path, code in zip(found.path, predicted.tolist(), strict=True):
-        first.setdefault(path, run.classes[code])
-    wrong = {path for path, bad in zip(found.path, predicted != found.truth, strict=True) if bad}
+    label, predicted = ([run.classes[code] for code in codes] for codes in (found.truth, found.probability.argmax(1)))
+    answers = Answers.of(zip(found.path, label, predicted, strict=True))
     split = [parts.first.get(path, _NOT_USED) for path in names]
     colourings = {
         "class": told_apart(cache.label[rows]),
-        "predicted class": told_apart(np.array([first.get(path, "not tested") for path in names])),
-        # The looks of the sixth and the eighth colour: an error stands out of grey.
-        "error": (
-            ["", "", "", "", "", "wrong at least once", "", "not wrong"],
-            np.array([5 if path in wrong else 7 for path in names]),
-        ),
+        "predicted class": answers.predicted(names, cache.label[rows]),
+        "error": answers.errors(names),
         "split": told_apart(np.array(split)),
     }
     words = [
-        f"{path}: {label}, {part}" + (f", predicted {first[path]}" if path in first else "")
+        f"{path}: {label}, {part}" + (f", predicted {answers.first[path]}" if path in answers.first else "")
         for path, label, part in zip(names, cache.label[rows], split, strict=True)
     ]
     for column, values in known_columns(cache, run.details["config"].get("groups"), parts.group).items():

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ball_features.cache import Cache
+from ball_features.cache import Cache, local_copy
+from ball_features.config.paths import shown_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,12 +60,12 @@ def describe(cache: Cache, path: Path) -> CacheContents:
 
     Args:
         cache: the cache, read with or without its embeddings.
-        path: path of its file.
+        path: path or address of its file.
     """
     copies = Counter(cache.sha256.tolist())
     return CacheContents(
-        cache=str(path),
-        size_mb=round(path.stat().st_size / 1e6, 1),
+        cache=shown_path(path),
+        size_mb=round(local_copy(path).stat().st_size / 1e6, 1),
         complete=cache.complete,
         images=len(cache.path),
         committed=int(cache.committed.sum()),

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ball_features.dataset.decode import decode
+from ball_features.dataset.listing import list_images
+from ball_features.dataset.sources import Source
 from ball_features.errors import ImageError
 from ball_features.files import write_text
 from ball_features.outputs import require_writable
 from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
-from ball_features.reporting.headline import headline
+from ball_features.reporting.headline import beyond_headline, headline
 from ball_features.reporting.layout import layout
 
 if TYPE_CHECKING:
@@ -90,11 +92,13 @@ class Table:
 
 
 class Thumbnails:
-    """Small pictures of images by their ids, or none where no folder was given."""
+    """Small pictures of images by their ids, or none where no folder, archive or address was given."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._made: dict[str, str] = {}
+        self._names = list_images(folder).images if isinstance(folder, Source) else []
+        self._above = ""
 
     def address(self, path: str, side_px: int = 72) -> str:
         """Data address, or "" where there is no such file."""
@@ -104,11 +108,18 @@ class Thumbnails:
             if Path(path).is_absolute() or ".." in Path(path).parts:  # ids in a stranger's files may name any file
                 return ""
             try:
-                pixels = decode(self.folder / path).permute(1, 2, 0).numpy()
+                pixels = decode(self.folder / self._within(path)).permute(1, 2, 0).numpy()
                 self._made[path] = thumbnail(pixels, side_px)
             except ImageError:
                 self._made[path] = ""
         return self._made[path]
+
+    def _within(self, path: str) -> str:
+        """The path of an id, which in an archive may lie below folders that hold nothing else."""
+        if self._names:
+            found = next((name for name in self._names if name == path or name.endswith(f"/{path}")), path)
+            self._above, self._names = found.removesuffix(path), []
+        return self._above + path
 
     def addresses(self, paths: Sequence[str]) -> list[str]:
         """Data address of each image; an empty list where no folder was given."""
@@ -190,7 +201,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"layout": layout, "headline": headline, "colours": len(PALETTE), "styles": STYLES}
+    environment.globals |= {
+        "layout": layout,
+        "headline": headline,
+        "beyond_headline": beyond_headline,
+        "colours": len(PALETTE),
+        "styles": STYLES,
+    }
     environment.filters["latex"] = _latex
     environment.filters["cell"] = lambda value: str(value).replace("|", "/")
     return environment

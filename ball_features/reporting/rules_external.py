@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ball_features.reporting.evidence import Evidence, ExternalEvidence
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.rule_words import percent, points
+from ball_features.reporting.words import counted
 
 __all__ = ["external"]
 
@@ -51,16 +52,20 @@ def _trained_on(found: ExternalEvidence) -> Iterator[Finding]:
             "trained-on-these",
             "serious" if found.trained_on >= TRAINED_SERIOUS * found.images else "warning",
             {"images": found.trained_on, "of": found.images},
-            f"The model was trained on {found.trained_on} of these {found.images} images: they do not test it. Leave "
-            "them out (column trained_on of predictions.csv).",
+            f"The model was trained on {found.trained_on} of these {found.images} images: "
+            f"{'it does' if found.trained_on == 1 else 'they do'} not test it. Leave "
+            f"{'it' if found.trained_on == 1 else 'them'} out (column trained_on of predictions.csv).",
         )
 
 
 def _accuracy(found: ExternalEvidence) -> Iterator[Finding]:
     """The accuracy beside the published one."""
     here = f"{percent(found.accuracy)} (95 % CI {100 * found.low:.0f} to {100 * found.high:.0f})"
-    said = f"On these {found.images} images the model is right in {here}"
+    said = f"On {'this image' if found.images == 1 else f'these {found.images} images'} the model is right in {here}"
     numbers = {"accuracy": found.accuracy, "low": found.low, "high": found.high, "images": found.images}
+    if found.trained_on >= TRAINED_SERIOUS * found.images > 0:
+        yield Finding("accuracy-elsewhere", "note", numbers, f"{said}; images that it was trained on are among them.")
+        return
     if math.isnan(found.sold):
         yield Finding(
             "accuracy-elsewhere", "note", numbers, f"{said}; the bundle has no figure of its own to compare with."
@@ -119,7 +124,8 @@ def _classes(found: ExternalEvidence) -> Iterator[Finding]:
             "labels-unknown",
             "note",
             {"images": found.unknown},
-            f"{found.unknown} images have a label that the model does not know; they are reported apart.",
+            f"{counted(found.unknown, 'image')} {'has' if found.unknown == 1 else 'have'} a label that the model does "
+            f"not know; {'it is' if found.unknown == 1 else 'they are'} reported apart.",
         )
     absent = [name for name, images in found.tested.items() if not images]
     few = {name: images for name, images in found.tested.items() if 0 < images < FEW_IMAGES}

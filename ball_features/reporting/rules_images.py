@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from ball_features.reporting.evidence import AuditEvidence, Evidence
 from ball_features.reporting.finding import Command, Finding
-from ball_features.reporting.rule_words import cache_of, groups_of, percent
+from ball_features.reporting.rule_words import cache_of, fit_again, folder_of, percent
+from ball_features.reporting.words import counted
 
 __all__ = [
     "audit_copies",
@@ -23,6 +24,16 @@ __all__ = [
 ]
 
 MOST = 0.5
+# What crosses a given split, said of one test image and of several.
+_LEAKS = {
+    "copies": ("is identical to a training image", "are identical to training images"),
+    "patients": ("is of a patient who is in training too", "are of patients who are in training too"),
+    "groups": ("belongs to a group that is in training too", "belong to groups that are in training too"),
+}
+_WITHOUT_LEAK = {
+    "patients": ("patient-cv", "patient"),
+    "groups": ("group-cv", "group"),
+}  # copies are kept together by every protocol
 LOOKALIKE = 0.25  # share of pairs with different labels from which pairs are similar images, not copies
 FEW_PAIRS = 20
 
@@ -37,7 +48,13 @@ def random_weights(evidence: Evidence) -> Iterator[Finding]:
             {"backbone": extraction.backbone},
             f"The weights of {extraction.backbone} are random: these figures show that the commands work, not what "
             "the network can do.",
-            str(Command("extract", ("IMAGES",), {"out": "pretrained.h5", "weights": "imagenet"})),
+            str(
+                Command(
+                    "extract",
+                    (folder_of(evidence),),
+                    {"out": "pretrained.h5", "backbone": extraction.backbone, "weights": "imagenet"},
+                )
+            ),
         )
 
 
@@ -50,12 +67,15 @@ def label_conflicts(evidence: Evidence) -> Iterator[Finding]:
     if not count:
         return
     example = (audit.conflict_example if audit else ()) or (data.conflict_example if data else ())
-    shown = f" (for example {example[0]} and {example[1]})" if len(example) == 2 else ""
+    shown = f"{'for example ' if count > 1 else ''}{example[0]} and {example[1]}" if len(example) == 2 else ""
+    shown = shown and f" ({shown})"
     yield Finding(
         "label-conflicts",
         "warning",
         {"pairs": count},
-        f"{count} pairs of images show the same and have different labels{shown}: one label of each pair is wrong.",
+        f"{count} pairs of images show the same and have different labels{shown}: one label of each pair is wrong."
+        if count > 1
+        else f"2 images{shown} show the same and have different labels: one of the labels is wrong.",
     )
 
 
@@ -82,14 +102,14 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
     if audit is None or not audit.images:
         return
     grouped = any(protocol.unit == "group" for protocol in evidence.protocols)
-    settings = {"protocol": "group-cv", "groups": groups_of(evidence)}
-    next_step = "" if grouped else str(Command("fit", (cache_of(evidence),), settings))
+    next_step = "" if grouped else fit_again(evidence, "group-cv", "group")
     if _is_augmented(audit):
         yield Finding(
             "augmented-copies",
             "serious",
             {"images": audit.images, "photographs": audit.groups, "largest_group": audit.largest_group},
-            f"These are augmented copies: {audit.images} images come from about {audit.groups} photographs. A random "
+            f"These are augmented copies: {audit.images} images come from about "
+            f"{counted(audit.groups, 'photograph')}. A random "
             "split tests on turned or brightened copies of training images; only scores with photographs kept "
             "together mean anything.",
             next_step,
@@ -113,8 +133,8 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
         "warning" if share >= 0.1 else "note",
         {"exact": audit.exact, "near": audit.near, "shared": audit.shared, "images": audit.in_pairs, "share": share},
         f"{audit.in_pairs} of {audit.images} images ({percent(share, 0)}) show the same as another one, whole or in "
-        f"part ({audit.exact} identical pairs, {audit.near} pairs of near-duplicates, {audit.shared} pairs of "
-        "overlapping fields): a random split puts them on both sides.",
+        f"part (pairs: {audit.exact} identical, {audit.near} nearly identical, {audit.shared} of overlapping fields): "
+        "a random split puts them on both sides.",
         next_step,
     )
 
@@ -135,13 +155,14 @@ def leaks(evidence: Evidence) -> Iterator[Finding]:
     data = evidence.data
     if data is None or not any(data.leaks.values()):
         return
-    parts = [f"{count} test images share {what} with the training part" for what, count in data.leaks.items() if count]
+    parts = [f"{counted(count, 'test image')} {_LEAKS[what][count > 1]}" for what, count in data.leaks.items() if count]
+    protocol, unit = next((own for what, own in _WITHOUT_LEAK.items() if data.leaks.get(what)), ("cv", ""))
     yield Finding(
         "given-split-leaks",
         "serious",
         dict(data.leaks),
-        f"The given split leaks: {', '.join(parts)}. Its score is too high by an unknown amount.",
-        str(Command("fit", (data.cache,), {"protocol": "patient-cv" if data.patients else "group-cv"})),
+        f"The given split leaks: {', and '.join(parts)}. Its score is too high by an unknown amount.",
+        fit_again(evidence, protocol, unit),
     )
 
 
@@ -185,7 +206,13 @@ def precision_deviates(evidence: Evidence) -> Iterator[Finding]:
             {"cosine": extraction.cosine, "bound": extraction.bound, "precision": extraction.precision},
             f"Embeddings in {extraction.precision} deviate from float32 (worst cosine {extraction.cosine:.4f}, bound "
             f"{extraction.bound}).",
-            str(Command("extract", ("IMAGES",), {"out": "fp32.h5", "precision": "fp32"})),
+            str(
+                Command(
+                    "extract",
+                    (folder_of(evidence),),
+                    {"out": "fp32.h5", "backbone": extraction.backbone, "precision": "fp32"},
+                )
+            ),
         )
 
 

@@ -1,25 +1,23 @@
-"""Rules of the verdict on the scores: shortcuts, strict protocols, sizes, calibration."""
+"""Rules of the verdict on the scores: guessing, shortcuts, strict protocols."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ball_features.dataset.remarks import some
+from ball_features.config import LADDER
 from ball_features.reporting.evidence import Evidence, ModelEvidence, ProtocolEvidence
 from ball_features.reporting.finding import Command, Finding, Severity
-from ball_features.reporting.rule_words import interval, percent, points
+from ball_features.reporting.rule_words import folder_of, interval, percent
 
-__all__ = ["calibration", "falls", "many_equals", "shortcuts", "too_few"]
+__all__ = ["falls", "nothing_learnt", "share_of_majority", "shortcuts"]
 
 # Thresholds in shares. A difference is a finding only where intervals or a test support it, or where it is this large.
 LARGE_DROP = 0.10
 SMALL_DROP = 0.03
 EQUAL = 0.01  # a shortcut this close to the network has all of its score
 STRONG = 0.80  # of the way from guessing to the network
-BAD_ECE = 0.05
-FEW_IMAGES = 20  # of a class
+CHANCE = 0.1  # mean recall above that of guessing from which a model that is right no more often has learnt
 BLIND = ("colour", "corner")  # shortcuts that do not see how much of an image is nuclei
-FEW_GROUPS = 10
 PLAIN_SHORTCUTS = {
     "colour": "six colour numbers of each image",
     "histogram": "colour histograms",
@@ -30,6 +28,7 @@ _MEASURES = {
     "series": "it measures how well the model knows these slides, not how well it knows the cells",
     "site": "it does not carry over to a hospital that the model has not seen",
     "patient": "it measures how well the model knows these patients",
+    "copy": "identical copies of test images were in training",
     "group": "copies or overlapping fields of test images were in training",
     "block": "images taken one after the other were on both sides of the split",
     "split": "random test images are easier than those that the given split tests on",
@@ -40,12 +39,49 @@ def _loosest(evidence: Evidence) -> ProtocolEvidence | None:
     return evidence.protocols[0] if evidence.protocols else None
 
 
-def _majority(protocol: ProtocolEvidence) -> float:
+def share_of_majority(protocol: ProtocolEvidence) -> float:
+    """Accuracy of guessing the most frequent class."""
     known = protocol.named("majority")
     if known is not None:
         return known.accuracy
     total = sum(protocol.tested.values())
     return max(protocol.tested.values()) / total if total else float("nan")
+
+
+def nothing_learnt(evidence: Evidence) -> Iterator[Finding]:
+    """No model with a network is shown to do better than guessing."""
+    protocol = _loosest(evidence)
+    network = protocol.network if protocol else None
+    if protocol is None or network is None or _has_learnt(protocol, network):
+        return
+    majority = share_of_majority(protocol)
+    yield Finding(
+        "nothing-learnt",
+        "serious",
+        {
+            "model": network.name,
+            "lenient": protocol.name,
+            "accuracy": network.accuracy,
+            "low": network.low,
+            "high": network.high,
+            "guessing": majority,
+            "unit": protocol.unit,
+        },
+        f"On {protocol.name} the best model with a network ({network.name}) reaches {interval(network)}, which is not "
+        f"shown to be better than guessing the most frequent class ({percent(majority)}): nothing shows that "
+        + (
+            f"what it learns holds for a {protocol.unit} that it has not seen."
+            if protocol.unit in ("patient", "site", "series")
+            else "it has learnt anything."
+        ),
+    )
+
+
+def _has_learnt(protocol: ProtocolEvidence, model: ModelEvidence) -> bool:
+    """Whether a model does better than guessing: in accuracy, or by finding rare classes too."""
+    classes = sum(count > 0 for count in protocol.tested.values())
+    by_class = model.balanced is not None and classes > 0 and model.balanced > 1 / classes + CHANCE
+    return by_class or not model.low <= share_of_majority(protocol)
 
 
 def shortcuts(evidence: Evidence) -> Iterator[Finding]:
@@ -54,13 +90,15 @@ def shortcuts(evidence: Evidence) -> Iterator[Finding]:
     network = protocol.network if protocol else None
     if protocol is None or network is None:
         return
-    majority = _majority(protocol)
+    majority = share_of_majority(protocol)
     rivals = [m for m in protocol.models if m.kind == "shortcut" and m.name not in ("majority", "nuclei")]
     rivals.sort(key=lambda model: -model.accuracy)
     # A random network says nothing of what can be learnt: a shortcut is then measured by what is left to learn.
     random = evidence.extraction is not None and evidence.extraction.random_weights
     gain = max([1.0 if random else network.accuracy, *(model.accuracy for model in rivals)]) - majority
     strong = majority + STRONG * gain
+    if not any(_has_learnt(protocol, model) for model in (network, *rivals)):
+        return
     only_colours = gain > EQUAL and bool(rivals) and _needs_every_colour(evidence, rivals, strong)
     if rivals and gain > EQUAL and not only_colours and (not random or rivals[0].accuracy >= strong):
         yield from _rival(evidence, rivals[0], network, majority)
@@ -108,13 +146,20 @@ def _needs_every_colour(evidence: Evidence, rivals: list[ModelEvidence], strong:
     return all(own is None or rivals[0].accuracy - own.accuracy < LARGE_DROP for own in stricter)
 
 
+def _stricter_step(evidence: Evidence) -> str:
+    """The command that shows what is left of a score under stricter protocols."""
+    data = evidence.data
+    if data is not None and data.groups:
+        return str(Command("fit", (data.cache,), {"groups": data.groups, "protocol": LADDER}))
+    return str(Command("audit", (folder_of(evidence),), {"out": "groups.csv"}))
+
+
 def _rival(evidence: Evidence, best: ModelEvidence, network: ModelEvidence, majority: float) -> Iterator[Finding]:
     """Say that a shortcut has the network's score, may have it, or has most of it."""
     protocol, gain, gap = evidence.protocols[0], network.accuracy - majority, network.accuracy - best.accuracy
     numbers = {"shortcut": best.name, "shortcut_accuracy": best.accuracy, "network": network.name}
-    numbers |= {"network_accuracy": network.accuracy, "majority": majority, "gap": gap}
-    strict = len(evidence.protocols) > 1
-    next_step = "" if strict else str(Command("audit", ("IMAGES",), {"out": "groups.csv"}))
+    numbers |= {"network_accuracy": network.accuracy, "majority": majority, "gap": gap, "lenient": protocol.name}
+    next_step = "" if len(evidence.protocols) > 1 else _stricter_step(evidence)
     words = PLAIN_SHORTCUTS.get(best.name, best.name)
     reach = f"On {protocol.name}, {words} alone reach {percent(best.accuracy)}"
     if gap <= EQUAL:
@@ -155,8 +200,8 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     """Compare the most lenient protocol with the one under which the same model does worst."""
     loose = _loosest(evidence)
     best = loose.network if loose else None
-    if loose is None or best is None or len(evidence.protocols) < 2:
-        return
+    if loose is None or best is None or len(evidence.protocols) < 2 or not _has_learnt(loose, best):
+        return  # a model that guesses has no score to keep
     falls = []
     for protocol in _stricter(evidence):
         same = protocol.named(best.name)
@@ -170,7 +215,7 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     severity = _falls_by(best, same)
     numbers = {"model": best.name, "lenient": loose.name, "lenient_accuracy": best.accuracy, "strict": strict.name}
     numbers |= {"strict_accuracy": same.accuracy, "strict_low": same.low, "strict_high": same.high, "drop": drop}
-    numbers |= {"unit": strict.unit, "guessing": _majority(loose)}
+    numbers |= {"unit": strict.unit, "guessing": share_of_majority(loose)}
     if severity is not None:
         better = strict.network
         other = _without_network(strict, same)
@@ -192,9 +237,7 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     fall = best.accuracy - held.accuracy
     numbers |= {"strict": last.name, "strict_accuracy": held.accuracy, "strict_low": held.low}
     numbers |= {"strict_high": held.high, "drop": fall, "unit": last.unit}
-    if fall < SMALL_DROP and best.low <= _majority(loose):
-        return  # a model that guesses has no score to keep
-    if fall < SMALL_DROP:
+    if fall < SMALL_DROP and best.accuracy - held.low < LARGE_DROP:
         yield Finding(
             "holds-when-strict",
             "good",
@@ -205,10 +248,15 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
     else:
         yield Finding(
             "fall-uncertain",
-            "warning",
+            "note" if fall < SMALL_DROP else "warning",
             numbers,
             f"The best model with a network ({best.name}) reaches {percent(best.accuracy)} on {loose.name} and "
-            f"{interval(held)} with {last.name}; the intervals overlap, so that the difference may be chance.",
+            f"{interval(held)} with {last.name}: "
+            + (
+                f"no fall is shown, and too little was tested to exclude one of {100 * LARGE_DROP:.0f} points."
+                if fall < SMALL_DROP
+                else "the intervals overlap, so that the difference may be chance."
+            ),
         )
 
 
@@ -228,62 +276,3 @@ def _falls_by(best: ModelEvidence, same: ModelEvidence) -> Severity | None:
     if same.high >= best.low or drop < SMALL_DROP:
         return None
     return "serious" if drop >= LARGE_DROP else "warning"
-
-
-def many_equals(evidence: Evidence) -> Iterator[Finding]:
-    """Several models do not differ significantly from the best."""
-    protocol = evidence.protocols[-1] if evidence.protocols else None
-    if protocol is None or len(protocol.models) < 2:
-        return
-    equal = [model.name for model in protocol.models if model.ties_best]
-    if len(equal) > 1:
-        yield Finding(
-            "many-equals",
-            "note",
-            {"equal": len(equal), "models": len(protocol.models), "names": equal},
-            f"On {protocol.name}, {len(equal)} of {len(protocol.models)} models do not differ significantly from the "
-            f"best ({', '.join(equal[:4])}{' and others' if len(equal) > 4 else ''}): the order of the table says "
-            "little about them.",
-        )
-
-
-def too_few(evidence: Evidence) -> Iterator[Finding]:
-    """A class or the number of groups is too small to say anything."""
-    for protocol in evidence.protocols[-1:]:
-        few = {name: count for name, count in protocol.tested.items() if count < FEW_IMAGES}
-        if few:
-            listed = some([f"{name} ({count})" for name, count in few.items()], 12)
-            yield Finding(
-                "class-too-small",
-                "warning",
-                few,
-                f"With {protocol.name}, too few images were tested to say anything about some classes: {listed}.",
-            )
-        if 0 < protocol.groups < FEW_GROUPS and protocol.unit not in ("image", "split"):
-            yield Finding(
-                "few-groups",
-                "warning",
-                {"groups": protocol.groups, "unit": protocol.unit},
-                f"The strictest test rests on {_count(protocol.groups, protocol.unit)}: with so few, its figure may "
-                "be further from the truth than the interval says.",
-            )
-
-
-def _count(number: int, unit: str) -> str:
-    plural = unit if unit.endswith("s") or number == 1 else f"{unit}s"
-    return f"{number} {plural}"
-
-
-def calibration(evidence: Evidence) -> Iterator[Finding]:
-    """The probabilities of the best model are badly calibrated."""
-    protocol = _loosest(evidence)
-    model = protocol.network if protocol else None
-    if protocol is None or model is None or model.ece is None or not model.ece >= BAD_ECE:
-        return
-    yield Finding(
-        "badly-calibrated",
-        "warning" if model.ece >= 2 * BAD_ECE else "note",
-        {"model": model.name, "ece": model.ece},
-        f"The probabilities of {model.name} are off by {points(model.ece)} on average (expected calibration error): "
-        "do not read them as chances before they are calibrated.",
-    )

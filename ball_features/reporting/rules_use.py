@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.finding import Command, Finding
 from ball_features.reporting.rule_words import percent
+from ball_features.reporting.words import counted
 
 __all__ = ["predictions"]
 
@@ -22,6 +23,7 @@ def predictions(evidence: Evidence) -> Iterator[Finding]:
         return
     share = seen.unusual / seen.images
     numbers = {"unusual": seen.unusual, "images": seen.images, "expected_share": seen.expected_unusual}
+    are = f"{seen.unusual} of {seen.images} images {'is' if seen.unusual == 1 else 'are'}"
     evaluate = str(Command("evaluate", (seen.bundle, "LABELLED_IMAGES"), {"out": "evaluation"}))
     many = seen.unusual > 0 and share > MANY * seen.expected_unusual
     if share >= MOST and seen.images > 1:
@@ -29,8 +31,8 @@ def predictions(evidence: Evidence) -> Iterator[Finding]:
             "mostly-unusual",
             "serious",
             numbers,
-            f"{seen.unusual} of {seen.images} images are unlike those that the model was made from: do not use its "
-            "answers on this collection before it was evaluated on labelled images of it.",
+            f"{are} unlike those that the model was made from: do not use its answers on this collection before it was "
+            "evaluated on labelled images of it.",
             evaluate,
         )
     elif many:
@@ -38,8 +40,8 @@ def predictions(evidence: Evidence) -> Iterator[Finding]:
             "many-unusual",
             "warning",
             numbers,
-            f"{seen.unusual} of {seen.images} images are unlike those that the model was made from, more than the "
-            f"{percent(seen.expected_unusual, 0)} expected: look at these first.",
+            f"{are} unlike those that the model was made from, more than the {percent(seen.expected_unusual, 0)} "
+            f"expected: look at {'it' if seen.unusual == 1 else 'these'} first.",
         )
     if many and seen.images > 1 and seen.classes:
         # Nothing is known of images beyond the threshold: what is warranted there is a guess among the classes.
@@ -55,8 +57,9 @@ def predictions(evidence: Evidence) -> Iterator[Finding]:
                     "unusual": seen.unusual,
                     "images": seen.images,
                 },
-                f"The model gives the {seen.unusual} unusual images {percent(seen.confidence_unusual, 0)} probability "
-                "on average, as if it knew them: its probabilities cannot be believed there.",
+                f"The model gives the {counted(seen.unusual, 'unusual image')} {percent(seen.confidence_unusual, 0)} "
+                f"probability{'' if seen.unusual == 1 else ' on average'}, as if it knew "
+                f"{'it' if seen.unusual == 1 else 'them'}: its probabilities cannot be believed there.",
                 "" if share >= MOST else evaluate,
             )
     if seen.contradicted:

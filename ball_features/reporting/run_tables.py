@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.rows import CompareRow, LadderRow, TrialRow
+from ball_features.reporting.captions import Caption
 from ball_features.reporting.ladder_page import column_left_out, ladder_caption
 from ball_features.reporting.run_list import RunSummary, changed, differing
 from ball_features.reporting.tables import KIND_STYLES, SAME_MARK
@@ -64,7 +65,6 @@ def render_comparison(rows: Sequence[CompareRow], title: str, width: int = 120) 
     from rich import box
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     shown = len(_COMPARISON) - (1 if width < 130 else 0)  # a narrow terminal has no room for the last column
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -79,7 +79,7 @@ def render_comparison(rows: Sequence[CompareRow], title: str, width: int = 120) 
         "permutation test over groups, Holm-corrected for multiple comparisons). behind the best: 95 % interval of the "
         "difference in accuracy, not corrected."
     )
-    return Group(table, Text(caption, style="dim"))
+    return Group(table, Caption(caption))
 
 
 def render_ladder(rows: Sequence[LadderRow], width: int = 120) -> RenderableType:
@@ -92,7 +92,6 @@ def render_ladder(rows: Sequence[LadderRow], width: int = 120) -> RenderableType
     from rich import box
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     rungs = list(dict.fromkeys(row.rung for row in rows))
     first, last = rungs[0], rungs[-1]
@@ -127,7 +126,7 @@ def render_ladder(rows: Sequence[LadderRow], width: int = 120) -> RenderableType
     )
     left = [name for name in columns if name not in shown]
     caption += f"Not shown at this width, but in ladder.csv: {', '.join(left)}. " if left else ""
-    return Group(table, Text(caption + ladder_caption([rung for rung in rungs if rung in shown]), style="dim"))
+    return Group(table, Caption(caption + ladder_caption([rung for rung in rungs if rung in shown])))
 
 
 def _fitting(columns: Mapping[str, Sequence[str]], between: Sequence[str], width: int) -> tuple[list[str], list[str]]:
@@ -192,6 +191,7 @@ def render_runs(runs: Sequence[RunSummary], width: int = 120) -> RenderableType:
         width: width of the terminal in characters.
     """
     from rich import box
+    from rich.console import Group
     from rich.table import Table
 
     names, accuracy = differing(runs), METRICS["accuracy"]
@@ -214,8 +214,7 @@ def render_runs(runs: Sequence[RunSummary], width: int = 120) -> RenderableType:
         if name in columns and sum(least[own] + 2 for own in columns) > width:
             del columns[name]
             dropped.append(name)
-    caption = f"No room for: {', '.join(dropped)}." if dropped else None
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     room = width - 2 - sum(least[name] + 2 for name in columns)
     for name in sorted(columns, key=lambda own: wide[own]):  # the shortest are whole first
         more = max(0, min(room, wide[name] - least[name]))
@@ -225,4 +224,4 @@ def render_runs(runs: Sequence[RunSummary], width: int = 120) -> RenderableType:
         table.add_column(name, justify=justify, overflow="fold", width=least[name])
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
-    return table
+    return Group(table, Caption(f"No room for: {', '.join(dropped)}.")) if dropped else table

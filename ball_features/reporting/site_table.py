@@ -9,6 +9,7 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.site_measures import SiteMeasures, measure_sites
+from ball_features.reporting.captions import Caption
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +42,6 @@ def render_sites(measured: SiteMeasures) -> RenderableType:
     from rich import box
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     counts = ", ".join(f"{name} {count}" for name, count in measured.sites.items())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{len(measured.sites)} sites: {counts}")
@@ -67,7 +67,7 @@ def render_sites(measured: SiteMeasures) -> RenderableType:
         f"{100 * measured.chance_accuracy:.0f} %). Adapted: each embedding less the offset of its site.",
         *([f"Not adapted: {measured.note}"] if measured.note else []),
     ]
-    return Group(table, *(Text(line, style="dim") for line in lines))
+    return Group(table, *(Caption(line) for line in lines))
 
 
 def _share(value: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow
+from ball_features.reporting.captions import Caption
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -76,7 +77,6 @@ def render(rows: Sequence[ModelRow], title: str, caption: str, width: int = 120)
     from rich import box
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, title=title, title_justify="left")
     rank = sum(width >= least for least in _WIDTHS)
@@ -89,8 +89,8 @@ def render(rows: Sequence[ModelRow], title: str, caption: str, width: int = 120)
     for row in rows:
         table.add_row(*_cells(row, columns), style=KIND_STYLES.get(row.kind))
     past = [f"{row.model}: {row.fitted_on}." for row in rows if row.fitted_on]
-    told = [Text(f"Rows exceed the memory. {' '.join(past)}")] if past else []
-    return Group(table, *told, Text(caption, style="dim"))
+    told = [Caption(f"Rows exceed the memory. {' '.join(past)}")] if past else []
+    return Group(table, *told, Caption(caption))
 
 
 def markdown(rows: Sequence[ModelRow], title: str, caption: str) -> str:

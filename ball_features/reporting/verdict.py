@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ball_features.errors import DataError
-from ball_features.reporting.evidence import Evidence
+from ball_features.reporting.evidence import DataEvidence, Evidence
 from ball_features.reporting.finding import SEVERITIES, Finding
-from ball_features.reporting.headline import headline
+from ball_features.reporting.headline import beyond_headline, headline
 from ball_features.reporting.rules_external import external
 from ball_features.reporting.rules_images import (
     audit_copies,
@@ -30,7 +30,14 @@ from ball_features.reporting.rules_images import (
     seen_in_training,
     site_adapted,
 )
-from ball_features.reporting.rules_scores import calibration, falls, many_equals, shortcuts, too_few
+from ball_features.reporting.rules_limits import (
+    calibration,
+    class_of_few_patients,
+    many_equals,
+    site_tells_class,
+    too_few,
+)
+from ball_features.reporting.rules_scores import falls, nothing_learnt, share_of_majority, shortcuts
 from ball_features.reporting.rules_use import predictions
 
 if TYPE_CHECKING:
@@ -45,12 +52,15 @@ SHOWN = 3  # findings on a terminal
 RULES: tuple[Rule, ...] = (
     seen_in_training,
     leaks,
+    nothing_learnt,
     falls,
     shortcuts,
     audit_copies,
     external,
     predictions,
     overlay_tells_class,
+    site_tells_class,
+    class_of_few_patients,
     chosen_here,
     label_conflicts,
     doubtful_labels,
@@ -87,20 +97,37 @@ def closing(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
     if evidence.audit is None and "group" not in units:
         missing.append("copies and overlapping fields")
     if "patient" not in units:
-        missing.append("new patients" + (" (the data do not name them)" if data and data.patients is None else ""))
+        missing.append("new patients" + _why_not(data, "patient", data is not None and data.patients is None))
     if "site" not in units and evidence.external is None:
-        missing.append("other hospitals" + (" (the data do not name them)" if data and data.sites is None else ""))
+        missing.append("other hospitals" + _why_not(data, "site", data is not None and data.sites is None))
     names = [own.name + (" (there are none)" if own.keeps_nothing_together else "") for own in evidence.protocols]
-    numbers = {"not_tested": missing, "tested": names}
+    numbers: dict[str, object] = {"not_tested": missing, "tested": names}
+    best = evidence.protocols[0].network
+    if best is not None:
+        numbers |= {"lenient": names[0], "accuracy": best.accuracy, "low": best.low, "high": best.high}
+        numbers |= {"guessing": share_of_majority(evidence.protocols[0])}
     if any(finding.severity in ("serious", "warning") for finding in found):
         if not missing:
             return []
         return [Finding("not-tested", "note", numbers, f"Not tested: {'; '.join(missing)}.")]
-    tested = [*numbers["tested"], *(["copies, overlapping fields and scale bars"] if evidence.audit else [])]
+    tested = [*names, *(["copies, overlapping fields and scale bars"] if evidence.audit else [])]
     sentence = f"Nothing was found that makes this score misleading. Tested: {'; '.join(tested)}."
     if missing:
         sentence += f" Not tested: {'; '.join(missing)}."
     return [Finding("nothing-found", "good", numbers, sentence)]
+
+
+_UNTESTABLE = {
+    "patient": "a class has too few of them",
+    "site": "none can be left out without leaving too few images of a class",
+}
+
+
+def _why_not(data: DataEvidence | None, unit: str, unnamed: bool) -> str:
+    """Say why a protocol was not run; "" where it could have been."""
+    if data is not None and unit in data.untestable:
+        return f" ({_UNTESTABLE[unit]})"
+    return " (the data do not name them)" if unnamed else ""
 
 
 def findings_to_json(findings: Sequence[Finding]) -> list[dict[str, object]]:
@@ -140,6 +167,7 @@ def render_verdict(findings: Sequence[Finding], most: int = SHOWN) -> Renderable
     text = Text()
     if said := headline(findings):
         text.append(said + "\n", style="bold")
+    findings = beyond_headline(findings)
     for finding in findings[:most]:
         text.append(f"{finding.severity.capitalize()}: ", style=style[finding.severity])
         text.append(finding.sentence + "\n")

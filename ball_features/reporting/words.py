@@ -67,6 +67,9 @@ def caption_of(config: FitConfig, grouping: Grouping | None, splits: Sequence[Sp
     tested = np.unique(np.concatenate([split.test for split in splits]))
     if PROTOCOLS[config.protocol].scheme == "leave-out":
         chosen = f"the {len(splits) // config.repeats} groups left out"
+        if grouping is not None:
+            units = len(np.unique(grouping.units_left_out[tested]))
+            chosen += f", those of one patient together ({units})" if units < len(splits) // config.repeats else ""
     elif grouping is not None and grouping.patient is not None:
         chosen = "patients"
     elif grouping is not None:

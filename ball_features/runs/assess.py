@@ -14,7 +14,7 @@ from ball_features.audit.findings import VERSION, audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache, read_cache
 from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
-from ball_features.config.paths import shareable
+from ball_features.config.paths import shareable, shown_path
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
@@ -23,6 +23,7 @@ from ball_features.extraction.extract import extract
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.update import read_collection
 from ball_features.files import write_json
+from ball_features.models.registry import select
 from ball_features.outputs import require_folder, require_writable
 from ball_features.reporting.assess_page import write_assess_report
 from ball_features.reporting.audit_evidence import audit_evidence
@@ -31,6 +32,7 @@ from ball_features.reporting.finding import Finding
 from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
+from ball_features.runs.checks import require_classes
 from ball_features.runs.ladder import DEFAULT_MODELS, ladder
 from ball_features.runs.store import annotate
 from ball_features.threads import core_count
@@ -85,7 +87,7 @@ def assess(
     folders, become protocols beside those of the audit.
 
     Args:
-        images: folder that holds one folder for each class.
+        images: folder, archive or address that holds one folder for each class.
         out: folder for all files: `cache.h5`, `groups.csv`, `audit.json`, a run, `verdict.json` and `assess.html`.
         extraction: settings of the embeddings; the plain view alone where neither views nor a recipe are asked for.
         config: models, repeats, seed and processes; the ladder's models and two repeats if None. Where the recipe is
@@ -104,7 +106,8 @@ def assess(
     if extraction.recipe == "robust" and not config.models:
         config = replace(config, models=(*DEFAULT_MODELS, "robust"))
     # Before anything is written: a folder that holds no images leaves nothing behind.
-    manifest = read_collection(images, extraction, log, collection=collection, anywhere=False)
+    manifest = read_collection(images, extraction, log, collection=collection)
+    require_classes(manifest.label, shown_path(images))
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
         require_writable(out / name, "output folder", kind=kind)
@@ -151,10 +154,11 @@ def _plan(manifest: Manifest, extraction: ExtractConfig, config: FitConfig, out:
     times = _EMBED_S * views, _AUDIT_S, _COMPARE_S * repeats
     seconds = images * sum(times) / cores + _START_S
     minutes = "a minute" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    models = len(select(config.models or DEFAULT_MODELS))
     there = " What an earlier run left there is used." if (out / "cache.h5").exists() else ""
     return (
         f"Plan: embed {images} images ({extraction.backbone}), look for copies, overlapping fields, scale bars and "
-        f"series, compare {len(config.models or DEFAULT_MODELS)} models under ever stricter protocols. About {minutes} "
+        f"series, compare {models} models under ever stricter protocols. About {minutes} "
         f"on {cores} cores. Every step is kept in {out}: the same command goes on where it stopped.{there}"
     )
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ball_features.cache import Cache, equal_remark, labelled_rows, read_cache
 from ball_features.config import LADDER, LEARNING_CURVE, PROTOCOLS, FitConfig, HeadConfig
+from ball_features.config.paths import shown_path
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
-from ball_features.errors import CacheError, ConfigError
+from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.views import fixed_views, model_views
 from ball_features.models.registry import Model
 
@@ -20,7 +21,9 @@ __all__ = [
     "check_protocol",
     "complete_cache",
     "image_table",
+    "require_classes",
     "require_savable",
+    "require_unadapted",
     "split_by",
     "with_numbers",
 ]
@@ -94,6 +97,21 @@ def check_protocol(config: FitConfig) -> None:
             f"Got test_size={config.test_size:g} with the protocol {config.protocol}, whose test sets are its folds "
             "or groups. Name holdout, or leave it out.",
             option="test_size",
+        )
+
+
+def require_unadapted(config: FitConfig, command: str) -> None:
+    """Raise `ConfigError` for an adaptation to sites that a command would not make.
+
+    Args:
+        config: settings of the run.
+        command: what the user asked for, such as "a ladder".
+    """
+    if config.adapt != "none":
+        raise ConfigError(
+            f"Got adapt={config.adapt!r} with {command}, which adapts no model. Leave it out, or name one protocol, "
+            "such as leave-site-out.",
+            option="adapt",
         )
 
 
@@ -196,14 +214,32 @@ def complete_cache(path: Path) -> Cache:
 
     Raises:
         CacheError: the cache cannot be read, or images are still missing in it.
+        DataError: the images are of one class.
     """
     cache = read_cache(path)
     if not cache.complete:
         raise CacheError(
-            f"{path} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
+            f"{shown_path(path)} is incomplete: {int(cache.committed.sum())} of {len(cache.path)} images are in it. "
             "Run the same `ball extract` again; it goes on from there."
         )
-    return labelled_rows(cache)
+    cache = labelled_rows(cache)
+    require_classes(cache.label.tolist(), str(path))
+    return cache
+
+
+def require_classes(label: Sequence[str], source: str) -> None:
+    """Raise `DataError` where there is nothing to tell apart.
+
+    Args:
+        label: class of each image, "" where it is not known.
+        source: cache or folder, for the message.
+    """
+    classes = {name for name in label if name}
+    if len(classes) == 1:
+        raise DataError(
+            f"All {len(label)} images of {source} are of the class {classes.pop()!r}, expected at least two. Give "
+            "the folder that holds one folder for each class, or a sheet that names classes."
+        )
 
 
 def image_table(cache: Cache, grouping: Grouping | None) -> ImageTable:

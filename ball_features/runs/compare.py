@@ -34,6 +34,7 @@ from ball_features.runs.checks import (
     check_options,
     check_protocol,
     complete_cache,
+    require_unadapted,
     split_by,
     with_numbers,
 )
@@ -133,6 +134,7 @@ def compare(
     start = time.perf_counter()
     config = config or FitConfig()
     check_name(name)
+    require_unadapted(config, "several caches")
     check_protocol(config)
     if len(caches) < 2 or len(set(caches)) < len(caches):
         raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")
@@ -189,7 +191,7 @@ def _entries(caches: Sequence[str], config: FitConfig) -> tuple[list[_Entry], li
     entries, notes = [], []
     for number, (name, cache) in enumerate(zip(names, aligned, strict=True)):
         own = [spec for spec in specs if spec.kind != "shortcut" or number == 0]
-        own, said = with_numbers(own, cache, named=bool(config.models))
+        own, said = with_numbers(own, cache, named=config.names_models)
         notes += said
         entries.append(_Entry(name, cache, own))
     return entries, notes

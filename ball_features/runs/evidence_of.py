@@ -12,7 +12,7 @@ from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.config.paths import shareable
 from ball_features.dataset.grouping import Grouping
-from ball_features.dataset.splits import given_leaks
+from ball_features.dataset.splits import MIN_CLASS_TRAIN, given_leaks
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.backbones import BACKBONES
@@ -34,6 +34,8 @@ __all__ = ["cache_evidence", "comparison_evidence", "ladder_evidence"]
 _UNITS = ("series", "patient", "site", "block")  # columns that the rules know by name
 _SURE = 0.8  # mean probability of another class from which a label is doubtful
 _MOST_DOUBTFUL = 0.1  # of the tested images; beyond it models are bad, not labels
+_LEAST_PATIENTS = 3  # of a class, to train, validate and test on
+_LEAST_IMAGES = 20  # a site, on average, from which the class that is most frequent in it is no chance
 _NAMES = {"holdout": "random splits", "cv": "random folds", "given": "the given split"}
 
 
@@ -43,12 +45,16 @@ def comparison_evidence(contents: RunContents) -> Evidence:
     name, unit = protocol_words(own.config, "" if own.grouping is None else own.grouping.column)
     if unit == "image" and own.grouping is not None:
         name, unit = _kept_whole(name, own.grouping)
+    tested = _tested_rows(own)
+    if own.grouping is not None and _joins_groups(own.config, own.units[tested], own.grouping.group[tested]):
+        unit = "patient"
     protocol = ProtocolEvidence(
         name=name,
         unit=unit,
         models=tuple(_model(row) for row in contents.models),
         tested=_tested(own),
-        groups=len(np.unique(own.units[np.concatenate([split.test for split in own.splits])])),
+        distinct=_distinct_of(own.cache, tested),
+        groups=len(np.unique(own.units[tested])),
         adapted=own.grouping is not None and own.grouping.site is not None,
     )
     path = own.source if isinstance(own.source, str) else own.source[0]
@@ -56,6 +62,7 @@ def comparison_evidence(contents: RunContents) -> Evidence:
     if own.grouping is not None:
         known = {name: _distinct(getattr(own.grouping, name)) for name in ("patient", "site")}
         data = replace(data, patients=known["patient"] or data.patients, sites=known["site"] or data.sites)
+        data = _with_columns(data, own.cache.label, own.grouping)
     if own.config.groups is not None:
         data = replace(data, groups=shareable(own.config.groups))
     chosen = chosen_here(own.cache, [row.model for row in contents.models])
@@ -105,6 +112,12 @@ def _distinct(values: np.ndarray | None) -> int | None:
     return None if values is None else len(np.unique(values[values != ""])) or None
 
 
+def _joins_groups(config: FitConfig, units: np.ndarray, group: np.ndarray) -> bool:
+    """Whether intervals rest on patients where groups of images, such as series of a patient, are left out."""
+    left_out = PROTOCOLS[config.protocol].scheme == "leave-out"
+    return left_out and len(np.unique(units)) < len(np.unique(group))
+
+
 def protocol_words(config: FitConfig, column: str) -> tuple[str, str]:
     """Words for a protocol that complete "on ...", and what it never divides."""
     if config.protocol in _NAMES:
@@ -139,13 +152,65 @@ def _model(row: ModelRow) -> ModelEvidence:
     )
 
 
+def _tested_rows(comparison: Comparison) -> np.ndarray:
+    return np.unique(np.concatenate([split.test for split in comparison.splits]))
+
+
 def _tested(comparison: Comparison) -> dict[str, int]:
-    rows = np.unique(np.concatenate([split.test for split in comparison.splits]))
-    return dict(sorted(Counter(comparison.cache.label[rows].tolist()).items()))
+    return dict(sorted(Counter(comparison.cache.label[_tested_rows(comparison)].tolist()).items()))
+
+
+def _distinct_of(cache: Cache, rows: np.ndarray) -> dict[str, int]:
+    """Class -> number of images of these rows that are not byte-identical."""
+    pairs = set(zip(cache.label[rows].tolist(), cache.sha256[rows].tolist(), strict=True))
+    return dict(sorted(Counter(label for label, _ in pairs).items()))
+
+
+def _with_columns(data: DataEvidence, label: np.ndarray, grouping: Grouping) -> DataEvidence:
+    """Add what patients and sites tell of the class."""
+    patient, site = grouping.patient, grouping.place
+    names = np.unique(label).tolist()
+    fewest = {"group": min(len(np.unique(grouping.together[label == name])) for name in names)}
+    few = {} if patient is None else {name: len(_units(patient[label == name])) for name in names}
+    if few:
+        fewest["patient"] = min(few.values())
+    few = {name: count for name, count in few.items() if count < _LEAST_PATIENTS}
+    untestable = [unit for unit, cannot in (("patient", bool(few)), ("site", not _testable(label, site))) if cannot]
+    accuracy = float("nan")
+    if site is not None and (site != "").all() and len(label) >= _LEAST_IMAGES * len(np.unique(site)):
+        accuracy = sum(max(Counter(label[site == name].tolist()).values()) for name in np.unique(site)) / len(label)
+    return replace(
+        data,
+        patients=data.patients or _distinct(patient),
+        sites=data.sites or _distinct(site),
+        site_accuracy=accuracy,
+        few_patients=few,
+        fewest=fewest,
+        untestable=tuple(untestable),
+    )
+
+
+def _testable(label: np.ndarray, site: np.ndarray | None) -> bool:
+    """Whether some site can be left out, so that each of its classes keeps enough images; True without sites."""
+    if site is None or len(np.unique(site)) < 2:
+        return True
+    total = Counter(label.tolist())
+    own = [Counter(label[site == name].tolist()) for name in np.unique(site)]
+    return any(all(total[name] - count >= MIN_CLASS_TRAIN for name, count in there.items()) for there in own)
+
+
+def _units(patient: np.ndarray) -> list[str]:
+    """Patients of these images; an image that names none is one of its own."""
+    return [*set(patient[patient != ""].tolist()), *patient[patient == ""].tolist()]
 
 
 def ladder_evidence(
-    rungs: Sequence[Rung], rows: Sequence[LadderRow], cache: Cache, cache_path: str, groups: str | None
+    rungs: Sequence[Rung],
+    rows: Sequence[LadderRow],
+    cache: Cache,
+    cache_path: str,
+    groups: str | None,
+    columns: Grouping | None = None,
 ) -> Evidence:
     """Evidence of a ladder, its rungs from the most lenient to the strictest.
 
@@ -155,22 +220,29 @@ def ladder_evidence(
         cache: the images.
         cache_path: path of the cache, for commands.
         groups: path of the groups file, or None.
+        columns: patients and sites of the images, or None.
     """
     protocols = []
     for rung in rungs:
         own = sorted((row for row in rows if row.rung == rung.name), key=lambda row: -row.accuracy)
         tested = np.unique(np.concatenate([split.test for split in rung.splits]))
         name, unit = protocol_words(rung.config, rung.column)
+        if _joins_groups(rung.config, rung.units[tested], rung.group[tested]):
+            unit = "patient"
         if not rung.column and rung.name != "random":
-            name = "random splits with copies kept together"
+            name, unit = "identical copies kept together", "copy"
         protocols.append(
             ProtocolEvidence(
                 name=name,
                 unit=unit,
                 models=tuple(
-                    ModelEvidence(row.model, row.kind, row.accuracy, row.accuracy_low, row.accuracy_high) for row in own
+                    ModelEvidence(
+                        row.model, row.kind, row.accuracy, row.accuracy_low, row.accuracy_high, row.balanced_recall
+                    )
+                    for row in own
                 ),
                 tested=dict(sorted(Counter(cache.label[tested].tolist()).items())),
+                distinct=_distinct_of(cache, tested),
                 groups=len(np.unique(rung.units[tested])),
             )
         )
@@ -179,7 +251,9 @@ def ladder_evidence(
     leaks = next((rung.leaks for rung in rungs if rung.leaks), {})
     data = replace(data, patients=known.get("patient") or data.patients, sites=known.get("site") or data.sites)
     data = replace(data, views_chosen_here=chosen_here(cache, {row.model for row in rows}))
-    return Evidence(tuple(protocols), replace(data, groups=shareable(groups) or data.groups, leaks=leaks), extraction)
+    if columns is not None:
+        data = _with_columns(data, cache.label, columns)
+    return Evidence(tuple(protocols), replace(data, groups=shareable(groups) or "", leaks=leaks), extraction)
 
 
 def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, ExtractionEvidence]:
@@ -197,6 +271,7 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         patients=_distinct(cache.columns.get("patient")),
         sites=_distinct(cache.columns.get("site")),
         cache=shareable(cache_path),
+        folder=shareable(str(cache.attributes.get("images", ""))) or "IMAGES",
     )
     record = BACKBONES.get(cache.backbone)
     extraction = ExtractionEvidence(

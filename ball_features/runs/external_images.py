@@ -16,6 +16,7 @@ from ball_features.bundles.predictor import Predictor
 from ball_features.bundles.site_use import describe_sites
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import CollectionConfig, EvaluateConfig
+from ball_features.config.paths import shown_path
 from ball_features.dataset.listing import Rejected
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.sheet import read_sheet
@@ -71,7 +72,7 @@ def predict_folder(
 
     Args:
         bundle: fitted model.
-        folder: folder of images.
+        folder: folder, archive or address of images.
         config: weights, device and coverage.
         collection: layout of the folders, and path and columns of a sheet.
         sheet: a data frame, or a path that goes before that of `collection`.
@@ -81,8 +82,9 @@ def predict_folder(
         DataError: The folder holds no image that can be read, or no label.
         WeightsError: The weights are missing, or not those of the bundle.
     """
-    manifest = scan(folder, collection=collection, sheet=sheet, least_classes=0)
-    _require_labels(manifest.label, str(folder))
+    manifest = scan(folder, collection=collection, sheet=sheet, least_classes=0, anywhere=True)
+    named = shown_path(folder)
+    _require_labels(manifest.label, named)
     predictor = Predictor(
         bundle,
         weights=config.weights,
@@ -109,7 +111,7 @@ def predict_folder(
             progress(done, len(files))
     if not found:
         listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
-        raise DataError(f"No image of {folder} can be read. Rejected files:{listed}")
+        raise DataError(f"No image of {named} can be read. Rejected files:{listed}")
     keep = sorted(found)
     notes = []
     if bundle.sites is not None and "site" in manifest.columns:
@@ -118,7 +120,7 @@ def predict_folder(
         items, notes = describe_sites(bundle, paths, X, config.coverage, site)
         found = {row: (item, found[row][1]) for row, item in zip(keep, items, strict=True)}
     return ExternalImages(
-        source=str(folder),
+        source=named,
         path=tuple(manifest.path[row] for row in keep),
         label=tuple(manifest.label[row] for row in keep),
         sha256=tuple(manifest.sha256[row] for row in keep),
@@ -205,7 +207,17 @@ def _require_labels(label: Sequence[str], source: str) -> None:
 
 
 def _trained_on(bundle: Bundle, paths: Sequence[str], X: np.ndarray) -> np.ndarray:
-    """Images whose embedding is that of a training image, bool (images,); under the same name more may differ."""
+    """Images whose embedding is that of a training image, bool (images,).
+
+    A site-adapted bundle keeps each training image less the offset of its site, so that every training site is tried.
+    """
+    names = () if bundle.sites is None else bundle.sites.training
+    tried = [own for name in names if (own := bundle.at_site(name)) is not None] or [bundle]
+    return np.any([_same_embedding(own, paths, X) for own in tried], axis=0)
+
+
+def _same_embedding(bundle: Bundle, paths: Sequence[str], X: np.ndarray) -> np.ndarray:
+    """Images whose nearest training image has their embedding, bool (images,); under one name more may differ."""
     length = np.maximum(np.linalg.norm(bundle.train, axis=1), 1e-12)  # stored with 16 bits
     cosine = unit_mean(bundle.model_views(X)) @ bundle.train.T / length
     nearest = cosine.argmax(1)

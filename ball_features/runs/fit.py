@@ -14,9 +14,8 @@ from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.final_fit import calibration_folds, fit_final
-from ball_features.evaluation.past_memory import share_memory
 from ball_features.evaluation.protocols import Progress, evaluate
-from ball_features.evaluation.tasks import Evaluation, divide, obstacles
+from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder
 from ball_features.reporting.words import describe_cache
@@ -78,7 +77,7 @@ def fit(
     check_name(name)
     check_protocol(config)
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    specs, lacking = with_numbers(specs, cache, named=bool(config.models))
+    specs, lacking = with_numbers(specs, cache, named=config.names_models)
     check_options(config, specs, cache, save)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     splits, said = split_by(config, cache, grouping)
@@ -87,7 +86,9 @@ def fit(
             *said,
             "Without a groups file the robust models know no series to be trained against; `ball audit` infers them.",
         ]
-    site, told = choose_sites(config, grouping, splits, cache.label)
+    # Before the work: a final model needs folds, each of which can be adapted to its sites.
+    folds = calibration_folds(config, image_table(cache, grouping), splits) if saving.final else []
+    site, told = choose_sites(config, grouping, [*splits, *folds], cache.label)
     said = [*told, *said]
     grouping = None if grouping is None else replace(grouping, site=site)
     savable = require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
@@ -98,12 +99,6 @@ def fit(
     blocked = obstacles(evaluation)
     if save in blocked:
         raise ConfigError(f"The model {save} cannot be saved, since it cannot be fitted: {blocked[save]}")
-    if saving.final and share_memory(divide(evaluation).values(), 1, config.memory_bytes).memory:
-        raise ConfigError(
-            f"Got final with memory={config.memory}, which the rows exceed: the calibration of a final model holds all "
-            "predictions and rows of its folds. Leave out final, or give more memory.",
-            option="final",
-        )
     results = evaluate(evaluation, progress)
     folder = free_folder(Path(out_root), name or f"{config.protocol}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
     comparison = Comparison(
@@ -133,7 +128,6 @@ def fit(
     fitted = {result.spec.name: result.fitted[0] for result in results if result.fitted and result.spec.name in saved}
     final = []
     if saving.final:
-        folds = calibration_folds(config, image_table(cache, grouping), splits)
         final = fit_final(evaluation, folds, tuple(fitted), progress)
     origin = Origin(cache, config, saving.conformal, site, comparison.units)
     with NewFolder(folder.parent, folder.name) as new:

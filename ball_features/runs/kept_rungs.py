@@ -78,7 +78,7 @@ class KeptRungs:
 
     def _file(self, rung: Rung, models: Sequence[Model]) -> Path:
         digest = hashlib.sha256(f"{self.basis}\n{__version__}\n{rung.name}\n{rung.config.to_dict()}".encode())
-        digest.update("\n".join(model.name for model in models).encode())
+        digest.update("\n".join(f"{model.name} {model.most_trees}" for model in models).encode())
         for split in rung.splits:
             for rows in (split.train, split.val, split.test):
                 digest.update(np.ascontiguousarray(rows, dtype=np.int64).tobytes())

@@ -10,6 +10,7 @@ import numpy as np
 from ball_features.cache import Cache, choose_channels, read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.grouping import read_grouping
+from ball_features.dataset.manifest import open_images
 from ball_features.dataset.units import merge_units
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.label_doubt import Doubts, doubts, neighbour_votes
@@ -66,7 +67,7 @@ def check_labels(
         out: sheet to write, a CSV; a file that exists is not replaced, since it may hold corrections.
         config: models (logistic regression and LDA if none is named), folds, groups, seed and number of processes.
         page: page to write with the most doubtful images, or None.
-        images: folder of the images, for pictures on the page; the page names files only without it.
+        images: folder, archive or address of the images, for pictures on the page; without it the page names files.
         progress: called with (fits done, all fits, model just done).
 
     Raises:
@@ -78,8 +79,7 @@ def check_labels(
     out, config = Path(out), config or FitConfig()
     if out.exists():
         raise DataError(f"{out} exists and may hold corrections. Give another output file, or remove it.")
-    if images is not None and not Path(images).is_dir():
-        raise DataError(f"No folder at {images}, expected that of the images.")
+    pictures = None if images is None else open_images(images)
     page = None if page is None else Path(page)
     require_writable(page, "page", kind="page", inputs=(cache_path,))
     specs = select(config.models or DEFAULT_MODELS)
@@ -113,8 +113,7 @@ def check_labels(
     _write(out, rows, cache, found.order, read_cache(cache_path, embeddings=False))
     flagged = int(found.flagged.sum())
     if page is not None:
-        folder = None if images is None else Path(images)
-        write_labels_page(page, rows, flagged, folder, [result.spec.name for result in results if result.fitted])
+        write_labels_page(page, rows, flagged, pictures, [result.spec.name for result in results if result.fitted])
     return LabelCheck(rows, flagged, notes, out, page)
 
 

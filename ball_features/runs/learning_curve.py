@@ -29,7 +29,14 @@ from ball_features.outputs import require_folder
 from ball_features.reporting.curve_page import write_curve_report
 from ball_features.reporting.provenance import provenance
 from ball_features.reporting.words import counted, describe_cache
-from ball_features.runs.checks import check_name, check_options, complete_cache, image_table, with_numbers
+from ball_features.runs.checks import (
+    check_name,
+    check_options,
+    complete_cache,
+    image_table,
+    require_unadapted,
+    with_numbers,
+)
 from ball_features.runs.contents import failures, prediction_rows, split_rows
 from ball_features.runs.new_folder import NewFolder, free_folder
 
@@ -89,8 +96,9 @@ def learning_curve(
     repeat = Repeat("fit", {"cache": str(cache_path)}, replace(config, protocol=LEARNING_CURVE))
     config = replace(config, protocol=FitConfig.protocol)
     check_name(name)
+    require_unadapted(config, "a learning curve")
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=bool(config.models))
+    specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=config.names_models)
     check_options(config, specs, cache)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     noun, unit, said = _unit(config, cache, grouping)

@@ -166,7 +166,9 @@ def _grouped(name: str, config: FitConfig, grouping: Grouping, cache: Cache) -> 
 def _ungrouped(name: str, config: FitConfig, cache: Cache, *, copies_together: bool) -> Rung:
     splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.path))
     units = merge_units(cache.sha256 if copies_together else cache.path)
-    return Rung(name, config, "", _joined(splits, units, cache.path) if copies_together else splits, units, units)
+    if copies_together:
+        splits = _joined(splits, units, cache.path, cache.label)
+    return Rung(name, config, "", splits, units, units)
 
 
 def _require_few(config: FitConfig, grouping: Grouping, name: str) -> None:
@@ -180,7 +182,7 @@ def _require_few(config: FitConfig, grouping: Grouping, name: str) -> None:
         )
 
 
-def _joined(splits: Sequence[Split], units: np.ndarray, path: np.ndarray) -> list[Split]:
+def _joined(splits: Sequence[Split], units: np.ndarray, path: np.ndarray, label: np.ndarray) -> list[Split]:
     """Move each copy to the side of the first of its kind: the two rungs then differ by copies alone."""
     order = np.argsort(path)  # the result must not depend on the order of rows
     _, first, code = np.unique(units[order], return_index=True, return_inverse=True)
@@ -193,5 +195,8 @@ def _joined(splits: Sequence[Split], units: np.ndarray, path: np.ndarray) -> lis
         parts = [np.flatnonzero(part[leader] == side) for side in range(3)]
         if not all(len(rows) for rows in parts):
             raise SplitError("Too few images are left to test once copies are put together. Add images.")
+        lost = np.setdiff1d(label, label[parts[0]])
+        if len(lost):
+            raise SplitError(f"No image of {', '.join(lost)} is left to train on once copies are put together.")
         joined.append(Split(split.repeat, split.fold, parts[0], parts[1], parts[2]))
     return joined

@@ -1,5 +1,8 @@
 """Temperatures, sets and thresholds, by hand and against what they promise."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from ball_features.bundles.calibration import (
     tempered,
     unusual_note,
 )
+from ball_features.bundles.prediction import describe
 from ball_features.evaluation.metrics import log_losses
 
 
@@ -98,3 +102,21 @@ def test_a_small_validation_set_costs_no_log_loss_on_average():
         raw.append(log_losses(truth[25:], p[25:]).mean())
         after.append(log_losses(truth[25:], tempered(p[25:], temperature)).mean())
     assert np.mean(after) < 1.05 * np.mean(raw)
+
+
+def test_of_equally_probable_classes_the_first_is_predicted():
+    """As everywhere else, and also of many classes, where a sort that is not stable mixes equals."""
+    many = 40
+    made = SimpleNamespace(
+        classes=tuple(f"c{number:02}" for number in range(many)),
+        train_path=("t",),
+        train_class=np.empty(0, dtype=int),
+        probability=lambda X: np.full((len(X), many), 1 / many),
+        sets=lambda probability, coverage: np.ones(probability.shape, dtype=bool),
+        distance=lambda X: (np.zeros(len(X)), np.zeros((len(X), 1), dtype=int)),
+        unusual=lambda X, probability, histogram: np.zeros(len(X), dtype=bool),
+    )
+    bundle: Any = made
+    (found,) = describe(bundle, ["a.png"], np.zeros((1, 1, 2)), 0.9)
+    assert found.predicted == "c00"
+    assert found.set == made.classes

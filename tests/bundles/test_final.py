@@ -15,11 +15,12 @@ from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig, Saving
 from ball_features.dataset.splits import ImageTable, make_splits
-from ball_features.errors import ConfigError
+from ball_features.errors import ConfigError, SplitError
 from ball_features.evaluation.final_fit import calibration_folds
 from ball_features.models.registry import MODELS
 from ball_features.reporting.card import write_card
 from ball_features.runs.fit import fit
+from tests.made import clouds, write_cache
 
 SMALL = FitConfig(models=("logistic", "mlp"), repeats=1, train_views="plain")
 
@@ -152,3 +153,39 @@ def test_sets_within_each_class(small_cache, tmp_path):
     assert "never tested" in card
     assert "class-conditional" in card
     assert "is the model of the run's first split" not in card
+
+
+def test_images_without_a_part_calibrate_nothing():
+    label = np.array(["a", "b"] * 40)
+    path = np.array([f"{number:03}" for number in range(80)])
+    part = np.array([("train", "test", "train", "")[number // 2 % 4] for number in range(80)])
+    table = ImageTable(path, label, path, group=part)
+    config = FitConfig(protocol="given")
+    folds = calibration_folds(config, table, make_splits(config, table)[0])
+    tested = np.concatenate([fold.test for fold in folds])
+    assert np.array_equal(np.sort(tested), np.flatnonzero(part != ""))
+    assert all(np.all(part[np.concatenate([fold.train, fold.val])] != "") for fold in folds)
+
+
+def test_a_large_validation_set_is_no_obstacle_to_a_final_model():
+    label, path = np.array(["a", "b"] * 60), np.array([f"{number:03}" for number in range(120)])
+    table = ImageTable(path, label, path)
+    config = FitConfig(test_size=0.1, val_size=0.82, repeats=1)
+    assert len(calibration_folds(config, table, make_splits(config, table)[0])) == 5
+
+
+def test_folds_that_cannot_be_made_or_adapted_are_known_before_the_work(tmp_path, monkeypatch):
+    embeddings, label = clouds(60)
+    embeddings, label = embeddings[:120], label[:120]
+    patient = [f"P{row}" for row in range(60)] + ["Q"] * 3 + [f"P{row}" for row in range(63, 120)]
+    site = ["A" if row < 35 or patient[row] == "Q" else "B" if row % 2 else "C" for row in range(120)]
+    cache = write_cache(tmp_path / "c.h5", embeddings, label, {"patient": patient, "site": site})
+    monkeypatch.setattr("ball_features.runs.fit.evaluate", None)
+    config = FitConfig(models=("logistic",), repeats=1, adapt="balanced", seed=1)  # Q trains in the hold-out
+    with pytest.raises(ConfigError, match="images of A are of one class"):
+        fit(cache, config, out_root=tmp_path, save=Saving("logistic", final=True))
+    patient[:10], label[:10] = ["R"] * 10, ["rare"] * 10
+    split = ["train" if row < 70 else "test" for row in range(120)]
+    cache = write_cache(tmp_path / "d.h5", embeddings, label, {"patient": patient, "split": split})
+    with pytest.raises(SplitError, match="'rare' has 1 image"):
+        fit(cache, FitConfig(protocol="given"), out_root=tmp_path, save=Saving("logistic", final=True))

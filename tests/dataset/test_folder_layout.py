@@ -277,7 +277,7 @@ def test_copies_of_two_classes_and_dark_images_are_said(tmp_path):
         values = np.random.default_rng(number).integers(0, 4096, (20, 20)).astype(np.uint16)
         Image.fromarray(values).save(tmp_path / "Pre" / f"{number}.tif")
     note = scan(tmp_path).note
-    assert "1 pair of byte-identical images have different classes: Benign/1.jpg and Early/copy.jpg" in note
+    assert "1 pair of byte-identical images has different classes: Benign/1.jpg and Early/copy.jpg" in note
     assert "use 12 of 16 bits" in note
     assert "by 16" in note
 

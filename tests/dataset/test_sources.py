@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ball_features.config.paths import is_address, shown_address
 from ball_features.dataset import archives, sources
 from ball_features.dataset.manifest import hash_file, hash_images, scan
-from ball_features.dataset.sources import is_address, open_source, shown_address
+from ball_features.dataset.sources import open_source
 from ball_features.errors import DataError, MissingExtraError
 
 NAMES = ("Original/Benign/1.png", "Original/Benign/2.png", "Original/Benign/10.png", "Original/Pro/1.png")
@@ -246,6 +247,7 @@ def bucket():
         system = fsspec.filesystem("s3")
         system.mkdir("smears")
         yield system
+        type(system).clear_instance_cache()  # another test has another server
     running.stop()
 
 

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ball_features.config import FitConfig
-from ball_features.dataset.grouping import read_grouping, read_groups
+from ball_features.dataset.grouping import Grouping, read_grouping, read_groups
 from ball_features.dataset.splits import ImageTable, given_leaks, make_splits
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError, SplitError
@@ -397,7 +399,7 @@ def test_leaks_of_a_given_split_are_counted(tmp_path):
     splits, notes = make_splits(config, images)
     assert given_leaks(splits, images) == {"copies": 1, "patients": 24}
     assert notes[0] == (
-        "The given split leaks: of 24 test images 1 have a copy, 24 are of a patient in training. Its scores are too "
+        "The given split leaks: of 24 test images 1 has a copy, 24 are of a patient in training. Its scores are too "
         "high."
     )
 
@@ -421,3 +423,29 @@ def test_a_column_that_is_no_split_is_refused(tmp_path, part, message):
     column = np.array(part)[np.arange(len(path)) % 3]
     with pytest.raises(SplitError, match=message):
         make_splits(FitConfig(protocol="given"), ImageTable(path, label, sha, column))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_only_patient_of_a_class_trains(tmp_path, seed):
+    """Validation never takes a class whole: the same split is refused under no seed."""
+    patient = np.repeat([f"P{number}" for number in range(12)], 5)
+    label = np.where(np.isin(patient, ["P0", "P6"]), "rare", np.where(np.arange(60) % 10 < 5, "a", "b"))
+    path = np.array([f"{row}.png" for row in range(60)])
+    part = np.where(np.arange(60) < 30, "train", "test")
+    table = ImageTable(path, label, path, group=part, together=patient, patient=patient)
+    (split,) = make_splits(FitConfig(protocol="given", seed=seed), table)[0]
+    assert {*patient[split.train]} >= {"P0"}
+    assert not {*patient[split.train]} & {*patient[split.val]}
+    folds = make_splits(FitConfig(protocol="patient-cv", folds=2, repeats=1, seed=seed), replace(table, group=patient))
+    assert all({*label[split.train]} == {"rare", "a", "b"} for split in folds[0])
+
+
+def test_series_of_one_patient_are_one_unit_where_series_are_left_out():
+    series = np.array(["s1", "s1", "s2", "s3", "s4", "s4", "s5", "s6"])
+    patient = np.array(["P", "P", "P", "Q", "Q", "R", "", "R"])
+    own = Grouping("series", series, series, None, None, "", patient)
+    units = own.units("leave-group-out", series)
+    # s1 and s2 are of P alone; s4 is of Q and R, and stays a group beside s3 (Q alone) and s6 (R alone).
+    assert len(np.unique(units)) == 5
+    assert units[0] == units[1] == units[2]
+    assert np.array_equal(replace(own, patient=None).units("leave-group-out", series), merge_units(series))

@@ -17,37 +17,16 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from ball_features.bundles.bundle import read_bundle
-from ball_features.config import FitConfig
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.limits import Limits, is_loopback
-from ball_features.deployment.predict import Predictor
 from ball_features.deployment.serve import create_app
 from ball_features.errors import ConfigError
-from ball_features.runs.fit import fit
 
 AXE = Path(os.environ.get("BALL_AXE", "node_modules/axe-core/axe.min.js"))
 DOT = (  # a picture of one pixel
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 FILE = {"Content-Type": "application/octet-stream"}
-
-
-@pytest.fixture(scope="module")
-def predictor(small_cache, tmp_path_factory):
-    config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3)
-    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all")
-    return Predictor(read_bundle(run.folder / "models" / "logistic"), device="cpu", precision="fp32")
-
-
-@pytest.fixture
-def client(predictor):
-    from fastapi.testclient import TestClient
-
-    def make(**settings):
-        return TestClient(create_app(predictor, **settings), base_url="http://127.0.0.1")
-
-    return make
 
 
 @pytest.mark.slow

@@ -15,33 +15,12 @@ from PIL import Image
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.prediction import Prediction
-from ball_features.bundles.predictor import Predictor
-from ball_features.config import FitConfig
 from ball_features.deployment.limits import Limits
 from ball_features.deployment.recent import Recent
 from ball_features.deployment.serve import create_app
-from ball_features.runs.fit import fit
 
 FILE = {"Content-Type": "application/octet-stream"}
-
-
-@pytest.fixture(scope="module")
-def predictor(small_cache, tmp_path_factory):
-    config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3)
-    run = fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="logistic")
-    return Predictor(read_bundle(run.folder / "models" / "logistic"), device="cpu", precision="fp32")
-
-
-@pytest.fixture
-def client(predictor):
-    from fastapi.testclient import TestClient
-
-    def make(**settings):
-        return TestClient(create_app(predictor, **settings), base_url="http://127.0.0.1")
-
-    return make
 
 
 @contextlib.contextmanager

@@ -180,3 +180,13 @@ def test_a_fit_in_this_process_uses_one_thread():
 
     evaluate(evaluation([replace(MODELS["logistic"], build=build)], repeats=1))
     assert seen == [{1}]
+
+
+def test_a_model_whose_training_diverges_is_not_in_the_table():
+    own = evaluation(select(["mlp", "lda"]))
+    head = HeadConfig(epochs=2, learning_rate=1e30, clip_norm=None)
+    diverged, other = evaluate(replace(own, config=replace(own.config, head=head)))
+    assert diverged.failure == (
+        "mlp gave probabilities that are not finite numbers. Its training diverged: take a smaller learning rate."
+    )
+    assert len(other.fitted) == 2

@@ -6,7 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from ball_features.config import FitConfig, HeadConfig
+from ball_features.bundles import from_run
+from ball_features.bundles.bundle import read_bundle
+from ball_features.bundles.calibration import unit_mean
+from ball_features.config import FitConfig, HeadConfig, Saving
 from ball_features.config.sizes import read_bytes
 from ball_features.errors import ConfigError
 from ball_features.evaluation.past_memory import WORKER_BYTES, share_memory
@@ -89,6 +92,22 @@ def test_models_past_memory_agree_with_those_in_it(cache, tmp_path):
     assert "fitted on" in (run.folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("final", [False, True])
+def test_a_model_saved_past_memory_keeps_a_sample(cache, tmp_path, monkeypatch, final):
+    monkeypatch.setattr(from_run, "PAST_MEMORY_IMAGES", 100)
+    config = FitConfig(models=("logistic",), repeats=1, memory="10MB")
+    run = fit(cache, config, out_root=tmp_path, save=Saving("logistic", final=final))
+    bundle = read_bundle(run.bundles[0])
+    read = complete_cache(cache)
+    assert len(bundle.train) == len(bundle.train_path) == 100
+    rows = [read.path.tolist().index(name) for name in bundle.train_path]
+    own = unit_mean(read.embeddings[rows].astype(np.float32))
+    assert np.allclose(bundle.train, own, atol=1e-3)  # the names are those of the embeddings
+    assert "stand for all of them" in " ".join(bundle.facts.notes)
+    assert bundle.facts.train_images == (1000 if final else 640)
+    assert len(bundle.scores) == 100
+
+
 def test_adaptation_holds_all_rows_and_says_so(tmp_path):
     embeddings, labels = clouds(250, dim=DIM, distance=0.15)
     sites = {"site": ["A" if row % 3 else "B" for row in range(1000)]}
@@ -96,3 +115,13 @@ def test_adaptation_holds_all_rows_and_says_so(tmp_path):
     config = FitConfig(protocol="leave-site-out", models=("logistic",), repeats=1, adapt="mean", memory="10MB")
     with pytest.raises(ConfigError, match="adapt"):
         fit(cache, config, out_root=tmp_path)
+
+
+def test_centring_holds_all_rows_and_says_so(tmp_path):
+    """In parts, the mean of a site that training lacks would be that of one class: files are sorted by class."""
+    embeddings, labels = clouds(250, dim=DIM, distance=0.15)
+    sites = {"site": ["A" if row % 3 else "B" for row in range(1000)]}
+    cache = write_cache(tmp_path / "c.h5", embeddings, labels, sites)
+    own = {"protocol": "leave-site-out", "repeats": 1, "center": "site", "memory": "10MB"}
+    with pytest.raises(ConfigError, match="Got center with memory"):
+        fit(cache, FitConfig(models=("logistic", "robust-logistic"), **own), out_root=tmp_path)

@@ -11,7 +11,7 @@ from ball_features.config import FitConfig, HeadConfig
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import ConfigError
 from ball_features.evaluation.rows import TrialRow, read_rows
-from ball_features.evaluation.search import draw_trials, search
+from ball_features.evaluation.search import Trial, draw_trials, search
 from ball_features.models.mlp import MLPHead
 from ball_features.runs.tune import tune
 
@@ -71,3 +71,12 @@ def test_tune_writes_a_run(small_cache, tmp_path):
     assert test == set(cache.path[split.test])
     with pytest.raises(ConfigError, match="holdout"):
         tune(small_cache, dataclasses.replace(config, protocol="cv"), out_root=tmp_path)
+
+
+def test_a_training_that_diverges_is_never_the_choice():
+    codes = np.arange(60) % 3
+    X = (np.random.default_rng(0).normal(size=(60, 1, 8)) + codes[:, None, None]).astype(np.float32)
+    split = Split(0, 0, np.arange(40), np.arange(40, 50), np.arange(50, 60))
+    settings = [HeadConfig(epochs=2, learning_rate=rate, clip_norm=None) for rate in (1e30, 1e-3, 1e-2)]
+    found = search(X, codes, split, [Trial(own, ("plain", "plain")) for own in settings], jobs=1)
+    assert [np.isnan(trial.val_loss) for trial in found] == [False, False, True]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,10 +16,18 @@ def test_the_table_has_its_rows():
     assert kinds.count("head") == 1
     assert kinds.count("baseline") >= 11
     assert kinds.count("shortcut") == 5
-    assert select(()) == list(MODELS.values())
+    assert select(()) == select(["all"]) == select(["knn", "all"]) == list(MODELS.values())
     assert [spec.name for spec in select(["lda", "mlp", "lda"])] == ["lda", "mlp"]
     with pytest.raises(ConfigError, match=r"Did you mean 'logistic'.*xgboost"):
         select(["logistics"])
+
+
+@pytest.mark.parametrize(("most", "classes", "trees"), [(None, 4, 200), (50, 4, 50), (500, 4, 200), (50, 200, 25)])
+def test_a_limit_of_trees(most, classes, trees):
+    model = replace(MODELS["corner"], most_trees=most)
+    estimator = model.build(0, HeadConfig())
+    model.fewer_trees(estimator, classes)
+    assert estimator.n_estimators == trees
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

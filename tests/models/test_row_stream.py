@@ -146,3 +146,17 @@ def test_a_head_in_one_window_sees_the_rows_of_the_usual_training(mapped):
     usual = MLPHead((8,), epochs=3).fit(held[images, 0], codes[images])
     assert all(np.array_equal(found.state_[name], usual.state_[name]) for name in usual.state_)
     assert np.allclose(found.history_["train_loss"], usual.history_["train_loss"])
+
+
+def test_a_streamed_machine_knows_classes_of_few_images(mapped):
+    """Three classes of 2, 3 and 60 images: five folds of calibration images would need five of each."""
+    codes = mapped[2].copy()
+    rare = {0: 2, 1: 3, 2: 60}
+    kept = [np.flatnonzero(codes == code)[: rare.get(code, 3000)] for code in range(4)]
+    images = np.sort(np.concatenate(kept))
+    model, _ = streamed.fit_linear_svm(MODELS["linear-svm"].build(0, HeadConfig()), stream(mapped, images), None)
+    assert model.classes_.tolist() == [0, 1, 2, 3]
+    probability = model.predict_proba(mapped[1][:, 0].astype(np.float32))
+    assert np.isfinite(probability).all()
+    others = (codes == 2) | (codes == 3)
+    assert (probability.argmax(1) == codes)[others].mean() > 0.7

@@ -17,11 +17,17 @@ from ball_features.dataset.manifest import scan
 from ball_features.deployment.predict import predict
 from ball_features.reporting.assess_page import write_assess_report
 from ball_features.reporting.audit_page import write_audit
+from ball_features.reporting.joint import write_joint_report
 from ball_features.reporting.page import write_report
+from ball_features.runs.compare import compare
+from ball_features.runs.label_check import check_labels
 from ball_features.runs.ladder import ladder
+from ball_features.runs.learning_curve import learning_curve
 
 AXE = Path(os.environ.get("BALL_AXE", "node_modules/axe-core/axe.min.js"))
+PAGES = ("report", "audit", "predictions", "evaluation", "assess", "ladder", "compared", "curve", "labels", "runs")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
     pytest.mark.skipif(not AXE.is_file(), reason="BALL_AXE does not name axe.min.js of axe-core"),
 ]
@@ -47,10 +53,18 @@ def pages(small_cache, smears, tmp_path_factory):
     several = {"patient": [f"P{row % 6}" for row in range(48)], "site": [f"S{row % 2}" for row in range(48)]}
     sheet = {"path": read_cache(small_cache).path.tolist(), "label": unknown.tolist()} | several
     evaluate(bundle, small_cache, sheet=sheet, out=folder)
+    quick = FitConfig(models=("logistic", "colour"), repeats=2)
+    both = [str(small_cache), str(shutil.copy(small_cache, folder / "other.h5"))]
+    compared, _ = compare(both, quick, out_root=folder, name="compared")
+    curve = learning_curve(small_cache, quick, out_root=folder, name="curve").folder
+    check_labels(small_cache, folder / "labels.csv", FitConfig(), page=folder / "labels.html", images=smears)
+    for name, made in (("ladder", rungs), ("compared", compared.folder), ("curve", curve)):
+        (folder / f"{name}.html").write_bytes((made / "report.html").read_bytes())
+    write_joint_report([run.folder, rungs, curve], folder / "runs.html", [read_cache(small_cache), None, None])
     return folder
 
 
-@pytest.mark.parametrize("name", ["report", "audit", "predictions", "evaluation", "assess"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_page_has_no_violation(pages, name, theme, width):

@@ -1,6 +1,7 @@
 """The page of `ball assess`, from constructed results: verdict first, plain words, overlays, a map by every column."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -93,6 +94,31 @@ def test_the_map_takes_every_column_that_is_known(made):
     for column in ("class", "series", "overlay", "site"):
         assert f">{column}<" in legend.replace("</label>", "<")
     assert page.count("<circle") == 40
+
+
+def test_the_map_is_coloured_by_prediction_and_by_error(made):
+    """By the best model with a network on the first and the last rung; untested images are told apart."""
+    _, folder, cache = made
+    assert "prediction" not in page_of(made, BAR)  # a ladder that keeps no predictions
+    lines = ["rung,model,repeat,fold,path,label,predicted"]
+    for row, (path, label) in enumerate(zip(cache.path[:20], cache.label, strict=False)):
+        lines += [f"random,mlp,0,0,{path},{label},{label}", f"random,colour,0,0,{path},{label},Pro"]
+        lines.append(f"series left out,mlp,0,0,{path},{label},{'Pro' if row < 3 else label}")
+    (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+    page = page_of(made, BAR)
+    legend = page[page.index("Colour by") : page.index("<circle")]
+    ways = re.findall(r">([^<>]+)</label>", legend)
+    assert ways[:5] == ["class", *(f"{way} ({rung})" for rung in ("random", "series left out")
+                                   for way in ("prediction", "error"))]  # fmt: skip
+    looks = np.array(
+        [[int(look) for look in own.split()] for own in re.findall(r'<circle[^>]*data-v="([\d ]+)"', page)]
+    )
+    named = dict(zip(ways, looks.T, strict=True))
+    assert (named["error (random)"] == 5).sum() == 0
+    assert (named["error (series left out)"] == 5).sum() == 3
+    assert (named["prediction (random)"] == named["class"]).sum() == 20  # a class keeps its colour
+    assert legend.count("not tested") == 4 and legend.count("wrong at least once") == 1
+    assert "those of mlp" in page and "predicted Pro (series left out)" in page
 
 
 def test_without_overlays_no_empty_part_is_shown(made):

@@ -40,19 +40,21 @@ def test_the_page_shows_each_kind_of_overlay_enlarged(found, tmp_path):
         assert part.count('class="zoom"') >= min(10, (result.overlay == kind).sum())
         assert part.count("<img") > part.count('class="zoom"')  # some whole ones beside them
     for title in (
-        "Label conflicts: 1 of 1",
-        "Identical pixels: 1 of 1",
+        "Label conflicts: 1 pair",
+        "Identical pixels: 1 pair",
         "Likely series",
         "Likely batches",
         "Near-duplicates: ",
-        "Shared-fields: ",
+        "Overlapping fields: ",
     ):
         assert title in page
     copies = page.split("<summary>Identical pixels:")[1].split("</details>")[0]
     assert copies.count("<img") == 2
     assert "Benign/again.jpg and Pro/" in copies
     assert set(re.findall(r'src="([^",]*)', page)) == {"data:image/jpeg;base64"}
-    order = [page.index(words) for words in ("<h2>Verdict", "<h2>Burned-in", "<h2>Likely series", "Shared-fields: ")]
+    order = [
+        page.index(words) for words in ("<h2>Verdict", "<h2>Burned-in", "<h2>Likely series", "Overlapping fields: ")
+    ]
     assert order == sorted(order)
     for kind in result.overlays.names:
         counts = [(result.label[result.overlay == kind] == name).sum() for name in np.unique(result.label)]

@@ -19,6 +19,7 @@ from ball_features.reporting.evidence import (
     ProtocolEvidence,
 )
 from ball_features.reporting.finding import SEVERITIES
+from ball_features.reporting.rule_words import percent
 from ball_features.reporting.verdict import findings_to_json, render_verdict, verdict
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +62,31 @@ CASES = {
     "shortcut weak": (with_shortcut(0.6), {"nothing-found"}, {"shortcut-strong", "shortcut-matches-network"}),
     "nothing learnt": (
         Evidence((protocol(model("mlp", 0.503, "head"), model("colour", 0.5, "shortcut"), MAJORITY),)),
-        set(),
-        {"shortcut-matches-network", "shortcut-strong"},
+        {"nothing-learnt"},
+        {"shortcut-matches-network", "shortcut-strong", "nothing-found"},
+    ),
+    "nothing learnt, by chance above guessing": (
+        Evidence(
+            (
+                protocol(model("mlp", 0.55, "head", 0.08), model("histogram", 0.545, "shortcut", 0.08), MAJORITY),
+                replace(FALL, models=(model("mlp", 0.42, "head", 0.05),)),
+            )
+        ),
+        {"nothing-learnt"},
+        {"shortcut-matches-network", "falls-when-strict", "network-not-needed", "holds-when-strict"},
+    ),
+    "rare classes are found, though no more images are right": (
+        Evidence(
+            (
+                protocol(
+                    model("mlp", 0.91, "head", 0.03, balanced=0.8),
+                    model("majority", 0.9, "shortcut"),
+                    tested=(("a", 270), ("b", 30)),
+                ),
+            )
+        ),
+        {"nothing-found"},
+        {"nothing-learnt"},
     ),
     "nuclei do it": (
         Evidence((protocol(model("mlp", 0.95), model("nuclei", 0.95, "shortcut"), MAJORITY),)),
@@ -99,7 +123,7 @@ CASES = {
     ),
     "guessing is no score to keep": (
         Evidence((protocol(model("mlp", 0.505), MAJORITY), replace(HOLD, models=(model("mlp", 0.5),)))),
-        set(),
+        {"nothing-learnt"},
         {"holds-when-strict"},
     ),
     "they fall on series": (
@@ -135,6 +159,51 @@ CASES = {
         Evidence((LENIENT, protocol(model("mlp", 0.90, "head", 0.1), name="sites left out", unit="site", groups=3))),
         {"fall-uncertain", "few-groups"},
         {"falls-when-strict"},
+    ),
+    "holds, as far as a few patients say": (
+        Evidence((LENIENT, replace(HOLD, models=(ModelEvidence("mlp", "head", 0.95, 0.6, 1.0),)))),
+        {"fall-uncertain", "nothing-found"},
+        {"holds-when-strict", "falls-when-strict"},
+    ),
+    "copies in test and training": (
+        Evidence(
+            (
+                LENIENT,
+                protocol(model("mlp", 0.6, "head"), name="identical copies kept together", unit="copy", groups=90),
+            )
+        ),
+        {"falls-when-strict"},
+        {"nothing-found"},
+    ),
+    "no copies": (
+        Evidence(
+            (LENIENT, protocol(model("mlp", 0.6), name="identical copies kept together", unit="copy", groups=600))
+        ),
+        {"nothing-found"},
+        {"falls-when-strict"},
+    ),
+    "each site has its class": (
+        replace(SOUND, data=DataEvidence(600, {"a": 300, "b": 300}, sites=2, site_accuracy=1.0, untestable=("site",))),
+        {"site-tells-class"},
+        {"nothing-found"},
+    ),
+    "sites tell the class, and were left out": (
+        Evidence(
+            (LENIENT, replace(HOLD, unit="site", name="sites left out")),
+            DataEvidence(600, {"a": 300, "b": 300}, sites=12, site_accuracy=0.9),
+        ),
+        {"holds-when-strict"},
+        {"site-tells-class"},
+    ),
+    "sites share classes": (
+        replace(SOUND, data=DataEvidence(600, {"a": 300, "b": 300}, sites=3, site_accuracy=0.52)),
+        set(),
+        {"site-tells-class"},
+    ),
+    "a patient for each class": (
+        replace(SOUND, data=DataEvidence(600, few_patients={"a": 1, "b": 2}, untestable=("patient",))),
+        {"class-of-few-patients"},
+        {"nothing-found"},
     ),
     "falls on a rung in between": (
         Evidence((LENIENT, FALL, HOLD)),
@@ -189,6 +258,11 @@ CASES = {
         {"class-too-small"},
         set(),
     ),
+    "a class of one picture": (
+        Evidence((protocol(model("mlp", 0.9), distinct={"a": 300, "b": 1}),)),
+        {"class-too-small"},
+        set(),
+    ),
     "calibration": (Evidence((protocol(model("mlp", 0.95, ece=0.12), MAJORITY),)), {"badly-calibrated"}, set()),
     "calibrated": (Evidence((protocol(model("mlp", 0.95, ece=0.01), MAJORITY),)), set(), {"badly-calibrated"}),
     "elsewhere": (
@@ -229,8 +303,8 @@ CASES = {
     ),
     "elsewhere, images of training": (
         Evidence(external=replace(AWAY, trained_on=40)),
-        {"trained-on-these"},
-        set(),
+        {"trained-on-these", "accuracy-elsewhere"},
+        {"worse-elsewhere", "holds-elsewhere"},
     ),
     "elsewhere, classes missing": (
         Evidence(external=replace(AWAY, tested={"a": 290, "b": 9, "c": 0})),
@@ -343,6 +417,44 @@ def test_no_command_is_advised_that_was_run(unit):
         found = verdict(Evidence((LENIENT, replace(FALL, unit=unit)), audit=case))
         copies = next(own for own in found if own.code in ("overlapping-images", "augmented-copies"))
         assert ("--protocol group-cv" in copies.next) == (unit != "group")
+
+
+ONE = {
+    "label-conflicts": replace(SOUND, audit=replace(AUDIT, conflicts=1, conflict_example=("a/1.png", "b/1.png"))),
+    "given-split-leaks": replace(SOUND, data=DataEvidence(600, leaks={"patients": 1, "copies": 1, "groups": 1})),
+    "augmented-copies": replace(SOUND, audit=AuditEvidence(90, near=2500, in_pairs=90, groups=1, majority=0.5)),
+    "overlapping-images": replace(SOUND, audit=AuditEvidence(60, 1, 1, 1, 2, groups=59, majority=0.5)),
+    "class-too-small": Evidence((protocol(model("mlp", 0.9), tested=(("a", 300), ("b", 1))),)),
+    "few-groups": Evidence((LENIENT, replace(HOLD, groups=1))),
+    "class-of-few-patients": replace(SOUND, data=DataEvidence(600, few_patients={"a": 1})),
+    "trained-on-these": Evidence(external=replace(AWAY, trained_on=1, unknown=1)),
+    "labels-unknown": Evidence(external=replace(AWAY, images=1, unknown=1)),
+    "many-unusual": Evidence(predictions=PredictionEvidence(9, 1, contradicted=1)),
+    "confident-on-unusual": Evidence(
+        predictions=PredictionEvidence(5, 1, confidence=0.95, confidence_unusual=0.97, classes=4, contradicted=1)
+    ),
+    "labels-doubtful": replace(SOUND, data=DataEvidence(600, doubtful=(("Pre/1.png", "Pre", "Pro"),))),
+}
+
+
+@pytest.mark.parametrize("code", ONE)
+def test_one_of_a_kind_is_said_in_the_singular(code):
+    found = verdict(ONE[code])
+    assert code in {finding.code for finding in found}
+    for finding in found:
+        plural = re.search(
+            r"(?<![\d.,])1 (?!series)[a-z]+s\b(?! the| not| given)|\b1 (of \d+ )?[a-z ]*images? are", finding.sentence
+        )
+        assert plural is None, finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "said"),
+    [(1, 1, "100 %"), (0, 1, "0 %"), (0.5, 1, "50.0 %"), (0.9996, 1, "99.96 %"), (0.004, 0, "0.4 %"), (0.55, 0, "55 %"),
+     (0.9999999, 1, "100.000 %")],
+)  # fmt: skip
+def test_a_share_is_all_or_nothing_only_where_it_is(share, digits, said):
+    assert percent(share, digits) == said
 
 
 def test_every_code_is_explained_and_tried():

@@ -15,6 +15,7 @@ from ball_features.config import CollectionConfig, EvaluateConfig
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.intervals import wilson
 from benchmarks.external import check
+from tests.made import clouds, write_cache
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +223,17 @@ def test_the_command(bundle, small_cache, tmp_path):
     assert isinstance(both.exception, ConfigError)
     neither = run(app, ["evaluate", str(bundle), "-o", str(tmp_path / "e")])
     assert isinstance(neither.exception, ConfigError)
+
+
+def test_images_of_training_are_named_for_a_bundle_that_is_adapted_to_sites(tmp_path):
+    embeddings, label = clouds(60)
+    site = np.arange(240) % 3
+    embeddings = embeddings + np.random.default_rng(0).normal(size=(3, 16))[site] * 2
+    cache = write_cache(tmp_path / "c.h5", embeddings, label, {"site": [f"H{own}" for own in site]})
+    config = FitConfig(models=("logistic",), repeats=1, adapt="auto")
+    (folder,) = fit(cache, config, out_root=tmp_path, save="logistic").bundles
+    trained = set(read_bundle(folder).train_path)
+    named = read_cache(cache)
+    for columns in (named.columns, {}):  # also where the images name no site
+        done = evaluate(folder, replace(named, columns=columns))
+        assert {item.prediction.path for item in done.images if item.trained_on} == trained

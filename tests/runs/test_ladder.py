@@ -18,6 +18,7 @@ from ball_features.reporting.run_tables import render_ladder
 from ball_features.runs.ladder import ladder
 from ball_features.runs.rungs import RUNGS
 from tests.conftest import with_columns
+from tests.made import clouds, write_cache
 
 
 @pytest.mark.slow
@@ -305,3 +306,40 @@ def test_a_ladder_that_is_kept_is_not_fitted_again(small_cache, tmp_path, monkey
             ladder(cache, dataclasses.replace(CONFIG, seed=1), out_root=tmp_path, keep=True)
     ladder(cache, dataclasses.replace(CONFIG, models=("colour",)), out_root=tmp_path, keep=True)
     assert len(list((tmp_path / ".ladder.rungs").glob("*.npz"))) == 3  # those of other settings are forgotten
+
+
+def test_a_kept_ladder_whose_labels_were_corrected_is_fitted_again(tmp_path):
+    """Splits may stay as they are, as here, where two classes change names."""
+    embeddings, label = clouds(40)
+    rows = slice(0, 80)
+    columns = {"patient": [f"P{row % 20}" for row in range(80)]}
+    names = {"Benign": "Early", "Early": "Benign"}
+    done = []
+    for own in (label[rows], [names[name] for name in label[rows]]):
+        cache = write_cache(tmp_path / f"{len(done)}.h5", embeddings[rows], own, columns)
+        with h5py.File(cache, "r+") as file:
+            file["path"][:] = [f"{row}.png" for row in range(80)]
+            del file["checksums"]
+        config = FitConfig(models=("logistic",), repeats=1)
+        done.append(ladder(cache, config, out_root=tmp_path, keep=True).rows)
+    assert [row.accuracy > 0.9 for rows in done for row in rows] == [True] * 6
+
+
+def test_a_ladder_refuses_an_adaptation_that_it_would_not_make(tmp_path):
+    with pytest.raises(ConfigError, match="adapt='auto' with the ladder"):
+        ladder(tmp_path / "c.h5", FitConfig(adapt="auto"), out_root=tmp_path)
+
+
+def test_copies_that_take_a_class_out_of_training_are_no_rung(tmp_path):
+    embeddings, label = clouds(15)
+    cache = write_cache(tmp_path / "c.h5", embeddings, ["rare"] * 4 + label[4:], {"group": [str(n) for n in range(60)]})
+    with h5py.File(cache, "r+") as file:
+        file["sha256"][:4] = file["sha256"][0]
+        del file["checksums"]
+    for seed in range(4):
+        done = ladder(cache, FitConfig(models=("logistic",), repeats=2, seed=seed), out_root=tmp_path, name=str(seed))
+        lost = any("No image of rare is left to train on" in note for note in done.notes)
+        assert lost == ("copies together" not in {row.rung for row in done.rows})
+        if lost:
+            return
+    raise AssertionError("no seed put the copies to validation or test")

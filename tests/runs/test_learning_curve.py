@@ -192,3 +192,14 @@ def test_units_follow_from_the_columns_and_wrong_use_is_refused(made, tmp_path):
         assert done.exit_code != 0
     details = json.loads((by_site.folder / "run.json").read_text())
     assert details["command"].startswith("ball fit")
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_units_of_very_unequal_size_leave_no_part_empty(seed):
+    """A subset of one large unit has none to validate on, and the next one is empty: the curve ends before."""
+    sizes = [55, 13, 12, 9, 8, 7, 5, 5, 4] + [2] * 32
+    unit = np.repeat([f"U{number}" for number in range(len(sizes))], sizes)
+    label = np.random.default_rng(seed).integers(0, 4, len(unit)).astype(str)
+    nested = nested_splits(FitConfig(repeats=3), table(len(unit), label, together=unit), None, "image")
+    assert len(nested.splits) == 3 * len(nested.sizes)
+    assert all(len(split.train) and len(split.val) for split in nested.splits)

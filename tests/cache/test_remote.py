@@ -1,0 +1,198 @@
+"""Caches under addresses: fetched once, written whole, and nothing of an interrupted command is lost."""
+
+import json
+import shutil
+import uuid
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from ball_features import ExtractConfig, extract, read_cache
+from ball_features.cache import local_copy, merge, verify_cache, written
+from ball_features.cli import app
+from ball_features.errors import BallError, CacheError, DataError
+from ball_features.outputs import require_folder
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture(autouse=True)
+def own_copies(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "copies"))
+
+
+@pytest.fixture
+def memory():
+    return fsspec.filesystem("memory")
+
+
+@pytest.fixture
+def address():
+    return f"memory://{uuid.uuid4().hex}/deep/all.h5"
+
+
+def path_of(address):
+    return address.removeprefix("memory:/")
+
+
+def put(memory, address, content):
+    memory.pipe_file(path_of(address), content)
+
+
+def test_what_is_written_is_stored_whole_and_read_back(memory, address):
+    with written(address) as path:
+        assert not path.exists()
+        path.write_bytes(b"one")
+        assert not memory.exists(path_of(address))
+    assert memory.cat_file(path_of(address)) == b"one"
+    assert local_copy(address).read_bytes() == b"one"
+    assert len(memory.find(path_of(address).rsplit("/", 1)[0])) == 1  # no temporary name is left
+    with written(address) as path:
+        path.write_bytes(path.read_bytes() + b" two")
+    assert memory.cat_file(path_of(address)) == b"one two"
+
+
+def test_a_copy_is_fetched_once_for_each_version(memory, address, monkeypatch):
+    put(memory, address, b"one")
+    local_copy(address)
+    fetch, fetched = type(memory).get_file, []
+    monkeypatch.setattr(type(memory), "get_file", lambda self, *more: fetched.append(more) or fetch(self, *more))
+    assert local_copy(address).read_bytes() == b"one"
+    assert not fetched
+    put(memory, address, b"another")
+    assert local_copy(address).read_bytes() == b"another"
+    assert len(fetched) == 1
+
+
+def test_an_interrupted_command_goes_on_with_its_working_copy(memory, address):
+    put(memory, address, b"one")
+    with pytest.raises(KeyboardInterrupt), written(address) as path:
+        path.write_bytes(b"one and a half")
+        raise KeyboardInterrupt
+    assert memory.cat_file(path_of(address)) == b"one"
+    assert local_copy(address).read_bytes() == b"one"
+    with written(address) as path:
+        assert path.read_bytes() == b"one and a half"
+    assert memory.cat_file(path_of(address)) == b"one and a half"
+
+
+def test_what_another_program_has_stored_is_never_replaced(memory, address):
+    put(memory, address, b"one")
+    with pytest.raises(CacheError, match="changed by another program"), written(address) as path:
+        path.write_bytes(b"mine")
+        put(memory, address, b"theirs")
+    assert memory.cat_file(path_of(address)) == b"theirs"
+    with written(address) as path:
+        assert path.read_bytes() == b"theirs"
+
+
+def test_nothing_is_stored_where_nothing_changed(memory, address, monkeypatch):
+    put(memory, address, b"one")
+    with written(address):
+        pass
+    monkeypatch.setattr(type(memory), "put_file", lambda *more: pytest.fail("stored"))
+    with written(address) as path:
+        assert path.read_bytes() == b"one"
+
+
+def test_a_failed_upload_keeps_the_work_and_shows_no_key(memory, address, monkeypatch):
+    def fail(*more, **also):
+        raise RuntimeError("https://KEY:SECRET@store refused")
+
+    monkeypatch.setattr(type(memory), "put_file", fail)
+    with pytest.raises(CacheError, match="RuntimeError") as refused, written(address) as path:
+        path.write_bytes(b"one")
+    assert "SECRET" not in str(refused.value) and str(path) in str(refused.value)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path.parents[4]))
+    with written(address):
+        pass
+    assert memory.cat_file(path_of(address)) == b"one"
+
+
+def test_a_store_that_takes_no_file_is_named_before_the_work(memory, address, monkeypatch):
+    monkeypatch.setattr(type(memory), "pipe_file", lambda *more, **also: (_ for _ in ()).throw(PermissionError()))
+    with pytest.raises(CacheError, match="PermissionError"), written(address):
+        pytest.fail("began")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("memory://none/all.h5", "No cache at memory://none/all.h5"), ("nosuch://KEY:SECRET@a/b.h5", "nosuch://a/b.h5")],
+)
+def test_what_cannot_be_read_says_so(name, words):
+    with pytest.raises(BallError, match=words) as refused:
+        read_cache(name)
+    assert "SECRET" not in str(refused.value)
+
+
+def test_runs_and_pages_are_written_to_this_machine(tmp_path):
+    with pytest.raises(DataError, match="address s3://bucket/runs, expected a path"):
+        require_folder("s3://KEY:SECRET@bucket/runs")
+
+
+def test_a_cache_under_an_address_is_read_like_any(memory, address, small_cache, tmp_path):
+    memory.put_file(str(small_cache), path_of(address))
+    assert np.array_equal(read_cache(address).embeddings, read_cache(small_cache).embeddings)
+    assert verify_cache(address).sound
+    shown = CliRunner().invoke(app, ["inspect", address, "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.output)["cache"] == address
+    done = CliRunner().invoke(
+        app,
+        ["fit", address, "--models", "logistic", "--repeats", "1", "--out", str(tmp_path / "runs"), "--name", "one"],
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "runs" / "one" / "run.json").read_text())["cache"] == address
+    page = CliRunner().invoke(app, ["report", str(tmp_path / "runs" / "one")])
+    assert page.exit_code == 0 and "no map" not in page.output, page.output
+
+
+@pytest.mark.slow
+def test_extraction_brings_a_cache_under_an_address_up_to_date(memory, address, smears, tmp_path, small_cache):
+    config = ExtractConfig(backbone="densenet121", weights="random", views=2, precision="fp32")
+    images = tmp_path / "images"
+    shutil.copytree(smears, images)
+    memory.put_file(str(small_cache), path_of(address))
+    before = memory.cat_file(path_of(address))
+    assert extract(images, address, config).computed == 0
+    assert memory.cat_file(path_of(address)) == before
+    (first, *_) = sorted(images.rglob("*.jpg"))
+    Image.open(sorted(images.rglob("*.jpg"))[1]).save(first, quality=70)
+    done = extract(images, address, config)
+    assert (done.computed, str(done.cache)) == (1, address.replace("://", ":/"))
+    assert read_cache(address).complete
+
+
+def test_shards_under_addresses_are_merged_into_another(memory, address, small_cache):
+    for number in (1, 2):
+        memory.put_file(str(small_cache), path_of(f"{address}-{number}.h5"))
+    done = merge([f"{address}-1.h5", f"{address}-2.h5"], address)
+    assert done.repeated == done.images == len(read_cache(address).path)
+    with pytest.raises(CacheError, match="exists"):
+        merge([f"{address}-1.h5", f"{address}-2.h5"], address)
+
+
+def test_an_object_store_keeps_a_cache(small_cache, monkeypatch):
+    server = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    running = server.ThreadedMotoServer(port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "SECRET")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    fsspec.filesystem("s3").mkdir("caches")
+    try:
+        with written("s3://caches/deep/all.h5") as path:
+            shutil.copyfile(small_cache, path)
+        assert fsspec.filesystem("s3").find("caches") == ["caches/deep/all.h5"]
+        assert np.array_equal(read_cache("s3://caches/deep/all.h5").embeddings, read_cache(small_cache).embeddings)
+        with written("s3://caches/deep/all.h5") as path:
+            path.write_bytes(b"two")
+        assert local_copy("s3://caches/deep/all.h5").read_bytes() == b"two"
+    finally:
+        running.stop()
+        type(fsspec.filesystem("s3")).clear_instance_cache()  # another test has another server

@@ -1,0 +1,77 @@
+"""Commands that a verdict advises are carried out as they are printed, on caches of drawn numbers."""
+
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ball_features import FitConfig
+from ball_features.cli import app
+from ball_features.errors import DataError
+from ball_features.runs.fit import fit
+from tests.made import clouds, write_cache
+
+GIVEN = FitConfig(models=("majority",), repeats=1, jobs=1, protocol="given")
+QUICK = FitConfig(models=("logistic", "majority"), repeats=1, jobs=1)
+
+
+def make(folder, columns=(), per_class=24, distance=1.2):
+    embeddings, label = clouds(per_class, distance=distance)
+    columns = {name: [str(value(row)) for row in range(len(label))] for name, value in dict(columns).items()}
+    return write_cache(folder / "c.h5", embeddings, label, columns, weights="imagenet")
+
+
+def leaky(row):
+    return "test" if row % 12 in (0, 1) else "train"
+
+
+def find(findings, code):
+    (found,) = [finding for finding in findings if finding.code == code]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("columns", "protocol"),
+    [
+        ({"patient": lambda row: f"P{row % 8}", "split": leaky}, "patient-cv"),
+        ({"group": lambda row: f"G{row % 8}", "split": leaky}, "group-cv"),
+    ],
+)
+def test_a_split_that_leaks_is_made_anew(tmp_path, monkeypatch, columns, protocol):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, columns)
+    found = find(fit("c.h5", GIVEN, out_root="runs").findings, "given-split-leaks")
+    run(found.next, protocol)
+
+
+def test_sites_that_tell_the_class_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, {"site": lambda row: f"S{(row // 170 + (row % 3 == 0)) % 2}"}, 170)
+    found = find(fit("c.h5", QUICK, out_root="runs").findings, "site-tells-class")
+    run(found.next, "leave-site-out")
+
+
+def test_columns_of_a_groups_file_are_named_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path)
+    lines = [f"{name}/{row:05}.png,P{row % 8},{leaky(row)}" for row, name in enumerate(clouds(24)[1])]
+    (tmp_path / "my groups.csv").write_text("\n".join(["path,patient,split", *lines]) + "\n")
+    config = replace(GIVEN, groups="my groups.csv")
+    run(find(fit("c.h5", config, out_root="runs").findings, "given-split-leaks").next, "patient-cv")
+
+
+def run(command, protocol):
+    program, *words = shlex.split(command)
+    assert program == "ball"
+    assert words[words.index("--protocol") + 1] == protocol
+    done = CliRunner().invoke(app, [*words, "--models", "majority", "--jobs", "1", "--repeats", "1", "--quiet"])
+    assert done.exit_code == 0, done.output
+
+
+def test_one_class_is_nothing_to_tell_apart(tmp_path):
+    embeddings = np.random.default_rng(0).normal(size=(30, 8))
+    cache = write_cache(tmp_path / "c.h5", embeddings, ["Benign"] * 30)
+    with pytest.raises(DataError, match=r"All 30 images of .* are of the class 'Benign', expected at least two"):
+        fit(cache, QUICK, out_root=tmp_path)
