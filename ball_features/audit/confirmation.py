@@ -35,6 +35,7 @@ _LEAST_OVERLAP = 0.1  # of the picture, within both frames
 # Of 1,098 pairs of different cells of two sites that agree when shrunk, 20 reach this when aligned, most of them real
 # copies; of copies that were drawn or are known none stays below 0.73.
 _COPY_AGREEMENT = 0.72
+_ALIKE_FROM = 0.4  # overlap from which two cells, each in the middle of its picture, may be taken for one
 # Agreement required for an overlap of this share of the field. Of 21,000 unrelated pairs of 20,000 drawn fields that
 # agreed at the working size, none reaches it. Turned fields (seven more orientations) and framed ones (less to see)
 # need more.
@@ -186,6 +187,8 @@ def confirm_at_full_size(
     careful = pair.orientation or not (inside.all() and inside_second.all())
     if agreement < np.interp(overlap, _OVERLAP, _AGREEMENT_CAREFUL if careful else _AGREEMENT):
         return None
+    if overlap < _ALIKE_FROM:
+        return moved
     placed = _placements(first, second, seen, seen_second, (x, y), (x, y))
     return moved if any(agrees_in_one_position(first, image, valid) for image, valid in placed) else None
 

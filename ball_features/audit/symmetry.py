@@ -18,9 +18,10 @@ _BANDS_PX = ((1.0, 2.5), (1.5, 8.0))
 _REACH_PX = 4  # shifts tried in the other positions, at half size
 _LEAST_PIXELS = 400
 # Of 107 pairs of single cells of two sites that correlate at coarse scales, looked at one by one, the copies come to at
-# most 0.62 of the disagreement of other positions, the others to at least 0.72.
-_MOST_OF_OTHERS = 0.66
-_CLEARLY_MORE = 0.3  # correlation above that of other positions
+# most 0.4 of the disagreement of other positions, the others to at least 0.55.
+_MOST_OF_OTHERS = 0.5
+_CLEARLY_MORE = 0.3  # correlation above that of other positions, for fields, which have nothing in common in these:
+_NOTHING_IN_COMMON = 0.2
 
 
 def agrees_in_one_position(first: np.ndarray, second: np.ndarray, valid: np.ndarray) -> bool:
@@ -48,7 +49,9 @@ def agrees_in_one_position(first: np.ndarray, second: np.ndarray, valid: np.ndar
         a, b = (detail[valid] - detail[valid].mean() for detail in (one, two))
         own = float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-6))
         other = _in_other_positions(_halved(one, valid), _halved(two, valid))
-        if own > other and (1 - own <= _MOST_OF_OTHERS * (1 - other) or own - other >= _CLEARLY_MORE):
+        if own > other and 1 - own <= _MOST_OF_OTHERS * (1 - other):
+            return True
+        if own - other >= _CLEARLY_MORE and other <= _NOTHING_IN_COMMON:
             return True
     return False
 
