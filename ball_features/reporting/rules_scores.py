@@ -267,7 +267,7 @@ def _without_network(strict: ProtocolEvidence, same: ModelEvidence) -> str:
     if best is None or best.accuracy < same.accuracy:
         return ""
     words = PLAIN_SHORTCUTS.get(best.name, best.name)
-    return f" There {words} alone do as well ({interval(best)}): nothing shows that the network is of use."
+    return f" With {strict.name} {words} alone do as well, {interval(best)}: nothing shows that the network is of use."
 
 
 def _falls_by(best: ModelEvidence, same: ModelEvidence) -> Severity | None:

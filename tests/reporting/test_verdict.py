@@ -246,6 +246,11 @@ CASES = {
         {"overlapping-images"},
         {"augmented-copies"},
     ),
+    "every image twice": (
+        replace(SOUND, audit=AuditEvidence(60, exact=30, in_pairs=60, groups=30, majority=0.5)),
+        {"overlapping-images"},
+        {"augmented-copies", "nothing-found"},
+    ),
     "scale bar": (replace(SOUND, audit=replace(AUDIT, overlay_accuracy=0.8)), {"overlay-tells-class"}, set()),
     "no scale bar": (replace(SOUND, audit=replace(AUDIT, overlay_accuracy=0.51)), set(), {"overlay-tells-class"}),
     "equals": (
@@ -445,6 +450,13 @@ def test_one_of_a_kind_is_said_in_the_singular(code):
 )  # fmt: skip
 def test_a_share_is_all_or_nothing_only_where_it_is(share, digits, said):
     assert percent(share, digits) == said
+
+
+@pytest.mark.parametrize(("unit", "severity"), [("patient", "serious"), ("group", "warning")])
+def test_copies_of_every_image_are_serious_until_they_were_kept_together(unit, severity):
+    audit = AuditEvidence(60, exact=30, in_pairs=60, groups=30, majority=0.5)
+    found = verdict(Evidence((LENIENT, replace(HOLD, unit=unit)), audit=audit))
+    assert {own.code: own.severity for own in found}["overlapping-images"] == severity
 
 
 def test_every_code_is_explained_and_tried():
