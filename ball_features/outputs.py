@@ -69,13 +69,17 @@ def require_writable(
         inputs: files that the command reads; folders and None are ignored.
 
     Raises:
-        DataError: The file cannot be written, holds something that must not be replaced, or is an address.
+        DataError: The file cannot be written, holds something that must not be replaced, lies in a bundle, or is an
+            address.
     """
     if path is None:
         return
     _require_path(path, setting)
+    _require_no_bundle(path.parent, setting)
     other = f"Give another {setting}."
     try:
+        if path.is_fifo() or path.is_char_device():  # which to open would wait, or tell a reader of an end
+            return
         if path.is_file():
             _require_replaceable(path, kind, inputs, other)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +97,11 @@ def _require_path(path: Path | str, setting: str) -> None:
             f"Got the address {shown_address(path)}, expected a path of this machine: caches alone are written to "
             f"addresses. Give another {setting}, and copy it when it is done."
         )
+
+
+def _require_no_bundle(folder: Path, setting: str) -> None:
+    if os.path.lexists(folder / "bundle.json"):
+        raise DataError(f"{folder} holds a saved model, which further files would damage. Give another {setting}.")
 
 
 def _require_replaceable(path: Path, kind: str, inputs: Iterable[Path | str | None], other: str) -> None:
@@ -125,6 +134,7 @@ def require_own_files(folder: Path, names: Iterable[str], marker: str, kind: str
     Raises:
         DataError: One of the files exists, and the marker does not.
     """
+    _require_no_bundle(folder, "folder")
     names = [*names, marker]
     link = next((folder / name for name in names if (folder / name).is_symlink()), None)
     if link is not None:
@@ -139,9 +149,10 @@ def require_folder(path: Path | str, setting: str = "output folder") -> None:
     """Make a folder that a command writes into, and check that it accepts files.
 
     Raises:
-        DataError: The folder cannot be made or written to, or is an address.
+        DataError: The folder cannot be made or written to, is a bundle, or is an address.
     """
     _require_path(path, setting)
+    _require_no_bundle(Path(path), setting)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

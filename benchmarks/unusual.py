@@ -1,14 +1,16 @@
 """The flag for unusual images: sets of images against each other, for each kind of model.
 
     python benchmarks/unusual.py embed SET=FOLDER ... --out FOLDER --weights FILE
-    python benchmarks/unusual.py pairs FOLDER --own SET[+SET][:VIEWS] ...
+    python benchmarks/unusual.py pairs FOLDER --own SET[+SET][:VIEWS] ... [--splits N]
     python benchmarks/unusual.py left-out FOLDER --own SET[:VIEWS] ... --groups FILE --column NAME
 
 `embed` embeds a sample of each folder with every view of the recipe `robust`, also of images that the recipe would be
 refused for, into FOLDER/SET.npz. `pairs` takes a set, or several together, as the user's own: 80 % of its images train
-and calibrate (five folds), 20 % are held out, and every other set is foreign. VIEWS is plain, fields or cells: what the
-model reads. Methods are compared; "chosen" is the method that did best on all other own sets, so that no set chooses
-for itself. `left-out` holds a fifth of the groups out, such as patients. `benchmarks/foreign.py` draws foreign sets.
+and calibrate (five folds), 20 % are held out, and all other sets are foreign; KIND@SET, altered own images, are
+foreign to SET alone, and turned@SET are held-out own images. VIEWS is plain, fields or cells: what the model reads.
+Methods are compared, and chosen without what they are tested on: for each own set by the own sets that share no image
+with it, for each family of foreign kinds by the other families. `left-out` holds a fifth of the groups out, such as
+patients. `benchmarks/foreign.py` draws foreign sets.
 """
 
 from __future__ import annotations
@@ -24,21 +26,31 @@ import numpy as np
 
 from ball_features.bundles.bundle import UNUSUAL_SHARE
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
-from ball_features.bundles.novelty import Scale, colour_shares, fit_colours, fit_gaussians, fit_scale, score_parts
+from ball_features.bundles.class_gaussians import fit_gaussians
+from ball_features.bundles.novelty import fit_measures
+from ball_features.bundles.score_scale import Scale, fit_scale
 
 VIEWS = {"plain": [], "fields": [1, 2, 3, 4], "cells": [5, 6, 7, 8, 9, 10]}
 FOLDS = 5
 # Sets that are not foreign to another: of the same slides.
 SAME = {
     "all": ("erased-all", "masked"),
-    "malaria": ("mosaic",),
+    "malaria": ("mosaic", "grey@malaria"),  # its cells are grey
     "augmented": ("erased-augmented", "erased-bccd"),
     "pbc": ("erased-pbc",),
     "bccd": ("erased-bccd", "erased-augmented"),
     "zheng1": ("erased-zheng1",),
 }
-
-Scores = Callable[["Images", np.ndarray, "Images"], np.ndarray]  # (training images, classes, images) -> scores
+TURNED = "turned"
+LATER = "late-"  # kinds that were drawn after the method was settled
+FAMILIES = {
+    "fields without cells": ("field-", "phone", "mosaic", "erased-", "masked"),
+    "pictures": ("photos", "tissue", "scenes"),
+    "drawn": ("blank", "black-white", "odd", "drawn", "text", "page@"),
+    "altered": ("stain@", "inverted@", "grey@", "blurred@", "noisy@", "nearer@", "farther@", "rimmed@"),
+    "later": (LATER,),
+    "other smears": ("",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,94 +79,95 @@ class Images:
         return self.X[:, slice(1, None) if self.X.shape[1] > 1 else slice(None)]
 
 
-def _neighbours_of_mean(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    """Distance to the nearest training images in the mean of the model's views: the flag of version 0.1."""
-    return neighbour_distance(new.own, unit_mean(train.own))[0][:, None]
-
-
-def _mahalanobis(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return score_parts(fit_gaussians(train.X, codes), None, new.X, None)
-
-
-def _mahalanobis_of_model(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return score_parts(fit_gaussians(train.own, codes), None, new.own, None)
-
-
-def _relative(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return _mahalanobis(train, codes, new) - _mahalanobis(train, np.zeros(len(train), dtype=int), new)
-
-
-def _views(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return np.column_stack([_mahalanobis(train, codes, new), _neighbours_of_mean(train, codes, new)])
-
-
-def _colours(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return np.maximum(fit_colours(train.histogram, codes).score(colour_shares(new.histogram)), 1)
-
-
-def _product(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
-    return np.column_stack([_views(train, codes, new), _colours(train, codes, new)])
+def measure(train: Images, codes: np.ndarray, new: Images) -> dict[str, np.ndarray]:
+    """Scores by name, float (images, scores), of images by training images and their class numbers."""
+    measures = fit_measures(train.X, codes, train.histogram)
+    scores, count = measures.score(new.X, new.histogram), new.X.shape[1]
+    pooled = np.maximum(fit_gaussians(train.X, np.zeros(len(train), dtype=int)).score(new.X), 1)
+    return {
+        "views": scores[:, :count],
+        "model's views": scores[:, 1 if count > 1 else 0 : count],
+        "relative": scores[:, :count] - pooled,
+        "colours": scores[:, count : count + 1],
+        "near": scores[:, count + 1 :],
+        # In the mean of the model's views: the flag of version 0.1.
+        "neighbours": neighbour_distance(new.own, unit_mean(train.own))[0][:, None],
+    }
 
 
 def linear_scale(scores: np.ndarray, predicted: np.ndarray) -> Scale:
-    """The scale before: of the scores themselves, from their median to their 95th percentile."""
+    """The first scale: of the scores themselves, from their median to their 95th percentile; the largest counts."""
     empty = Scale(np.median(scores, 0), np.quantile(scores, 0.95, axis=0), np.empty(0), predicted)
     return replace(empty, values=empty(scores))
 
 
-METHODS: dict[str, tuple[Scores, Callable[[np.ndarray, np.ndarray], Scale]]] = {
-    "neighbours, mean of views": (_neighbours_of_mean, linear_scale),
-    "relative Mahalanobis": (_relative, linear_scale),
-    "Mahalanobis, model's views": (_mahalanobis_of_model, linear_scale),
-    "Mahalanobis and neighbours": (_views, linear_scale),
-    "colours": (_colours, fit_scale),
-    "Mahalanobis, neighbours, colours, one scale": (_product, linear_scale),
-    "Mahalanobis, neighbours, colours": (_product, fit_scale),
+def largest(scores: np.ndarray, predicted: np.ndarray) -> Scale:
+    """The scale of the product with the largest score in place of the norm."""
+    found = replace(fit_scale(scores, predicted), order=None)
+    return replace(found, values=found(scores))
+
+
+METHODS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray, np.ndarray], Scale]]] = {
+    "neighbours": (("neighbours",), linear_scale),
+    "relative Mahalanobis": (("relative",), linear_scale),
+    "Mahalanobis, model's views": (("model's views",), linear_scale),
+    "Mahalanobis, neighbours, linear": (("views", "neighbours"), linear_scale),
+    "colours": (("colours",), largest),
+    "near": (("near",), largest),
+    "Mahalanobis, neighbours, colours, largest": (("views", "colours", "neighbours"), largest),
+    "Mahalanobis, neighbours, colours, joined": (("views", "colours", "neighbours"), fit_scale),
+    "Mahalanobis, near, colours, largest": (("views", "colours", "near"), largest),
+    "Mahalanobis, near, colours, joined": (("views", "colours", "near"), fit_scale),
 }
+BEFORE, NOW = "Mahalanobis, neighbours, colours, largest", "Mahalanobis, near, colours, joined"
 
 
 def flagged(
-    own: tuple[Images, np.ndarray], foreign: dict[str, Images], name: str, parts: tuple[np.ndarray, np.ndarray]
-) -> dict[str, float]:
-    """Share of images that are flagged, of the held-out own ones ("own") and of each foreign set.
+    own: tuple[Images, np.ndarray], foreign: dict[str, Images], parts: tuple[np.ndarray, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """Share of images that each method flags, of the held-out own ones ("own") and of each foreign set.
 
     Args:
         own: images and class numbers.
         foreign: images of other sets, by name.
-        name: key of `METHODS`.
         parts: number of the part of each own image, of which part 0 is held out, and of the fold, of which the model of
             the others scores it, int (images,).
     """
-    (call, scaled), (images, codes), (part, fold) = METHODS[name], own, parts
+    (images, codes), (part, fold) = own, parts
     held, rest = images.rows(part == 0), part != 0
     images, codes, fold = images.rows(rest), codes[rest], fold[rest]
-    scores: list[np.ndarray] = [np.empty(0)] * len(codes)
+    seen: dict[str, np.ndarray] = {}
     # Without a classifier the class is that of the nearest class mean, as a classifier's mostly is.
     called = np.zeros(len(codes), dtype=int)
     for k in np.unique(fold):
-        seen, new = fold != k, np.flatnonzero(fold == k)
-        train = images.rows(seen)
-        called[new] = _nearest(train, codes[seen], images.rows(new))
-        for row, score in zip(new, call(train, codes[seen], images.rows(new)), strict=True):
-            scores[row] = score
-    scale = scaled(np.stack(scores), called)
-    count = int(codes.max()) + 1
-    return {
-        key: float(scale.flags(call(images, codes, Z), _nearest(images, codes, Z), count, UNUSUAL_SHARE).mean())
-        for key, Z in ({"own": held} | foreign).items()
-    }
+        train, new = images.rows(fold != k), images.rows(fold == k)
+        called[fold == k] = _nearest(train, codes[fold != k], new)
+        for name, scores in measure(train, codes[fold != k], new).items():
+            seen.setdefault(name, np.empty((len(codes), scores.shape[1])))[fold == k] = scores
+    names = {"own": held} | {name: Z for name, Z in foreign.items() if len(Z)}
+    together = Images(*(np.concatenate([getattr(Z, key) for Z in names.values()]) for key in ("X", "histogram")))
+    found, predicted = measure(images, codes, together), _nearest(images, codes, together)
+    ends = np.cumsum([len(Z) for Z in names.values()])[:-1]
+    shares = {}
+    for method, (columns, scaled) in METHODS.items():
+        scale = scaled(np.column_stack([seen[name] for name in columns]), called)
+        scores = np.column_stack([found[name] for name in columns])
+        flags = scale.flags(scores, predicted, int(codes.max()) + 1, UNUSUAL_SHARE)
+        shares[method] = {key: float(own.mean()) for key, own in zip(names, np.split(flags, ends), strict=True)}
+    return shares
 
 
-def random_parts(count: int) -> tuple[np.ndarray, np.ndarray]:
+def random_parts(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A fifth held out at random, and random folds."""
-    return tuple(np.random.default_rng(seed).permutation(count) % FOLDS for seed in (0, 1))  # type: ignore[return-value]
+    rngs = (np.random.default_rng(own) for own in (2 * seed, 2 * seed + 1))
+    return tuple(rng.permutation(count) % FOLDS for rng in rngs)  # type: ignore[return-value]
 
 
-def group_parts(group: np.ndarray, whole: bool) -> tuple[np.ndarray, np.ndarray]:
+def group_parts(group: np.ndarray, whole: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A fifth of the groups held out; folds of whole groups, or random ones as where the groups are not known."""
     code = np.unique(group, return_inverse=True)[1]
-    part = (np.random.default_rng(0).permutation(code.max() + 1) % FOLDS)[code]
-    return part, part if whole else random_parts(len(group))[1]
+    part = (np.random.default_rng(2 * seed).permutation(code.max() + 1) % FOLDS)[code]
+    return part, part if whole else random_parts(len(group), seed)[1]
 
 
 def _nearest(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
@@ -164,13 +177,14 @@ def _nearest(train: Images, codes: np.ndarray, new: Images) -> np.ndarray:
     return names[np.stack([((X - mean) ** 2).sum(1) for mean in means], 1).argmin(1)]
 
 
-def embed(folder: Path, out: Path, weights: str, most: int) -> None:
+def embed(folder: Path, out: Path, weights: str, most: int, recipe: str) -> None:
     """Embed a sample of a folder with every view, and write it with the classes that its folders name."""
     import torch
 
     from ball_features.config import ExtractConfig
     from ball_features.dataset.decode import decode
-    from ball_features.dataset.manifest import scan, spread_rows
+    from ball_features.dataset.listing import list_images
+    from ball_features.dataset.manifest import spread_rows
     from ball_features.extraction.backbones import get_backbone
     from ball_features.extraction.engine.devices import best_precision, resolve_device
     from ball_features.extraction.engine.modules import build_engine
@@ -181,12 +195,13 @@ def embed(folder: Path, out: Path, weights: str, most: int) -> None:
     from ball_features.extraction.weights import load_backbone
 
     backbone, device = get_backbone("densenet121"), resolve_device("auto")
-    config = ExtractConfig(backbone="densenet121", weights=weights, recipe="robust")
+    config = ExtractConfig(backbone="densenet121", weights=weights, recipe=recipe)
     wanted = replace(Preprocessing.from_config(config, backbone), dim=backbone.dim)
     read = reader(build_engine(backbone, load_backbone(backbone, weights, 0), device, best_precision(device), False))
-    manifest = scan(folder, least_classes=0)
-    rows = spread_rows(len(manifest.path), most)
-    files = [manifest.root / manifest.path[row] for row in rows]
+    paths = list_images(folder).images
+    path = np.array([paths[row] for row in spread_rows(len(paths), most)])
+    label = np.array([name.split("/")[0] if "/" in name else "?" for name in path])
+    files = [folder / name for name in path]
     parts, colours = [], []
     for start in range(0, len(files), 16):
         block = files[start : start + 16]
@@ -194,30 +209,18 @@ def embed(folder: Path, out: Path, weights: str, most: int) -> None:
         digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in block]
         parts.append(wanted.embed(pixels.to(device), digests, read).cpu().numpy().astype(np.float16))
         colours.append(shortcut_numbers(pixels, ("histogram",))["histogram"].numpy())
-    path, label = (np.array([column[row] for row in rows]) for column in (manifest.path, manifest.label))
     np.savez(out, X=np.concatenate(parts), histogram=np.concatenate(colours), label=label, path=path)
 
 
-def pairs(folder: Path, own: list[str], most: int) -> None:
+def pairs(folder: Path, own: list[str], most: int, splits: int) -> None:
     """Print every own set against every other set, and each kind of foreign image over the own sets."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for item in own:
-        names, views = _parse(item)
-        images, codes, _ = _load(folder, names, views)
-        skip = {
-            *names,
-            *(f"{name}-sample" for name in names),
-            *(other for name in names for other in SAME.get(name, ())),
+        each = [_one_pair(folder, item, most, seed) for seed in range(splits)]
+        found[item] = {
+            name: {kind: float(np.nanmean([one[name].get(kind, np.nan) for one in each])) for kind in each[0][name]}
+            for name in METHODS
         }
-        sets = {file.stem for file in folder.glob("*.npz") if np.load(file)["X"].shape[1] > max(views)} - skip
-        foreign = {
-            name: _load(folder, [name], views)[0]
-            for name in sorted(sets)
-            if not (name.endswith("-sample") and name.removesuffix("-sample") in sets)
-        }
-        foreign = {name: _spread(Z, most) for name, Z in foreign.items()}
-        parts = random_parts(len(codes))
-        found[item] = {name: flagged((images, codes), foreign, name, parts) for name in METHODS}
         for name, shares in found[item].items():
             print(_row(item, name, shares), flush=True)
     print("\nKinds of foreign images, mean and lowest over the own sets:\n")
@@ -225,19 +228,74 @@ def pairs(folder: Path, own: list[str], most: int) -> None:
         kinds: dict[str, list[float]] = {}
         for shares in (rows[name] for rows in found.values()):
             for kind, share in shares.items():
-                kinds.setdefault(kind, []).append(share)
-        cells = [f"{kind} {100 * np.mean(own):.0f} ({100 * min(own):.0f})" for kind, own in sorted(kinds.items())]
+                kinds.setdefault(kind.split("@")[0], []).append(share)
+        cells = [f"{kind} {100 * np.mean(own):.1f} ({100 * min(own):.0f})" for kind, own in sorted(kinds.items())]
         print(f"- {name}: {', '.join(cells)}")
+    print("\nMethods: own mean (most), turned, foreign mean (least), pairs below 85 %, lowest pair:\n")
+    for name in METHODS:
+        rows = [one[name] for one in found.values()]
+        shares, foreign = [row["own"] for row in rows], [_foreign(row) for row in rows]
+        turned = [share for row in rows for kind, share in row.items() if kind.startswith(TURNED)]
+        counted = [share for row in rows for kind, share in row.items() if family(kind) not in ("", "later")]
+        pairs = (
+            f"{100 * np.mean(shares):.2f} ({100 * max(shares):.1f})",
+            f"{100 * np.mean(foreign):.1f} ({100 * min(foreign):.1f})",
+        )
+        turns = f"{100 * np.mean(turned):.1f}" if turned else "-"
+        low = sum(share < 0.85 for share in counted)  # type: ignore[misc]
+        print(f"| {name} | {pairs[0]} | {turns} | {pairs[1]} | {low} of {len(counted)} | {100 * min(counted):.0f} |")
     if len(own) > 1:
         print("\nThe method of each set chosen by all others that share no image with it:\n")
         for item in own:
             apart = [rows for other, rows in found.items() if not {*_parse(other)[0]} & {*_parse(item)[0]}]
-            means = {name: np.mean([_foreign(rows[name]) for rows in apart]) for name in METHODS}
-            best = max(means, key=lambda name: float(means[name]))
+            if not apart:
+                continue
+            best = max(METHODS, key=lambda name: float(np.mean([_foreign(rows[name]) for rows in apart])))
             print(_row(item, f"chosen: {best}", found[item][best]), flush=True)
+    print("\nThe method of each family of foreign kinds chosen by the other families:\n")
+    for name in FAMILIES:
+        means = {
+            method: [
+                np.mean(
+                    [share for rows in found.values() for kind, share in rows[method].items() if choose(family(kind))]
+                )
+                for choose in (lambda own: own not in ("", "later", name), lambda own: own == name)  # noqa: B023
+            ]
+            for method in METHODS
+        }
+        best = max(means, key=lambda method: means[method][0])
+        shares = [s for rows in found.values() for kind, s in rows[best].items() if family(kind) == name]
+        if shares:
+            print(f"| {name} | {best} | {100 * means[best][1]:.1f} | {100 * min(shares):.0f} |")
 
 
-def left_out(folder: Path, own: list[str], groups: Path, column: str) -> None:
+def family(kind: str) -> str:
+    """Family of a foreign kind; "" for own images."""
+    if kind == "own" or kind.startswith(TURNED):
+        return ""
+    return next(name for name, starts in FAMILIES.items() if kind.startswith(starts))
+
+
+def _one_pair(folder: Path, item: str, most: int, seed: int) -> dict[str, dict[str, float]]:
+    names, views = _parse(item)
+    images, codes, path = _load(folder, names, views)
+    skip = {*names, *(f"{name}-sample" for name in names), *(other for name in names for other in SAME.get(name, ()))}
+    sets = {file.stem for file in folder.glob("*.npz") if np.load(file)["X"].shape[1] > max(views)} - skip
+    sets = {name for name in sets if not (name.endswith("-sample") and name.removesuffix("-sample") in sets)}
+    sets = {name for name in sets if "@" not in name or name.split("@")[1] in names}
+    parts = random_parts(len(codes), seed)
+    foreign = {}
+    for name in sorted(sets):
+        foreign[name], _, files = _load(folder, [name], views)
+        if name.startswith(TURNED):
+            held = {path[row] for row in np.flatnonzero(parts[0] == 0)}
+            rows = [row for row, file in enumerate(files) if file.replace("=", "/").removesuffix(".png") in held]
+            foreign[name] = foreign[name].rows(np.array(rows, dtype=int))
+        foreign[name] = _spread(foreign[name], most)
+    return flagged((images, codes), foreign, parts)
+
+
+def left_out(folder: Path, own: list[str], groups: Path, column: str, splits: int) -> None:
     """Print the share of own images that are flagged where their group is not among the training images."""
     with groups.open(newline="", encoding="utf-8") as file:
         group_of = {row["path"]: row[column] for row in csv.DictReader(file)}
@@ -245,11 +303,13 @@ def left_out(folder: Path, own: list[str], groups: Path, column: str) -> None:
         names, views = _parse(item)
         images, codes, path = _load(folder, names, views)
         group = np.array([group_of[name] for name in path])
+        known, unknown = (
+            [flagged((images, codes), {}, group_parts(group, whole, seed)) for seed in range(splits)]
+            for whole in (True, False)
+        )
         for method in METHODS:
-            known, unknown = (
-                flagged((images, codes), {}, method, group_parts(group, whole))["own"] for whole in (True, False)
-            )
-            print(f"| {item} | {column} | {method} | {100 * known:.1f} | {100 * unknown:.1f} |", flush=True)
+            cells = [100 * float(np.mean([one[method]["own"] for one in each])) for each in (known, unknown)]
+            print(f"| {item} | {column} | {method} | {cells[0]:.1f} | {cells[1]:.1f} |", flush=True)
 
 
 def _parse(item: str) -> tuple[list[str], list[int]]:
@@ -273,14 +333,20 @@ def _spread(images: Images, most: int) -> Images:
     return images.rows(np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)))
 
 
-def _foreign(shares: dict[str, float]) -> float:
-    return float(np.mean([share for name, share in shares.items() if name != "own"]))
+def _foreign(shares: dict[str, float], later: bool = False) -> float:
+    kinds = [share for name, share in shares.items() if family(name) and name.startswith(LATER) == later]
+    return float(np.mean(kinds or [np.nan]))
 
 
 def _row(item: str, method: str, shares: dict[str, float]) -> str:
-    rest = sorted(((name, share) for name, share in shares.items() if name != "own"), key=lambda pair: pair[1])
-    lowest = ", ".join(f"{name} {100 * share:.0f}" for name, share in rest[:3])
-    return f"| {item} | {method} | {100 * shares['own']:.1f} | {100 * _foreign(shares):.1f} | {lowest} |"
+    lowest = []
+    for later in (False, True):
+        rest = sorted(
+            (share, name) for name, share in shares.items() if family(name) and name.startswith(LATER) == later
+        )
+        lowest.append(", ".join(f"{name} {100 * share:.0f}" for share, name in rest[:3] if share < 0.95) or "-")
+    means = [f"{100 * _foreign(shares, later):.1f}" for later in (False, True)]
+    return f"| {item} | {method} | {100 * shares['own']:.1f} | {means[0]} | {lowest[0]} | {means[1]} | {lowest[1]} |"
 
 
 def main() -> None:
@@ -292,26 +358,29 @@ def main() -> None:
     first.add_argument("--out", type=Path, required=True)
     first.add_argument("--weights", default="imagenet")
     first.add_argument("--images", type=int, default=300)
+    first.add_argument("--recipe", default="robust", choices=("robust", "fields", "plain"), help="robust: all")
     second = commands.add_parser("pairs")
     second.add_argument("folder", type=Path)
     second.add_argument("--own", nargs="+", required=True)
     second.add_argument("--foreign-images", type=int, default=300)
+    second.add_argument("--splits", type=int, default=1)
     third = commands.add_parser("left-out")
     third.add_argument("folder", type=Path)
     third.add_argument("--own", nargs="+", required=True)
     third.add_argument("--groups", type=Path, required=True)
     third.add_argument("--column", default="group")
+    third.add_argument("--splits", type=int, default=1)
     given = parser.parse_args()
     if given.command == "pairs":
-        pairs(given.folder, given.own, given.foreign_images)
+        pairs(given.folder, given.own, given.foreign_images, given.splits)
         return
     if given.command == "left-out":
-        left_out(given.folder, given.own, given.groups, given.column)
+        left_out(given.folder, given.own, given.groups, given.column, given.splits)
         return
     given.out.mkdir(parents=True, exist_ok=True)
     for item in given.sets:
         name, _, folder = item.partition("=")
-        embed(Path(folder), given.out / f"{name}.npz", given.weights, given.images)
+        embed(Path(folder), given.out / f"{name}.npz", given.weights, given.images, given.recipe)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ball_features.cache import lock_cache
 from ball_features.demo import demo
 from ball_features.errors import CacheBusyError, CacheError, DataError
 from ball_features.files import plain_cell, read_csv, replacing, safe_cell, write_csv, write_json, write_text
-from ball_features.outputs import OUTPUTS, require_folder, require_writable
+from ball_features.outputs import OUTPUTS, require_folder, require_own_files, require_writable
 from ball_features.runs.compare import compare
 from ball_features.runs.ladder import ladder
 from ball_features.runs.new_folder import NewFolder
@@ -84,6 +84,27 @@ def test_an_output_never_replaces_an_input(tmp_path):
         with pytest.raises(DataError, match="input of this command"):
             require_writable(out, kind="cache", inputs=(None, tmp_path, path))
     require_writable(path, kind="cache", inputs=(tmp_path / "b.h5",))
+
+
+def test_nothing_is_written_into_a_bundle(tmp_path):
+    (tmp_path / "bundle.json").write_text("{}")
+    for check in (
+        lambda: require_writable(tmp_path / "a.csv", "page"),
+        lambda: require_writable(tmp_path / "bundle.json", "page"),
+        lambda: require_folder(tmp_path, "page"),
+    ):
+        with pytest.raises(DataError, match=r"holds a saved model, .*Give another page"):
+            check()
+    with pytest.raises(DataError, match="holds a saved model"):
+        require_own_files(tmp_path, ["predictions.csv"], "evaluation.json", "evaluation")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_is_not_opened_before_the_work(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    require_writable(tmp_path / "pipe", kind="predictions")
+    require_writable(Path(os.devnull), kind="predictions")
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -196,7 +217,6 @@ def test_a_demonstration_that_cannot_be_written(tmp_path):
 
 
 def test_links_in_a_folder_from_a_stranger_lead_to_nothing_that_is_overwritten(tmp_path):
-    from ball_features.outputs import require_own_files
     from ball_features.reporting.markup import write_page
 
     mine = tmp_path / "notes.txt"

@@ -8,7 +8,6 @@ joblib, which is read only if the user trusts it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +30,10 @@ from ball_features.bundles.formats import read_model
 from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.novelty import Novelty
 from ball_features.bundles.ranges import require_ranges
-from ball_features.bundles.sums import require_unchanged
+from ball_features.bundles.sums import require_plain_files, require_unchanged
 from ball_features.cache.places import from_stored
 from ball_features.errors import BallError, ConfigError, DataError
+from ball_features.files import read_json
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
@@ -151,7 +151,7 @@ class Bundle:
         distance = self.distance(X)[0]
         if self.novelty is None:
             return distance > self.unusual_from
-        scores = self.novelty.scores(self._centred(X), distance, histogram)
+        scores = self.novelty.measures.score(self._centred(X), histogram, distance)
         return self.novelty.scale.flags(scores, probability.argmax(1), len(self.classes), UNUSUAL_SHARE)
 
     @property
@@ -227,7 +227,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
     Raises:
         DataError: The folder is no bundle, is damaged, has another format, or holds types that no classifier needs.
     """
-    from safetensors.numpy import load
+    from safetensors import safe_open
 
     folder = Path(folder)
     try:
@@ -237,8 +237,10 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
                 f"{folder} has bundle format {values['format']}, expected {FORMAT}. Use the version of ball that wrote "
                 "it, or save the model again with `ball fit`."
             )
+        require_plain_files(folder)
         facts = BundleFacts.from_json(from_stored(values, folder))
-        arrays = load((folder / "reference.safetensors").read_bytes())
+        with safe_open(folder / "reference.safetensors", "numpy") as file:  # which reads no more than its head says
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
         require_ranges(values, facts, arrays)
         bundle = Bundle(
             estimator=read_model(folder, facts.model_file, facts.estimator_classes, trust),
@@ -286,7 +288,7 @@ def saved_notes(folder: Path | str) -> list[str]:
 
 def _read_json(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        return read_json(folder / "bundle.json")
     except (OSError, ValueError) as error:
         why = (error.strerror or str(error)) if isinstance(error, OSError) else "its bundle.json is damaged"
         raise DataError(

@@ -15,6 +15,7 @@ import numpy as np
 
 from ball_features.bundles.skops_files import UnknownPartsError, load_parts, write_parts
 from ball_features.errors import ConfigError, DataError
+from ball_features.files import read_json
 from ball_features.models.base import AlignedClassifier, PerViewClassifier, ViewRole
 
 __all__ = ["FORMATS", "Format", "read_model", "write_model"]
@@ -230,4 +231,4 @@ def _write_parameters(folder: Path, parameters: Mapping[str, object]) -> None:
 def _read_parameters(folder: Path) -> dict[str, Any]:
     """Return nothing, that is the defaults, for bundles of earlier versions."""
     file = folder / "parameters.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json(file) if file.exists() else {}

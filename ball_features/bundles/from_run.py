@@ -12,7 +12,7 @@ from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import fit_colours, fit_gaussians, score_parts
+from ball_features.bundles.novelty import fit_measures
 from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
@@ -149,8 +149,7 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         seen, held = used(some(fold.split.train, PAST_MEMORY_IMAGES)), used(tested)
         reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
         distances.append(neighbour_distance(_of(held.X, own), reference)[0])
-        colours = None if seen.histogram is None else fit_colours(seen.histogram, seen.truth)
-        scores.append(score_parts(fit_gaussians(seen.X, seen.truth), colours, held.X, held.histogram))
+        scores.append(fit_measures(seen.X, seen.truth, seen.histogram).score(held.X, held.histogram))
         truth.append(held.truth)
         raw.append(fold.probability[np.isin(fold.split.test, tested)])
     truth, distances, scores, probability = (np.concatenate(part) for part in (truth, distances, scores, raw))

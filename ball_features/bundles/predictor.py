@@ -220,7 +220,7 @@ class Predictor:
         """
         from ball_features.extraction.pixels import shortcut_numbers
 
-        if self.bundle.novelty is None or self.bundle.novelty.colours is None:
+        if self.bundle.novelty is None or self.bundle.novelty.measures.colours is None:
             return None
         return shortcut_numbers(images.float().div(255), ("histogram",))["histogram"].numpy()
 

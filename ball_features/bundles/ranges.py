@@ -18,6 +18,7 @@ _TEXTS = ("backbone", "weights", "weights_sha256", "normalize", "precision", "re
 _COUNTS = {"input_px": (8, 1 << 14), "seed": (0, 1 << 63), "view_seed": (0, 1 << 63)}  # name -> least, most
 _PRECISIONS = ("fp32", "bf16", "fp16")
 _MOST_TEMPERATURE = 1e6
+_MOST_ORDER = 100
 _MOST = 1e15  # absolute value of a number that is squared
 
 
@@ -61,6 +62,7 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         "conformal": facts.conformal in CONFORMAL,
         "gaussians": "gaussian_mean" not in arrays or _fit_together(arrays, views),
         "colours": "colour_mean" not in arrays or _one_view(arrays),
+        "neighbours": "near_train" not in arrays or _of_neighbours(arrays),
         "site_offsets": facts.adapt == "none" or all(_finite(arrays[name], 3, views) for name in _sites(arrays)),
     }
     faults += [name for name, holds in checks.items() if not holds]
@@ -103,11 +105,26 @@ def _one_view(arrays: Mapping[str, np.ndarray]) -> bool:
     )
 
 
+def _of_neighbours(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether training images of the plain view, and the distances between them, belong together."""
+    train, spacing = arrays["near_train"], arrays["near_spacing"]
+    return (
+        train.ndim == 2
+        and 0 < len(train) <= len(arrays["train"])
+        and train.shape[1] == arrays["gaussian_mean"].shape[2]
+        and spacing.shape == (len(train),)
+        and bool((spacing > 0).all())
+        and _moderate(train)
+        and _moderate(spacing)
+    )
+
+
 def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
     """Whether the Gaussians of the views and the scale of their scores belong together."""
     mean, basis, variance = (arrays[f"gaussian_{name}"] for name in ("mean", "basis", "variance"))
     scale = [arrays[f"scale_{name}"] for name in ("middle", "high", "values")]
     ends = [*scale[:2], *([arrays["scale_largest"]] if "scale_largest" in arrays else [])]
+    order = arrays.get("scale_order", np.ones(1))
     rest, scores = arrays["gaussian_rest"], views + 1 + ("colour_mean" in arrays)
     return (
         mean.ndim == basis.ndim == 3
@@ -115,6 +132,9 @@ def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
         and mean.shape[2] == basis.shape[2]
         and variance.shape == basis.shape[:2]
         and all(part.shape == (scores,) for part in ends)
+        and order.shape == (1,)
+        and order.dtype == np.float64
+        and 1 <= float(order[0]) <= _MOST_ORDER
         and scale[2].shape == arrays["scale_predicted"].shape == arrays["scores"].shape
         and bool((variance > 0).all() and rest.ndim == 1 and (rest > 0).all())
         and all(_moderate(part) for part in (mean, basis, variance, scale[2], *ends))

@@ -20,7 +20,8 @@ from ball_features.bundles.calibration import (
 from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import Novelty, Scale, fit_colours, fit_gaussians, fit_scale, score_parts
+from ball_features.bundles.novelty import Novelty, fit_measures
+from ball_features.bundles.score_scale import Scale, fit_scale
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.config import COVERAGE
@@ -59,8 +60,8 @@ class HeldOut:
         truth: class numbers, int (images,).
         distances: distance of each image to the images that its model was fitted on, float64 (images,).
         fold: number of the fold that predicted each image, int (images,).
-        views: score of each view of each image, and of its colours where they are known, by `score_parts` of the images
-            that its model was fitted on, float64 (images, scores); None for a flag by distance alone.
+        novelty: scores of each image by `Measures` of the images that its model was fitted on, float64
+            (images, scores); None for a flag by distance alone.
         unit: unit of each image, int (images,), as in `LabelledEmbeddings`.
     """
 
@@ -68,18 +69,18 @@ class HeldOut:
     truth: np.ndarray
     distances: np.ndarray
     fold: np.ndarray
-    views: np.ndarray | None = None
+    novelty: np.ndarray | None = None
     unit: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> HeldOut:
         """These images alone; rows is bool (images,)."""
-        views, unit = (None if part is None else part[rows] for part in (self.views, self.unit))
-        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows], views, unit)
+        novelty, unit = (None if part is None else part[rows] for part in (self.novelty, self.unit))
+        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows], novelty, unit)
 
     @property
     def scores(self) -> np.ndarray:
-        """Scores of the flag for unusual images, float64 (images, scores): `views`, and the distance."""
-        return np.column_stack([*([] if self.views is None else [self.views]), self.distances])
+        """Scores of the flag for unusual images, float64 (images, scores)."""
+        return self.distances[:, None] if self.novelty is None else self.novelty
 
     @property
     def scale(self) -> Scale:
@@ -119,17 +120,16 @@ def write_bundle(
     folder.mkdir(parents=True)
     own = list(facts.model_views) or list(range(train.X.shape[1]))
     reference = unit_mean(train.X[:, own]).astype(np.float16)  # distances are to what will be read back
-    gaussians = fit_gaussians(train.X, train.truth)
-    colours = None if train.histogram is None else fit_colours(train.histogram, train.truth)
+    measures = fit_measures(train.X, train.truth, train.histogram)
     if isinstance(validation, LabelledEmbeddings):
         raw = mean_probability(estimator, validation.X[:, own], len(facts.classes))
         distances, _ = neighbour_distance(validation.X[:, own], reference.astype(np.float32))
         fold = np.zeros(len(raw), dtype=int)
-        views = score_parts(gaussians, colours, validation.X, validation.histogram)
-        validation = HeldOut(raw, validation.truth, distances, fold, views, validation.unit)
+        novelty = measures.score(validation.X, validation.histogram)
+        validation = HeldOut(raw, validation.truth, distances, fold, novelty, validation.unit)
     bundle = calibrate(estimator, facts, reference, validation)
-    if validation.views is not None:
-        bundle = replace(bundle, novelty=Novelty(gaussians, validation.scale, colours))
+    if validation.novelty is not None:
+        bundle = replace(bundle, novelty=Novelty(measures, validation.scale))
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
     arrays |= {"score_class": bundle.score_class, "train_class": train.truth.astype(np.int64)}
     arrays |= bundle.novelty.to_arrays() if bundle.novelty else {}

@@ -18,6 +18,7 @@ __all__ = ["UnknownPartsError", "load_parts", "scikit_learn_parts", "write_parts
 _LOSSES = {
     f"{module}.CyHalf{name}Loss" for module in ("sklearn._loss._loss", "_loss") for name in ("Binomial", "Multinomial")
 }
+_EXPANSION, _FREE_BYTES = 16, 1 << 26
 # Parts of the models of `ball fit`: kinds of nodes in a skops file and the names each kind may have. Excluded are
 # functions, methods, types other than those of a dictionary's keys, and whatever would call them. skops itself trusts
 # more: NumPy's functions and all public estimators, among them FunctionTransformer, which calls what it is given.
@@ -99,7 +100,7 @@ def load_parts(path: Path) -> Any:
 
     from ball_features.bundles.soundness import require_sound
 
-    packed = path.read_bytes()
+    packed = _packed(path)
     unknown = _unknown_parts(packed)
     if unknown:
         raise DataError(
@@ -126,6 +127,20 @@ def scikit_learn_parts(estimator: Any) -> Any:
     if isinstance(last, ShrunkDiscriminant):
         return make_pipeline(*estimator[:-1], last.to_scikit_learn())
     return estimator
+
+
+def _packed(path: Path) -> bytes:
+    """The bytes of a file whose members together unpack to no more than ball's, which are not compressed."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path.name} is no skops file")
+    with zipfile.ZipFile(path) as file:
+        items = file.infolist()
+        names = [item.filename for item in items]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{path.name} holds two files of one name")
+        if sum(item.file_size for item in items) > _EXPANSION * path.stat().st_size + _FREE_BYTES:
+            raise ValueError(f"{path.name} unpacks to more than its size warrants")
+    return path.read_bytes()
 
 
 def _unknown_parts(packed: bytes) -> list[str]:

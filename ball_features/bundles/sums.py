@@ -6,11 +6,28 @@ import hashlib
 import re
 from pathlib import Path
 
+from ball_features.dataset.listing import printable
 from ball_features.errors import DataError
+from ball_features.files import open_plain, read_whole
 
-__all__ = ["SUMS", "changed_files", "require_unchanged", "write_checksums"]
+__all__ = ["SUMS", "changed_files", "require_plain_files", "require_unchanged", "write_checksums"]
 
 SUMS = "SHA256SUMS"
+_MOST_SUMS_BYTES, _MOST_JSON_BYTES = 1 << 20, 1 << 32
+
+
+def require_plain_files(folder: Path) -> None:
+    """Raise `DataError` for a bundle that holds a pipe, a device, or a file that claims more than it has."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            continue
+        try:
+            open_plain(path, _MOST_JSON_BYTES if path.suffix == ".json" else None).close()
+        except OSError as error:
+            raise DataError(
+                f"{folder} is a damaged bundle: {printable(path.name)} cannot be read ({error.strerror}). Copy it "
+                "again from its source."
+            ) from error
 
 
 def write_checksums(folder: Path) -> None:
@@ -26,7 +43,7 @@ def changed_files(folder: Path) -> list[str] | None:
     A file that is missing counts, and so does the list itself if it is damaged.
     """
     try:
-        text = (folder / SUMS).read_bytes().decode("utf-8", "replace")
+        text = read_whole(folder / SUMS, _MOST_SUMS_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:
         return None
     except OSError:
@@ -56,7 +73,7 @@ def require_unchanged(folder: Path) -> None:
 
 def _hash(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -30,6 +30,7 @@ _TEXTS = (
     "recipe", "segmentation", "weights", "weights_sha256",
 )  # fmt: skip
 _COUNTS = {"batch_size": 1 << 20, "input_px": 1 << 14, "seed": 1 << 63, "views": 10_000}  # name -> largest value
+_LONGEST_TEXT = 1 << 22
 _REQUIRED_ATTRIBUTES = ("backbone", "batch_size", "fingerprint", "precision", "recipe")
 
 
@@ -144,7 +145,9 @@ def _fault(file: Any) -> str:
     lacking += [f"the attribute {name}" for name in _REQUIRED_ATTRIBUTES if name not in file.attrs]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
-    fault = next((f"the attribute {name} is {v!r}" for name, v in _attributes(file).items() if not _fits(name, v)), "")
+    fault = next(
+        (f"the attribute {name} is {repr(v)[:200]}" for name, v in _attributes(file).items() if not _fits(name, v)), ""
+    )
     if fault:
         return fault
     stored = file["embeddings"]
@@ -168,6 +171,8 @@ def _attributes(file: Any) -> dict[str, Any]:
 
 def _fits(name: str, value: Any) -> bool:
     """Whether an attribute has the type that this version writes, and is not out of range."""
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        return False
     if name in _TEXTS:
         return isinstance(value, str)
     if name in _COUNTS:

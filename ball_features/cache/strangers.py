@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import os
+import zlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import h5py
@@ -15,6 +17,18 @@ _GROUPS = ("shortcuts", "rejected", "columns", "checksums")
 _TEXTS = ("path", "label", "sha256", "view", "twin_sha256")
 _EXPANSION = 16  # embeddings hardly shrink when they are compressed
 _FREE_BYTES = 64 << 20
+_GZIP, _SHUFFLE, _SUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
+# What h5repack and the like make of a cache; packed last, so that the size of what unpacks is known.
+_PACKINGS = [
+    (),
+    (_SUM,),
+    (_SHUFFLE,),
+    (_SHUFFLE, _SUM),
+    (_GZIP,),
+    (_GZIP, _SUM),
+    (_SHUFFLE, _GZIP),
+    (_SHUFFLE, _GZIP, _SUM),
+]
 
 
 def budget(path: Path | str) -> int:
@@ -24,7 +38,7 @@ def budget(path: Path | str) -> int:
 
 def fault_of_objects(file: Any) -> str:
     """The first object of an open HDF5 file that no cache has, in words, or ""; nothing is followed or allocated."""
-    left, claimed, groups = _MOST_OBJECTS, 0, [("", file)]
+    left, claimed, groups, packed = _MOST_OBJECTS, 0, [("", file)], []
     fault = next((f"the attribute {name} is no single value" for name in file.attrs if _is_array(file, name)), "")
     while groups and not fault:
         prefix, group = groups.pop()
@@ -39,14 +53,39 @@ def fault_of_objects(file: Any) -> str:
                     return f"{prefix}{name} is a group that no cache has"
                 groups.append((f"{name}/", item))
                 continue
+            packed += [item] if isinstance(item, h5py.Dataset) and item.chunks else []
             fault = fault or _fault_of_dataset(f"{prefix}{name}", item)
-            claimed += 0 if fault else int(np.prod(item.shape, dtype=object)) * item.dtype.itemsize
+            claimed += 0 if fault else _claim(item)
         if left < 0:
             return f"it holds more than {_MOST_OBJECTS} objects"
-    if not fault and claimed > budget(file.filename):
+    if not fault and claimed > budget(file.filename):  # before a chunk is unpacked
         size = Path(file.filename).stat().st_size
         return f"it claims {claimed / 1e9:.1f} GB in a file of {size / 1e6:.1f} MB"
-    return fault
+    return fault or next((f"{item.name[1:]} {said}" for item in packed if (said := _fault_of_packing(item))), "")
+
+
+def _claim(item: Any) -> int:
+    """Bytes in memory of a dataset, or of one chunk of it where that is larger."""
+    shapes = [item.shape, *([item.chunks] if item.chunks else [])]
+    return max(int(np.prod(shape, dtype=object)) for shape in shapes) * item.dtype.itemsize
+
+
+def _fault_of_packing(item: Any) -> str:
+    """What is wrong with the chunks of a dataset, in words, or ""; HDF5 itself unpacks them without a bound."""
+    settings = item.id.get_create_plist()
+    filters = tuple(settings.get_filter(number)[0] for number in range(settings.get_nfilters()))
+    if filters not in _PACKINGS:
+        return "is packed in a way that no cache is"
+    size, places = int(np.prod(item.chunks)) * item.dtype.itemsize, []
+    item.id.chunk_iter(lambda one: places.append(one.chunk_offset))
+    for place in places if _GZIP in filters else ():
+        _, data = item.id.read_direct_chunk(place)
+        try:
+            if len(zlib.decompressobj().decompress(data, size + 1)) > size:
+                return "unpacks to more than its size"
+        except zlib.error:  # not packed, or damaged, which HDF5 tells
+            continue
+    return ""
 
 
 def _is_array(file: Any, name: str) -> bool:
@@ -76,10 +115,10 @@ def fault_of_paths(paths: np.ndarray) -> str:
     """The first id that occurs twice or leads out of the image folder, in words, or ""."""
     seen: set[str] = set()
     for path in paths.tolist():
-        pure = PurePosixPath(path)
+        pure = PureWindowsPath(path) if os.name == "nt" else PurePosixPath(path)
         if path in seen:
             return f"the path {path!r} occurs twice"
-        if pure.is_absolute() or ".." in pure.parts or "\0" in path:
+        if not pure.parts or pure.anchor or ".." in pure.parts or "\0" in path:
             return f"the path {path!r} leads out of the image folder"
         seen.add(path)
     return ""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ball_features.cli.derive import command
-from ball_features.cli.options import BundleFolder, Strict
+from ball_features.cli.options import NOTE, BundleFolder, Strict
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show
 from ball_features.config import CollectionConfig, EvaluateConfig
 from ball_features.config.fields import COMMON, REQUIRED, Config, option
@@ -31,6 +31,7 @@ class EvaluateOptions(Config):
     cache: Path | None = option(
         None, "Cache of the images (.h5), made with the bundle's settings, instead of a folder.", panel=COMMON
     )
+    note: str = NOTE
 
 
 def evaluate(
@@ -56,6 +57,7 @@ def evaluate(
     from ball_features.reporting.external_table import render_evaluation
     from ball_features.reporting.verdict import render_verdict
     from ball_features.runs.evaluate import evaluate as run
+    from ball_features.runs.evaluate import keep_note
 
     if (images is None) == (options.cache is None):
         got = "both a folder of images and" if images is not None else "neither a folder of images nor"
@@ -64,6 +66,7 @@ def evaluate(
     assert source is not None
     with progress_bar("Predicting", shown.silent) as progress:
         done = run(bundle, source, config, out=options.out, collection=collection, progress=progress)
+    done = keep_note(done, options.note) if options.note else done
     if shown.as_json:
         print_json(done)
     else:

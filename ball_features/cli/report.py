@@ -102,16 +102,16 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
 
 
 def _kept_place(details: Mapping[str, object], folder: Path) -> Path:
-    """Where a run says that its cache lies: seen from the folder that it was made in, or else from its own."""
+    """Where a run says that its cache lies: seen from its own folder, or else from the current one."""
     from ball_features.cache.places import place_of
     from ball_features.config.paths import is_address
 
     if is_address(str(details["cache"])):
         return Path(str(details["cache"]))
     place, beside = Path(str(details["cache"])).expanduser(), details.get("cache_from_run")
-    if place.exists() or not isinstance(beside, str):
-        return place
-    return place_of(beside, folder)
+    if isinstance(beside, str) and (place_of(beside, folder).exists() or not place.exists()):
+        return place_of(beside, folder)
+    return place
 
 
 COMMAND = command(report)

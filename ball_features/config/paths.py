@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_address", "shareable", "shareable_text", "shown_address", "shown_path", "whole_address"]
+__all__ = ["is_address", "named", "shareable", "shareable_text", "shown_address", "shown_path", "whole_address"]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
 _SECRET = re.compile(r"//[^/@]*@")
@@ -49,6 +49,23 @@ def shareable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(shareable(item) for item in value)
     return shareable_text(str(value)) if isinstance(value, str | Path) else value
+
+
+def named(value: Any) -> Any:
+    """Values as `shareable` makes them, with the name alone of a path that lies outside both folders.
+
+    What a reader is told of an input: a path such as ../../NAME would be right only where the command was run, and may
+    name somebody. The record holds its content's hash beside it.
+
+    Args:
+        value: a text, a path, or a mapping or list of them; anything else is returned as it is.
+    """
+    found = shareable(value)
+    if isinstance(found, dict):
+        return {key: named(item) for key, item in found.items()}
+    if isinstance(found, list | tuple):
+        return type(found)(named(item) for item in found)
+    return Path(found).name if isinstance(found, str) and found.startswith("../") and "\n" not in found else found
 
 
 def shareable_text(text: str) -> str:

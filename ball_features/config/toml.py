@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,7 +68,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         if path.suffix != ".json":
             return _found(tomllib.loads(text))
         details = json.loads(text)
-        source = details["cache"]
+        source, beside = details["cache"], details.get("cache_from_run")
+        if isinstance(source, str) and isinstance(beside, str) and not Path(source).expanduser().exists():
+            seen = Path(os.path.normpath(path.parent.resolve() / Path(beside).expanduser()))  # from the run's folder
+            source = str(seen) if seen.exists() else source
         # JSON keeps None as null; a TOML file leaves such a setting out.
         return _found({"cache" if isinstance(source, str) else "caches": source} | details["config"])
     except OSError as error:

@@ -256,14 +256,14 @@ def given_leaks(splits: Sequence[Split], images: ImageTable) -> dict[str, int]:
     Returns:
         "copies", "patients" or "groups" -> number of test images, over all splits.
     """
-    keys = {"copies": images.sha256}
-    if images.patient is not None:
-        keys["patients"] = images.patient
-    elif images.together is not None:
-        keys["groups"] = images.together
+    keys = {"copies": images.sha256} | ({} if images.patient is None else {"patients": images.patient})
     total: Counter[str] = Counter()
     for split in splits:
-        total.update(count_leaks(np.concatenate([split.train, split.val]), split.test, keys))
+        train, test = np.concatenate([split.train, split.val]), split.test
+        total.update(count_leaks(train, test, keys))
+        if images.together is not None:  # which holds patients too: it counts where no patient is known
+            test = test if images.patient is None else test[images.patient[test] == ""]
+            total.update(count_leaks(train, test, {"groups": images.together}))
     return dict(total)
 
 

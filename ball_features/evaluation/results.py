@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from ball_features.errors import DataError
 from ball_features.evaluation.intervals import Interval
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.patient_scores import PatientScores
+from ball_features.files import read_json
 
 __all__ = ["BestOf", "Measurement", "ModelRow", "no_run", "read_measurement"]
 
@@ -208,7 +208,7 @@ def read_measurement(folder: Path) -> Measurement:
         DataError: the folder holds no run, or a damaged one.
     """
     try:
-        return Measurement.from_dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+        return Measurement.from_dict(read_json(folder / "metrics.json"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise no_run(folder, error) from error
 

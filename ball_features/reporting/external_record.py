@@ -38,6 +38,7 @@ class EvaluatedBundle:
         cache_fingerprint: fingerprint of the cache that it was fitted on.
         train_images: number of training images.
         ball_version: version that evaluated it.
+        name: its folder, below that of its run; "" where the bundle was given in memory.
     """
 
     sha256: str
@@ -47,6 +48,7 @@ class EvaluatedBundle:
     cache_fingerprint: str
     train_images: int
     ball_version: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Evaluation:
         images: every image with its prediction.
         rejected: number of files that could not be used, and the first of them with reasons.
         notes: remarks for the reader.
+        note: the user's own note.
     """
 
     folder: Path | None
@@ -152,6 +155,7 @@ class Evaluation:
     images: list[ScoredImage]
     rejected: list[tuple[str, str]]
     notes: list[str]
+    note: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -183,6 +187,7 @@ class Evaluation:
             "trained_on": sum(item.trained_on for item in self.images),
             "rejected": [{"path": path, "reason": reason} for path, reason in self.rejected],
             "notes": self.notes,
+            **({"note": self.note} if self.note else {}),
             "verdict": findings_to_json(self.findings),
         }
 

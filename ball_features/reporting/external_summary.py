@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.errors import DataError
+from ball_features.files import read_json
 from ball_features.reporting.external_record import FORMAT, bundle_digest
 
 __all__ = ["EvaluationSummary", "read_summaries", "read_summary"]
@@ -36,6 +36,8 @@ class EvaluationSummary:
         difference_low: lower end of its 95 % interval.
         difference_high: upper end.
         sentences: sentences of the verdict that are serious or warnings.
+        bundle: name of the bundle: its folder, or its model where that is not kept.
+        note: the user's own note.
     """
 
     source: str
@@ -54,6 +56,8 @@ class EvaluationSummary:
     difference_low: float
     difference_high: float
     sentences: tuple[str, ...]
+    bundle: str = ""
+    note: str = ""
 
 
 def read_summaries(evaluations: Sequence[Path], bundle: Path) -> list[EvaluationSummary]:
@@ -86,7 +90,7 @@ def read_summary(path: Path) -> EvaluationSummary:
     """
     file = path / "evaluation.json" if path.is_dir() else path
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, expected {FORMAT}")
         sets = next(row for row in values["sets"] if row["coverage"] == values["coverage"])
@@ -110,6 +114,8 @@ def read_summary(path: Path) -> EvaluationSummary:
             sentences=tuple(
                 str(item["sentence"]) for item in values["verdict"] if item["severity"] in ("serious", "warning")
             ),
+            bundle=str(values["bundle"].get("name") or values["bundle"]["model"]),
+            note=str(values.get("note", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise DataError(

@@ -36,7 +36,7 @@ _UNSETTLED = {
     "class-of-few-patients": "The score may be that of single patients, not of the disease.",
     "random-weights": "The network's scores say nothing: its weights are random.",
     "shortcut-not-excluded": "These images do not show that the network sees more than colours.",
-    "shortcut-strong": "Most of the score can be reached without looking at a cell.",
+    "shortcut-strong": "Most of the score can be reached without seeing the shape of a single cell.",
     "chosen-on-these-data": "The score is too good: views or settings were chosen on these images.",
 }
 
@@ -74,6 +74,8 @@ def _headline(findings: Sequence[Finding]) -> str:
         if code in found and found[code].severity != "note":
             numbers = {n: percent(v) if isinstance(v, float) else v for n, v in found[code].numbers.items()}
             return said.format_map(numbers)
+    if "overlapping-images" in found and found["overlapping-images"].severity == "serious":
+        return "Most images show the same as another one: the score of random splits says little of new images."
     held = found.get("holds-when-strict")
     if held is not None:
         numbers = held.numbers

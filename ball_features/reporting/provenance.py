@@ -16,7 +16,7 @@ from ball_features import __version__
 from ball_features.cache import Cache
 from ball_features.cache.places import to_stored
 from ball_features.config import FitConfig
-from ball_features.config.paths import shareable
+from ball_features.config.paths import named
 from ball_features.config.toml import Repeat
 from ball_features.errors import CacheError
 
@@ -57,10 +57,10 @@ def provenance(
     """
     return {
         "command": again,
-        "config": shareable(config.to_dict()),
+        "config": named(config.to_dict()),
         "config_fingerprint": config.fingerprint(groups_sha256=groups_sha256),
         "groups_sha256": groups_sha256,
-        "cache": shareable(source),
+        "cache": named(source),
         "cache_fingerprint": cache.fingerprint,
         "cache_attributes": to_stored(
             cache.attributes, Path(([source] if isinstance(source, str) else source)[0]).parent

@@ -130,7 +130,7 @@ def audit_copies(evidence: Evidence) -> Iterator[Finding]:
         return
     yield Finding(
         "overlapping-images",
-        "warning" if share >= 0.1 else "note",
+        "serious" if share >= MOST and not grouped else "warning" if share >= 0.1 else "note",
         {"exact": audit.exact, "near": audit.near, "shared": audit.shared, "images": audit.in_pairs, "share": share},
         f"{audit.in_pairs} of {audit.images} images ({percent(share, 0)}) show the same as another one, whole or in "
         f"part (pairs: {audit.exact} identical, {audit.near} nearly identical, {audit.shared} of overlapping fields): "

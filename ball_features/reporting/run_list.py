@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import re
 from collections import Counter
@@ -16,6 +16,7 @@ from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.curve import CurveRow
 from ball_features.evaluation.results import read_measurement
 from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.files import read_json
 
 __all__ = [
     "Damaged",
@@ -143,7 +144,7 @@ def read_summary(folder: Path) -> RunSummary:
         DataError: the folder holds no run, or a damaged one.
     """
     try:
-        details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        details = read_json(folder / "run.json")
         config, source = details["config"], details["cache"]
         protocol = str(config["protocol"])
         rungs = read_rows(folder / "ladder.csv", LadderRow)
@@ -264,7 +265,12 @@ def _short_data(runs: Sequence[RunSummary]) -> list[RunSummary]:
     """Name caches by their file where no two caches of one name are among them; one has several paths."""
     caches = {(Path(run.data).name, run.content or run.data) for run in runs}
     names = Counter(name for name, _ in caches)
-    return [
-        replace(run, data=Path(run.data).name) if names[Path(run.data).name] == 1 and ", " not in run.data else run
-        for run in runs
-    ]
+    paths = Counter(data for data, _ in {(run.data, run.content or run.data) for run in runs})
+
+    def shown(run: RunSummary) -> str:
+        if names[Path(run.data).name] == 1 and ", " not in run.data:
+            return Path(run.data).name
+        digest = hashlib.sha256(run.content.encode()).hexdigest()[:6]
+        return run.data if paths[run.data] == 1 else f"{run.data} #{digest}"
+
+    return [replace(run, data=shown(run)) for run in runs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ball_features.errors import DataError
 from ball_features.evaluation.metrics import evaluate_predictions
 from ball_features.evaluation.results import Measurement, ModelRow, no_run, read_measurement
 from ball_features.evaluation.rows import GroupRow, read_rows
-from ball_features.files import read_csv
+from ball_features.files import read_csv, read_json
 
 __all__ = ["Curve", "Parts", "StoredPredictions", "StoredRun", "best_of_each_kind", "read_stored_run"]
 
@@ -123,7 +122,7 @@ def read_stored_run(folder: Path) -> StoredRun:
     """
     measurement = read_measurement(folder)
     try:
-        details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        details = read_json(folder / "run.json")
         groups = read_rows(folder / "groups.csv", GroupRow)
         predictions = _read_predictions(folder / "predictions.csv", measurement.classes)
     except (OSError, ValueError, KeyError) as error:

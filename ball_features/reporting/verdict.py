@@ -7,13 +7,13 @@ tested is said too, so that silence is never mistaken for a result. `docs/verdic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ball_features.errors import DataError
+from ball_features.files import read_json
 from ball_features.reporting.evidence import DataEvidence, Evidence
 from ball_features.reporting.finding import SEVERITIES, Finding
 from ball_features.reporting.headline import beyond_headline, headline
@@ -145,7 +145,7 @@ def read_findings(folder: Path) -> list[Finding]:
     if not file.exists():
         return []
     try:
-        found = [Finding(**item) for item in json.loads(file.read_text(encoding="utf-8"))]
+        found = [Finding(**item) for item in read_json(file)]
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}). Delete it, or run the command again.") from error
     unknown = [finding.severity for finding in found if finding.severity not in SEVERITIES]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.extract import extract
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.update import read_collection
-from ball_features.files import write_json
+from ball_features.files import read_json, write_json
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder, require_writable
 from ball_features.reporting.assess_page import write_assess_report
@@ -171,7 +170,7 @@ def _audit(
     kept = groups.with_name("audit.json")
     digest = hashlib.sha256(f"{VERSION} {images_digest(cache)} {labels}".encode()).hexdigest()
     try:
-        values = json.loads(kept.read_text(encoding="utf-8"))
+        values = read_json(kept)
         if values["images"] == digest and groups.exists():
             evidence = AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
             return evidence, AuditSummary.from_dict(values["findings"])  # one of another version is made again

@@ -16,7 +16,7 @@ from ball_features.bundles.bundle import Bundle, read_bundle
 from ball_features.bundles.recalibration import Recalibration, recalibrate
 from ball_features.cache import Cache, read_cache
 from ball_features.config import COVERAGE, CollectionConfig, EvaluateConfig
-from ball_features.config.paths import shareable
+from ball_features.config.paths import named
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.external import (
     ExternalScores,
@@ -43,7 +43,7 @@ from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.runs.external_images import ExternalImages, predict_cache, predict_folder
 from ball_features.runs.external_labels import known_labels
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "keep_note"]
 
 _COVERAGES = (0.9, COVERAGE, 0.99)
 _FILES = ("evaluation.json", "verdict.json", "predictions.csv", "patients.csv", "evaluation.html")
@@ -105,7 +105,7 @@ def evaluate(
     evidence = replace(evidence, trained_on=int(found.trained_on[rows].sum()), expected_unusual=loaded.unusual_share)
     result = Evaluation(
         folder=None if out is None else Path(out),
-        source=shareable(found.source),
+        source=named(found.source),
         created=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
         bundle=_about(loaded, bundle),
         classes=loaded.classes,
@@ -214,7 +214,23 @@ def _about(bundle: Bundle, given: Path | str | Bundle) -> EvaluatedBundle:
         cache_fingerprint=facts.cache_fingerprint,
         train_images=facts.train_images,
         ball_version=__version__,
+        name="" if isinstance(given, Bundle) else _bundle_name(Path(given)),
     )
+
+
+def _bundle_name(folder: Path) -> str:
+    """RUN/models/MODEL as RUN/MODEL, any other folder by its name."""
+    place = folder.resolve()
+    return f"{place.parent.parent.name}/{place.name}" if place.parent.name == "models" else place.name
+
+
+def keep_note(done: Evaluation, note: str) -> Evaluation:
+    """The evaluation with the user's note, also in its files, where `ball runs` finds it."""
+    noted = replace(done, note=note, notes=[f"Note: {note}", *done.notes])
+    if noted.folder is not None:
+        write_json(noted.folder / "evaluation.json", noted)
+        write_evaluation_page(noted, noted.folder / "evaluation.html")
+    return noted
 
 
 def _images(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from ball_features.evaluation.protocols import (
 )
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import write_csv, write_json
+from ball_features.files import read_json, write_csv, write_json
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder
 from ball_features.reporting.evidence import Evidence
@@ -43,6 +42,7 @@ from ball_features.runs.evidence_of import ladder_evidence
 from ball_features.runs.kept_rungs import KeptRungs
 from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.rungs import Rung, make_rungs
+from ball_features.runs.sites import centred_note
 
 __all__ = ["DEFAULT_MODELS", "SHORTCUT_TREES", "Ladder", "ladder"]
 
@@ -50,6 +50,7 @@ __all__ = ["DEFAULT_MODELS", "SHORTCUT_TREES", "Ladder", "ladder"]
 DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")
 # A quarter of their usual trees, on every rung: that moves a shortcut's accuracy by less than a point.
 SHORTCUT_TREES = 50
+_PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def ladder(
     climbed = _climb(rungs, common, kept, progress)
     require_fitted([result for step in climbed for result in step.results])
     rows = [_row(step.rung, result, cache) for step in climbed for result in step.results if result.fitted]
-    notes += said
+    notes += [*said, *centred_note(config, against, [split for rung in rungs for split in rung.splits])]
     for step in climbed:
         failed = [
             f"{item.spec.name} {'failed' if item.traceback else 'was not fitted'}: {item.failure}"
@@ -173,7 +174,7 @@ def ladder(
 def _is_kept(folder: Path) -> bool:
     """Whether a folder is a ladder that the same call made before, and may replace."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("kept") is True
+        return read_json(folder / "run.json").get("kept") is True
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -201,6 +202,10 @@ def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Pro
     before, climbed = 0, []
     for rung in rungs:
         results = kept.load(rung, models)
+        if results is None and (results := _same_before(rung, climbed)) is not None:
+            kept.save(rung, models, results)
+            if progress:
+                progress(before + len(rung.splits) * len(models), total, f"{rung.name}: the same splits")
         if results is None:
 
             def told(done: int, _: int, name: str, start: int = before, rung: Rung = rung) -> None:
@@ -212,6 +217,16 @@ def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Pro
         before += len(rung.splits) * len(models)
         climbed.append(_Climbed(rung, results))
     return climbed
+
+
+def _same_before(rung: Rung, climbed: Sequence[_Climbed]) -> list[ModelResult] | None:
+    """Results of an earlier rung with the very same splits, as copies kept together are where there are no copies."""
+    for step in climbed:
+        pairs = zip(step.rung.splits, rung.splits, strict=False)
+        same = step.rung.config == rung.config and len(step.rung.splits) == len(rung.splits)
+        if same and all(np.array_equal(getattr(a, part), getattr(b, part)) for a, b in pairs for part in _PARTS):
+            return step.results
+    return None
 
 
 def _write(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from ball_features.errors import DataError
 from ball_features.evaluation.patient_scores import PatientScores
 from ball_features.evaluation.results import ModelRow, no_run, read_measurement
 from ball_features.evaluation.rows import CompatRow, GroupRow, read_rows
-from ball_features.files import write_json
+from ball_features.files import read_json, write_json
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.groups import render_compat, render_groups
 from ball_features.reporting.page import write_report
@@ -117,7 +116,7 @@ def annotate(folder: Path, note: str) -> None:
         DataError: the folder holds no run, or cannot be written.
     """
     try:
-        details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        details = read_json(folder / "run.json")
     except (OSError, ValueError) as error:
         raise no_run(folder, error) from error
     write_json(folder / "run.json", details | {"note": note})
@@ -132,7 +131,7 @@ def read_run(folder: Path | str) -> Run:
     folder = Path(folder)
     measurement = read_measurement(folder)
     try:
-        details = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        details = read_json(folder / "run.json")
         return Run(
             folder=folder,
             metrics=measurement.models,

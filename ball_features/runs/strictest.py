@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ball_features.config import PROTOCOLS
-from ball_features.files import read_csv
+from ball_features.files import read_csv, read_json
 
 __all__ = ["Choice", "choose_best"]
 
@@ -77,7 +76,7 @@ def choose_best(root: Path, details: Mapping[str, Any], models: Sequence[str]) -
 def _read(file: Path, details: Mapping[str, Any]) -> _Earlier | None:
     """An earlier run on the same cache with the same adaptation; None for any other, or one that cannot be read."""
     try:
-        own = json.loads(file.read_text(encoding="utf-8"))
+        own = read_json(file)
         if any(own[key] != details[key] for key in _SAME):
             return None
         if own["config"].get("adapt", "none") != details["config"]["adapt"]:

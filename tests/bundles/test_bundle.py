@@ -123,7 +123,7 @@ def test_colours_of_files_are_those_of_the_cache(run, small_cache, smears):
     """The flag sees the same whether images come from files, from a cache, or one by one."""
     folder, stored = run.folder / "models" / "logistic", read_cache(small_cache)
     bundle = read_bundle(folder)
-    assert bundle.novelty is not None and bundle.novelty.colours is not None
+    assert bundle.novelty is not None and bundle.novelty.measures.colours is not None
     predictor = Predictor(bundle, device="cpu")
     found = predictor.embed_all([smears / path for path in stored.path[:3]])
     assert np.array_equal(found.histogram, stored.shortcuts["histogram"][:3])
@@ -375,8 +375,8 @@ def test_what_it_does_on_its_test_images_is_in_the_bundle(run, small_cache):
     assert found.images == len(rows)
     assert found.accuracy == pytest.approx((probability.argmax(1) == truth).mean())
     assert found.log_loss == pytest.approx(-np.log(probability[np.arange(len(truth)), truth]).mean(), abs=1e-6)
-    distance, _ = bundle.distance(cache.embeddings[rows][:, :1])
-    assert found.unusual == pytest.approx((distance > bundle.unusual_from).mean())
+    flags = bundle.unusual(cache.embeddings[rows][:, :1], probability, cache.shortcuts["histogram"][rows])
+    assert found.unusual == pytest.approx(flags.mean())
     for own in found.sets:
         inside = bundle.sets(probability, own.coverage)
         assert own.covered == pytest.approx(inside[np.arange(len(truth)), truth].mean())
@@ -460,7 +460,7 @@ def test_the_page_of_predictions_shows_first_what_needs_a_look(tmp_path):
     assert "none of its nearest training images is of this class" in look
     assert "could be Pro or Early" in look
     assert "Verdict" in page.split("<h2>Summary</h2>")[0]
-    assert "1 of 6 images are unlike those that the model was made from" in page
+    assert "1 of 6 images is unlike those that the model was made from" in page
     assert "plain.jpg" in page.split("<summary>All 6 predictions</summary>")[1]
 
 

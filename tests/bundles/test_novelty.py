@@ -5,16 +5,10 @@ import pytest
 from scipy.spatial.distance import mahalanobis
 
 from ball_features.bundles.calibration import outlier_threshold
-from ball_features.bundles.novelty import (
-    ClassGaussians,
-    Novelty,
-    Scale,
-    colour_shares,
-    fit_colours,
-    fit_gaussians,
-    fit_scale,
-    score_parts,
-)
+from ball_features.bundles.class_gaussians import ClassGaussians, colour_shares, fit_colours, fit_gaussians
+from ball_features.bundles.neighbourhood import Neighbourhood, fit_neighbourhood
+from ball_features.bundles.novelty import Measures, Novelty, fit_measures
+from ball_features.bundles.score_scale import Scale, fit_scale
 
 CLASSES, VIEWS, DIM = 3, 2, 40
 
@@ -47,15 +41,19 @@ def novelty():
     held, own = images(900, seed=1)
     gaussians = fit_gaussians(X, codes)
     scores = np.column_stack([gaussians.score(held), np.linalg.norm(held.mean(1) - 3, axis=1)])
-    return Novelty(gaussians, fit_scale(scores, own)), own
+    return Novelty(Measures(gaussians), fit_scale(scores, own)), own
 
 
 def test_one_strange_view_is_enough():
     flag, _ = novelty()
     X, codes = images(500, seed=2)
     odd, kinds = images(200, seed=3, shift=2.0)
-    usual = flag.scale.flags(flag.scores(X, np.linalg.norm(X.mean(1) - 3, axis=1)), codes, CLASSES, 0.01)
-    strange = flag.scale.flags(flag.scores(odd, np.exp(np.full(200, flag.scale.middle[-1]))), kinds, CLASSES, 0.01)
+    usual = flag.scale.flags(
+        flag.measures.score(X, distance=np.linalg.norm(X.mean(1) - 3, axis=1)), codes, CLASSES, 0.01
+    )
+    strange = flag.scale.flags(
+        flag.measures.score(odd, distance=np.exp(np.full(200, flag.scale.middle[-1]))), kinds, CLASSES, 0.01
+    )
     assert usual.mean() < 0.03
     assert strange.mean() > 0.95
 
@@ -98,11 +96,11 @@ def test_a_view_that_is_one_for_all_images_flags_those_where_it_is_another():
     X, codes = seen(600, 0)
     gaussians = fit_gaussians(X.astype(np.float16), codes)
     held, own = seen(500, 1)
-    scale = fit_scale(score_parts(gaussians, None, held.astype(np.float16), None), own)
+    scale = fit_scale(Measures(gaussians).score(held.astype(np.float16)), own)
     new, kinds = seen(500, 2)
-    assert scale.flags(score_parts(gaussians, None, new, None), kinds, CLASSES, 0.01).mean() < 0.03
+    assert scale.flags(Measures(gaussians).score(new), kinds, CLASSES, 0.01).mean() < 0.03
     new[:, 1] = rng.random((500, DIM))
-    assert scale.flags(score_parts(gaussians, None, new, None), kinds, CLASSES, 0.01).all()
+    assert scale.flags(Measures(gaussians).score(new), kinds, CLASSES, 0.01).all()
 
 
 def shares(count, seed=0, shift=0):
@@ -117,19 +115,20 @@ def test_colours_count_where_they_are_known():
     X, codes = images(600)
     held, own = images(400, seed=1)
     gaussians, colours = fit_gaussians(X, codes), fit_colours(shares(600), codes)
-    scores = np.column_stack([score_parts(gaussians, colours, held, shares(400, 1)), np.ones(400)])
-    flag = Novelty(gaussians, fit_scale(scores, own), colours)
+    measures = Measures(gaussians, colours)
+    flag = Novelty(measures, fit_scale(measures.score(held, shares(400, 1), np.ones(400)), own))
     new, kinds = images(100, seed=2)
 
     def flagged(histogram):
-        return flag.scale.flags(flag.scores(new, np.ones(100), histogram), kinds, CLASSES, 0.01).mean()
+        return flag.scale.flags(flag.measures.score(new, histogram, np.ones(100)), kinds, CLASSES, 0.01).mean()
 
     assert flagged(shares(100, 2)) < 0.06
     assert flagged(shares(100, 2, shift=4)) == 1
     assert flagged(None) < 0.06  # a cache of an earlier version has none
     again = Novelty.from_arrays(flag.to_arrays())
     assert again is not None
-    assert np.array_equal(again.scores(new, np.ones(100), shares(100)), flag.scores(new, np.ones(100), shares(100)))
+    new = (new, shares(100), np.ones(100))
+    assert np.array_equal(again.measures.score(*new), flag.measures.score(*new))
 
 
 def test_shares_of_colours_are_smoothed_by_hand():
@@ -165,10 +164,83 @@ def test_arrays_are_read_back():
     again = Novelty.from_arrays(arrays)
     assert again is not None
     X, _ = images(4, seed=5)
-    assert np.array_equal(again.scores(X, np.zeros(4)), flag.scores(X, np.zeros(4)))
-    assert again.colours is None
+    assert np.array_equal(again.measures.score(X, distance=np.zeros(4)), flag.measures.score(X, distance=np.zeros(4)))
+    assert again.measures.colours is None
+    assert again.measures.near is None
     assert Novelty.from_arrays({"train": np.zeros(1)}) is None
-    assert isinstance(again.gaussians, ClassGaussians)
+    assert isinstance(again.measures.gaussians, ClassGaussians)
+
+
+def test_the_spacing_of_the_neighbours_is_the_unit():
+    """Against distances one by one."""
+    X, _ = images(120)
+    near = fit_neighbourhood(X)
+    new, _ = images(4, seed=8)
+    train = near.train.astype(float)
+    count = 24  # a fifth of 120
+
+    def nearest(one, others):
+        distances = 1 - others @ one / np.linalg.norm(one)
+        return np.argsort(distances)[:count], np.sort(distances)[:count].mean()
+
+    for row, found in enumerate(near.score(new)):
+        rows, distance = nearest(new[row, 0].astype(float), train)
+        spacing = [nearest(train[own], np.delete(train, own, 0))[1] for own in rows]
+        assert found == pytest.approx(distance / np.mean(spacing), rel=2e-3)
+
+
+def pooled(count, seed, gap=0.0):
+    """Images of a tight site and a wide one; `gap` moves those of the tight site apart."""
+    rng = np.random.default_rng(seed)
+    wide = rng.random(count) < 0.5
+    X = 3 + np.where(wide, 3.0, 0.0)[:, None] * (np.arange(DIM) < 20)
+    X = X + np.where(wide, 0.6, 0.05)[:, None] * rng.normal(size=(count, DIM))
+    X[~wide] += gap * (np.arange(DIM) % 2)
+    return X[:, None].astype(np.float32), wide
+
+
+def test_what_is_far_from_a_tight_site_is_unusual_beside_a_wide_one():
+    X, _ = pooled(600, 0)
+    near = fit_neighbourhood(X)
+    limit = np.quantile(near.score(pooled(600, 1)[0]), 0.99)
+    new, wide = pooled(400, 2)
+    assert (near.score(new) > limit).mean() < 0.03
+    foreign, wide = pooled(400, 3, gap=0.3)
+    assert (near.score(foreign)[~wide] > limit).all()
+    plain = Neighbourhood(near.train, np.ones_like(near.spacing))  # distances as they are tell nothing
+    assert (plain.score(foreign)[~wide] < np.quantile(plain.score(new), 0.99)).all()
+
+
+def test_copies_do_not_make_all_else_unusual():
+    X, _ = images(200)
+    copies = np.concatenate([X, np.repeat(X[:2], 60, 0)])
+    scores = fit_neighbourhood(copies).score(images(200, seed=4)[0])
+    assert scores.max() < 30
+    assert np.isfinite(fit_neighbourhood(np.ones((1, 1, 8))).score(np.ones((2, 1, 8)))).all()
+
+
+def test_scores_that_are_all_somewhat_high_add_up():
+    rng = np.random.default_rng(0)
+    zero = np.zeros(2000, dtype=int)
+    scale = fit_scale(rng.lognormal(size=(2000, 6)), zero)
+    assert scale.flags(np.full((5, 6), np.exp(1.8)), np.zeros(5, dtype=int), 1, 0.01).all()
+    assert scale.flags(rng.lognormal(size=(4000, 6)), np.zeros(4000, dtype=int), 1, 0.01).mean() < 0.02
+    z = (np.log([[2.0, 3.0, 0.5, 1.0, 1.0, 4.0]]) - scale.middle) / (scale.high - scale.middle)
+    assert scale(np.array([[2.0, 3.0, 0.5, 1.0, 1.0, 4.0]]))[0] == pytest.approx((z.clip(0) ** 1.5).sum() ** (2 / 3))
+    unknown = np.array([[np.nan, 3.0, 0.5, 1.0, 1.0, 4.0]])
+    assert scale(unknown)[0] == pytest.approx((z[:, 1:].clip(0) ** 1.5).sum() ** (2 / 3))
+
+
+def test_measures_are_read_back_with_the_neighbours():
+    X, codes = images(90)
+    measures = fit_measures(X, codes)
+    flag = Novelty(measures, fit_scale(measures.score(images(300, seed=1)[0]), np.zeros(300, dtype=int)))
+    again = Novelty.from_arrays(flag.to_arrays())
+    assert again is not None
+    new, _ = images(5, seed=2)
+    assert np.array_equal(again.measures.score(new), measures.score(new))
+    assert measures.score(new).shape == (5, VIEWS + 1)
+    assert np.array_equal(again.scale(measures.score(new)), flag.scale(measures.score(new)))
 
 
 def test_few_images_and_equal_ones_are_taken():
@@ -187,4 +259,4 @@ def test_a_bundle_of_one_view_is_read_as_it_was_saved(small_cache, tmp_path):
     train = np.isin(cache.path, list(bundle.train_path))
     X = np.asarray(cache.embeddings[:, :1], dtype=np.float32)[train]
     own = fit_gaussians(X, np.unique(cache.label, return_inverse=True)[1][train])
-    assert np.allclose(bundle.novelty.gaussians.score(X), own.score(X), rtol=1e-3)
+    assert np.allclose(bundle.novelty.measures.gaussians.score(X), own.score(X), rtol=1e-3)

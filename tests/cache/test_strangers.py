@@ -1,6 +1,7 @@
 """Caches from strangers: nothing leads to other files, nothing is allocated that a file cannot fill."""
 
 import resource
+import zlib
 
 import h5py
 import numpy as np
@@ -68,7 +69,37 @@ def squeezed(file):
     file["embeddings"][:4096] = 0
 
 
+def wide(file):
+    """One chunk of 4 GB, of which a corner is used."""
+    put("embeddings", shape=(COUNT, 2, 96), dtype="f2", chunks=(1 << 23, 2, 128), maxshape=(None,) * 3)(file)
+
+
+def bomb(file):
+    """A chunk whose gzip stream unpacks to 200 MB in place of 9 kB; HDF5 would follow it to its end."""
+    put("embeddings", shape=(COUNT, 2, 96), dtype="f2", chunks=(COUNT, 2, 96), compression="gzip")(file)
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
+    file["embeddings"].id.write_direct_chunk((0, 0, 0), data)
+
+
+def packed_twice(file):
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((COUNT, 2, 96))
+    plist.set_deflate(9)
+    plist.set_deflate(9)
+    del file["embeddings"]
+    space = h5py.h5s.create_simple((COUNT, 2, 96))
+    h5py.h5d.create(file.id, b"embeddings", h5py.h5t.NATIVE_FLOAT, space, plist)
+    file["embeddings"][:] = 1
+
+
 REFUSED = {
+    "a chunk larger than its array": wide,
+    "gzip without an end": bomb,
+    "gzip of gzip": packed_twice,
+    "another packing": put("embeddings", data=np.ones((COUNT, 2, 96), "f2"), chunks=(COUNT, 2, 96), compression="lzf"),
+    "an empty path": lambda file: file["path"].__setitem__(0, ""),
+    "settings of megabytes": lambda file: file.attrs.create("recipe", "v" * (5 << 20), dtype=TEXT),
     "external link": link("embeddings", h5py.ExternalLink("other.h5", "x")),
     "external link in a group": lambda file: file["shortcuts"].__setitem__("x", h5py.ExternalLink("other.h5", "x")),
     "soft link": link("label", h5py.SoftLink("/path")),

@@ -449,3 +449,23 @@ def test_series_of_one_patient_are_one_unit_where_series_are_left_out():
     assert len(np.unique(units)) == 5
     assert units[0] == units[1] == units[2]
     assert np.array_equal(replace(own, patient=None).units("leave-group-out", series), merge_units(series))
+
+
+@pytest.mark.parametrize("known", [0, 2, 24])
+def test_groups_that_a_given_split_cuts_count_where_no_patient_is_known(known):
+    """A column patient that is empty for most images hides no group that lies on both sides."""
+    rows = np.arange(24)
+    path, label = np.array([f"{row:02}" for row in rows]), np.where(rows % 2, "a", "b")
+    columns = {
+        "split": np.where(rows % 4 < 2, "train", "test"),
+        "group": [f"G{row // 4}" for row in rows],
+        "patient": [f"P{row // 4}" if row < known else "" for row in rows],
+    }
+    config = FitConfig(protocol="given")
+    grouping = read_grouping(config, path, label, columns)
+    assert grouping is not None
+    images = ImageTable(path, label, path, grouping.group, grouping.together, grouping.patient)
+    splits, notes = make_splits(config, images)
+    found = {"patients": known // 4 * 2, "groups": 12 if known < 24 else 0}
+    assert given_leaks(splits, images) == {name: count for name, count in found.items() if count}
+    assert notes[0].startswith("The given split leaks: of 12 test images 12 are of")

@@ -246,6 +246,11 @@ CASES = {
         {"overlapping-images"},
         {"augmented-copies"},
     ),
+    "every image twice": (
+        replace(SOUND, audit=AuditEvidence(60, exact=30, in_pairs=60, groups=30, majority=0.5)),
+        {"overlapping-images"},
+        {"augmented-copies", "nothing-found"},
+    ),
     "scale bar": (replace(SOUND, audit=replace(AUDIT, overlay_accuracy=0.8)), {"overlay-tells-class"}, set()),
     "no scale bar": (replace(SOUND, audit=replace(AUDIT, overlay_accuracy=0.51)), set(), {"overlay-tells-class"}),
     "equals": (
@@ -457,6 +462,13 @@ def test_a_share_is_all_or_nothing_only_where_it_is(share, digits, said):
     assert percent(share, digits) == said
 
 
+@pytest.mark.parametrize(("unit", "severity"), [("patient", "serious"), ("group", "warning")])
+def test_copies_of_every_image_are_serious_until_they_were_kept_together(unit, severity):
+    audit = AuditEvidence(60, exact=30, in_pairs=60, groups=30, majority=0.5)
+    found = verdict(Evidence((LENIENT, replace(HOLD, unit=unit)), audit=audit))
+    assert {own.code: own.severity for own in found}["overlapping-images"] == severity
+
+
 def test_every_code_is_explained_and_tried():
     explained = set(re.findall(r"^- `([a-z-]+)`", (ROOT / "docs/verdict.md").read_text(encoding="utf-8"), re.M))
     seen = {finding.code for evidence, _, _ in CASES.values() for finding in verdict(evidence)}
@@ -480,7 +492,7 @@ def test_the_sentence_of_the_public_set():
     assert first.code == "falls-when-strict"
     assert "99.7 %" in first.sentence and "55.0 % (95 % CI 22 to 84)" in first.sentence
     assert second.code == "shortcut-matches-network"
-    assert "99.3 %" in second.sentence and "without looking at a cell" in second.sentence
+    assert "99.3 %" in second.sentence and "without seeing the shape of a single cell" in second.sentence
 
 
 def test_a_terminal_gets_three_lines_and_one_command():
@@ -493,7 +505,7 @@ def test_a_terminal_gets_three_lines_and_one_command():
     assert lines[0].startswith(
         "Expect about 55 % (95 % CI 35 to 75) on slides that the model has not seen, not the 95.0 %"
     )
-    assert lines[1].startswith("Serious: On random splits the best model with a network (mlp) reaches 95.0 %")
+    assert lines[1].startswith("Serious: On random splits the best model that uses the network (mlp) reaches 95.0 %")
     assert sum(line.startswith("Next: ball ") for line in lines) == 1
 
 
