@@ -18,11 +18,14 @@ from ball_features.reporting.audit_sections import audit_sections
 from ball_features.reporting.evidence import Evidence
 from ball_features.reporting.markup import write_page
 from ball_features.reporting.verdict import verdict
+from ball_features.reporting.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = ["audit_facts", "cached_embeddings", "summary", "write_audit"]
+
+_BY_CHANCE = 0.05  # agreement beyond chance below which a series is no more alike than any images
 
 
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
@@ -53,7 +56,15 @@ def _how_sure(parts: dict[str, dict[str, float]]) -> str:
     """Agreement beyond chance over the images of series or batches."""
     images = sum(part["images"] for part in parts.values())
     mean = sum(part["images"] * part["confidence"] for part in parts.values()) / images
+    if mean < _BY_CHANCE:
+        return f"no more alike than by chance (confidence {mean:.2f} of 1)"
     return f"confidence {mean:.2f} (0: as by chance, 1: certain), from how well the stain of the other images fits"
+
+
+def _groups(of: AuditSummary) -> str:
+    if of.largest_group <= 1:
+        return "none: no image shows the same as another one"
+    return f"{of.groups} that a split must keep together; the largest has {of.largest_group} images"
 
 
 def _counts(classes: dict[str, int]) -> str:
@@ -83,10 +94,10 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
     share = 100 * of.images_in_pairs / of.images
     rows = [
         ("images", f"{of.images} ({_counts(of.classes)})"),
-        ("identical pixels", f"{of.exact_duplicate_pairs} pairs"),
-        ("near-duplicates", f"{of.near_duplicate_pairs} pairs"),
+        ("identical pixels", counted(of.exact_duplicate_pairs, "pair")),
+        ("near-duplicates", counted(of.near_duplicate_pairs, "pair")),
         ("shared fields", f"{of.shared_field_pairs} pairs; {share:.0f} % of images show part of another's field"),
-        ("groups", f"{of.groups} that a split must keep together; the largest has {of.largest_group}"),
+        ("groups", _groups(of)),
         ("label conflicts", f"{len(of.label_conflicts)} pairs that show the same under different labels"),
     ]
     if set(of.overlays) <= {NO_OVERLAY}:
@@ -96,7 +107,7 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
     if len(of.encodings) > 1:
         rows.append(("kinds of file", "; ".join(f"{kind}: {_counts(own)}" for kind, own in of.encodings.items())))
     for name, value in of.shortcut_accuracy.items():
-        rows.append((f"{name}", f"{100 * value:.1f} % accuracy without looking at a cell"))
+        rows.append((f"{name}", f"{100 * value:.1f} % accuracy without seeing a cell's shape"))
     rows.append(("likely series", f"{len(of.series)}, inferred; {_how_sure(of.series)}"))
     rows.append(
         (
