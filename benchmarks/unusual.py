@@ -42,12 +42,13 @@ SAME = {
     "zheng1": ("erased-zheng1",),
 }
 TURNED = "turned"
+LATER = "late-"  # kinds that were drawn after the method was settled
 FAMILIES = {
     "fields without cells": ("field-", "phone", "mosaic", "erased-", "masked"),
     "pictures": ("photos", "tissue", "scenes"),
     "drawn": ("blank", "black-white", "odd", "drawn", "text", "page@"),
     "altered": ("stain@", "inverted@", "grey@", "blurred@", "noisy@", "nearer@", "farther@", "rimmed@"),
-    "later": ("late-",),
+    "later": (LATER,),
     "other smears": ("",),
 }
 
@@ -230,17 +231,19 @@ def pairs(folder: Path, own: list[str], most: int, splits: int) -> None:
                 kinds.setdefault(kind.split("@")[0], []).append(share)
         cells = [f"{kind} {100 * np.mean(own):.1f} ({100 * min(own):.0f})" for kind, own in sorted(kinds.items())]
         print(f"- {name}: {', '.join(cells)}")
-    print("\nMethods: own mean (most), turned, foreign mean (least), pairs below 85 %:\n")
+    print("\nMethods: own mean (most), turned, foreign mean (least), pairs below 85 %, lowest pair:\n")
     for name in METHODS:
         rows = [one[name] for one in found.values()]
         shares, foreign = [row["own"] for row in rows], [_foreign(row) for row in rows]
         turned = [share for row in rows for kind, share in row.items() if kind.startswith(TURNED)]
-        low = [share for row in rows for kind, share in row.items() if family(kind) and share < 0.85]
-        cells = [
-            f"{100 * np.mean(part):.2f} ({100 * end:.1f})"
-            for part, end in ((shares, max(shares)), (foreign, min(foreign)))
-        ]
-        print(f"| {name} | {cells[0]} | {100 * np.mean(turned or [np.nan]):.1f} | {cells[1]} | {len(low)} |")
+        counted = [share for row in rows for kind, share in row.items() if family(kind) not in ("", "later")]
+        pairs = (
+            f"{100 * np.mean(shares):.2f} ({100 * max(shares):.1f})",
+            f"{100 * np.mean(foreign):.1f} ({100 * min(foreign):.1f})",
+        )
+        turns = f"{100 * np.mean(turned):.1f}" if turned else "-"
+        low = sum(share < 0.85 for share in counted)  # type: ignore[misc]
+        print(f"| {name} | {pairs[0]} | {turns} | {pairs[1]} | {low} of {len(counted)} | {100 * min(counted):.0f} |")
     if len(own) > 1:
         print("\nThe method of each set chosen by all others that share no image with it:\n")
         for item in own:
@@ -256,7 +259,7 @@ def pairs(folder: Path, own: list[str], most: int, splits: int) -> None:
                 np.mean(
                     [share for rows in found.values() for kind, share in rows[method].items() if choose(family(kind))]
                 )
-                for choose in (lambda own: own not in ("", name), lambda own: own == name)  # noqa: B023
+                for choose in (lambda own: own not in ("", "later", name), lambda own: own == name)  # noqa: B023
             ]
             for method in METHODS
         }
@@ -330,14 +333,20 @@ def _spread(images: Images, most: int) -> Images:
     return images.rows(np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)))
 
 
-def _foreign(shares: dict[str, float]) -> float:
-    return float(np.mean([share for name, share in shares.items() if family(name)]))
+def _foreign(shares: dict[str, float], later: bool = False) -> float:
+    kinds = [share for name, share in shares.items() if family(name) and name.startswith(LATER) == later]
+    return float(np.mean(kinds or [np.nan]))
 
 
 def _row(item: str, method: str, shares: dict[str, float]) -> str:
-    rest = sorted(((name, share) for name, share in shares.items() if family(name)), key=lambda pair: pair[1])
-    lowest = ", ".join(f"{name} {100 * share:.0f}" for name, share in rest[:3])
-    return f"| {item} | {method} | {100 * shares['own']:.1f} | {100 * _foreign(shares):.1f} | {lowest} |"
+    lowest = []
+    for later in (False, True):
+        rest = sorted(
+            (share, name) for name, share in shares.items() if family(name) and name.startswith(LATER) == later
+        )
+        lowest.append(", ".join(f"{name} {100 * share:.0f}" for share, name in rest[:3] if share < 0.95) or "-")
+    means = [f"{100 * _foreign(shares, later):.1f}" for later in (False, True)]
+    return f"| {item} | {method} | {100 * shares['own']:.1f} | {means[0]} | {lowest[0]} | {means[1]} | {lowest[1]} |"
 
 
 def main() -> None:

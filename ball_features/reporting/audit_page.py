@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["audit_facts", "audit_verdict", "cached_embeddings", "summary", "write_audit"]
 
+_BY_CHANCE = 0.05  # agreement beyond chance below which a series is no more alike than any images
+
 
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
     """Embeddings of the plain view, float (images, dim), in the manifest's order, matched by content.
@@ -56,7 +58,15 @@ def _how_sure(parts: dict[str, dict[str, float]]) -> str:
     """Agreement beyond chance over the images of series or batches."""
     images = sum(part["images"] for part in parts.values())
     mean = sum(part["images"] * part["confidence"] for part in parts.values()) / images
+    if mean < _BY_CHANCE:
+        return f"no more alike than by chance (confidence {mean:.2f} of 1)"
     return f"confidence {mean:.2f} (0: as by chance, 1: certain), from how well the stain of the other images fits"
+
+
+def _groups(of: AuditSummary) -> str:
+    if of.largest_group <= 1:
+        return "none: no image shows the same as another one"
+    return f"{of.groups} that a split must keep together; the largest has {of.largest_group} images"
 
 
 def _counts(classes: dict[str, int]) -> str:
@@ -92,7 +102,7 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
             "shared fields",
             f"{counted(of.shared_field_pairs, 'pair')}; {share:.0f} % of images show part of another's field",
         ),
-        ("groups", f"{of.groups} that a split must keep together; the largest has {of.largest_group}"),
+        ("groups", _groups(of)),
         ("label conflicts", f"{counted(len(of.label_conflicts), 'pair')} that show the same under different labels"),
     ]
     if set(of.overlays) <= {NO_OVERLAY}:
@@ -102,7 +112,7 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
     if len(of.encodings) > 1:
         rows.append(("kinds of file", "; ".join(f"{kind}: {_counts(own)}" for kind, own in of.encodings.items())))
     for name, value in of.shortcut_accuracy.items():
-        rows.append((f"{name}", f"{100 * value:.1f} % accuracy without looking at a cell"))
+        rows.append((f"{name}", f"{100 * value:.1f} % accuracy without seeing a cell's shape"))
     rows.append(("likely series", f"{len(of.series)}, inferred; {_how_sure(of.series)}"))
     rows.append(
         (

@@ -96,7 +96,7 @@ def render_evaluations(evaluations: Sequence[ListedEvaluation]) -> RenderableTyp
     own = [item.summary for item in evaluations]
     columns = {
         "evaluation": [item.name for item in evaluations],
-        "date": [item.created[:16] for item in own],
+        "date": [item.created[:10] for item in own],
         "bundle": [item.bundle for item in own],
         "data": [f"{item.source} ({item.images})" for item in own],
         "acc.": [accuracy.text(item.accuracy) for item in own],

@@ -460,7 +460,7 @@ def test_the_page_of_predictions_shows_first_what_needs_a_look(tmp_path):
     assert "none of its nearest training images is of this class" in look
     assert "could be Pro or Early" in look
     assert "Verdict" in page.split("<h2>Summary</h2>")[0]
-    assert "1 of 6 images are unlike those that the model was made from" in page
+    assert "1 of 6 images is unlike those that the model was made from" in page
     assert "plain.jpg" in page.split("<summary>All 6 predictions</summary>")[1]
 
 

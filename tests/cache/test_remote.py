@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cache import local_copy, merge, verify_cache, written
 from ball_features.cli import app
+from ball_features.config.paths import shareable
 from ball_features.errors import BallError, CacheError, DataError
 from ball_features.outputs import require_folder
 
@@ -131,6 +132,11 @@ def test_what_cannot_be_read_says_so(name, words):
 def test_runs_and_pages_are_written_to_this_machine(tmp_path):
     with pytest.raises(DataError, match="address s3://bucket/runs, expected a path"):
         require_folder("s3://KEY:SECRET@bucket/runs")
+
+
+def test_files_of_a_run_hold_no_key():
+    kept = shareable({"cache": "s3://KEY:SECRET@bucket/all.h5?token=SECRET", "cluster": "tcp://scheduler:8786"})
+    assert kept == {"cache": "s3://bucket/all.h5", "cluster": "tcp://scheduler:8786"}
 
 
 def test_a_cache_under_an_address_is_read_like_any(memory, address, small_cache, tmp_path):

@@ -47,7 +47,7 @@ def folder(made, tmp_path_factory):
     shutil.copytree(root / "try1", root / "broken")
     (root / "broken" / "metrics.json").write_text('{"models": [')
     (root / "figures").mkdir()
-    (root / "evaluation").mkdir()  # of a bundle elsewhere, which is no run
+    (root / "evaluation").mkdir()  # of a bundle elsewhere, which is no run, and damaged
     for name in ("evaluation.json", "predictions.csv", "verdict.json"):
         (root / "evaluation" / name).write_text("")
     return root
@@ -161,7 +161,7 @@ def test_the_command(folder):
     assert "more" in done.output
     values = json.loads(CliRunner().invoke(app, ["runs", str(folder), "--json", "--sort", "accuracy"]).stdout)
     assert {run["name"] for run in values["runs"]} == set(TRIES)
-    assert [own["name"] for own in values["damaged"]] == ["broken"]
+    assert [own["name"] for own in values["damaged"]] == ["broken", "evaluation"]
     assert values["comparable"][0]["best_of"]["models"] == 4
     empty = CliRunner().invoke(app, ["runs", str(folder / "figures")])
     assert (empty.exit_code, "No run in" in empty.output) == (0, True)
