@@ -31,7 +31,7 @@ __all__ = [
     "read_whole",
     "replacing",
     "safe_cell",
-    "sync_folder",
+    "settle",
     "write_csv",
     "write_json",
     "write_text",
@@ -123,14 +123,9 @@ def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = T
             clear_partial(target.parent, target.name)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(
-                file.fileno()
-            )  # before the rename, so that no power cut leaves the name of a file without its bytes
         if target.is_file():
             shutil.copymode(target, partial)
-        partial.replace(target)
-        _sync(target.parent)
+        settle(partial, target)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another {setting}.") from error
     finally:
@@ -139,14 +134,23 @@ def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = T
                 partial.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the files below a folder durable, before it gets its final name."""
-    for path in [*folder.rglob("*"), folder]:
+def settle(partial: Path, final: Path) -> Path:
+    """Give a file or a folder that is finished its final name, in an order that no power cut breaks.
+
+    Its bytes become durable before the name, and the name before anything that follows.
+
+    Raises:
+        OSError: It cannot be renamed, or not be made durable.
+    """
+    for path in [*partial.rglob("*"), partial]:
         if path.is_dir():
             _sync(path)
         else:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
+    partial.replace(final)
+    _sync(final.parent)
+    return final
 
 
 def _sync(folder: Path) -> None:

@@ -3,6 +3,7 @@
     python benchmarks/faults.py kill FOLDER --count 50     (--command fit: that one alone; each signal so many times)
     python benchmarks/faults.py errors FOLDER              (EIO, ESTALE, ENOSPC; small disks; a clock going back)
     python benchmarks/faults.py during FOLDER              (files changed or removed meanwhile, two writers, Ctrl-C)
+    python benchmarks/faults.py order FOLDER               (bytes on disk before their name; needs strace)
     python benchmarks/faults.py flip CACHE --count 200
     python benchmarks/faults.py cost CACHE                 (time of the checksums of a read)
 
@@ -18,6 +19,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -269,6 +271,53 @@ def during(folder: Path, names: tuple[str, ...], count: int) -> int:
     return faults
 
 
+def order(folder: Path, names: tuple[str, ...]) -> int:
+    """Follow the calls of commands: what has its final name must be on disk, for a power cut; the number of faults."""
+    faults = 0
+    for name in names:
+        out, trace = fresh(folder, "ordered"), folder / "calls"
+        calls = "trace=write,pwrite64,fsync,fdatasync,rename,renameat,renameat2"
+        command = ["strace", "-f", "-y", "-qq", "-s", "0", "-o", str(trace), "-e", calls]
+        own = [sys.executable, "-m", "ball_features", *arguments(name, folder, out)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run([*command, *own], env=environment, capture_output=True, text=True)
+        found = [f"exit code {done.returncode}: {done.stderr[-300:]}"] if done.returncode else []
+        renamed, more = unordered(trace.read_text(errors="replace").splitlines(), str(out))
+        found += more
+        faults += len(found)
+        print("".join(f"{name}: {one}\n" for one in found), end="", flush=True)
+        print(f"order {name}: {renamed} names given, {len(found)} faults", flush=True)
+    return faults
+
+
+def unordered(lines: list[str], out: str) -> tuple[int, list[str]]:
+    """Number of renames below `out`, and what was not on disk before one, or whose folder was not after it."""
+    dirty: set[str] = set()
+    waiting: dict[str, str] = {}  # process -> file or folder that it syncs
+    named: list[str] = []
+    faults: list[str] = []
+    for line in lines:
+        process, _, call = line.partition(" ")
+        place = re.search(r"\d+<([^>]*)>", call)
+        if found := re.match(r"\s*rename\w*\(.*?\"(.*?)\".*?\"(.*?)\"", call):
+            source, target = found[1], found[2]
+            if target.startswith(out):
+                lost = sorted(path for path in dirty if path == source or path.startswith(f"{source}/"))
+                faults += [f"{path} is not on disk when {target} gets its name" for path in lost]
+                named.append(target)
+            dirty = {path for path in dirty if path != source}
+        elif re.match(r"\s*p?write", call) and place:
+            dirty.add(place[1])
+        elif re.match(r"\s*f(data)?sync", call) and place and "<unfinished" in call:
+            waiting[process] = place[1]
+        elif re.match(r"\s*(<\.\.\. )?f(data)?sync", call):
+            path = place[1] if place else waiting.pop(process, "")
+            dirty.discard(path)
+            named = [target for target in named if str(Path(target).parent) != path]
+    count = sum("rename" in line and out in line for line in lines)
+    return count, [*faults, *(f"the folder of {target} is not on disk" for target in named)]
+
+
 def flip(path: Path, count: int) -> int:
     """Flip one bit of a cache, so many times; the number that nothing notices."""
     data, draw, silent = path.read_bytes(), np.random.default_rng(SEED), 0
@@ -305,7 +354,7 @@ def cost(path: Path) -> int:
 def main() -> int:
     """Do what the command line asks for; the number of faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("kill", "errors", "during", "flip", "cost"))
+    parser.add_argument("what", choices=("kill", "errors", "during", "order", "flip", "cost"))
     parser.add_argument("path", type=Path)
     parser.add_argument("--command", default="all", choices=(*COMMANDS, "all"))
     parser.add_argument("--count", type=int, default=0)
@@ -319,6 +368,8 @@ def main() -> int:
     prepare(folder, options.images)
     if options.what == "kill":
         return sum(kill(folder, name, options.count or 50) for name in names)
+    if options.what == "order":
+        return order(folder, names)
     return errors(folder, names) if options.what == "errors" else during(folder, names, options.count or 8)
 
 

@@ -5,7 +5,8 @@
 
 CACHES holds all.h5, hospitals.h5, malaria.h5 and augmented.h5, each made by `ball extract --recipe robust`, and
 all_groups.csv, made by `ball audit` on the images of all.h5. DATA holds hospitals/sites.csv, malaria/patients.csv and
-augmented/photographs.csv. A run that is there is not made again. Every figure is of images that no model was fitted on,
+augmented/photographs.csv. A run holds the models that no earlier run of its setting holds, and the tables read all runs
+of a setting together, which have the same test sets. Every figure is of images that no model was fitted on,
 and what a model chooses (recipe, strength, epoch, adaptation) it chooses on training groups.
 """
 
@@ -84,8 +85,10 @@ SETTINGS = (
 
 
 def make(setting: Setting, caches: Path, data: Path, out: Path, models: tuple[str, ...]) -> None:
-    """Make one run, unless it is there."""
-    if (out / setting.name).exists():
+    """Make one run of the models that no run of the setting holds yet."""
+    earlier = [model for run in runs_of(out, setting) for model in ends(run)]
+    models = tuple(model for model in models or tuple(MODELS) if model not in earlier)
+    if not models:
         return
     cache = caches / f"{setting.cache}.h5"
     source = caches / _ALL if setting.groups == _ALL else data / setting.groups
@@ -104,8 +107,15 @@ def make(setting: Setting, caches: Path, data: Path, out: Path, models: tuple[st
         repeats=5 if setting.protocol == "holdout" else 1,
         **({"group_column": setting.column} if setting.column else {}),
     )
-    fit(cache, config, out_root=out, name=setting.name)
+    number = len(runs_of(out, setting)) + 1
+    fit(cache, config, out_root=out, name=setting.name if number == 1 else f"{setting.name}-{number}")
     print(f"{setting.name}: done", flush=True)
+
+
+def runs_of(root: Path, setting: Setting) -> list[Path]:
+    """Finished runs of a setting, the earliest first."""
+    found = [root / setting.name, *sorted(root.glob(f"{setting.name}-[0-9]"))]
+    return [run for run in found if (run / "run.json").is_file()]
 
 
 def ends(run: Path) -> dict[str, tuple[float, float]]:
@@ -132,8 +142,11 @@ def sets_of(run: Path, protocol: str) -> dict[str, np.ndarray]:
 
 def print_tables(root: Path) -> None:
     """Print the tables of one network."""
-    runs = {own.title: (root / own.name, own.protocol) for own in SETTINGS if (root / own.name / "run.json").is_file()}
-    found = {title: sets_of(*run) for title, run in runs.items()}
+    runs = {own.title: (runs_of(root, own), own.protocol) for own in SETTINGS if runs_of(root, own)}
+    found = {
+        title: {name: values for run in own for name, values in sets_of(run, protocol).items()}
+        for title, (own, protocol) in runs.items()
+    }
     names = [name for name in MODELS if any(name in own for own in found.values())]
     print(f"## {root.name}\n\nAccuracy / balanced recall, in %, mean over test sets:\n")
     print(f"| model | {' | '.join(found)} |\n| --- |{' ---: |' * len(found)}")
@@ -149,8 +162,8 @@ def print_tables(root: Path) -> None:
     )
     print("| setting | model | accuracy | 95 % | worst | lead |\n| --- | --- | ---: | ---: | ---: | ---: |")
     for title, own in found.items():
-        run, protocol = runs[title]
-        stated = ends(run)
+        paths, protocol = runs[title]
+        stated = {name: both for run in paths for name, both in ends(run).items()}
         for name in names:
             if name not in own:
                 continue
@@ -165,8 +178,8 @@ def print_tables(root: Path) -> None:
             mean, worst = 100 * hits.mean(), 100 * hits.min()
             print(f"| {title} | {name} | {mean:.1f} | {low:.1f} - {high:.1f} | {worst:.1f} | {lead} |")
     print()
-    for title, (run, _) in runs.items():
-        notes = json.loads((run / "run.json").read_text(encoding="utf-8"))["notes"]
+    for title, (paths, _) in runs.items():
+        notes = [n for run in paths for n in json.loads((run / "run.json").read_text(encoding="utf-8"))["notes"]]
         chosen = [note.split(" (")[0].split(": ", 1)[1] for note in notes if note.startswith("robust, ")]
         print(f"- {title}, robust chose: {', '.join(item for item in chosen if not item.startswith('Not adapted'))}.")
     print()

@@ -19,10 +19,12 @@ from pathlib import Path
 import httpx
 
 
-async def client(http: httpx.AsyncClient, bodies: list[bytes], start: int, until: float, seen: list) -> None:
+async def client(
+    http: httpx.AsyncClient, bodies: list[bytes], start: int, until: float, seen: list, least: int = 0
+) -> None:
     """Ask again and again, every tenth time for the map too."""
     number = start
-    while time.perf_counter() < until:
+    while time.perf_counter() < until or len(seen) < least:
         number += 1
         began = time.perf_counter()
         try:
@@ -41,14 +43,14 @@ def memory_mb(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
 
 
-async def load(url: str, pid: int, bodies: list[bytes], clients: int, seconds: float) -> None:
+async def load(url: str, pid: int, bodies: list[bytes], clients: int, seconds: float, least: int) -> None:
     """Warm up, then measure."""
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
         await asyncio.gather(*(client(http, bodies, n, time.perf_counter() + 5, []) for n in range(clients)))  # warm-up
         seen, memory, begin = [], [memory_mb(pid)], time.perf_counter()
         until = begin + seconds
-        work = asyncio.gather(*(client(http, bodies, n * 7, until, seen) for n in range(clients)))
+        work = asyncio.gather(*(client(http, bodies, n * 7, until, seen, least) for n in range(clients)))
         while not work.done():
             await asyncio.sleep(seconds / 6)
             memory.append(memory_mb(pid))
@@ -87,7 +89,16 @@ async def leave(url: str, server: subprocess.Popen, bodies: list[bytes], clients
 
 def schema(url: str, count: int) -> None:
     """Draw requests from the server's description of itself."""
-    command = ["run", f"{url}/openapi.json", "--max-examples", str(count), "--generation-database", "none"]
+    command = [
+        "run",
+        f"{url}/openapi.json",
+        "--phases",
+        "examples,coverage,fuzzing,stateful",
+        "--max-examples",
+        str(count),
+        "--generation-database",
+        "none",
+    ]
     command += ["--suppress-health-check", "all"]
     # A token is not asked for here, and a file of random bytes is rightly no image.
     checks = "not_a_server_error,content_type_conformance,response_schema_conformance,status_code_conformance"
@@ -104,6 +115,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--requests", type=int, default=0, help="go on until so many are answered")
     parser.add_argument("--schema", type=int, default=0)
     arguments = parser.parse_args()
     files = sorted(f for f in arguments.images.rglob("*") if f.suffix.lower() in (".jpg", ".png"))[:200]
@@ -115,7 +127,7 @@ def main() -> None:
         bodies = [f.read_bytes() for f in files]
         if arguments.schema:
             schema(url, arguments.schema)
-        asyncio.run(load(url, server.pid, bodies, arguments.clients, arguments.seconds))
+        asyncio.run(load(url, server.pid, bodies, arguments.clients, arguments.seconds, arguments.requests))
         asyncio.run(leave(url, server, bodies, arguments.clients))
     finally:
         server.kill()

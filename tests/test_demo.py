@@ -85,7 +85,7 @@ def test_what_is_planted_is_found_and_named(tmp_path):
     assert found["overlay-tells-class"].severity == "serious"
     assert found["overlay-tells-class"].numbers["overlay_accuracy"] > 0.95
     assert found["shortcut-matches-network"].severity == "serious"
-    assert "without looking at a cell" in found["shortcut-matches-network"].sentence
+    assert "without seeing the shape of a single cell" in found["shortcut-matches-network"].sentence
 
 
 @pytest.mark.slow

@@ -127,6 +127,30 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         pass
 
 
+def test_bytes_are_durable_before_the_name_and_the_name_before_what_follows(tmp_path, monkeypatch):
+    done, sync, rename = [], os.fsync, Path.replace
+
+    def synced(handle):
+        done.append(("on disk", os.fstat(handle).st_ino))
+        sync(handle)
+
+    def renamed(self, target):
+        done.append(("named", self.stat().st_ino))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_text(tmp_path / "a.txt", "a")
+    with NewFolder(tmp_path, "run") as new:
+        (new.path / "models").mkdir()
+        (new.path / "models" / "b.txt").write_text("b")
+    own = {name: (tmp_path / name).stat().st_ino for name in ("a.txt", "run", "run/models", "run/models/b.txt", "")}
+    assert done[:3] == [("on disk", own["a.txt"]), ("named", own["a.txt"]), ("on disk", own[""])]
+    before = {number for what, number in done[3:-2] if what == "on disk"}
+    assert before == {own["run"], own["run/models"], own["run/models/b.txt"]}
+    assert done[-2:] == [("named", own["run"]), ("on disk", own[""])]
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from ball_features.files import replacing\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ball_features.audit.orientation import orient, turned
 from ball_features.audit.registration import register
+from ball_features.audit.symmetry import agrees_in_one_position
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,7 @@ _LEAST_OVERLAP = 0.1  # of the picture, within both frames
 # Of 1,098 pairs of different cells of two sites that agree when shrunk, 20 reach this when aligned, most of them real
 # copies; of copies that were drawn or are known none stays below 0.73.
 _COPY_AGREEMENT = 0.72
+_ALIKE_FROM = 0.4  # overlap from which two cells, each in the middle of its picture, may be taken for one
 # Agreement required for an overlap of this share of the field. Of 21,000 unrelated pairs of 20,000 drawn fields that
 # agreed at the working size, none reaches it. Turned fields (seven more orientations) and framed ones (less to see)
 # need more.
@@ -171,26 +173,42 @@ def confirm_at_full_size(
             best, x, y = score, i, j
     moved = Pair(pair.first, pair.second, pair.kind, x, y, pair.orientation, pair.score)
     if pair.kind == "near-duplicate":  # confirmed in place, and maybe scaled
-        return moved if _agreement(first, second, seen, seen_second, (x, y)) >= _COPY_AGREEMENT else None
+        placed = _placements(first, second, seen, seen_second, (0, 0), (x, y))
+        copied = any(
+            _in_detail(first, image, valid) >= _COPY_AGREEMENT and agrees_in_one_position(first, image, valid)
+            for image, valid in placed
+        )
+        return moved if copied else None
     here, there = _common(side, x, y, 1)
     overlap = float((inside[here] & inside_second[there]).sum() / side**2)
     if overlap < _LEAST_OVERLAP:
         return None
     agreement = (best + _typical_tile(first[here], second[there], seen[here] & seen_second[there])) / 2
     careful = pair.orientation or not (inside.all() and inside_second.all())
-    needed = np.interp(overlap, _OVERLAP, _AGREEMENT_CAREFUL if careful else _AGREEMENT)
-    return moved if agreement >= needed else None
+    if agreement < np.interp(overlap, _OVERLAP, _AGREEMENT_CAREFUL if careful else _AGREEMENT):
+        return None
+    if overlap < _ALIKE_FROM:
+        return moved
+    placed = _placements(first, second, seen, seen_second, (x, y), (x, y))
+    return moved if any(agrees_in_one_position(first, image, valid) for image, valid in placed) else None
 
 
-def _agreement(
-    first: np.ndarray, second: np.ndarray, seen: np.ndarray, seen_second: np.ndarray, shift: tuple[int, int]
-) -> float:
-    """Return the agreement in detail of two pictures in place: mean of its correlation and that of a typical tile."""
-    plain = _in_detail(first, second, seen & seen_second)
-    if plain >= _COPY_AGREEMENT:
-        return plain
-    aligned = register(first, second, seen, seen_second, shift)
-    return plain if aligned is None else max(plain, _in_detail(first, aligned.second, aligned.valid))
+def _placements(
+    first: np.ndarray,
+    second: np.ndarray,
+    seen: np.ndarray,
+    seen_second: np.ndarray,
+    shift: tuple[int, int],
+    start: tuple[int, int],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The second picture laid on the first, and the pixels that both show: first by a shift, then registered."""
+    here, there = _common(len(first), *shift, 1)
+    placed, valid = np.zeros_like(second), np.zeros_like(seen)
+    placed[here], valid[here] = second[there], seen[here] & seen_second[there]
+    yield placed, valid
+    aligned = register(first, second, seen, seen_second, start)
+    if aligned is not None:
+        yield aligned.second, aligned.valid
 
 
 def _in_detail(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:

@@ -24,7 +24,7 @@ from ball_features.threads import one_blas_thread
 
 __all__ = ["VERSION", "Audit", "audit", "write_groups"]
 
-VERSION = 2  # higher whenever the audit of the same images finds something else
+VERSION = 3  # higher whenever the audit of the same images finds something else
 
 BLOCK_IMAGES = 20
 _SAMPLE = 4000  # images that the overlays are learnt from

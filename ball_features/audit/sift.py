@@ -17,6 +17,7 @@ __all__ = ["Features", "describe", "mirrored_order", "root_vectors"]
 
 PER_IMAGE = 200  # features, the strongest
 CONTRAST = 0.02
+FEW, FAINT = 60, 0.008  # a picture with so few features, such as a pale single cell, is searched for fainter ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +61,12 @@ def describe(
 
     def of_one(row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         grey, counts = picture(row)
-        sift = library.SIFT_create(nfeatures=PER_IMAGE, contrastThreshold=CONTRAST)
-        points, vectors = sift.detectAndCompute(grey, np.where(counts, 255, 0).astype(np.uint8))
+        seen = np.where(counts, 255, 0).astype(np.uint8)
+        points, vectors = (), np.zeros((0, 128), np.float32)
+        for contrast in (CONTRAST, FAINT):
+            if len(points) < FEW:
+                sift = library.SIFT_create(nfeatures=PER_IMAGE, contrastThreshold=contrast)
+                points, vectors = sift.detectAndCompute(grey, seen)
         if not points:
             return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8)
         place = np.array([point.pt for point in points[:PER_IMAGE]], dtype=np.float32)

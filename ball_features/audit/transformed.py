@@ -18,6 +18,7 @@ import numpy as np
 from ball_features.audit.confirmation import Pair
 from ball_features.audit.neighbours import nearest
 from ball_features.audit.sift import Features, describe, mirrored_order, root_vectors
+from ball_features.audit.symmetry import agrees_in_one_position
 from ball_features.audit.thread_pool import thread_pool
 
 __all__ = ["find_transformed"]
@@ -34,8 +35,8 @@ SURE_INLIERS = 7
 TOLERANCE_PX = 4.0
 LEAST_SCALE, MOST_SCALE, MOST_STRETCH = 0.5, 2.0, 1.6  # of the affine map; another one is no copy
 SMOOTH_PX, DETAIL_PX = 1.5, 8.0  # what is finer is noise, what is coarser is not detail
-LEAST_CORRELATION = 0.75  # with few features
-SURE_CORRELATION = 0.6  # with SURE_INLIERS
+LEAST_CORRELATION = 0.6  # with few features
+SURE_CORRELATION = 0.3  # with SURE_INLIERS; what tells copies is that they agree in one position alone (`symmetry`)
 LEAST_PIXELS = 2000  # of the common area
 COPY_OVERLAP = 0.5  # share of one of the pictures that the other shows, from which it is a copy and not a neighbour
 LARGEST_SET = 200  # images of a connected set whose pairs are all tried
@@ -182,7 +183,9 @@ def _confirm_all(
         if found is None:
             return None
         pair = _correlate(prepared(first), prepared(second), found[0], (first, second))
-        return pair if pair is not None and pair.score >= found[1] else None
+        if pair is None or pair.score < found[1]:
+            return None
+        return pair if _in_one_position(picture(first), picture(second), found[0]) else None
 
     pairs = []
     with thread_pool() as pool:
@@ -265,6 +268,19 @@ def _correlate(
     centre = np.array([b.shape[1] / 2, b.shape[0] / 2, 1.0])
     x_px, y_px = (affine @ centre - [width / 2, height / 2]).round().astype(int).tolist()
     return Pair(*rows, kind, x_px, y_px, 0, round(score, 4))
+
+
+def _in_one_position(
+    one: tuple[np.ndarray, np.ndarray], two: tuple[np.ndarray, np.ndarray], affine: np.ndarray
+) -> bool:
+    """Whether the second picture, laid on the first by the map, agrees there and not in other positions as well."""
+    import cv2
+
+    (a, counts_a), (b, counts_b) = one, two
+    height, width = a.shape
+    seen = cv2.warpAffine(counts_b.astype(np.uint8), affine, (width, height), flags=cv2.INTER_NEAREST)
+    valid = (cv2.erode(np.asarray(seen, np.uint8), np.ones((9, 9), np.uint8), borderValue=0) > 0) & counts_a
+    return agrees_in_one_position(a, np.asarray(cv2.warpAffine(b, affine, (width, height))), valid)
 
 
 def _area_of(counts: np.ndarray, affine: np.ndarray) -> float:

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 NEIGHBOURS = 5
+_CELLS = 50_000_000  # similarities that are held at once, at 16 bytes each while the nearest are found
 
 
 def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
@@ -146,7 +147,15 @@ def mean_probability(estimator: Any, X: np.ndarray, classes: int) -> np.ndarray:
 
 def neighbour_distance(X: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute `Bundle.distance` of X (images, views, dim) to training images `train` from `unit_mean`."""
-    cosine = unit_mean(X) @ train.T
+    step = max(1, _CELLS // max(1, len(train)))
+    parts = [_nearest(unit_mean(X[start : start + step]), train) for start in range(0, max(1, len(X)), step)]
+    distance, rows = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return distance, rows
+
+
+def _nearest(unit: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`neighbour_distance` of rows of unit length, whose similarities to all training images are held at once."""
+    cosine = unit @ train.T
     count = min(NEIGHBOURS, train.shape[0])
     rows = np.argpartition(-cosine, count - 1, 1)[:, :count]
     rows = np.take_along_axis(rows, np.argsort(-np.take_along_axis(cosine, rows, 1), 1, kind="stable"), 1)

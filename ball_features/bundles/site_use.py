@@ -18,7 +18,7 @@ from ball_features.bundles.prediction import Prediction, describe
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
-from ball_features.files import clear_partial, sync_folder
+from ball_features.files import clear_partial, settle
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
@@ -133,8 +133,7 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
         stored = to_stored(facts.to_json(), partial)  # whose paths are those of its neighbour `out`
         (partial / "bundle.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         write_checksums(partial)
-        sync_folder(partial)
-        partial.replace(out)
+        settle(partial, out)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}). Give another folder for the copy.") from error
     finally:

@@ -17,7 +17,7 @@ from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 from ball_features.config.paths import is_address
 from ball_features.dataset.listing import natural_key
 from ball_features.errors import CacheError
-from ball_features.files import clear_partial
+from ball_features.files import clear_partial, settle
 
 __all__ = ["SHARD", "Merged", "merge"]
 
@@ -84,7 +84,7 @@ def merge(shards: Sequence[Path | str], out: Path | str) -> Merged:
         try:
             create_cache(partial, contents)
             _copy(partial, caches, rows)
-            partial.replace(out)
+            settle(partial, out)
         except OSError as error:
             raise CacheError(f"{out} cannot be written ({error}). Free some space, or give another file.") from error
         finally:

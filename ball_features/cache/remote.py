@@ -20,6 +20,7 @@ from typing import Any
 
 from ball_features.config.paths import is_address, shown_address, whole_address
 from ball_features.errors import CacheError, require_extra
+from ball_features.files import settle
 
 __all__ = ["local_copy", "written"]
 
@@ -165,7 +166,7 @@ class _Remote:
             partial = self.copy.with_name(f".{self.copy.name}.{os.getpid()}.partial")
             try:
                 self._asked(lambda: self.system.get_file(self.base, str(partial)))
-                partial.replace(self.copy)
+                settle(partial, self.copy)
             finally:
                 partial.unlink(missing_ok=True)
             _write_note(self.copy, _Note(version))

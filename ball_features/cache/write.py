@@ -22,7 +22,7 @@ from ball_features.cache.read import sound_rows
 from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
-from ball_features.files import clear_partial
+from ball_features.files import clear_partial, settle
 
 __all__ = ["CacheContents", "CacheWriter", "create_cache"]
 
@@ -163,9 +163,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
+        settle(partial, path)
     except (OSError, RuntimeError) as error:  # HDF5's own errors are of both kinds
         told = re.search(r"error message = '([^']*)'", str(error))
         plain = error.strerror if isinstance(error, OSError) else None
@@ -234,6 +232,7 @@ class CacheWriter:
         datasets: Any = self._file
         if "timing" in datasets:  # early caches of 0.1.0 have none
             _store_timing(datasets, datasets["timing"][:] + np.array([images, seconds]))
+            self._flush()
 
     def write(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: Mapping[str, np.ndarray]) -> None:
         """Store rows, and mark them as committed once they are on disk.

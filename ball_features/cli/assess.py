@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from ball_features.cli.options import NOTE, Images, Shown
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
 from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.fields import COMMON, Config, option
+from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
     from ball_features.runs.assess import Assessment
@@ -31,6 +32,12 @@ class AssessOptions(Config):
     models: tuple[str, ...] = option(
         (), "Models to compare, with commas between; the head, logistic regression and all shortcuts if left out."
     )
+    robust: bool = option(
+        False,
+        "Make the views of --recipe robust, and compare the model robust too, which chooses among them by leaving out "
+        "sites, patients or series. It takes about four times as long to embed.",
+        panel=COMMON,
+    )
     repeats: int = option(2, "Number of repeats of the protocol, each with another random seed.", low=1)
     note: str = NOTE
     jobs: int = option(0, "Number of models fitted at the same time; 0 uses every core.", low=0)
@@ -48,6 +55,13 @@ def assess(
     from ball_features.runs.assess import assess as run
     from ball_features.runs.assess import keep_note
 
+    if options.robust:
+        if extraction.recipe not in ("auto", "robust"):
+            raise ConfigError(
+                f"Got both robust and recipe={extraction.recipe!r}, expected one of them. Leave one out.",
+                option="robust",
+            )
+        extraction = replace(extraction, recipe="robust")
     config = FitConfig(models=options.models, repeats=options.repeats, jobs=options.jobs, seed=extraction.seed)
     with progress_bar("Assessing", shown.silent, "steps") as progress:
         log = (lambda line: None) if shown.silent else say

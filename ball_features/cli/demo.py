@@ -33,7 +33,7 @@ def demo(options: DemoOptions, shown: Shown) -> None:
     """Draw blood smears with a planted shortcut, and let `ball assess` find it.
 
     Each class gets its own stain and its own scale bar, as real collections
-    do by accident. A model then scores near 100 % without looking at a cell,
+    do by accident. A model then scores near 100 % without seeing a cell's shape,
     and the verdict says so. With --shortcut none nothing is planted.
     No data, internet connection or account is needed.
     """

@@ -18,6 +18,7 @@ from ball_features.errors import ConfigError
 __all__ = ["FILE", "Repeat", "read_settings", "toml_text"]
 
 FILE = "config.toml"  # beside every run
+_LONGEST = 100_000
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if len(text) > _LONGEST and path.suffix != ".json":
+            raise ValueError(f"it has {len(text)} characters, more than {_LONGEST}")
         if path.suffix != ".json":
             return _found(tomllib.loads(text))
         details = json.loads(text)
@@ -76,7 +79,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         return _found({"cache" if isinstance(source, str) else "caches": source} | details["config"])
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}). Name a TOML file.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         expected = "the run.json of a run" if path.suffix == ".json" else 'TOML, such as: models = ["mlp", "logistic"]'
         raise ConfigError(f"The configuration {path} cannot be read ({error}). Expected {expected}.") from error
 

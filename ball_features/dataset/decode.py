@@ -38,6 +38,9 @@ CHANGED = "changed while it was read; run the command again"
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
 _IDLE_BYTES = 100  # after the pixels of a JPEG file
+# What other files of medical images begin with: name, place, bytes.
+_OTHERS = (("DICOM", 128, b"DICM"), ("Zeiss slide", 0, b"ZISRAWFILE"), ("NIfTI", 344, b"n+1"))
+_TILE_WIDTH = 322  # tag of TIFF files
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -155,7 +158,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
         raise ImageError("is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(*image.size, max_pixels)
+            _check_size(*image.size, max_pixels, slide=_TILE_WIDTH in getattr(image, "tag_v2", ()))
             if image.format in ("JPEG", "MPO"):
                 _check_jpeg(data)
             yield image
@@ -164,7 +167,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
     except MemoryError as error:
         raise ImageError("cannot be read (not enough memory)") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError("is not an image, or of a kind that is not supported") from error
+        raise ImageError(_kind_of(data)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels; cut it into fields") from error
     except Exception as error:  # decoders raise many kinds for damaged files
@@ -196,7 +199,17 @@ def _is_padding(data: bytes, count: int) -> bool:
     return count <= _IDLE_BYTES and len(set(data[max(0, end - count) : end])) <= 1
 
 
-def _check_size(width: int, height: int, most: int) -> None:
+def _kind_of(data: bytes) -> str:
+    """What is wrong with a file that Pillow does not know."""
+    name = next((name for name, place, mark in _OTHERS if data[place:].startswith(mark)), "")
+    if not name:
+        return "is not an image, or of a kind that is not supported"
+    return f"is a {name} file, a kind that is not supported; convert it to PNG or TIFF"
+
+
+def _check_size(width: int, height: int, most: int, *, slide: bool) -> None:
+    if width * height > most and slide:
+        raise ImageError(f"is {width} x {height} pixels in tiles, as whole-slide files are; cut it into fields")
     if width * height > most:
         raise ImageError(f"is {width} x {height} pixels, more than {most / 10**6:g} megapixels; cut it into fields")
     if min(width, height) < MIN_SIDE_PX:

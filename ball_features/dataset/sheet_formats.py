@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ball_features.dataset.spreadsheet_size import require_bounded
 from ball_features.errors import DataError, require_extra
 from ball_features.files import plain_cell
 
@@ -26,6 +27,8 @@ __all__ = ["RawTable", "cell_text", "read_frame", "read_tables"]
 _SEPARATORS = (",", ";", "\t", "|")
 _PROBED = 50  # records that the separator is told by
 _MAC_LETTER = re.compile(rb"[A-Za-z][\x87-\x90\x98\x9a-\x9f](?:[a-z]|\b)")
+_LOOKED_AT = 10_000  # records, blank ones too, among which those are
+_MOST_BYTES = 1 << 30
 _SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
@@ -60,11 +63,14 @@ def read_tables(path: Path) -> list[RawTable]:
         MissingExtraError: It is a Parquet file and pyarrow is not installed.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:  # which may be a pipe
+            data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise DataError(
             f"No groups file or sheet can be read at {path} ({error.strerror}). Expected .csv, .tsv, .xlsx or .parquet."
         ) from error
+    if len(data) > _MOST_BYTES:
+        raise DataError(f"{path} has more than {_MOST_BYTES / 1e6:.0f} MB, the most for a sheet. Give a smaller table.")
     if data.startswith(b"PAR1"):
         return [_parquet(path)]
     if data.startswith(_SPREADSHEET):
@@ -139,7 +145,8 @@ def _separator(text: str) -> str:
     def score(separator: str) -> tuple[float, int]:
         counts = []
         try:
-            for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            records = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+            for cells in itertools.islice(records, _LOOKED_AT):
                 filled = [number for number, cell in enumerate(cells) if cell.strip()]
                 if filled:
                     counts.append((len(cells), filled[-1] + 1))
@@ -161,6 +168,8 @@ def _worksheets(path: Path, data: bytes) -> list[RawTable]:
     from python_calamine import CalamineWorkbook
 
     try:
+        if data.startswith(b"PK"):
+            require_bounded(data)
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
         found = []
         for name in book.sheet_names:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ball_features.evaluation.resampling import draw_groups, widened_quantiles
+from ball_features.evaluation.resampling import draw_groups, few_groups, widened_quantiles
 from ball_features.evaluation.rows import Row
 
 __all__ = ["DRAWS", "LEAST_SIZES", "ForecastRow", "Law", "draw_errors", "fit_law", "forecast"]
@@ -107,7 +107,7 @@ def draw_errors(hits: np.ndarray, units: np.ndarray, *, draws: int = DRAWS, seed
         Error rates, float64 (draws, sizes).
     """
     sizes, seeds, tests = hits.shape
-    _, code = np.unique(units, return_inverse=True)
+    code = few_groups(np.unique(units, return_inverse=True)[1], seed)
     count = np.bincount(code)
     wrong = np.zeros((len(count), sizes * seeds))
     np.add.at(wrong, code, 1.0 - hits.reshape(sizes * seeds, tests).T)

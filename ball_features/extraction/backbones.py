@@ -92,7 +92,7 @@ def _dinobloom(size: str, dim: int) -> Backbone:
         title=f"DinoBloom-{size[0].upper()}",
         pooling="class token",
         hub=f"1aurent/vit_{size}_patch14_224.dinobloom",
-        trained_on=("acevedo",),
+        trained_on=("acevedo", "aml-matek", "bmc", "aml-hehr", "apl", "raabin", "chula", "nuclick"),
         collections=13,
         patch_px=14,
     )

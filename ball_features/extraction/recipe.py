@@ -210,12 +210,17 @@ class ViewPlan:
 
     def cost(self, input_px: int) -> str:
         """How many views there are and about how long they take compared with the plain one, in a sentence."""
+        times, passes = self.times(input_px)
+        told = f"about {times:.1f} times the time of the plain view alone"
+        return f"{len(self)} views of each image in {passes} forward passes, {told}."
+
+    def times(self, input_px: int) -> tuple[float, int]:
+        """How many times the plain view's time all views take, about, and in how many forward passes."""
         work: dict[object, float] = {}
         for view in self.views:
             own = view.readout.work * (view.side_px(input_px) / input_px) ** 2
             work[view.pixels] = max(work.get(view.pixels, 0.0), own)
-        times = f"about {sum(work.values()):.1f} times the time of the plain view alone"
-        return f"{len(self)} views of each image in {len(work)} forward passes, {times}."
+        return sum(work.values()), len(work)
 
 
 def recipe_purposes() -> dict[str, str]:

@@ -32,6 +32,10 @@ class TrainingSet:
         return sum(_belongs(self, path, site) for path, site in zip(paths, sites or [""] * len(paths), strict=True))
 
 
+# Codes of classes with which files of the two Munich collections begin: BLA_00001.jpg, MYO_0001.tiff.
+_AML_MATEK = "BAS|EBO|EOS|KSC|LYA|LYT|MMZ|MOB|MON|MYB|MYO|NGB|NGS|PMB|PMO"
+_BMC = "ABE|ART|BAS|BLA|EBO|EOS|FGC|HAC|KSC|LYI|LYT|MMZ|MON|MYB|NGB|NGS|NIF|OTH|PEB|PLM|PMO"
+
 TRAINING_SETS: dict[str, TrainingSet] = {
     "acevedo": TrainingSet(
         "Acevedo et al. 2020 (PBC, Barcelona)",
@@ -39,6 +43,31 @@ TRAINING_SETS: dict[str, TrainingSet] = {
         names=r"\b(acevedo|pbc|barcelona|snkd93bnjr)\b",
         files=r"(^|[^A-Za-z])(BA|EO|ERB|IG|MMY|MY|PMY|LY|MO|BNE|SNE|NEUTROPHIL|PLATELET)_\d{4,7}\.",
     ),
+    "aml-matek": TrainingSet(
+        "Matek et al. 2019 (AML-Cytomorphology_LMU, Munich)",
+        "doi 10.7937/tcia.2019.36f5o9ld",
+        names=r"\b(matek|aml cytomorphology lmu)\b",
+        files=rf"^({_AML_MATEK})_\d{{4}}\.tiff?$",
+    ),
+    "bmc": TrainingSet(
+        "Matek et al. 2021 (Bone-Marrow-Cytomorphology_MLL_Helmholtz_Fraunhofer)",
+        "doi 10.7937/TCIA.AXH3-T579",
+        names=r"\b(bone marrow cytomorphology|bm cytomorphology)\b",
+        files=rf"^({_BMC})_\d{{5}}\.jpe?g$",
+    ),
+    "aml-hehr": TrainingSet(
+        "Hehr et al. 2023 (AML-Cytomorphology_MLL_Helmholtz)",
+        "doi 10.7937/6ppe-4020",
+        names=r"\b(hehr|aml cytomorphology mll helmholtz)\b",
+    ),
+    "apl": TrainingSet("Sidhom et al. 2021 (APL and AML)", "doi 10.1038/s41698-021-00179-y", names=r"\bsidhom\b"),
+    "raabin": TrainingSet(
+        "Kouzehkanan et al. 2022 (Raabin-WBC)", "doi 10.1038/s41598-021-04426-x", names=r"\braabin\b"
+    ),
+    "chula": TrainingSet(
+        "Naruenatthanaset et al. 2021 (Chula RBC-12)", "arXiv 2012.01321", names=r"\b(chula|naruenatthanaset)\b"
+    ),
+    "nuclick": TrainingSet("Koohbanani et al. 2020 (NuClick)", "arXiv 2005.14511", names=r"\bnuclick\b"),
 }
 
 

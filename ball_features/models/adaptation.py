@@ -10,6 +10,8 @@ equal).
 Where training sites (patients, say) all have nearly the same shares of classes, a new site is expected to have them as
 well, and its mean less that mixture's tells the offset best. How far that is trusted is the concentration of a
 Dirichlet distribution of shares, estimated by moments: their variance between sites against that of single images.
+Where a batch still has other shares than all training sites once it is adapted, although it is no farther from them
+than they are from one another, its offset follows its classes, and it is not adapted.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ _SURE = 0.9  # probability from which an image counts, where enough do: errors d
 _SITES_FOR_SHARES = 5  # training sites from which their shares of classes say what those of a new one are
 _MOST_TRUST = 1e6  # images
 _MOST_ASTRAY = 0.2  # by which a predicted share of a new site may differ from theirs
+_EXPECTED, _POSSIBLE = 1.6, 2.0  # standard deviations of a batch's shares: so far they are theirs, so far they may be
+_RESTORED = 1.0  # such deviations: adaptation has made them theirs
+_FAR = 1.5  # times the farthest training site's distance from the average: predicted shares say little from there
 
 
 @dataclass(frozen=True)
@@ -189,11 +194,11 @@ class SiteAdapter(BaseEstimator):
         if not method.iterations and not guarded:
             return SiteShift(X.mean(0), len(X))
         probability = predict(X - offset)
-        if guarded and (reason := _one_class(probability)):
-            return SiteShift(offset, len(X), reason)
+        one_class = _one_class(probability) if guarded else ""
         if not method.iterations:
-            return SiteShift(X.mean(0), len(X))
-        trust = self._trust(probability.mean(0), len(X)) if method.by_shares else 0.0
+            return SiteShift(offset, len(X), one_class) if one_class else SiteShift(X.mean(0), len(X))
+        before = probability.mean(0)
+        trust = self._trust(before, len(X)) if method.by_shares else 0.0
         flat = X.reshape(len(X), -1)
         means = self.class_means_.reshape(len(self.class_means_), -1)
         for _ in range(method.iterations):
@@ -208,13 +213,50 @@ class SiteAdapter(BaseEstimator):
             target = target.reshape(offset.shape)
             offset = (offset + _STEP * (target - offset)).astype(np.float32)
             probability = predict(X - offset)
+        # A site that is far away may look like one class before it is adapted, and mixed afterwards.
+        if one_class and (_one_class(probability) or (self.concentration_ >= len(X) and self._near(X, before))):
+            return SiteShift(self.average, len(X), one_class)
+        if guarded and method.by_shares and self._other_mixture(X, before, probability.mean(0)):
+            reason = "the predicted shares of classes are others than those on which all training sites agree"
+            return SiteShift(self.average, len(X), reason)
         return SiteShift(offset, len(X))
 
     def _trust(self, share: np.ndarray, images: int) -> float:
         """Weight of the training sites' shares of classes for so many images with these predicted shares, (C,)."""
-        if np.abs(share - self.shares_).max() > _MOST_ASTRAY:
+        if self._astray(share, images) > _EXPECTED:
             return 0.0
         return self.concentration_ / (self.concentration_ + images)
+
+    def _astray(self, share: np.ndarray, images: int) -> float:
+        """Distance of predicted shares (C,) from those of training, in deviations of so many images.
+
+        Shares that are never taken for those of training are farther than `_POSSIBLE`.
+        """
+        off = float(np.abs(share - self.shares_).max())
+        even = float((self.shares_ * (1 - self.shares_)).max())
+        deviations = off / np.sqrt(even * (1 / images + 1 / (self.concentration_ + 1)))
+        return deviations if off <= _MOST_ASTRAY else max(deviations, np.nextafter(_POSSIBLE, np.inf))
+
+    def _other_mixture(self, X: np.ndarray, before: np.ndarray, after: np.ndarray) -> bool:
+        """Whether images are of a near site with another mixture of classes than that on which training sites agree.
+
+        Args:
+            X: embeddings, float (N, views, D).
+            before: predicted shares before adaptation, (C,).
+            after: predicted shares after it, which come back to those of training where the site was merely shifted.
+        """
+        return (
+            self.concentration_ >= len(X)
+            and self._astray(before, len(X)) > _POSSIBLE
+            and self._astray(after, len(X)) > _RESTORED
+            and self._near(X, before)
+        )
+
+    def _near(self, X: np.ndarray, share: np.ndarray) -> bool:
+        """Whether images (N, views, D) of these predicted shares are about as near to training sites as these are."""
+        rest = X.mean(0) - self.average - np.tensordot(share, self.class_means_, 1)
+        distance = float((rest**2).sum()) - float(X.var(0).sum()) / len(X)
+        return distance <= _FAR**2 * float(((self.offsets_ - self.average) ** 2).sum((1, 2)).max())
 
 
 def _concentration(counts: np.ndarray) -> float:

@@ -11,18 +11,23 @@ from ball_features.audit.findings import Audit
 from ball_features.audit.overlays import NO_OVERLAY
 from ball_features.audit.summary import AuditSummary, OverlaySummary
 from ball_features.cache import read_cache
+from ball_features.config.paths import shareable
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError
 from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.audit_sections import audit_sections
-from ball_features.reporting.evidence import Evidence
+from ball_features.reporting.evidence import DataEvidence, Evidence
+from ball_features.reporting.finding import Finding
 from ball_features.reporting.markup import write_page
 from ball_features.reporting.verdict import verdict
+from ball_features.reporting.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["audit_facts", "cached_embeddings", "summary", "write_audit"]
+__all__ = ["audit_facts", "audit_verdict", "cached_embeddings", "summary", "write_audit"]
+
+_BY_CHANCE = 0.05  # agreement beyond chance below which a series is no more alike than any images
 
 
 def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
@@ -53,7 +58,15 @@ def _how_sure(parts: dict[str, dict[str, float]]) -> str:
     """Agreement beyond chance over the images of series or batches."""
     images = sum(part["images"] for part in parts.values())
     mean = sum(part["images"] * part["confidence"] for part in parts.values()) / images
+    if mean < _BY_CHANCE:
+        return f"no more alike than by chance (confidence {mean:.2f} of 1)"
     return f"confidence {mean:.2f} (0: as by chance, 1: certain), from how well the stain of the other images fits"
+
+
+def _groups(of: AuditSummary) -> str:
+    if of.largest_group <= 1:
+        return "none: no image shows the same as another one"
+    return f"{of.groups} that a split must keep together; the largest has {of.largest_group} images"
 
 
 def _counts(classes: dict[str, int]) -> str:
@@ -83,11 +96,14 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
     share = 100 * of.images_in_pairs / of.images
     rows = [
         ("images", f"{of.images} ({_counts(of.classes)})"),
-        ("identical pixels", f"{of.exact_duplicate_pairs} pairs"),
-        ("near-duplicates", f"{of.near_duplicate_pairs} pairs"),
-        ("shared fields", f"{of.shared_field_pairs} pairs; {share:.0f} % of images show part of another's field"),
-        ("groups", f"{of.groups} that a split must keep together; the largest has {of.largest_group}"),
-        ("label conflicts", f"{len(of.label_conflicts)} pairs that show the same under different labels"),
+        ("identical pixels", counted(of.exact_duplicate_pairs, "pair")),
+        ("near-duplicates", counted(of.near_duplicate_pairs, "pair")),
+        (
+            "shared fields",
+            f"{counted(of.shared_field_pairs, 'pair')}; {share:.0f} % of images show part of another's field",
+        ),
+        ("groups", _groups(of)),
+        ("label conflicts", f"{counted(len(of.label_conflicts), 'pair')} that show the same under different labels"),
     ]
     if set(of.overlays) <= {NO_OVERLAY}:
         rows.append(("burned-in overlays", "none was found: no scale bar or text repeats at one place"))
@@ -96,7 +112,7 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
     if len(of.encodings) > 1:
         rows.append(("kinds of file", "; ".join(f"{kind}: {_counts(own)}" for kind, own in of.encodings.items())))
     for name, value in of.shortcut_accuracy.items():
-        rows.append((f"{name}", f"{100 * value:.1f} % accuracy without looking at a cell"))
+        rows.append((f"{name}", f"{100 * value:.1f} % accuracy without seeing a cell's shape"))
     rows.append(("likely series", f"{len(of.series)}, inferred; {_how_sure(of.series)}"))
     rows.append(
         (
@@ -122,13 +138,25 @@ def summary(found: Audit) -> RenderableType:
     return table
 
 
-def write_audit(found: Audit, root: Path, path: Path) -> None:
+def audit_verdict(found: Audit, groups: Path | str = "") -> list[Finding]:
+    """The verdict on the images alone.
+
+    Args:
+        found: audit in question.
+        groups: groups file that was written of it, for commands.
+    """
+    data = DataEvidence(images=len(found.path), groups=shareable(str(groups)))
+    return verdict(Evidence(data=data, audit=audit_evidence(found)))
+
+
+def write_audit(found: Audit, root: Path, path: Path, groups: Path | str = "") -> None:
     """Write the findings as one self-contained HTML file, with thumbnails of overlays and pairs.
 
     Args:
         found: audit to show.
         root: image folder.
         path: file to write.
+        groups: groups file that was written of the audit, for commands.
 
     Raises:
         DataError: The file cannot be written.
@@ -138,7 +166,7 @@ def write_audit(found: Audit, root: Path, path: Path) -> None:
         "audit.html",
         "Audit",
         images=len(found.path),
-        verdict=verdict(Evidence(audit=audit_evidence(found))),
+        verdict=audit_verdict(found, groups),
         facts=audit_facts(AuditSummary.of(found)),
         sections=audit_sections(found, root),
     )

@@ -36,7 +36,7 @@ _UNSETTLED = {
     "class-of-few-patients": "The score may be that of single patients, not of the disease.",
     "random-weights": "The network's scores say nothing: its weights are random.",
     "shortcut-not-excluded": "These images do not show that the network sees more than colours.",
-    "shortcut-strong": "Most of the score can be reached without looking at a cell.",
+    "shortcut-strong": "Most of the score can be reached without seeing the shape of a single cell.",
     "chosen-on-these-data": "The score is too good: views or settings were chosen on these images.",
 }
 

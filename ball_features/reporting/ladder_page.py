@@ -43,20 +43,22 @@ _RUNGS = {
     "site left out": "each site (hospital or scanner) tested in turn by models that have seen none of its images",
 }
 _KINDS = {
-    "head": "a small neural network that is trained on the embeddings: the student report's model, in bold",
-    "baseline": "a classical model on the embeddings",
-    "shortcut": "a model that does without the network and sees a few numbers of the pixels: what it reaches needs no "
-    "look at the cells",
+    "head": "a small neural network that is trained on the embeddings; in bold",
+    "baseline": "a classical model that is fitted on the embeddings",
+    "shortcut": "a model that does without the network: it sees a few numbers of the pixels, such as colours, and "
+    "never the shape of a cell",
 }
 _MODELS = {
-    "mlp": "two layers of 64 units on the embeddings of the images (the numbers that the frozen network makes of them)",
+    "mlp": "two layers of 64 units on the embeddings",
     "logistic": "logistic regression on the embeddings",
-    "majority": "always answers the most frequent class of the training images",
+    "majority": "guesses: always answers the most frequent class of the training images, which can be rare among "
+    "the test images where whole series, patients or sites are left out",
     "colour": "sees the mean and the spread of three colours of an image, and nothing else",
     "histogram": "sees how often each colour occurs in an image, and nothing else",
-    "nuclei": "sees a few measurements of the dark nuclei",
+    "nuclei": "sees how many dark spots (nuclei) there are, how large and how dark, and nothing else",
     "corner": "sees the corners of an image, where scale bars are",
 }
+_EMBEDDINGS = ("embedding", "the numbers that the frozen network makes of an image; it was not trained on these images")
 _LEFT_OUT = " left out"  # ends the name of the last rung, behind its column
 _NAMED = 5  # lines with a colour and a name
 _COLOURS = (0, 2, 3, 4, 6)
@@ -92,9 +94,7 @@ def column_left_out(rungs: Sequence[str]) -> str:
 
 def ladder_caption(rungs: Sequence[str]) -> str:
     """How to read a ladder with these rungs."""
-    same = (
-        "The first two steps use the same random draws; the second moves identical files to one side. The other steps"
-    )
+    same = "The first two steps use the same random draws; the second moves identical files to one side. Later steps"
     said = same if "copies together" in rungs else "The steps after the first"
     said += " use draws of their own: a small difference may be chance."
     columns = [rung.removesuffix(_LEFT_OUT) for rung in rungs if rung.endswith(_LEFT_OUT)]
@@ -108,7 +108,7 @@ def explained(rows: Sequence[LadderRow]) -> list[tuple[str, str]]:
     """Names of the rungs, kinds and models of a ladder that can be said in plain words, each with these."""
     names = dict.fromkeys([*(row.rung for row in rows), *(row.kind for row in rows), *(row.model for row in rows)])
     known = _RUNGS | _KINDS | _MODELS
-    return [(name, known[name]) for name in names if name in known]
+    return [(name, known[name]) for name in names if name in known] + [_EMBEDDINGS]
 
 
 def ladder_section(folder: Path) -> LadderSection:

@@ -161,4 +161,4 @@ def _percent(value: float) -> Cell:
 
 
 def _points(value: float) -> Cell:
-    return Cell(f"{100 * value:+.2f}", value)
+    return Cell(f"{round(100 * value, 2) + 0.0:+.2f}", value)  # + 0.0 takes the sign from a difference of none

@@ -229,14 +229,16 @@ def seen_in_training(evidence: Evidence) -> Iterator[Finding]:
             "is an external one.",
         )
     elif extraction is not None and len(extraction.recognised) < extraction.collections:
-        known, more = ", ".join(extraction.recognised) or "none", extraction.collections - len(extraction.recognised)
+        known, more = extraction.recognised, extraction.collections - len(extraction.recognised)
+        told = f"{known[0] if known else 'none'} is recognised by name and is not among the images"
+        if len(known) > 1:
+            told = f"{', '.join(known)} are recognised by name, and none of them is among the images"
         yield Finding(
             "network-may-know-these",
             "note",
             {"backbone": extraction.backbone, "collections": extraction.collections, "sets": [*extraction.recognised]},
             f"{extraction.backbone} was trained on {extraction.collections} public collections of blood cells. Of "
-            f"these, {known} is recognised by name and is not among the images. Check that they are not of the other "
-            f"{more} before you call a figure external.",
+            f"these, {told}. Check that they are not of the other {more} before you call a figure external.",
         )
 
 

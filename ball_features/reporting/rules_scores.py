@@ -67,8 +67,8 @@ def nothing_learnt(evidence: Evidence) -> Iterator[Finding]:
             "guessing": majority,
             "unit": protocol.unit,
         },
-        f"On {protocol.name} the best model with a network ({network.name}) reaches {interval(network)}, which is not "
-        f"shown to be better than guessing the most frequent class ({percent(majority)}): nothing shows that "
+        f"On {protocol.name} the best model that uses the network ({network.name}) reaches {interval(network)}, which "
+        f"is not shown to be better than guessing the most frequent class ({percent(majority)}): nothing shows that "
         + (
             f"what it learns holds for a {protocol.unit} that it has not seen."
             if protocol.unit in ("patient", "site", "series")
@@ -167,8 +167,8 @@ def _rival(evidence: Evidence, best: ModelEvidence, network: ModelEvidence, majo
             "shortcut-matches-network",
             "serious",
             numbers,
-            f"{reach} and the best model with a network ({network.name}) {percent(network.accuracy)}: this score "
-            "can be reached without looking at a cell.",
+            f"{reach} and the best model that uses the network ({network.name}) {percent(network.accuracy)}: this "
+            "score can be reached without seeing the shape of a single cell.",
             next_step,
         )
     elif best.ties_best:
@@ -176,8 +176,8 @@ def _rival(evidence: Evidence, best: ModelEvidence, network: ModelEvidence, majo
             "shortcut-not-excluded",
             "warning",
             numbers,
-            f"{reach} and the best model with a network ({network.name}) {percent(network.accuracy)}, which is no "
-            "significant difference: these images do not show that the network sees more.",
+            f"{reach} and the best model that uses the network ({network.name}) {percent(network.accuracy)}, which is "
+            "no significant difference: these images do not show that the network sees more.",
             next_step,
         )
     elif best.accuracy - majority >= STRONG * gain:
@@ -185,8 +185,8 @@ def _rival(evidence: Evidence, best: ModelEvidence, network: ModelEvidence, majo
             "shortcut-strong",
             "warning",
             numbers,
-            f"{reach}, where guessing the most frequent class gives {percent(majority)} and the best network "
-            f"{percent(network.accuracy)}: most of the score needs no cell.",
+            f"{reach}, where guessing the most frequent class gives {percent(majority)} and the best model that "
+            f"uses the network {percent(network.accuracy)}: most of the score needs no cell's shape.",
             next_step,
         )
 
@@ -225,8 +225,8 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
             "falls-when-strict",
             severity,
             numbers,
-            f"On {loose.name} the best model with a network ({best.name}) reaches {percent(best.accuracy)}; with "
-            f"{strict.name} the same model falls to {interval(same)}. The first figure is not the one to quote: "
+            f"On {loose.name} the best model that uses the network ({best.name}) reaches {percent(best.accuracy)}; "
+            f"with {strict.name} the same model falls to {interval(same)}. The first figure is not the one to quote: "
             f"{_MEASURES.get(strict.unit, '')}.{other}",
         )
         return
@@ -242,15 +242,15 @@ def falls(evidence: Evidence) -> Iterator[Finding]:
             "holds-when-strict",
             "good",
             numbers,
-            f"The best model with a network ({best.name}) keeps its score: {percent(best.accuracy)} on {loose.name}, "
-            f"{interval(held)} with {last.name}.",
+            f"The best model that uses the network ({best.name}) keeps its score: {percent(best.accuracy)} on "
+            f"{loose.name}, {interval(held)} with {last.name}.",
         )
     else:
         yield Finding(
             "fall-uncertain",
             "note" if fall < SMALL_DROP else "warning",
             numbers,
-            f"The best model with a network ({best.name}) reaches {percent(best.accuracy)} on {loose.name} and "
+            f"The best model that uses the network ({best.name}) reaches {percent(best.accuracy)} on {loose.name} and "
             f"{interval(held)} with {last.name}: "
             + (
                 f"no fall is shown, and too little was tested to exclude one of {100 * LARGE_DROP:.0f} points."

@@ -17,7 +17,9 @@ from ball_features.config.paths import shareable, shown_path
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
+from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.extract import extract
+from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.update import read_collection
 from ball_features.files import read_json, write_json
 from ball_features.models.registry import select
@@ -87,7 +89,8 @@ def assess(
         images: folder, archive or address that holds one folder for each class.
         out: folder for all files: `cache.h5`, `groups.csv`, `audit.json`, a run, `verdict.json` and `assess.html`.
         extraction: settings of the embeddings; the plain view alone where neither views nor a recipe are asked for.
-        config: models, repeats, seed and processes; the ladder's models and two repeats if None.
+        config: models, repeats, seed and processes; the ladder's models and two repeats if None. Where the recipe is
+            robust and no model is named, the model robust is compared too.
         collection: layout of the folders, and path and columns of a sheet.
         progress: called with (steps done, all steps, work in hand).
         log: called with one line for each thing that the user should know.
@@ -99,6 +102,8 @@ def assess(
     config = config or FitConfig(repeats=2)
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
+    if extraction.recipe == "robust" and not config.models:
+        config = replace(config, models=(*DEFAULT_MODELS, "robust"))
     # Before anything is written: a folder that holds no images leaves nothing behind.
     manifest = read_collection(images, extraction, log, collection=collection)
     require_classes(manifest.label, shown_path(images))
@@ -142,7 +147,9 @@ def keep_note(done: Assessment, note: str) -> None:
 def _plan(manifest: Manifest, extraction: ExtractConfig, config: FitConfig, out: Path) -> str:
     """What will be done and about how long it takes."""
     images, cores = len(manifest.path), core_count()
-    views, repeats = extraction.views or 1, config.repeats / 2
+    backbone = get_backbone(extraction.backbone, extraction.input_px)
+    wanted = Preprocessing.from_config(extraction, backbone)
+    views, repeats = wanted.plan.times(wanted.input_px)[0], config.repeats / 2
     times = _EMBED_S * views, _AUDIT_S, _COMPARE_S * repeats
     seconds = images * sum(times) / cores + _START_S
     minutes = "a minute" if seconds < 90 else f"{seconds / 60:.0f} minutes"

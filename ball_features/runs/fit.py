@@ -31,7 +31,7 @@ from ball_features.runs.checks import (
 )
 from ball_features.runs.contents import Comparison, measure_comparison
 from ball_features.runs.new_folder import NewFolder, free_folder
-from ball_features.runs.sites import choose_sites
+from ball_features.runs.sites import centred_note, choose_sites
 from ball_features.runs.store import Run, finish
 from ball_features.runs.strictest import choose_best
 
@@ -89,7 +89,7 @@ def fit(
     # Before the work: a final model needs folds, each of which can be adapted to its sites.
     folds = calibration_folds(config, image_table(cache, grouping), splits) if saving.final else []
     site, told = choose_sites(config, grouping, [*splits, *folds], cache.label)
-    said = [*told, *said]
+    said = [*told, *centred_note(config, grouping, splits), *said]
     grouping = None if grouping is None else replace(grouping, site=site)
     savable = require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in savable]

@@ -16,6 +16,7 @@ import numpy as np
 from ball_features import __version__
 from ball_features.evaluation.fit_split import Fitted
 from ball_features.evaluation.protocols import ModelResult
+from ball_features.files import settle
 from ball_features.models.registry import Model
 from ball_features.runs.rungs import Rung
 
@@ -61,7 +62,7 @@ class KeptRungs:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             np.savez(beside, allow_pickle=False, **arrays, failures=np.array(json.dumps(failures)))
-            beside.replace(target)
+            settle(beside, target)
         except OSError:
             beside.unlink(missing_ok=True)
 

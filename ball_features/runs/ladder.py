@@ -42,12 +42,13 @@ from ball_features.runs.evidence_of import ladder_evidence
 from ball_features.runs.kept_rungs import KeptRungs
 from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.rungs import Rung, make_rungs
+from ball_features.runs.sites import centred_note
 
 __all__ = ["DEFAULT_MODELS", "SHORTCUT_TREES", "Ladder", "ladder"]
 
 # The models that most people need: the student report's head, a linear model, and every shortcut.
 DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")
-# A quarter of their usual trees, on every rung: that moves a shortcut's accuracy by less than a point.
+# A quarter of their usual trees, on every rung: that moves a shortcut's accuracy by half a point, within its interval.
 SHORTCUT_TREES = 50
 _PARTS = ("train", "val", "test")
 
@@ -122,7 +123,7 @@ def ladder(
     climbed = _climb(rungs, common, kept, progress)
     require_fitted([result for step in climbed for result in step.results])
     rows = [_row(step.rung, result, cache) for step in climbed for result in step.results if result.fitted]
-    notes += said
+    notes += [*said, *centred_note(config, against, [split for rung in rungs for split in rung.splits])]
     for step in climbed:
         failed = [
             f"{item.spec.name} {'failed' if item.traceback else 'was not fitted'}: {item.failure}"

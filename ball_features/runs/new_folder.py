@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from ball_features.errors import DataError
-from ball_features.files import clear_partial, sync_folder
+from ball_features.files import clear_partial, settle
 
 __all__ = ["NewFolder", "free_folder"]
 
@@ -82,8 +82,7 @@ class NewFolder:
                 raise self._refusal(error) from error
             return
         try:
-            sync_folder(self.path)
-            self.path = self.path.rename(free_folder(self._root, self._name))
+            self.path = settle(self.path, free_folder(self._root, self._name))
         except (DataError, OSError) as error:
             shutil.rmtree(self.path, ignore_errors=True)
             if isinstance(error, OSError):

@@ -123,12 +123,29 @@ def make_rungs(config: FitConfig, cache: Cache) -> tuple[list[Rung], Grouping, l
             rungs.append(rung)
         except SplitError as error:
             notes.append(f"{shown}: not tested. {error}")
-    notes += [f"{', '.join(names)}: {note}" for note, names in said.items()]
+    rungs, dropped = _without_inferred(rungs, config, cache)
+    notes += dropped
+    said = {note: [name for name in names if name in {rung.name for rung in rungs}] for note, names in said.items()}
+    notes += [f"{', '.join(names)}: {note}" for note, names in said.items() if names]
     if config.groups is None and any(name in missing and kind.wanted for name, kind in RUNGS.items()):
         lacking = ", ".join(name for name, kind in RUNGS.items() if name in missing and kind.wanted)
         notes.append(f"Not climbed, since the cache names none: {lacking}. `ball audit` finds them in the images.")
     usual = next((own for own in groupings.values() if own.series is not None), next(iter(groupings.values())))
     return rungs, groupings.get(_NAMED, usual), notes
+
+
+def _without_inferred(rungs: list[Rung], config: FitConfig, cache: Cache) -> tuple[list[Rung], list[str]]:
+    """Drop the series that the audit inferred where sites are known, with a note.
+
+    A series is of one class. Left out of a site whose other classes stay, it tests whether a model takes the site for
+    these classes, and that is asked better by leaving out the site.
+    """
+    inferred = next((own for own in rungs if own.name == _NAMED and own.column == "series"), None)
+    sites = any(own.config.protocol == "leave-site-out" for own in rungs)
+    if inferred is None or not sites or config.group_column != "auto" or "series" in cache.columns:
+        return rungs, []
+    note = f"{_NAMED}: not tested. The sites are known and left out instead; series are only inferred."
+    return [own for own in rungs if own is not inferred], [note]
 
 
 def _groupings(config: FitConfig, cache: Cache) -> tuple[dict[str, Grouping], dict[str, str]]:

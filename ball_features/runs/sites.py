@@ -12,7 +12,7 @@ from ball_features.dataset.splits import Split
 from ball_features.errors import ConfigError
 from ball_features.evaluation.site_shift import sites_of_one_class
 
-__all__ = ["choose_sites"]
+__all__ = ["centred_note", "choose_sites"]
 
 
 def choose_sites(
@@ -47,4 +47,25 @@ def choose_sites(
     return site, [
         "Site-adapted: the images of a site that is tested give its statistics, without their labels. The figures hold "
         "for a site whose images come together, not for a single image of a site never seen."
+    ]
+
+
+def centred_note(config: FitConfig, grouping: Grouping | None, splits: Sequence[Split]) -> list[str]:
+    """Say where embeddings are centred with the mean of the images tested, because training lacks their value.
+
+    Args:
+        config: settings of the run.
+        grouping: columns of the groups file, if there is one.
+        splits: the splits.
+    """
+    if grouping is None or grouping.center is None:
+        return []
+    own = grouping.center
+    new = sum(not np.isin(own[split.test], own[split.train]).all() for split in splits)
+    if not new:
+        return []
+    return [
+        f"Centred by {config.center}: {new} of {len(splits)} test sets have values that training lacks. Their mean is "
+        "that of the images tested, without their labels. Such figures hold for images that come together, not for a "
+        "single image."
     ]

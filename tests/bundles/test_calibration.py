@@ -9,9 +9,11 @@ import pytest
 from ball_features.bundles.calibration import (
     conformal_threshold,
     fit_temperature,
+    neighbour_distance,
     outlier_threshold,
     set_note,
     tempered,
+    unit_mean,
     unusual_note,
 )
 from ball_features.bundles.prediction import describe
@@ -120,3 +122,15 @@ def test_of_equally_probable_classes_the_first_is_predicted():
     (found,) = describe(bundle, ["a.png"], np.zeros((1, 1, 2)), 0.9)
     assert found.predicted == "c00"
     assert found.set == made.classes
+
+
+def test_distances_are_found_in_parts(monkeypatch):
+    """A million images against as many would take terabytes at once."""
+    rng = np.random.default_rng(0)
+    X, train = rng.normal(size=(101, 2, 8)), unit_mean(rng.normal(size=(60, 2, 8)))
+    whole = neighbour_distance(X, train)
+    monkeypatch.setattr("ball_features.bundles.calibration._CELLS", 60 * 10)
+    parts = neighbour_distance(X, train)
+    assert np.allclose(whole[0], parts[0], rtol=0, atol=1e-6)
+    assert np.array_equal(whole[1], parts[1])
+    assert [part.shape for part in neighbour_distance(X[:0], train)] == [(0,), (0, 5)]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
@@ -100,6 +101,30 @@ def test_rows_on_a_disk_that_fails_anywhere(tmp_path, monkeypatch, faulty, call,
         kept = np.flatnonzero(read_cache(path).committed)
         assert np.array_equal(read_cache(path).embeddings[kept], numbers(kept)[0])
     assert told
+
+
+def test_rows_are_on_disk_before_they_are_marked(tmp_path, monkeypatch):
+    """Whatever a power cut leaves of the writes since the last sync, no row is marked that is not there."""
+    path, done = tmp_path / "a.h5", []
+    create_cache(path, contents())
+    with h5py.File(path) as file:
+        marks, sums = (file[name].id.get_offset() for name in ("committed", "checksums/rows"))
+        rows = file["embeddings"].id.get_offset(), file["embeddings"].nbytes
+    write, sync = raw_file.RawFile.write, os.fsync
+
+    def written(self, data):
+        place = self.tell()
+        what = "marks" if marks <= place < marks + COUNT else "rows" if 0 <= place - rows[0] < rows[1] else "other"
+        done.append("sums" if sums <= place < sums + 4 * COUNT else what)
+        return write(self, data)
+
+    monkeypatch.setattr(raw_file.RawFile, "write", written)
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("sync"), sync(handle)))
+    with CacheWriter(path) as writer:
+        writer.write(np.arange(10), *numbers(np.arange(10)))
+        writer.write(np.arange(10, COUNT, 2), *numbers(np.arange(10, COUNT, 2)))
+    text = " ".join(one for number, one in enumerate(done) if one != "other" and done[number - 1 : number] != [one])
+    assert text == "rows sums sync marks sync rows sums sync marks sync"
 
 
 def test_ctrl_c_within_a_call_of_hdf5_is_raised_after_it(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import os
+import struct
 import zlib
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ball_features.dataset.decode import decode, decode_bytes, read_file
+from ball_features.dataset.decode import decode, decode_bytes, may_pass, read_file
 from ball_features.dataset.manifest import scan
 from ball_features.errors import ImageError
 from ball_features.extraction.loading import load_image
@@ -198,3 +199,27 @@ def test_only_what_is_bad_by_its_content_is_remembered(tmp_path, monkeypatch):
     for reason, remembered in ((changed, False), (gone, False), (full, False), ("its segmented twin is damaged", False),
                                ("is damaged or truncated (x)", True)):  # fmt: skip
         assert bool(kept.without({0: str(reason)}).rejected[0].sha256) == remembered
+
+
+def tiled_tiff(side=64, tile=16):
+    """A grey TIFF file in tiles, as whole-slide files are."""
+    count = (side // tile) ** 2
+    tags = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (277, 1), (322, tile), (323, tile)]
+    places = 8 + 2 + 12 * (len(tags) + 2) + 4
+    pixels = places + 8 * count
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
+    entries += [struct.pack("<HHII", tag, 4, count, places + 4 * count * n) for n, tag in enumerate((324, 325))]
+    offsets = [pixels + tile * tile * number for number in range(count)]
+    sizes = [tile * tile] * count
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    return head + struct.pack(f"<{2 * count}I", *offsets, *sizes) + bytes(range(256)) * count
+
+
+def test_medical_files_are_named_with_what_to_do():
+    assert decode_bytes(tiled_tiff()).shape == (3, 64, 64)
+    with pytest.raises(ImageError, match="is 64 x 64 pixels in tiles, as whole-slide files are; cut it into fields"):
+        decode_bytes(tiled_tiff(), 1000)
+    for begin, name in ((bytes(128) + b"DICM", "DICOM"), (b"ZISRAWFILE" + bytes(200), "Zeiss slide")):
+        with pytest.raises(ImageError, match=f"is a {name} file, .*convert it to PNG or TIFF") as caught:
+            decode_bytes(begin + bytes(400))
+        assert may_pass(str(caught.value))

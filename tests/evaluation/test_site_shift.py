@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ball_features.config import FitConfig
+from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
 from ball_features.errors import ConfigError
 from ball_features.evaluation.fit_split import fit_task
@@ -14,7 +15,7 @@ from ball_features.evaluation.tasks import FitTask, Images
 from ball_features.evaluation.views import Views
 from ball_features.models.base import ViewRole
 from ball_features.models.registry import MODELS
-from ball_features.runs.sites import choose_sites
+from ball_features.runs.sites import centred_note, choose_sites
 
 SITES = np.array(["a", "b", "c"])
 
@@ -81,3 +82,16 @@ def test_where_it_is_off():
     assert site is None and "no groups file with a column site" in notes[0]
     with pytest.raises(ConfigError, match="adapt='mean'"):
         choose_sites(FitConfig(adapt="mean"), None, [split], label)
+
+
+def test_it_is_said_where_the_images_tested_centre_themselves():
+    site = np.repeat(["H0", "H1", "H2"], 4)
+    own = Grouping("site", site, site, None, site, "")
+    rows, config = np.arange(12), FitConfig(center="site")
+    left_out = [Split(0, fold, rows[rows // 4 != fold], rows[:0], rows[rows // 4 == fold]) for fold in range(3)]
+    drawn = Split(0, 0, rows[rows % 4 > 0], rows[:0], rows[rows % 4 == 0])
+    (note,) = centred_note(config, own, [*left_out, drawn])
+    assert note.startswith("Centred by site: 3 of 4 test sets have values that training lacks.")
+    assert not centred_note(config, own, [drawn])
+    assert not centred_note(FitConfig(), dataclasses.replace(own, center=None), left_out)
+    assert not centred_note(FitConfig(), None, left_out)

@@ -133,6 +133,11 @@ def test_a_smaller_input_extracts(tmp_path, smears):
         (["a/x1.jpg", "a/x2.jpg"], ["pbc", "bccd"], 1),
         (["PBC_dataset/monocyte/q.jpg", "other/r.jpg"], [], 1),
         (["monocyte/MO_106056.jpg", "neutrophil/BNE_4411.jpg", "neutrophil/z3_1.jpg"], [], 2),
+        (["BLA/BLA_00001.jpg", "BLA/BLA_1.jpg"], [], 1),
+        (["MYO/MYO_0001.tiff", "MYO/MYO_0001.png", "x/OMYO_0001.tiff"], [], 1),
+        (["AML-Cytomorphology_MLL_Helmholtz/control/image_0.tif"], [], 1),
+        (["Raabin-WBC/Test-A/Basophil/1.jpg", "rabin/1.jpg"], [], 1),
+        (["a.png", "b.png"], ["Chula", "bmc"], 1),
         (["Early/WBC-Malignant-Early-001.jpg", "SLOMO_1234.jpg"], [], 0),
     ],
 )
@@ -162,4 +167,4 @@ def test_the_verdict_says_so(tmp_path, smears):
     cache = read_cache(out)
     as_if = type(cache)(**{**cache.__dict__, "attributes": cache.attributes | {"backbone": "dinobloom-b"}})
     own = cache_evidence(as_if, str(out))[1]
-    assert own.trained_on == () and (own.collections, len(own.recognised)) == (13, 1)
+    assert own.trained_on == () and (own.collections, len(own.recognised)) == (13, 8)

@@ -110,18 +110,28 @@ def test_shares_are_not_expected_where_sites_differ_or_are_few():
     assert SiteAdapter().fit(X, y, np.repeat(list("abcde"), 30)).concentration_ < 5
 
 
-def test_a_batch_whose_predictions_contradict_the_usual_shares_is_left_to_them():
+@pytest.mark.parametrize(("distance", "counts"), [(0, [40, 10, 5]), (40, [40, 10, 5]), (0, [22, 18, 15])])
+def test_a_batch_of_other_shares_than_training_sites_agree_on_is_adapted_only_from_afar(distance, counts):
     rng = np.random.default_rng(7)
     parts = [site(rng.normal(size=8) * 0.5, [20, 20, 20], rng) for _ in range(6)]
     X, y = (np.concatenate(part) for part in zip(*parts, strict=True))
     sites = np.repeat(list("abcdef"), 60)
-    new, _ = site(rng.normal(size=8) * 0.5, [40, 10, 5], rng)
+    new, _ = site(rng.normal(size=8) * 0.5 + distance * np.eye(8)[5], counts, rng)
     found = []
     for method in ("auto", "balanced"):
         own = SiteAdapter(method).fit(X, y, sites)
         model = BalancedDiscriminant().fit(own.center(X, sites)[:, 0], y)
-        found.append(own.adapt(new, lambda Z, model=model: model.predict_proba(Z[:, 0])).offset)
-    np.testing.assert_array_equal(found[0], found[1])
+        found.append(own.adapt(new, lambda Z, model=model: model.predict_proba(Z[:, 0])))
+    auto, balanced = found
+    assert balanced.adapted
+    if counts[0] < 40:
+        assert auto.adapted
+    elif distance:  # its predicted shares prove little, so its offset is told by its classes
+        assert auto.adapted
+        np.testing.assert_array_equal(auto.offset, balanced.offset)
+    else:
+        assert "shares of classes" in auto.reason
+        np.testing.assert_array_equal(auto.offset, own.average)
 
 
 def test_the_answer_does_not_depend_on_the_order_of_the_images(trained):

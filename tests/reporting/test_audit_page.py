@@ -103,7 +103,11 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
     screen = Console(width=160, file=io.StringIO())
     screen.print(summary(result))
     text = screen.file.getvalue()
-    for words in ("overlay, random folds", "% accuracy without looking at a cell", "1 pairs that show the same under"):
+    for words in (
+        "overlay, random folds",
+        "% accuracy without seeing a cell's shape",
+        "1 pair that show the same under",
+    ):
         assert words in text
     assert re.search(r"likely series +\d+, inferred; confidence [01]\.\d\d", text)
     assert re.search(r"likely batches +\d+, by stain and file order", text)

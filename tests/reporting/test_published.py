@@ -68,6 +68,15 @@ def test_the_report_stands_beside_its_configuration(run):
     assert "batches of 16" in section.note
 
 
+def test_no_difference_has_no_minus(run):
+    figures = PUBLICATIONS["report"].figures
+    values = {"accuracy": figures["accuracy"] - 1e-6, "f1": figures["f1"] - 1e-3}
+    models = [replace(row, values=row.values | values) for row in run.models]
+    (section,) = published_sections(replace(run, measurement=replace(run.measurement, models=models)))
+    texts = {name: own.cells[4].text for name, own in zip(figures, section.table.rows, strict=True)}
+    assert (texts["accuracy"], texts["f1"]) == ("+0.00", "-0.10")
+
+
 @pytest.mark.parametrize(("weights", "said"), [("imagenet", False), ("/home/me/mine.pth", True)])
 def test_weights_of_a_file_are_named(run, weights, said):
     (section,) = published_sections(changed(run, cache_attributes__weights=weights))

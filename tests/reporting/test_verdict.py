@@ -372,6 +372,16 @@ CASES = {
         {"network-may-know-these"},
         {"network-saw-these"},
     ),
+    "perhaps seen, by one of many": (
+        replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", collections=13, recognised=("A 2020", "B 2021"))),
+        {"network-may-know-these"},
+        {"network-saw-these"},
+    ),
+    "all are known": (
+        replace(SOUND, extraction=ExtractionEvidence("dinobloom-b", collections=2, recognised=("A 2020", "B 2021"))),
+        set(),
+        {"network-may-know-these"},
+    ),
     "not seen": (replace(SOUND, extraction=ExtractionEvidence("densenet201")), set(), {"network-may-know-these"}),
     "nothing at all": (Evidence(), {"nothing-found"}, set()),
 }
@@ -482,7 +492,7 @@ def test_the_sentence_of_the_public_set():
     assert first.code == "falls-when-strict"
     assert "99.7 %" in first.sentence and "55.0 % (95 % CI 22 to 84)" in first.sentence
     assert second.code == "shortcut-matches-network"
-    assert "99.3 %" in second.sentence and "without looking at a cell" in second.sentence
+    assert "99.3 %" in second.sentence and "without seeing the shape of a single cell" in second.sentence
 
 
 def test_a_terminal_gets_three_lines_and_one_command():
@@ -495,7 +505,7 @@ def test_a_terminal_gets_three_lines_and_one_command():
     assert lines[0].startswith(
         "Expect about 55 % (95 % CI 35 to 75) on slides that the model has not seen, not the 95.0 %"
     )
-    assert lines[1].startswith("Serious: On random splits the best model with a network (mlp) reaches 95.0 %")
+    assert lines[1].startswith("Serious: On random splits the best model that uses the network (mlp) reaches 95.0 %")
     assert sum(line.startswith("Next: ball ") for line in lines) == 1
 
 

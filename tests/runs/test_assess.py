@@ -87,3 +87,18 @@ def test_a_folder_without_images_leaves_nothing_behind(tmp_path):
     with pytest.raises(DataError, match="Found nothing"):
         assess(tmp_path / "missing", tmp_path / "out", EMBEDDING, MODELS)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "models", "compared"), [("robust", (), 8), ("fields", (), 7), ("auto", (), 7), ("robust", ("lda",), 1)]
+)
+def test_the_recipe_robust_brings_its_model(tmp_path, smears, monkeypatch, recipe, models, compared):
+    def stop(*arguments, **options):
+        raise DataError("far enough")
+
+    monkeypatch.setattr("ball_features.runs.assess.extract", stop)
+    lines = []
+    with pytest.raises(DataError, match="far enough"):
+        settings = ExtractConfig(backbone="densenet121", weights="random", recipe=recipe)
+        assess(smears, tmp_path / "out", settings, FitConfig(models=models), log=lines.append)
+    assert any(f"compare {compared} models" in line for line in lines)

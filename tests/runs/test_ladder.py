@@ -16,7 +16,7 @@ from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.reporting.run_tables import render_ladder
 from ball_features.runs.ladder import ladder
-from ball_features.runs.rungs import RUNGS
+from ball_features.runs.rungs import RUNGS, make_rungs
 from tests.conftest import with_columns
 from tests.made import clouds, write_cache
 
@@ -345,3 +345,23 @@ def test_copies_that_take_a_class_out_of_training_are_no_rung(tmp_path):
         if lost:
             return
     raise AssertionError("no seed put the copies to validation or test")
+
+
+def test_known_sites_stand_in_for_inferred_series(small_cache, tmp_path, monkeypatch):
+    """The audit's series of one class, left out of a site whose other classes stay, test what the site tests better."""
+    monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 4)
+    cache = with_columns(small_cache, tmp_path / "sites.h5", site=lambda row: "AB"[row % 2])
+    known = read_cache(cache, embeddings=False)
+    groups = tmp_path / "audit.csv"
+    rows = enumerate(zip(known.path, known.label, strict=True))
+    lines = [f"{path},{row},{label}/{row % 2}" for row, (path, label) in rows]
+    groups.write_text("path,group,series\n" + "\n".join(lines) + "\n")
+    config = dataclasses.replace(CONFIG, groups=str(groups))
+    rungs, _, notes = make_rungs(config, known)
+    assert [rung.name for rung in rungs][-1] == "site left out"
+    assert "series left out" not in {rung.name for rung in rungs}
+    assert sum("series are only inferred" in note for note in notes) == 1
+    rungs, _, _ = make_rungs(dataclasses.replace(config, group_column="series"), known)
+    assert "series left out" in {rung.name for rung in rungs}
+    rungs, _, _ = make_rungs(config, read_cache(small_cache, embeddings=False))
+    assert [rung.name for rung in rungs][-1] == "series left out"
