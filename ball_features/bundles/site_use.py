@@ -114,10 +114,10 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
     from safetensors.numpy import load, save
 
     if not shift.adapted:
+        far = " If they are mixed, the site is too far from those of training: label images of it and fit with them."
         raise DataError(
             f"Not adapted to {name}: {shift.reason}. Nothing was written. Give more images of the site, of mixed "
-            "classes, as they come. If they are mixed, the site is too far from those of training: label images of it "
-            "and fit with them."
+            f"classes, as they come.{far if shift.images >= MIN_IMAGES else ''}"
         )
     sites = require_new(bundle, name, out)
     sites = Sites(sites.adapter, {**sites.kept, name: shift.offset})
