@@ -70,7 +70,7 @@ def quantise(arguments: argparse.Namespace) -> None:
     parts = [part.numpy() for part in images.split(PART) if len(part) == PART]
     settings = {"preset": nncf.QuantizationPreset(arguments.preset), "subset_size": len(parts)}
     start = time.perf_counter()
-    small = nncf.quantize(openvino_model(module), nncf.Dataset(parts), fast_bias_correction=True, **settings)
+    small = nncf.quantize(openvino_model(module), nncf.Dataset(parts), **settings)
     openvino.save_model(small, arguments.model, compress_to_fp16=False)
     print(f"Calibrated on {len(images)} images in {time.perf_counter() - start:.0f} s.")
 
@@ -182,7 +182,7 @@ def main() -> None:
         own.add_argument("--model", type=Path, required=True, help="quantised model, an .xml file")
         own.set_defaults(run=function)
         if name == "quantise":
-            own.add_argument("--calibrate", type=int, default=304, help="images to calibrate on")
+            own.add_argument("--calibrate", type=int, default=64, help="images to calibrate on")
             own.add_argument("--preset", default="mixed", help="mixed (signed activations where needed) or performance")
         elif name == "speed":
             own.add_argument("--count", type=int, default=64)

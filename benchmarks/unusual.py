@@ -151,6 +151,9 @@ def flagged(
     shares = {}
     for method, (columns, scaled) in METHODS.items():
         scale = scaled(np.column_stack([seen[name] for name in columns]), called)
+        if scale.order is not None:
+            groups = [0, *[1] * (images.X.shape[1] - 1), 2, 3]  # as `Measures.groups`
+            scale = fit_scale(np.column_stack([seen[name] for name in columns]), called, np.array(groups))
         scores = np.column_stack([found[name] for name in columns])
         flags = scale.flags(scores, predicted, int(codes.max()) + 1, UNUSUAL_SHARE)
         shares[method] = {key: float(own.mean()) for key, own in zip(names, np.split(flags, ends), strict=True)}

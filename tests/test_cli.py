@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,7 @@ def test_audit_writes_groups_that_fit_takes(tmp_path, smears, small_cache):
     groups, page = tmp_path / "groups.csv", tmp_path / "page.html"
     done = ball("audit", smears, "--out", groups, "--page", page, "--cache", small_cache)
     assert done.returncode == 0, done.stderr
+    assert re.match("(Good|Note|Warning): ", done.stdout)
     assert "shared fields" in done.stdout
     assert page.read_text().startswith("<!doctype html>")
     facts = json.loads(ball("audit", smears, "--out", groups, "--json").stdout)

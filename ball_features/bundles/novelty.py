@@ -8,9 +8,9 @@ the distance to the nearest training images in the plain view, in units of the d
 (`bundles.neighbourhood`), which holds where sites are pooled. `benchmarks/unusual.py` compares these with others.
 
 Logarithms of the scores are brought to one scale by calibration images and joined by a norm between the sum and the
-maximum: a view in which the image is ordinary does not hide another in which it is not, and views in all of which it is
-somewhat odd add up. Each predicted class has a threshold of its own. Where calibration images are many, a score beyond
-all of theirs is enough.
+maximum: a score in which the image is ordinary does not hide another in which it is not, and scores in all of which it
+is somewhat odd add up. The model's views, which say much the same, count as one, by the largest. Each predicted class
+has a threshold of its own. Where calibration images are many, a score beyond all of theirs is enough.
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ class Measures:
     gaussians: ClassGaussians
     colours: ClassGaussians | None = None
     near: Neighbourhood | None = None
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Groups of the scores, int64 (scores,): the plain view, the other views, the colours, the neighbours."""
+        others = len(self.gaussians.mean) - 1
+        return np.array([0, *[1] * others, *([] if self.colours is None else [2]), 3], dtype=np.int64)
 
     def score(
         self, X: np.ndarray, histogram: np.ndarray | None = None, distance: np.ndarray | None = None

@@ -126,12 +126,16 @@ def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
     ends = [*scale[:2], *([arrays["scale_largest"]] if "scale_largest" in arrays else [])]
     order = arrays.get("scale_order", np.ones(1))
     rest, scores = arrays["gaussian_rest"], views + 1 + ("colour_mean" in arrays)
+    groups = arrays.get("scale_groups", np.zeros(scores, dtype=np.int64))
     return (
         mean.ndim == basis.ndim == 3
         and len(mean) == len(basis) == len(variance) == len(rest) == views
         and mean.shape[2] == basis.shape[2]
         and variance.shape == basis.shape[:2]
         and all(part.shape == (scores,) for part in ends)
+        and groups.shape == (scores,)
+        and groups.dtype == np.int64
+        and set(groups.tolist()) <= {0, 1, 2, 3}
         and order.shape == (1,)
         and order.dtype == np.float64
         and 1 <= float(order[0]) <= _MOST_ORDER

@@ -63,6 +63,7 @@ class HeldOut:
         novelty: scores of each image by `Measures` of the images that its model was fitted on, float64
             (images, scores); None for a flag by distance alone.
         unit: unit of each image, int (images,), as in `LabelledEmbeddings`.
+        groups: groups of the scores, as in `Scale`; None where each is its own.
     """
 
     raw: np.ndarray
@@ -71,11 +72,13 @@ class HeldOut:
     fold: np.ndarray
     novelty: np.ndarray | None = None
     unit: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> HeldOut:
         """These images alone; rows is bool (images,)."""
         novelty, unit = (None if part is None else part[rows] for part in (self.novelty, self.unit))
-        return HeldOut(self.raw[rows], self.truth[rows], self.distances[rows], self.fold[rows], novelty, unit)
+        raw, truth, distances, fold = (own[rows] for own in (self.raw, self.truth, self.distances, self.fold))
+        return HeldOut(raw, truth, distances, fold, novelty, unit, self.groups)
 
     @property
     def scores(self) -> np.ndarray:
@@ -85,7 +88,7 @@ class HeldOut:
     @property
     def scale(self) -> Scale:
         """The scale of these scores."""
-        return fit_scale(self.scores, self.raw.argmax(1))
+        return fit_scale(self.scores, self.raw.argmax(1), self.groups)
 
 
 def write_bundle(
@@ -129,6 +132,7 @@ def write_bundle(
         validation = HeldOut(raw, validation.truth, distances, fold, novelty, validation.unit)
     bundle = calibrate(estimator, facts, reference, validation)
     if validation.novelty is not None:
+        validation = replace(validation, groups=measures.groups)
         bundle = replace(bundle, novelty=Novelty(measures, validation.scale))
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
     arrays |= {"score_class": bundle.score_class, "train_class": train.truth.astype(np.int64)}

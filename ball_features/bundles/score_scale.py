@@ -30,6 +30,8 @@ class Scale:
             scale is that of the scores themselves.
         order: order of the norm of the scaled scores above the median that joins them, float64 (1,); None in bundles of
             earlier versions, in which the largest counts.
+        groups: number of the group of each score, int64 (scores,); the largest of a group stands for it. None where
+            each is its own.
     """
 
     middle: np.ndarray
@@ -38,6 +40,7 @@ class Scale:
     predicted: np.ndarray
     largest: np.ndarray | None = None
     order: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Joined scaled scores of each image, float64 (images,).
@@ -51,6 +54,9 @@ class Scale:
             scaled = (_log(scores) - self.middle) / np.maximum(self.high - self.middle, _ROUND_LOG)
         if self.order is None:
             return np.fmax.reduce(scaled, axis=1)
+        if self.groups is not None:
+            own = (scaled[:, self.groups == number] for number in np.unique(self.groups))
+            scaled = np.column_stack([np.fmax.reduce(part, axis=1) for part in own])
         order = float(self.order[0])
         return np.nansum(np.maximum(scaled, 0) ** order, axis=1) ** (1 / order)
 
@@ -95,7 +101,7 @@ class Scale:
         return found
 
 
-def fit_scale(scores: np.ndarray, predicted: np.ndarray) -> Scale:
+def fit_scale(scores: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None) -> Scale:
     """Take the scale from calibration images, which no score was fitted on.
 
     The upper end of the scale lies as near to the thresholds as the number of images lets it be known, so that scores
@@ -104,10 +110,11 @@ def fit_scale(scores: np.ndarray, predicted: np.ndarray) -> Scale:
     Args:
         scores: their scores, float (images, scores).
         predicted: class that each is given, int (images,).
+        groups: number of the group of each score, int64 (scores,), as in `Scale`.
     """
     upper = min(0.99, max(0.75, 1 - _BEYOND / len(scores)))
     middle, high = (np.quantile(_log(scores), level, axis=0) for level in (0.5, upper))
-    empty = Scale(middle, high, np.empty(0), predicted, scores.max(0), np.array([_ORDER]))
+    empty = Scale(middle, high, np.empty(0), predicted, scores.max(0), np.array([_ORDER]), groups)
     return replace(empty, values=empty(scores))
 
 

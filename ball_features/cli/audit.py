@@ -48,7 +48,8 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     from ball_features.dataset.manifest import scan
     from ball_features.dataset.table_files import require_extendable
     from ball_features.outputs import require_writable
-    from ball_features.reporting.audit_page import cached_embeddings, summary, write_audit
+    from ball_features.reporting.audit_page import audit_verdict, cached_embeddings, summary, write_audit
+    from ball_features.reporting.verdict import render_verdict
 
     manifest = scan(images, collection=collection, anywhere=True)
     require_writable(options.out, "--out", inputs=(options.cache,))  # before the minutes that the audit takes
@@ -59,7 +60,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
         found = run(manifest, embeddings=embeddings, progress=progress)
     write_groups(found, options.out)
     if options.page is not None:
-        write_audit(found, manifest.root, options.page)
+        write_audit(found, manifest.root, options.page, options.out)
     known = recognise(manifest.sha256)
     if shown.as_json:
         print_json(AuditSummary.of(found).to_dict() | {"known": known, "groups_file": str(options.out)})
@@ -67,6 +68,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
         for note in () if shown.quiet else (manifest.note, known):
             if note:
                 say(note)
+        show(render_verdict(audit_verdict(found, options.out)))
         show(summary(found))
         echo(f"Groups: {options.out}")
         if options.page:

@@ -11,11 +11,13 @@ from ball_features.audit.findings import Audit
 from ball_features.audit.overlays import NO_OVERLAY
 from ball_features.audit.summary import AuditSummary, OverlaySummary
 from ball_features.cache import read_cache
+from ball_features.config.paths import shareable
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError
 from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.audit_sections import audit_sections
-from ball_features.reporting.evidence import Evidence
+from ball_features.reporting.evidence import DataEvidence, Evidence
+from ball_features.reporting.finding import Finding
 from ball_features.reporting.markup import write_page
 from ball_features.reporting.verdict import verdict
 from ball_features.reporting.words import counted
@@ -23,7 +25,7 @@ from ball_features.reporting.words import counted
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["audit_facts", "cached_embeddings", "summary", "write_audit"]
+__all__ = ["audit_facts", "audit_verdict", "cached_embeddings", "summary", "write_audit"]
 
 _BY_CHANCE = 0.05  # agreement beyond chance below which a series is no more alike than any images
 
@@ -96,9 +98,12 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
         ("images", f"{of.images} ({_counts(of.classes)})"),
         ("identical pixels", counted(of.exact_duplicate_pairs, "pair")),
         ("near-duplicates", counted(of.near_duplicate_pairs, "pair")),
-        ("shared fields", f"{of.shared_field_pairs} pairs; {share:.0f} % of images show part of another's field"),
+        (
+            "shared fields",
+            f"{counted(of.shared_field_pairs, 'pair')}; {share:.0f} % of images show part of another's field",
+        ),
         ("groups", _groups(of)),
-        ("label conflicts", f"{len(of.label_conflicts)} pairs that show the same under different labels"),
+        ("label conflicts", f"{counted(len(of.label_conflicts), 'pair')} that show the same under different labels"),
     ]
     if set(of.overlays) <= {NO_OVERLAY}:
         rows.append(("burned-in overlays", "none was found: no scale bar or text repeats at one place"))
@@ -133,13 +138,25 @@ def summary(found: Audit) -> RenderableType:
     return table
 
 
-def write_audit(found: Audit, root: Path, path: Path) -> None:
+def audit_verdict(found: Audit, groups: Path | str = "") -> list[Finding]:
+    """The verdict on the images alone.
+
+    Args:
+        found: audit in question.
+        groups: groups file that was written of it, for commands.
+    """
+    data = DataEvidence(images=len(found.path), groups=shareable(str(groups)))
+    return verdict(Evidence(data=data, audit=audit_evidence(found)))
+
+
+def write_audit(found: Audit, root: Path, path: Path, groups: Path | str = "") -> None:
     """Write the findings as one self-contained HTML file, with thumbnails of overlays and pairs.
 
     Args:
         found: audit to show.
         root: image folder.
         path: file to write.
+        groups: groups file that was written of the audit, for commands.
 
     Raises:
         DataError: The file cannot be written.
@@ -149,7 +166,7 @@ def write_audit(found: Audit, root: Path, path: Path) -> None:
         "audit.html",
         "Audit",
         images=len(found.path),
-        verdict=verdict(Evidence(audit=audit_evidence(found))),
+        verdict=audit_verdict(found, groups),
         facts=audit_facts(AuditSummary.of(found)),
         sections=audit_sections(found, root),
     )

@@ -48,7 +48,7 @@ __all__ = ["DEFAULT_MODELS", "SHORTCUT_TREES", "Ladder", "ladder"]
 
 # The models that most people need: the student report's head, a linear model, and every shortcut.
 DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")
-# A quarter of their usual trees, on every rung: that moves a shortcut's accuracy by less than a point.
+# A quarter of their usual trees, on every rung: that moves a shortcut's accuracy by half a point, within its interval.
 SHORTCUT_TREES = 50
 _PARTS = ("train", "val", "test")
 

@@ -63,7 +63,7 @@ def test_every_array_is_checked(name, new, tmp_path):
     read_bundle(folder)
     # Earlier versions kept no classes of scores and no largest scale; where a view has no other directions, rest is
     # infinite.
-    older = {(key, "missing") for key in ("score_class", "train_class", "scale_largest", "scale_order")}
+    older = {(key, "missing") for key in ("score_class", "train_class", "scale_largest", "scale_order", "scale_groups")}
     assert accepted <= {*older, ("gaussian_rest", "one inf")}
 
 

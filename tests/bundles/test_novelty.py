@@ -231,6 +231,17 @@ def test_scores_that_are_all_somewhat_high_add_up():
     assert scale(unknown)[0] == pytest.approx((z[:, 1:].clip(0) ** 1.5).sum() ** (2 / 3))
 
 
+def test_views_of_the_model_count_as_one():
+    rng = np.random.default_rng(1)
+    scores, groups = rng.lognormal(size=(2000, 5)), np.array([0, 1, 1, 1, 3])
+    scale = fit_scale(scores, np.zeros(2000, dtype=int), groups)
+    z = ((np.log(scores) - scale.middle) / (scale.high - scale.middle)).clip(0)
+    joined = np.column_stack([z[:, 0], z[:, 1:4].max(1), z[:, 4]])
+    assert np.allclose(scale(scores), (joined**1.5).sum(1) ** (2 / 3))
+    X, codes = images(90)
+    assert fit_measures(X, codes, shares(90)).groups.tolist() == [0, 1, 2, 3]
+
+
 def test_measures_are_read_back_with_the_neighbours():
     X, codes = images(90)
     measures = fit_measures(X, codes)

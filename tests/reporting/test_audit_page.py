@@ -106,7 +106,7 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
     for words in (
         "overlay, random folds",
         "% accuracy without seeing a cell's shape",
-        "1 pairs that show the same under",
+        "1 pair that show the same under",
     ):
         assert words in text
     assert re.search(r"likely series +\d+, inferred; confidence [01]\.\d\d", text)
