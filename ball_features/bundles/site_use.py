@@ -19,6 +19,7 @@ from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
 from ball_features.files import clear_partial, settle
+from ball_features.models.adaptation import MIN_IMAGES
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift

@@ -213,8 +213,9 @@ class SiteAdapter(BaseEstimator):
             target = target.reshape(offset.shape)
             offset = (offset + _STEP * (target - offset)).astype(np.float32)
             probability = predict(X - offset)
-        # A site that is far away may look like one class before it is adapted, and mixed afterwards.
-        if one_class and (_one_class(probability) or (self.concentration_ >= len(X) and self._near(X, before))):
+        # A site that is far away may look like one class before it is adapted, and mixed afterwards, image by image.
+        called = np.eye(probability.shape[1])[probability.argmax(1)]
+        if one_class and (_one_class(called) or (self.concentration_ >= len(X) and self._near(X, before))):
             return SiteShift(self.average, len(X), one_class)
         if guarded and method.by_shares and self._other_mixture(X, before, probability.mean(0)):
             reason = "the predicted shares of classes are others than those on which all training sites agree"
