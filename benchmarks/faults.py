@@ -159,8 +159,8 @@ def tell(name: str, ended: forked.Ended) -> str:
     return "" if ended.code == 0 or "Error:" in ended.said else f"{name}: no message: {ended.said[-200:]}"
 
 
-def errors(folder: Path, names: tuple[str, ...]) -> int:
-    """Let calls of the operating system fail; the number of faults."""
+def errors(folder: Path, names: tuple[str, ...], most: int) -> int:
+    """Let calls of the operating system fail, or so many of them that are drawn; the number of faults."""
     if "FAULTS" not in os.environ:  # begin again under the shim
         shim = folder / "faults.so"
         source = Path(__file__).with_name("faults.c")
@@ -170,30 +170,31 @@ def errors(folder: Path, names: tuple[str, ...]) -> int:
     faults = 0
     for name in names:
         expected, _ = quiet_run(folder, name)
-        runs = 0
-        for call, part, number in (
+        calls = [
             *(("write", "/faulty/", number) for number in (errno.EIO, errno.ESTALE, errno.ENOSPC)),
             *(("fsync", "/faulty/", number) for number in (errno.EIO, errno.ENOSPC)),
             ("rename", "/faulty/", errno.EIO),
             ("open", "/faulty/", errno.ESTALE),
             *((call, "/images/", number) for call in ("open", "read") for number in (errno.EIO, errno.ESTALE)),
             ("read", "cache.h5", errno.EIO),
-        ):
-            for first, times in ((1, 1), (2, 1), (5, 1), (9, 1), (3, 10_000), (20, 10_000)):
-                out = fresh(folder, "faulty")
-                fault = {"FAULT_PATH": part, "FAULT_CALL": call, "FAULT_ERRNO": str(number)}
-                fault |= {"FAULT_FIRST": str(first), "FAULT_COUNT": str(times)}
-                ended = forked.run(arguments(name, folder, out), folder / "log", fault)
-                what = f"{errno.errorcode[number]} of {call} {first} of {part}"
-                found = [tell(name, ended), *faults_after(folder, name, out, expected)]
-                faults += len(said := [one for one in found if one])
-                runs += 1
-                print("".join(f"{name}, {what}: {one}\n" for one in said), end="", flush=True)
+        ]
+        times_of = ((1, 1), (2, 1), (5, 1), (9, 1), (3, 10_000), (20, 10_000))
+        cases = [(*call, *times) for call in calls for times in times_of]
+        drawn = random.Random(SEED).sample(cases, most) if most else cases
+        for call, part, number, first, times in drawn:
+            out = fresh(folder, "faulty")
+            fault = {"FAULT_PATH": part, "FAULT_CALL": call, "FAULT_ERRNO": str(number)}
+            fault |= {"FAULT_FIRST": str(first), "FAULT_COUNT": str(times)}
+            ended = forked.run(arguments(name, folder, out), folder / "log", fault)
+            what = f"{errno.errorcode[number]} of {call} {first} of {part}"
+            found = [tell(name, ended), *faults_after(folder, name, out, expected)]
+            faults += len(said := [one for one in found if one])
+            print("".join(f"{name}, {what}: {one}\n" for one in said), end="", flush=True)
         ended = forked.run(arguments(name, folder, fresh(folder, "faulty")), folder / "log", {"FAULT_CLOCK": "600"})
         if ended.code or result(name, folder / "faulty") != expected:
             faults += 1
             print(f"{name}, clock: exit code {ended.code}: {ended.said[-300:]}", flush=True)
-        print(f"errors {name}: {runs + 1} runs, {faults} faults so far", flush=True)
+        print(f"errors {name}: {len(drawn) + 1} runs, {faults} faults so far", flush=True)
         faults += _small_disks(folder, name, expected)
     return faults
 
@@ -370,7 +371,9 @@ def main() -> int:
         return sum(kill(folder, name, options.count or 50) for name in names)
     if options.what == "order":
         return order(folder, names)
-    return errors(folder, names) if options.what == "errors" else during(folder, names, options.count or 8)
+    return (
+        errors(folder, names, options.count) if options.what == "errors" else during(folder, names, options.count or 8)
+    )
 
 
 if __name__ == "__main__":
