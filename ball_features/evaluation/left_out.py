@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ball_features.cache import Cache
-from ball_features.evaluation.fit_split import Fitted
 from ball_features.evaluation.intervals import share_interval
-from ball_features.evaluation.protocols import ModelResult
 from ball_features.evaluation.rows import GroupRow
+
+if TYPE_CHECKING:  # they load scikit-learn, and pages read a constant of this module
+    from ball_features.evaluation.fit_split import Fitted
+    from ball_features.evaluation.protocols import ModelResult
 
 __all__ = ["LEAST_IMAGES", "group_rows", "over_groups"]
 
