@@ -187,7 +187,7 @@ def confirm_at_full_size(
     careful = pair.orientation or not (inside.all() and inside_second.all())
     if agreement < np.interp(overlap, _OVERLAP, _AGREEMENT_CAREFUL if careful else _AGREEMENT):
         return None
-    if overlap < _ALIKE_FROM:
+    if (1 - abs(x) / side) * (1 - abs(y) / side) < _ALIKE_FROM:  # of the pictures: a white ground counts as a frame
         return moved
     placed = _placements(first, second, seen, seen_second, (x, y), (x, y))
     return moved if any(agrees_in_one_position(first, image, valid) for image, valid in placed) else None
