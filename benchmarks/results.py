@@ -21,7 +21,9 @@ def result(name: str, out: Path) -> bytes:
             texts = "".join([*cache.path.tolist(), *cache.label.tolist(), *cache.sha256.tolist()])
             return cache.embeddings.tobytes() + texts.encode() if cache.complete else b""
         if name == "audit":
-            return (out / "groups.csv").read_bytes() + (out / "page.html").read_bytes()
+            # A row that an earlier run could not have is added below those that are there.
+            rows = sorted((out / "groups.csv").read_bytes().splitlines())
+            return b"\n".join(rows) + (out / "page.html").read_bytes()
         if name == "evaluate":
             values = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
             kept = {key: value for key, value in values.items() if key not in _OWN}
