@@ -1,6 +1,7 @@
 """Where the real data lies, if it does; a small folder of drawn smears; a small cache of it."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ SHAPED = (
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background by a shell, where Ctrl-C means nothing
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["BALL_CHECKS"] = "off"  # a check of the precision that another test made would hide a fault
 install_import_hook([f"ball_features.{module}" for module in SHAPED], f"{typecheck.__name__}.check")
 

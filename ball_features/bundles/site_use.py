@@ -19,7 +19,6 @@ from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
 from ball_features.files import clear_partial, settle
-from ball_features.models.adaptation import MIN_IMAGES
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
@@ -115,6 +114,8 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
     from safetensors.numpy import load, save
 
     if not shift.adapted:
+        from ball_features.models.adaptation import MIN_IMAGES
+
         far = " If they are mixed, the site is too far from those of training: label images of it and fit with them."
         raise DataError(
             f"Not adapted to {name}: {shift.reason}. Nothing was written. Give more images of the site, of mixed "

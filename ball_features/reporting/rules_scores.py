@@ -54,6 +54,8 @@ def nothing_learnt(evidence: Evidence) -> Iterator[Finding]:
     network = protocol.network if protocol else None
     if protocol is None or network is None or _has_learnt(protocol, network):
         return
+    if evidence.extraction is not None and evidence.extraction.random_weights:
+        return  # nobody expects more of a random network, and its own finding says so
     majority = share_of_majority(protocol)
     yield Finding(
         "nothing-learnt",
