@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -22,8 +21,7 @@ from pathlib import Path
 
 from machine import describe
 
-LINE = re.compile(r"Assessing: (\d+) of (\d+) steps.*\((.+)\)")
-STAGES = ("embedding", "auditing", "comparing models")
+STAGES = {"embedding": "cache.h5", "auditing": "groups.csv", "comparing models": "ladder/predictions.csv"}
 
 
 def processor_seconds(root: int) -> float:
@@ -46,27 +44,24 @@ def processor_seconds(root: int) -> float:
     return sum(spent for process, spent in ticks.items() if belongs(process)) / os.sysconf("SC_CLK_TCK")
 
 
-def assess(arguments: list[str]) -> dict[str, tuple[float, float]]:
-    """Wall and processor seconds of each stage of a command, and of the whole."""
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "ball_features", "assess", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    ends: dict[str, tuple[float, float]] = {}
-    lines, spent = [], 0.0
-    for line in process.stderr:
-        lines.append(line)
-        wall, spent = time.perf_counter() - start, max(spent, processor_seconds(process.pid))
-        if found := LINE.search(line):
-            ends[found.group(3).partition(":")[0]] = wall, spent
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit("".join(lines))
-    whole = time.perf_counter() - start, max(spent, usage.ru_utime + usage.ru_stime)
+def assess(arguments: list[str], out: Path) -> dict[str, tuple[float, float]]:
+    """Wall and processor seconds of each stage of a command, by the files that end it, and of the whole."""
+    begun = time.time()
+    command = [sys.executable, "-m", "ball_features", "assess", *arguments, "--out", str(out)]
+    samples = [(0.0, 0.0)]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        while process.poll() is None:
+            samples.append((time.time() - begun, max(samples[-1][1], processor_seconds(process.pid))))
+            time.sleep(0.2)
+        whole = time.time() - begun, samples[-1][1]
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(said.read().decode())
     stages, former = {}, (0.0, 0.0)
-    for name in STAGES:
-        end = ends.get(name, former)
+    for name, file in STAGES.items():
+        wall = (out / file).stat().st_mtime - begun
+        end = wall, max(spent for at, spent in samples if at <= max(wall, 0.0))
         stages[name], former = (end[0] - former[0], end[1] - former[1]), end
     stages["verdict and page"] = whole[0] - former[0], whole[1] - former[1]
     return stages | {"whole": whole}
@@ -86,9 +81,9 @@ def main() -> None:
         for turn in range(options.turns):
             last = turn == options.turns - 1
             out = options.out if last and options.out else Path(scratch) / str(turn)
-            arguments = [str(options.images), "--weights", options.weights, "--out", str(out), *more]
-            turns.append(assess(arguments))
-            again.append(assess(arguments)["whole"])
+            arguments = [str(options.images), "--weights", options.weights, *more]
+            turns.append(assess(arguments, out))
+            again.append(assess(arguments, out)["whole"])
     print(f"load after: {os.getloadavg()[0]:.1f}\n\n| stage | wall, s | processor, s |\n| --- | ---: | ---: |")
     rows = {name: [turn[name] for turn in turns] for name in turns[0]} | {"again, nothing to do": again}
     for name, values in rows.items():

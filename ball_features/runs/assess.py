@@ -115,6 +115,7 @@ def assess(
 
     def part(number: int, name: str) -> Callable[..., None]:
         start, stop = ends[number], ends[number + 1]
+        tell(start, _STEPS, name)  # a stage is named when it begins, not at its first step
         return lambda done, total, *_: tell(start + (stop - start) * done // max(total, 1), _STEPS, name)
 
     cache_path, groups = out / "cache.h5", out / "groups.csv"
