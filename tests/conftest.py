@@ -72,7 +72,7 @@ def small_cache(tmp_path_factory, smears) -> Path:
     from ball_features import ExtractConfig, extract
 
     out = tmp_path_factory.mktemp("cache") / "small.h5"
-    settings = {"weights": "random", "views": 2, "input_px": 64, "precision": "fp32"}
+    settings = {"weights": "random", "views": 2, "input_px": 96, "precision": "fp32"}
     extract(smears, out, ExtractConfig(backbone="densenet121", **settings))
     return out
 

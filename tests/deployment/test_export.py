@@ -68,7 +68,7 @@ def test_a_graph_answers_as_predict_does(run, tmp_path):
     assert json.loads(facts["notes"]) == predictor.bundle.notes(0.95)
     import torch
 
-    images = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    images = torch.randint(0, 256, (5, 3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     X = predictor.embed(images, [""] * 5)
     for rows in (slice(0, 1), slice(0, 5)):
@@ -127,7 +127,7 @@ def test_an_activation_map_adds_up_to_the_logit(run, smears):
     for code in range(len(predictor.bundle.classes)):
         found = activation_map(predictor, image, "", code)
         assert found is not None
-        assert found.shape == (2, 2)
+        assert found.shape == (7, 7)
         assert found.sum() == pytest.approx(logits[code] - logits.mean(), abs=1e-3)
     knn = Predictor(read_bundle(run.folder / "models" / "knn"), device="cpu", precision="fp32")
     assert activation_map(knn, image, "", 0) is None
