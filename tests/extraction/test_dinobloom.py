@@ -156,7 +156,7 @@ def test_the_verdict_says_so(tmp_path, smears):
     shutil.copytree(smears, folder)
     first = sorted(folder.glob("Benign/*"))[0]
     first.rename(first.with_name(f"EO_106056{first.suffix}"))
-    config = ExtractConfig("densenet121", weights="random", input_px=64, limit=8)
+    config = ExtractConfig("densenet121", weights="random", input_px=64)
     out = extract(folder, tmp_path / "c.h5", config).cache
     cache = read_cache(out)
     assert cache_evidence(cache, str(out))[1].trained_on == ()
