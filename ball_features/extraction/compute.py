@@ -92,9 +92,10 @@ class Computation:
         network = self._network()
         if not self.update.same_rows:
             self._create(manifest, network.attributes, keep_rows=old is not None)
-        rows = np.flatnonzero(~read_cache(out, embeddings=False).committed)
+        begun = read_cache(out, embeddings=False)
+        rows = np.flatnonzero(~begun.committed)
         start = time.perf_counter()
-        with Writing(out) as writing:
+        with Writing(out, begun.content.tolist()) as writing:
             bad = self._stream(network, rows, writing)
             writing.time(len(rows) - len(bad), time.perf_counter() - start)
         forward_s = time.perf_counter() - start
