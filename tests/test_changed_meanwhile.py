@@ -158,8 +158,8 @@ def test_a_race_against_a_program_that_puts_links_there(tmp_path, mine):
     child = subprocess.Popen(
         [sys.executable, "-c", HOSTILE, out, mine, partial_of(out)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
+    assert child.stdout is not None
     try:
-        assert child.stdout is not None
         child.stdout.readline()
         told = 0
         for _ in range(400):
