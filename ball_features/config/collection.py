@@ -19,9 +19,9 @@ class CollectionConfig(Config):
 
     sheet: tuple[str, ...] = option(
         (),
-        "Table with a row for each image or each patient: .csv (any separator), .tsv, .xlsx, .json or .parquet; given "
-        "several times, the tables are joined. Columns are found by their usual names: path or image, label or "
-        "diagnosis, patient, site or hospital, split, group; all others are kept.",
+        "Table with a row for each image or each patient, a path or an address: .csv (any separator), .tsv, .xlsx, "
+        ".json or .parquet; given several times, the tables are joined. Columns are found by usual names: path or "
+        "image, label or diagnosis, patient, site or hospital, split, group; all others are kept.",
         panel=COMMON,
         path=True,
     )

@@ -15,6 +15,7 @@ from ball_features.dataset.sheet_cells import flagged_split, known_column, mark_
 from ball_features.dataset.sheet_columns import ROLES, Roles, find_roles, flag_columns, names_images, plain_name
 from ball_features.dataset.sheet_formats import read_frame, read_tables
 from ball_features.dataset.sheet_table import Sheet
+from ball_features.dataset.sources import open_file
 from ball_features.errors import DataError
 
 __all__ = ["read_sheet"]
@@ -26,9 +27,9 @@ def read_sheet(sheet: Path | str | Any, columns: CollectionConfig | None = None)
     """Read a sheet, or several.
 
     Args:
-        sheet: path of a .csv (any separator, and UTF-8, UTF-16, Windows-1252 or Latin-1), .tsv, .xlsx, .xls, .ods,
-            .json, .jsonl or .parquet file; a pandas or polars data frame, or a mapping of column names to lists; or a
-            list or tuple of these.
+        sheet: path or address of a .csv (any separator, and UTF-8, UTF-16, Windows-1252 or Latin-1), .tsv, .xlsx,
+            .xls, .ods, .json, .jsonl or .parquet file; a pandas or polars data frame, or a mapping of column names to
+            lists; or a list or tuple of these.
         columns: names of its columns; by default they are found by their usual names.
 
     Raises:
@@ -62,8 +63,8 @@ def _one_file(sheet: Any, columns: CollectionConfig, missing: bool = False) -> S
     Raises:
         DataError: It cannot be read, or no table in it names images or patients.
     """
-    is_file = isinstance(sheet, str | Path)
-    tables = read_tables(Path(sheet)) if is_file else [read_frame(sheet)]
+    file = open_file(sheet) if isinstance(sheet, str | Path) else None
+    tables = [read_frame(sheet)] if file is None else read_tables(file)
     first: DataError | None = None
     found: list[Sheet] = []
     for table in tables:
@@ -73,8 +74,8 @@ def _one_file(sheet: Any, columns: CollectionConfig, missing: bool = False) -> S
             first = first or error
     if not found:
         raise first or DataError(f"{sheet} holds no table, expected a header and a row for each image.")
-    if is_file:
-        found = [replace(own, folder=Path(sheet).parent) for own in found]
+    if isinstance(file, Path):
+        found = [replace(own, folder=file.parent) for own in found]
     return found[0] if len(tables) == 1 else join_worksheets(found, columns)
 
 

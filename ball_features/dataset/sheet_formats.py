@@ -12,11 +12,12 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ball_features.dataset.raw_table import RawTable, cell_text, clean_text, from_columns
 from ball_features.dataset.sheet_json import read_json
+from ball_features.dataset.sources import Member
 from ball_features.dataset.spreadsheet_size import require_bounded
 from ball_features.errors import DataError, require_extra
 from ball_features.files import plain_cell
@@ -31,8 +32,11 @@ _MOST_BYTES = 1 << 30
 _SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
-def read_tables(path: Path) -> list[RawTable]:
+def read_tables(path: Path | Member) -> list[RawTable]:
     """Read a file into its tables: one, or one for each worksheet of a spreadsheet.
+
+    Args:
+        path: the file, from `sources.open_file` where it may lie under an address.
 
     Raises:
         DataError: The file cannot be read, or is no table.
@@ -48,13 +52,17 @@ def read_tables(path: Path) -> list[RawTable]:
     if len(data) > _MOST_BYTES:
         raise DataError(f"{path} has more than {_MOST_BYTES / 1e6:.0f} MB, the most for a sheet. Give a smaller table.")
     if data.startswith(b"PAR1"):
-        return [replace(_parquet(path), name=path.stem)]
+        return [replace(_parquet(path, data), name=_stem(path))]
     if data.startswith(_SPREADSHEET):
         return _worksheets(path, data)
-    return [replace(_in_text(path, data), name=path.stem)]
+    return [replace(_in_text(path, data), name=_stem(path))]
 
 
-def _in_text(path: Path, data: bytes) -> RawTable:
+def _stem(path: Path | Member) -> str:
+    return PurePath(path.name).stem
+
+
+def _in_text(path: Path | Member, data: bytes) -> RawTable:
     text, encoding = _decoded(path, data)
     start = text.lstrip("\ufeff \t\r\n")[:1]
     if start == "<":
@@ -64,7 +72,7 @@ def _in_text(path: Path, data: bytes) -> RawTable:
     return _delimited(path, data, text, encoding)
 
 
-def _delimited(path: Path, data: bytes, text: str, encoding: str) -> RawTable:
+def _delimited(path: Path | Member, data: bytes, text: str, encoding: str) -> RawTable:
     remarks = () if encoding == "utf-8" else (f"{path.name} is read as {encoding}.",)
     first, _, rest = text.partition("\n")
     skipped = 0
@@ -89,7 +97,7 @@ def _delimited(path: Path, data: bytes, text: str, encoding: str) -> RawTable:
     return RawTable(str(path), rows, lines, closed, remarks, separator, encoding + mark)
 
 
-def _decoded(path: Path, data: bytes) -> tuple[str, str]:
+def _decoded(path: Path | Member, data: bytes) -> tuple[str, str]:
     """(text, name of the encoding); "utf-8" also of ASCII and of UTF-8 with a byte order mark."""
     marks = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"))
     marks += ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -109,7 +117,7 @@ def _is_mac(data: bytes) -> bool:
     return bool(high) and max(high) < 0xA0 and bool(_MAC_LETTER.search(data))
 
 
-def _try(path: Path, data: bytes, names: tuple[str, ...]) -> tuple[str, str]:
+def _try(path: Path | Member, data: bytes, names: tuple[str, ...]) -> tuple[str, str]:
     for name in names:
         try:
             text = data.decode(name)
@@ -145,7 +153,7 @@ def _separator(text: str) -> str:
     return best if score(best)[1] else ","
 
 
-def _worksheets(path: Path, data: bytes) -> list[RawTable]:
+def _worksheets(path: Path | Member, data: bytes) -> list[RawTable]:
     from python_calamine import CalamineWorkbook
 
     try:
@@ -160,7 +168,7 @@ def _worksheets(path: Path, data: bytes) -> list[RawTable]:
             filled = [number for number, row in enumerate(cells) if any(row)]
             source = f"{path} ({name})" if len(book.sheet_names) > 1 else str(path)
             rows, lines = [cells[number] for number in filled], [number + 1 for number in filled]
-            found.append(RawTable(source, rows, lines, name=name if len(book.sheet_names) > 1 else path.stem))
+            found.append(RawTable(source, rows, lines, name=name if len(book.sheet_names) > 1 else _stem(path)))
     except Exception as error:  # the reader raises several kinds for damaged files
         raise DataError(
             f"{path} cannot be read as a spreadsheet ({error}). Save it again as .xlsx, or as .csv."
@@ -176,15 +184,15 @@ def _fill_merged(cells: list[list[str]], ranges: Iterable[tuple[tuple[int, int],
                 cells[row][column] = cells[top][left]
 
 
-def _parquet(path: Path) -> RawTable:
+def _parquet(path: Path | Member, data: bytes) -> RawTable:
     require_extra("pyarrow", "parquet", "A sheet in Parquet")
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        schema = parquet.read_schema(path)
+        schema = parquet.read_schema(pa.BufferReader(data))
         flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-        table = parquet.read_table(path, columns=flat)
+        table = parquet.read_table(pa.BufferReader(data), columns=flat)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Write it again, or as .csv.") from error
     return from_columns(str(path), table.column_names, [column.to_pylist() for column in table.columns])
