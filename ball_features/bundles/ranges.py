@@ -116,7 +116,14 @@ def _of_neighbours(arrays: Mapping[str, np.ndarray]) -> bool:
         and bool((spacing > 0).all())
         and _moderate(train)
         and _moderate(spacing)
+        and _of_lengths(arrays, "near_length", 1)
     )
+
+
+def _of_lengths(arrays: Mapping[str, np.ndarray], name: str, count: int) -> bool:
+    """Whether what embeddings are divided by, if it is there, is so many numbers."""
+    length = arrays.get(name)
+    return length is None or bool(length.shape == (count,) and _moderate(length) and (length >= 0).all())
 
 
 def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
@@ -141,6 +148,7 @@ def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
         and 1 <= float(order[0]) <= _MOST_ORDER
         and scale[2].shape == arrays["scale_predicted"].shape == arrays["scores"].shape
         and bool((variance > 0).all() and rest.ndim == 1 and (rest > 0).all())
+        and _of_lengths(arrays, "gaussian_length", views)
         and all(_moderate(part) for part in (mean, basis, variance, scale[2], *ends))
     )
 
