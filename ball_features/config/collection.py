@@ -19,9 +19,9 @@ class CollectionConfig(Config):
 
     sheet: str | None = option(
         None,
-        "Table with a row for each image: .csv (any separator), .tsv, .xlsx or .parquet. Its columns are found by "
-        "their usual names: path or image, label or diagnosis, patient, site or hospital, split, group; all "
-        "others are kept.",
+        "Table with a row for each image, a path or an address: .csv (any separator), .tsv, .xlsx or .parquet. Its "
+        "columns are found by their usual names: path or image, label or diagnosis, patient, site or hospital, split, "
+        "group; all others are kept.",
         panel=COMMON,
         path=True,
     )

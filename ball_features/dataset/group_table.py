@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from ball_features.config import CollectionConfig
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_columns import plain_name
+from ball_features.dataset.sources import open_file
 from ball_features.errors import DataError
 
 __all__ = ["KNOWN_COLUMNS", "GroupTable", "alone", "table_of_cache", "table_of_file"]
@@ -110,8 +110,8 @@ def table_of_file(groups: str, paths: Sequence[str]) -> GroupTable:
     Raises:
         DataError: The file cannot be read, or names none of the images.
     """
-    path = Path(groups)
-    sheet = read_sheet(path, CollectionConfig())
+    path = open_file(groups)
+    sheet = read_sheet(groups, CollectionConfig())
     columns = sheet.rows_of(paths).columns
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return GroupTable(str(path), paths, columns, sheet.headings, digest, is_file=True)

@@ -13,6 +13,7 @@ from ball_features.dataset.remarks import some
 from ball_features.dataset.sheet_cells import flagged_split, known_column, require_one_spelling
 from ball_features.dataset.sheet_columns import ROLES, Roles, find_roles, plain_name
 from ball_features.dataset.sheet_formats import RawTable, read_frame, read_tables
+from ball_features.dataset.sources import open_file
 from ball_features.errors import DataError
 
 __all__ = ["Sheet", "SheetRows", "read_sheet"]
@@ -139,8 +140,8 @@ def read_sheet(sheet: Path | str | Any, columns: CollectionConfig | None = None)
     """Read a sheet.
 
     Args:
-        sheet: path of a .csv (any separator, and UTF-8, UTF-16, Windows-1252 or Latin-1), .tsv, .xlsx, .xls, .ods or
-            .parquet file; or a pandas or polars data frame, or a mapping of column names to lists.
+        sheet: path or address of a .csv (any separator, and UTF-8, UTF-16, Windows-1252 or Latin-1), .tsv, .xlsx,
+            .xls, .ods or .parquet file; or a pandas or polars data frame, or a mapping of column names to lists.
         columns: names of its columns; by default they are found by their usual names.
 
     Raises:
@@ -150,7 +151,7 @@ def read_sheet(sheet: Path | str | Any, columns: CollectionConfig | None = None)
     columns = columns or CollectionConfig()
     if isinstance(sheet, Sheet):
         return sheet
-    tables = read_tables(Path(sheet)) if isinstance(sheet, str | Path) else [read_frame(sheet)]
+    tables = read_tables(open_file(sheet)) if isinstance(sheet, str | Path) else [read_frame(sheet)]
     first: DataError | None = None
     found: list[Sheet] = []
     for table in tables:  # of several worksheets the first that names images

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ball_features.dataset.sources import Member
 from ball_features.dataset.spreadsheet_size import require_bounded
 from ball_features.errors import DataError, require_extra
 from ball_features.files import plain_cell
@@ -55,8 +56,11 @@ class RawTable:
     encoding: str = "utf-8"
 
 
-def read_tables(path: Path) -> list[RawTable]:
+def read_tables(path: Path | Member) -> list[RawTable]:
     """Read a file into its tables: one, or one for each worksheet of a spreadsheet.
+
+    Args:
+        path: the file, from `sources.open_file` where it may lie under an address.
 
     Raises:
         DataError: The file cannot be read, or is no table.
@@ -72,13 +76,13 @@ def read_tables(path: Path) -> list[RawTable]:
     if len(data) > _MOST_BYTES:
         raise DataError(f"{path} has more than {_MOST_BYTES / 1e6:.0f} MB, the most for a sheet. Give a smaller table.")
     if data.startswith(b"PAR1"):
-        return [_parquet(path)]
+        return [_parquet(path, data)]
     if data.startswith(_SPREADSHEET):
         return _worksheets(path, data)
     return [_delimited(path, data)]
 
 
-def _delimited(path: Path, data: bytes) -> RawTable:
+def _delimited(path: Path | Member, data: bytes) -> RawTable:
     text, encoding = _decoded(path, data)
     remarks = () if encoding == "utf-8" else (f"{path.name} is read as {encoding}.",)
     first, _, rest = text.partition("\n")
@@ -108,7 +112,7 @@ def _delimited(path: Path, data: bytes) -> RawTable:
     return RawTable(str(path), rows, lines, closed, remarks, separator, encoding + mark)
 
 
-def _decoded(path: Path, data: bytes) -> tuple[str, str]:
+def _decoded(path: Path | Member, data: bytes) -> tuple[str, str]:
     """(text, name of the encoding); "utf-8" also of ASCII and of UTF-8 with a byte order mark."""
     marks = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"))
     marks += ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -128,7 +132,7 @@ def _is_mac(data: bytes) -> bool:
     return bool(high) and max(high) < 0xA0 and bool(_MAC_LETTER.search(data))
 
 
-def _try(path: Path, data: bytes, names: tuple[str, ...]) -> tuple[str, str]:
+def _try(path: Path | Member, data: bytes, names: tuple[str, ...]) -> tuple[str, str]:
     for name in names:
         try:
             text = data.decode(name)
@@ -164,7 +168,7 @@ def _separator(text: str) -> str:
     return best if score(best)[1] else ","
 
 
-def _worksheets(path: Path, data: bytes) -> list[RawTable]:
+def _worksheets(path: Path | Member, data: bytes) -> list[RawTable]:
     from python_calamine import CalamineWorkbook
 
     try:
@@ -194,15 +198,15 @@ def _fill_merged(cells: list[list[str]], ranges: Iterable[tuple[tuple[int, int],
                 cells[row][column] = cells[top][left]
 
 
-def _parquet(path: Path) -> RawTable:
+def _parquet(path: Path | Member, data: bytes) -> RawTable:
     require_extra("pyarrow", "parquet", "A sheet in Parquet")
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        schema = parquet.read_schema(path)
+        schema = parquet.read_schema(pa.BufferReader(data))
         flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-        table = parquet.read_table(path, columns=flat)
+        table = parquet.read_table(pa.BufferReader(data), columns=flat)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Write it again, or as .csv.") from error
     return _from_columns(str(path), table.column_names, [column.to_pylist() for column in table.columns])
