@@ -15,7 +15,7 @@ from ball_features.extraction.pixels import SHORTCUT_WIDTHS
 __all__ = ["require_ranges"]
 
 _TEXTS = ("backbone", "weights", "weights_sha256", "normalize", "precision", "recipe", "overlay_mask", "resize")
-_COUNTS = {"input_px": (8, 1 << 14), "seed": (0, 1 << 63), "view_seed": (0, 1 << 63)}  # name -> least, most
+_COUNTS = {"input_px": (8, 4096), "seed": (0, 1 << 63), "view_seed": (0, 1 << 63)}  # name -> least, most
 _PRECISIONS = ("fp32", "bf16", "fp16")
 _MOST_TEMPERATURE = 1e6
 _MOST_ORDER = 100

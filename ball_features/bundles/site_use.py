@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from ball_features.bundles.prediction import Prediction, describe
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
-from ball_features.files import clear_partial, settle
+from ball_features.files import clear_partial, partial_of, settle
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
@@ -127,7 +126,7 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
     notes = (*(text for text in bundle.facts.notes if text != note), note)
     facts = replace(bundle.facts, kept_sites=tuple(sites.kept), site=name, notes=notes)
     clear_partial(out.parent, out.name)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = partial_of(out)
     try:
         shutil.copytree(folder, partial)
         arrays = load((folder / "reference.safetensors").read_bytes())

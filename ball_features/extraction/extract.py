@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -120,6 +121,9 @@ def extract(
         return replace(done, cache=Path(out))
     start = time.perf_counter()
     out, config = Path(out), config or ExtractConfig()
+    real = Path(os.path.realpath(out))
+    if out.is_symlink() and not real.is_symlink():  # no link in a circle; one cache has one lock
+        return replace(extract(images, real, config, sheet=sheet, collection=collection, **how), cache=out)
     progress = how.get("progress") or (lambda done, total: None)
     log = how.get("log") or (lambda line: None)
     if config.views is None and config.recipe == "auto" and not how.get("overwrite"):
