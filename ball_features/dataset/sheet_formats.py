@@ -7,23 +7,21 @@ so that 1.0 is 1.
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import itertools
-import math
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ball_features.dataset.cell_texts import cell_text, clean_text
+from ball_features.dataset.contained import contained
 from ball_features.dataset.sources import Member
-from ball_features.dataset.spreadsheet_size import require_bounded
 from ball_features.errors import DataError, require_extra
 from ball_features.files import plain_cell
 
-__all__ = ["RawTable", "cell_text", "read_frame", "read_tables"]
+__all__ = ["RawTable", "read_frame", "read_tables"]
 
 _SEPARATORS = (",", ";", "\t", "|")
 _PROBED = 50  # records that the separator is told by
@@ -98,7 +96,7 @@ def _delimited(path: Path | Member, data: bytes) -> RawTable:
     rows, lines = [], []
     try:
         for cells in reader:
-            own = [plain_cell(_clean(cell)) for cell in cells]
+            own = [plain_cell(clean_text(cell)) for cell in cells]
             if any(own):
                 rows.append(own)
                 lines.append(reader.line_num + skipped)
@@ -169,47 +167,28 @@ def _separator(text: str) -> str:
 
 
 def _worksheets(path: Path | Member, data: bytes) -> list[RawTable]:
-    from python_calamine import CalamineWorkbook
-
     try:
-        if data.startswith(b"PK"):
-            require_bounded(data)
-        book = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        found = []
-        for name in book.sheet_names:
-            sheet = book.get_sheet_by_name(name)
-            cells = [[cell_text(value) for value in row] for row in sheet.to_python(skip_empty_area=False)]
-            _fill_merged(cells, getattr(sheet, "merged_cell_ranges", None) or ())
-            filled = [number for number, row in enumerate(cells) if any(row)]
-            source = f"{path} ({name})" if len(book.sheet_names) > 1 else str(path)
-            found.append(RawTable(source, [cells[number] for number in filled], [number + 1 for number in filled]))
-    except Exception as error:  # the reader raises several kinds for damaged files
+        sheets = contained("worksheets", data)
+    except ValueError as error:
         raise DataError(
             f"{path} cannot be read as a spreadsheet ({error}). Save it again as .xlsx, or as .csv."
         ) from error
+    found = []
+    for name, cells in sheets:
+        filled = [number for number, row in enumerate(cells) if any(row)]
+        source = f"{path} ({name})" if len(sheets) > 1 else str(path)
+        found.append(RawTable(source, [cells[number] for number in filled], [number + 1 for number in filled]))
     return found
-
-
-def _fill_merged(cells: list[list[str]], ranges: Iterable[tuple[tuple[int, int], tuple[int, int]]]) -> None:
-    """Give each cell of a merged block its value."""
-    for (top, left), (bottom, right) in ranges:
-        for row in range(top, min(bottom + 1, len(cells))):
-            for column in range(left, min(right + 1, len(cells[row]))):
-                cells[row][column] = cells[top][left]
 
 
 def _parquet(path: Path | Member, data: bytes) -> RawTable:
     require_extra("pyarrow", "parquet", "A sheet in Parquet")
-    import pyarrow as pa
-    from pyarrow import parquet
-
     try:
-        schema = parquet.read_schema(pa.BufferReader(data))
-        flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-        table = parquet.read_table(pa.BufferReader(data), columns=flat)
-    except (pa.ArrowException, OSError) as error:
+        ((_, rows),) = contained("parquet", data)
+    except ValueError as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Write it again, or as .csv.") from error
-    return _from_columns(str(path), table.column_names, [column.to_pylist() for column in table.columns])
+    kept = [number for number, row in enumerate(rows) if not number or any(row)]
+    return RawTable(str(path), [rows[number] for number in kept], [number + 1 for number in kept])
 
 
 def read_frame(frame: Any) -> RawTable:
@@ -249,27 +228,3 @@ def _from_columns(source: str, header: Sequence[str], columns: Sequence[Sequence
     rows = [list(row) for row in zip(*texts, strict=True)]
     kept = [number for number, row in enumerate(rows) if any(row)]
     return RawTable(source, [list(header), *(rows[number] for number in kept)], [1, *(n + 2 for n in kept)])
-
-
-def cell_text(value: Any) -> str:
-    """The text of a cell: a whole number without its decimals, a date by ISO 8601, "" of what is missing."""
-    if isinstance(value, str):
-        return _clean(value)
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return ""
-    value = value.item() if hasattr(value, "item") else value  # NumPy scalars
-    if isinstance(value, float):
-        if math.isnan(value):
-            return ""
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
-        return value.date().isoformat()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return _clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
-
-
-def _clean(text: str) -> str:
-    """Without blanks around, and in one Unicode form; spreadsheets and the web bring blanks that do not break."""
-    text = text.strip(" \t\r\n\v\f\u00a0\ufeff\u200b\u2007\u202f")
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
