@@ -68,7 +68,7 @@ class Option:
         note: addition to the expected range in messages.
         alias: name among the settings of a whole command, where another record has the same name.
         short: letter of a short flag.
-        path: True where the text is a path.
+        path: True where the text is a path. Of a tuple, whose flag may be given several times, each text is one.
         in_file: False for what says how a command runs, such as a dry run, and not what comes out.
         environment: environment variable that sets it too.
     """
@@ -139,7 +139,7 @@ class Option:
                 return self.words[value]
         except TypeError:  # a list
             return value
-        if isinstance(value, str) and typing.get_origin(kind) is tuple:
+        if isinstance(value, str) and typing.get_origin(kind) is tuple and not self.path:
             parts = split_names(value)
             whole = typing.get_args(kind)[0] is int and all(part.isdecimal() for part in parts)
             return tuple(map(int, parts)) if whole else parts
@@ -194,9 +194,12 @@ class Config:
     def __post_init__(self) -> None:
         """Check types and ranges; names that belong to a registry are checked where the registry is."""
         for item, kind in _fields(type(self)):
-            value = _typed(item.name, getattr(self, item.name), kind)
-            object.__setattr__(self, item.name, value)
             about = option_of(item)
+            value = getattr(self, item.name)
+            if about is not None and about.path and typing.get_origin(kind) is tuple:
+                value = () if value is None else (value,) if isinstance(value, str | os.PathLike) else value
+            value = _typed(item.name, value, kind)
+            object.__setattr__(self, item.name, value)
             if about is not None and not about.allows(value):
                 shown = ",".join(map(str, value)) if isinstance(value, tuple) and about.choices else value
                 require(False, item.name, shown, about.expected)

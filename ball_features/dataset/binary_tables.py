@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from ball_features.dataset.cell_texts import cell_text
+from ball_features.dataset.raw_table import cell_text
 from ball_features.dataset.spreadsheet_size import require_bounded
 
 __all__ = ["READERS", "main"]

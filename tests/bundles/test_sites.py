@@ -74,6 +74,9 @@ def test_a_new_site_is_adapted_to_by_its_own_images(bundle, small_cache):
     moved = X + 0.5 * (means[1] - means[0])  # half of the images or more are taken for another class
     adapted, told = answer_for(bundle, "new", moved)
     assert "by 48 of its images" in told
+    assert "not whether all are of another kind" in told
+    assert bundle.novelty.elsewhere is not None
+    assert adapted.unusual(moved, adapted.probability(moved)).mean() <= 0.1
     assert (bundle.probability(moved).argmax(1) == usual).mean() < 0.9
     items, notes = describe_sites(
         bundle, [str(n) for n in range(96)], np.concatenate([X, moved]), 0.9, [""] * 48 + ["n"] * 48
