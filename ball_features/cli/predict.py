@@ -86,7 +86,7 @@ def predict(
             precision=use.precision,
             trust=use.trust,
             site=options.site,
-            sheet=columns.sheet,
+            sheet=columns.sheet or None,
             columns=columns,
             progress=progress,
         )

@@ -14,6 +14,7 @@ __all__ = [
     "is_split",
     "is_system",
     "is_unlabelled",
+    "patient_number",
     "skipped_names",
     "split_and_rest",
     "split_of",
@@ -52,7 +53,7 @@ _UNLABELLED = {
 }  # fmt: skip
 _PATIENT = re.compile(
     r"(?:p|pt|pat|patient|patientin|pid|case|fall|subject|subj|sub|participant|person|proband|individual|donor"
-    r"|paciente|paziente|pacjent|hasta|cas|caso)[ _.#-]*(?:id|no|nr)?[ _.#-]*[0-9]+[a-z]?",
+    r"|paciente|paziente|pacjent|hasta|cas|caso)[ _.#-]*(?:id|no|nr)?[ _.#-]*0*([0-9]+[a-z]?)",
     re.IGNORECASE,
 )
 _SITE = re.compile(
@@ -156,6 +157,12 @@ def is_split(names: Iterable[str]) -> bool:
 def is_patient(names: Iterable[str]) -> bool:
     """Whether all folders of a level are named as patients: P3, patient_12, case-7."""
     return all(_PATIENT.fullmatch(name.strip()) for name in names)
+
+
+def patient_number(name: str) -> str:
+    """The number in the name of a patient, such as 7 in patient_07, without zeros before it; "" of another name."""
+    found = _PATIENT.fullmatch(name.strip())
+    return found[1].casefold() if found else ""
 
 
 def is_site(names: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ball_features.config import CollectionConfig
 from ball_features.errors import DataError
 
-__all__ = ["ROLES", "Roles", "find_roles", "flag_columns", "flag_value", "plain_name", "split_value"]
+__all__ = ["ROLES", "Roles", "find_roles", "flag_columns", "flag_value", "names_images", "plain_name", "split_value"]
 
 _NAMES: dict[str, str] = {
     "path": "path filepath file filename filenames image imagepath imagefile imagename imagefilename images img "
@@ -49,6 +49,7 @@ _NUMBERED = ("path", "patient", "site", "group")  # columns whose names may end 
 _ENDING = re.compile(r"(id|ids|nr|no|num|number|nummer|code|key|name|identifier)$")
 _BEGINNING = re.compile(r"^(no|nr|num|numero|number|nummer|id|code|codigo|codice|cod)")
 _BRACKETS = re.compile(r"\s*[(\[{][^)\]}]*[)\]}]\s*")
+_ANY_IDS = ("id", "uid")  # of images, or of patients
 _NEEDED = ("label", "patient")  # an ambiguous column of these is refused; others then stay under their own names
 
 _SPLITS = {
@@ -75,11 +76,13 @@ class Roles:
         place: role -> number of the column.
         paths: numbers of the columns that may name the image, in order of preference.
         remarks: roles that several columns may have.
+        marked: numbers of the columns of 0 and 1 that were named as the classes.
     """
 
     place: dict[str, int]
     paths: tuple[int, ...]
     remarks: tuple[str, ...]
+    marked: tuple[int, ...] = ()
 
 
 def plain_name(text: str) -> str:
@@ -94,8 +97,17 @@ def plain_name(text: str) -> str:
 _PLAIN = {role: tuple(dict.fromkeys(map(plain_name, names))) for role, names in _KNOWN.items()}
 
 
-def find_roles(header: Sequence[str], columns: CollectionConfig, source: str) -> Roles:
+def find_roles(
+    header: Sequence[str], columns: CollectionConfig, source: str, *, by_patient: bool = False, missing: bool = False
+) -> Roles:
     """Find the known columns of a header.
+
+    Args:
+        header: headings.
+        columns: names of the columns, where they are not the usual ones.
+        source: name of the table for messages.
+        by_patient: accept a column of patients in place of one of images.
+        missing: accept that a named column is not there: another table may have it.
 
     Raises:
         DataError: A named column is not there, none names the images, or several may be the label or the patient.
@@ -104,9 +116,12 @@ def find_roles(header: Sequence[str], columns: CollectionConfig, source: str) ->
     place: dict[str, int] = {}
     remarks = []
     paths: tuple[int, ...] = ()
+    marked = _listed_columns(header, columns.label_column)
     for role in ROLES:
         asked = getattr(columns, f"{role}_column")
-        if asked == "none":
+        if asked == "none" or (role == "label" and marked):
+            continue
+        if asked and missing and _find(header, asked) is None:
             continue
         if asked:
             place[role] = _named(header, asked, role, source)
@@ -117,12 +132,9 @@ def find_roles(header: Sequence[str], columns: CollectionConfig, source: str) ->
             found = found or [number for name in _PLAIN[role] for number, own in enumerate(bare) if own == name]
         if role == "path":
             paths = tuple(found)
-            if not found:
-                raise DataError(
-                    f"{source} has the columns {_listed(header)}, none of which is known to name the images, expected "
-                    "path. Name it by path_column."
-                )
-            place[role] = found[0]
+            if not found and not by_patient:
+                raise _nameless(header, source)
+            place |= {role: found[0]} if found else {}
         elif len(found) == 1 or (found and plain[found[0]] == role):
             place[role] = found[0]
         elif found:
@@ -130,7 +142,22 @@ def find_roles(header: Sequence[str], columns: CollectionConfig, source: str) ->
             if role in _NEEDED:
                 raise DataError(f"{source} has {names}, each of which may be the {role}. Name one by {role}_column.")
             remarks.append(f"{source} has {names}, each of which may be the {role}; none is taken for it.")
-    return Roles(place, paths, tuple(remarks))
+    if not paths and "patient" not in place:
+        raise _nameless(header, source)
+    return Roles(place, paths, tuple(remarks), marked)
+
+
+def _nameless(header: Sequence[str], source: str) -> DataError:
+    return DataError(
+        f"{source} has the columns {_listed(header)}, none of which is known to name the images, expected path. Name "
+        "it by path_column; or that of the patients by patient_column, where a row is for a patient."
+    )
+
+
+def names_images(heading: str) -> bool:
+    """Whether a heading is a usual name of the column of the images, and not of any ids."""
+    plain = plain_name(heading)
+    return plain in _PLAIN["path"] and plain not in _ANY_IDS
 
 
 def _further(header: Sequence[str], plain: Sequence[str], role: str) -> Iterator[list[str]]:
@@ -144,11 +171,27 @@ def _further(header: Sequence[str], plain: Sequence[str], role: str) -> Iterator
 
 
 def _named(header: Sequence[str], asked: str, role: str, source: str) -> int:
+    found = _find(header, asked)
+    if found is None:
+        raise DataError(f"{source} has the columns {_listed(header)}, expected {asked!r} too, named by {role}_column.")
+    return found
+
+
+def _find(header: Sequence[str], asked: str) -> int | None:
     for same in (str, str.casefold, plain_name):
         found = [number for number, name in enumerate(header) if same(name) == same(asked)]
         if found:
             return found[0]
-    raise DataError(f"{source} has the columns {_listed(header)}, expected {asked!r} too, named by {role}_column.")
+    return None
+
+
+def _listed_columns(header: Sequence[str], asked: str) -> tuple[int, ...]:
+    """Several columns named with commas between; nothing where one column has that name, or one is not there."""
+    if "," not in asked or _find(header, asked) is not None:
+        return ()
+    found = [_find(header, name.strip()) for name in asked.split(",") if name.strip()]
+    known = tuple(number for number in found if number is not None)
+    return known if len(known) == len(found) else ()
 
 
 def _listed(header: Sequence[str]) -> str:

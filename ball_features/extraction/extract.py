@@ -103,8 +103,8 @@ def extract(
         images: folder of images; the class of each is read from its folders or from a sheet. Or a manifest of one.
         out: path or address of the cache, an HDF5 file. If it exists, only what is missing is computed.
         config: settings; the defaults if None.
-        sheet: path of a table with a row for each image, or a pandas or polars data frame: class, patient, site and
-            more; see `dataset.sheet`. It wins over the folders.
+        sheet: path of a table with a row for each image or patient, a pandas or polars data frame, or a list of
+            these: class, patient, site and more; see `dataset.sheet`. It wins over the folders.
         collection: layout of the folders, and columns of the sheet.
         how: see `How`.
 
