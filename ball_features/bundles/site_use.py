@@ -92,6 +92,10 @@ def describe_sites(
         own, told = answer_for(bundle, name, X[rows]) if name else (bundle, "")
         found |= dict(zip(rows, describe(own, [paths[row] for row in rows], X[rows], coverage), strict=True))
         notes += [told] if told else []
+    unknown = int((names == "").sum())
+    if notes and unknown:
+        which = "1 image names no site and is" if unknown == 1 else f"{unknown} images name no site and are"
+        notes.append(f"{which} taken as of a site of which nothing is known (setting A).")
     return [found[row] for row in range(len(paths))], notes
 
 

@@ -44,6 +44,8 @@ COMMON = "Most used"  # panel of the options that most people need first
 LAST_SEED = 2**32 - 1
 REQUIRED: Any = dataclasses.MISSING
 
+_MOST = 1 << 64  # absolute value of a whole number
+
 
 @dataclass(frozen=True)
 class Option:
@@ -123,7 +125,7 @@ class Option:
         if isinstance(value, bool) or not isinstance(value, int | float) or value in self.special:
             return True
         return (
-            math.isfinite(value)
+            (abs(value) < _MOST if isinstance(value, int) else math.isfinite(value))
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)

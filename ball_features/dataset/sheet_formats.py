@@ -10,15 +10,15 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from ball_features.dataset.raw_table import RawTable, cell_text, clean_text, from_columns
+from ball_features.dataset.contained import contained
+from ball_features.dataset.raw_table import RawTable, clean_text, from_columns
 from ball_features.dataset.sheet_json import read_json
 from ball_features.dataset.sources import Member
-from ball_features.dataset.spreadsheet_size import require_bounded
 from ball_features.errors import DataError, require_extra
 from ball_features.files import plain_cell
 
@@ -154,48 +154,29 @@ def _separator(text: str) -> str:
 
 
 def _worksheets(path: Path | Member, data: bytes) -> list[RawTable]:
-    from python_calamine import CalamineWorkbook
-
     try:
-        if data.startswith(b"PK"):
-            require_bounded(data)
-        book = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        found = []
-        for name in book.sheet_names:
-            sheet = book.get_sheet_by_name(name)
-            cells = [[cell_text(value) for value in row] for row in sheet.to_python(skip_empty_area=False)]
-            _fill_merged(cells, getattr(sheet, "merged_cell_ranges", None) or ())
-            filled = [number for number, row in enumerate(cells) if any(row)]
-            source = f"{path} ({name})" if len(book.sheet_names) > 1 else str(path)
-            rows, lines = [cells[number] for number in filled], [number + 1 for number in filled]
-            found.append(RawTable(source, rows, lines, name=name if len(book.sheet_names) > 1 else _stem(path)))
-    except Exception as error:  # the reader raises several kinds for damaged files
+        sheets = contained("worksheets", data)
+    except ValueError as error:
         raise DataError(
             f"{path} cannot be read as a spreadsheet ({error}). Save it again as .xlsx, or as .csv."
         ) from error
+    found = []
+    for name, cells in sheets:
+        filled = [number for number, row in enumerate(cells) if any(row)]
+        source = f"{path} ({name})" if len(sheets) > 1 else str(path)
+        rows, lines = [cells[number] for number in filled], [number + 1 for number in filled]
+        found.append(RawTable(source, rows, lines, name=name if len(sheets) > 1 else _stem(path)))
     return found
-
-
-def _fill_merged(cells: list[list[str]], ranges: Iterable[tuple[tuple[int, int], tuple[int, int]]]) -> None:
-    """Give each cell of a merged block its value."""
-    for (top, left), (bottom, right) in ranges:
-        for row in range(top, min(bottom + 1, len(cells))):
-            for column in range(left, min(right + 1, len(cells[row]))):
-                cells[row][column] = cells[top][left]
 
 
 def _parquet(path: Path | Member, data: bytes) -> RawTable:
     require_extra("pyarrow", "parquet", "A sheet in Parquet")
-    import pyarrow as pa
-    from pyarrow import parquet
-
     try:
-        schema = parquet.read_schema(pa.BufferReader(data))
-        flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-        table = parquet.read_table(pa.BufferReader(data), columns=flat)
-    except (pa.ArrowException, OSError) as error:
+        ((_, rows),) = contained("parquet", data)
+    except ValueError as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Write it again, or as .csv.") from error
-    return from_columns(str(path), table.column_names, [column.to_pylist() for column in table.columns])
+    kept = [number for number, row in enumerate(rows) if not number or any(row)]
+    return RawTable(str(path), [rows[number] for number in kept], [number + 1 for number in kept])
 
 
 def read_frame(frame: Any) -> RawTable:
