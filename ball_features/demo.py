@@ -117,6 +117,7 @@ def demo(
         with tempfile.TemporaryDirectory(dir=out) as folder:
             drawn = Path(folder) / "images"
             draw_smears(drawn, per_class=per_class, seed=seed, **planted.faults)
+            _require_own(images, cache, truth)  # what came there while smears were drawn is kept
             cache.unlink(missing_ok=True)
             if images.exists():
                 shutil.rmtree(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ball_features.config.paths import is_address, shown_address
 from ball_features.errors import DataError
-from ball_features.files import IMAGE_SUFFIXES
+from ball_features.files import IMAGE_SUFFIXES, expect
 
 __all__ = [
     "OUTPUTS",
@@ -61,6 +62,7 @@ def require_writable(
     """Check that an output file is writable before starting the work, and make its folder.
 
     An output never replaces an image, a file that was read, or a file that is not `ball`'s own output of that kind.
+    What is found is remembered: `files.replacing` makes the check again where something else is there by then.
 
     Args:
         path: the file; None checks nothing.
@@ -77,16 +79,12 @@ def require_writable(
     _require_path(path, setting)
     _require_no_bundle(path.parent, setting)
     other = f"Give another {setting}."
+    again = functools.partial(_require_replaceable, path, kind, [*inputs], other)
     try:
-        if path.is_fifo() or path.is_char_device():  # which to open would wait, or tell a reader of an end
-            return
-        if path.is_file():
-            _require_replaceable(path, kind, inputs, other)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        path.open("ab").close()  # permissions do not tell: some file systems accept no new files
-        if not existed:
-            path.unlink()
+        if not (path.is_fifo() or path.is_char_device()):  # which to open would wait, or tell a reader of an end
+            again()
+            _try(Path(os.path.realpath(path)))
+        expect(path, again)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}). {other}") from error
 
@@ -104,7 +102,20 @@ def _require_no_bundle(folder: Path, setting: str) -> None:
         raise DataError(f"{folder} holds a saved model, which further files would damage. Give another {setting}.")
 
 
+def _try(target: Path) -> None:
+    """Raise `OSError` where a file cannot be written; permissions do not tell: some disks accept no new files."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(target):
+        os.close(os.open(target, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)))
+    with tempfile.TemporaryFile(dir=target.parent):  # never under the name itself, which may come to another program
+        pass
+
+
 def _require_replaceable(path: Path, kind: str, inputs: Iterable[Path | str | None], other: str) -> None:
+    if not path.is_file():
+        if path.exists() and not path.is_dir():  # `_try` tells of folders
+            raise DataError(f"{path} is no file, and would be overwritten. {other}")
+        return
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(f"{path} is an image and would be overwritten. {other}")
     for item in inputs:
@@ -139,10 +150,18 @@ def require_own_files(folder: Path, names: Iterable[str], marker: str, kind: str
     link = next((folder / name for name in names if (folder / name).is_symlink()), None)
     if link is not None:
         raise DataError(f"{link} is a link, and what it leads to would be overwritten. Give another folder.")
-    there = next((folder / name for name in names if os.path.lexists(folder / name)), None)
-    own = (folder / marker).is_file() and _is_own(folder / marker, OUTPUTS[kind])
-    if there is not None and not own:
-        raise DataError(f"{there} exists, and nothing tells that ball has written it. Give another folder.")
+    for name in names:
+        _require_marked(folder / name, folder / marker, kind)
+        try:
+            expect(folder / name, functools.partial(_require_marked, folder / name, folder / marker, kind))
+        except OSError as error:
+            raise DataError(f"{folder / name} cannot be written ({error.strerror}). Give another folder.") from error
+
+
+def _require_marked(path: Path, marker: Path, kind: str) -> None:
+    own = marker.is_file() and _is_own(marker, OUTPUTS[kind])
+    if os.path.lexists(path) and not own:
+        raise DataError(f"{path} exists, and nothing tells that ball has written it. Give another folder.")
 
 
 def require_folder(path: Path | str, setting: str = "output folder") -> None:

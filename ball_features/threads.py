@@ -1,4 +1,4 @@
-"""Numbers of cores and threads."""
+"""Numbers of cores and threads, and the memory that this process may use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["core_count", "cpu_quota", "one_blas_thread", "one_thread"]
+__all__ = ["core_count", "cpu_quota", "memory_bytes", "one_blas_thread", "one_thread"]
 
 _lock = threading.Lock()
 _inside = 0  # blocks of `one_thread` that run now
@@ -30,15 +30,36 @@ def cpu_quota(system: Path = Path("/")) -> float:
     Args:
         system: root of the file system.
     """
+    return min((_quota(place) for place in _groups(system, "cpu", "cpu,cpuacct")), default=math.inf)
+
+
+def memory_bytes(system: Path = Path("/")) -> float:
+    """Bytes of memory that this process may use: of the machine, or what its control groups allow (Linux).
+
+    Args:
+        system: root of the file system.
+    """
+    limits = [math.inf]
+    with suppress(AttributeError, OSError, ValueError):  # Windows has no `sysconf`
+        limits.append(float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE"))
+    for place in _groups(system, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):  # "max" is no number
+                limits.append(float((place / name).read_text(encoding="utf-8")))
+    return min(limits)
+
+
+def _groups(system: Path, *kinds: str) -> set[Path]:
+    """Folders of the control groups of this process, and of those above them."""
     groups = system / "sys/fs/cgroup"
-    places = {groups, groups / "cpu", groups / "cpu,cpuacct"}
+    places = {groups, *(groups / kind for kind in kinds)}
     with suppress(OSError, ValueError):
         for line in (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, kinds, below = line.split(":", 2)
-            top = groups / kinds if kinds else groups
+            _, named, below = line.split(":", 2)
+            top = groups / named if named else groups
             own = top / below.lstrip("/")
             places |= {own, *(above for above in own.parents if above.is_relative_to(top))}
-    return min((_quota(place) for place in places), default=math.inf)
+    return places
 
 
 def _quota(group: Path) -> float:

@@ -1,16 +1,22 @@
 """Time and peak memory of `ball audit` by the number of images.
 
     python benchmarks/audit.py --counts 2000,20000
+    python benchmarks/audit.py --counts 1000,10000,100000 --crops [--keep DIR]
     python benchmarks/audit.py --images IMAGES
+    python benchmarks/audit.py --index 1000000,5000000
 
-Drawn smears, a hundredth of each kind of planted copy among them, or a folder of one's own. The time is that of the
-whole command, by the clock and by what it used of the processor, the peak the resident memory of its process. With
---keep DIR the synthetic images stay there and are found again.
+Drawn smears, a hundredth of each kind of planted copy among them, or a folder of one's own. With --crops the images are
+tiles of 64 px, cut from wide drawn fields without overlap, and one in a hundred is planted again: turned by quarters,
+maybe mirrored, and encoded anew; what is printed beside is how many of these the audit puts into one group. The time
+is that of the whole command, by the clock and by what it used of the processor, the peak the resident memory of its
+process. With --keep DIR the synthetic images stay there and are found again. --index is the index of features alone, on
+drawn vectors of which 100,000 have a planted neighbour, by cells of even size and by 2 sqrt(n) cells.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import subprocess
 import sys
@@ -19,9 +25,18 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import torch
+from PIL import Image
+
+from ball_features.audit import neighbours
+from ball_features.dataset.smear_field import CLASSES, draw_field, draw_stain
 from ball_features.dataset.synthetic import draw_smears
+from ball_features.threads import one_blas_thread
 
 _PART = 500  # images that one process draws at a time
+_CROP_PX, _GRID, _SCALE = 64, 10, 0.6  # side of a crop, crops along a side of a field, its scale (a smear's is 1)
+_PLANTED = "copy-of-"
 
 
 def draw_part(folder: Path, number: int, images: int) -> None:
@@ -46,13 +61,68 @@ def draw_part(folder: Path, number: int, images: int) -> None:
         file.rename(target / f"{stem}-{number * each + int(place):05d}.jpg")
 
 
-def draw(folder: Path, images: int) -> Path:
-    """Drawn smears, by all cores."""
+def draw_crops(folder: Path, number: int) -> None:
+    """Cut a field of each class, drawn with a stain of its own, into crops; the last of them is the first, turned."""
+    rng = np.random.default_rng(number)
+    for name, look in CLASSES.items():
+        target = folder / "images" / name
+        target.mkdir(parents=True, exist_ok=True)
+        field = draw_field(rng, look, draw_stain(rng), _GRID * _CROP_PX, _GRID * _CROP_PX, _SCALE)
+        tiles = field.reshape(_GRID, _CROP_PX, _GRID, _CROP_PX, 3).swapaxes(1, 2).reshape(-1, _CROP_PX, _CROP_PX, 3)
+        for index, tile in enumerate(tiles[:-1]):
+            Image.fromarray(tile).save(target / f"{number:04}-{index:02}.jpg", quality=90)
+        turned = np.rot90(tiles[0], int(rng.integers(1, 4)))
+        turned = np.ascontiguousarray(turned[:, ::-1] if rng.random() < 0.5 else turned)
+        Image.fromarray(turned).save(target / f"{number:04}-{_PLANTED}00.jpg", quality=75)
+
+
+def draw(folder: Path, images: int, crops: bool) -> Path:
+    """Drawn smears, or crops of 64 px, by all cores."""
     if not (folder / "images").is_dir():
-        parts = max(1, images // _PART)
+        parts = max(1, images // (len(CLASSES) * _GRID**2 if crops else _PART))
         with ProcessPoolExecutor() as pool:
-            list(pool.map(draw_part, [folder] * parts, range(parts), [images // parts] * parts))
+            if crops:
+                list(pool.map(draw_crops, [folder] * parts, range(parts)))
+            else:
+                list(pool.map(draw_part, [folder] * parts, range(parts), [images // parts] * parts))
     return folder / "images"
+
+
+def planted(out: Path) -> str:
+    """How many planted crops are in one group with what they were made of, and the images of groups of other crops."""
+    with out.open(newline="") as file:
+        group = {row["path"]: row["group"] for row in csv.DictReader(file)}
+    pairs = [(path, path.replace(_PLANTED, "")) for path in group if _PLANTED in path]
+    found = sum(group[one] == group[other] for one, other in pairs)
+    members: dict[str, int] = {}
+    for number in group.values():
+        members[number] = members.get(number, 0) + 1
+    others = sum(count for count in members.values() if count > 1) - 2 * found
+    return f" {found} of {len(pairs)} | {others} |"
+
+
+def measure_index(count: int, flat: bool) -> str:
+    """A row of the table: build an index of `count` vectors, and search it for the planted neighbours."""
+    queries, dim = 100_000, 48
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.randn(20_000, dim, generator=generator)
+    rows = torch.randn(count, dim, generator=generator)
+    rows += centre[torch.randint(len(centre), (count,), generator=generator)]
+    rows[-queries:] = rows[:queries] + 0.5 * torch.randn(queries, dim, generator=generator)
+    rows /= rows.norm(dim=1, keepdim=True)
+    owner = torch.arange(count)
+    usual = neighbours._MOST_PER_CELL, neighbours._MOST_COMPARED
+    if flat:
+        neighbours._MOST_PER_CELL = neighbours._MOST_COMPARED = count
+    with one_blas_thread():
+        start = time.process_time()
+        index = neighbours.InvertedFile(rows, owner=owner)
+        built = time.process_time() - start
+        found = index.search(rows[-queries:], 10, query_owner=owner[-queries:])[1]
+        searched = time.process_time() - start - built
+    neighbours._MOST_PER_CELL, neighbours._MOST_COMPARED = usual
+    share = float((found == torch.arange(queries)[:, None]).any(1).float().mean())
+    return f"{built:.0f} | {built / count * 1e6:.1f} | {searched / queries * 1e6:.0f} | {100 * share:.1f} |"
 
 
 def measure(folder: Path, out: Path) -> tuple[float, float, float]:
@@ -73,8 +143,19 @@ def main() -> None:
     parser.add_argument("--counts", default="2000,20000")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--crops", action="store_true", help="crops of 64 px in place of smears")
+    parser.add_argument("--index", default="", help="numbers of vectors of an index")
     arguments = parser.parse_args()
-    print("| images | s | processor s | peak MB |\n| ---: | ---: | ---: | ---: |")
+    if arguments.index:
+        print("| vectors | cells | build s | us a vector | search us a query | neighbours found % |")
+        print("| ---: | --- |" + " ---: |" * 4, flush=True)
+        for count in (int(part) for part in arguments.index.split(",")):
+            for flat in (False, True):
+                kind = "2 sqrt(n)" if flat else "even"
+                print(f"| {count} | {kind} | {measure_index(count, flat)}", flush=True)
+        return
+    more = (" planted pairs found | other images in groups |", " ---: | ---: |") if arguments.crops else ("", "")
+    print(f"| images | s | processor s | peak MB |{more[0]}\n| ---: | ---: | ---: | ---: |{more[1]}")
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "groups.csv"
         if arguments.images is not None:
@@ -82,9 +163,11 @@ def main() -> None:
             print(f"| {arguments.images.name} | {seconds:.0f} | {worked:.0f} | {peak:.0f} |", flush=True)
             return
         for count in (int(part) for part in arguments.counts.split(",")):
-            folder = draw((arguments.keep or Path(name)) / str(count), count)
+            folder = draw((arguments.keep or Path(name)) / str(count), count, arguments.crops)
+            out.unlink(missing_ok=True)
             seconds, worked, peak = measure(folder, out)
-            print(f"| {count} | {seconds:.0f} | {worked:.0f} | {peak:.0f} |", flush=True)
+            cells = f"| {count} | {seconds:.0f} | {worked:.0f} | {peak:.0f} |"
+            print(cells + (planted(out) if arguments.crops else ""), flush=True)
 
 
 if __name__ == "__main__":

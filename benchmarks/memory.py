@@ -1,14 +1,15 @@
 """Peak memory of `ball extract` by the number of images, and of `ball fit` by the size of the cache.
 
     python benchmarks/memory.py --counts 2000,20000 [--views 1]
-    python benchmarks/memory.py --counts 10000,30000,100000 --views 1 --input-px 32 --distinct
+    python benchmarks/memory.py --counts 10000,30000,100000 --views 1 --input-px 32 --distinct --trace
     python benchmarks/memory.py --fit 2000,20000
 
 Synthetic images, linked as often as it takes, go through DenseNet-121 with random weights, in the five views that are
 the default unless --views says otherwise; every link is a row of its own and is computed. With --distinct each image is
-a file of its own, 64 px, with noise of its own. The peak is the resident memory of the process that extracts. --fit
-makes caches of noise, 15 views of 1920, and fits two models on the plain one; the peak is what all its processes hold
-besides files (Linux).
+a file of its own, a drawn crop of 64 px as in audit.py; --keep DIR keeps them and finds them again. The peak is the
+resident memory of the process that extracts; --trace prints what it holds besides files over the run, and the slope by
+image once the first tenth is over. --fit makes caches of noise, 15 views of 1920, and fits two models on the plain one;
+the peak is what all its processes hold besides files (Linux).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -24,8 +26,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from audit import draw
 from machine import describe
-from PIL import Image
 
 from ball_features.cache import CacheContents, CacheWriter, create_cache
 from ball_features.dataset.synthetic import draw_smears
@@ -41,20 +43,6 @@ def link(source: Path, target: Path, count: int) -> None:
         os.link(file, place)
 
 
-def draw(source: Path, target: Path, count: int) -> None:
-    """Fill a folder with `count` images of 64 px: parts of drawn smears, each with noise of its own."""
-    rng = np.random.default_rng(0)
-    files = sorted(path for path in source.rglob("*") if path.is_file() and path.suffix == ".jpg")
-    drawn = [(file.parent.name, np.asarray(Image.open(file)).astype(np.int16)) for file in files]
-    for number in range(count):
-        name, pixels = drawn[number * 5 % len(drawn)]
-        place = target / name / f"{number}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        top, left = rng.integers(pixels.shape[0] - 64), rng.integers(pixels.shape[1] - 64)
-        part = pixels[top : top + 64, left : left + 64] + rng.integers(-12, 13, (64, 64, 1))
-        Image.fromarray(part.clip(0, 255).astype(np.uint8)).save(place, quality=85)
-
-
 def held(root: int) -> float:
     """Megabytes that a process and its children hold: of their own, and in shared memory."""
     parent, own = {}, {}
@@ -68,6 +56,37 @@ def held(root: int) -> float:
         tree |= more
     shared = os.statvfs("/dev/shm")
     return sum(own.get(one, 0.0) for one in tree) + (shared.f_blocks - shared.f_bfree) * shared.f_frsize / 1e6
+
+
+def own_memory(process: int) -> float:
+    """Megabytes that one process holds besides files; NaN when it has ended."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = (Path("/proc") / str(process) / "status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1024
+    return float("nan")
+
+
+def extract_traced(
+    command: list[str], count: int, period: float = 1.0
+) -> tuple[resource.struct_rusage, list[float], float]:
+    """What an extraction used, what it held after each tenth, and megabytes an image after the first tenth."""
+    process = subprocess.Popen(command)
+    seconds, memory = [], []
+    while True:
+        gone, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if gone:
+            break
+        seconds.append(time.perf_counter())
+        memory.append(own_memory(process.pid))
+        time.sleep(period)
+    if status:
+        sys.exit(f"The extraction of {count} images failed.")
+    held_then = np.array(memory)
+    moments = np.linspace(0, len(held_then) - 1, 11).astype(int)[1:]
+    late = np.arange(len(held_then)) >= len(held_then) // 10
+    late &= np.isfinite(held_then)
+    slope = np.polyfit(np.array(seconds)[late], held_then[late], 1)[0] if late.sum() > 1 else float("nan")
+    return usage, held_then[moments].tolist(), float(slope * (seconds[-1] - seconds[0]) / count)
 
 
 def fit_peak(folder: Path, count: int) -> tuple[float, float]:
@@ -113,6 +132,8 @@ def main() -> None:
     parser.add_argument("--views", default="", help="of each image; the default's if empty")
     parser.add_argument("--input-px", default="", help="side of the network's input; its own if empty")
     parser.add_argument("--distinct", action="store_true", help="a file of its own for each image, not a link")
+    parser.add_argument("--keep", type=Path, help="folder where the images stay")
+    parser.add_argument("--trace", action="store_true", help="what the process holds over the run")
     parser.add_argument("--fit", default="", help="images of caches to fit on, with commas between")
     arguments = parser.parse_args()
     print(describe("torch", "h5py", "scikit-learn"), end="\n\n")
@@ -129,20 +150,26 @@ def main() -> None:
         folder = Path(name)
         draw_smears(folder / "drawn", per_class=8, seed=0)
         for count in (int(part) for part in arguments.counts.split(",")):
-            (draw if arguments.distinct else link)(folder / "drawn", folder / str(count), count)
+            images = (arguments.keep or folder) / str(count)
+            if arguments.distinct:
+                images = draw(images, count, crops=True)
+            elif not images.is_dir():
+                link(folder / "drawn", images, count)
             settings = ["--backbone", "densenet121", "--weights", "random", "--quiet"]
             settings += ["--views", arguments.views] if arguments.views else []
             settings += ["--input-px", arguments.input_px] if arguments.input_px else []
             start = time.perf_counter()
-            command = [sys.executable, "-m", "ball_features", "extract", str(folder / str(count))]
-            process = subprocess.Popen([*command, "--out", str(folder / f"{count}.h5"), *settings])
-            _, status, usage = os.wait4(process.pid, 0)
-            if status:
-                sys.exit(f"The extraction of {count} images failed.")
+            command = [sys.executable, "-m", "ball_features", "extract", str(images)]
+            command += ["--out", str(folder / f"{count}.h5"), *settings]
+            usage, tenths, slope = extract_traced(command, count)
             peaks.append(usage.ru_maxrss / 1024)
             spent = f"{time.perf_counter() - start:.0f} | {usage.ru_utime + usage.ru_stime:.0f}"
             print(f"| {count} | {spent} | {peaks[-1]:.0f} |", flush=True)
-            shutil.rmtree(folder / str(count))
+            if arguments.trace:
+                held_then = ", ".join(f"{own:.0f}" for own in tenths)
+                print(f"\nOwn MB after each tenth: {held_then}; {1024 * slope:.2f} kB an image after the first.\n")
+            if arguments.keep is None:
+                shutil.rmtree(images)
             (folder / f"{count}.h5").unlink()
     print(f"\nThe last against the first: {100 * (peaks[-1] / peaks[0] - 1):+.1f} %")
 

@@ -3,15 +3,20 @@
     python benchmarks/scale.py draw --rows 100000 --out drawn.h5 [--dim 1920] [--patients 100]
     python benchmarks/scale.py many --rows 1000000 --patients 50000
     python benchmarks/scale.py fit --rows 10000,100000,1000000 --models mlp,logistic,xgboost --memory 4GB
+    python benchmarks/scale.py boost --rows 10000,100000,1000000 --memory 4GB --rounds 10
+    python benchmarks/scale.py nodes --images 400
     python benchmarks/scale.py access drawn.h5
     python benchmarks/scale.py accuracy CACHE --memory 100MB
 
 draw writes a cache of rows x 1 x 1920 float16: four classes, a hundred patients whose images share an offset, as an
 extraction would write it. fit draws one for each number of rows, fits each model in a process of its own, and deletes
 the cache. Memory is what the process tree holds of its own, and its resident memory with pages of mapped files, which
-the system takes back when it needs them. access reads one class, one patient and some rows of a cache. accuracy
-compares models that stream a real cache with those that hold it. many cross-validates narrow rows by patient, so that
-what is timed is everything but the fits: tests, intervals, patients and page of as many predictions as there are rows.
+the system takes back when it needs them. boost is XGBoost alone, on two thirds of the rows, and takes apart what it
+does once (read and bin) from what it does in each round. access reads one class, one patient and some rows of a cache.
+accuracy compares models that stream a real cache with those that hold it. many cross-validates narrow rows by patient,
+so that what is timed is everything but the fits: tests, intervals, patients and page of as many predictions as there
+are rows. nodes extracts drawn crops on a Ray cluster of two nodes (two raylets of this machine), kills one of them with
+all its processes while it works on a shard, and compares the rows with those of one process.
 """
 
 from __future__ import annotations
@@ -24,15 +29,25 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xgboost
+from audit import draw as draw_crops
 from machine import describe
 
+from ball_features import ExtractConfig, extract
 from ball_features.cache import CacheContents, CacheWriter, create_cache, read_cache
 from ball_features.config import FitConfig
 from ball_features.evaluation.results import ModelRow, read_measurement
+from ball_features.extraction.ray_tasks import Cluster, extract_with_ray
+from ball_features.models.boosting import XGBoost
+from ball_features.models.row_stream import RowStream
+from ball_features.models.streamed import fit_xgboost
 from ball_features.runs.fit import fit as ball_fit
 
 DIM, CLASSES, PATIENTS, BLOCK = 1920, ("Benign", "Early", "Pre", "Pro"), 100, 4096
@@ -90,14 +105,14 @@ def run_fit(cache: Path, model: str, out: Path, options: list[str]) -> dict[str,
     process = subprocess.Popen(
         [*command, "--out", str(out), "--name", model, "--json", *options], stdout=subprocess.DEVNULL
     )
-    own, resident, status = 0.0, 0.0, None
+    own, resident, status, usage = 0.0, 0.0, None, None
     while status is None:
         now = held(process.pid)
         own, resident = max(own, now[0]), max(resident, now[1])
         time.sleep(0.2)
         gone, code, usage = os.wait4(process.pid, os.WNOHANG)
         status = code if gone else None
-    if status:
+    if status or usage is None:
         sys.exit(f"The fit of {model} failed.")
     seconds = time.perf_counter() - start
     folder = max(out.glob(f"{model}*"), key=lambda path: path.stat().st_mtime)
@@ -131,6 +146,106 @@ def fit(arguments: argparse.Namespace) -> None:
                 ]
                 cells += [f"{own['resident']:.2f}", f"{own['accuracy']:.4f}", f"{own['page']:.2f}"]
                 print(f"| {rows} | {model} | {' | '.join(cells)} |", flush=True)
+            cache.unlink()
+
+
+def boost_one(arguments: argparse.Namespace) -> None:
+    """Fit XGBoost on a drawn cache, and print what it took as JSON; in a process of its own."""
+    cache = read_cache(arguments.cache, verify=False)
+    codes = np.unique(cache.label, return_inverse=True)[1]
+    images = np.flatnonzero(np.arange(len(codes)) % 3 > 0)
+    memory = FitConfig(memory=arguments.memory).memory_bytes
+    rows = RowStream(cache.embeddings, images, codes, (0,), memory)
+    marks: list[float] = [_processor_seconds()]
+    train = xgboost.train
+
+    def marked(*more: Any) -> xgboost.Booster:
+        marks.append(_processor_seconds())
+        booster = train(*more)
+        marks.append(_processor_seconds())
+        return booster
+
+    xgboost.train = marked
+    _, how = fit_xgboost(XGBoost(n_estimators=arguments.rounds), rows, None)
+    once, each = marks[1] - marks[0], (marks[2] - marks[1]) / arguments.rounds
+    print(json.dumps({"once": once, "each": each, "how": how, "rows": len(rows)}))
+
+
+def nodes(arguments: argparse.Namespace) -> None:
+    """Print what became of an extraction that lost a node, and end with an error where its rows differ."""
+    cluster_utils: Any = import_module("ray.cluster_utils")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    config = ExtractConfig("densenet121", weights="random", input_px=64, precision="fp32", views=1)
+    told: list[str] = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        images, out = draw_crops(Path(name) / "drawn", arguments.images, True), Path(name) / "all.h5"
+        whole = read_cache(extract(images, Path(name) / "one.h5", config).cache)
+        cluster = cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        other = cluster.add_node(num_cpus=1)
+        raylet = other.all_processes["raylet"][0].process.pid
+
+        def lose() -> None:
+            while not (own := _shards_of(raylet)):
+                time.sleep(0.2)
+            time.sleep(arguments.after)
+            there = _shards_of(raylet) == own
+            cluster.remove_node(other, allow_graceful=False)
+            told.append(f"node killed {'in' if there else 'between'} its shards, {arguments.after:.0f} s after a start")
+
+        thread = threading.Thread(target=lose)
+        thread.start()
+        start = time.perf_counter()
+        done = extract_with_ray(images, out, config, cluster=Cluster(cluster.address, arguments.parts), log=told.append)
+        thread.join()
+        seconds = time.perf_counter() - start
+        cluster.shutdown()
+        found = read_cache(out)
+        same = np.array_equal(whole.embeddings, found.embeddings) and np.array_equal(whole.path, found.path)
+        print(describe("ray", "torch"), end="\n\n")
+        print(f"{'; '.join(told)}\n{done.images} images, {seconds:.0f} s; rows {'equal' if same else 'DIFFERENT'}")
+    if not same:
+        sys.exit(1)
+
+
+def _shards_of(raylet: int) -> set[int]:
+    """Processes of one node that extract a shard now."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == raylet and (entry / "cmdline").read_bytes().startswith(b"ray::_extract_shard"):
+                found.add(int(entry.name))
+    return found
+
+
+def _processor_seconds() -> float:
+    now = os.times()
+    return now.user + now.system
+
+
+def boost(arguments: argparse.Namespace) -> None:
+    """Print the table of `boost`."""
+    print(describe("xgboost", "h5py"), end="\n\n", flush=True)
+    print("| rows | fitted on | CPU s once | CPU s a round | CPU s of 100 rounds | own GB | resident GB | how |")
+    print("|" + " ---: |" * 7 + " --- |", flush=True)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        for rows in (int(part) for part in arguments.rows.split(",")):
+            cache = Path(name) / f"{rows}.h5"
+            draw(cache, rows)
+            command = [sys.executable, __file__, "boost-one", str(cache), "--memory", arguments.memory]
+            process = subprocess.Popen([*command, "--rounds", str(arguments.rounds)], stdout=subprocess.PIPE, text=True)
+            own, resident = 0.0, 0.0
+            while process.poll() is None:
+                now = held(process.pid)
+                own, resident = max(own, now[0]), max(resident, now[1])
+                time.sleep(0.2)
+            assert process.stdout is not None
+            found = json.loads(process.stdout.read())
+            whole = found["once"] + 100 * found["each"]
+            cells = [str(rows), str(found["rows"]), f"{found['once']:.1f}", f"{found['each']:.3f}", f"{whole:.0f}"]
+            print(f"| {' | '.join(cells)} | {own:.2f} | {resident:.2f} | {found['how']} |", flush=True)
             cache.unlink()
 
 
@@ -206,6 +321,23 @@ def main() -> None:
     own.add_argument("--epochs", type=int, default=5)
     own.add_argument("--folder", help="folder for the caches; the system's temporary one if left out")
     own.set_defaults(run=fit)
+    own = commands.add_parser("boost")
+    own.add_argument("--rows", default="10000,100000,1000000")
+    own.add_argument("--memory", default="4GB")
+    own.add_argument("--rounds", type=int, default=10)
+    own.add_argument("--folder", help="folder for the caches; the system's temporary one if left out")
+    own.set_defaults(run=boost)
+    own = commands.add_parser("boost-one")
+    own.add_argument("cache", type=Path)
+    own.add_argument("--memory", default="4GB")
+    own.add_argument("--rounds", type=int, default=10)
+    own.set_defaults(run=boost_one)
+    own = commands.add_parser("nodes")
+    own.add_argument("--images", type=int, default=400)
+    own.add_argument("--parts", type=int, default=0)
+    own.add_argument("--after", type=float, default=3.0, help="seconds of a shard after which its node is killed")
+    own.add_argument("--folder", help="folder for the images; the system's temporary one if left out")
+    own.set_defaults(run=nodes)
     own = commands.add_parser("many")
     own.add_argument("--rows", default="100000,1000000")
     own.add_argument("--patients", type=int, default=50_000)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ball_features.audit.thread_pool import thread_pool
-from ball_features.threads import core_count, cpu_quota, one_thread
+from ball_features.threads import core_count, cpu_quota, memory_bytes, one_thread
 
 
 @pytest.fixture
@@ -83,3 +83,22 @@ def test_the_quota_of_a_container(tmp_path, monkeypatch, files, quota):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr("ball_features.threads.cpu_quota", lambda: quota)
     assert core_count() == {0.5: 1, 1.5: 2, 3.0: 3}.get(quota, 8)
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"sys/fs/cgroup/memory.max": "1000000\n"}, 1e6),
+        ({"sys/fs/cgroup/memory.max": "max\n"}, math.inf),
+        ({"proc/self/cgroup": "0::/job/one\n", "sys/fs/cgroup/job/memory.max": "2000000\n"}, 2e6),
+        ({"proc/self/cgroup": "4:memory:/a\n", "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "3000000\n"}, 3e6),
+        ({}, math.inf),
+    ],
+)
+def test_the_memory_of_a_container(tmp_path, files, most):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    machine = memory_bytes(tmp_path / "nothing")
+    assert memory_bytes(tmp_path) == min(most, machine)
+    assert machine > 1e8

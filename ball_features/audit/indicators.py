@@ -7,10 +7,12 @@ from collections import Counter
 import numpy as np
 
 from ball_features.audit.traits import Traits
+from ball_features.dataset.spread import spread_rows
 
 __all__ = ["find_outliers", "mutual_information_bits", "shortcut_accuracy"]
 
 _FOLDS = 5
+_COMPARED = 20_000  # images with which the embedding of each is compared
 
 
 def find_outliers(traits: Traits, embeddings: np.ndarray | None) -> dict[int, str]:
@@ -49,14 +51,19 @@ def find_outliers(traits: Traits, embeddings: np.ndarray | None) -> dict[int, st
 
 
 def _neighbour_distance(embeddings: np.ndarray) -> np.ndarray:
-    """Return the mean cosine distance to the five nearest other images, float32 (images,)."""
+    """Return the mean cosine distance to the five nearest other images, or those of a sample, float32 (images,)."""
     from sklearn.neighbors import NearestNeighbors
 
     unit = embeddings.astype(np.float32)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     count = min(5, len(unit) - 1)
-    distance, _ = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(unit).kneighbors()
-    return distance.mean(1)
+    search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute")
+    if len(unit) <= _COMPARED:
+        return search.fit(unit).kneighbors()[0].mean(1)
+    rows = spread_rows(len(unit), _COMPARED)
+    distance, _ = search.fit(unit[rows]).kneighbors(unit, count + 1)
+    among = np.isin(np.arange(len(unit)), rows)  # whose nearest is themselves
+    return np.where(among[:, None], distance[:, 1:], distance[:, :-1]).mean(1)
 
 
 def mutual_information_bits(a: np.ndarray, b: np.ndarray) -> float:

@@ -17,6 +17,7 @@ __all__ = ["Features", "describe", "mirrored_order", "root_vectors"]
 
 PER_IMAGE = 200  # features, the strongest
 CONTRAST = 0.02
+_TOGETHER = 512  # images described at a time
 FEW, FAINT = 60, 0.008  # a picture with so few features, such as a pale single cell, is searched for fainter ones
 
 
@@ -73,20 +74,24 @@ def describe(
         shape = np.array([(point.angle, point.size) for point in points[:PER_IMAGE]], dtype=np.float32)
         return place, shape, vectors[:PER_IMAGE].astype(np.uint8)  # OpenCV rounds them to 0 to 255
 
-    found = []
+    counts = np.zeros(count, dtype=np.int64)
+    vector = np.empty((count * PER_IMAGE, 128), dtype=np.uint8)  # the largest array: filled in place
+    found, end = [], 0
     with thread_pool() as pool:
-        for number, own in enumerate(pool.map(of_one, range(count)), 1):
-            found.append(own)
-            if not number % 100:
-                progress(number)
-    place, shape, vector = (np.concatenate(column) for column in zip(*found, strict=True))
-    counts = np.array([len(own[0]) for own in found])
+        for start in range(0, count, _TOGETHER):  # results wait in memory, so in parts
+            for number, own in enumerate(pool.map(of_one, range(start, min(start + _TOGETHER, count))), start):
+                counts[number] = len(own[2])
+                vector[end : end + len(own[2])] = own[2]
+                end += len(own[2])
+                found.append(own[:2])
+            progress(min(start + _TOGETHER, count))
+    place, shape = (np.concatenate(column) for column in zip(*found, strict=True))
     return Features(
         owner=np.repeat(np.arange(count), counts),
         place=place,
         angle_deg=shape[:, 0],
         size=shape[:, 1],
-        vector=vector,
+        vector=vector[:end],
         start=np.concatenate([[0], np.cumsum(counts)]),
     )
 

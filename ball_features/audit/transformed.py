@@ -16,16 +16,13 @@ from functools import lru_cache
 import numpy as np
 
 from ball_features.audit.confirmation import Pair
-from ball_features.audit.neighbours import nearest
 from ball_features.audit.sift import Features, describe, mirrored_order, root_vectors
+from ball_features.audit.sift_matches import matches
 from ball_features.audit.symmetry import agrees_in_one_position
 from ball_features.audit.thread_pool import thread_pool
 
 __all__ = ["find_transformed"]
 
-PCA_DIM = 48  # of the 128 numbers of a feature; enough to propose, and quick to compare
-NEIGHBOURS = 10
-LEAST_COSINE = 0.7
 ANGLE_BINS, SCALE_BINS = 12, 7  # 30 degrees, a factor of 2
 LEAST_VOTES = 5
 PROPOSALS_PER_IMAGE = 40  # those with the most votes
@@ -39,6 +36,7 @@ LEAST_CORRELATION = 0.6  # with few features
 SURE_CORRELATION = 0.3  # with SURE_INLIERS; what tells copies is that they agree in one position alone (`symmetry`)
 LEAST_PIXELS = 2000  # of the common area
 COPY_OVERLAP = 0.5  # share of one of the pictures that the other shows, from which it is a copy and not a neighbour
+_PART = 1 << 20  # matches whose owners are compared at a time
 LARGEST_SET = 200  # images of a connected set whose pairs are all tried
 
 
@@ -86,42 +84,29 @@ def find_transformed(
 
 def _propose(features: Features, count: int, seed: int) -> list[Proposal]:
     """Pairs of images whose features agree on an angle and a scale, as they are or mirrored."""
-    import torch
-
-    root = root_vectors(features.vector)
-    mirrored = root[:, mirrored_order()]
-    rows, owner = torch.from_numpy(root), torch.from_numpy(features.owner)
-    mean = rows.mean(0)
-    centred = rows - mean
-    axes = torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, :PCA_DIM]
-
-    def reduced(vectors: torch.Tensor) -> torch.Tensor:
-        short = (vectors - mean) @ axes
-        return short / short.norm(dim=1, keepdim=True).clamp(min=1e-6)
-
-    index = reduced(rows)
     votes: dict[int, tuple[int, bool]] = {}
-    for queries, flip in ((index, False), (reduced(torch.from_numpy(mirrored)), True)):
-        cosine, found = nearest(queries, index, NEIGHBOURS, query_owner=owner, owner=owner, seed=seed)
-        for key, number in _votes(features, cosine.numpy(), found.numpy(), count, flip):
+    for flip, (query, found) in zip((False, True), matches(features, seed), strict=True):
+        for key, number in _votes(features, query, found, count, flip):
             votes[key] = max(votes.get(key, (0, False)), (number, flip))
     return _strongest(votes, count)
 
 
 def _votes(
-    features: Features, cosine: np.ndarray, found: np.ndarray, count: int, flip: bool
+    features: Features, query: np.ndarray, other: np.ndarray, count: int, flip: bool
 ) -> Iterable[tuple[int, int]]:
     """(first * count + second, votes) of each pair with enough matches of one angle and one scale."""
-    query, place = np.nonzero(cosine > LEAST_COSINE)
-    other = found[query, place]
-    a, b = features.owner[query], features.owner[other]
+    pair = np.empty(len(query), dtype=np.int64)
+    for start in range(0, len(query), _PART):
+        a, b = (features.owner[own[start : start + _PART]] for own in (query, other))
+        pair[start : start + _PART] = np.minimum(a, b) * count + np.maximum(a, b)
+    enough = _frequent(pair, LEAST_VOTES)
+    pair, query, other = pair[enough], query[enough], other[enough]
+    swap = features.owner[query] > features.owner[other]
     # The turn that takes one to the other; in a mirrored picture angles run the other way, and the two angles add up.
     turn = (features.angle_deg[other] + (1 if flip else -1) * features.angle_deg[query]) % 360
     octaves = np.log2(features.size[other] / features.size[query])
-    swap = a > b
     turn = turn if flip else np.where(swap, -turn, turn) % 360
     octaves = np.where(swap, -octaves, octaves)
-    pair = np.where(swap, b, a).astype(np.int64) * count + np.where(swap, a, b)
     for shift_deg in (0.0, 180 / ANGLE_BINS):  # overlapping bins, so that no match lies at the edge of all
         for shift in (0.0, 0.5):
             angle = ((turn + shift_deg) // (360 / ANGLE_BINS)).astype(np.int64) % ANGLE_BINS
@@ -129,6 +114,18 @@ def _votes(
             key, number = np.unique((pair * ANGLE_BINS + angle) * SCALE_BINS + scale, return_counts=True)
             enough = number >= LEAST_VOTES
             yield from zip((key[enough] // (ANGLE_BINS * SCALE_BINS)).tolist(), number[enough].tolist(), strict=True)
+
+
+def _frequent(keys: np.ndarray, least: int) -> np.ndarray:
+    """Mask of the keys that occur so often, bool (keys,). Most pairs of images match once or twice, by chance."""
+    ordered = np.sort(keys)
+    often = np.unique(ordered[least - 1 :][ordered[least - 1 :] == ordered[: len(ordered) - least + 1]])
+    del ordered
+    mask = np.zeros(len(keys), dtype=bool)
+    for start in range(0, len(keys) if len(often) else 0, _PART):
+        own = keys[start : start + _PART]
+        mask[start : start + _PART] = often[np.minimum(np.searchsorted(often, own), len(often) - 1)] == own
+    return mask
 
 
 def _strongest(votes: dict[int, tuple[int, bool]], count: int) -> list[Proposal]:

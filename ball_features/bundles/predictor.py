@@ -77,6 +77,7 @@ class Predictor:
         from ball_features.extraction.engine.confirm import confirm
         from ball_features.extraction.engine.devices import best_precision, resolve_device
         from ball_features.extraction.engine.modules import ModuleEngine
+        from ball_features.extraction.memory import require_memory
         from ball_features.extraction.weights import load_backbone, weights_digest
 
         own = bundle.facts.preprocessing
@@ -90,6 +91,7 @@ class Predictor:
                 "Give the file with that hash as weights."
             )
         self.bundle, self.device = bundle, resolve_device(device)
+        require_memory(self.device.type, own)
         self.preprocessing = dataclasses.replace(own, dim=self.backbone.dim)
         self.preprocessing.mask(self.device)  # unpacked once
         if precision == "auto":

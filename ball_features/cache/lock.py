@@ -23,6 +23,7 @@ from ball_features.files import is_running
 __all__ = ["lock_cache"]
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+_LONGEST_NOTE = 200
 _YOUNG_S = 10.0  # a marker that is still empty is being written
 
 
@@ -39,7 +40,7 @@ def lock_cache(path: Path) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _require_lock_file(path, file)
-            file.touch()  # if no file can be made, the lock would seem to be held
+            os.close(_opened(file))  # if no file can be made, the lock would seem to be held
             locked = _locked(path, file) if _has_locks(file) else _marked(path, Path(f"{path}.writer"))
             held.enter_context(locked)
         except OSError as error:
@@ -50,8 +51,7 @@ def lock_cache(path: Path) -> Iterator[None]:
 
 def _require_lock_file(path: Path, file: Path) -> None:
     """Raise `CacheError` where a file that is not a lock has the name of one, or a link to one."""
-    text = _read(file)
-    if file.is_symlink() or (text and not text.startswith("process ")):
+    if file.is_symlink() or not _is_note(_read(file)):
         raise CacheError(
             f"{file} is no lock of {path}, and would be overwritten. Move it, or give another output file."
         )
@@ -80,11 +80,11 @@ def _locked(path: Path, file: Path) -> Iterator[None]:
         raise _busy(path, _read(file)) from error
     try:
         with contextlib.suppress(OSError):  # a note for people; on Windows the lock forbids it
-            file.write_text(_own())
+            _write(file, _own())
         yield
     finally:
         with contextlib.suppress(OSError):
-            file.write_text("")
+            _write(file, "")
         lock.release()
 
 
@@ -109,13 +109,31 @@ def _marked(path: Path, marker: Path) -> Iterator[None]:
             marker.unlink(missing_ok=True)
 
 
+def _opened(file: Path) -> int:
+    """Descriptor of a lock file, which is made if it is not there; a link is not followed."""
+    return os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+
+
+def _write(file: Path, text: str) -> None:
+    """Replace the text of a lock file, if it is one by now."""
+    with os.fdopen(_opened(file), "rb+") as opened:
+        if _is_note(opened.read(_LONGEST_NOTE).decode(errors="replace")):
+            opened.seek(0)
+            opened.truncate()
+            opened.write(text.encode())
+
+
+def _is_note(text: str) -> bool:
+    return not text.strip() or text.startswith("process ")
+
+
 def _own() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(errors="replace")[:200].strip()
+        return file.read_text(errors="replace")[:_LONGEST_NOTE].strip()
     except OSError:
         return ""
 

@@ -17,7 +17,7 @@ from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 from ball_features.config.paths import is_address
 from ball_features.dataset.listing import natural_key
 from ball_features.errors import CacheError
-from ball_features.files import clear_partial, settle
+from ball_features.files import clear_partial, partial_of, settle
 
 __all__ = ["SHARD", "Merged", "merge"]
 
@@ -68,7 +68,7 @@ def merge(shards: Sequence[Path | str], out: Path | str) -> Merged:
     paths, out = [local_copy(path) for path in shards], Path(out)
     if len(paths) < 2:
         raise CacheError(f"Got {len(paths)} cache, expected two or more shards of one collection.")
-    if out.exists():
+    if os.path.lexists(out):
         raise CacheError(f"{out} exists. Give another output file, or remove it first.")
     caches = [read_cache(path) for path in paths]
     _require_complete(paths, caches)
@@ -77,13 +77,15 @@ def merge(shards: Sequence[Path | str], out: Path | str) -> Merged:
     rows, repeated = _rows(paths, caches)
     contents = _contents(caches, rows)
     clear_partial(out.parent, out.name)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = partial_of(out)
     with lock_cache(out):
-        if out.exists():
+        if os.path.lexists(out):
             raise CacheError(f"{out} exists by now. Give another output file, or remove it first.")
         try:
             create_cache(partial, contents)
             _copy(partial, caches, rows)
+            if os.path.lexists(out):
+                raise CacheError(f"{out} was made by another program meanwhile. Give another output file.")
             settle(partial, out)
         except OSError as error:
             raise CacheError(f"{out} cannot be written ({error}). Free some space, or give another file.") from error

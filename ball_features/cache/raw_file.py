@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import io
 import os
 import signal
@@ -29,12 +30,16 @@ class RawFile(io.RawIOBase):
     """A file that HDF5 reads and writes by its driver for Python's files."""
 
     def __init__(self, path: Path, mode: str) -> None:
-        """Open a file; mode "w" begins a new one, "r+" goes on with one.
+        """Open a file; mode "w" begins a new one, "r+" goes on with one, and follows no link.
 
         Raises:
             OSError: The file cannot be opened.
         """
-        self._file: Any = path.open("wb+" if mode == "w" else "rb+", buffering=0)
+        self._path = path
+        follows = 0 if mode == "w" else getattr(os, "O_NOFOLLOW", 0)
+        opener = functools.partial(_open, more=follows)
+        self._file: Any = open(path, "wb+" if mode == "w" else "rb+", buffering=0, opener=opener)
+        self._handle: int = self._file.fileno()
         self._place = 0
         self._kept: list[tuple[int, bytes]] = []
         self._fault: BaseException | None = None
@@ -103,6 +108,17 @@ class RawFile(io.RawIOBase):
         if self._fault is not None:
             raise self._fault
 
+    def require_in_place(self) -> None:
+        """Raise `OSError` where the file no longer has its name, so that what is written would be lost."""
+        try:
+            there = os.path.samestat(os.lstat(self._path), os.fstat(self._handle))
+        except FileNotFoundError:
+            there = False
+        except OSError:  # a share that drops out for a moment
+            return
+        if not there:
+            raise OSError("another program moved, removed or replaced it meanwhile")
+
     def let_go(self) -> None:
         """Close the file itself; HDF5 may still call."""
         with self._keeping_faults():
@@ -140,6 +156,10 @@ class RawFile(io.RawIOBase):
         with self._keeping_faults():
             size = os.fstat(self._file.fileno()).st_size
         return max([size, *(place + len(data) for place, data in self._kept)])
+
+
+def _open(path: str, flags: int, more: int) -> int:
+    return os.open(path, flags | more, 0o666)
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
                     "makes a cache from a folder of images."
                 )
         with h5py.File(path, "r", locking=False) as file:
-            fault = fault_of_objects(file)
+            fault = fault_of_objects(file, path)
             if fault:
                 raise CacheError(
                     f"{path} was refused: {fault}. No cache that ball writes holds this; get it again from its maker, "

@@ -20,7 +20,7 @@ from typing import Any
 
 from ball_features.config.paths import is_address, shown_address, whole_address
 from ball_features.errors import CacheError, require_extra
-from ball_features.files import settle
+from ball_features.files import whole_file
 
 __all__ = ["local_copy", "written"]
 
@@ -163,12 +163,8 @@ class _Remote:
             raise CacheError(f"No cache at {self.shown}. Make one with `ball extract`.")
         if _read_note(self.copy).version != version or not self.copy.exists():
             _make(self.copy.parent)
-            partial = self.copy.with_name(f".{self.copy.name}.{os.getpid()}.partial")
-            try:
-                self._asked(lambda: self.system.get_file(self.base, str(partial)))
-                settle(partial, self.copy)
-            finally:
-                partial.unlink(missing_ok=True)
+            with whole_file(self.copy) as partial:
+                self._asked(lambda: self.system.get_file(self.base, str(partial.path)))
             _write_note(self.copy, _Note(version))
         return self.copy
 

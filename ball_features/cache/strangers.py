@@ -36,7 +36,7 @@ def budget(path: Path | str) -> int:
     return _EXPANSION * Path(path).stat().st_size + _FREE_BYTES
 
 
-def fault_of_objects(file: Any) -> str:
+def fault_of_objects(file: Any, path: Path | str) -> str:
     """The first object of an open HDF5 file that no cache has, in words, or ""; nothing is followed or allocated."""
     left, claimed, groups, packed = _MOST_OBJECTS, 0, [("", file)], []
     fault = next((f"the attribute {name} is no single value" for name in file.attrs if _is_array(file, name)), "")
@@ -58,8 +58,8 @@ def fault_of_objects(file: Any) -> str:
             claimed += 0 if fault else _claim(item)
         if left < 0:
             return f"it holds more than {_MOST_OBJECTS} objects"
-    if not fault and claimed > budget(file.filename):  # before a chunk is unpacked
-        size = Path(file.filename).stat().st_size
+    if not fault and claimed > budget(path):  # before a chunk is unpacked
+        size = Path(path).stat().st_size
         return f"it claims {claimed / 1e9:.1f} GB in a file of {size / 1e6:.1f} MB"
     return fault or next((f"{item.name[1:]} {said}" for item in packed if (said := _fault_of_packing(item))), "")
 

@@ -20,9 +20,10 @@ from ball_features.cache.places import to_stored
 from ball_features.cache.raw_file import RawFile, open_for_writing
 from ball_features.cache.read import sound_rows
 from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
+from ball_features.cache.strangers import fault_of_objects
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
-from ball_features.files import clear_partial, settle
+from ball_features.files import whole_file
 
 __all__ = ["CacheContents", "CacheWriter", "create_cache"]
 
@@ -159,20 +160,15 @@ def _write_texts(file: h5py.File, contents: CacheContents) -> None:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path whose file replaces `path` at the end; nothing is left of it if that fails."""
-    clear_partial(path.parent, path.name)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        settle(partial, path)
+        with whole_file(path) as partial:
+            yield partial.path
     except (OSError, RuntimeError) as error:  # HDF5's own errors are of both kinds
         told = re.search(r"error message = '([^']*)'", str(error))
         plain = error.strerror if isinstance(error, OSError) else None
         reason = told[1] if told else plain or " ".join(str(error).split())
         advice = "Free some space, or give another output file."
         raise CacheError(f"{path} cannot be written ({reason}). {advice}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _carry_over(old: Any, new: Any, raw: RawFile, repair: bool) -> None:
@@ -209,10 +205,26 @@ class CacheWriter:
     Use it as a context manager while holding `lock_cache`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, expected: Sequence[str] | None = None) -> None:
+        """Open a cache.
+
+        Args:
+            path: path of the cache, not of a link to it.
+            expected: content hash of each row, as the cache had them when it was checked; None compares nothing.
+
+        Raises:
+            CacheError: The file holds other rows than expected.
+            OSError: It cannot be opened.
+        """
         with contextlib.ExitStack() as stack:
             self._file, self._raw = stack.enter_context(open_for_writing(path, "r+"))
-            self._contents = content_hashes(self._file)
+            changed = expected is not None and bool(fault_of_objects(self._file, path))
+            self._contents = [] if changed else content_hashes(self._file)
+            if changed or (expected is not None and self._contents != list(expected)):
+                raise CacheError(
+                    f"{path} was replaced by another program meanwhile, and is left as it is. Run the command again, "
+                    "or give another output file."
+                )
             self._opened = stack.pop_all()
 
     def __enter__(self) -> CacheWriter:
@@ -224,6 +236,7 @@ class CacheWriter:
         self._opened.__exit__(*exc)
 
     def _flush(self) -> None:
+        self._raw.require_in_place()
         self._file.flush()
         self._raw.sync()
 

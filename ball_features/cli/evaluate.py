@@ -29,7 +29,9 @@ class EvaluateOptions(Config):
         short="o",
     )
     cache: Path | None = option(
-        None, "Cache of the images (.h5), made with the bundle's settings, instead of a folder.", panel=COMMON
+        None,
+        "Cache of the images (.h5), a path or an address, made with the bundle's settings, instead of a folder.",
+        panel=COMMON,
     )
     note: str = NOTE
 
@@ -38,7 +40,10 @@ def evaluate(
     bundle: BundleFolder,
     images: Annotated[
         Path | None,
-        typer.Argument(help="Folder of labelled images of elsewhere; left out with --cache.", show_default=False),
+        typer.Argument(
+            help="Folder, archive or address of labelled images of elsewhere; left out with --cache.",
+            show_default=False,
+        ),
     ],
     config: EvaluateConfig,
     collection: CollectionConfig,

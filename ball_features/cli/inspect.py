@@ -38,15 +38,25 @@ def inspect(
     cache: Annotated[
         Path,
         typer.Argument(
-            help="Cache of embeddings, made by `ball extract`; with --verify also a saved model.", show_default=False
+            help="Cache of embeddings, made by `ball extract`, or a saved model, RUN/models/MODEL.", show_default=False
         ),
     ],
     options: InspectOptions,
     shown: Shown,
 ) -> None:
-    """Show what a cache holds: images per class, views, provenance, rejected files, whether it is complete."""
+    """Show what a cache holds: images per class, views, provenance, rejected files, whether it is complete.
+
+    Of a saved model: its classes, how pictures are embedded for it, its origin
+    and its figures.
+    """
+    folder = _is_folder(cache)
+    if folder:
+        _require_bundle(cache)
     if options.verify:
         _verify(cache, shown)
+        return
+    if folder:
+        _inspect_bundle(cache, options, shown)
         return
     from ball_features.cache import read_cache
     from ball_features.reporting.inspection import describe, render_contents
@@ -64,6 +74,48 @@ def inspect(
         print_json(describe(found, cache))
     else:
         show(render_contents(describe(found, cache)))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, which the reader of caches tells
+        return False
+
+
+def _require_bundle(folder: Path) -> None:
+    """Raise `DataError` for a folder that is no saved model, with the command that suits it."""
+    from ball_features.errors import DataError
+
+    if (folder / "bundle.json").is_file():
+        return
+    named = shown_path(folder)
+    saved = sorted(path.parent for path in folder.glob("models/*/bundle.json"))
+    if (folder / "run.json").is_file() or saved:
+        listed = " or ".join(f"`ball inspect {shown_path(path)}`" for path in saved[:3])
+        raise DataError(
+            f"Got the run {named}, expected a cache or a saved model. `ball report {named}` makes its page"
+            + (f", {listed} shows a saved model of it." if saved else ".")
+        )
+    raise DataError(
+        f"Got the folder {named}, expected the file of a cache or a saved model, RUN/models/MODEL. `ball extract` "
+        "makes a cache from a folder of images."
+    )
+
+
+def _inspect_bundle(folder: Path, options: InspectOptions, shown: Shown) -> None:
+    from ball_features.bundles.bundle import read_bundle
+    from ball_features.errors import ConfigError
+    from ball_features.reporting.bundle_contents import describe_bundle, render_bundle
+
+    if options.settings or options.sites:
+        flag = "--settings" if options.settings else "--sites"
+        raise ConfigError(f"Got the saved model {shown_path(folder)}, expected a cache for {flag}. Leave {flag} out.")
+    contents = describe_bundle(read_bundle(folder), folder)
+    if shown.as_json:
+        print_json(contents)
+    else:
+        show(render_bundle(contents))
 
 
 def _inspect_sites(path: Path, shown: Shown) -> None:

@@ -16,7 +16,6 @@ __all__ = [
     "BundleFolder",
     "BundleUse",
     "CachePath",
-    "Folder",
     "Images",
     "Quiet",
     "RunFolder",
@@ -41,7 +40,6 @@ Images = Annotated[
         show_default=False,
     ),
 ]
-Folder = Annotated[Path, typer.Argument(help="Folder of images, with one folder per class in it.", show_default=False)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from ball_features.cli.derive import command
-from ball_features.cli.options import Folder, Strict
+from ball_features.cli.options import Images, Strict
 from ball_features.cli.screen import echo, print_json, progress_bar, say
 from ball_features.config.fields import REQUIRED, Config, option
 
@@ -28,7 +28,7 @@ class SegmentOptions(Config):
     clean: bool = option(False, "Clean the masks: fill holes, close gaps, drop specks.")
 
 
-def segment(images: Folder, options: SegmentOptions, shown: Strict) -> None:
+def segment(images: Images, options: SegmentOptions, shown: Strict) -> None:
     """Write a copy of each image that is black but for the nuclei, as a PNG file of the same name.
 
     `ball extract --channels original,segmented --twins OUT` takes the copies as

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ball_features.cli.derive import command
-from ball_features.cli.options import Folder, Shown
+from ball_features.cli.options import Images, Shown
 from ball_features.cli.screen import echo, print_json, say
 from ball_features.config.fields import REQUIRED, Config, option
 
@@ -21,8 +21,8 @@ class SheetOptions(Config):
     layout: str = option("auto", "How the folders are read, as in `ball extract --layout`.")
 
 
-def sheet(images: Folder, options: SheetOptions, shown: Shown) -> None:
-    """Write a table with a row for each image of a folder, to fill in class, patient, site, split and group.
+def sheet(images: Images, options: SheetOptions, shown: Shown) -> None:
+    """Write a table with a row for each image of a folder or archive, to fill in class, patient, site, split and group.
 
     What the folders tell is filled in. `ball extract IMAGES --sheet FILE` and
     `ball fit --groups FILE` take the table; further columns are kept.

@@ -118,7 +118,14 @@ class FitConfig(Config):
         panel=COMMON,
         registry="models",
     )
-    repeats: int = option(5, "Number of repeats of the protocol, each with another random seed.", panel=COMMON, low=1)
+    repeats: int = option(
+        0,
+        "Number of repeats of the protocol, each with another random seed; 0 is two on a ladder, whose stricter steps "
+        "say more than further random draws, and else five.",
+        panel=COMMON,
+        low=1,
+        special={0: "two on a ladder, else five"},
+    )
     groups: str | None = option(
         None,
         "Groups file, such as `ball audit` writes: a CSV with the columns path,group. No split cuts a group.",
@@ -215,6 +222,8 @@ class FitConfig(Config):
     def __post_init__(self) -> None:
         """Check types, ranges and what excludes each other; model names are checked by the registry."""
         super().__post_init__()
+        if not self.repeats:
+            object.__setattr__(self, "repeats", 2 if self.protocol == LADDER else 5)
         require(
             not self.memory or (read_bytes(self.memory) or 0) >= LEAST_MEMORY,
             "memory",

@@ -22,7 +22,7 @@ from ball_features.dataset.archives import ARCHIVES, Entry, index_archive, is_ar
 from ball_features.errors import DataError, require_extra
 from ball_features.files import IMAGE_SUFFIXES
 
-__all__ = ["Member", "Source", "fetched", "open_source"]
+__all__ = ["Member", "Source", "fetched", "open_file", "open_source"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Member:
     def __str__(self) -> str:
         """Where it lies."""
         return self.text
+
+    @property
+    def name(self) -> str:
+        """The last part of where it lies."""
+        return PurePosixPath(self.text).name
 
     def as_posix(self) -> str:
         """Where it lies."""
@@ -168,30 +173,41 @@ def _range(file: Any, start: int, end: int) -> bytes:
     return file.read(end - start)
 
 
-def _open_address(address: str, shown: str) -> Source:
+def _file_system(address: str, shown: str) -> tuple[Any, str]:
+    """The file system of fsspec for an address, and the path in it."""
     require_extra("fsspec", "remote", f"Reading {shown}")
     import fsspec
 
     try:
-        system, base = fsspec.core.url_to_fs(address)
-        if is_archive(base):
-            return _remote_archives(system, [base], shown)
-        found = {path: int(about.get("size") or 0) for path, about in system.find(base, detail=True).items()}
-        archives = sorted(path for path in found if path.lower().endswith(ARCHIVES))
-        if archives and not any(PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES for path in found):
-            return _remote_archives(system, archives, shown)
+        return fsspec.core.url_to_fs(address)
     except ImportError as error:
         kind = address.partition("://")[0]
         raise DataError(
             f"{shown} needs a package of fsspec for {kind} addresses ({error}). Install it, such as s3fs for s3 or "
             "gcsfs for gs."
         ) from error
+    except Exception as error:
+        raise _refused(shown, error) from None
+
+
+def _refused(shown: str, error: Exception) -> DataError:
+    """Stores raise errors of many kinds, whose texts may hold the address with its keys."""
+    return DataError(f"{shown} cannot be read ({type(error).__name__}). Check the address and your access.")
+
+
+def _open_address(address: str, shown: str) -> Source:
+    system, base = _file_system(address, shown)
+    try:
+        if is_archive(base):
+            return _remote_archives(system, [base], shown)
+        found = {path: int(about.get("size") or 0) for path, about in system.find(base, detail=True).items()}
+        archives = sorted(path for path in found if path.lower().endswith(ARCHIVES))
+        if archives and not any(PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES for path in found):
+            return _remote_archives(system, archives, shown)
     except DataError:
         raise
-    except Exception as error:  # stores raise errors of many kinds, whose texts may hold the address
-        raise DataError(
-            f"{shown} cannot be read ({type(error).__name__}). Check the address and your access."
-        ) from None
+    except Exception as error:
+        raise _refused(shown, error) from None
     if not found:
         raise DataError(f"Found nothing at {shown}, expected images or archives of images.")
     top = base.rstrip("/") + "/"
@@ -211,6 +227,20 @@ def _remote_archives(system: Any, paths: list[str], shown: str) -> Source:
         return read_entry(lambda start, end: fetched(lambda: system.cat_file(path, start=start, end=end)), entry)
 
     return Source(shown.rstrip("/"), {name: entry.size for name, (_, entry) in entries.items()}, read)
+
+
+def open_file(place: Path | str) -> Path | Member:
+    """One file to read: a local path itself, or what lies under an address.
+
+    Raises:
+        DataError: The store refuses, or its package is not installed; that nothing is there is told when it is read.
+        MissingExtraError: fsspec is not installed.
+    """
+    if not is_address(place):
+        return Path(place)
+    shown = shown_address(place)
+    system, base = _file_system(whole_address(place), shown)
+    return Member(shown, 0, lambda: fetched(lambda: system.cat_file(base)))
 
 
 def fetched(fetch: Callable[[], bytes]) -> bytes:

@@ -12,11 +12,14 @@ from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_layout import read_layout
 from ball_features.dataset.listing import list_images, printable
 from ball_features.dataset.matching import match_rows
+from ball_features.dataset.raw_table import RawTable
 from ball_features.dataset.remarks import count_classes
 from ball_features.dataset.sheet_columns import find_roles
-from ball_features.dataset.sheet_formats import RawTable, read_tables
+from ball_features.dataset.sheet_formats import read_tables
+from ball_features.dataset.sources import open_source
 from ball_features.errors import DataError
 from ball_features.files import replacing, safe_cell, write_csv
+from ball_features.outputs import require_writable
 
 __all__ = ["BlankSheet", "extend_table", "require_extendable", "write_sheet"]
 
@@ -42,7 +45,7 @@ def write_sheet(images: Path | str, out: Path | str, layout: str = "auto") -> Bl
     """Write the sheet of a folder to fill in: a row for each image, with the class and whatever else its folders tell.
 
     Args:
-        images: folder of images, in folders of any kind or in none.
+        images: folder, archive or address of images, in folders of any kind or in none.
         out: CSV file to write.
         layout: layout of the folders; see `patterns.parse_pattern`.
 
@@ -50,14 +53,17 @@ def write_sheet(images: Path | str, out: Path | str, layout: str = "auto") -> Bl
         ConfigError: The layout is no layout.
         DataError: There is no image, or the output file exists or cannot be written.
     """
-    images, out = Path(images), Path(out)
+    out = Path(out)
     if out.exists():
         raise DataError(f"{out} exists, and a sheet that may be filled in is not replaced. Give another output file.")
-    if not images.is_dir():
-        raise DataError(f"Found {'a file' if images.exists() else 'nothing'} at {images}, expected a folder of images.")
-    listing = list_images(images)
+    require_writable(out, "sheet")
+    source = open_source(images)
+    place = Path(images) if source is None else source
+    if isinstance(place, Path) and not place.is_dir():
+        raise DataError(f"Found {'a file' if place.exists() else 'nothing'} at {place}, expected a folder of images.")
+    listing = list_images(place)
     if not listing.images:
-        raise DataError(f"Found no image in {images}. {' '.join(listing.remarks())}")
+        raise DataError(f"Found no image in {place}. {' '.join(listing.remarks())}")
     read = read_layout(listing.images, layout)
     blank = ("",) * len(listing.images)
     label = blank if read.problem else read.label

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 
 from ball_features.evaluation.metrics import METRICS, Metric
 from ball_features.evaluation.pooled import Pooled
-from ball_features.evaluation.resampling import Draws, group_sums, widened_quantiles
+from ball_features.evaluation.resampling import Draws, group_sums, variance_factor, widened_quantiles
 
 __all__ = ["Interval", "metric_intervals", "share_interval", "wilson"]
 
@@ -49,8 +49,9 @@ def share_interval(
     The interval is Wilson's on the effective number of images, which is the number of independent images that would
     scatter as the groups do, with Student's t of the groups in place of the normal quantile (Korn and Graubard 1998,
     "Confidence intervals for proportions with small expected number of positive counts estimated from survey data").
-    Where every image is right, nothing scatters, and the effective number is that of groups of equal size (Kish 1965):
-    an error would strike a whole group.
+    The variance has no bias where groups of unequal size scatter alike (`variance_factor`). Where every image is right,
+    nothing scatters, and the effective number is that of groups of equal size (Kish 1965): an error would strike a
+    whole group.
 
     Args:
         hit: 1 or True for a hit, (predictions,); an image that was tested several times appears several times.
@@ -62,16 +63,16 @@ def share_interval(
     from scipy.stats import norm, t
 
     total, size = group_sums(np.asarray(hit, dtype=np.float64), group)
-    groups, count = len(size), size.sum()
+    count = size.sum()
     share = float(total.sum() / count)
-    kish = float(count**2 / np.square(size).sum())
-    if groups < 2:
+    if len(size) < 2:
         return wilson(share, 1, level)
-    variance += groups / (groups - 1) * np.square(total - share * size).sum() / count**2
+    variance += variance_factor(size) * np.square(total - share * size).sum() / count**2
+    kish = float(count**2 / np.square(size).sum())
     effective = share * (1 - share) / variance if variance > 1e-15 and 0 < share < 1 else kish
     effective = min(effective, float(images or count))
     quantile = 0.5 + level / 2
-    return wilson(share, effective * float(norm.ppf(quantile) / t.ppf(quantile, groups - 1)) ** 2, level)
+    return wilson(share, effective * float(norm.ppf(quantile) / t.ppf(quantile, len(size) - 1)) ** 2, level)
 
 
 def metric_intervals(
@@ -125,5 +126,5 @@ def _interval(values: np.ndarray, metric: Metric, draws: Draws, level: float) ->
         value = np.full(len(truth), values[0])
         each = [share_interval(value[truth == own], group[truth == own], level=level) for own in np.unique(truth)]
         return float(np.mean([low for low, _ in each])), float(np.mean([high for _, high in each]))
-    low, high = np.quantile(values, widened_quantiles(draws.groups, level))
+    low, high = np.quantile(values, widened_quantiles(np.bincount(draws.unit), level))
     return float(low), float(high)

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Real, Shaped
 
-from ball_features.evaluation.resampling import block_rows, draw_groups, few_groups, group_sums, widened_quantiles
+from ball_features.evaluation.resampling import (
+    block_rows,
+    draw_groups,
+    few_groups,
+    group_sums,
+    widened_quantiles,
+)
 
 __all__ = ["corrected_best", "holm", "mcnemar_exact", "paired_bootstrap"]
 
@@ -49,7 +55,7 @@ def paired_bootstrap(
     if len(total) < 2:
         return float("nan"), float("nan"), 1.0
     shares = [(drawn @ total) / (drawn @ size) for drawn in draw_groups(len(total), draws, seed)]
-    low, high = np.quantile(np.concatenate(shares), widened_quantiles(len(total), level))
+    low, high = np.quantile(np.concatenate(shares), widened_quantiles(size, level))
     return float(low), float(high), _sign_flips(total[np.abs(total) > 1e-12], seed)
 
 

@@ -240,5 +240,5 @@ def _mean_interval(values: np.ndarray, *, constant_has_interval: bool = True) ->
     joined = few_groups(np.arange(len(values)), 0)  # of many patients, each draw would take a second
     sums, count = np.bincount(joined, values), np.bincount(joined)
     means = [(drawn @ sums) / (drawn @ count) for drawn in draw_groups(len(sums), _DRAWS, 0)]
-    low, high = np.quantile(np.concatenate(means), widened_quantiles(len(values), 0.95))
+    low, high = np.quantile(np.concatenate(means), widened_quantiles(np.ones(len(values)), 0.95))
     return float(low), float(high)

@@ -160,17 +160,17 @@ def forecast(units: Sequence[float], hits: np.ndarray, test_units: np.ndarray, *
         seed: seed of the draws.
     """
     n = np.asarray(units, dtype=float)
-    groups = len(np.unique(test_units))
+    tests = np.unique(test_units, return_counts=True)[1]
     drawn = draw_errors(hits, test_units, seed=seed)
     error = 1.0 - hits.mean((1, 2))
     half = int(np.argmin(np.abs(n - n[-1] / 2)[:-1])) if len(n) > 1 else 0
-    low, high = _ends(drawn[:, half] - drawn[:, -1], groups)
+    low, high = _ends(drawn[:, half] - drawn[:, -1], tests)
     last = ForecastRow(last_gain=float(error[half] - error[-1]), last_low=low, last_high=high)
     if len(n) < LEAST_SIZES:
         return replace(last, reason=f"{len(n)} sizes are too few for a law of three numbers")
-    if groups < 2:
+    if len(tests) < 2:
         return replace(last, reason="the test set is a single unit, which leaves the chance in it unknown")
-    if _ends(drawn[:, 0] - drawn[:, -1], groups)[0] <= 0:
+    if _ends(drawn[:, 0] - drawn[:, -1], tests)[0] <= 0:
         return replace(last, reason="the accuracy does not rise measurably from the smallest size to the largest")
     weight = 1 / np.maximum(error * (1 - error), 0.5 / hits.shape[2])
     found = None
@@ -182,17 +182,17 @@ def forecast(units: Sequence[float], hits: np.ndarray, test_units: np.ndarray, *
         off = np.abs(error[own] - fitted.error(n[own])[0])
         scatter = (drawn[:, own] - laws.error(n[own])).std(0)
         if (off <= _MOST_OFF * np.maximum(scatter, 0.5 / hits.shape[2])).all():
-            found = found or _described(replace(last, sizes=len(n) - start), fitted, laws, groups)
+            found = found or _described(replace(last, sizes=len(n) - start), fitted, laws, tests)
             gains.append(laws.error(laws.whole) - laws.error(2 * laws.whole))
     if found is None:
         return replace(last, reason="the curve does not follow a power law")
-    low, high = _ends(np.concatenate(gains), groups)
+    low, high = _ends(np.concatenate(gains), tests)
     return replace(found, gain_low=min(low, found.gain), gain_high=max(high, found.gain))
 
 
-def _described(last: ForecastRow, fitted: Law, laws: Law, groups: int) -> ForecastRow:
+def _described(last: ForecastRow, fitted: Law, laws: Law, tests: np.ndarray) -> ForecastRow:
     """Add the law of the measured errors, and what it says of twice the units."""
-    exponent_low, exponent_high = _ends(laws.exponent, groups)
+    exponent_low, exponent_high = _ends(laws.exponent, tests)
     return replace(
         last,
         slope=float(fitted.slope[0]),
@@ -204,9 +204,9 @@ def _described(last: ForecastRow, fitted: Law, laws: Law, groups: int) -> Foreca
     )
 
 
-def _ends(values: np.ndarray, groups: int) -> tuple[float, float]:
-    """95 % interval of drawn values."""
-    if groups < 2:
+def _ends(values: np.ndarray, tests: np.ndarray) -> tuple[float, float]:
+    """95 % interval of drawn values, by the number of test images of each unit, (units,)."""
+    if len(tests) < 2:
         return float("nan"), float("nan")
-    low, high = np.quantile(values, widened_quantiles(groups, 0.95))
+    low, high = np.quantile(values, widened_quantiles(tests, 0.95))
     return float(low), float(high)

@@ -12,7 +12,17 @@ from jaxtyping import Float, Int, Real, Shaped
 
 from ball_features.evaluation.pooled import Pooled
 
-__all__ = ["MOST_GROUPS", "Draws", "Sums", "block_rows", "draw_groups", "few_groups", "group_sums", "widened_quantiles"]
+__all__ = [
+    "MOST_GROUPS",
+    "Draws",
+    "Sums",
+    "block_rows",
+    "draw_groups",
+    "few_groups",
+    "group_sums",
+    "variance_factor",
+    "widened_quantiles",
+]
 
 CELLS = 5_000_000  # numbers of each array while resampling: 40 MB
 _KEPT = 40_000_000  # draws that are kept for the next model, at a byte each
@@ -73,20 +83,35 @@ def _multinomial(groups: int, draws: int, seed: int) -> Iterator[np.ndarray]:
         yield rng.multinomial(groups, np.full(groups, 1 / groups), size=min(rows, draws - start))
 
 
-def widened_quantiles(groups: int, level: float) -> tuple[float, float]:
-    """Choose the quantiles of a bootstrap distribution that make an interval by this number of groups.
+def variance_factor(size: Real[np.ndarray, " groups"]) -> float:
+    """Compute what the scatter of groups about their common mean is multiplied with, to be the variance of that mean.
 
-    A bootstrap of few groups scatters too little, by the root of (groups - 1) / groups, and its quantiles are the
+    The mean lies nearer to large groups than the true one does, so these scatter too little about it. The factor makes
+    up for that where all groups scatter alike; for G groups of equal size it is G / (G - 1) (Bell and McCaffrey 2002,
+    "Bias reduction in standard errors for linear regression with multi-stage samples").
+
+    Args:
+        size: number of predictions of each group, (groups,), at least two groups.
+    """
+    weight = np.asarray(size, dtype=np.float64) / np.sum(size)
+    alike = weight @ weight
+    return float(alike / (np.square(weight) @ (1 - 2 * weight + alike)))
+
+
+def widened_quantiles(size: Real[np.ndarray, " groups"], level: float) -> tuple[float, float]:
+    """Choose the quantiles of a bootstrap distribution that make an interval by these groups.
+
+    A bootstrap of few groups scatters too little, by the root of their `variance_factor`, and its quantiles are the
     normal's instead of Student's. Quantiles further out make up for both (the expanded percentile interval of
     Hesterberg 2015, "What teachers should know about the bootstrap", doi 10.1080/00031305.2015.1089789).
 
     Args:
-        groups: number of groups, at least 2.
+        size: number of predictions of each group, (groups,), at least two groups.
         level: confidence level.
     """
     from scipy.stats import norm, t
 
-    tail = float(norm.cdf(-math.sqrt(groups / (groups - 1)) * t.ppf(0.5 + level / 2, groups - 1)))
+    tail = float(norm.cdf(-math.sqrt(variance_factor(size)) * t.ppf(0.5 + level / 2, len(size) - 1)))
     return tail, 1 - tail
 
 

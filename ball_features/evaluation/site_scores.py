@@ -102,5 +102,5 @@ def _interval(values: np.ndarray) -> Interval:
     if len(values) < 2 or np.ptp(values) == 0:
         return float("nan"), float("nan")
     means = [(drawn @ values) / len(values) for drawn in draw_groups(len(values), _DRAWS, 0)]
-    low, high = np.quantile(np.concatenate(means), widened_quantiles(len(values), 0.95))
+    low, high = np.quantile(np.concatenate(means), widened_quantiles(np.ones(len(values)), 0.95))
     return float(low), float(high)

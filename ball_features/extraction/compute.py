@@ -19,6 +19,7 @@ from ball_features.errors import CacheError
 from ball_features.extraction.batch import Pipeline, batch_size
 from ball_features.extraction.decoding import ON_DEVICE
 from ball_features.extraction.engine.cpu import compile_early
+from ball_features.extraction.memory import require_memory
 from ball_features.extraction.overlay_mask import learn_overlay_mask, pack_mask
 from ball_features.extraction.pixels import SHORTCUT_WIDTHS
 from ball_features.extraction.preprocessing import Preprocessing
@@ -92,9 +93,10 @@ class Computation:
         network = self._network()
         if not self.update.same_rows:
             self._create(manifest, network.attributes, keep_rows=old is not None)
-        rows = np.flatnonzero(~read_cache(out, embeddings=False).committed)
+        begun = read_cache(out, embeddings=False)
+        rows = np.flatnonzero(~begun.committed)
         start = time.perf_counter()
-        with Writing(out) as writing:
+        with Writing(out, begun.content.tolist()) as writing:
             bad = self._stream(network, rows, writing)
             writing.time(len(rows) - len(bad), time.perf_counter() - start)
         forward_s = time.perf_counter() - start
@@ -142,6 +144,7 @@ class Computation:
         from ball_features.extraction.engine.devices import resolve_device
 
         device, wanted, batch = resolve_device(request.device), request.preprocessing, request.batch_size
+        require_memory(device.type, wanted)
         module = load_backbone(request.backbone, wanted.weights, wanted.seed)
         threads = min(DECODING_THREADS, core_count())
         chooser = Chooser(module, request.backbone, wanted, manifest, device, batch, threads, self.log)

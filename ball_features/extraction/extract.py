@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -102,8 +103,8 @@ def extract(
         images: folder of images; the class of each is read from its folders or from a sheet. Or a manifest of one.
         out: path or address of the cache, an HDF5 file. If it exists, only what is missing is computed.
         config: settings; the defaults if None.
-        sheet: path of a table with a row for each image, or a pandas or polars data frame: class, patient, site and
-            more; see `dataset.sheet`. It wins over the folders.
+        sheet: path of a table with a row for each image or patient, a pandas or polars data frame, or a list of
+            these: class, patient, site and more; see `dataset.sheet`. It wins over the folders.
         collection: layout of the folders, and columns of the sheet.
         how: see `How`.
 
@@ -120,6 +121,9 @@ def extract(
         return replace(done, cache=Path(out))
     start = time.perf_counter()
     out, config = Path(out), config or ExtractConfig()
+    real = Path(os.path.realpath(out))
+    if out.is_symlink() and not real.is_symlink():  # no link in a circle; one cache has one lock
+        return replace(extract(images, real, config, sheet=sheet, collection=collection, **how), cache=out)
     progress = how.get("progress") or (lambda done, total: None)
     log = how.get("log") or (lambda line: None)
     if config.views is None and config.recipe == "auto" and not how.get("overwrite"):

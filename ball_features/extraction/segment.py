@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ball_features.dataset.manifest import Rejected, scan
+from ball_features.dataset.sources import Source
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
 from ball_features.files import clear_partial, replacing, write_csv
-from ball_features.outputs import require_own_files
+from ball_features.outputs import require_folder, require_own_files
 from ball_features.threads import core_count
 
 __all__ = ["Segmentation", "segment_folder"]
@@ -49,7 +50,7 @@ def segment_folder(
     """Segment each image, in its own size, into `OUT/CLASS/NAME.png`, and count nuclei in `OUT/nuclei.csv`.
 
     Args:
-        images: folder with one folder for each class.
+        images: folder, archive or address with one folder for each class.
         out: output folder, outside of `images`.
         method: key of `segmentation.METHODS`.
         clean: fill holes, close gaps and drop small components.
@@ -65,8 +66,8 @@ def segment_folder(
 
     if method not in METHODS:
         raise ConfigError(f"Unknown method {method!r}. Valid: {', '.join(METHODS)}.")
-    manifest, out = scan(images), Path(out)
-    if out.resolve().is_relative_to(manifest.root.resolve()):
+    manifest, out = scan(images, anywhere=True), Path(out)
+    if not isinstance(manifest.root, Source) and out.resolve().is_relative_to(manifest.root.resolve()):
         raise ConfigError(f"Got the output folder {out} inside {manifest.root}, expected a folder outside of it.")
     names = [str(PurePosixPath(path).with_suffix(".png")) for path in manifest.path]
     if len(set(names)) < len(names):
@@ -88,6 +89,7 @@ def segment_folder(
             Image.fromarray((image * mask).permute(1, 2, 0).numpy()).save(partial, "PNG")
         return nuclei_numbers(pixels, mask)[0].numpy()
 
+    require_folder(out)
     require_own_files(out, [*names, _TABLE], _TABLE, "nuclei table")
     header = ["path", *(name.replace(" ", "_") for name in NUCLEI_NUMBERS)]
     for folder in {(out / name).parent for name in names}:

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +136,9 @@ def _fed(
 class Writing:
     """A thread that writes and commits rows; rows that queue up meanwhile are committed together."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, expected: Sequence[str] | None = None) -> None:
+        """Prepare the thread; arguments as `CacheWriter`."""
+        self._path, self._expected = path, expected
         self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]] | None] = queue.Queue(8)
         self._error: BaseException | None = None
         self._ended = False
@@ -153,6 +154,11 @@ class Writing:
         """Wait until everything is on disk; raise `CacheError` if it cannot be written."""
         self._queue.put(None)
         self._thread.join()
+        self._require_written()
+
+    def _require_written(self) -> None:
+        if isinstance(self._error, CacheError):
+            raise self._error
         if self._error is not None:
             raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run the command again.")
 
@@ -162,8 +168,7 @@ class Writing:
 
     def put(self, rows: np.ndarray, embeddings: np.ndarray, shortcuts: dict[str, np.ndarray]) -> None:
         """Queue rows for writing; waits if the disk is slower than the network."""
-        if self._error is not None:
-            raise CacheError(f"Writing {self._path} failed: {self._error}. Free some space and run the command again.")
+        self._require_written()
         self._queue.put((rows, embeddings, shortcuts))
 
     def _queued(self) -> list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
@@ -184,7 +189,7 @@ class Writing:
 
     def _work(self) -> None:
         try:
-            with CacheWriter(self._path) as writer:
+            with CacheWriter(self._path, self._expected) as writer:
                 while items := self._queued():
                     rows, embeddings, shortcuts = zip(*items, strict=True)
                     numbers = {name: np.concatenate([part[name] for part in shortcuts]) for name in shortcuts[0]}

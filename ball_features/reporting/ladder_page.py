@@ -94,7 +94,8 @@ def column_left_out(rungs: Sequence[str]) -> str:
 
 def ladder_caption(rungs: Sequence[str]) -> str:
     """How to read a ladder with these rungs."""
-    same = "The first two steps use the same random draws; the second moves identical files to one side. Later steps"
+    same = "The first two steps use the same random draws; in the second, no image is tested whose identical copy was "
+    same += "trained on. Later steps"
     said = same if "copies together" in rungs else "The steps after the first"
     said += " use draws of their own: a small difference may be chance."
     columns = [rung.removesuffix(_LEFT_OUT) for rung in rungs if rung.endswith(_LEFT_OUT)]

@@ -15,7 +15,7 @@ from ball_features.dataset.decode import decode
 from ball_features.dataset.listing import list_images
 from ball_features.dataset.sources import Source
 from ball_features.errors import ImageError
-from ball_features.files import write_text
+from ball_features.files import is_expected, write_text
 from ball_features.outputs import require_writable
 from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
 from ball_features.reporting.headline import beyond_headline, headline
@@ -174,7 +174,8 @@ def write_page(out: Path, template: str, title: str, **context: Any) -> Path:
     Raises:
         DataError: The file cannot be written, or is none of `ball`'s own pages.
     """
-    require_writable(out, "file for the page", kind="page")  # a folder from a stranger may hold a link to any file
+    if not is_expected(out):  # a folder from a stranger may hold a link to any file
+        require_writable(out, "file for the page", kind="page")
     write_text(out, page(template, title, **context))
     return out
 

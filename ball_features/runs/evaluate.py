@@ -16,7 +16,7 @@ from ball_features.bundles.bundle import Bundle, read_bundle
 from ball_features.bundles.recalibration import Recalibration, recalibrate
 from ball_features.cache import Cache, read_cache
 from ball_features.config import COVERAGE, CollectionConfig, EvaluateConfig
-from ball_features.config.paths import named
+from ball_features.config.paths import named, shown_path
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.external import (
     ExternalScores,
@@ -64,7 +64,8 @@ def evaluate(
 
     Args:
         bundle: folder RUN/models/MODEL, or what `read_bundle` gave.
-        images: folder of images with their classes, or a cache (its path, ending in .h5, or what `read_cache` gave).
+        images: folder, archive or address of images with their classes, or a cache (its path or address, ending in
+            .h5, or what `read_cache` gave).
         config: coverage, share for recalibration, weights and device.
         out: folder for `evaluation.json`, `verdict.json`, `predictions.csv` and `evaluation.html`; None writes nothing.
         collection: layout of the folders, and path and columns of a sheet.
@@ -83,7 +84,7 @@ def evaluate(
         require_own_files(Path(out), _FILES, "evaluation.json", "evaluation")
     if isinstance(images, Cache) or str(images).endswith(".h5"):
         cache = images if isinstance(images, Cache) else read_cache(images)
-        source = "cache" if isinstance(images, Cache) else str(images)
+        source = "cache" if isinstance(images, Cache) else shown_path(images)
         found = predict_cache(loaded, cache, source, config, collection=collection, sheet=sheet)
     else:
         found = predict_folder(loaded, images, config, collection=collection, sheet=sheet, progress=progress)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from ball_features import __version__
 from ball_features.evaluation.fit_split import Fitted
 from ball_features.evaluation.protocols import ModelResult
-from ball_features.files import settle
+from ball_features.files import whole_file
 from ball_features.models.registry import Model
 from ball_features.runs.rungs import Rung
 
@@ -58,13 +58,8 @@ class KeptRungs:
                     arrays[f"{result.spec.name}/{place}/flips"] = item.flips
         failures = {item.spec.name: [item.failure, item.traceback] for item in results if item.failure}
         target = self._file(rung, models)
-        beside = target.with_name(f"{target.stem}.{os.getpid()}.partial.npz")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            np.savez(beside, allow_pickle=False, **arrays, failures=np.array(json.dumps(failures)))
-            settle(beside, target)
-        except OSError:
-            beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), whole_file(target) as partial, partial.path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays, failures=np.array(json.dumps(failures)))
 
     def clear(self) -> None:
         """Forget all rungs."""

@@ -15,6 +15,7 @@ from ball_features.cache import Cache, choose_channels
 from ball_features.config import LADDER, FitConfig
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
+from ball_features.dataset.splits import Split
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
 from ball_features.evaluation.protocols import (
@@ -50,7 +51,7 @@ __all__ = ["DEFAULT_MODELS", "SHORTCUT_TREES", "Ladder", "ladder"]
 DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")
 # A quarter of their usual trees, on every rung: that moves a shortcut's accuracy by half a point, within its interval.
 SHORTCUT_TREES = 50
-_PARTS = ("train", "val", "test")
+_FITTED_ON = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Pro
         if results is None and (results := _same_before(rung, climbed)) is not None:
             kept.save(rung, models, results)
             if progress:
-                progress(before + len(rung.splits) * len(models), total, f"{rung.name}: the same splits")
+                progress(before + len(rung.splits) * len(models), total, f"{rung.name}: the same fits")
         if results is None:
 
             def told(done: int, _: int, name: str, start: int = before, rung: Rung = rung) -> None:
@@ -220,13 +221,24 @@ def _climb(rungs: list[Rung], common: Evaluation, kept: KeptRungs, progress: Pro
 
 
 def _same_before(rung: Rung, climbed: Sequence[_Climbed]) -> list[ModelResult] | None:
-    """Results of an earlier rung with the very same splits, as copies kept together are where there are no copies."""
+    """Results of an earlier rung with the same training images, whose tests hold all of this rung's."""
     for step in climbed:
-        pairs = zip(step.rung.splits, rung.splits, strict=False)
+        pairs = list(zip(step.rung.splits, rung.splits, strict=False))
         same = step.rung.config == rung.config and len(step.rung.splits) == len(rung.splits)
-        if same and all(np.array_equal(getattr(a, part), getattr(b, part)) for a, b in pairs for part in _PARTS):
-            return step.results
+        same = same and all(np.array_equal(getattr(a, part), getattr(b, part)) for a, b in pairs for part in _FITTED_ON)
+        if same and all(np.isin(b.test, a.test).all() for a, b in pairs):
+            return [_on_fewer(result, rung.splits) for result in step.results]
     return None
+
+
+def _on_fewer(result: ModelResult, splits: Sequence[Split]) -> ModelResult:
+    """The same fits, of whose test images these splits hold some, in the same order."""
+    fitted = []
+    for item, split in zip(result.fitted, splits, strict=bool(result.fitted)):
+        own = np.isin(item.split.test, split.test)
+        flips = None if item.flips is None else item.flips[own]
+        fitted.append(replace(item, split=split, probability=item.probability[own], flips=flips))
+    return replace(result, fitted=fitted)
 
 
 def _write(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 from typing import Self
 
 from ball_features.errors import DataError
-from ball_features.files import clear_partial, settle
+from ball_features.files import clear_partial, partial_of, settle
 
 __all__ = ["NewFolder", "free_folder"]
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def free_folder(root: Path, name: str) -> Path:
@@ -25,7 +28,7 @@ def free_folder(root: Path, name: str) -> Path:
     """
     for number in range(1, 10_000):
         folder = root / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists():
+        if not os.path.lexists(folder):
             return folder
     raise DataError(f"{root} holds 10,000 runs called {name}. Give another name.")
 
@@ -53,7 +56,7 @@ class NewFolder:
             name: wanted name; a name that is taken gets a number.
         """
         self._root, self._name = root, name
-        self.path = root / f".{name}.{os.getpid()}.partial"
+        self.path = partial_of(root / name)
 
     def __enter__(self) -> Self:
         """Make the folder.
@@ -82,12 +85,21 @@ class NewFolder:
                 raise self._refusal(error) from error
             return
         try:
-            self.path = settle(self.path, free_folder(self._root, self._name))
+            self.path = self._settled()
         except (DataError, OSError) as error:
             shutil.rmtree(self.path, ignore_errors=True)
             if isinstance(error, OSError):
                 raise self._refusal(error) from error
             raise
+
+    def _settled(self) -> Path:
+        """The folder under a free name; another process may take the one that was free."""
+        while True:
+            try:
+                return settle(self.path, free_folder(self._root, self._name))
+            except OSError as error:
+                if error.errno not in _TAKEN or not self.path.exists():
+                    raise
 
     def _refusal(self, error: OSError) -> DataError:
         return DataError(f"The run cannot be written to {self._root} ({error.strerror}). Give another output folder.")

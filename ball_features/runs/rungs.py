@@ -52,6 +52,7 @@ RUNGS: dict[str, RungKind] = {
     )
 }
 _LEAST_FOLDS = 3
+_FEW_COPIES = 0.1  # share of the test images
 _MOST_GROUPS = 100  # left out one by one where the user did not name the column
 
 
@@ -184,7 +185,7 @@ def _ungrouped(name: str, config: FitConfig, cache: Cache, *, copies_together: b
     splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.path))
     units = merge_units(cache.sha256 if copies_together else cache.path)
     if copies_together:
-        splits = _joined(splits, units, cache.path, cache.label)
+        splits = _uncrossed(splits, units, cache.label) or _joined(splits, units, cache.path, cache.label)
     return Rung(name, config, "", splits, units, units)
 
 
@@ -197,6 +198,21 @@ def _require_few(config: FitConfig, grouping: Grouping, name: str) -> None:
             f"{source} has no column series, and {count} groups, expected at most {_MOST_GROUPS} to leave out one by "
             f"one. Name a column, such as group_column={grouping.column!r}, or one with larger groups."
         )
+
+
+def _uncrossed(splits: Sequence[Split], units: np.ndarray, label: np.ndarray) -> list[Split]:
+    """Leave out test images of which a copy is trained or validated on; nothing where these are more than a few.
+
+    The models of the splits before can then be asked again, and need not be fitted again.
+    """
+    left = []
+    for split in splits:
+        test = split.test[~np.isin(units[split.test], units[np.concatenate([split.train, split.val])])]
+        few = len(split.test) - len(test) <= _FEW_COPIES * len(split.test)
+        if not few or set(label[test]) != set(label[split.test]):
+            return []
+        left.append(replace(split, test=test))
+    return left
 
 
 def _joined(splits: Sequence[Split], units: np.ndarray, path: np.ndarray, label: np.ndarray) -> list[Split]:

@@ -75,7 +75,7 @@ def test_every_field_is_checked(bundle):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("temperature", 0), ("classes", ["a", "a", "b", "c"]), ("estimator_classes", [0, 1, 2, 9]), ("precision", "fp8"),
-     ("input_px", 10**9), ("model_file", "../../x.joblib")],
+     ("input_px", 10**9), ("input_px", 16384), ("model_file", "../../x.joblib")],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(bundle, name, value):
     file = bundle / "bundle.json"

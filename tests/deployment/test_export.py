@@ -223,7 +223,8 @@ class Constant:
 
 
 def test_joblib_is_loaded_on_trust_only(run, small_cache, tmp_path):
-    from ball_features.bundles.saving import LabelledEmbeddings, write_bundle
+    from ball_features.bundles.left_out_sites import LabelledEmbeddings
+    from ball_features.bundles.saving import write_bundle
 
     X = np.ones((6, 1, 8), dtype=np.float32)
     facts = dataclasses.replace(

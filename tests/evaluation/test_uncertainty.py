@@ -46,7 +46,7 @@ def test_groups_widen_the_interval():
 
 def test_an_interval_by_hand():
     hits, group = np.array([1, 1, 0, 1, 0, 0]), np.array([0, 0, 0, 1, 1, 2])
-    # Shares 2/3, 1/2 and 0 of 3, 2 and 1: residuals 0.5, 0, -0.5, so variance 3/2 * 0.5 / 36 and 12 effective images.
+    # Shares 2/3, 1/2 and 0 of 3, 2 and 1: residuals 0.5, 0, -0.5, so variance 1.88 * 0.5 / 36 and 9.6 effective images.
     expected = wilson(0.5, 6 * (norm.ppf(0.975) / t.ppf(0.975, 2)) ** 2)
     assert share_interval(hits, group, images=6) == pytest.approx(expected)
 
@@ -61,6 +61,27 @@ def test_coverage_where_groups_err_together(groups, size):
         low, high = share_interval(rng.random(len(group)) < chance[group], group)
         covered += low <= 0.9 <= high
     assert covered / 600 >= 0.93
+
+
+def test_coverage_where_groups_are_of_unequal_size():
+    """Groups a few times as large as others leave the coverage near 95 %; by G / (G - 1) alone it is 90 here."""
+    rng = np.random.default_rng(4)
+    covered = 0
+    for _ in range(1500):
+        size = np.maximum(3, rng.lognormal(np.log(60), 0.8, 5)).astype(int)
+        group = np.repeat(np.arange(5), size)
+        low, high = share_interval(rng.random(len(group)) < rng.beta(8, 2, 5)[group], group)
+        covered += low <= 0.8 <= high
+    assert covered / 1500 >= 0.925
+
+
+@pytest.mark.parametrize("size", [(5, 5), (300, 1200, 350), (1, 2, 3, 4, 90)])
+def test_the_scatter_of_groups_has_no_bias(size):
+    weight = np.array(size) / sum(size)
+    about = np.eye(len(size)) - weight  # the deviation of each group from the mean
+    seen = np.trace(about.T @ np.diag(weight**2) @ about)  # expected, of groups of variance 1
+    assert resampling.variance_factor(np.array(size)) == pytest.approx(weight @ weight / seen)
+    assert resampling.variance_factor(np.ones(7)) == pytest.approx(7 / 6)
 
 
 def test_no_error_and_no_hit_still_have_an_interval():
@@ -201,7 +222,10 @@ def test_intervals_of_every_metric_against_a_plain_bootstrap():
     for draw in counts:
         rows = np.repeat(np.arange(240), draw[code])
         plain.append([evaluate_predictions(truth[rows], probability[rows]).values[name] for name in METRICS])
-    tail = norm.cdf(-np.sqrt(len(names) / (len(names) - 1)) * t.ppf(0.975, len(names) - 1))  # Hesterberg 2015
+    weight = np.bincount(code) / 240
+    about = np.eye(len(names)) - weight
+    factor = weight @ weight / np.trace(about.T @ np.diag(weight**2) @ about)  # Bell and McCaffrey 2002
+    tail = norm.cdf(-np.sqrt(factor) * t.ppf(0.975, len(names) - 1))  # Hesterberg 2015
     low, high = np.quantile(np.array(plain), [tail, 1 - tail], axis=0)
     for place, name in enumerate(METRICS):
         near = 0.03 if name == "accuracy" else 1e-9  # a score interval, not the bootstrap's

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from ball_features import ExtractConfig, extract, read_cache
-from ball_features.errors import CacheError
+from ball_features.errors import CacheError, ConfigError
+from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.engine.densenet import Engine
-from ball_features.extraction.memory import within_memory
+from ball_features.extraction.memory import require_memory, within_memory
+from ball_features.extraction.preprocessing import Preprocessing
 
 ERRORS = [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")]
 ERRORS.append(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"))
@@ -62,3 +64,21 @@ def test_an_extraction_goes_on_in_smaller_batches(smears, small_cache, tmp_path,
     got, wanted = read_cache(tmp_path / "a.h5"), read_cache(small_cache)
     rows = [wanted.path.tolist().index(path) for path in got.path]
     assert np.allclose(got.embeddings, wanted.embeddings[rows], rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("side", "recipe", "fits"), [(224, "plain", True), (4096, "plain", False), (224, "enlarge+enlarge+enlarge", False)]
+)
+def test_images_that_no_memory_holds_are_refused_before_the_network_is_loaded(
+    tmp_path, smears, monkeypatch, side, recipe, fits
+):
+    monkeypatch.setattr("ball_features.extraction.memory.memory_bytes", lambda: 1e9)
+    config = ExtractConfig(
+        backbone="densenet121", weights="random", recipe=recipe, precision="fp32", input_px=side, limit=4
+    )
+    if fits:
+        require_memory("cpu", Preprocessing.from_config(config, get_backbone("densenet121", side)))
+        return
+    with pytest.raises(ConfigError, match=r"takes the network about \d+ GB of memory, and there are 1\."):
+        extract(smears, tmp_path / "a.h5", config)
+    assert not (tmp_path / "a.h5").exists()

@@ -69,7 +69,7 @@ def test_a_disk_that_fails_ends_the_run(tmp_path, monkeypatch, breaks, batches):
     """Whenever it fails, and however much waits: the one who feeds is told, and waits for nothing."""
 
     class Broken:
-        def __init__(self, path):
+        def __init__(self, path, expected=None):
             self.fail("open")
 
         def fail(self, where):

@@ -207,6 +207,41 @@ def test_the_first_two_rungs_are_one_draw(small_cache, patients, tmp_path):
     assert apart  # copies were on two sides
 
 
+def test_few_copies_need_no_fits_of_their_own(tmp_path, monkeypatch):
+    """The second rung then asks the models of the first about the test images that have no copy in training."""
+    cache_path = write_cache(tmp_path / "few.h5", *clouds(60), columns={"patient": [f"P{n // 4}" for n in range(240)]})
+    with h5py.File(cache_path, "r+") as file:
+        del file["checksums"]
+        sha256: Any = file["sha256"]
+        for row in range(0, 240, 24):  # ten pairs
+            sha256[row + 1] = sha256[row]
+    fits = []
+    monkeypatch.setattr(
+        "ball_features.runs.ladder.evaluate", lambda own, told: fits.append(own.config.protocol) or evaluate(own, told)
+    )
+    done = ladder(cache_path, FitConfig(models=("logistic", "majority"), repeats=2, jobs=1), out_root=tmp_path)
+    assert fits.count("holdout") == 1
+    sides, answers = ({"random": {}, "copies together": {}} for _ in range(2))
+    for name, found, value in (("splits", sides, "split"), ("predictions", answers, "p_Early")):
+        with (done.folder / f"{name}.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row["rung"] in found:
+                    found[row["rung"]][row["repeat"], row["path"], row.get("model")] = row[value]
+    cache = read_cache(cache_path, embeddings=False)
+    digests = dict(zip(cache.path.tolist(), cache.sha256.tolist(), strict=True))
+    trained = {(r, digests[path]) for (r, path, _), side in sides["random"].items() if side in ("train", "val")}
+    crossed = {key for key, side in sides["random"].items() if side == "test" and (key[0], digests[key[1]]) in trained}
+    assert crossed
+    assert sides["copies together"] == {key: side for key, side in sides["random"].items() if key not in crossed}
+    left = {key: value for key, value in answers["random"].items() if (*key[:2], None) not in crossed}
+    assert answers["copies together"] == left
+
+
+def test_a_ladder_has_two_random_draws_unless_told():
+    assert [FitConfig(protocol=name).repeats for name in ("ladder", "holdout")] == [2, 5]
+    assert FitConfig(protocol="ladder", repeats=5).repeats == 5
+
+
 @pytest.mark.slow
 def test_an_interrupted_ladder_goes_on_where_it_was(small_cache, tmp_path, monkeypatch):
     """Finished rungs are not fitted again, the result is that of an uninterrupted ladder, and progress counts all."""

@@ -1,0 +1,37 @@
+"""Files that commands read and write: whole or not at all, where they were checked; CSV, strict JSON."""
+
+from ball_features.files.partial import clear_partial, is_running, partial_of, settle
+from ball_features.files.plain import open_plain, read_json, read_whole
+from ball_features.files.replacement import expect, is_expected, replacing, whole_file
+from ball_features.files.text_files import (
+    IMAGE_SUFFIXES,
+    json_text,
+    plain_cell,
+    read_csv,
+    safe_cell,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "clear_partial",
+    "expect",
+    "is_expected",
+    "is_running",
+    "json_text",
+    "open_plain",
+    "partial_of",
+    "plain_cell",
+    "read_csv",
+    "read_json",
+    "read_whole",
+    "replacing",
+    "safe_cell",
+    "settle",
+    "whole_file",
+    "write_csv",
+    "write_json",
+    "write_text",
+]

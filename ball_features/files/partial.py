@@ -1,0 +1,90 @@
+"""Names of files and folders while they are written, their final name, and what killed processes left."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+__all__ = ["clear_partial", "is_running", "partial_of", "settle", "sync_folder"]
+
+_LONGEST_NAME = 255  # bytes, of most file systems
+_PARTIAL = re.compile(r"\.+(?P<name>.+?)(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.partial(\..*)?", re.DOTALL)
+
+
+def settle(partial: Path, final: Path) -> Path:
+    """Give a file or a folder that is finished its final name, in an order that no power cut breaks.
+
+    Its bytes become durable before the name, and the name before anything that follows.
+
+    Raises:
+        OSError: It cannot be renamed, or not be made durable.
+    """
+    for path in [*partial.rglob("*"), partial]:
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    partial.replace(final)
+    sync_folder(final.parent)
+    return final
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; not every system can open a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def partial_of(final: Path) -> Path:
+    """Name of a file or folder while this process writes it: .NAME.HOST.PID.partial beside the final one."""
+    end = f".{_host()}.{os.getpid()}.partial"
+    return final.with_name(f".{_short(final.name, len(end) + 1)}{end}")
+
+
+def _short(name: str, more: int) -> str:
+    """A name that leaves so many bytes of the longest one, with a hash of what is cut off."""
+    data = os.fsencode(name)
+    if len(data) + more <= _LONGEST_NAME:
+        return name
+    return os.fsdecode(data[:128]) + hashlib.sha256(data).hexdigest()[:16]
+
+
+@functools.cache
+def _host() -> str:
+    """This machine, in eight characters: the number of a process says nothing on another one."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def clear_partial(folder: Path, name: str = "") -> None:
+    """Remove what killed processes of this machine left of `name`, or of any name."""
+    wanted = {name, _short(name, len(partial_of(Path("a")).name))}
+    with contextlib.suppress(OSError):
+        for item in folder.iterdir():
+            found = _PARTIAL.fullmatch(item.name)
+            if found is None or (name and found["name"] not in wanted):
+                continue
+            if found["host"] not in (None, _host()) or is_running(int(found["pid"])):
+                continue
+            shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine runs; True where that cannot be known."""
+    if os.name == "nt":  # signal 0 would end the process there
+        return True
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError) as error:
+        return not isinstance(error, ProcessLookupError)
+    return True

@@ -1,0 +1,105 @@
+"""Tables and JSON as `ball` writes them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ball_features.files.plain import open_plain
+from ball_features.files.replacement import replacing
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "json_text",
+    "plain_cell",
+    "read_csv",
+    "safe_cell",
+    "write_csv",
+    "write_json",
+    "write_text",
+]
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .tif .tiff .webp .gif .jp2 .j2k .j2c .jpc .jpx .jpf .mpo .avif".split()
+    + ".ppm .pgm .pbm .pnm .tga .pcx .qoi".split()
+)
+
+# A spreadsheet runs a cell that begins so as a formula (OWASP, CSV injection); further apostrophes keep it reversible.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+_STYLES = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
+
+
+def safe_cell(value: Any) -> Any:
+    """A cell for a CSV file: text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    Numbers are left as they are, also those written as text.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return "'" + value
+    return value
+
+
+def plain_cell(text: str) -> str:
+    """The text that `safe_cell` was given."""
+    return text[1:] if _ESCAPED.match(text) else text
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table with full precision by `replacing`; text cells pass through `safe_cell`."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        usual, quoting = (csv.writer(file, lineterminator="\n", quoting=style) for style in _STYLES)
+        for row in itertools.chain([header], rows):
+            cells = [safe_cell(value) for value in row]
+            # Python before 3.13 leaves a carriage return unquoted, and then refuses to read it.
+            returned = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+            (quoting if returned else usual).writerow(cells)
+
+
+def read_csv(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a table that `write_csv` wrote: name of the column -> text."""
+    with io.TextIOWrapper(open_plain(path), encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = [plain_cell(name) for name in next(reader, [])]
+        for cells in reader:
+            if cells:
+                yield dict(zip(header, map(plain_cell, cells), strict=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text by `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write strict JSON by `replacing`; a value that is not a finite number becomes null."""
+    write_text(path, json_text(values) + "\n")
+
+
+def json_text(values: Any) -> str:
+    """Values as JSON; NaN and infinities become null, paths and other objects their text."""
+    return json.dumps(_plain(values), indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON knows; a record gives its `to_dict`."""
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
