@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ball_features.dataset.folder_names import patient_number
 
-__all__ = ["FoundPatients", "PatientMatch", "find_patients", "match_patients"]
+__all__ = ["FoundPatients", "PatientMatch", "find_patients", "known_patients", "match_patients"]
 
 _WHOLE = re.compile(r"0*([0-9]+)(?:\.0)?")
 
@@ -95,6 +95,17 @@ def find_patients(files: Sequence[str], sheet: Sequence[str]) -> FoundPatients |
         if any(one and two and _key(one) != _key(two) for one, two in pairs):
             return None
     return found[0] if found else None
+
+
+def known_patients(
+    files: Sequence[str], patients: Sequence[str], cells: Sequence[str]
+) -> Iterator[tuple[Sequence[str], str]]:
+    """Patients of the images as they are known, then as the paths name those of the sheet, and where."""
+    if any(patients):
+        yield patients, ""
+    found = find_patients(files, cells)
+    if found is not None:
+        yield found.patient, found.told
 
 
 def _example(names: Sequence[str]) -> str:

@@ -141,6 +141,8 @@ def _of_records(source: str, records: Sequence[Mapping[str, Any]], lines: Sequen
         name for record in records for name, value in record.items() if isinstance(_single(value), list | Mapping)
     }
     kept = [name for name in header if name not in nested]
+    if not kept:
+        raise _refused(source, f"its values are nested: {', '.join(sorted(nested))}")
     rows = [[cell_text(_single(record.get(name))) for name in kept] for record in records]
     filled = [number for number, row in enumerate(rows) if any(row)]
     remarks = (f"Nested values of {source} are not read: {', '.join(sorted(nested))}.",) if nested else ()
