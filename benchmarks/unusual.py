@@ -281,7 +281,7 @@ def family(kind: str) -> str:
 
 def _one_pair(folder: Path, item: str, most: int, seed: int) -> dict[str, dict[str, float]]:
     names, views = _parse(item)
-    images, codes, path = _load(folder, names, views)
+    images, codes, path = load_sets(folder, names, views)
     skip = {*names, *(f"{name}-sample" for name in names), *(other for name in names for other in SAME.get(name, ()))}
     sets = {file.stem for file in folder.glob("*.npz") if np.load(file)["X"].shape[1] > max(views)} - skip
     sets = {name for name in sets if not (name.endswith("-sample") and name.removesuffix("-sample") in sets)}
@@ -289,12 +289,12 @@ def _one_pair(folder: Path, item: str, most: int, seed: int) -> dict[str, dict[s
     parts = random_parts(len(codes), seed)
     foreign = {}
     for name in sorted(sets):
-        foreign[name], _, files = _load(folder, [name], views)
+        foreign[name], _, files = load_sets(folder, [name], views)
         if name.startswith(TURNED):
             held = {path[row] for row in np.flatnonzero(parts[0] == 0)}
             rows = [row for row, file in enumerate(files) if file.replace("=", "/").removesuffix(".png") in held]
             foreign[name] = foreign[name].rows(np.array(rows, dtype=int))
-        foreign[name] = _spread(foreign[name], most)
+        foreign[name] = spread(foreign[name], most)
     return flagged((images, codes), foreign, parts)
 
 
@@ -304,7 +304,7 @@ def left_out(folder: Path, own: list[str], groups: Path, column: str, splits: in
         group_of = {row["path"]: row[column] for row in csv.DictReader(file)}
     for item in own:
         names, views = _parse(item)
-        images, codes, path = _load(folder, names, views)
+        images, codes, path = load_sets(folder, names, views)
         group = np.array([group_of[name] for name in path])
         known, unknown = (
             [flagged((images, codes), {}, group_parts(group, whole, seed)) for seed in range(splits)]
@@ -320,7 +320,7 @@ def _parse(item: str) -> tuple[list[str], list[int]]:
     return name.split("+"), [0, *VIEWS[kind or "plain"]]
 
 
-def _load(folder: Path, names: list[str], views: list[int]) -> tuple[Images, np.ndarray, list[str]]:
+def load_sets(folder: Path, names: list[str], views: list[int]) -> tuple[Images, np.ndarray, list[str]]:
     """Images of several sets, their class numbers and paths."""
     parts = [np.load(folder / f"{name}.npz") for name in names]
     X, histogram, label, path = (
@@ -331,7 +331,7 @@ def _load(folder: Path, names: list[str], views: list[int]) -> tuple[Images, np.
     return Images(X.astype(np.float32), histogram.astype(np.float32)), codes, path.tolist()
 
 
-def _spread(images: Images, most: int) -> Images:
+def spread(images: Images, most: int) -> Images:
     """At most so many images, from all over the set."""
     return images.rows(np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)))
 

@@ -58,8 +58,8 @@ class Bundle:
         train_class: class number of each training image, int (train,); empty in bundles of earlier versions.
         novelty: what flags unusual images; None in bundles of earlier versions, which flag by distance alone.
         sites: sites of a site-adapted model, else None.
-        offset: numbers that are subtracted from each embedding before all else, those of the site that the bundle
-            answers for, float32 (views, dim); None for a model that is not adapted.
+        offset: numbers subtracted from each embedding first, those of the site that the bundle answers for, float32
+            (views, dim); None for a model that is not adapted.
 
     The calibration images are the validation images of the model's split. Those of a final model are all images of its
     folds, each predicted by a model that has not seen it.
@@ -125,11 +125,8 @@ class Bundle:
     def require_sites(self) -> Sites:
         """The sites of a site-adapted model; raises `ConfigError` for another model."""
         if self.sites is None:
-            raise ConfigError(
-                f"The bundle of {self.facts.model} is not site-adapted, so that a site changes nothing. Fit it with "
-                "adapt='auto' and a column site, or name no site.",
-                option="site",
-            )
+            own = f"The bundle of {self.facts.model} is not site-adapted, so that a site changes nothing. "
+            raise ConfigError(f"{own}Fit it with adapt='auto' and a column site, or name no site.", option="site")
         return self.sites
 
     def distance(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,8 +148,12 @@ class Bundle:
         distance = self.distance(X)[0]
         if self.novelty is None:
             return distance > self.unusual_from
-        scores = self.novelty.measures.score(self._centred(X), histogram, distance)
-        return self.novelty.scale.flags(scores, probability.argmax(1), len(self.classes), UNUSUAL_SHARE)
+        measured, scale, elsewhere = self._centred(X), self.novelty.scale, self.novelty.elsewhere
+        if self.sites is not None and self.offset is not None and elsewhere is not None:
+            measured = self.sites.to_measure(X, self.offset)
+            scale = elsewhere if self.sites.is_near(self.offset) else scale
+        scores = self.novelty.measures.score(measured, histogram, distance)
+        return scale.flags(scores, probability.argmax(1), len(self.classes), UNUSUAL_SHARE)
 
     @property
     def unusual_from(self) -> float:

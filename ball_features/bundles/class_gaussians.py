@@ -1,4 +1,8 @@
-"""Gaussians of the classes in embeddings, and in histograms of colours: Mahalanobis distances to the class means."""
+"""Gaussians of the classes in embeddings, and in histograms of colours: Mahalanobis distances to the class means.
+
+Embeddings are taken at unit length. Those of a site-adapted model, which are less the offset of their site, are divided
+by one number instead: what is left of a foreign image is long, of an own one short, and unit length would hide that.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ClassGaussians", "colour_shares", "fit_colours", "fit_gaussians", "to_unit"]
+__all__ = ["ClassGaussians", "at_scale", "colour_shares", "fit_colours", "fit_gaussians"]
 
 _DIRECTIONS = 64
 _COLOUR_DIRECTIONS = 16
@@ -22,25 +26,27 @@ _SMOOTH = np.array([1, 2, 3, 2, 1]) / 9  # of neighbouring bins, so that a sligh
 
 @dataclass(frozen=True, eq=False)
 class ClassGaussians:
-    """Gaussians of the classes in each view, of embeddings at unit length.
+    """Gaussians of the classes in each view.
 
     Attributes:
         mean: means of the classes, float32 (views, classes, dim).
         basis: directions of the largest variance within classes, float32 (views, directions, dim).
         variance: variance of each direction, float32 (views, directions).
         rest: variance of any other direction, float32 (views,); infinite where there is none.
+        length: what embeddings are divided by, float32 (views,); None where each is taken at unit length.
     """
 
     mean: np.ndarray
     basis: np.ndarray
     variance: np.ndarray
     rest: np.ndarray
+    length: np.ndarray | None = None
 
     def score(self, X: np.ndarray) -> np.ndarray:
         """Squared Mahalanobis distance of X (images, views, dim) to the nearest class mean, float64 (images, views)."""
         found = np.empty(X.shape[:2])
         for view in range(X.shape[1]):
-            unit = to_unit(X[:, view])
+            unit = at_scale(X[:, view], None if self.length is None else self.length[view])
             distances = []
             for mean in self.mean[view]:
                 apart = unit - mean
@@ -51,13 +57,16 @@ class ClassGaussians:
         return found
 
 
-def fit_gaussians(X: np.ndarray, codes: np.ndarray, directions: int = _DIRECTIONS) -> ClassGaussians:
+def fit_gaussians(
+    X: np.ndarray, codes: np.ndarray, directions: int = _DIRECTIONS, length: np.ndarray | None = None
+) -> ClassGaussians:
     """Estimate the Gaussians of the classes.
 
     Args:
         X: embeddings of training images, float (images, views, dim).
         codes: class numbers, int (images,).
         directions: largest number of directions that keep a variance of their own.
+        length: what embeddings are divided by, as in `ClassGaussians`.
     """
     from sklearn.utils.extmath import randomized_svd
 
@@ -66,7 +75,7 @@ def fit_gaussians(X: np.ndarray, codes: np.ndarray, directions: int = _DIRECTION
     count = max(1, min(directions, len(rows) // 3, X.shape[2]))
     parts: list[tuple[np.ndarray, ...]] = []
     for view in range(X.shape[1]):
-        unit = to_unit(X[rows, view])
+        unit = at_scale(X[rows, view], None if length is None else length[view])
         mean = np.stack([unit[own == code].mean(0) for code in range(len(classes))])
         apart = unit - mean[own]
         _, values, basis = randomized_svd(apart, count, random_state=0)
@@ -76,7 +85,7 @@ def fit_gaussians(X: np.ndarray, codes: np.ndarray, directions: int = _DIRECTION
         variance = np.maximum(variance, _LEAST_VARIANCE)
         parts.append((mean, basis, variance, max(rest, _LEAST_REST * variance.min(), _LEAST_VARIANCE)))
     mean, basis, variance, rest = (np.stack(part).astype(np.float32) for part in zip(*parts, strict=True))
-    return ClassGaussians(mean, basis, variance, rest)
+    return ClassGaussians(mean, basis, variance, rest, None if length is None else length.astype(np.float32))
 
 
 def colour_shares(histogram: np.ndarray) -> np.ndarray:
@@ -98,7 +107,8 @@ def fit_colours(histogram: np.ndarray, codes: np.ndarray) -> ClassGaussians:
     return fit_gaussians(colour_shares(histogram), codes, _COLOUR_DIRECTIONS)
 
 
-def to_unit(X: np.ndarray) -> np.ndarray:
-    """Embeddings (images, dim) at unit length, float32."""
+def at_scale(X: np.ndarray, length: float | None = None) -> np.ndarray:
+    """Embeddings (images, dim) divided by a length, float32; each by its own where none is given."""
     X = X.astype(np.float32)
-    return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), _TINY)
+    own = np.linalg.norm(X, axis=1, keepdims=True) if length is None else np.float32(length)
+    return X / np.maximum(own, _TINY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from ball_features import __version__
 from ball_features.bundles.calibration import neighbour_distance, unit_mean
 from ball_features.bundles.facts import BundleFacts
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import fit_measures
-from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
+from ball_features.bundles.left_out_sites import LabelledEmbeddings, score_left_out, score_within
+from ball_features.bundles.saving import HeldOut, write_bundle
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
 from ball_features.evaluation.final_fit import FinalFit
@@ -149,18 +149,23 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         seen, held = used(some(fold.split.train, PAST_MEMORY_IMAGES)), used(tested)
         reference = unit_mean(_of(seen.X, own)).astype(np.float16).astype(np.float32)  # as a bundle keeps it
         distances.append(neighbour_distance(_of(held.X, own), reference)[0])
-        scores.append(fit_measures(seen.X, seen.truth, seen.histogram).score(held.X, held.histogram))
+        scores.append(seen.measures().score(held.X, held.histogram))
         truth.append(held.truth)
         raw.append(fold.probability[np.isin(fold.split.test, tested)])
     truth, distances, scores, probability = (np.concatenate(part) for part in (truth, distances, scores, raw))
     fold_of = np.repeat(np.arange(len(held_out)), [len(part) for part in held_out])
     used = _Used(origin, final.fitted, name, views)
+    reference, held = used(shown), used(rows)
+    if any(fold.shifts for fold in final.folds):  # which left sites out; within known sites, images lie closer
+        unit = np.arange(len(origin.cache.path)) if origin.unit is None else origin.unit
+        scores = score_within(reference, held, (unit[shown], unit[rows]), origin.config.seed)
+    seen = HeldOut(probability, truth, distances, fold_of, scores, _rows_of(origin.unit, rows))
     write_bundle(
         folder / name,
         estimator,
         facts,
-        train=used(shown),
-        validation=HeldOut(probability, truth, distances, fold_of, scores, _rows_of(origin.unit, rows)),
+        train=reference,
+        validation=replace(seen, elsewhere=score_left_out(reference, held)),
         sites=used.sites,
     )
 
@@ -190,14 +195,15 @@ class _Used:
         """These images with their classes; rows is int (images,)."""
         cache, sites, site = self.origin.cache, self.sites, self.origin.site
         X = cache.embeddings[rows][:, self.views]
-        truth = np.unique(cache.label, return_inverse=True)[1][rows]
-        if sites is not None and site is not None:
-            X = X.astype(np.float32)
-            for name in np.unique(site[rows]).tolist():
-                X[site[rows] == name] -= self._offset(sites, str(name))
+        truth, unit = np.unique(cache.label, return_inverse=True)[1][rows], _rows_of(self.origin.unit, rows)
+        if sites is None or site is None:
+            return LabelledEmbeddings(X, truth, unit, _rows_of(cache.shortcuts.get("histogram"), rows))
+        X = X.astype(np.float32)
+        length = np.linalg.norm(X, axis=2).sum(0) / max(len(X), 1)
+        for name in np.unique(site[rows]).tolist():
+            X[site[rows] == name] -= self._offset(sites, str(name))
         # Sites differ in colour: to a model that is adapted to them, that is nothing unusual.
-        histogram = _rows_of(cache.shortcuts.get("histogram"), rows) if sites is None else None
-        return LabelledEmbeddings(X, truth, _rows_of(self.origin.unit, rows), histogram)
+        return LabelledEmbeddings(X, truth, unit, None, site[rows], length)
 
     def _offset(self, sites: Sites, name: str) -> np.ndarray:
         known = sites.find(name)

@@ -15,7 +15,10 @@ import numpy as np
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteAdapter
 
-__all__ = ["Sites"]
+__all__ = ["FAR", "Sites"]
+
+FAR = 2.0  # times the farthest training site's distance from their average: 1.4 to 2.7 for white blood cells of three
+# hospitals, 2.0 to 3.6 for malaria cells, photographs and drawings in their place (benchmarks/unusual.md)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,28 @@ class Sites:
         if name in self.kept:
             return self.kept[name]
         return self.adapter.offsets_[self.training.index(name)] if name in self.training else None
+
+    def is_near(self, offset: np.ndarray) -> bool:
+        """Whether an offset (views, dim) is that of a new site, not far from those of training."""
+        new = not any(np.array_equal(offset, own) for own in (*self.adapter.offsets_, self.adapter.average))
+        return new and self.adapter.farness(offset) < FAR
+
+    def to_measure(self, X: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Embeddings less what says whether an image is unusual, float32 (images, views, dim).
+
+        Where the site is not known, that is the offset of the training site that the image is nearest to: an image
+        between the sites is like those of none.
+
+        Args:
+            X: embeddings, float (images, views, dim).
+            offset: offset that the bundle answers by, float32 (views, dim).
+        """
+        X = X.astype(np.float32)
+        if not np.array_equal(offset, self.adapter.average):
+            return X - offset
+        flat, known = X.reshape(len(X), -1), self.adapter.offsets_.reshape(len(self.adapter.offsets_), -1)
+        nearest = ((known.astype(np.float64) ** 2).sum(1) / 2 - flat @ known.T).argmin(1)
+        return X - self.adapter.offsets_[nearest]
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Arrays by name, for a file."""

@@ -11,6 +11,10 @@ Logarithms of the scores are brought to one scale by calibration images and join
 maximum: a score in which the image is ordinary does not hide another in which it is not, and scores in all of which it
 is somewhat odd add up. The model's views, which say much the same, count as one, by the largest. Each predicted class
 has a threshold of its own. Where calibration images are many, a score beyond all of theirs is enough.
+
+A site-adapted model is measured on embeddings less the offset of their site, at one scale and not at unit length. For
+a site that it is adapted to, and that is not far from those of training, thresholds come from training sites that the
+measures have not seen (`bundles.left_out_sites`).
 """
 
 from __future__ import annotations
@@ -72,10 +76,12 @@ class Measures:
         return np.column_stack([*found, *([] if last is None else [last])])
 
 
-def fit_measures(X: np.ndarray, codes: np.ndarray, histogram: np.ndarray | None = None) -> Measures:
+def fit_measures(
+    X: np.ndarray, codes: np.ndarray, histogram: np.ndarray | None = None, length: np.ndarray | None = None
+) -> Measures:
     """Fit the measures to training images; arguments as `fit_gaussians` and `colour_shares`."""
     colours = None if histogram is None else fit_colours(histogram, codes)
-    return Measures(fit_gaussians(X, codes), colours, fit_neighbourhood(X))
+    return Measures(fit_gaussians(X, codes, length=length), colours, fit_neighbourhood(X, length))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +91,19 @@ class Novelty:
     Attributes:
         measures: what gives the scores.
         scale: scale of these scores.
+        elsewhere: scale for sites that a model is adapted to, by training sites that were left out; None where all
+            sites have one.
     """
 
     measures: Measures
     scale: Scale
+    elsewhere: Scale | None = None
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Arrays by name, for a file."""
         own = self.measures
         parts = {"gaussian": own.gaussians, "colour": own.colours, "near": own.near, "scale": self.scale}
+        parts |= {"elsewhere": self.elsewhere}
         return {
             f"{start}_{name}": value
             for start, part in parts.items()
@@ -104,9 +114,9 @@ class Novelty:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Novelty | None:
         """Read what `to_arrays` gave; None where a bundle of an earlier version has none of it."""
-        views, colours, near, scale = (
+        views, colours, near, scale, elsewhere = (
             {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
-            for start in ("gaussian_", "colour_", "near_", "scale_")
+            for start in ("gaussian_", "colour_", "near_", "scale_", "elsewhere_")
         )
         if not views or not scale:
             return None
@@ -115,4 +125,4 @@ class Novelty:
             ClassGaussians(**colours) if colours else None,
             Neighbourhood(**near) if near else None,
         )
-        return cls(measures, Scale(**scale))
+        return cls(measures, Scale(**scale), Scale(**elsewhere) if elsewhere else None)

@@ -19,6 +19,8 @@ _COUNTS = {"input_px": (8, 4096), "seed": (0, 1 << 63), "view_seed": (0, 1 << 63
 _PRECISIONS = ("fp32", "bf16", "fp16")
 _MOST_TEMPERATURE = 1e6
 _MOST_ORDER = 100
+_SCALE = ("middle", "high", "values", "predicted", "largest", "order", "groups")
+_ELSEWHERE = {"gaussian_length", *(f"elsewhere_{part}" for part in _SCALE)}
 _MOST = 1e15  # absolute value of a number that is squared
 
 
@@ -54,8 +56,9 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         "train": arrays["train"].ndim == 2 and _moderate(arrays["train"]),
         "train_class": _classes_of(arrays, "train_class", len(arrays["train"]), len(facts.classes)),
         "score_class": _classes_of(arrays, "score_class", len(arrays["scores"]), len(facts.classes)),
-        "scale_predicted": _classes_of(arrays, "scale_predicted", len(arrays["scores"]), len(facts.classes)),
     }
+    for name in ("scale_predicted", "elsewhere_predicted"):
+        checks[name] = _classes_of(arrays, name, len(arrays["scores"]), len(facts.classes))
     views = len(facts.preprocessing.plan)
     checks |= {
         "model_views": set(facts.model_views) <= set(range(views)),
@@ -63,7 +66,10 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         "gaussians": "gaussian_mean" not in arrays or _fit_together(arrays, views),
         "colours": "colour_mean" not in arrays or _one_view(arrays),
         "neighbours": "near_train" not in arrays or _of_neighbours(arrays),
-        "site_offsets": facts.adapt == "none" or all(_finite(arrays[name], 3, views) for name in _sites(arrays)),
+        "site_offsets": facts.adapt == "none" or all(_per_view(arrays[name], views) for name in _sites(arrays)),
+        "site_shares": facts.adapt == "none" or _of_shares(arrays),
+        "elsewhere": not any(name.startswith("elsewhere_") for name in arrays) or _ELSEWHERE <= {*arrays},
+        "lengths": ("gaussian_length" in arrays) == ("near_length" in arrays),
     }
     faults += [name for name, holds in checks.items() if not holds]
     if faults:
@@ -87,9 +93,15 @@ def _sites(arrays: Mapping[str, np.ndarray]) -> list[str]:
     return ["site_offsets", "site_class_means", *(["site_kept"] if "site_kept" in arrays else [])]
 
 
-def _finite(values: np.ndarray, axes: int, views: int) -> bool:
-    """Whether numbers are finite, with so many axes, the last but one of them the views."""
-    return values.ndim == axes and values.shape[-2] == views and bool(np.isfinite(values).all())
+def _per_view(values: np.ndarray, views: int) -> bool:
+    """Whether numbers are (sites or classes, views, dim), and can be squared."""
+    return values.ndim == 3 and values.shape[1] == views and _moderate(values)
+
+
+def _of_shares(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether shares of classes and their concentration, which older bundles lack, are what they can be."""
+    shares = arrays.get("site_shares")
+    return shares is None or bool(shares.ndim == 1 and _moderate(shares) and (shares >= 0).all())
 
 
 def _one_view(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -116,32 +128,49 @@ def _of_neighbours(arrays: Mapping[str, np.ndarray]) -> bool:
         and bool((spacing > 0).all())
         and _moderate(train)
         and _moderate(spacing)
+        and _of_lengths(arrays, "near_length", 1)
     )
+
+
+def _of_lengths(arrays: Mapping[str, np.ndarray], name: str, count: int) -> bool:
+    """Whether what embeddings are divided by, if it is there, is so many numbers."""
+    length = arrays.get(name)
+    return length is None or bool(length.shape == (count,) and _moderate(length) and (length >= 0).all())
 
 
 def _fit_together(arrays: Mapping[str, np.ndarray], views: int) -> bool:
     """Whether the Gaussians of the views and the scale of their scores belong together."""
     mean, basis, variance = (arrays[f"gaussian_{name}"] for name in ("mean", "basis", "variance"))
-    scale = [arrays[f"scale_{name}"] for name in ("middle", "high", "values")]
-    ends = [*scale[:2], *([arrays["scale_largest"]] if "scale_largest" in arrays else [])]
-    order = arrays.get("scale_order", np.ones(1))
     rest, scores = arrays["gaussian_rest"], views + 1 + ("colour_mean" in arrays)
-    groups = arrays.get("scale_groups", np.zeros(scores, dtype=np.int64))
+    scales = ["scale", *(["elsewhere"] if "elsewhere_middle" in arrays else [])]
     return (
         mean.ndim == basis.ndim == 3
         and len(mean) == len(basis) == len(variance) == len(rest) == views
         and mean.shape[2] == basis.shape[2]
         and variance.shape == basis.shape[:2]
-        and all(part.shape == (scores,) for part in ends)
+        and bool((variance > 0).all() and rest.ndim == 1 and (rest > 0).all())
+        and _of_lengths(arrays, "gaussian_length", views)
+        and all(_moderate(part) for part in (mean, basis, variance))
+        and all(_of_scale(arrays, name, scores) for name in scales)
+    )
+
+
+def _of_scale(arrays: Mapping[str, np.ndarray], name: str, scores: int) -> bool:
+    """Whether a scale is one of so many scores, with as many calibration images as the bundle has."""
+    middle, high, values, predicted = (arrays[f"{name}_{part}"] for part in ("middle", "high", "values", "predicted"))
+    ends = [middle, high, *([arrays[f"{name}_largest"]] if f"{name}_largest" in arrays else [])]
+    order = arrays.get(f"{name}_order", np.ones(1))
+    groups = arrays.get(f"{name}_groups", np.zeros(scores, dtype=np.int64))
+    return (
+        all(part.shape == (scores,) for part in ends)
         and groups.shape == (scores,)
         and groups.dtype == np.int64
         and set(groups.tolist()) <= {0, 1, 2, 3}
         and order.shape == (1,)
         and order.dtype == np.float64
         and 1 <= float(order[0]) <= _MOST_ORDER
-        and scale[2].shape == arrays["scale_predicted"].shape == arrays["scores"].shape
-        and bool((variance > 0).all() and rest.ndim == 1 and (rest > 0).all())
-        and all(_moderate(part) for part in (mean, basis, variance, scale[2], *ends))
+        and values.shape == predicted.shape == arrays["scores"].shape
+        and all(_moderate(part) for part in (values, *ends))
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from ball_features.bundles.calibration import (
 from ball_features.bundles.facts import BundleFacts, BundleFigures, SetFigures
 from ball_features.bundles.formats import write_model
 from ball_features.bundles.known_sites import Sites
-from ball_features.bundles.novelty import Novelty, fit_measures
+from ball_features.bundles.left_out_sites import LabelledEmbeddings, score_left_out
+from ball_features.bundles.novelty import Novelty
 from ball_features.bundles.score_scale import Scale, fit_scale
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
@@ -29,26 +30,9 @@ from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.metrics import calibration_error, log_losses
 from ball_features.models.registry import MODELS
 
-__all__ = ["HeldOut", "LabelledEmbeddings", "calibrate", "measure_bundle", "write_bundle"]
+__all__ = ["HeldOut", "calibrate", "measure_bundle", "write_bundle"]
 
 _MEASURED = (0.9, COVERAGE, 0.99)
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledEmbeddings:
-    """Embeddings of images whose classes are known.
-
-    Attributes:
-        X: embeddings of the tested views, float (images, views, dim).
-        truth: class numbers, int (images,).
-        unit: unit of each image, int (images,): images that an interval draws together; None where each is its own.
-        histogram: share of the pixels in each bin of colour, float (images, bins); None where it is not known.
-    """
-
-    X: np.ndarray = field(default_factory=lambda: np.empty((0, 1, 0)))
-    truth: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
-    unit: np.ndarray | None = None
-    histogram: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +48,7 @@ class HeldOut:
             (images, scores); None for a flag by distance alone.
         unit: unit of each image, int (images,), as in `LabelledEmbeddings`.
         groups: groups of the scores, as in `Scale`; None where each is its own.
+        elsewhere: the scores by `Measures` of images of other sites, for a site-adapted model; else None.
     """
 
     raw: np.ndarray
@@ -73,6 +58,7 @@ class HeldOut:
     novelty: np.ndarray | None = None
     unit: np.ndarray | None = None
     groups: np.ndarray | None = None
+    elsewhere: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> HeldOut:
         """These images alone; rows is bool (images,)."""
@@ -89,6 +75,11 @@ class HeldOut:
     def scale(self) -> Scale:
         """The scale of these scores."""
         return fit_scale(self.scores, self.raw.argmax(1), self.groups)
+
+    @property
+    def scale_elsewhere(self) -> Scale | None:
+        """The scale for sites that a model is adapted to."""
+        return None if self.elsewhere is None else fit_scale(self.elsewhere, self.raw.argmax(1), self.groups)
 
 
 def write_bundle(
@@ -123,17 +114,17 @@ def write_bundle(
     folder.mkdir(parents=True)
     own = list(facts.model_views) or list(range(train.X.shape[1]))
     reference = unit_mean(train.X[:, own]).astype(np.float16)  # distances are to what will be read back
-    measures = fit_measures(train.X, train.truth, train.histogram)
+    measures = train.measures()
     if isinstance(validation, LabelledEmbeddings):
         raw = mean_probability(estimator, validation.X[:, own], len(facts.classes))
         distances, _ = neighbour_distance(validation.X[:, own], reference.astype(np.float32))
         fold = np.zeros(len(raw), dtype=int)
-        novelty = measures.score(validation.X, validation.histogram)
-        validation = HeldOut(raw, validation.truth, distances, fold, novelty, validation.unit)
+        novelty, elsewhere = measures.score(validation.X, validation.histogram), score_left_out(train, validation)
+        validation = HeldOut(raw, validation.truth, distances, fold, novelty, validation.unit, elsewhere=elsewhere)
     bundle = calibrate(estimator, facts, reference, validation)
     if validation.novelty is not None:
         validation = replace(validation, groups=measures.groups)
-        bundle = replace(bundle, novelty=Novelty(measures, validation.scale))
+        bundle = replace(bundle, novelty=Novelty(measures, validation.scale, validation.scale_elsewhere))
     arrays = {"train": reference, "scores": bundle.scores, "distances": bundle.distances}
     arrays |= {"score_class": bundle.score_class, "train_class": train.truth.astype(np.int64)}
     arrays |= bundle.novelty.to_arrays() if bundle.novelty else {}

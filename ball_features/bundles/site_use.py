@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features.bundles.bundle import Bundle
-from ball_features.bundles.known_sites import Sites
+from ball_features.bundles.known_sites import FAR, Sites
 from ball_features.bundles.prediction import Prediction, describe
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
@@ -22,7 +22,7 @@ from ball_features.files import clear_partial, partial_of, settle
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
 
-__all__ = ["answer_for", "describe_sites", "keep_site", "require_new"]
+__all__ = ["answer_for", "describe_sites", "far_note", "keep_site", "require_new"]
 
 
 def answer_for(bundle: Bundle, name: str, X: np.ndarray) -> tuple[Bundle, str]:
@@ -45,13 +45,28 @@ def answer_for(bundle: Bundle, name: str, X: np.ndarray) -> tuple[Bundle, str]:
         return known, f"Site-adapted to {name}, {kind}."
     shift = bundle.adapt(X)
     if shift.adapted:
-        told = f"Site-adapted to {name} by {shift.images} of its images, without labels."
+        told = (
+            f"Site-adapted to {name} by {shift.images} of its images, without labels. The flag for unusual images "
+            "tells which of them differ from the others, not whether all are of another kind than those of training."
+        )
+        told = f"{told} {far_note(replace(bundle, offset=shift.offset))}".rstrip()
     else:
         told = (
             f"Not adapted to {name}: {shift.reason}. Its images are taken as those of a site of which nothing is known "
             "(setting A)."
         )
     return replace(bundle, offset=shift.offset), told
+
+
+def far_note(bundle: Bundle) -> str:
+    """What a user must know where a bundle was adapted to images far from those of training, or ""."""
+    far = 0.0 if bundle.sites is None or bundle.offset is None else bundle.sites.adapter.farness(bundle.offset)
+    if not far >= FAR:
+        return ""
+    return (
+        f"The images lie {far:.1f} times as far from the average training site as the farthest of these, and may be of "
+        "another kind. Look at some of them."
+    )
 
 
 def describe_sites(
@@ -77,6 +92,10 @@ def describe_sites(
         own, told = answer_for(bundle, name, X[rows]) if name else (bundle, "")
         found |= dict(zip(rows, describe(own, [paths[row] for row in rows], X[rows], coverage), strict=True))
         notes += [told] if told else []
+    unknown = int((names == "").sum())
+    if notes and unknown:
+        which = "1 image names no site and is" if unknown == 1 else f"{unknown} images name no site and are"
+        notes.append(f"{which} taken as of a site of which nothing is known (setting A).")
     return [found[row] for row in range(len(paths))], notes
 
 

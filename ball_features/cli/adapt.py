@@ -57,6 +57,8 @@ def adapt(
     shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.shares.items())
     if not shown.quiet:
         say(f"Adapted to {found.site} by {found.images} images. Predicted among them: {shares}.")
+        if found.note:
+            say(found.note)
         if 2 * found.unusual > found.images:
             say(
                 f"{found.unusual} of {found.images} images are unlike the training images even so: do not trust their "

@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from ball_features.cli.layers import Layers, Preset, Setting, flag, record_of, settings_of
 from ball_features.cli.root import invocation
@@ -29,11 +30,25 @@ _GIVEN = ("COMMANDLINE", "ENVIRONMENT")
 
 
 class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        order = self.make_parser(ctx).parse_args(args=[*args])[2]
+        for name, times in Counter(
+            one.opts[0] for one in order if isinstance(one, TyperOption) and _is_single(one)
+        ).items():
+            if times > 1:  # the last would win, and the others be lost without a word
+                ctx.fail(f"{name} is given {times} times, expected once. Leave out what is not meant.")
+        return super().parse_args(ctx, args)
+
     def get_help_option(self, ctx: Any) -> Any:
         found = super().get_help_option(ctx)
         if found is not None:
             found.rich_help_panel = "Output"  # its own panel would be the first
         return found
+
+
+def _is_single(one: TyperOption) -> bool:
+    """Whether an option takes one value, so that a second one replaces the first."""
+    return not (one.multiple or one.is_flag or one.count)
 
 
 def command(
@@ -105,15 +120,23 @@ def _setting(name: str, kind: Any, about: Option, default: Any) -> Setting:
 
 
 def _parameter(one: Setting) -> inspect.Parameter:
-    """A setting as typer has it: tuples are text with commas, words stand for what a shell cannot spell."""
+    """A setting as typer has it: tuples are text with commas, words stand for what a shell cannot spell.
+
+    A tuple of paths, in which a comma may stand, is an option that is given several times.
+    """
     about, kind = one.about, one.kind
+    several = about.path and typing.get_origin(kind) is tuple
     none = types.NoneType in typing.get_args(kind)
     kind = typing.get_args(kind)[0] if none else kind
-    if typing.get_origin(kind) is tuple or any(isinstance(word, str) for word in about.words):
+    if several:
+        kind = list[Path]
+    elif typing.get_origin(kind) is tuple or any(isinstance(word, str) for word in about.words):
         kind = str
     elif about.path:
         kind = Path
-    if one.default is REQUIRED:
+    if several:
+        default = None
+    elif one.default is REQUIRED:
         default = inspect.Parameter.empty
     else:
         default = about.written(one.default)

@@ -20,7 +20,7 @@ __all__ = ["COMMAND", "PredictOptions", "predict"]
 
 
 _SHEET = Subset(
-    ("sheet", "path_column", "patient_column"),
+    ("sheet", "path_column", "patient_column", "site_column"),
     help={
         "sheet": "Table with the patient of each image, as `ball extract --sheet` takes it: patients get answers too. "
         "A column site serves a bundle fitted with --adapt."
@@ -86,7 +86,7 @@ def predict(
             precision=use.precision,
             trust=use.trust,
             site=options.site,
-            sheet=columns.sheet,
+            sheet=columns.sheet or None,
             columns=columns,
             progress=progress,
         )

@@ -17,11 +17,11 @@ def _column(words: str) -> str:
 class CollectionConfig(Config):
     """Settings of how a collection of images is read; none of them changes an embedding."""
 
-    sheet: str | None = option(
-        None,
-        "Table with a row for each image, a path or an address: .csv (any separator), .tsv, .xlsx or .parquet. Its "
-        "columns are found by their usual names: path or image, label or diagnosis, patient, site or hospital, split, "
-        "group; all others are kept.",
+    sheet: tuple[str, ...] = option(
+        (),
+        "Table with a row for each image or each patient, a path or an address: .csv (any separator), .tsv, .xlsx, "
+        ".json or .parquet; given several times, the tables are joined. Columns are found by usual names: path or "
+        "image, label or diagnosis, patient, site or hospital, split, group; all others are kept.",
         panel=COMMON,
         path=True,
     )

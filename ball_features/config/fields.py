@@ -44,6 +44,8 @@ COMMON = "Most used"  # panel of the options that most people need first
 LAST_SEED = 2**32 - 1
 REQUIRED: Any = dataclasses.MISSING
 
+_MOST = 1 << 64  # absolute value of a whole number
+
 
 @dataclass(frozen=True)
 class Option:
@@ -66,7 +68,7 @@ class Option:
         note: addition to the expected range in messages.
         alias: name among the settings of a whole command, where another record has the same name.
         short: letter of a short flag.
-        path: True where the text is a path.
+        path: True where the text is a path. Of a tuple, whose flag may be given several times, each text is one.
         in_file: False for what says how a command runs, such as a dry run, and not what comes out.
         environment: environment variable that sets it too.
     """
@@ -123,7 +125,7 @@ class Option:
         if isinstance(value, bool) or not isinstance(value, int | float) or value in self.special:
             return True
         return (
-            math.isfinite(value)
+            (abs(value) < _MOST if isinstance(value, int) else math.isfinite(value))
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -137,7 +139,7 @@ class Option:
                 return self.words[value]
         except TypeError:  # a list
             return value
-        if isinstance(value, str) and typing.get_origin(kind) is tuple:
+        if isinstance(value, str) and typing.get_origin(kind) is tuple and not self.path:
             parts = split_names(value)
             whole = typing.get_args(kind)[0] is int and all(part.isdecimal() for part in parts)
             return tuple(map(int, parts)) if whole else parts
@@ -192,9 +194,12 @@ class Config:
     def __post_init__(self) -> None:
         """Check types and ranges; names that belong to a registry are checked where the registry is."""
         for item, kind in _fields(type(self)):
-            value = _typed(item.name, getattr(self, item.name), kind)
-            object.__setattr__(self, item.name, value)
             about = option_of(item)
+            value = getattr(self, item.name)
+            if about is not None and about.path and typing.get_origin(kind) is tuple:
+                value = () if value is None else (value,) if isinstance(value, str | os.PathLike) else value
+            value = _typed(item.name, value, kind)
+            object.__setattr__(self, item.name, value)
             if about is not None and not about.allows(value):
                 shown = ",".join(map(str, value)) if isinstance(value, tuple) and about.choices else value
                 require(False, item.name, shown, about.expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from ball_features.errors import ConfigError
 __all__ = ["FILE", "Repeat", "read_settings", "toml_text"]
 
 FILE = "config.toml"  # beside every run
-_LONGEST = 100_000
+_LONGEST, _LONGEST_RUN = 100_000, 1 << 28  # bytes
+_MOST_DOTS = 200
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if len(text) > _LONGEST and path.suffix != ".json":
-            raise ValueError(f"it has {len(text)} characters, more than {_LONGEST}")
+        most = _LONGEST_RUN if path.suffix == ".json" else _LONGEST
+        with path.open("rb") as file:  # which may be a pipe, or a device without an end
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError(f"it has more than {most} bytes")
+        text = data.decode("utf-8-sig")
         if path.suffix != ".json":
+            _require_shallow(text)
             return _found(tomllib.loads(text))
         details = json.loads(text)
         source, beside = details["cache"], details.get("cache_from_run")
@@ -84,12 +90,20 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The configuration {path} cannot be read ({error}). Expected {expected}.") from error
 
 
+def _require_shallow(text: str) -> None:
+    """Raise `ValueError` for a key of many parts, whose reader takes the square of their number."""
+    if any(part.count(".") > _MOST_DOTS for part in re.split(r"[=\n,{}]", text)):
+        raise ValueError(f"a key has more than {_MOST_DOTS} parts")
+
+
 def _found(value: Any) -> Any:
     """Settings whose paths begin in the user's own folder, as `shareable` writes them, with their whole paths."""
     if isinstance(value, dict):
         return {key: _found(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_found(item) for item in value]
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a text holds the character NUL")
     return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 

@@ -104,17 +104,22 @@ def alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:
     return np.where(values == "", np.char.add("image ", np.asarray(paths)), values)
 
 
-def table_of_file(groups: str, paths: Sequence[str]) -> GroupTable:
+def table_of_file(groups: str, paths: Sequence[str], patients: Sequence[str] = ()) -> GroupTable:
     """The columns of a groups file.
+
+    Args:
+        groups: path of the file, with a row for each image or each patient.
+        paths: ids of the images.
+        patients: patient of each image, where they are known without the file.
 
     Raises:
         DataError: The file cannot be read, or names none of the images.
     """
     path = open_file(groups)
     sheet = read_sheet(groups, CollectionConfig())
-    columns = sheet.rows_of(paths).columns
+    rows = sheet.rows_of(paths, patients)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return GroupTable(str(path), paths, columns, sheet.headings, digest, is_file=True)
+    return GroupTable(str(path), paths, rows.columns, rows.headings, digest, is_file=True)
 
 
 def table_of_cache(path: np.ndarray, columns: Mapping[str, Sequence[str] | np.ndarray]) -> GroupTable:

@@ -97,7 +97,8 @@ def read_grouping(
     cached = table_of_cache(path, columns or {})
     table = cached
     if config.groups is not None:
-        table = table_of_file(config.groups, path.tolist()).with_columns_of(cached)
+        known = cached.columns.get("patient", ())
+        table = table_of_file(config.groups, path.tolist(), known).with_columns_of(cached)
     named = [name for name in (config.group_column, config.center) if name not in ("auto", None)]
     if config.groups is None and not named and not any(table.find(name) for name in KNOWN_COLUMNS):
         return None

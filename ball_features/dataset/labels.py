@@ -12,7 +12,8 @@ from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_layout import Layout, read_layout
 from ball_features.dataset.listing import Rejected, printable
 from ball_features.dataset.remarks import some
-from ball_features.dataset.sheet import Sheet, SheetRows, read_sheet
+from ball_features.dataset.sheet import read_sheet
+from ball_features.dataset.sheet_table import SheetRows
 from ball_features.errors import DataError
 
 __all__ = ["Labels", "read_labels"]
@@ -50,16 +51,26 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
         root: image folder.
         images: paths below it, with forward slashes.
         config: layout, and path and columns of the sheet.
-        sheet: a data frame, or a path that goes before that of `config`.
+        sheet: a data frame, a path or a list of these, which goes before the paths of `config`.
 
     Raises:
         DataError: The folders can be read in two ways, tell no class, or the sheet does not fit.
         ConfigError: The layout is no layout.
     """
-    source = sheet if sheet is not None else config.sheet
+    source = sheet if sheet is not None else config.sheet or None
     table = None if source is None else read_sheet(source, config)
     layout = read_layout(images, config.layout)
-    rows = None if table is None else table.rows_of(images)
+    aside = ""
+    if table is not None and (headings := table.marked_headings):
+        told = set(layout.label) - {""}
+        if len(told) < 2 or layout.problem or told & set(headings):
+            table = table.with_marked_classes()
+        else:
+            aside = (
+                f"The columns {some(headings, 12)} of {table.source} say 0 or 1 and are not taken for the class, which "
+                f"the folders tell. Where they are the classes, name them: label_column='{','.join(headings)}'."
+            )
+    rows = None if table is None else table.rows_of(images, layout.columns.get("patient", ()), root)
     labelled = rows is not None and "label" in rows.columns
     if rows is not None and layout.problem and not labelled:
         layout = _explained(images, layout, rows)
@@ -69,15 +80,27 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
             if table is None or rows is None
             else (
                 f" {table.source} has no column that is known to hold the class; name one by label_column: "
-                f"{some(list(rows.columns), 12)}."
+                f"{some(list(rows.columns), 12)}. {' '.join(table.remarks)}".rstrip()
             )
         )
         raise DataError(f"No class can be read from {root}: {layout.problem}.{other}")
-    remarks = [*(table.remarks if table else ()), *(rows.remarks if rows else ())]
+    remarks = [*(table.remarks if table else ()), *([aside] if aside else []), *(rows.remarks if rows else ())]
     label = _labels(images, layout, rows, remarks)
     columns = dict(layout.columns)
     if rows is not None:
-        columns |= {name: cells for name, cells in rows.columns.items() if name != "label"}
+        columns |= {
+            name: tuple(
+                cell if listed else below
+                for cell, listed, below in zip(cells, rows.listed, columns.get(name, cells), strict=True)
+            )
+            for name, cells in rows.columns.items()
+            if name != "label"
+        }
+    if rows is not None and table is not None and not labelled and len(set(label) - {""}) < 2:
+        remarks.append(
+            f"{table.source} has no column that is known to hold the class; name one by label_column: "
+            f"{some(list(rows.columns), 12)}."
+        )
     if layout.ignored:
         remarks.append(
             f"Folders below the classes are not read: {some(layout.ignored)}. Where they are patients, say so: "
@@ -95,7 +118,7 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
         path=tuple(images[row].split("/", len(above))[-1] for row in keep),
         label=tuple(label[row] for row in keep),
         columns={name: tuple(cells[row] for row in keep) for name, cells in columns.items()},
-        source=_source(layout, table, labelled, columns),
+        source=_source(layout, rows, columns),
         remarks=tuple(remarks),
         rejected=rejected,
     )
@@ -118,6 +141,13 @@ def _labels(images: Sequence[str], layout: Layout, rows: SheetRows | None, remar
     if rows is None or "label" not in rows.columns:
         return list(layout.label)
     own = rows.columns["label"]
+    unlisted = [name for name, listed in zip(layout.label, rows.listed, strict=True) if name and not listed]
+    if unlisted and _are_no_classes(layout, rows):
+        remarks.append(
+            f"The folders of the {len(unlisted)} images without a row ({some(sorted(set(unlisted)))}) are not taken "
+            "for classes: the sheet has others."
+        )
+        return list(own)
     label = [own[row] if rows.listed[row] else layout.label[row] for row in range(len(images))]
     if set(layout.label) & set(own) - {""}:  # otherwise the folders mean something else
         other = [
@@ -131,12 +161,16 @@ def _labels(images: Sequence[str], layout: Layout, rows: SheetRows | None, remar
     return label
 
 
-def _source(layout: Layout, table: Sheet | None, labelled: bool, columns: dict[str, tuple[str, ...]]) -> str:
-    parts = []
-    if table is not None and labelled:
-        parts.append(f"{table.headings['label']} in {table.source}")
-    else:
-        parts.append(f"folders ({layout.reading})")
+def _are_no_classes(layout: Layout, rows: SheetRows) -> bool:
+    """Whether folders mean something else than the classes of a sheet: patients, or, where it lists most, a batch."""
+    patients = rows.columns.get("patient", ())
+    if any(patients) and all(own == name for own, name in zip(layout.label, patients, strict=True) if own and name):
+        return True
+    return 2 * sum(rows.listed) > len(rows.listed) and not set(layout.label) & set(rows.columns["label"]) - {""}
+
+
+def _source(layout: Layout, rows: SheetRows | None, columns: dict[str, tuple[str, ...]]) -> str:
+    parts = [rows.label_source if rows is not None and rows.label_source else f"folders ({layout.reading})"]
     for name, cells in columns.items():
         count = Counter(cells)
         blank = count.pop("", 0)
@@ -144,7 +178,7 @@ def _source(layout: Layout, table: Sheet | None, labelled: bool, columns: dict[s
             continue
         values = some([f"{own} {number}" for own, number in sorted(count.items())], _FEW)
         shown = values if len(count) <= _FEW and name == "split" else f"{len(count)} different"
-        heading = table.headings.get(name, name) if table else name
+        heading = rows.headings.get(name, name) if rows else name
         parts.append(
             f"{name}{f' from {heading}' if heading != name else ''}: {shown}" + (f", {blank} empty" if blank else "")
         )

@@ -122,7 +122,7 @@ def scan(
             images are left out: where it holds `Original/` and `Segmented/`, Original is taken.
         limit: number of images to keep, spread evenly over each class; 0 keeps all.
         collection: layout of the folders, and path and columns of a sheet.
-        sheet: a pandas or polars data frame, or the path of a sheet.
+        sheet: a pandas or polars data frame, the path of a sheet, or a list of these.
         least_classes: fewest classes that the images must have.
         anywhere: take archives and addresses too; what reads the images must read a `Source` then.
         hashed: False leaves hashes out, for `hash_images` on a part of the images.

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from ball_features.dataset.remarks import counted, have, some
 from ball_features.files import IMAGE_SUFFIXES
 
-__all__ = ["Match", "match_rows"]
+__all__ = ["Match", "lacking_rows", "match_rows"]
 
 _ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
 _NUMBER = re.compile(r"\d+\.0")  # as programs write a number in a column with gaps
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio: an upload
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -33,8 +35,41 @@ class Match:
     missing: tuple[int, ...]
     ambiguous: dict[int, tuple[int, ...]]
 
+    def remarks(self, source: str, cells: Sequence[str], lines: Sequence[int], files: Sequence[str]) -> list[str]:
+        """Rows that do not match, counted and named.
 
-def match_rows(cells: Sequence[str], files: Sequence[str]) -> Match:
+        Args:
+            source: name of the table.
+            cells: names or paths, one per row.
+            lines: line of each row.
+            files: paths of the files.
+        """
+        found = []
+        if self.missing:
+            names = [f"{cells[row] or '(empty)'} in line {lines[row]}" for row in self.missing]
+            found.append(f"{counted(names, 'row')} of {source} {_match(names)} no image: {some(names)}.")
+        if self.ambiguous:
+            names = [
+                f"{cells[row]} in line {lines[row]} ({some([files[number] for number in own], 3)})"
+                for row, own in self.ambiguous.items()
+            ]
+            found.append(
+                f"{counted(names, 'row')} of {source} {_match(names)} several images, and none is taken: "
+                f"{some(names, 3)}."
+            )
+        repeated = sum(len(rows) - 1 for rows in self.rows if rows)
+        if repeated:
+            found.append(f"{repeated} rows of {source} repeat another and are left out.")
+        return found
+
+
+def lacking_rows(files: Sequence[str], listed: Sequence[bool], source: str) -> list[str]:
+    """A remark on the images without a row in a table, if there are any."""
+    names = [name for name, found in zip(files, listed, strict=True) if not found]
+    return [f"{counted(names, 'image')} {have(names)} no row in {source}: {some(names)}."] if names else []
+
+
+def match_rows(cells: Sequence[str], files: Sequence[str], base: str = "") -> Match:
     """Find the file that each cell names.
 
     A cell may be the whole path of a file or its end, or be longer than the path by folders above; slashes may lean
@@ -45,6 +80,7 @@ def match_rows(cells: Sequence[str], files: Sequence[str]) -> Match:
     Args:
         cells: names or paths, one per row.
         files: paths of the files, relative, with forward slashes.
+        base: folder that names may begin in, such as that of the table, with forward slashes.
 
     Returns:
         The rows of each file, and the rows without one.
@@ -53,7 +89,8 @@ def match_rows(cells: Sequence[str], files: Sequence[str]) -> Match:
     exact = {name: number for number, name in enumerate(files)}
     rest: list[int] = []
     for row, cell in enumerate(cells):
-        number = exact.get(cell)
+        number = exact.get(f"{base}/{cell.removeprefix('./')}") if base else None
+        number = exact.get(cell) if number is None else number
         if number is None:
             rest.append(row)
         else:
@@ -75,6 +112,10 @@ def match_rows(cells: Sequence[str], files: Sequence[str]) -> Match:
             else:
                 missing.append(row)
     return Match(tuple(tuple(sorted(rows)) for rows in found), tuple(missing), ambiguous)
+
+
+def _match(names: Sequence[str]) -> str:
+    return "matches" if len(names) == 1 else "match"
 
 
 class _Key(NamedTuple):
@@ -131,6 +172,9 @@ def _candidates(key: _Key, index: _Index) -> list[int]:
     while not found and start < len(key.parts):
         found = index.whole.get("/".join(key.parts[start:]), [])
         start += 1
+    uploaded = _UPLOADED.fullmatch(key.parts[-1])
+    if not found and uploaded:
+        return index.whole.get(uploaded[1]) or index.ends.get(uploaded[1]) or []
     return found
 
 

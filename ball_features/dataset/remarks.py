@@ -7,7 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["alike_remark", "conflict_remark", "count_classes", "dark_remark", "some", "visible"]
+__all__ = [
+    "alike_remark",
+    "are",
+    "conflict_remark",
+    "count_classes",
+    "counted",
+    "dark_remark",
+    "have",
+    "some",
+    "visible",
+]
 
 _SAMPLE = 24  # images whose depth is looked at
 _DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
@@ -16,6 +26,21 @@ _DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first names of many, with commas."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def counted(items: Sequence[object], noun: str) -> str:
+    """A number and its noun: 1 row, 2 rows."""
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+
+
+def have(items: Sequence[object]) -> str:
+    """The verb of so many."""
+    return "has" if len(items) == 1 else "have"
+
+
+def are(items: Sequence[object]) -> str:
+    """The verb of so many."""
+    return "is" if len(items) == 1 else "are"
 
 
 def visible(name: str) -> str:

@@ -1,227 +1,192 @@
-"""The user's sheet: a row for each image with its class, patient, site, split and group, and whatever else it says."""
+"""The user's sheet: rows for images or for patients with class, patient, site, split and group, and whatever else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ball_features.config import CollectionConfig
-from ball_features.dataset.matching import Match, match_rows
-from ball_features.dataset.remarks import some
-from ball_features.dataset.sheet_cells import flagged_split, known_column, require_one_spelling
-from ball_features.dataset.sheet_columns import ROLES, Roles, find_roles, plain_name
-from ball_features.dataset.sheet_formats import RawTable, read_frame, read_tables
+from ball_features.dataset.joined_sheets import JoinedSheets, join_files, join_worksheets
+from ball_features.dataset.raw_table import RawTable
+from ball_features.dataset.remarks import counted
+from ball_features.dataset.sheet_cells import flagged_split, known_column, mark_classes, require_one_spelling
+from ball_features.dataset.sheet_columns import (
+    ROLES,
+    Roles,
+    filled_in,
+    find_roles,
+    flag_columns,
+    is_image_file,
+    names_images,
+    plain_name,
+)
+from ball_features.dataset.sheet_formats import read_frame, read_tables
+from ball_features.dataset.sheet_table import Sheet
 from ball_features.dataset.sources import open_file
 from ball_features.errors import DataError
 
-__all__ = ["Sheet", "SheetRows", "read_sheet"]
+__all__ = ["read_sheet"]
 
 _HEADER_ROWS = 10  # rows among which the header is looked for
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table with a row for each image.
-
-    Attributes:
-        source: name of the table for messages.
-        paths: candidates for the names of the images, in order of preference: heading -> text of each row.
-        columns: other columns: name -> text of each row; "" where a cell is empty. A column that `ball` knows has its
-            usual name: label, patient, site, split, group.
-        headings: the known columns: name -> heading in the file.
-        lines: line of each row in the file.
-        remarks: what was decided while reading.
-    """
-
-    source: str
-    paths: Mapping[str, tuple[str, ...]]
-    columns: Mapping[str, tuple[str, ...]]
-    headings: Mapping[str, str]
-    lines: tuple[int, ...]
-    remarks: tuple[str, ...] = ()
-
-    def rows_of(self, files: Sequence[str]) -> SheetRows:
-        """Match the rows with files.
-
-        Args:
-            files: paths of the images, relative, with forward slashes.
-
-        Raises:
-            DataError: No row matches a file, or two rows that differ match the same file.
-        """
-        heading, match = max(
-            ((name, match_rows(cells, files)) for name, cells in self.paths.items()),
-            key=lambda item: sum(map(bool, item[1].rows)),
-        )
-        if not self.lines:
-            raise DataError(f"{self.source} has a header and no row, expected a row for each image.")
-        if not any(match.rows) and match.ambiguous:
-            row, own = next(iter(match.ambiguous.items()))
-            raise DataError(
-                f"{self.source} names no image alone: {heading} is {self.paths[heading][row]!r} in line "
-                f"{self.lines[row]}, which may be {some([files[number] for number in own], 3)}. Write paths with the "
-                "folders that tell them apart."
-            )
-        if not any(match.rows):
-            cell = next(iter(self.paths[heading]), "")
-            raise DataError(
-                f"None of the {len(self.lines)} rows of {self.source} matches one of the {len(files)} images: "
-                f"{heading} is {cell!r} in line {next(iter(self.lines), 1)}, and the first image is "
-                f"{next(iter(files), '')!r}. Give the folder that the paths begin in, or name the column of the images "
-                "by path_column."
-            )
-        chosen = [self._one_row(rows, files[number]) for number, rows in enumerate(match.rows)]
-        columns = {
-            name: tuple(cells[row] if row >= 0 else "" for row in chosen)
-            for name, cells in self._columns_beside(heading).items()
-        }
-        return SheetRows(columns, tuple(row >= 0 for row in chosen), heading, self._remarks(match, heading, files))
-
-    def _columns_beside(self, heading: str) -> dict[str, tuple[str, ...]]:
-        others = {name: cells for name, cells in self.paths.items() if name != heading and name not in self.columns}
-        return {**self.columns, **others}
-
-    def _one_row(self, rows: Sequence[int], file: str) -> int:
-        for row in rows[1:]:
-            for name, cells in self.columns.items():
-                if cells[row] != cells[rows[0]]:
-                    raise DataError(
-                        f"{self.source} lists {file} twice, in lines {self.lines[rows[0]]} and {self.lines[row]}, with "
-                        f"{name} {cells[rows[0]]!r} and {cells[row]!r}. Keep one row per image."
-                    )
-        return rows[0] if rows else -1
-
-    def _remarks(self, match: Match, heading: str, files: Sequence[str]) -> tuple[str, ...]:
-        cells = self.paths[heading]
-        found = sum(map(bool, match.rows))
-        remarks = []
-        if match.missing:
-            names = [f"{cells[row] or '(empty)'} in line {self.lines[row]}" for row in match.missing]
-            remarks.append(f"{_count(names, 'row')} of {self.source} {_match(names)} no image: {some(names)}.")
-        if match.ambiguous:
-            names = [
-                f"{cells[row]} in line {self.lines[row]} ({some([files[number] for number in own], 3)})"
-                for row, own in match.ambiguous.items()
-            ]
-            remarks.append(
-                f"{_count(names, 'row')} of {self.source} {_match(names)} several images, and none is taken: "
-                f"{some(names, 3)}."
-            )
-        repeated = sum(len(rows) - 1 for rows in match.rows if rows)
-        if repeated:
-            remarks.append(f"{repeated} rows of {self.source} repeat another and are left out.")
-        if found < len(files):
-            names = [files[number] for number, rows in enumerate(match.rows) if not rows]
-            verb = "has" if len(names) == 1 else "have"
-            remarks.append(f"{_count(names, 'image')} {verb} no row in {self.source}: {some(names)}.")
-        return tuple(remarks)
-
-
-@dataclass(frozen=True)
-class SheetRows:
-    """A sheet in the order of images.
-
-    Attributes:
-        columns: name -> text of each image; "" for an image without a row.
-        listed: whether each image has a row.
-        heading: heading of the column that names the images.
-        remarks: rows and images that do not match, counted and named.
-    """
-
-    columns: dict[str, tuple[str, ...]]
-    listed: tuple[bool, ...]
-    heading: str
-    remarks: tuple[str, ...]
-
-
-def read_sheet(sheet: Path | str | Any, columns: CollectionConfig | None = None) -> Sheet:
-    """Read a sheet.
+def read_sheet(sheet: Path | str | Any, columns: CollectionConfig | None = None) -> Sheet | JoinedSheets:
+    """Read a sheet, or several.
 
     Args:
         sheet: path or address of a .csv (any separator, and UTF-8, UTF-16, Windows-1252 or Latin-1), .tsv, .xlsx,
-            .xls, .ods or .parquet file; or a pandas or polars data frame, or a mapping of column names to lists.
+            .xls, .ods, .json, .jsonl or .parquet file; a pandas or polars data frame, or a mapping of column names to
+            lists; or a list or tuple of these.
         columns: names of its columns; by default they are found by their usual names.
 
     Raises:
-        DataError: The table cannot be read, a column is missing or there twice, or a column of ids has one number in
+        DataError: A table cannot be read, a column is missing or there twice, or a column of ids has one number in
             two spellings, such as 1 and 01.
     """
     columns = columns or CollectionConfig()
-    if isinstance(sheet, Sheet):
+    if isinstance(sheet, Sheet | JoinedSheets):
         return sheet
-    tables = read_tables(open_file(sheet)) if isinstance(sheet, str | Path) else [read_frame(sheet)]
+    given = list(sheet) if isinstance(sheet, list | tuple) else [sheet]
+    if not given:
+        raise DataError("Got an empty list of sheets, expected one or more.")
+    found = [_one_file(one, columns, missing=len(given) > 1) for one in given]
+    if len(found) == 1:
+        return found[0]
+    tables = [one for own in found for one in _tables(own)]
+    for role in ROLES:
+        named = getattr(columns, f"{role}_column") not in ("", "none")
+        if named and not any(role in one.headings or (role == "path" and one.paths) for one in tables):
+            _one_file(given[0], columns)  # which refuses a column that is nowhere
+    return join_files(tables, columns)
+
+
+def _tables(sheet: Sheet | JoinedSheets) -> Sequence[Sheet]:
+    return sheet.sheets if isinstance(sheet, JoinedSheets) else (sheet,)
+
+
+def _one_file(sheet: Any, columns: CollectionConfig, missing: bool = False) -> Sheet | JoinedSheets:
+    """The table of one file or frame, or its worksheets that belong together.
+
+    Raises:
+        DataError: It cannot be read, or no table in it names images or patients.
+    """
+    file = open_file(sheet) if isinstance(sheet, str | Path) else None
+    tables = [read_frame(sheet)] if file is None else read_tables(file)
     first: DataError | None = None
     found: list[Sheet] = []
-    for table in tables:  # of several worksheets the first that names images
+    for table in tables:
         try:
-            found.append(_sheet(table, columns))
+            found.append(_sheet(table, columns, missing))
         except DataError as error:
             first = first or error
-    for other in found[1:]:
-        if set(other.headings) == set(found[0].headings) and set(other.paths) == set(found[0].paths):
-            raise DataError(
-                f"{found[0].source} and {other.source} have the same columns. Two readings are possible: the rows of "
-                "both, or those of one. Keep one worksheet in the file, with all rows that are meant."
-            )
-    if found:
-        return found[0]
-    raise first or DataError(f"{sheet} holds no table, expected a header and a row for each image.")
+    if not found:
+        raise first or DataError(f"{sheet} holds no table, expected a header and a row for each image.")
+    if isinstance(file, Path):
+        found = [replace(own, folder=file.parent) for own in found]
+    return found[0] if len(tables) == 1 else join_worksheets(found, columns)
 
 
-def _sheet(table: RawTable, columns: CollectionConfig) -> Sheet:
+def _sheet(table: RawTable, columns: CollectionConfig, missing: bool) -> Sheet:
     if not table.rows:
         raise DataError(f"{table.source} is empty, expected a header and a row for each image.")
-    begin, roles = _header(table, columns)
+    begin, roles = _header(table, columns, missing)
     header = table.rows[begin]
     body, lines, remarks = _body(table, begin)
     _require_once(header, table, begin, body)
     texts = [tuple(row[number] for row in body) for number in range(len(header))]
-    named: dict[str, tuple[str, ...]] = {}
     remarks += roles.remarks
-    for role in ROLES[1:]:
-        if role in roles.place:
-            named[role] = known_column(role, texts[roles.place[role]], lines, table, remarks)
+    paths = _without_numbers(roles.paths, header, texts)
+    place = {role: number for role, number in roles.place.items() if role != "path"}
+    files = [cell for cell in texts[place["patient"]] if is_image_file(cell)] if "patient" in place else []
+    if 2 * len(files) > len(body) and not columns.patient_column:
+        remarks.append(
+            f"{header[place['patient']]} of {table.source} holds names of files, such as {files[0]}, and no patients."
+        )
+        paths = paths or [place["patient"]]
+        del place["patient"]
+    named = {role: known_column(role, texts[number], lines, table, remarks) for role, number in place.items()}
+    flags: set[int] = set()
     if "split" not in named and columns.split_column != "none":
         named |= flagged_split(header, texts, table, remarks)
-    taken = {roles.place[role] for role in named if role in roles.place} | {*roles.paths}
-    for number, name in enumerate(header):
-        if number not in taken and (name or any(texts[number])):
-            own = name or f"column {number + 1}"
-            named[own if own not in named else f"{own} (column {number + 1})"] = texts[number]
+        flags = set(flag_columns(header).values()) if "split" in named else set()
+    ids = {header[place["patient"]]: named["patient"]} if "patient" in named else {}
+    ids |= {header[n]: texts[n] for n in paths if not names_images(header[n]) and not columns.path_column}
+    taken = {*place.values(), *paths}
+    named |= _others(header, texts, taken, named)
     for name in ("series", "batch", "block"):
         if name in named:
             require_one_spelling(name, named[name], lines, table)
     if begin:
         remarks.append(f"The header of {table.source} is taken from line {table.lines[begin]}.")
-    return Sheet(
+    pattern = columns.path_column if "{" in columns.path_column else ""
+    found = Sheet(
         source=table.source,
-        paths={header[number]: texts[number] for number in roles.paths},
+        paths={pattern: filled_in(pattern, header, texts, table.source)}
+        if pattern
+        else {header[n]: texts[n] for n in paths},
         columns=named,
-        headings={role: header[number] for role, number in roles.place.items() if role in named},
+        headings={role: header[number] for role, number in place.items()},
         lines=tuple(lines),
         remarks=(*table.remarks, *remarks),
+        ids=ids,
+        name=table.name,
     )
+    if roles.marked:
+        cells = {header[number]: texts[number] for number in roles.marked}
+        return replace(found, marked=mark_classes(cells, lines, table, asked=True)).with_marked_classes()
+    if "label" in named or columns.label_column:
+        return found
+    free = {name: texts[n] for n, name in enumerate(header) if name and n not in taken | flags}
+    return replace(found, marked=mark_classes(free, lines, table))
 
 
-def _header(table: RawTable, columns: CollectionConfig) -> tuple[int, Roles]:
-    """The row of the header, and the roles of its columns: the first that names most of the known columns."""
+def _others(
+    header: Sequence[str], texts: Sequence[tuple[str, ...]], taken: Collection[int], named: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """The columns that `ball` does not know; one with the name of a known one is called by its number too."""
+    found: dict[str, tuple[str, ...]] = {}
+    for number, name in enumerate(header):
+        if number not in taken and (name or any(texts[number])):
+            own = name or f"column {number + 1}"
+            found[own if own not in {*named, *found} else f"{own} (column {number + 1})"] = texts[number]
+    return found
+
+
+def _without_numbers(paths: Sequence[int], header: Sequence[str], texts: Sequence[Sequence[str]]) -> list[int]:
+    """Columns that may name the images, without those that count rows beside one that names images."""
+    named = [number for number in paths if names_images(header[number])]
+    return [n for n in paths if n in named or not named or not all(map(str.isdecimal, texts[n]))]
+
+
+def _header(table: RawTable, columns: CollectionConfig, missing: bool) -> tuple[int, Roles]:
+    """The row of the header, and the roles of its columns: the first that names most of the known columns.
+
+    Rows that begin with # are remarks, unless no other row is a header. A header without images, but with patients, can
+    only be the first row of several different cells: below it, a cell such as case is a value.
+    """
     first: DataError | None = None
-    found: list[tuple[int, Roles]] = []
-    for number, row in enumerate(table.rows[:_HEADER_ROWS]):
-        if number and sum(map(bool, row)) < 2:
-            continue
-        try:
-            found.append((number, find_roles(row, columns, table.source)))
-        except DataError as error:
-            first = first or error
-            if "none of which" not in str(error):
-                break
-    if not found:
-        assert first is not None
-        raise first
-    return max(found, key=lambda own: (len(own[1].place), -own[0]))
+    rows = list(enumerate(table.rows[:_HEADER_ROWS]))
+    for chosen in ([own for own in rows if not own[1][0].startswith("#")], rows):
+        found: list[tuple[int, Roles]] = []
+        below = False
+        for number, row in chosen:
+            if number and sum(map(bool, row)) < 2:
+                continue
+            wide = len(set(filter(None, row))) > 1
+            try:
+                roles = find_roles(row, columns, table.source, by_patient=wide and not below, missing=missing)
+                found.append((number, roles))
+            except DataError as error:
+                first = first or error
+                if "none of which" not in str(error):
+                    break
+            below = below or wide
+        if found:
+            return max(found, key=lambda own: (len(own[1].place), -own[0]))
+    assert first is not None
+    raise first
 
 
 def _body(table: RawTable, begin: int) -> tuple[list[list[str]], list[int], list[str]]:
@@ -242,7 +207,7 @@ def _body(table: RawTable, begin: int) -> tuple[list[list[str]], list[int], list
         raise DataError(
             f"{table.source}, line {short[-1]}, the last, ends early. The file seems to be cut; write it again."
         )
-    remarks = [f"{_count(short, 'row')} of {table.source} end early (first: line {short[0]})."] if short else []
+    remarks = [f"{counted(short, 'row')} of {table.source} end early (first: line {short[0]})."] if short else []
     return body, lines, remarks
 
 
@@ -257,11 +222,3 @@ def _require_once(header: Sequence[str], table: RawTable, begin: int, body: list
                 f"{other + 1} and as number {number + 1}. Rename one, or leave it out."
             )
         seen[key] = number
-
-
-def _count(items: Sequence[Any], noun: str) -> str:
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
-
-
-def _match(items: Sequence[Any]) -> str:
-    return "matches" if len(items) == 1 else "match"

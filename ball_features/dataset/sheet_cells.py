@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from ball_features.dataset.raw_table import RawTable
+from ball_features.dataset.remarks import some
 from ball_features.dataset.sheet_columns import flag_columns, flag_value, split_value
-from ball_features.dataset.sheet_formats import RawTable
 from ball_features.errors import DataError
 
-__all__ = ["flagged_split", "known_column", "require_one_spelling"]
+__all__ = ["MarkedClasses", "flagged_split", "known_column", "mark_classes", "require_one_spelling"]
 
 # Texts that programs and people write for a missing value.
 _BLANK = {
@@ -24,6 +26,7 @@ _UNKNOWN = {
     "keine angabe", "unklar", "desconocido", "inconnu", "inconnue", "sconosciuto", "desconhecido", "nieznany",
     "onbekend",
 }  # fmt: skip
+_MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 _NUMBER = re.compile(r"[0-9]+([.,][0-9]+)?")
 
 
@@ -68,6 +71,66 @@ def flagged_split(
     names = ", ".join(header[place] for part, place in flag_columns(header).items() if part in said)
     remarks.append(f"The split is read from {names} of {table.source}.")
     return {"split": split}
+
+
+@dataclass(frozen=True)
+class MarkedClasses:
+    """Classes that are headings of columns of 0 and 1.
+
+    Attributes:
+        headings: headings of the columns.
+        label: heading of the 1 of each row; "" where there is none, and the first where there are several.
+        several: line -> headings, of rows with more than one 1.
+    """
+
+    headings: tuple[str, ...]
+    label: tuple[str, ...]
+    several: Mapping[int, tuple[str, ...]]
+
+    def require_one(self, source: str) -> None:
+        """Refuse rows of several classes.
+
+        Raises:
+            DataError: There is one.
+        """
+        if not self.several:
+            return
+        line, names = next(iter(self.several.items()))
+        raise DataError(
+            f"The columns {some(self.headings, 12)} of {source} say 0 or 1, and {len(self.several)} rows have more "
+            f"than one 1 (first: {' and '.join(names[:4])} in line {line}). An image has one class here. Name the "
+            f"columns that are classes by label_column, such as label_column='{','.join(names[:2])}'."
+        )
+
+
+def mark_classes(
+    columns: Mapping[str, Sequence[str]], lines: Sequence[int], table: RawTable, asked: bool = False
+) -> MarkedClasses | None:
+    """Read columns of 0 and 1 as classes.
+
+    Args:
+        columns: heading -> text of each row.
+        lines: line of each row.
+        table: table that they are of.
+        asked: whether they were named, so that other cells are refused, and not columns of something else.
+
+    Returns:
+        The classes; None without two such columns, or where fewer than half of the rows have a 1.
+
+    Raises:
+        DataError: A named column holds something else.
+    """
+    if asked:
+        for name, cells in columns.items():
+            for cell, line in zip(cells, lines, strict=True):
+                if cell.casefold() not in _MARKS:
+                    raise DataError(f"{table.source}: {name} is {cell!r} in line {line}, expected 0 or 1.")
+    marked = {name: cells for name, cells in columns.items() if all(cell.casefold() in _MARKS for cell in cells)}
+    rows = [tuple(name for name in marked if _MARKS[marked[name][row].casefold()]) for row in range(len(lines))]
+    if len(marked) < 2 or 2 * sum(map(bool, rows)) < len(rows) or not rows:
+        return None
+    several = {line: names for line, names in zip(lines, rows, strict=True) if len(names) > 1}
+    return MarkedClasses(tuple(marked), tuple(names[0] if names else "" for names in rows), several)
 
 
 def require_one_spelling(role: str, cells: Sequence[str], lines: Sequence[int], table: RawTable) -> None:

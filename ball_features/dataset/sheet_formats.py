@@ -1,4 +1,4 @@
-"""Tables as they come: CSV of any separator and encoding, spreadsheets, Parquet, data frames; every cell is text.
+"""Tables as they come: CSV of any separator and encoding, JSON, spreadsheets, Parquet, data frames; every cell is text.
 
 No type is guessed: a patient called 01 stays 01. A number of a spreadsheet or a frame is written as short as it can be,
 so that 1.0 is 1.
@@ -7,23 +7,22 @@ so that 1.0 is 1.
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import itertools
-import math
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Any
 
+from ball_features.dataset.contained import contained
+from ball_features.dataset.raw_table import RawTable, clean_text, from_columns
+from ball_features.dataset.sheet_json import read_json
 from ball_features.dataset.sources import Member
-from ball_features.dataset.spreadsheet_size import require_bounded
 from ball_features.errors import DataError, require_extra
 from ball_features.files import plain_cell
 
-__all__ = ["RawTable", "cell_text", "read_frame", "read_tables"]
+__all__ = ["read_frame", "read_tables"]
 
 _SEPARATORS = (",", ";", "\t", "|")
 _PROBED = 50  # records that the separator is told by
@@ -31,29 +30,6 @@ _MAC_LETTER = re.compile(rb"[A-Za-z][\x87-\x90\x98\x9a-\x9f](?:[a-z]|\b)")
 _LOOKED_AT = 10_000  # records, blank ones too, among which those are
 _MOST_BYTES = 1 << 30
 _SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """A table of text.
-
-    Attributes:
-        source: name of the table for messages.
-        rows: cells, the header not yet told from the rest; blank rows are left out.
-        lines: number of the line of each row in the file, from 1.
-        closed: whether the file ends with a line break, so that its last row cannot be cut.
-        remarks: what was decided while reading.
-        separator: separator of a table in text; "" for other kinds.
-        encoding: encoding of a table in text, "utf-8-sig" with a byte order mark.
-    """
-
-    source: str
-    rows: list[list[str]]
-    lines: list[int]
-    closed: bool = True
-    remarks: tuple[str, ...] = ()
-    separator: str = ""
-    encoding: str = "utf-8"
 
 
 def read_tables(path: Path | Member) -> list[RawTable]:
@@ -76,29 +52,38 @@ def read_tables(path: Path | Member) -> list[RawTable]:
     if len(data) > _MOST_BYTES:
         raise DataError(f"{path} has more than {_MOST_BYTES / 1e6:.0f} MB, the most for a sheet. Give a smaller table.")
     if data.startswith(b"PAR1"):
-        return [_parquet(path, data)]
+        return [replace(_parquet(path, data), name=_stem(path))]
     if data.startswith(_SPREADSHEET):
         return _worksheets(path, data)
-    return [_delimited(path, data)]
+    return [replace(_in_text(path, data), name=_stem(path))]
 
 
-def _delimited(path: Path | Member, data: bytes) -> RawTable:
+def _stem(path: Path | Member) -> str:
+    return PurePath(path.name).stem
+
+
+def _in_text(path: Path | Member, data: bytes) -> RawTable:
     text, encoding = _decoded(path, data)
+    start = text.lstrip("\ufeff \t\r\n")[:1]
+    if start == "<":
+        raise DataError(f"{path} seems to be HTML or XML, expected a table: .csv, .tsv, .xlsx, .json or .parquet.")
+    if start in ("{", "["):
+        return replace(read_json(str(path), text.lstrip("\ufeff")), encoding=encoding)
+    return _delimited(path, data, text, encoding)
+
+
+def _delimited(path: Path | Member, data: bytes, text: str, encoding: str) -> RawTable:
     remarks = () if encoding == "utf-8" else (f"{path.name} is read as {encoding}.",)
     first, _, rest = text.partition("\n")
     skipped = 0
     if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # a line of Excel's
         text, skipped = rest, 1
-    if text.lstrip()[:1] in ("{", "[", "<"):
-        raise DataError(
-            f"{path} seems to be JSON or HTML, expected a table: .csv, .tsv, .xlsx or .parquet. Save it as one of them."
-        )
     separator = _separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows, lines = [], []
     try:
         for cells in reader:
-            own = [plain_cell(_clean(cell)) for cell in cells]
+            own = [plain_cell(clean_text(cell)) for cell in cells]
             if any(own):
                 rows.append(own)
                 lines.append(reader.line_num + skipped)
@@ -169,47 +154,29 @@ def _separator(text: str) -> str:
 
 
 def _worksheets(path: Path | Member, data: bytes) -> list[RawTable]:
-    from python_calamine import CalamineWorkbook
-
     try:
-        if data.startswith(b"PK"):
-            require_bounded(data)
-        book = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        found = []
-        for name in book.sheet_names:
-            sheet = book.get_sheet_by_name(name)
-            cells = [[cell_text(value) for value in row] for row in sheet.to_python(skip_empty_area=False)]
-            _fill_merged(cells, getattr(sheet, "merged_cell_ranges", None) or ())
-            filled = [number for number, row in enumerate(cells) if any(row)]
-            source = f"{path} ({name})" if len(book.sheet_names) > 1 else str(path)
-            found.append(RawTable(source, [cells[number] for number in filled], [number + 1 for number in filled]))
-    except Exception as error:  # the reader raises several kinds for damaged files
+        sheets = contained("worksheets", data)
+    except ValueError as error:
         raise DataError(
             f"{path} cannot be read as a spreadsheet ({error}). Save it again as .xlsx, or as .csv."
         ) from error
+    found = []
+    for name, cells in sheets:
+        filled = [number for number, row in enumerate(cells) if any(row)]
+        source = f"{path} ({name})" if len(sheets) > 1 else str(path)
+        rows, lines = [cells[number] for number in filled], [number + 1 for number in filled]
+        found.append(RawTable(source, rows, lines, name=name if len(sheets) > 1 else _stem(path)))
     return found
-
-
-def _fill_merged(cells: list[list[str]], ranges: Iterable[tuple[tuple[int, int], tuple[int, int]]]) -> None:
-    """Give each cell of a merged block its value."""
-    for (top, left), (bottom, right) in ranges:
-        for row in range(top, min(bottom + 1, len(cells))):
-            for column in range(left, min(right + 1, len(cells[row]))):
-                cells[row][column] = cells[top][left]
 
 
 def _parquet(path: Path | Member, data: bytes) -> RawTable:
     require_extra("pyarrow", "parquet", "A sheet in Parquet")
-    import pyarrow as pa
-    from pyarrow import parquet
-
     try:
-        schema = parquet.read_schema(pa.BufferReader(data))
-        flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-        table = parquet.read_table(pa.BufferReader(data), columns=flat)
-    except (pa.ArrowException, OSError) as error:
+        ((_, rows),) = contained("parquet", data)
+    except ValueError as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Write it again, or as .csv.") from error
-    return _from_columns(str(path), table.column_names, [column.to_pylist() for column in table.columns])
+    kept = [number for number, row in enumerate(rows) if not number or any(row)]
+    return RawTable(str(path), [rows[number] for number in kept], [number + 1 for number in kept])
 
 
 def read_frame(frame: Any) -> RawTable:
@@ -220,7 +187,7 @@ def read_frame(frame: Any) -> RawTable:
     """
     source = "the data frame"
     if isinstance(frame, Mapping):
-        return _from_columns(source, [str(name) for name in frame], [list(column) for column in frame.values()])
+        return from_columns(source, [str(name) for name in frame], [list(column) for column in frame.values()])
     names = list(getattr(frame, "column_names", getattr(frame, "columns", ())))
     if not names or not hasattr(frame, "__getitem__"):
         raise DataError(
@@ -234,7 +201,7 @@ def read_frame(frame: Any) -> RawTable:
     index = getattr(frame, "index", None)  # of pandas; where it has a name it is a column like others
     if index is not None and getattr(index, "name", None):
         header, columns = [str(index.name), *header], [_values(index), *columns]
-    return _from_columns(source, header, columns)
+    return from_columns(source, header, columns)
 
 
 def _values(column: Any) -> list[Any]:
@@ -242,34 +209,3 @@ def _values(column: Any) -> list[Any]:
         if hasattr(column, name):
             return getattr(column, name)()
     return list(column)
-
-
-def _from_columns(source: str, header: Sequence[str], columns: Sequence[Sequence[Any]]) -> RawTable:
-    texts = [[cell_text(value) for value in column] for column in columns]
-    rows = [list(row) for row in zip(*texts, strict=True)]
-    kept = [number for number, row in enumerate(rows) if any(row)]
-    return RawTable(source, [list(header), *(rows[number] for number in kept)], [1, *(n + 2 for n in kept)])
-
-
-def cell_text(value: Any) -> str:
-    """The text of a cell: a whole number without its decimals, a date by ISO 8601, "" of what is missing."""
-    if isinstance(value, str):
-        return _clean(value)
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return ""
-    value = value.item() if hasattr(value, "item") else value  # NumPy scalars
-    if isinstance(value, float):
-        if math.isnan(value):
-            return ""
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
-        return value.date().isoformat()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return _clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
-
-
-def _clean(text: str) -> str:
-    """Without blanks around, and in one Unicode form; spreadsheets and the web bring blanks that do not break."""
-    text = text.strip(" \t\r\n\v\f\u00a0\ufeff\u200b\u2007\u202f")
-    return text if text.isascii() else unicodedata.normalize("NFC", text)

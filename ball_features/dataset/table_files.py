@@ -12,9 +12,10 @@ from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_layout import read_layout
 from ball_features.dataset.listing import list_images, printable
 from ball_features.dataset.matching import match_rows
+from ball_features.dataset.raw_table import RawTable
 from ball_features.dataset.remarks import count_classes
 from ball_features.dataset.sheet_columns import find_roles
-from ball_features.dataset.sheet_formats import RawTable, read_tables
+from ball_features.dataset.sheet_formats import read_tables
 from ball_features.dataset.sources import open_source
 from ball_features.errors import DataError
 from ball_features.files import replacing, safe_cell, write_csv

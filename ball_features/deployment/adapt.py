@@ -10,7 +10,7 @@ import numpy as np
 
 from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.predictor import Predictor
-from ball_features.bundles.site_use import keep_site, require_new
+from ball_features.bundles.site_use import far_note, keep_site, require_new
 from ball_features.dataset.listing import Rejected, printable
 from ball_features.deployment.inputs import find_images
 from ball_features.errors import DataError
@@ -44,6 +44,7 @@ class AdaptedBundle:
         shares: predicted share of each class among them, class -> share.
         unusual: number of them that are unlike the training images even so.
         rejected: files that were not used, with reasons.
+        note: what the user must know of a site that is far from those of training, or "".
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class AdaptedBundle:
     shares: dict[str, float]
     unusual: int
     rejected: list[Rejected]
+    note: str = ""
 
 
 def adapt(
@@ -109,4 +111,5 @@ def adapt(
     keep_site(loaded, folder, copy, site, shift)
     by_class = dict(zip(loaded.classes, shares.tolist(), strict=True))
     unusual = int(adapted.unusual(X, probability).sum())
-    return AdaptedBundle(copy, site, shift.images, by_class, unusual, [*inputs.rejected, *found.rejected])
+    rejected = [*inputs.rejected, *found.rejected]
+    return AdaptedBundle(copy, site, shift.images, by_class, unusual, rejected, far_note(adapted))

@@ -50,7 +50,8 @@ def predict(
         progress: function that takes (images done, images in all).
 
     Raises:
-        ConfigError: The coverage is not between 0 and 1, or the device is not available.
+        ConfigError: The coverage is not between 0 and 1, the device is not available, or sites are named for a bundle
+            that is not site-adapted.
         DataError: The folder is no bundle, no image can be predicted, or the sheet names no patients.
         WeightsError: The weights are missing, or not those of the bundle.
     """
@@ -67,13 +68,18 @@ def predict(
         )
     patient, said = ({}, []) if sheet is None else _patients(files, sheet, columns)
     loaded = read_bundle(bundle, trust=trust)
-    if site:
+    named = {} if sheet is None else _sites(files, sheet, columns)
+    sites = {str(file): site for file in files} if site else named
+    if site or (named and not patient):
         loaded.require_sites()
+    if named and site:
+        said.append(f"All images are taken as those of {site}, not of the sites that the sheet names.")
+    elif named and loaded.sites is None:
+        said.append("The sites that the sheet names change nothing, since the bundle is not site-adapted.")
     predictor = Predictor(
         loaded, weights=weights, device=device, precision=precision, compiled=len(files) >= COMPILE_FROM
     )
     told: list[str] = []
-    sites = {str(file): site for file in files} if site else {} if sheet is None else _sites(files, sheet, columns)
     if sites and loaded.sites is not None:
         found = predictor.embed_all(files, progress)
         rejected = found.rejected

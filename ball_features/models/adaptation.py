@@ -168,6 +168,11 @@ class SiteAdapter(BaseEstimator):
         """Mean offset of the training sites, float32 (views, D): that of a site of which nothing is known."""
         return self.offsets_.mean(0)
 
+    def farness(self, offset: np.ndarray) -> float:
+        """Distance of an offset (views, D) from the average, in units of the farthest training site's; NaN for one."""
+        most = float(((self.offsets_ - self.average) ** 2).sum((1, 2)).max())
+        return float(((offset - self.average) ** 2).sum() / most) ** 0.5 if most else float("nan")
+
     def center(self, X: np.ndarray, sites: Any) -> np.ndarray:
         """Return X (N, views, D) of training sites less their offsets, float32."""
         check_is_fitted(self)

@@ -164,10 +164,11 @@ def predict_cache(
     rows = np.flatnonzero(cache.committed)
     path = cache.path[rows].tolist()
     label, columns = cache.label[rows].tolist(), {name: cells[rows].tolist() for name, cells in cache.columns.items()}
-    table = sheet if sheet is not None else collection.sheet if collection is not None else None
+    table = sheet if sheet is not None else (collection and collection.sheet) or None
     notes = [] if cache.complete else [f"{source} is incomplete: {len(cache.path) - len(rows)} images are left out."]
     if table is not None:
-        own = read_sheet(table, collection).rows_of(path)
+        own = read_sheet(table, collection)
+        own = (own if any(label) else own.with_marked_classes()).rows_of(path, columns.get("patient", ()))
         label = list(own.columns["label"]) if "label" in own.columns else label
         columns |= {name: list(cells) for name, cells in own.columns.items() if name != "label"}
         notes += own.remarks

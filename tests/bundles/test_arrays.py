@@ -11,6 +11,7 @@ from safetensors.numpy import load, save
 from ball_features import FitConfig, fit
 from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.sums import SUMS
+from ball_features.cache import read_cache
 from ball_features.errors import BallError
 from tests.made import clouds, write_cache
 
@@ -26,6 +27,20 @@ def new(tmp_path_factory):
     return run.folder / "models" / "logistic"
 
 
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapted")
+    X, labels = clouds(20)
+    cache = write_cache(folder / "a.h5", X, labels, **SETTINGS)
+    rows = [f"{path},{'ab'[number % 2]}" for number, path in enumerate(read_cache(cache).path.tolist())]
+    (folder / "sites.csv").write_text("\n".join(["path,site", *rows]) + "\n")
+    config = FitConfig(models=("logistic",), repeats=1, jobs=1, adapt="auto", groups=str(folder / "sites.csv"))
+    run = fit(cache, config, out_root=folder, save="logistic")
+    kept = run.folder / "models" / "logistic"
+    assert "elsewhere_middle" in load((kept / "reference.safetensors").read_bytes())
+    return kept
+
+
 def changes(values):
     """(name, array) pairs; None stands for an array that is missing."""
     yield from (("missing", None), ("empty", values[:0]), ("more axes", values[None]), ("of bytes", np.zeros(4, "u1")))
@@ -37,9 +52,10 @@ def changes(values):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("name", ["new", "mlp", "xgboost"])
-def test_every_array_is_checked(name, new, tmp_path):
-    folder = Path(shutil.copytree(new if name == "new" else OLD / name, tmp_path / name))
+@pytest.mark.parametrize("name", ["new", "adapted", "mlp", "xgboost"])
+def test_every_array_is_checked(name, new, adapted, tmp_path):
+    made = {"new": new, "adapted": adapted}
+    folder = Path(shutil.copytree(made.get(name, OLD / name), tmp_path / name))
     (folder / SUMS).unlink(missing_ok=True)
     accepted, draw = set(), np.random.default_rng(0)
     for file in sorted(folder.glob("*.safetensors")):
@@ -64,7 +80,8 @@ def test_every_array_is_checked(name, new, tmp_path):
     # Earlier versions kept no classes of scores and no largest scale; where a view has no other directions, rest is
     # infinite.
     older = {(key, "missing") for key in ("score_class", "train_class", "scale_largest", "scale_order", "scale_groups")}
-    assert accepted <= {*older, ("gaussian_rest", "one inf")}
+    # Nor did they keep shares of the training sites.
+    assert accepted <= {*older, ("gaussian_rest", "one inf"), ("site_shares", "missing")}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.calibration import fit_temperature, tempered
-from ball_features.bundles.saving import HeldOut, LabelledEmbeddings, write_bundle
+from ball_features.bundles.left_out_sites import LabelledEmbeddings
+from ball_features.bundles.saving import HeldOut, write_bundle
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig, Saving

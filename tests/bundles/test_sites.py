@@ -74,13 +74,17 @@ def test_a_new_site_is_adapted_to_by_its_own_images(bundle, small_cache):
     moved = X + 0.5 * (means[1] - means[0])  # half of the images or more are taken for another class
     adapted, told = answer_for(bundle, "new", moved)
     assert "by 48 of its images" in told
+    assert "not whether all are of another kind" in told
+    assert bundle.novelty.elsewhere is not None
+    assert adapted.unusual(moved, adapted.probability(moved)).mean() <= 0.1
     assert (bundle.probability(moved).argmax(1) == usual).mean() < 0.9
     items, notes = describe_sites(
         bundle, [str(n) for n in range(96)], np.concatenate([X, moved]), 0.9, [""] * 48 + ["n"] * 48
     )
     assert [item.path for item in items] == [str(n) for n in range(96)]
     assert [item.predicted for item in items[:48]] == [bundle.classes[code] for code in usual]
-    assert len(notes) == 1
+    assert len(notes) == 2
+    assert notes[1].startswith("48 images name no site")
     assert not any("site" in note for note in adapted.notes(0.9))
     assert any("Name the site" in note for note in bundle.notes(0.9))
 
@@ -102,6 +106,14 @@ def test_a_plain_bundle_has_no_sites(small_cache, smears, tmp_path):
     run = fit(small_cache, FitConfig(models=("logistic",), repeats=1), out_root=tmp_path, save="logistic")
     with pytest.raises(ConfigError, match="not site-adapted"):
         ball_features.predict(run.bundles[0], smears / "Pro", site="x")
+    files = sorted((smears / "Pro").iterdir())[:2]
+    (tmp_path / "s.csv").write_text("path,hospital\n" + "".join(f"{file},x\n" for file in files))
+    with pytest.raises(ConfigError, match="not site-adapted"):
+        ball_features.predict(run.bundles[0], files, sheet=str(tmp_path / "s.csv"))
+    (tmp_path / "p.csv").write_text("path,hospital,patient\n" + "".join(f"{file},x,1\n" for file in files))
+    found = ball_features.predict(run.bundles[0], files, sheet=str(tmp_path / "p.csv"))
+    assert len(found.patients) == 1
+    assert any("change nothing" in remark for remark in found.remarks)
     with pytest.raises(ConfigError, match="not site-adapted"):
         adapt(run.bundles[0], smears, "x")
     assert not run.bundles[0].with_name("logistic-x").exists()

@@ -208,6 +208,29 @@ def test_a_message_ends_with_where_the_setting_comes_from(words, end, tmp_path, 
     assert capsys.readouterr().err.strip().endswith(end)
 
 
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["extract", "d", "--out", "a.h5", "-o", "b.h5"], "--out"),
+        (["fit", "a.h5", "--models", "mlp", "--seed", "3", "--models", "xgboost"], "--models"),
+        (["tune", "a.h5", "--config", "a.toml", "--config=b.toml"], "--config"),
+    ],
+)
+def test_a_second_value_does_not_replace_the_first_without_a_word(words, flag):
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert f"{flag} is given 2 times, expected once" in " ".join(done.output.split())
+
+
+def test_switches_may_be_repeated_and_sheets_are_several(seen, tmp_path):
+    _, options = seen("extract", "d", "-o", "c.h5", "--sheet", "a,1.csv", "--sheet", "b.csv", "--quiet", "-q")
+    assert options["collection"].sheet == ("a,1.csv", "b.csv")
+    for text, sheets in (('"a.csv"', ("a.csv",)), ('["a.csv", "b.csv"]', ("a.csv", "b.csv"))):
+        (tmp_path / "s.toml").write_text(f"sheet = {text}")
+        assert seen("extract", "d", "-o", "c.h5", "--config", tmp_path / "s.toml")[1]["collection"].sheet == sheets
+    assert seen("extract", "d", "-o", "c.h5")[1]["collection"].sheet == ()
+
+
 def test_a_missing_input_is_wrong_use():
     for command in ("fit", "compare", "tune"):
         done = CliRunner().invoke(app, [command])

@@ -440,9 +440,9 @@ def test_marks_of_windows_stay_marks(tmp_path, text):
     assert sheet.columns["note"] == (text,)
 
 
-@pytest.mark.parametrize("start", ['[{"image": 1}]', '{"image": 1}', "<html><table>", "\n <table>"])
+@pytest.mark.parametrize("start", ["<html><table>", "\n <table>"])
 def test_what_is_no_table_is_named(tmp_path, start):
-    with pytest.raises(DataError, match="seems to be JSON or HTML"):
+    with pytest.raises(DataError, match="seems to be HTML or XML"):
         read_sheet(write(tmp_path, start.encode()))
 
 
@@ -470,8 +470,26 @@ def test_merged_rows_above_the_header(tmp_path):
 
 def test_several_worksheets_are_not_guessed(tmp_path):
     header = ["image", "label"]
-    rows = {"Train": [header, ["1.jpg", "a"]], "Test": [header, ["2.jpg", "b"]]}
-    with pytest.raises(DataError, match=r"\(Train\) and .* \(Test\) have the same columns. Two readings are possible"):
+    rows = {"Monday": [header, ["1.jpg", "a"]], "Tuesday": [header, ["2.jpg", "b"]]}
+    with pytest.raises(DataError, match=r"\(Monday\) and .* \(Tuesday\) have the same columns. Two readings are possi"):
         read_sheet(workbook(tmp_path, rows))
-    people = {"People": [["patient", "age"], ["P", 4]], "Images": [header, ["1.jpg", "a"]], "Codes": [["id"], ["x"]]}
-    assert read_sheet(workbook(tmp_path, people)).columns["label"] == ("a",)
+    codes = {"Codes": [["code", "meaning"], [1, "a"]], "Images": [header, ["1.jpg", "a"]], "Numbers": [["id"], ["x"]]}
+    assert read_sheet(workbook(tmp_path, codes)).columns["label"] == ("a",)
+
+
+def test_worksheets_that_are_named_for_splits(tmp_path):
+    header = ["image", "label"]
+    rows = {"Train": [header, ["1.jpg", "a"], ["2.jpg", "b"]], "Test": [header, ["3.jpg", "b"]]}
+    sheet = read_sheet(workbook(tmp_path, rows))
+    found = sheet.rows_of(["1.jpg", "2.jpg", "3.jpg"])
+    assert found.columns == {"label": ("a", "b", "b"), "split": ("train", "train", "test")}
+    assert "The split is read from the names of" in sheet.remarks[-1]
+
+
+def test_worksheets_of_images_and_of_patients(tmp_path):
+    people = [["patient", "diagnosis", "age"], ["P1", "a", 4], ["P2", "b", 5], ["P3", "b", 6]]
+    images = [["image", "patient"], ["1.jpg", "P1"], ["2.jpg", "P2"], ["3.jpg", "P2"]]
+    found = read_sheet(workbook(tmp_path, {"People": people, "Images": images})).rows_of(["1.jpg", "2.jpg", "3.jpg"])
+    assert found.columns == {"patient": ("P1", "P2", "P2"), "label": ("a", "b", "b"), "age": ("4", "5", "5")}
+    assert "1 patient of" in found.remarks[0]
+    assert "P3 in line 4" in found.remarks[0]

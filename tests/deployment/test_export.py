@@ -68,7 +68,7 @@ def test_a_graph_answers_as_predict_does(run, tmp_path):
     assert json.loads(facts["notes"]) == predictor.bundle.notes(0.95)
     import torch
 
-    images = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    images = torch.randint(0, 256, (5, 3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     X = predictor.embed(images, [""] * 5)
     for rows in (slice(0, 1), slice(0, 5)):
@@ -223,7 +223,8 @@ class Constant:
 
 
 def test_joblib_is_loaded_on_trust_only(run, small_cache, tmp_path):
-    from ball_features.bundles.saving import LabelledEmbeddings, write_bundle
+    from ball_features.bundles.left_out_sites import LabelledEmbeddings
+    from ball_features.bundles.saving import write_bundle
 
     X = np.ones((6, 1, 8), dtype=np.float32)
     facts = dataclasses.replace(
