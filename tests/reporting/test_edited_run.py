@@ -80,6 +80,7 @@ CLAIMS = {
     "a confusion matrix of another size": lambda values: values["models"][0].update(
         confusion={"classes": 1_000_000, "counts": []}
     ),
+    "a number that no float holds": lambda values: values["models"][0].update(fit_s=10**400),
     "one model many times": lambda values: values.update(models=values["models"][:1] * 2000),
     "one class many times": lambda values: values.update(classes=values["classes"] * 2),
     "very many classes": lambda values: values.update(classes=[f"class {number}" for number in range(100_000)]),
