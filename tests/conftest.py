@@ -68,11 +68,12 @@ def smears(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_cache(tmp_path_factory, smears) -> Path:
-    """The drawn smears through DenseNet-121 with random weights, two views. Read only."""
+    """The drawn smears, small, through DenseNet-121 with random weights, two views. Read only."""
     from ball_features import ExtractConfig, extract
 
     out = tmp_path_factory.mktemp("cache") / "small.h5"
-    extract(smears, out, ExtractConfig(backbone="densenet121", weights="random", views=2, precision="fp32"))
+    settings = {"weights": "random", "views": 2, "input_px": 96, "precision": "fp32"}
+    extract(smears, out, ExtractConfig(backbone="densenet121", **settings))
     return out
 
 

@@ -22,13 +22,13 @@ from ball_features.models.registry import MODELS
 from ball_features.runs.new_folder import NewFolder
 from tests.commands import ball
 
-RANDOM = ("--backbone", "densenet121", "--weights", "random")
+RANDOM = ("--backbone", "densenet121", "--weights", "random", "--input-px", 64)
 
 
 @pytest.mark.slow
 def test_extract_fit_inspect(tmp_path, smears):
     out = tmp_path / "a.h5"
-    options = ("--backbone", "densenet121", "--weights", "random", "--views", 2)
+    options = (*RANDOM, "--views", 2)
     done = ball("extract", smears, "--out", out, *options)
     assert done.returncode == 0, done.stderr
     assert "Computed 48 images" in done.stdout
@@ -109,7 +109,7 @@ def test_odd_metadata_is_not_warned_of(tmp_path, smears):
 def test_strict_and_dry_run(tmp_path, smears):
     folder = shutil.copytree(smears, tmp_path / "images")
     (folder / "Pro" / "bad.jpg").touch()
-    options = ("--backbone", "densenet121", "--weights", "random", "--limit", 8, "--out", tmp_path / "a.h5")
+    options = (*RANDOM, "--limit", 8, "--out", tmp_path / "a.h5")
     dry = ball("extract", folder, *options, "--dry-run")
     assert dry.returncode == 0
     assert "Would compute 8 of 8" in dry.stdout
@@ -192,7 +192,7 @@ def interrupted(*arguments, after):
 
 @pytest.mark.slow
 def test_an_interrupt_has_its_own_code_and_says_what_is_left(tmp_path, smears, small_cache):
-    extract = ("extract", smears, "--out", tmp_path / "c.h5", *RANDOM, "--views", 200)
+    extract = ("extract", smears, "--out", tmp_path / "c.h5", *RANDOM, "--views", 100)
     code, errors = interrupted(*extract, after="images/s")
     assert code == 130
     assert "the same command goes on from there" in errors

@@ -57,7 +57,7 @@ def test_the_steps_of_the_readme_run(smears, small_cache, tmp_path, monkeypatch)
     (tmp_path / "IMAGES").symlink_to(smears)
     shutil.copy(small_cache, "artifacts/all.h5")
     quick = {
-        "extract": "--backbone densenet121 --weights random --views 2 --precision fp32",
+        "extract": "--backbone densenet121 --weights random --views 2 --precision fp32 --input-px 96",
         "fit": "--models logistic,majority,colour --repeats 1 --jobs 1",
         "audit": "",
     }

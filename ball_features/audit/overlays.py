@@ -141,20 +141,24 @@ def learn_overlays(read: Callable[[], Iterable[np.ndarray]]) -> OverlayModel:
         return nothing
     usual = np.quantile(count[:: max(1, len(count) // 7000)], 0.95, axis=0)
     mean_steep = float(steep.sum() / count.sum(dtype=np.int64))
-    often = (count >= max(5, _MIN_SHARE * number)) & (count > _TIMES_USUAL * (usual + 1))
-    odd = often & (steep > _TIMES_STEEP * mean_steep * count)
-    odd[framed >= _MOST_FRAMED * number] = False
+    # Few colours are often at one pixel: only those are looked at from here on.
+    place, colour = np.nonzero(count >= max(5, _MIN_SHARE * number))
+    seen = count[place, colour]
+    odd = (seen > _TIMES_USUAL * (usual[colour] + 1)) & (steep[place, colour] > _TIMES_STEEP * mean_steep * seen)
+    odd &= framed[place] < _MOST_FRAMED * number
+    del count, steep
+    place, colour = place[odd], colour[odd]
     # An overlay is connected, so islands much smaller than the largest are chance and are dropped.
-    spread = ndimage.binary_dilation(odd.any(1).reshape(shape), iterations=4)
-    found: Any = ndimage.label(spread)
+    marked = np.zeros(shape, dtype=bool)
+    marked.ravel()[place] = True
+    found: Any = ndimage.label(ndimage.binary_dilation(marked, iterations=4))
     labelled, islands = found
     if not islands:
         return nothing
-    size = ndimage.sum(odd.any(1).reshape(shape), labelled, np.arange(1, islands + 1))
+    size = ndimage.sum(marked, labelled, np.arange(1, islands + 1))
     large = np.flatnonzero(size >= max(_MIN_MARKS, 0.1 * size.max())) + 1
-    odd[~np.isin(labelled.ravel(), large)] = False
-    place, colour = np.nonzero(odd)
-    del count, steep, often
+    kept = np.isin(labelled.ravel()[place], large)
+    place, colour = place[kept], colour[kept]
     evidence = np.stack([colour_codes(image)[place] == colour for image in read()])
     profile = _looks(evidence)
     kind = _merge(profile, evidence)

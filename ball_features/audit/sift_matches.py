@@ -20,7 +20,7 @@ _PCA_DIM = 48  # of the 128 numbers of a feature; enough to propose, and quick t
 _NEIGHBOURS = 10
 _LEAST_COSINE = 0.7
 _PART = 1 << 17  # features widened at a time
-_QUERIES = 1 << 20  # features searched for at a time
+_QUERIES = 1 << 22  # features searched for at a time
 
 
 def matches(features: Features, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

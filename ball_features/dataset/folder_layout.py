@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ball_features.dataset.folder_names import (
     is_numeric,
+    is_part,
     is_patient,
     is_site,
     is_split,
@@ -213,6 +214,8 @@ def _read_named(names: Sequence[Sequence[str]], found: _Reading) -> int:
             found.add("patient", level)
         elif len(own) > 1 and is_site(own) and "site" not in found.roles:
             found.add("site", level)
+        elif len(own) > 1 and is_part(own) and "part" not in found.roles:
+            found.add("part", level)
         else:
             return level
     return len(names)

@@ -9,6 +9,7 @@ from ball_features.dataset.sheet_columns import plain_name, split_value
 
 __all__ = [
     "is_numeric",
+    "is_part",
     "is_patient",
     "is_site",
     "is_split",
@@ -56,6 +57,7 @@ _PATIENT = re.compile(
     r"|paciente|paziente|pacjent|hasta|cas|caso)[ _.#-]*(?:id|no|nr)?[ _.#-]*0*([0-9]+[a-z]?)",
     re.IGNORECASE,
 )
+_PART = re.compile(r"((?:.*[^a-z])?(?:part|chunk|archive|volume|vol|disk|disc|zip))[ _.#-]*[0-9]+", re.IGNORECASE)
 _SITE = re.compile(
     r"(?:hospital|hospitalet|site|center|centre|centro|clinic|klinik|klinikum|clinique|krankenhaus|hopital|hôpital|ospedale"
     r"|institute|institution|lab|laboratory|scanner|microscope|mikroskop)[ _.#-]*(?:[0-9]+[a-z]?|[a-z]|[IVX]+)",
@@ -163,6 +165,12 @@ def patient_number(name: str) -> str:
     """The number in the name of a patient, such as 7 in patient_07, without zeros before it; "" of another name."""
     found = _PATIENT.fullmatch(name.strip())
     return found[1].casefold() if found else ""
+
+
+def is_part(names: Iterable[str]) -> bool:
+    """Whether all folders of a level are numbered parts of one collection, as set_part_1 and set_part_2."""
+    found = [_PART.fullmatch(name.strip()) for name in names]
+    return all(found) and len({own[1] for own in found if own}) == 1
 
 
 def is_site(names: Iterable[str]) -> bool:

@@ -80,7 +80,7 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
             if table is None or rows is None
             else (
                 f" {table.source} has no column that is known to hold the class; name one by label_column: "
-                f"{some(list(rows.columns), 12)}."
+                f"{some(list(rows.columns), 12)}. {' '.join(table.remarks)}".rstrip()
             )
         )
         raise DataError(f"No class can be read from {root}: {layout.problem}.{other}")
@@ -96,6 +96,11 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
             for name, cells in rows.columns.items()
             if name != "label"
         }
+    if rows is not None and table is not None and not labelled and len(set(label) - {""}) < 2:
+        remarks.append(
+            f"{table.source} has no column that is known to hold the class; name one by label_column: "
+            f"{some(list(rows.columns), 12)}."
+        )
     if layout.ignored:
         remarks.append(
             f"Folders below the classes are not read: {some(layout.ignored)}. Where they are patients, say so: "

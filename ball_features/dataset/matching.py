@@ -17,6 +17,7 @@ __all__ = ["Match", "lacking_rows", "match_rows"]
 
 _ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
 _NUMBER = re.compile(r"\d+\.0")  # as programs write a number in a column with gaps
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio: an upload
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -171,6 +172,9 @@ def _candidates(key: _Key, index: _Index) -> list[int]:
     while not found and start < len(key.parts):
         found = index.whole.get("/".join(key.parts[start:]), [])
         start += 1
+    uploaded = _UPLOADED.fullmatch(key.parts[-1])
+    if not found and uploaded:
+        return index.whole.get(uploaded[1]) or index.ends.get(uploaded[1]) or []
     return found
 
 

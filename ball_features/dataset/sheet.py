@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,16 @@ from ball_features.dataset.joined_sheets import JoinedSheets, join_files, join_w
 from ball_features.dataset.raw_table import RawTable
 from ball_features.dataset.remarks import counted
 from ball_features.dataset.sheet_cells import flagged_split, known_column, mark_classes, require_one_spelling
-from ball_features.dataset.sheet_columns import ROLES, Roles, find_roles, flag_columns, names_images, plain_name
+from ball_features.dataset.sheet_columns import (
+    ROLES,
+    Roles,
+    filled_in,
+    find_roles,
+    flag_columns,
+    is_image_file,
+    names_images,
+    plain_name,
+)
 from ball_features.dataset.sheet_formats import read_frame, read_tables
 from ball_features.dataset.sheet_table import Sheet
 from ball_features.dataset.sources import open_file
@@ -87,35 +96,41 @@ def _sheet(table: RawTable, columns: CollectionConfig, missing: bool) -> Sheet:
     body, lines, remarks = _body(table, begin)
     _require_once(header, table, begin, body)
     texts = [tuple(row[number] for row in body) for number in range(len(header))]
-    named: dict[str, tuple[str, ...]] = {}
     remarks += roles.remarks
-    for role in ROLES[1:]:
-        if role in roles.place:
-            named[role] = known_column(role, texts[roles.place[role]], lines, table, remarks)
+    paths = _without_numbers(roles.paths, header, texts)
+    place = {role: number for role, number in roles.place.items() if role != "path"}
+    files = [cell for cell in texts[place["patient"]] if is_image_file(cell)] if "patient" in place else []
+    if 2 * len(files) > len(body) and not columns.patient_column:
+        remarks.append(
+            f"{header[place['patient']]} of {table.source} holds names of files, such as {files[0]}, and no patients."
+        )
+        paths = paths or [place["patient"]]
+        del place["patient"]
+    named = {role: known_column(role, texts[number], lines, table, remarks) for role, number in place.items()}
     flags: set[int] = set()
     if "split" not in named and columns.split_column != "none":
         named |= flagged_split(header, texts, table, remarks)
         flags = set(flag_columns(header).values()) if "split" in named else set()
-    taken = {roles.place[role] for role in named if role in roles.place} | {*roles.paths}
-    for number, name in enumerate(header):
-        if number not in taken and (name or any(texts[number])):
-            own = name or f"column {number + 1}"
-            named[own if own not in named else f"{own} (column {number + 1})"] = texts[number]
+    ids = {header[place["patient"]]: named["patient"]} if "patient" in named else {}
+    ids |= {header[n]: texts[n] for n in paths if not names_images(header[n]) and not columns.path_column}
+    taken = {*place.values(), *paths}
+    named |= _others(header, texts, taken, named)
     for name in ("series", "batch", "block"):
         if name in named:
             require_one_spelling(name, named[name], lines, table)
     if begin:
         remarks.append(f"The header of {table.source} is taken from line {table.lines[begin]}.")
-    places = [roles.place["patient"]] if "patient" in named else []
-    places += [number for number in roles.paths if not names_images(header[number]) and not columns.path_column]
+    pattern = columns.path_column if "{" in columns.path_column else ""
     found = Sheet(
         source=table.source,
-        paths={header[number]: texts[number] for number in roles.paths},
+        paths={pattern: filled_in(pattern, header, texts, table.source)}
+        if pattern
+        else {header[n]: texts[n] for n in paths},
         columns=named,
-        headings={role: header[number] for role, number in roles.place.items() if role in named},
+        headings={role: header[number] for role, number in place.items()},
         lines=tuple(lines),
         remarks=(*table.remarks, *remarks),
-        ids={header[n]: named["patient"] if n == roles.place.get("patient") else texts[n] for n in places},
+        ids=ids,
         name=table.name,
     )
     if roles.marked:
@@ -127,31 +142,51 @@ def _sheet(table: RawTable, columns: CollectionConfig, missing: bool) -> Sheet:
     return replace(found, marked=mark_classes(free, lines, table))
 
 
+def _others(
+    header: Sequence[str], texts: Sequence[tuple[str, ...]], taken: Collection[int], named: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """The columns that `ball` does not know; one with the name of a known one is called by its number too."""
+    found: dict[str, tuple[str, ...]] = {}
+    for number, name in enumerate(header):
+        if number not in taken and (name or any(texts[number])):
+            own = name or f"column {number + 1}"
+            found[own if own not in {*named, *found} else f"{own} (column {number + 1})"] = texts[number]
+    return found
+
+
+def _without_numbers(paths: Sequence[int], header: Sequence[str], texts: Sequence[Sequence[str]]) -> list[int]:
+    """Columns that may name the images, without those that count rows beside one that names images."""
+    named = [number for number in paths if names_images(header[number])]
+    return [n for n in paths if n in named or not named or not all(map(str.isdecimal, texts[n]))]
+
+
 def _header(table: RawTable, columns: CollectionConfig, missing: bool) -> tuple[int, Roles]:
     """The row of the header, and the roles of its columns: the first that names most of the known columns.
 
-    A header without images, but with patients, can only be the first row of several different cells: below it, a cell
-    such as case is a value.
+    Rows that begin with # are remarks, unless no other row is a header. A header without images, but with patients, can
+    only be the first row of several different cells: below it, a cell such as case is a value.
     """
     first: DataError | None = None
-    found: list[tuple[int, Roles]] = []
-    below = False
-    for number, row in enumerate(table.rows[:_HEADER_ROWS]):
-        if number and sum(map(bool, row)) < 2:
-            continue
-        wide = len(set(filter(None, row))) > 1
-        try:
-            roles = find_roles(row, columns, table.source, by_patient=wide and not below, missing=missing)
-            found.append((number, roles))
-        except DataError as error:
-            first = first or error
-            if "none of which" not in str(error):
-                break
-        below = below or wide
-    if not found:
-        assert first is not None
-        raise first
-    return max(found, key=lambda own: (len(own[1].place), -own[0]))
+    rows = list(enumerate(table.rows[:_HEADER_ROWS]))
+    for chosen in ([own for own in rows if not own[1][0].startswith("#")], rows):
+        found: list[tuple[int, Roles]] = []
+        below = False
+        for number, row in chosen:
+            if number and sum(map(bool, row)) < 2:
+                continue
+            wide = len(set(filter(None, row))) > 1
+            try:
+                roles = find_roles(row, columns, table.source, by_patient=wide and not below, missing=missing)
+                found.append((number, roles))
+            except DataError as error:
+                first = first or error
+                if "none of which" not in str(error):
+                    break
+            below = below or wide
+        if found:
+            return max(found, key=lambda own: (len(own[1].place), -own[0]))
+    assert first is not None
+    raise first
 
 
 def _body(table: RawTable, begin: int) -> tuple[list[list[str]], list[int], list[str]]:

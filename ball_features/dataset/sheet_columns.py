@@ -9,8 +9,20 @@ from dataclasses import dataclass
 
 from ball_features.config import CollectionConfig
 from ball_features.errors import DataError
+from ball_features.files import IMAGE_SUFFIXES
 
-__all__ = ["ROLES", "Roles", "find_roles", "flag_columns", "flag_value", "names_images", "plain_name", "split_value"]
+__all__ = [
+    "ROLES",
+    "Roles",
+    "filled_in",
+    "find_roles",
+    "flag_columns",
+    "flag_value",
+    "is_image_file",
+    "names_images",
+    "plain_name",
+    "split_value",
+]
 
 _NAMES: dict[str, str] = {
     "path": "path filepath file filename filenames image imagepath imagefile imagename imagefilename images img "
@@ -20,8 +32,9 @@ _NAMES: dict[str, str] = {
     "nombredearchivo caminho arquivo imagem ficheiro percorso immagine nomefile bestand bestandsnaam "
     "afbeelding sciezka plik obraz nazwapliku dosya dosyaadi goruntu resim путь файл имяфайла изображение "
     "fil filnamn filnavn billede bilde kuva tiedosto soubor obrazek kep fajl зображення αρχειο εικονα "
-    "파일 파일명 이미지 路径 文件 文件名 图像 图片 图片名 パス ファイル ファイル名 画像 画像名 id uid",
-    "label": "label labels class classes classname target category diagnosis diagnoses dx subtype celltype "
+    "imageindex fname 파일 파일명 이미지 路径 文件 文件名 图像 图片 图片名 パス ファイル ファイル名 画像 画像名 "
+    "name id uid",
+    "label": "label labels choice class classes classname target category diagnosis diagnoses dx subtype celltype "
     "diagnos diagnoosi luokka diagnozis trida osztaly діагноз клас διαγνωση 진단 클래스 분류 "
     "groundtruth klasse diagnose befund kategorie classe diagnostic etiquette categorie clase diagnostico "
     "etiqueta categoria rotulo diagnosi etichetta klasa diagnoza rozpoznanie etykieta kategoria sinif "
@@ -48,8 +61,10 @@ _KNOWN = {role: tuple(names.split()) for role, names in _NAMES.items()}
 _NUMBERED = ("path", "patient", "site", "group")  # columns whose names may end in id, nr and the like
 _ENDING = re.compile(r"(id|ids|nr|no|num|number|nummer|code|key|name|identifier)$")
 _BEGINNING = re.compile(r"^(no|nr|num|numero|number|nummer|id|code|codigo|codice|cod)")
+_FILE_OF = re.compile(r"(?:image_)?file_?name_\w", re.IGNORECASE)  # CellProfiler: the file of each channel
+_METADATA = re.compile(r"^(?:image_)?metadata_", re.IGNORECASE)
 _BRACKETS = re.compile(r"\s*[(\[{][^)\]}]*[)\]}]\s*")
-_ANY_IDS = ("id", "uid")  # of images, or of patients
+_ANY_IDS = ("name", "id", "uid")  # of images, or of patients
 _NEEDED = ("label", "patient")  # an ambiguous column of these is refused; others then stay under their own names
 
 _SPLITS = {
@@ -60,6 +75,7 @@ _SPLITS = {
     "test": "test tests testing tst testset testdata testdaten testmenge holdout heldout evaluation eval prueba "
     "teste essai prova testowy тест 测试 테스트",
 }
+_NUMBERED_SPLIT = re.compile(r"(train|test|validation|val)(?:ing|set)?[ _-]*(?:[a-c]|[0-9])")
 _SPLIT_WORDS = {word: name for name, words in _SPLITS.items() for word in words.split()}
 _YES = {"true", "yes", "y", "1", "10", "t", "ja", "j", "si", "oui", "sim", "x", "wahr", "vrai", "vero", "verdadero"}
 _NO = {"false", "no", "n", "0", "00", "f", "nein", "non", "nao", "", "falsch", "faux", "falso"}
@@ -121,6 +137,8 @@ def find_roles(
         asked = getattr(columns, f"{role}_column")
         if asked == "none" or (role == "label" and marked):
             continue
+        if role == "path" and "{" in asked:  # put together by `filled_in`
+            continue
         if asked and missing and _find(header, asked) is None:
             continue
         if asked:
@@ -142,16 +160,26 @@ def find_roles(
             if role in _NEEDED:
                 raise DataError(f"{source} has {names}, each of which may be the {role}. Name one by {role}_column.")
             remarks.append(f"{source} has {names}, each of which may be the {role}; none is taken for it.")
-    if not paths and "patient" not in place:
+    if not paths and "patient" not in place and "{" not in columns.path_column:
         raise _nameless(header, source)
     return Roles(place, paths, tuple(remarks), marked)
 
 
 def _nameless(header: Sequence[str], source: str) -> DataError:
+    if any(is_image_file(part) for name in header for part in name.split()):
+        return DataError(
+            f"{source} seems to have no header: its first row is {_listed(header)}. Write names of the columns "
+            "above it, such as path,label, with the separator that the rows have."
+        )
     return DataError(
         f"{source} has the columns {_listed(header)}, none of which is known to name the images, expected path. Name "
         "it by path_column; or that of the patients by patient_column, where a row is for a patient."
     )
+
+
+def is_image_file(text: str) -> bool:
+    """Whether a text ends as names of images do."""
+    return "." + text.casefold().rpartition(".")[2] in IMAGE_SUFFIXES
 
 
 def names_images(heading: str) -> bool:
@@ -164,6 +192,10 @@ def _further(header: Sequence[str], plain: Sequence[str], role: str) -> Iterator
     """Headings without what may stand around the name of a column: "(final)", "ID", "No."."""
     without = [plain_name(_BRACKETS.sub(" ", name)) for name in header]
     yield without
+    if role == "path":
+        yield ["path" if _FILE_OF.match(name) else "" for name in header]
+    elif role != "site":  # which is a field of a well there
+        yield [plain_name(_METADATA.sub("", name)) for name in header]
     if role in _NUMBERED:
         yield [_ENDING.sub("", own) for own in plain]
         yield [_BEGINNING.sub("", own) for own in without]
@@ -183,6 +215,27 @@ def _find(header: Sequence[str], asked: str) -> int | None:
         if found:
             return found[0]
     return None
+
+
+def filled_in(pattern: str, header: Sequence[str], texts: Sequence[Sequence[str]], source: str) -> tuple[str, ...]:
+    """Names that are put together from columns: the pattern with the cells of each row in the place of {heading}.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    pieces = re.split(r"\{([^{}]*)\}", pattern)
+    for number in range(1, len(pieces), 2):
+        if _find(header, pieces[number]) is None:
+            raise DataError(
+                f"{source} has the columns {_listed(header)}, expected {pieces[number]!r} of path_column too."
+            )
+    places = [_find(header, name) for name in pieces[1::2]]
+    columns = [texts[place] for place in places if place is not None]
+    plain = pieces[::2]
+    return tuple(
+        plain[0] + "".join(cell + rest for cell, rest in zip(row, plain[1:], strict=True))
+        for row in zip(*columns, strict=True)
+    )
 
 
 def _listed_columns(header: Sequence[str], asked: str) -> tuple[int, ...]:
@@ -225,4 +278,7 @@ def split_value(text: str) -> str:
     if _WHOLE.fullmatch(text):
         return str(int(float(text)))
     fold = _FOLD.fullmatch(text.strip().casefold())
+    numbered = _NUMBERED_SPLIT.fullmatch(text.strip().casefold())
+    if numbered and plain_name(text) not in _SPLIT_WORDS:  # TestA, test_2
+        return _SPLIT_WORDS[numbered[1]]
     return _SPLIT_WORDS.get(plain_name(text)) or (fold[1] if fold else text)

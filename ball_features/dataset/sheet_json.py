@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -48,8 +49,8 @@ def _loads(text: str) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice in one record")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{twice!r} is there twice in one record")
     return found
 
 
@@ -141,6 +142,8 @@ def _of_records(source: str, records: Sequence[Mapping[str, Any]], lines: Sequen
         name for record in records for name, value in record.items() if isinstance(_single(value), list | Mapping)
     }
     kept = [name for name in header if name not in nested]
+    if not kept:
+        raise _refused(source, f"its values are nested: {', '.join(sorted(nested))}")
     rows = [[cell_text(_single(record.get(name))) for name in kept] for record in records]
     filled = [number for number, row in enumerate(rows) if any(row)]
     remarks = (f"Nested values of {source} are not read: {', '.join(sorted(nested))}.",) if nested else ()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ball_features.dataset.matching import Match, lacking_rows, match_rows
-from ball_features.dataset.patient_names import PatientMatch, find_patients, match_patients
+from ball_features.dataset.patient_names import PatientMatch, is_by_chance, known_patients, match_patients
 from ball_features.dataset.remarks import are, counted, have, some
 from ball_features.dataset.sheet_cells import MarkedClasses
-from ball_features.dataset.sheet_columns import names_images
 from ball_features.errors import DataError
 
 __all__ = ["Sheet", "SheetRows"]
@@ -112,7 +111,7 @@ class Sheet:
         if by_image is not None:
             lacking = lacking_rows(files, by_image.listed, self.source)
             by_image = replace(by_image, remarks=(*by_image.remarks, *lacking))
-        if by_image is not None and (names_images(by_image.heading) or "patient" not in self.columns):
+        if by_image is not None and (by_image.heading not in self.ids or "patient" not in self.columns):
             return by_image
         by_patient = self.patient_rows(files, patients) if by_image is None or any(patients) else None
         if by_image is None and by_patient is None:
@@ -139,7 +138,7 @@ class Sheet:
     def patient_rows(self, files: Sequence[str], patients: Sequence[str] = ()) -> SheetRows | None:
         """Match the rows by patient, as `rows_of`; None where no row names a patient of the images."""
         for heading, cells in self.ids.items():
-            for known, told in _known_patients(files, patients, cells):
+            for known, told in known_patients(files, patients, cells):
                 match = match_patients(_different(known), _different(cells))
                 if match.unclear:
                     own, other = match.unclear[0]
@@ -147,20 +146,16 @@ class Sheet:
                         f"{self.source} has the {_patients(other)} in {heading}, and the images are of "
                         f"{_patients(own)}: it is not clear which are the same. Write each patient in one way in both."
                     )
-                if match.same:
+                used = set(match.same.values())
+                if used and (cells == self.columns.get("patient") or not is_by_chance(used, _different(cells))):
                     return self._by_patient(heading, known, match, files, told)
         return None
 
     def _by_patient(
         self, heading: str, known: Sequence[str], match: PatientMatch, files: Sequence[str], told: str
     ) -> SheetRows:
-        cells = self.ids[heading]
-        rows: dict[str, list[int]] = {}
-        for row, cell in enumerate(cells):
-            rows.setdefault(cell, []).append(row)
-        blank = rows.pop("", [])
-        advice = "Keep one row per patient, or name the column of the images by path_column."
-        first = {cell: self._one_row(own, f"lists the patient {cell}", advice) for cell, own in rows.items()}
+        rows, blank = self._first_rows(heading)
+        first = {cell: own[0] for cell, own in rows.items()}
         chosen = [first.get(match.same.get(name, ""), -1) for name in known]
         remarks = [f"The patients of the images are read from {told}."] if told else []
         if match.spelt:
@@ -191,11 +186,28 @@ class Sheet:
             verb = "is" if len(strange) == 1 else "are"
             remarks.append(f"{counted(strange, 'image')} {verb} of no known patient: {some(strange)}.")
         # The patients of the images stay as these write them.
-        columns = {name: text for name, text in self.columns.items() if name not in ("patient", heading)}
+        beside = {} if repeated else {name: cells for name, cells in self.paths.items() if name not in self.columns}
+        columns = {n: cells for n, cells in {**self.columns, **beside}.items() if n not in ("patient", heading)}
         found = self._rows(columns, chosen, heading, remarks, by_patient=True)
         if "label" not in columns:
             remarks.append(f"The rows of {self.source} are joined by patient.")
-        return replace(found, columns={**found.columns, "patient": tuple(known)}, remarks=tuple(remarks))
+        headings = {name: own for name, own in self.headings.items() if name != "patient"}
+        columns = {**found.columns, "patient": tuple(known)}
+        return replace(found, columns=columns, remarks=tuple(remarks), headings=headings)
+
+    def _first_rows(self, heading: str) -> tuple[dict[str, list[int]], list[int]]:
+        """The rows of each patient, which say the same, and the rows without one."""
+        rows: dict[str, list[int]] = {}
+        for row, cell in enumerate(self.ids[heading]):
+            rows.setdefault(cell, []).append(row)
+        blank = rows.pop("", [])
+        advice = (
+            "Keep one row per patient; or, where a row is for an image, name the column of the images by path_column, "
+            "or those that make up their names, such as path_column='{patient}_{x}.png'."
+        )
+        for cell, own in rows.items():
+            self._one_row(own, f"lists the patient {cell}", advice)
+        return rows, blank
 
     def _rows(
         self,
@@ -231,16 +243,19 @@ class Sheet:
         if not self.paths:
             heading, cells = next(iter(self.ids.items()))
             names = _different(patients)
+            self._first_rows(heading)  # which refuses a table that has rows for something else
             if names:
                 return DataError(
                     f"None of the {counted(_different(cells), 'patient')} of {self.source} is one of the "
                     f"{len(names)} of the images: {heading} is {cells[0]!r} in line {self.lines[0]}, and the first "
-                    f"image of a known patient is of {names[0]!r}. Write the patients in one way in both."
+                    f"image of a known patient is of {names[0]!r}. Write the patients in one way in both, or name "
+                    "another column of patients by patient_column."
                 )
             return DataError(
                 f"{self.source} has a row for each patient ({heading}), no column that names the images, and the "
                 f"patients of the images are not known: the first image is {next(iter(files), '')!r}. Say where the "
-                "patient stands, such as layout='{patient}_*', or name the column of the images by path_column."
+                "patient stands, such as layout='{patient}_*', or name the column of the images by path_column, or "
+                "another column of patients by patient_column."
             )
         heading, match = self._match(files, root)
         if match.ambiguous:
@@ -256,17 +271,6 @@ class Sheet:
             f"{next(iter(files), '')!r}. Give the folder that the paths begin in, or name the column of the images "
             "by path_column."
         )
-
-
-def _known_patients(
-    files: Sequence[str], patients: Sequence[str], cells: Sequence[str]
-) -> Iterator[tuple[Sequence[str], str]]:
-    """Patients of the images as they are known, then as the paths name those of the sheet, and where."""
-    if any(patients):
-        yield patients, ""
-    found = find_patients(files, cells)
-    if found is not None:
-        yield found.patient, found.told
 
 
 def _below(folder: Path | None, root: Any) -> str:

@@ -7,7 +7,7 @@ import math
 import time
 import urllib.parse
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from ball_features.errors import ConfigError
@@ -93,7 +93,7 @@ class Memory:
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
 
-    async def share(self) -> AsyncIterator[Callable[[int], bool]]:
+    async def share(self) -> AsyncGenerator[Callable[[int], bool], None]:
         """The share of one request: a function that takes so many bytes, and returns whether there was room."""
         own = 0
 

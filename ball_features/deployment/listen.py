@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["bind", "bounded_protocol", "run_server"]
 
 _LEAVE_S = 10  # in which requests that are being answered may end, before a container would be killed
+_ENDS = b'{"detail": "The server ends, and did not finish this request. Ask again."}'
 _WAITING = 2048  # connections that wait for the server, uvicorn's default
 
 _AT_ONCE = 64  # connections that are accepted before any of them is looked at
@@ -76,7 +77,7 @@ def run_server(
 
     level = logging.INFO if verbose else logging.WARNING
     config = uvicorn.Config(
-        app,
+        answering_to_the_end(app),
         http=bounded_protocol(limits or Limits()),
         log_level=level,
         access_log=verbose,
@@ -85,6 +86,30 @@ def run_server(
         timeout_graceful_shutdown=_LEAVE_S,
     )
     Server(config).run(sockets=[listener])
+
+
+def answering_to_the_end(app: Any) -> Any:
+    """The application, which answers 503 to what it cannot finish when the server ends; else the line would go dead."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        begun = scope["type"] != "http"
+
+        async def noted(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if begun:
+                raise
+            headers = [(b"content-type", b"application/json"), (b"retry-after", b"5"), (b"connection", b"close")]
+            headers.append((b"content-length", str(len(_ENDS)).encode()))
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": _ENDS})
+
+    return answer
 
 
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:

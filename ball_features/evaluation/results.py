@@ -18,6 +18,7 @@ __all__ = ["BestOf", "Measurement", "ModelRow", "no_run", "read_measurement"]
 
 
 _WHOLE_MATRIX = 100  # most classes whose confusion matrix is stored whole
+_MOST_CLASSES = 5000  # whose confusion matrix takes 200 MB
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,12 @@ class ModelRow:
         return self._cells() | details
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelRow:
+    def from_dict(cls, values: Mapping[str, Any], classes: int) -> ModelRow:
         """Read what `to_dict` gave, also of older runs, which lack some of it; null and a missing metric become NaN.
 
         Raises:
             KeyError: the model's name, its kind or its accuracy is missing.
+            ValueError: the confusion matrix has another number of classes.
         """
         intervals = {name: _interval(own) for name, own in values.get("intervals", {}).items() if name in METRICS}
         for name, metric in METRICS.items():
@@ -131,7 +133,7 @@ class ModelRow:
             },
             p_against_best=_number(values.get("p_against_best", 1.0)),
             mcnemar_p_against_best=_number(values.get("mcnemar_p_against_best")),
-            confusion=_in_full(values.get("confusion", [])),
+            confusion=_in_full(values.get("confusion", []), classes),
             behind_best=(0.0, 0.0) if behind is None else _interval(behind),
             **{name: values[name] for name in known if name in values},
         )
@@ -184,12 +186,16 @@ class Measurement:
 
         Raises:
             KeyError: a part is missing.
+            ValueError: a class or a model comes twice, or there are more classes than any run has.
         """
-        models = [ModelRow.from_dict(own) for own in values["models"]]
+        classes, known = list(values["classes"]), [own["model"] for own in values["models"]]
+        if len(classes) > _MOST_CLASSES or len(set(classes)) < len(classes) or len(set(known)) < len(known):
+            raise ValueError(f"a class or a model comes twice, or there are more than {_MOST_CLASSES} classes")
+        models = [ModelRow.from_dict(own, len(classes)) for own in values["models"]]
         best = values.get("best_of")
         best_of = best and BestOf(best["models"], *(_number(best[name]) for name in ("accuracy", "low", "high")))
         patients = [PatientScores.from_dict(own) for own in values.get("patients", [])]
-        return cls(list(values["classes"]), models, values.get("units") or 0, best_of, patients)
+        return cls(classes, models, values.get("units") or 0, best_of, patients)
 
 
 def no_run(folder: Path, error: Exception) -> DataError:
@@ -223,10 +229,12 @@ def _brief(confusion: list[list[int]]) -> object:
     return {"classes": len(confusion), "counts": counts}
 
 
-def _in_full(stored: Any) -> list[list[int]]:
+def _in_full(stored: Any, classes: int) -> list[list[int]]:
     """The matrix that `_brief` gave."""
     if isinstance(stored, list):
         return stored
+    if stored["classes"] != classes:
+        raise ValueError(f"a confusion matrix of {stored['classes']} classes, expected {classes}")
     confusion = [[0] * stored["classes"] for _ in range(stored["classes"])]
     for true, predicted, count in stored["counts"]:
         confusion[true][predicted] = count

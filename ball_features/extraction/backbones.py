@@ -162,7 +162,7 @@ def get_backbone(name: str, input_px: int = 0) -> Backbone:
         MissingExtraError: timm is not installed.
     """
     if name.startswith("timm:"):
-        found = _timm(name)
+        backbone = _timm(name)
     elif name.startswith("file:"):
         return _file(Path(name.removeprefix("file:")), input_px)
     else:
@@ -173,13 +173,13 @@ def get_backbone(name: str, input_px: int = 0) -> Backbone:
             raise ConfigError(
                 f"Unknown backbone {name!r}.{hint} Valid: {', '.join(sorted(BACKBONES))}; or timm:NAME, file:PATH."
             )
-        found = plain[_plain(name)]
-    if input_px % found.patch_px:
-        near = max(round(input_px / found.patch_px), 1) * found.patch_px
+        backbone = plain[_plain(name)]
+    if input_px % backbone.patch_px:
+        near = max(round(input_px / backbone.patch_px), 1) * backbone.patch_px
         raise ConfigError(
-            f"Got input_px={input_px} for {found.title}, expected a multiple of {found.patch_px}, such as {near}."
+            f"Got input_px={input_px} for {backbone.title}, expected a multiple of {backbone.patch_px}, such as {near}."
         )
-    return dataclasses.replace(found, input_px=input_px) if input_px else found
+    return dataclasses.replace(backbone, input_px=input_px) if input_px else backbone
 
 
 def _plain(name: str) -> str:

@@ -129,7 +129,7 @@ def extract(
     if config.views is None and config.recipe == "auto" and not how.get("overwrite"):
         config = _with_views_of(out, config)
     backbone = get_backbone(config.backbone, config.input_px)
-    wanted = Preprocessing.from_config(config, backbone)
+    preprocessing = Preprocessing.from_config(config, backbone)
     require_file_name(out)
     if how.get("overwrite") and not how.get("dry_run"):
         require_writable(out, kind="cache")
@@ -140,17 +140,17 @@ def extract(
     else:
         manifest = read_collection(images, config, log, collection=collection, sheet=sheet, hashed=whole)
     if manifest.twin:
-        wanted = replace(wanted, segmentation="twins")
-    wanted = suit(wanted, manifest, config.recipe, log)
-    if len(wanted.plan) > 1:
-        log(wanted.plan.cost(wanted.input_px))
+        preprocessing = replace(preprocessing, segmentation="twins")
+    preprocessing = suit(preprocessing, manifest, config.recipe, log)
+    if len(preprocessing.plan) > 1:
+        log(preprocessing.plan.cost(preprocessing.input_px))
     part = shard_of(manifest, shard) if shard else manifest
     request = Request(
         out=out,
         manifest=part if whole else hash_images(part),
         limited=config.limit > 0,
         backbone=backbone,
-        preprocessing=wanted,
+        preprocessing=preprocessing,
         device=config.device,
         batch_size=config.batch_size,
         shard=shard,
@@ -167,8 +167,8 @@ def extract(
     return Extraction(
         cache=out,
         images=rows,
-        views=len(wanted.plan),
-        dim=wanted.dim,
+        views=len(preprocessing.plan),
+        dim=preprocessing.dim,
         computed=computed.images,
         reused=rows - computed.images,
         removed=update.removed,
@@ -194,9 +194,9 @@ def _with_views_of(out: Path, config: ExtractConfig) -> ExtractConfig:
 
 def _bring_up_to_date(request: Request, progress: Progress, log: Log, how: How) -> tuple[Update, Computed]:
     """Compute what the cache lacks; the difference that was found, and what was computed."""
-    wanted = request.preprocessing
-    digest = weights_digest(request.backbone, wanted.weights, wanted.seed)
-    request = replace(request, preprocessing=replace(wanted, weights_sha256=digest))
+    preprocessing = request.preprocessing
+    digest = weights_digest(request.backbone, preprocessing.weights, preprocessing.seed)
+    request = replace(request, preprocessing=replace(preprocessing, weights_sha256=digest))
     dry_run = how.get("dry_run", False)
     with contextlib.nullcontext() if dry_run else lock_cache(request.out):
         asked = {name: how.get(name, False) for name in ("overwrite", "prune", "repair")}

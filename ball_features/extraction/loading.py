@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["load_image", "load_sample", "resize"]
 
 
-def resize(image: Tensor, side_px: int) -> Tensor:
-    """Resize uint8 (3, height, width) to uint8 (3, side_px, side_px), bilinear with antialiasing."""
-    if tuple(image.shape[1:]) == (side_px, side_px):
+def resize(image: Tensor, input_px: int) -> Tensor:
+    """Resize uint8 (3, height, width) to uint8 (3, input_px, input_px), bilinear with antialiasing."""
+    if tuple(image.shape[1:]) == (input_px, input_px):
         return image
     import torch
     import torch.nn.functional as F
 
-    resized = F.interpolate(image[None].float(), (side_px, side_px), mode="bilinear", antialias=True)[0]
+    resized = F.interpolate(image[None].float(), (input_px, input_px), mode="bilinear", antialias=True)[0]
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
+def load_image(manifest: Manifest, row: int, input_px: int) -> Tensor | str:
     """Load the image of a row, and behind it its segmented twin if the manifest has twins.
 
     The bytes that are decoded are those that were hashed: a file that has changed since gives a reason.
@@ -34,15 +34,15 @@ def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
     Args:
         manifest: images.
         row: row in the manifest.
-        side_px: side of the network's input in pixels.
+        input_px: side of the network's input in pixels.
 
     Returns:
-        Pixels, uint8 (3, side_px, side_px), or (6, side_px, side_px) with a twin; or the reason why there are none.
+        Pixels, uint8 (3, input_px, input_px), or (6, input_px, input_px) with a twin; or the reason why there are none.
     """
     import torch
 
     def loaded(file: Path, sha256: str) -> Tensor:
-        return resize(decode_bytes(read_file(file, sha256)), side_px)
+        return resize(decode_bytes(read_file(file, sha256)), input_px)
 
     try:
         image = loaded(manifest.root / manifest.path[row], manifest.sha256[row])
@@ -56,19 +56,19 @@ def load_image(manifest: Manifest, row: int, side_px: int) -> Tensor | str:
         return f"its segmented twin {error}"
 
 
-def load_sample(manifest: Manifest, side_px: int, count: int = 64) -> Tensor | None:
+def load_sample(manifest: Manifest, input_px: int, count: int = 64) -> Tensor | None:
     """Load some images from all over a collection.
 
     Args:
         manifest: images.
-        side_px: side of the network's input in pixels.
+        input_px: side of the network's input in pixels.
         count: number of images, or fewer where the collection is smaller or some cannot be decoded.
 
     Returns:
-        RGB pixels, float32 (images, 3, side_px, side_px) in [0, 1]; None where none can be decoded.
+        RGB pixels, float32 (images, 3, input_px, input_px) in [0, 1]; None where none can be decoded.
     """
     import torch
 
-    loaded = (load_image(manifest, row, side_px) for row in spread_rows(len(manifest.path), count).tolist())
+    loaded = (load_image(manifest, row, input_px) for row in spread_rows(len(manifest.path), count).tolist())
     pixels = [item[:3] for item in loaded if not isinstance(item, str)]
     return torch.stack(pixels).float().div_(255) if pixels else None

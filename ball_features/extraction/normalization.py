@@ -22,35 +22,35 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-def mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_std(normalization: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of R, G and B, from a key of `NORMALIZATIONS` or from the text "m,m,m/s,s,s".
 
     Raises:
-        ConfigError: The name is neither.
+        ConfigError: The text is neither.
     """
-    if name in NORMALIZATIONS:
-        return NORMALIZATIONS[name]
+    if normalization in NORMALIZATIONS:
+        return NORMALIZATIONS[normalization]
     try:
-        mean, std = (tuple(float(value) for value in part.split(",")) for part in name.split("/"))
+        mean, std = (tuple(float(value) for value in part.split(",")) for part in normalization.split("/"))
         if len(mean) == len(std) == 3 and np.isfinite([*mean, *std]).all() and min(std) > 0:
             return mean, std
     except ValueError:
         pass
     raise ConfigError(
-        f"Got the normalisation {name!r}, expected {', '.join(NORMALIZATIONS)}, or means and standard deviations of "
-        "R, G and B such as 0.7,0.6,0.7/0.2,0.2,0.2"
+        f"Got the normalisation {normalization!r}, expected {', '.join(NORMALIZATIONS)}, or means and standard "
+        "deviations of R, G and B such as 0.7,0.6,0.7/0.2,0.2,0.2"
     )
 
 
-def choose_normalization(wanted: str, backbone: Backbone) -> str:
+def choose_normalization(normalization: str, backbone: Backbone) -> str:
     """The normalisation that is asked for, or that of the backbone if "auto" is.
 
     Raises:
         ConfigError: The name is unknown, or the backbone does not state its normalisation.
     """
-    if wanted != "auto":
-        mean_std(wanted)
-        return wanted
+    if normalization != "auto":
+        mean_std(normalization)
+        return normalization
     if not backbone.normalize:
         raise ConfigError(
             f"{backbone.name} does not state how its input is normalised. Give normalize: imagenet, half, unit, or "
@@ -59,17 +59,17 @@ def choose_normalization(wanted: str, backbone: Backbone) -> str:
     return backbone.normalize
 
 
-def normalize(images: Tensor, name: str) -> Tensor:
+def normalize(images: Tensor, normalization: str) -> Tensor:
     """Subtract the mean of each channel and divide by its standard deviation.
 
     Args:
         images: pixels, float (batch, 3, height, width) in [0, 1].
-        name: normalisation as `mean_std` takes it.
+        normalization: normalisation as `mean_std` takes it.
 
     Returns:
         Normalised images, float of the same shape.
     """
     import torch
 
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in mean_std(name))
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in mean_std(normalization))
     return (images - mean) / std

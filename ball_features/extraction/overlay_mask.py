@@ -20,23 +20,23 @@ __all__ = ["learn_overlay_mask", "mask_tensor", "pack_mask", "unpack_mask"]
 SAMPLE_IMAGES = 4000  # of a larger collection, overlays are learnt on a sample of this size
 
 
-def learn_overlay_mask(manifest: Manifest, side_px: int, log: Callable[[str], None]) -> np.ndarray:
+def learn_overlay_mask(manifest: Manifest, input_px: int, log: Callable[[str], None]) -> np.ndarray:
     """Find the pixels that overlays of a collection cover.
 
     Args:
         manifest: images; a sample spread over them is read.
-        side_px: side of the network's input in pixels.
+        input_px: side of the network's input in pixels.
         log: function that takes a line for the user.
 
     Returns:
-        Mask, bool (side_px, side_px).
+        Mask, bool (input_px, input_px).
     """
     from ball_features.audit.overlays import learn_overlays
 
     rows = spread_rows(len(manifest.path), SAMPLE_IMAGES)
 
     def read() -> Iterator[np.ndarray]:
-        loaded = (load_image(manifest, row, side_px) for row in rows.tolist())
+        loaded = (load_image(manifest, row, input_px) for row in rows.tolist())
         yield from (item[:3].permute(1, 2, 0).numpy() for item in loaded if not isinstance(item, str))
 
     model = learn_overlays(read)

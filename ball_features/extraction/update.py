@@ -207,12 +207,12 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
 
 def _unusable(request: Request, old: Cache) -> dict[int, str]:
     """Rows that are known to be unusable, and why; what no decoder could read is tried again: one may be there now."""
-    manifest, side_px = request.manifest, request.preprocessing.input_px
+    manifest, input_px = request.manifest, request.preprocessing.input_px
     bad = {item.sha256: item.reason for item in old.rejected if item.sha256 and not may_pass(item.reason)}
     found = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
     passing = {item.path: item.reason for item in old.rejected if may_pass(item.reason)}
     for row, path in enumerate(manifest.path):
-        if path in passing and load_image(manifest, row, side_px) == passing[path]:
+        if path in passing and load_image(manifest, row, input_px) == passing[path]:
             found[row] = passing[path]
     return found
 

@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["open_plain", "read_json", "read_whole"]
 
-_MOST_JSON_BYTES = 1 << 28
+_MOST_JSON_BYTES, _MOST_DIGITS = 1 << 28, 300
 _FREE_BYTES, _HOLES = 1 << 26, 16  # a file that claims so many times the bytes it has on disk is a trap
 
 
@@ -54,9 +54,15 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: The file cannot be read; see `open_plain`.
-        ValueError: It is no JSON, or nested too deeply.
+        ValueError: It is no JSON, nested too deeply, or holds a number that no float holds.
     """
     try:
-        return json.loads(read_whole(path, _MOST_JSON_BYTES).decode("utf-8"))
+        return json.loads(read_whole(path, _MOST_JSON_BYTES).decode("utf-8"), parse_int=_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number has more than {_MOST_DIGITS} digits")
+    return int(text)

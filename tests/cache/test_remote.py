@@ -158,7 +158,7 @@ def test_a_cache_under_an_address_is_read_like_any(memory, address, small_cache,
 
 @pytest.mark.slow
 def test_extraction_brings_a_cache_under_an_address_up_to_date(memory, address, smears, tmp_path, small_cache):
-    config = ExtractConfig(backbone="densenet121", weights="random", views=2, precision="fp32")
+    config = ExtractConfig("densenet121", views=2, weights="random", input_px=96, precision="fp32")
     images = tmp_path / "images"
     shutil.copytree(smears, images)
     memory.put_file(str(small_cache), path_of(address))

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from ball_features.config import CollectionConfig
+from ball_features.config import CollectionConfig, FitConfig
+from ball_features.dataset.grouping import read_grouping
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.patient_names import match_patients
 from ball_features.dataset.sheet import read_sheet
@@ -78,10 +80,34 @@ def test_a_folder_of_a_patient_without_a_row_is_no_class(tmp_path):
     assert "The patients of the images are read from the folders TCGA-1, TCGA-2, TCGA-3" in manifest.note
 
 
+def test_groups_of_the_patients_of_a_cache(tmp_path):
+    (groups,) = written(tmp_path, sites="patient,hospital\n1,north\n2,south\n")
+    path = np.array(["1.jpg", "2.jpg", "3.jpg"])
+    config = FitConfig(protocol="leave-site-out", groups=groups)
+    found = read_grouping(config, path, np.array(["a", "b", "a"]), {"patient": ["P1", "P2", "P1"]})
+    assert found is not None
+    assert found.group.tolist() == ["north", "south", "north"]
+    with pytest.raises(DataError, match="the patients of the images are not known"):
+        read_grouping(config, path, np.array(["a", "b", "a"]))
+
+
 def test_classes_of_folders_and_ages_of_patients(tmp_path):
     manifest = scanned(tmp_path, ["a/P1/1.jpg", "b/P2/1.jpg"], "id,age\nP2,5\nP1,4\n")
     assert (manifest.label, manifest.columns["age"]) == (("a", "b"), ("4", "5"))
     assert "joined by patient" in manifest.note
+
+
+def test_numbers_that_are_patients_by_chance(tmp_path):
+    names = [f"{name}/{number}.jpg" for name in (0, 1, 2) for number in "ab"]
+    rows = "".join(f"{number},x\n" for number in range(1, 31))
+    with pytest.raises(DataError, match="the patients of the images are not known"):
+        scanned(tmp_path, names, f"patient,diagnosis\n{rows}")
+    tmp_path = tmp_path / "other"
+    names = [f"a/P{number}/x.jpg" for number in (1, 2)] + ["b/P3/x.jpg"]
+    made(tmp_path, names)
+    with pytest.raises(DataError, match="None of the 30 rows"):
+        scanned(tmp_path, names, f"id,diagnosis\n{rows}")
+    assert scanned(tmp_path, names, f"patient,age\n{rows}").columns["age"] == ("x", "x", "x")
 
 
 def test_numbers_of_rows_are_no_images(tmp_path):
@@ -308,3 +334,100 @@ def test_names_may_begin_at_the_sheet(tmp_path):
         "test/1.jpg": "te1", "test/2.jpg": "te2", "train/1.jpg": "tr1", "train/2.jpg": "tr2",
     }  # fmt: skip
     assert set(manifest.columns["split"]) == {"train", "test"}
+
+
+def test_names_that_are_put_together_from_columns(tmp_path):
+    names = [f"patches/p{p}/{p}_x_{x}.png" for p in ("004", "017") for x in (96, 192)]
+    rows = "".join(
+        f"{n},{p},{x},{n % 2}\n" for n, (p, x) in enumerate((p, x) for p in ("004", "017") for x in (96, 192))
+    )
+    text = f",patient,x_coord,tumor\n{rows}"
+    with pytest.raises(DataError, match=r"lists the patient 004 twice, in lines 2 and 3, with column 1 '0' and '1'"):
+        scanned(tmp_path, names, text)
+    manifest = scanned(tmp_path, names, text, path_column="{patient}_x_{x_coord}.png", label_column="tumor")
+    assert [name.rsplit("/", 1)[-1] for name in manifest.path] == [name.rsplit("/", 1)[-1] for name in names]
+    assert manifest.label == ("0", "1", "0", "1")
+    assert manifest.columns["patient"] == ("004", "004", "017", "017")
+    with pytest.raises(DataError, match="expected 'y' of path_column too"):
+        scanned(tmp_path, names, text, path_column="{patient}_{y}.png")
+
+
+def test_patients_that_are_names_of_files(tmp_path):
+    text = "Patient_ID,new_names,labels\nUID_5_1_all.bmp,1.jpg,1\nUID_5_2_hem.bmp,2.jpg,0\n"
+    manifest = scanned(tmp_path, ["1.jpg", "2.jpg"], text)
+    assert manifest.label == ("1", "0")
+    assert "patient" not in manifest.columns
+    assert "Patient_ID of" in manifest.note
+    assert scanned(tmp_path, ["1.jpg", "2.jpg"], text, patient_column="Patient_ID").columns["patient"][0][:3] == "UID"
+    assert scanned(tmp_path, ["1.jpg", "2.jpg"], "patient,dx\n1.jpg,a\n2.jpg,b\n").label == ("a", "b")
+
+
+def test_a_count_of_rows_beside_names_is_no_name(tmp_path):
+    text = "image,id,choice\n/data/upload/1/8f3ab2c0-2.jpg,1,x\n/data/upload/1/8f3ab2c1-1.jpg,2,y\n"
+    rows = columns_of(tmp_path, text, ["1.jpg", "2.jpg"])
+    assert rows.columns == {"label": ("y", "x"), "id": ("2", "1")}
+    with pytest.raises(DataError, match=r"image is 'other-2.jpg' in line 2"):
+        columns_of(tmp_path, "image,id,choice\nother-2.jpg,1,x\nother-1.jpg,2,y\n", ["1.jpg", "2.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("name,label\n1.jpg,x\n2.jpg,y\n", {"label": ("x", "y")}),
+        ("fname,label\ntrain/1.jpg,x\ntrain/2.jpg,y\n", {"label": ("x", "y")}),
+        ("Image Index,label\n1.jpg,x\n2.jpg,y\n", {"label": ("x", "y")}),
+        (
+            "ImageNumber,FileName_DNA,Metadata_Site,Metadata_Patient,Metadata_Class\n2,1.jpg,3,P,x\n1,2.jpg,3,Q,y\n",
+            {"label": ("x", "y"), "patient": ("P", "Q"), "ImageNumber": ("2", "1"), "Metadata_Site": ("3", "3")},
+        ),
+        ("#made by a program\n#path\tlabel\n#STRING\tSTRING\nfile\tclass\n1\tx\n2\ty\n", {"label": ("x", "y")}),
+        ("#path,label\n1,x\n2,y\n", {"label": ("x", "y")}),
+    ],
+)
+def test_headings_of_programs(tmp_path, text, columns):
+    assert columns_of(tmp_path, text, ["1.jpg", "2.jpg"]).columns == columns
+
+
+@pytest.mark.parametrize("text", ["TRAIN,gs://b/1.jpg,x\nTEST,gs://b/2.jpg,y\n", "1.jpg 0\n2.jpg 1\n"])
+def test_a_sheet_without_a_header_is_told(tmp_path, text):
+    with pytest.raises(DataError, match="seems to have no header: its first row is"):
+        columns_of(tmp_path, text)
+
+
+def test_a_sheet_without_a_class_is_told(tmp_path):
+    with pytest.raises(
+        DataError, match="has no column that is known to hold the class; name one by label_column: said"
+    ):
+        scanned(tmp_path, ["one/1.jpg", "one/2.jpg"], "ImageId,said\n1,x\n2,y\n")
+
+
+def test_images_without_a_row_have_the_class_of_their_folder_only_if_it_is_one(tmp_path):
+    names = ["run1/1.jpg", "run1/2.jpg", "run2/3.jpg", "run2/4.jpg"]
+    manifest = scanned(tmp_path, names, "image,label\n1,x\n2,y\n3,x\n")
+    assert manifest.label == ("x", "y", "x", "")
+    assert "The folders of the 1 images without a row (run2) are not taken for classes" in manifest.note
+    assert scanned(tmp_path, names, "image,label\n1,run2\n2,run1\n3,run1\n").label == ("run2", "run1", "run1", "run2")
+    assert scanned(tmp_path, names, "image,label\n1,unsure\n").label == ("unsure", "run1", "run2", "run2")
+
+
+def test_folders_of_parts_are_no_classes(tmp_path):
+    names = [f"set_part_{part}/{part}{number}.jpg" for part in (1, 2) for number in (1, 2)]
+    manifest = scanned(tmp_path, names, "image,A,B\n11,1,0\n12,0,1\n21,1,0\n22,0,1\n")
+    assert manifest.label == ("A", "B", "A", "B")
+    assert manifest.columns["part"] == ("set_part_1", "set_part_1", "set_part_2", "set_part_2")
+    with pytest.raises(DataError, match="are named as parts are"):
+        scan(tmp_path / "images")
+    assert scan(tmp_path / "images", collection=CollectionConfig(layout="class")).label[::2] == (
+        "set_part_1",
+        "set_part_2",
+    )
+    within = scan(made(tmp_path / "within", [f"vol{n}/{name}/{n}.jpg" for n in (1, 2) for name in "ab"]))
+    assert (within.label, within.columns["part"]) == (("a", "b", "a", "b"), ("vol1", "vol1", "vol2", "vol2"))
+
+
+def test_splits_with_letters_and_numbers(tmp_path):
+    names = [f"{split}/{name}/1.jpg" for split in ("Train", "TestA", "Test_B") for name in "ab"]
+    manifest = scan(made(tmp_path, names))
+    assert dict(zip(manifest.path, manifest.columns["split"], strict=True)) == {
+        name: "train" if name.startswith("Train") else "test" for name in names
+    }

@@ -68,7 +68,7 @@ def test_a_graph_answers_as_predict_does(run, tmp_path):
     assert json.loads(facts["notes"]) == predictor.bundle.notes(0.95)
     import torch
 
-    images = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    images = torch.randint(0, 256, (5, 3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     X = predictor.embed(images, [""] * 5)
     for rows in (slice(0, 1), slice(0, 5)):

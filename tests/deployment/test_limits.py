@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import json
 import socket
 import threading
 import time
@@ -17,13 +18,26 @@ from ball_features.deployment.listen import bind, run_server
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
+        if scope["path"] == "/slow":
+            await asyncio.sleep(60)
+        elif scope["path"] == "/thread":
+            await pytest.importorskip("anyio").to_thread.run_sync(time.sleep, 2)
+        elif scope["path"] == "/body":
+            while (await receive()).get("more_body"):
+                pass
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
 
 @pytest.fixture
-def port(monkeypatch):
-    """A server that takes eight connections, and a head within half a second."""
+def port(started):
+    """The port of a server that takes eight connections, and a head within half a second."""
+    return started[0]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Port and server."""
     servers, ready = [], threading.Event()
     monkeypatch.setattr("uvicorn.Server.install_signal_handlers", lambda self: None, raising=False)
     monkeypatch.setattr("uvicorn.Server.__init__", _kept(servers), raising=False)
@@ -34,7 +48,7 @@ def port(monkeypatch):
     )
     work.start()
     assert ready.wait(20)
-    yield listener.getsockname()[1]
+    yield listener.getsockname()[1], servers[0]
     servers[0].should_exit = True
     work.join(20)
     listener.close()
@@ -56,6 +70,30 @@ def ask(port):
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request("GET", "/")
         return connection.getresponse().status
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/slow", "/thread", "/body", "/quick"])
+def test_a_request_that_the_end_of_the_server_meets_is_answered(started, monkeypatch, path):
+    port, server = started
+    server.config.timeout_graceful_shutdown = 0.5
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        length = b"Content-Length: 9\r\n" if path == "/body" else b""
+        client.sendall(
+            b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n" + length + b"\r\nab"[: 4 if length else 2]
+        )
+        time.sleep(0.2)
+        server.should_exit = True
+        answer = b""
+        while more := client.recv(4096):
+            answer += more
+    status, _, body = answer.partition(b"\r\n\r\n")
+    if path == "/quick":
+        assert status.startswith(b"HTTP/1.1 200")
+    else:
+        assert status.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 5" in status.lower()
+        assert json.loads(body) == {"detail": "The server ends, and did not finish this request. Ask again."}
 
 
 @pytest.mark.slow

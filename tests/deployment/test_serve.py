@@ -49,8 +49,8 @@ def test_it_answers_as_predict_does(predictor, client, smears):
             assert found["notes"] == predictor.bundle.notes(0.95)
         body = files[0].read_bytes()
         mapped = http.post("/v1/predict?map=true&coverage=0.5", content=body, headers=FILE).json()
-        assert (mapped["map"]["height"], mapped["map"]["width"]) == (7, 7)
-        assert len(mapped["map"]["values"]) == 49
+        assert (mapped["map"]["height"], mapped["map"]["width"]) == (3, 3)
+        assert len(mapped["map"]["values"]) == 9
         assert mapped["coverage"] == 0.5
         health = http.get("/healthz").json()
         assert health["classes"] == list(predictor.bundle.classes)

@@ -156,14 +156,15 @@ def test_the_verdict_says_so(tmp_path, smears):
     shutil.copytree(smears, folder)
     first = sorted(folder.glob("Benign/*"))[0]
     first.rename(first.with_name(f"EO_106056{first.suffix}"))
-    out = extract(folder, tmp_path / "c.h5", ExtractConfig(backbone="densenet121", weights="random", views=1)).cache
+    config = ExtractConfig("densenet121", weights="random", input_px=64)
+    out = extract(folder, tmp_path / "c.h5", config).cache
     cache = read_cache(out)
     assert cache_evidence(cache, str(out))[1].trained_on == ()
     as_if = type(cache)(**{**cache.__dict__, "attributes": cache.attributes | {"backbone": "dinobloom-b"}})
     (text,) = cache_evidence(as_if, str(out))[1].trained_on
     assert text.startswith("Acevedo et al. 2020")
     first.with_name(f"EO_106056{first.suffix}").unlink()
-    out = extract(folder, tmp_path / "d.h5", ExtractConfig(backbone="densenet121", weights="random", views=1)).cache
+    out = extract(folder, tmp_path / "d.h5", config).cache
     cache = read_cache(out)
     as_if = type(cache)(**{**cache.__dict__, "attributes": cache.attributes | {"backbone": "dinobloom-b"}})
     own = cache_evidence(as_if, str(out))[1]

@@ -3,6 +3,7 @@
 import random
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.recipe import RECIPE_SETS
 from tests.commands import ball, start
 
-CONFIG = ExtractConfig(
-    backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32", batch_size=4
-)
+# Small images, for the time they take.
+SMALL = {"backbone": "densenet121", "weights": "random", "precision": "fp32", "input_px": 64}
+CONFIG = ExtractConfig(**SMALL, views=1, dtype="float32", batch_size=4)
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def folder(tmp_path, smears):
 @pytest.mark.slow
 def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
     """Reference: PIL, torchvision's module, ReLU, mean. Nothing of ours but the weights' seed."""
-    extract(smears, tmp_path / "a.h5", CONFIG)
+    extract(smears, tmp_path / "a.h5", replace(CONFIG, input_px=0, limit=12))
     cache = read_cache(tmp_path / "a.h5")
     torch.manual_seed(0)
     module = torchvision.models.densenet121(weights=None).eval()
@@ -52,7 +53,8 @@ def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
 def test_pixel_numbers_are_those_of_the_image(small_cache, smears):
     cache = read_cache(small_cache)
     with Image.open(smears / cache.path[3]) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+        small = image.convert("RGB").resize((96, 96), Image.Resampling.BILINEAR)
+    pixels = np.asarray(small, dtype=np.float64) / 255
     colour = np.concatenate([pixels.mean((0, 1)), pixels.std((0, 1))])
     assert np.allclose(np.sort(cache.shortcuts["colour"][3]), np.sort(colour), atol=3e-3)
 
@@ -201,7 +203,7 @@ def test_bad_files_are_listed_and_never_stop_the_run(tmp_path, folder):
 )
 def test_other_settings_are_named_and_need_overwrite(tmp_path, smears, change, named):
     out = tmp_path / "a.h5"
-    small = {"backbone": "densenet121", "weights": "random", "views": 1, "precision": "fp32", "limit": 8}
+    small = SMALL | {"views": 1, "limit": 8}
     extract(smears, out, ExtractConfig(**small))
     before = out.read_bytes()
     with pytest.raises(CacheError, match=named):
@@ -212,7 +214,7 @@ def test_other_settings_are_named_and_need_overwrite(tmp_path, smears, change, n
 
 @pytest.mark.slow
 def test_a_recipe_makes_the_views_it_has(tmp_path, smears):
-    few = {"backbone": "densenet121", "weights": "random", "precision": "fp32", "limit": 8}
+    few = SMALL | {"limit": 8}
     out = tmp_path / "a.h5"
 
     def planned(**more):
@@ -233,7 +235,7 @@ def test_a_recipe_makes_the_views_it_has(tmp_path, smears):
 
 @pytest.mark.slow
 def test_views_do_not_depend_on_batches(tmp_path, smears):
-    settings = {"backbone": "densenet121", "weights": "random", "views": 3, "precision": "fp32", "dtype": "float32"}
+    settings = SMALL | {"views": 3, "dtype": "float32"}
     extract(smears, tmp_path / "a.h5", ExtractConfig(**settings, batch_size=4))
     extract(smears, tmp_path / "b.h5", ExtractConfig(**settings, batch_size=16))
     a, b = read_cache(tmp_path / "a.h5"), read_cache(tmp_path / "b.h5")
@@ -339,7 +341,7 @@ def test_real_images_agree_with_torchvision(tmp_path, real_images, real_weights)
 
 @pytest.mark.slow
 def test_a_wrong_pass_is_left_for_torchvisions_and_a_resumed_run_goes_on_with_it(tmp_path, folder, monkeypatch):
-    config = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", recipe="robust", limit=0)
+    config = ExtractConfig(**SMALL, recipe="robust")
     right = tmp_path / "right.h5"
     last = sorted(folder.glob("*/*"))[-1]
     extract(folder, right, config)
@@ -381,7 +383,7 @@ def deviating(smears, out, monkeypatch, precision):
     monkeypatch.setattr("ball_features.extraction.engine.choose.best_precision", lambda device: "bf16")
     monkeypatch.setattr("ball_features.extraction.engine.choose.COSINE_BOUND", 0.9999999)
     said: list[str] = []
-    config = ExtractConfig(backbone="densenet121", weights="random", views=1, limit=8, precision=precision)
+    config = ExtractConfig(**SMALL | {"precision": precision}, views=1, limit=8)
     extract(smears, out, config, log=said.append)
     return read_cache(out), " ".join(said)
 

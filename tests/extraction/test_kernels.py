@@ -144,7 +144,7 @@ def test_a_compiler_without_threads_or_tuning_does(compile_again, monkeypatch):
 def test_a_run_says_that_there_is_none(smears, tmp_path, compile_again, monkeypatch):
     monkeypatch.setenv("CXX", "false")
     said: list[str] = []
-    settings = ExtractConfig(backbone="densenet121", weights="random", views=1, limit=8, precision="fp32")
+    settings = ExtractConfig("densenet121", weights="random", input_px=64, limit=8, precision="fp32")
     extract(smears, tmp_path / "c.h5", settings, log=said.append)
     assert kernels.NO_COMPILER in said
 

@@ -59,7 +59,7 @@ def test_an_extraction_goes_on_in_smaller_batches(smears, small_cache, tmp_path,
 
     monkeypatch.setattr(Engine, "_maps", short)
     monkeypatch.setattr("ball_features.extraction.engine.choose.Chooser._sample", lambda self, count: {})
-    config = ExtractConfig(backbone="densenet121", weights="random", views=2, precision="fp32", limit=8)
+    config = ExtractConfig("densenet121", views=2, weights="random", input_px=96, precision="fp32", limit=8)
     extract(smears, tmp_path / "a.h5", config)
     got, wanted = read_cache(tmp_path / "a.h5"), read_cache(small_cache)
     rows = [wanted.path.tolist().index(path) for path in got.path]

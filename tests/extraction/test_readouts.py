@@ -162,6 +162,7 @@ def test_what_follows_from_a_recipe():
 def test_a_cache_of_several_readouts(tmp_path, smears):
     recipe = "grey@block2,grey@block3-nuclei,cells"
     settings = {"backbone": "densenet121", "weights": "random", "dtype": "float32", "precision": "fp32"}
+    settings |= {"input_px": 128, "limit": 12}
     extract(smears, tmp_path / "a.h5", ExtractConfig(recipe=recipe, views=4, **settings))
     cache = read_cache(tmp_path / "a.h5")
     assert cache.view == ("plain", "grey@block2-1", "grey@block3-nuclei-2", "cells-3")

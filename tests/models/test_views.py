@@ -69,7 +69,7 @@ def test_scikit_learn_accepts_it():
 @pytest.fixture(scope="module")
 def robust_cache(smears, tmp_path_factory):
     out = tmp_path_factory.mktemp("robust") / "c.h5"
-    settings = ExtractConfig(backbone="densenet121", weights="random", recipe="robust", precision="fp32")
+    settings = ExtractConfig("densenet121", "robust", weights="random", input_px=96, precision="fp32")
     extract(smears, out, settings)
     return out
 

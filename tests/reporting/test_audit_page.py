@@ -122,7 +122,7 @@ def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears):
     whole = sorted((folder / "Pro").iterdir())
     whole[0].write_bytes(whole[0].read_bytes()[:300])
     cache = tmp_path / "a.h5"
-    done = extract(folder, cache, ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32"))
+    done = extract(folder, cache, ExtractConfig("densenet121", weights="random", input_px=64, precision="fp32"))
     assert [item.path for item in done.rejected] == [f"Pro/{whole[0].name}"]
     manifest = scan(folder)
     embeddings = cached_embeddings(cache, manifest)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import pytest
 
@@ -73,3 +74,26 @@ def test_an_edited_run_is_refused(run, tmp_path, edit):
     with pytest.raises(DataError, match=r"was edited or damaged|holds no run"):
         write_report(folder)
     assert (folder / "report.html").read_bytes() == page
+
+
+CLAIMS = {
+    "a confusion matrix of another size": lambda values: values["models"][0].update(
+        confusion={"classes": 1_000_000, "counts": []}
+    ),
+    "a number that no float holds": lambda values: values["models"][0].update(fit_s=10**400),
+    "one model many times": lambda values: values.update(models=values["models"][:1] * 2000),
+    "one class many times": lambda values: values.update(classes=values["classes"] * 2),
+    "very many classes": lambda values: values.update(classes=[f"class {number}" for number in range(100_000)]),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_a_run_that_claims_much_is_refused_at_once(run, tmp_path, claim):
+    folder = shutil.copytree(run, tmp_path / "run")
+    values = json.loads((folder / "metrics.json").read_text())
+    claim(values)
+    (folder / "metrics.json").write_text(json.dumps(values))
+    start = time.process_time()
+    with pytest.raises(DataError, match="holds no run"):
+        read_stored_run(folder)
+    assert time.process_time() - start < 5

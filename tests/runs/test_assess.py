@@ -10,7 +10,7 @@ from ball_features.errors import DataError
 from ball_features.reporting.run_list import list_runs
 from ball_features.runs.assess import assess, keep_note
 
-EMBEDDING = ExtractConfig(backbone="densenet121", weights="random", precision="fp32")
+EMBEDDING = ExtractConfig("densenet121", weights="random", input_px=64, precision="fp32")
 MODELS = FitConfig(models=("logistic", "majority", "colour", "nuclei"), repeats=1, jobs=1)
 
 

@@ -63,7 +63,7 @@ def test_columns_of_the_cache_count(smears, tmp_path):
     sheet = tmp_path / "sheet.csv"
     sheet.write_text("path,patient\n" + "".join(f"{path},{row // 3}\n" for row, path in enumerate(paths)))
     cache = tmp_path / "c.h5"
-    extract(smears, cache, ExtractConfig(backbone="densenet121", weights="random", views=1), sheet=sheet)
+    extract(smears, cache, ExtractConfig("densenet121", weights="random", input_px=64), sheet=sheet)
     run = fit(cache, FitConfig(models=MODELS, repeats=1, jobs=1), out_root=tmp_path)
     assert "new patients" not in not_tested({finding.code: finding for finding in run.findings})
 
