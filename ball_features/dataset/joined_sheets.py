@@ -9,6 +9,7 @@ from typing import Any
 from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_names import split_of
 from ball_features.dataset.matching import lacking_rows
+from ball_features.dataset.remarks import are
 from ball_features.dataset.sheet_columns import names_images
 from ball_features.dataset.sheet_table import Sheet, SheetRows
 from ball_features.errors import DataError
@@ -136,14 +137,37 @@ def join_worksheets(sheets: Sequence[Sheet], columns: CollectionConfig) -> Sheet
         for other in images[1:]:
             _require_different(images[0], other)
         images = images[:1]
-    people = [replace(one, paths={}) for one in sheets if one.ids and not any(one is own for own in images)]
-    people = [one for one in people if "patient" in one.columns and not any(map(names_images, one.paths))]
-    for other in people[1:]:
-        _require_different(people[0], other)
+    people = [own for own in sheets if "patient" in own.columns and not any(map(names_images, own.paths))]
+    people = [replace(own, paths={}) for own in people if not any(own is one for one in images)]
+    told: list[str] = []
+    if not images:
+        for other in people[1:]:
+            _require_different(people[0], other)
+    else:
+        people, told = _beside(images, people)
     chosen, remarks = _split_by_names(images, [*images, *people], columns)
     if len(chosen) == 1:
-        return chosen[0]
-    return JoinedSheets(tuple(chosen), tuple(remark for sheet in chosen for remark in sheet.remarks) + remarks)
+        return replace(chosen[0], remarks=(*chosen[0].remarks, *told))
+    return JoinedSheets(tuple(chosen), (*(remark for own in chosen for remark in own.remarks), *told, *remarks))
+
+
+def _beside(images: Sequence[Sheet], people: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]:
+    """Worksheets of patients with the columns that those of images lack, and remarks on what is not read."""
+    names = [sheet.source for sheet in people]
+    if len({(tuple(sheet.headings), tuple(sheet.columns)) for sheet in people}) < len(people):
+        return [], [f"{_and(names)} have the same columns and are not read beside {images[0].source}."]
+    found, told = [], []
+    known = {name for sheet in images for name in sheet.columns} - {"patient"}
+    for sheet in people:
+        both = [name for name in sheet.columns if name in known]
+        if both:
+            told.append(f"{_and(both)} of {sheet.source} {are(both)} not read: {images[0].source} has it too.")
+        columns = {name: cells for name, cells in sheet.columns.items() if name not in both}
+        headings = {name: own for name, own in sheet.headings.items() if name not in both}
+        marked = None if "label" in known else sheet.marked
+        if len(columns) > 1:
+            found.append(replace(sheet, columns=columns, headings=headings, marked=marked))
+    return found, told
 
 
 def _require_different(one: Sheet, other: Sheet) -> None:

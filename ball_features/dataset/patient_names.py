@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ball_features.dataset.folder_names import patient_number
 
-__all__ = ["FoundPatients", "PatientMatch", "find_patients", "known_patients", "match_patients"]
+__all__ = ["FoundPatients", "PatientMatch", "find_patients", "is_by_chance", "known_patients", "match_patients"]
 
 _WHOLE = re.compile(r"0*([0-9]+)(?:\.0)?")
 
@@ -83,6 +83,8 @@ def find_patients(files: Sequence[str], sheet: Sequence[str]) -> FoundPatients |
     found = []
     for level in range(max(map(len, parts), default=1) - 1):
         names = [own[level] if len(own) > level + 1 else "" for own in parts]
+        if is_by_chance({name for name in names if _key(name) in keys}, set(sheet) - {""}):
+            continue
         if _names_most([name if _key(name) in keys else "" for name in names]):
             found.append(FoundPatients(tuple(names), f"the folders {_example(names)}"))
     begin = [_beginning(own[-1], keys) for own in parts]
@@ -106,6 +108,11 @@ def known_patients(
     found = find_patients(files, cells)
     if found is not None:
         yield found.patient, found.told
+
+
+def is_by_chance(found: Collection[str], sheet: Collection[str]) -> bool:
+    """Whether names may be patients of a sheet by chance: small numbers, such as classes, and few of all patients."""
+    return all(map(str.isdecimal, found)) and 2 * len(found) < len(sheet)
 
 
 def _example(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.dataset.matching import Match, lacking_rows, match_rows
-from ball_features.dataset.patient_names import PatientMatch, known_patients, match_patients
+from ball_features.dataset.patient_names import PatientMatch, is_by_chance, known_patients, match_patients
 from ball_features.dataset.remarks import are, counted, have, some
 from ball_features.dataset.sheet_cells import MarkedClasses
 from ball_features.errors import DataError
@@ -146,7 +146,8 @@ class Sheet:
                         f"{self.source} has the {_patients(other)} in {heading}, and the images are of "
                         f"{_patients(own)}: it is not clear which are the same. Write each patient in one way in both."
                     )
-                if match.same:
+                used = set(match.same.values())
+                if used and (cells == self.columns.get("patient") or not is_by_chance(used, _different(cells))):
                     return self._by_patient(heading, known, match, files, told)
         return None
 

@@ -493,3 +493,18 @@ def test_worksheets_of_images_and_of_patients(tmp_path):
     assert found.columns == {"patient": ("P1", "P2", "P2"), "label": ("a", "b", "b"), "age": ("4", "5", "5")}
     assert "1 patient of" in found.remarks[0]
     assert "P3 in line 4" in found.remarks[0]
+
+
+def test_a_worksheet_of_patients_adds_what_the_images_lack(tmp_path):
+    images = [["image", "patient", "label"], ["1.jpg", "P1", "x"], ["2.jpg", "P2", "y"]]
+    people = [["patient", "diagnosis", "age"], ["P1", "a", 4], ["P2", "b", 5]]
+    sheet = read_sheet(workbook(tmp_path, {"Images": images, "People": people}))
+    columns = {"patient": ("P1", "P2"), "label": ("x", "y"), "age": ("4", "5")}
+    assert sheet.rows_of(["1.jpg", "2.jpg"]).columns == columns
+    assert "label of" in sheet.remarks[-1]
+    assert "(People) is not read" in sheet.remarks[-1]
+    both = read_sheet(workbook(tmp_path, {"Images": images, "A": people, "B": people}))
+    assert both.rows_of(["1.jpg", "2.jpg"]).columns == {"patient": ("P1", "P2"), "label": ("x", "y")}
+    assert "have the same columns and are not read beside" in both.remarks[-1]
+    with pytest.raises(DataError, match="have the same columns"):
+        read_sheet(workbook(tmp_path, {"A": people, "B": people}))

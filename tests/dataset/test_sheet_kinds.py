@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from ball_features.config import CollectionConfig
+from ball_features.config import CollectionConfig, FitConfig
+from ball_features.dataset.grouping import read_grouping
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.patient_names import match_patients
 from ball_features.dataset.sheet import read_sheet
@@ -78,10 +80,34 @@ def test_a_folder_of_a_patient_without_a_row_is_no_class(tmp_path):
     assert "The patients of the images are read from the folders TCGA-1, TCGA-2, TCGA-3" in manifest.note
 
 
+def test_groups_of_the_patients_of_a_cache(tmp_path):
+    (groups,) = written(tmp_path, sites="patient,hospital\n1,north\n2,south\n")
+    path = np.array(["1.jpg", "2.jpg", "3.jpg"])
+    config = FitConfig(protocol="leave-site-out", groups=groups)
+    found = read_grouping(config, path, np.array(["a", "b", "a"]), {"patient": ["P1", "P2", "P1"]})
+    assert found is not None
+    assert found.group.tolist() == ["north", "south", "north"]
+    with pytest.raises(DataError, match="the patients of the images are not known"):
+        read_grouping(config, path, np.array(["a", "b", "a"]))
+
+
 def test_classes_of_folders_and_ages_of_patients(tmp_path):
     manifest = scanned(tmp_path, ["a/P1/1.jpg", "b/P2/1.jpg"], "id,age\nP2,5\nP1,4\n")
     assert (manifest.label, manifest.columns["age"]) == (("a", "b"), ("4", "5"))
     assert "joined by patient" in manifest.note
+
+
+def test_numbers_that_are_patients_by_chance(tmp_path):
+    names = [f"{name}/{number}.jpg" for name in (0, 1, 2) for number in "ab"]
+    rows = "".join(f"{number},x\n" for number in range(1, 31))
+    with pytest.raises(DataError, match="the patients of the images are not known"):
+        scanned(tmp_path, names, f"patient,diagnosis\n{rows}")
+    tmp_path = tmp_path / "other"
+    names = [f"a/P{number}/x.jpg" for number in (1, 2)] + ["b/P3/x.jpg"]
+    made(tmp_path, names)
+    with pytest.raises(DataError, match="None of the 30 rows"):
+        scanned(tmp_path, names, f"id,diagnosis\n{rows}")
+    assert scanned(tmp_path, names, f"patient,age\n{rows}").columns["age"] == ("x", "x", "x")
 
 
 def test_numbers_of_rows_are_no_images(tmp_path):
