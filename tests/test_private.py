@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import ball
 from tests.made import clouds, write_cache
 
 ROOT = Path(__file__).parents[1]
@@ -44,9 +45,7 @@ def test_no_file_names_the_users_folder(tmp_path):
     ]
     environment = os.environ | {"HOME": str(home), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "ball_features", *command], capture_output=True, text=True, env=environment, cwd=work
-        )
+        done = ball(*command, env=environment, cwd=work)
         assert done.returncode == 0, (command, done.stderr)
     for path in work.rglob("*"):
         if path.is_file():

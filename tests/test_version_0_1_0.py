@@ -2,8 +2,6 @@
 
 import csv
 import shutil
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 from ball_features import ExtractConfig, FitConfig, extract, fit, predict, read_bundle, read_cache, read_run
 from ball_features.errors import DataError
+from tests.commands import ball
 
 OLD = Path(__file__).parent / "data" / "v0.1.0"
 RANDOM = {"backbone": "densenet121", "weights": "random", "precision": "fp32"}
@@ -143,8 +142,7 @@ def test_a_run_is_read_and_shown(tmp_path):
     folder = tmp_path / "table"
     shutil.copytree(OLD / "runs" / "table", folder)
     assert read_run(folder).folder == folder
-    command = [sys.executable, "-m", "ball_features", "report", str(folder), "--quiet"]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert ball("report", folder, "--quiet").returncode == 0
     page = (folder / "report.html").read_text(encoding="utf-8")
     for row in rows(OLD / "runs" / "table" / "metrics.csv"):
         assert row["model"] in page

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import h5py
@@ -33,6 +31,7 @@ from ball_features.extraction.engine.densenet import Engine
 from ball_features.models.registry import MODELS as REGISTRY
 from ball_features.reporting.card import write_card
 from ball_features.runs.fit import fit
+from tests.commands import ball
 
 MODELS = tuple(name for name, own in REGISTRY.items() if own.kind != "shortcut")
 
@@ -189,8 +188,7 @@ def test_no_image_that_can_be_predicted_is_an_error(run, tmp_path):
         ball_features.predict(folder, tmp_path)
     with pytest.raises(DataError, match="Found no image"):
         ball_features.predict(folder, "nowhere")
-    command = [sys.executable, "-m", "ball_features", "predict", str(folder), str(tmp_path), "--out", "p.csv"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = ball("predict", folder, tmp_path, "--out", "p.csv", cwd=tmp_path)
     assert (done.returncode, "bad.png" in done.stderr) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.png"]
 

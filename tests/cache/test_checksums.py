@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 
 import h5py
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 
 from ball_features.cache import CacheContents, CacheWriter, create_cache, read_cache, verify_cache
 from ball_features.errors import CacheError
+from tests.commands import ball
 
 SETTINGS = {"backbone": "b", "batch_size": 8, "fingerprint": "f", "precision": "fp32", "recipe": "plain"}
 COUNT = 24
@@ -139,8 +138,7 @@ def test_a_cache_without_checksums_is_read(path):
 
 def test_the_command_says_what_is_damaged(path):
     def run(*options):
-        command = [sys.executable, "-m", "ball_features", "inspect", str(path), *options]
-        return subprocess.run(command, capture_output=True, text=True)
+        return ball("inspect", path, *options)
 
     assert run("--verify").returncode == 0
     with h5py.File(path, "r+") as file:

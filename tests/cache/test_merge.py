@@ -1,14 +1,13 @@
 """Shards and their merge: the rows of a single extraction, and refusals by name."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from ball_features import ExtractConfig, extract, merge, read_cache
 from ball_features.errors import CacheError, ConfigError
+from tests.commands import ball
 
 CONFIG = ExtractConfig(
     backbone="densenet121", weights="random", views=2, recipe="report", input_px=64, precision="fp32"
@@ -107,11 +106,6 @@ def test_numbers_that_are_no_shard_are_refused(tmp_path, smears, shard):
 
 @pytest.mark.slow
 def test_the_commands(tmp_path, smears):
-    def ball(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "ball_features", *map(str, words)], capture_output=True, text=True, check=False
-        )
-
     options = ("--backbone", "densenet121", "--weights", "random", "--input-px", 64, "--precision", "fp32")
     for number in (1, 2):
         done = ball("extract", smears, "--out", tmp_path / f"{number}.h5", "--shard", f"{number}/2", *options)

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from ball_features import ExtractConfig, extract, read_cache
 from ball_features.errors import DataError
 from ball_features.evaluation.site_measures import measure_sites, robustness_index, site_accuracy
 from ball_features.reporting.site_table import measure_cache, render_sites
+from tests.commands import ball
 
 
 def drawn(class_step, site_step, images=240, seed=0):
@@ -95,10 +94,6 @@ def test_images_without_a_site_are_left_out():
     assert sum(found.sites.values()) == found.images
 
 
-def run(*words):
-    return subprocess.run([sys.executable, "-m", "ball_features", *words], capture_output=True, text=True)
-
-
 @pytest.mark.slow
 def test_inspect_measures_the_sites_of_a_cache(tmp_path, smears):
     names = sorted(str(path.relative_to(smears)) for path in smears.glob("*/*.*"))
@@ -106,7 +101,7 @@ def test_inspect_measures_the_sites_of_a_cache(tmp_path, smears):
     sheet.write_text("path,site\n" + "".join(f"{name},{'AB'[i % 2]}\n" for i, name in enumerate(names)))
     config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", input_px=64)
     cache = extract(smears, tmp_path / "c.h5", config, sheet=sheet).cache
-    said = json.loads(run("inspect", cache, "--sites", "--json").stdout)
+    said = json.loads(ball("inspect", cache, "--sites", "--json").stdout)
     assert said["views"][0]["view"] == "plain"
     assert said["chance_accuracy"] == 0.5
     shown = " ".join(render_text(measure_cache(read_cache(cache))).split())
@@ -122,6 +117,6 @@ def render_text(measured):
 
 @pytest.mark.slow
 def test_a_cache_without_sites_says_what_to_do(small_cache):
-    done = run("inspect", small_cache, "--sites")
+    done = ball("inspect", small_cache, "--sites")
     assert done.returncode == 2
     assert "no column site" in done.stderr
