@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ball_features import ExtractConfig, extract
 from ball_features.cache import CacheWriter, create_cache, lock_cache, read_cache
-from ball_features.errors import CacheError, DataError
+from ball_features.errors import CacheBusyError, CacheError, DataError
 from ball_features.files import partial_of, read_csv, replacing, write_csv, write_text
 from ball_features.outputs import require_own_files, require_writable
 from ball_features.runs.new_folder import NewFolder, free_folder
@@ -291,3 +293,43 @@ def test_a_lock_writes_to_no_file_but_its_own(tmp_path, mine):
         lock.unlink()
         lock.write_text("of another program")
     assert lock.read_text() == "of another program"
+
+
+SMALL = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", input_px=64, limit=12)
+
+
+@pytest.mark.slow
+def test_a_cache_behind_a_link_is_written_where_it_leads(tmp_path, smears):
+    (tmp_path / "share").mkdir()
+    link = tmp_path / "a.h5"
+    link.symlink_to(tmp_path / "share" / "real.h5")
+    done = extract(smears, link, SMALL)
+    assert done.cache == link
+    assert link.is_symlink()
+    assert len(read_cache(tmp_path / "share" / "real.h5").path) == 12
+    assert (tmp_path / "share" / "real.h5.lock").exists()
+    with lock_cache(tmp_path / "share" / "real.h5"), pytest.raises(CacheBusyError):
+        extract(smears, link, replace(SMALL, limit=0))
+    assert extract(smears, link, SMALL).computed == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["replaced", "linked", "removed"])
+def test_an_extraction_whose_cache_is_taken_away_ends_and_writes_nowhere(tmp_path, smears, change):
+    out, other = tmp_path / "a.h5", tmp_path / "other.h5"
+    create_cache(other, contents())
+    before = other.read_bytes()
+
+    def progress(done, total):
+        if out.exists() and not done:
+            out.rename(tmp_path / "moved.h5")
+            if change == "replaced":
+                out.write_bytes(before)
+            elif change == "linked":
+                out.symlink_to(other)
+
+    with pytest.raises(CacheError, match=r"by another program|another program moved|No such file|symbolic link"):
+        extract(smears, out, SMALL, progress=progress)
+    assert other.read_bytes() == before
+    if change == "replaced":
+        assert out.read_bytes() == before

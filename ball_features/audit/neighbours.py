@@ -21,9 +21,9 @@ _ROUNDS = 6  # rounds of k-means; the cells need to be even, not optimal
 _SAMPLE_PER_CELL = 40
 _CHUNK = 1024  # rows compared with all cells at a time, to bound memory
 _MOST_PER_CELL = 1000  # vectors, on average: 2 sqrt(n) cells hold as many each at four million
-_MOST_COMPARED = 4000  # centres with which all vectors are compared; of more, the nearest are searched
+_MOST_COMPARED = 10_000  # centres with which all vectors are compared; more are searched, which misses some
 _PROBES = 3
-_CENTRE_PROBES = 8  # cells of centres; a probe that is missed here is a cell that is not searched
+_CENTRE_PROBES = 16  # cells of centres; a probe that is missed here is a cell that is not searched
 
 
 class InvertedFile:
