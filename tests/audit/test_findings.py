@@ -18,7 +18,7 @@ from ball_features.errors import DataError
 def planted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     counts = {"duplicates": 6, "near_duplicates": 8, "shared_fields": 10}
-    truth = draw_smears(folder, per_class=40, seed=4, overlay_share=0.8, **counts)
+    truth = draw_smears(folder, per_class=60, seed=4, overlay_share=0.8, **counts)
     return truth, audit(scan(folder))
 
 
