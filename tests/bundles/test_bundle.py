@@ -509,7 +509,7 @@ def test_the_terminal_says_what_to_make_of_it_and_what_was_passed_over(run, tmp_
     assert re.search("Serious: [23] of 3 images are unlike those that the model was made from", done.stderr)
     assert "Next: ball evaluate" in done.stderr
     assert "Skipped 3 files that are no images: 2 .txt, 1 .docx." in done.stderr
-    assert re.search(r"patient A  \w+ 0\.\d+  2 images  [12] UNUSUAL", done.stdout)
+    assert re.search(r"patient A  \w+ [01]\.\d+  2 images  [12] UNUSUAL", done.stdout)
     assert "Serious" not in done.stdout
     quiet = CliRunner().invoke(app, [*command, "--quiet"])
     assert quiet.stderr == ""
