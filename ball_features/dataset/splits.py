@@ -209,7 +209,7 @@ def _leave_out(config: FitConfig, codes: _Codes, images: ImageTable, notes: list
             f"class would keep fewer than {MIN_CLASS_TRAIN} images to train and validate on: {some(skipped)}."
         )
     if dropped:
-        notes.append(f"{len(dropped)} images show the same as one of a group left out, and do not train for it.")
+        notes.append(f"{len(dropped)} images show the same as one of another group, and train no model that it tests.")
     if not splits:
         raise SplitError(
             f"No group can be left out: each holds a class that would keep fewer than {MIN_CLASS_TRAIN} images "
