@@ -76,7 +76,7 @@ def calibration_folds(config: FitConfig, images: ImageTable, splits: Sequence[Sp
         The splits of the run's first repeat where each image is tested once, else those of a cross-validation.
 
     Raises:
-        SplitError: A class is too small for two folds.
+        SplitError: A class is too small for two folds, or there are too few groups.
     """
     scheme = PROTOCOLS[config.protocol].scheme
     first = [split for split in splits if split.repeat == splits[0].repeat]
@@ -92,9 +92,13 @@ def calibration_folds(config: FitConfig, images: ImageTable, splits: Sequence[Sp
         own = replace(config, protocol="cv", repeats=1, folds=folds, test_size=test_size)
         try:
             return [_of(split, used) for split in make_splits(own, images.select(used))[0]]
-        except SplitError:
+        except SplitError as error:
             if folds == _LEAST_FOLDS:
-                raise
+                raise SplitError(
+                    f"A final model is calibrated by at least {_LEAST_FOLDS} folds, which keep together what "
+                    f"protocol={config.protocol!r} keeps together, and these images give none: {error} Take "
+                    "protocol='cv' for the final model, or save the first split's."
+                ) from error
     raise AssertionError
 
 

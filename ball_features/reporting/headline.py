@@ -132,7 +132,9 @@ def _fallen(fall: Finding, *, copies: bool) -> str:
 def _guessing(numbers: Mapping[str, Any]) -> str:
     if "guessing" not in numbers:  # a verdict that an earlier version wrote
         return ""
-    return f"; guessing the most frequent class gives {percent(numbers['guessing'])}"
+    as_good = numbers["guessing"] >= numbers.get("strict_accuracy", 1)
+    verb = "does no worse, with" if as_good else "gives"
+    return f"; guessing the most frequent class {verb} {percent(numbers['guessing'])}"
 
 
 def _open(fall: Finding) -> str:

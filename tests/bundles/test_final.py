@@ -168,6 +168,19 @@ def test_images_without_a_part_calibrate_nothing():
     assert all(np.all(part[np.concatenate([fold.train, fold.val])] != "") for fold in folds)
 
 
+def test_two_sites_of_which_one_cannot_be_left_out_calibrate_no_final_model():
+    """The message names the protocol and what to do."""
+    label = np.array(["a", "b"] * 120)
+    path = np.array([f"{number:03}" for number in range(240)])
+    site = np.where(np.arange(240) < 200, "large", "small")
+    table = ImageTable(path, label, path, group=site)
+    config = FitConfig(protocol="leave-site-out", repeats=1)
+    splits = make_splits(config, table)[0]
+    assert [split.name for split in splits] == ["small"]  # without the large one, too few would train
+    with pytest.raises(SplitError, match=r"leave-site-out.*Take protocol='cv'"):
+        calibration_folds(config, table, splits)
+
+
 def test_a_large_validation_set_is_no_obstacle_to_a_final_model():
     label, path = np.array(["a", "b"] * 60), np.array([f"{number:03}" for number in range(120)])
     table = ImageTable(path, label, path)
