@@ -81,11 +81,11 @@ def extract_traced(
         time.sleep(period)
     if status:
         sys.exit(f"The extraction of {count} images failed.")
-    held_then = np.array(memory)
+    seen = np.isfinite(memory)  # not so once the process has ended
+    seconds, held_then = np.array(seconds)[seen], np.array(memory)[seen]
     moments = np.linspace(0, len(held_then) - 1, 11).astype(int)[1:]
-    late = np.arange(len(held_then)) >= len(held_then) // 10
-    late &= np.isfinite(held_then)
-    slope = np.polyfit(np.array(seconds)[late], held_then[late], 1)[0] if late.sum() > 1 else float("nan")
+    late = slice(len(held_then) // 10, None)
+    slope = np.polyfit(seconds[late], held_then[late], 1)[0] if len(seconds[late]) > 1 else float("nan")
     return usage, held_then[moments].tolist(), float(slope * (seconds[-1] - seconds[0]) / count)
 
 

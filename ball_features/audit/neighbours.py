@@ -2,8 +2,8 @@
 
 K-means assigns vectors to cells, and a query searches its few nearest cells (Jegou, Douze and Schmid 2011, "Product
 quantization for nearest neighbor search", section IV, without the quantisation). Up to millions of vectors there are
-2 sqrt(n) cells, and the work grows as n to the power 1.5. Beyond, cells keep their size, and the cells nearest to a
-query are found by an inverted file of their centres, so that the work is near linear.
+2 sqrt(n) cells, and the work grows as n to the power 1.5. Beyond, cells keep their size, and where there are more than
+ten thousand the nearest ones are found by an inverted file of their centres.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _ROUNDS = 6  # rounds of k-means; the cells need to be even, not optimal
 _SAMPLE_PER_CELL = 40
 _CHUNK = 1024  # rows compared with all cells at a time, to bound memory
 _MOST_PER_CELL = 1000  # vectors, on average: 2 sqrt(n) cells hold as many each at four million
-_MOST_COMPARED = 4000  # centres with which all vectors are compared; of more, the nearest are searched
+_MOST_COMPARED = 10_000  # centres with which all vectors are compared; more are searched, which misses some
 _PROBES = 3
-_CENTRE_PROBES = 8  # cells of centres; a probe that is missed here is a cell that is not searched
+_CENTRE_PROBES = 16  # cells of centres; a probe that is missed here is a cell that is not searched
 
 
 class InvertedFile:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ball_features.cli.derive import command
 from ball_features.cli.options import NOTE, Images, Shown
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
-from ball_features.config import CollectionConfig, ExtractConfig, FitConfig
+from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.fields import COMMON, Config, option
 from ball_features.errors import ConfigError
 
@@ -38,7 +38,12 @@ class AssessOptions(Config):
         "sites, patients or series. It takes about four times as long to embed.",
         panel=COMMON,
     )
-    repeats: int = option(2, "Number of repeats of the protocol, each with another random seed.", low=1)
+    repeats: int = option(
+        0,
+        "Number of random draws, each with another seed; 0 is two to five, as many as test a thousand images.",
+        low=1,
+        special={0: "two to five"},
+    )
     note: str = NOTE
     jobs: int = option(0, "Number of models fitted at the same time; 0 uses every core.", low=0)
 
@@ -62,7 +67,9 @@ def assess(
                 option="robust",
             )
         extraction = replace(extraction, recipe="robust")
-    config = FitConfig(models=options.models, repeats=options.repeats, jobs=options.jobs, seed=extraction.seed)
+    config = FitConfig(
+        protocol=LADDER, models=options.models, repeats=options.repeats, jobs=options.jobs, seed=extraction.seed
+    )
     with progress_bar("Assessing", shown.silent, "steps") as progress:
         log = (lambda line: None) if shown.silent else say
         done = run(images, options.out, extraction, config, collection=collection, progress=progress, log=log)

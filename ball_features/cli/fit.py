@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ def fit(cache: CachePath, config: FitConfig, options: FitOptions, shown: Shown) 
     if config.protocol == LEARNING_CURVE:
         _draw_curve(cache, config, options, shown)
     elif config.protocol == LADDER:
-        _climb(cache, replace(config, protocol=FitConfig.protocol), options, shown, notes)
+        _climb(cache, config, options, shown, notes)
     else:
         _compare(cache, config, options, shown, notes)
 

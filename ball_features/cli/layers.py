@@ -48,8 +48,8 @@ class Preset:
     changes: str
 
     def told(self, repeats: int) -> str:
-        """What is kept and what is not, for this number of random splits."""
-        splits = f"{repeats} split{'' if repeats == 1 else 's'}"
+        """What is kept and what is not, for this number of random splits; 0 where the images tell it."""
+        splits = f"{repeats or 'several'} split{'' if repeats == 1 else 's'}"
         return f"keeps {self.keeps}. It changes: {self.changes.format(splits=splits)}."
 
 

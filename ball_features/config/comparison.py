@@ -11,6 +11,7 @@ from ball_features.config.splitting import LADDER, LEARNING_CURVE, PROTOCOLS, pr
 
 __all__ = ["EVERY_MODEL", "FitConfig", "HeadConfig"]
 
+_REPEATS = 5  # where none are asked for, but on a ladder
 EVERY_MODEL = "all"  # stands for every model of the registry
 
 
@@ -120,11 +121,11 @@ class FitConfig(Config):
     )
     repeats: int = option(
         0,
-        "Number of repeats of the protocol, each with another random seed; 0 is two on a ladder, whose stricter steps "
-        "say more than further random draws, and else five.",
+        "Number of repeats of the protocol, each with another random seed; 0 is five, on a ladder two to five, as many "
+        "as test a thousand images.",
         panel=COMMON,
         low=1,
-        special={0: "two on a ladder, else five"},
+        special={0: "five, on a ladder two to five"},
     )
     groups: str | None = option(
         None,
@@ -222,8 +223,8 @@ class FitConfig(Config):
     def __post_init__(self) -> None:
         """Check types, ranges and what excludes each other; model names are checked by the registry."""
         super().__post_init__()
-        if not self.repeats:
-            object.__setattr__(self, "repeats", 2 if self.protocol == LADDER else 5)
+        if not self.repeats and self.protocol != LADDER:  # a ladder's are by the number of images
+            object.__setattr__(self, "repeats", _REPEATS)
         require(
             not self.memory or (read_bytes(self.memory) or 0) >= LEAST_MEMORY,
             "memory",

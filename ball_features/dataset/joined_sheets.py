@@ -112,6 +112,7 @@ class JoinedSheets:
             heading=found[0][1].heading,
             remarks=(*(remark for _, rows in found for remark in rows.remarks), *remarks),
             headings=self.headings,
+            classed=tuple(any(rows.classed[number] for _, rows in found) for number in range(len(files))),
             label_source=_and([rows.label_source for _, rows in found if rows.label_source]),
         )
 

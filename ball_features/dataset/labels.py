@@ -141,14 +141,14 @@ def _labels(images: Sequence[str], layout: Layout, rows: SheetRows | None, remar
     if rows is None or "label" not in rows.columns:
         return list(layout.label)
     own = rows.columns["label"]
-    unlisted = [name for name, listed in zip(layout.label, rows.listed, strict=True) if name and not listed]
+    unlisted = [name for name, classed in zip(layout.label, rows.classed, strict=True) if name and not classed]
     if unlisted and _are_no_classes(layout, rows):
         remarks.append(
             f"The folders of the {len(unlisted)} images without a row ({some(sorted(set(unlisted)))}) are not taken "
             "for classes: the sheet has others."
         )
         return list(own)
-    label = [own[row] if rows.listed[row] else layout.label[row] for row in range(len(images))]
+    label = [own[row] if rows.classed[row] else layout.label[row] for row in range(len(images))]
     if set(layout.label) & set(own) - {""}:  # otherwise the folders mean something else
         other = [
             f"{images[row]} ({layout.label[row]}, in the sheet {own[row]})"
@@ -166,7 +166,7 @@ def _are_no_classes(layout: Layout, rows: SheetRows) -> bool:
     patients = rows.columns.get("patient", ())
     if any(patients) and all(own == name for own, name in zip(layout.label, patients, strict=True) if own and name):
         return True
-    return 2 * sum(rows.listed) > len(rows.listed) and not set(layout.label) & set(rows.columns["label"]) - {""}
+    return 2 * sum(rows.classed) > len(rows.classed) and not set(layout.label) & set(rows.columns["label"]) - {""}
 
 
 def _source(layout: Layout, rows: SheetRows | None, columns: dict[str, tuple[str, ...]]) -> str:

@@ -18,6 +18,7 @@ __all__ = ["Match", "lacking_rows", "match_rows"]
 _ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
 _NUMBER = re.compile(r"\d+\.0")  # as programs write a number in a column with gaps
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio: an upload
+_COUNT = re.compile("[1-9][0-9]*")  # as spreadsheets write 007
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -29,11 +30,13 @@ class Match:
         rows: the rows of each file, in their order; an empty tuple for a file without one.
         missing: rows that match no file.
         ambiguous: row -> files that it may mean.
+        padded: rows of numbers without the zeros that all numbers among the files have.
     """
 
     rows: tuple[tuple[int, ...], ...]
     missing: tuple[int, ...]
     ambiguous: dict[int, tuple[int, ...]]
+    padded: tuple[int, ...] = ()
 
     def remarks(self, source: str, cells: Sequence[str], lines: Sequence[int], files: Sequence[str]) -> list[str]:
         """Rows that do not match, counted and named.
@@ -45,6 +48,13 @@ class Match:
             files: paths of the files.
         """
         found = []
+        if self.padded:
+            row = self.padded[0]
+            file = next(name for name, rows in zip(files, self.rows, strict=True) if row in rows)
+            found.append(
+                f"{counted(self.padded, 'row')} of {source} {_match(self.padded)} once zeros are put before: "
+                f"{cells[row]} is {file}."
+            )
         if self.missing:
             names = [f"{cells[row] or '(empty)'} in line {lines[row]}" for row in self.missing]
             found.append(f"{counted(names, 'row')} of {source} {_match(names)} no image: {some(names)}.")
@@ -95,15 +105,21 @@ def match_rows(cells: Sequence[str], files: Sequence[str], base: str = "") -> Ma
             rest.append(row)
         else:
             found[number].append(row)
-    missing, ambiguous = [], {}
+    missing: list[int] = []
+    padded: list[int] = []
+    ambiguous: dict[int, tuple[int, ...]] = {}
     if rest:
+        width = _width(files)
         named = {number for number, rows in enumerate(found) if rows}
         keys = {row: _key(cells[row]) for row in rest}
         index = _index(files, {len(key.parts) for key in keys.values()})
         for row, key in keys.items():
-            candidates = [
-                number for number in _candidates(key, index) if number not in named or _key(files[number]) == key
-            ]
+            candidates = _candidates(key, index)
+            if not candidates and width and key.parts and _COUNT.fullmatch(key.parts[-1]):
+                key = _Key((*key.parts[:-1], key.parts[-1].zfill(width)), key.suffix)
+                candidates = _candidates(key, index)
+                padded += [row] if candidates else []
+            candidates = [number for number in candidates if number not in named or _key(files[number]) == key]
             chosen = _narrow(candidates, cells[row], key, files)
             if len(chosen) == 1:
                 found[chosen[0]].append(row)
@@ -111,10 +127,11 @@ def match_rows(cells: Sequence[str], files: Sequence[str], base: str = "") -> Ma
                 ambiguous[row] = tuple(chosen)
             else:
                 missing.append(row)
-    return Match(tuple(tuple(sorted(rows)) for rows in found), tuple(missing), ambiguous)
+    padded = [row for row in padded if row not in ambiguous and row not in missing]
+    return Match(tuple(tuple(sorted(rows)) for rows in found), tuple(missing), ambiguous, tuple(padded))
 
 
-def _match(names: Sequence[str]) -> str:
+def _match(names: Sequence[object]) -> str:
     return "matches" if len(names) == 1 else "match"
 
 
@@ -141,6 +158,12 @@ def _key(path: str) -> _Key:
     further = _ending(stem)[0] if suffix else stem  # 1.jpg.png
     parts[-1] = further.removesuffix(".0") if _NUMBER.fullmatch(further) else further
     return _Key(tuple(parts), suffix)
+
+
+def _width(files: Sequence[str]) -> int:
+    """Digits of the numbers that are names of files, where all have as many and some begin with 0; else 0."""
+    stems = [stem for name in files if (stem := _ending(name.casefold().rpartition("/")[2])[0]).isdecimal()]
+    return len(stems[0]) if len({*map(len, stems)}) == 1 and any(own[0] == "0" for own in stems) else 0
 
 
 def _ending(name: str) -> tuple[str, str]:

@@ -168,7 +168,7 @@ def _header(table: RawTable, columns: CollectionConfig, missing: bool) -> tuple[
     """
     first: DataError | None = None
     rows = list(enumerate(table.rows[:_HEADER_ROWS]))
-    for chosen in ([own for own in rows if not own[1][0].startswith("#")], rows):
+    for chosen in ([own for own in rows if not "".join(own[1][:1]).startswith("#")], rows):
         found: list[tuple[int, Roles]] = []
         below = False
         for number, row in chosen:

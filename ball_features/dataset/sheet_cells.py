@@ -126,8 +126,10 @@ def mark_classes(
                 if cell.casefold() not in _MARKS:
                     raise DataError(f"{table.source}: {name} is {cell!r} in line {line}, expected 0 or 1.")
     marked = {name: cells for name, cells in columns.items() if all(cell.casefold() in _MARKS for cell in cells)}
+    if len(marked) < 2 or not lines:
+        return None
     rows = [tuple(name for name in marked if _MARKS[marked[name][row].casefold()]) for row in range(len(lines))]
-    if len(marked) < 2 or 2 * sum(map(bool, rows)) < len(rows) or not rows:
+    if 2 * sum(map(bool, rows)) < len(rows):
         return None
     several = {line: names for line, names in zip(lines, rows, strict=True) if len(names) > 1}
     return MarkedClasses(tuple(marked), tuple(names[0] if names else "" for names in rows), several)

@@ -28,6 +28,7 @@ class SheetRows:
         headings: the known columns: name -> heading in the file.
         label_source: where the classes stand, in words; "" without classes.
         by_patient: whether the rows were found by patient.
+        classed: whether each image has a row in a table of classes.
     """
 
     columns: dict[str, tuple[str, ...]]
@@ -37,6 +38,7 @@ class SheetRows:
     headings: Mapping[str, str]
     label_source: str
     by_patient: bool = False
+    classed: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,8 @@ class Sheet:
         by = ", by patient" if by_patient else ""
         told = f"{self.headings['label']} in {self.source}{by}" if "label" in texts else ""
         listed = tuple(row >= 0 for row in chosen)
-        return SheetRows(texts, listed, heading, tuple(remarks), self.headings, told, by_patient)
+        classed = listed if "label" in texts else (False,) * len(listed)
+        return SheetRows(texts, listed, heading, tuple(remarks), self.headings, told, by_patient, classed)
 
     def _match(self, files: Sequence[str], root: Any) -> tuple[str, Match]:
         base = _below(self.folder, root)

@@ -209,7 +209,7 @@ def _leave_out(config: FitConfig, codes: _Codes, images: ImageTable, notes: list
             f"class would keep fewer than {MIN_CLASS_TRAIN} images to train and validate on: {some(skipped)}."
         )
     if dropped:
-        notes.append(f"{len(dropped)} images show the same as one of a group left out, and do not train for it.")
+        notes.append(f"{len(dropped)} images show the same as one of another group, and train no model that it tests.")
     if not splits:
         raise SplitError(
             f"No group can be left out: each holds a class that would keep fewer than {MIN_CLASS_TRAIN} images "
@@ -269,11 +269,12 @@ def given_leaks(splits: Sequence[Split], images: ImageTable) -> dict[str, int]:
 
 def _require_units(codes: _Codes, least: int) -> None:
     for code, name in enumerate(codes.classes):
-        count = len(np.unique(codes.units[codes.label == code]))
+        own = codes.units[codes.label == code]
+        count = len(np.unique(own))
         if count < least:
+            noun = "image" if count == len(own) else "separate group"
             raise SplitError(
-                f"Class {str(name)!r} has {count} {'image or group' if count == 1 else 'images or groups'} that can be "
-                f"told apart, expected at least {least} "
+                f"Class {str(name)!r} has {count} {noun}{'' if count == 1 else 's'}, expected at least {least} "
                 "for this protocol. Add images, use fewer folds, or leave the class out."
             )
 

@@ -54,19 +54,22 @@ def cached_embeddings(path: Path, manifest: Manifest) -> np.ndarray:
     return found
 
 
-def _how_sure(parts: dict[str, dict[str, float]]) -> str:
-    """Agreement beyond chance over the images of series or batches."""
+def _inferred(parts: dict[str, dict[str, float]], by: str) -> str:
+    """Number of series or batches, what they were inferred from, and their agreement beyond chance."""
     images = sum(part["images"] for part in parts.values())
     mean = sum(part["images"] * part["confidence"] for part in parts.values()) / images
     if mean < _BY_CHANCE:
-        return f"no more alike than by chance (confidence {mean:.2f} of 1)"
-    return f"confidence {mean:.2f} (0: as by chance, 1: certain), from how well the stain of the other images fits"
+        return f"none: parts by {by} are no more alike in stain than by chance"
+    return (
+        f"{len(parts)}, inferred from {by}; confidence {mean:.2f} (0: as by chance, 1: certain), from how well the "
+        "stain of the other images fits"
+    )
 
 
 def _groups(of: AuditSummary) -> str:
     if of.largest_group <= 1:
         return "none: no image shows the same as another one"
-    return f"{of.groups} that a split must keep together; the largest has {of.largest_group} images"
+    return f"the images make {of.groups} that a split must keep together; the largest has {of.largest_group} images"
 
 
 def _counts(classes: dict[str, int]) -> str:
@@ -98,10 +101,8 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
         ("images", f"{of.images} ({_counts(of.classes)})"),
         ("identical pixels", counted(of.exact_duplicate_pairs, "pair")),
         ("near-duplicates", counted(of.near_duplicate_pairs, "pair")),
-        (
-            "shared fields",
-            f"{counted(of.shared_field_pairs, 'pair')}; {share:.0f} % of images show part of another's field",
-        ),
+        ("shared fields", f"{counted(of.shared_field_pairs, 'pair')}, each of which show part of one field"),
+        ("in such pairs", f"{of.images_in_pairs} of {counted(of.images, 'image')} ({share:.0f} %)"),
         ("groups", _groups(of)),
         ("label conflicts", f"{counted(len(of.label_conflicts), 'pair')} that show the same under different labels"),
     ]
@@ -113,14 +114,8 @@ def audit_facts(of: AuditSummary) -> list[tuple[str, str]]:
         rows.append(("kinds of file", "; ".join(f"{kind}: {_counts(own)}" for kind, own in of.encodings.items())))
     for name, value in of.shortcut_accuracy.items():
         rows.append((f"{name}", f"{100 * value:.1f} % accuracy without seeing a cell's shape"))
-    rows.append(("likely series", f"{len(of.series)}, inferred; {_how_sure(of.series)}"))
-    rows.append(
-        (
-            "likely batches",
-            f"{len(of.batches)}, by stain and file order within class, overlay and kind of file; "
-            f"{_how_sure(of.batches)}",
-        )
-    )
+    rows.append(("likely series", _inferred(of.series, "class, overlay and kind of file")))
+    rows.append(("likely batches", _inferred(of.batches, "stain and file order within a series")))
     rows.append(("outliers", f"{len(of.outliers)} blank, blurred or oddly coloured images"))
     if of.rejected:
         rows.append(("rejected", f"{len(of.rejected)} files that cannot be decoded"))

@@ -32,7 +32,7 @@ from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.runs.checks import require_classes
-from ball_features.runs.ladder import DEFAULT_MODELS, ladder
+from ball_features.runs.ladder import DEFAULT_MODELS, ladder, with_draws
 from ball_features.runs.store import annotate
 from ball_features.threads import core_count
 
@@ -89,7 +89,7 @@ def assess(
         images: folder, archive or address that holds one folder for each class.
         out: folder for all files: `cache.h5`, `groups.csv`, `audit.json`, a run, `verdict.json` and `assess.html`.
         extraction: settings of the embeddings; the plain view alone where neither views nor a recipe are asked for.
-        config: models, repeats, seed and processes; the ladder's models and two repeats if None. Where the recipe is
+        config: models, repeats, seed and processes; the ladder's defaults if None. Where the recipe is
             robust and no model is named, the model robust is compared too.
         collection: layout of the folders, and path and columns of a sheet.
         progress: called with (steps done, all steps, work in hand).
@@ -99,7 +99,7 @@ def assess(
         BallError: as `extract`, `audit` and `ladder`.
     """
     out, extraction = Path(out), extraction or ExtractConfig()
-    config = config or FitConfig(repeats=2)
+    config = config or FitConfig(protocol=LADDER)
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
     if extraction.recipe == "robust" and not config.models:
@@ -107,6 +107,7 @@ def assess(
     # Before anything is written: a folder that holds no images leaves nothing behind.
     manifest = read_collection(images, extraction, log, collection=collection)
     require_classes(manifest.label, shown_path(images))
+    config = with_draws(config, len(manifest.path))
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
         require_writable(out / name, "output folder", kind=kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -45,12 +46,14 @@ from ball_features.runs.new_folder import NewFolder, free_folder
 from ball_features.runs.rungs import Rung, make_rungs
 from ball_features.runs.sites import centred_note
 
-__all__ = ["DEFAULT_MODELS", "SHORTCUT_TREES", "Ladder", "ladder"]
+__all__ = ["DEFAULT_MODELS", "SHORTCUT_TREES", "Ladder", "ladder", "with_draws"]
 
 # The models that most people need: the student report's head, a linear model, and every shortcut.
 DEFAULT_MODELS = ("mlp", "logistic", "majority", "colour", "histogram", "nuclei", "corner")
 # A quarter of their usual trees, on every rung: that moves a shortcut's accuracy by half a point, within its interval.
 SHORTCUT_TREES = 50
+_FEWEST_DRAWS, _MOST_DRAWS = 2, 5
+_DRAWN = 1000  # images that are enough for the random draws to test; the stricter steps say more
 _FITTED_ON = ("train", "val")
 
 
@@ -114,6 +117,7 @@ def ladder(
     check_name(name)
     require_unadapted(config, "the ladder")
     cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
+    config = with_draws(config, len(cache.path))
     specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=config.names_models)
     check_options(config, specs, cache)
     specs = [replace(spec, most_trees=SHORTCUT_TREES) if spec.kind == "shortcut" else spec for spec in specs]
@@ -170,6 +174,13 @@ def ladder(
     except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
         notes.append(f"report.html could not be written ({type(error).__name__}: {error}). The run is complete.")
     return Ladder(new.path, rows, notes, evidence, findings)
+
+
+def with_draws(config: FitConfig, images: int) -> FitConfig:
+    """The configuration with its number of random draws, by the number of images where none was asked for."""
+    enough = math.ceil(_DRAWN / (config.test_size * max(images, 1)))
+    draws = config.repeats or min(_MOST_DRAWS, max(_FEWEST_DRAWS, enough))
+    return replace(config, protocol=FitConfig.protocol, repeats=draws)
 
 
 def _is_kept(folder: Path) -> bool:

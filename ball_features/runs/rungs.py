@@ -125,7 +125,9 @@ def make_rungs(config: FitConfig, cache: Cache) -> tuple[list[Rung], Grouping, l
         except SplitError as error:
             notes.append(f"{shown}: not tested. {error}")
     rungs, dropped = _without_inferred(rungs, config, cache)
-    notes += dropped
+    notes += [_tested(rungs), *dropped]
+    alone = [own.name for own in rungs if own.name == "groups" and len(np.unique(own.units)) == len(cache.path)]
+    notes += [f"{name}: no two images belong to one group; this is one more random division." for name in alone]
     said = {note: [name for name in names if name in {rung.name for rung in rungs}] for note, names in said.items()}
     notes += [f"{', '.join(names)}: {note}" for note, names in said.items() if names]
     if config.groups is None and any(name in missing and kind.wanted for name, kind in RUNGS.items()):
@@ -133,6 +135,12 @@ def make_rungs(config: FitConfig, cache: Cache) -> tuple[list[Rung], Grouping, l
         notes.append(f"Not climbed, since the cache names none: {lacking}. `ball audit` finds them in the images.")
     usual = next((own for own in groupings.values() if own.series is not None), next(iter(groupings.values())))
     return rungs, groupings.get(_NAMED, usual), notes
+
+
+def _tested(rungs: Sequence[Rung]) -> str:
+    """How many images each rung tests, and in how many test sets."""
+    counts = (f"{own.name} {sum(len(split.test) for split in own.splits)} in {len(own.splits)}" for own in rungs)
+    return f"Tests of images, and test sets: {', '.join(counts)}."
 
 
 def _without_inferred(rungs: list[Rung], config: FitConfig, cache: Cache) -> tuple[list[Rung], list[str]]:

@@ -105,7 +105,7 @@ def test_the_ladder_is_a_protocol_of_fit_alone(monkeypatch, tmp_path, seen):
     file.write_text(Repeat("fit", {"cache": "a.h5"}, FitConfig(protocol="ladder", repeats=2)).text())
     CliRunner().invoke(app, ["fit", "--config", str(file)])
     CliRunner().invoke(app, ["fit", "a.h5", "--protocol", "ladder", "--repeats", "2"])
-    assert calls == [FitConfig(repeats=2)] * 2
+    assert calls == [FitConfig(protocol="ladder", repeats=2)] * 2
     for words in (["--save", "mlp"], ["--compat-batch-metrics"]):
         done = CliRunner().invoke(app, ["fit", "a.h5", "--protocol", "ladder", *words])
         assert "not with the ladder" in str(done.exception)

@@ -431,3 +431,23 @@ def test_splits_with_letters_and_numbers(tmp_path):
     assert dict(zip(manifest.path, manifest.columns["split"], strict=True)) == {
         name: "train" if name.startswith("Train") else "test" for name in names
     }
+
+
+def test_numbers_that_lack_the_zeros_of_the_files(tmp_path):
+    text = "image,label\n1,x\n2.png,y\n120,z\n"
+    rows = columns_of(tmp_path, text, ["a/001.png", "a/002.png", "b/120.png"])
+    assert rows.columns["label"] == ("x", "y", "z")
+    assert f"2 rows of {tmp_path}/s.csv match once zeros are put before: 1 is a/001.png." in rows.remarks
+    rows = columns_of(tmp_path, text, ["a/01.png", "a/002.png", "b/120.png"])  # 1 need not be 01
+    assert rows.columns["label"] == ("", "", "z")
+    assert columns_of(tmp_path, text, ["1.png", "01.png", "120.png"]).columns["label"] == ("x", "", "z")
+    with pytest.raises(DataError, match=r"lists 001.png twice, in lines 2 and 3, with label 'x' and 'y'"):
+        columns_of(tmp_path, "image,label\n1,x\n001,y\n", ["001.png", "002.png"])
+
+
+def test_a_table_without_a_class_leaves_that_of_the_folder(tmp_path):
+    names = [f"{split}/{name}/{split}{name}.jpg" for split in ("train", "test") for name in "ab"]
+    sheets = written(tmp_path, train="image,label\ntraina,a\ntrainb,b\n", test="image\ntesta\ntestb\n")
+    manifest = scan(made(tmp_path / "images", names), sheet=sheets)
+    assert manifest.path[0] == "test/a/testa.jpg"
+    assert (manifest.label, manifest.columns["split"]) == (("a", "b", "a", "b"), ("test", "test", "train", "train"))

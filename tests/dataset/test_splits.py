@@ -105,7 +105,7 @@ def test_what_shows_the_same_does_not_train_for_a_series_left_out():
         FitConfig(protocol="leave-group-out", repeats=1), ImageTable(path, label, sha, series, together)
     )
     assert [split.name for split in splits] == ["a1", "b1", "b2"]
-    assert "show the same as one of a group left out" in notes[-1]
+    assert "show the same as one of another group" in notes[-1]
     for split in splits:
         assert set(series[split.test]) == {split.name}
         used = np.concatenate([split.train, split.val])

@@ -15,7 +15,7 @@ from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.rows import LadderRow, read_rows
 from ball_features.reporting.run_tables import render_ladder
-from ball_features.runs.ladder import ladder
+from ball_features.runs.ladder import ladder, with_draws
 from ball_features.runs.rungs import RUNGS, make_rungs
 from tests.conftest import with_columns
 from tests.made import clouds, write_cache
@@ -237,9 +237,11 @@ def test_few_copies_need_no_fits_of_their_own(tmp_path, monkeypatch):
     assert answers["copies together"] == left
 
 
-def test_a_ladder_has_two_random_draws_unless_told():
-    assert [FitConfig(protocol=name).repeats for name in ("ladder", "holdout")] == [2, 5]
-    assert FitConfig(protocol="ladder", repeats=5).repeats == 5
+@pytest.mark.parametrize(("images", "draws"), [(100, 5), (1000, 5), (1300, 4), (1847, 3), (3256, 2), (100_000, 2)])
+def test_a_ladder_draws_as_often_as_its_images_are_few(images, draws):
+    assert with_draws(FitConfig(protocol="ladder"), images).repeats == draws
+    assert with_draws(FitConfig(protocol="ladder", repeats=3), images).repeats == 3
+    assert FitConfig().repeats == 5
 
 
 @pytest.mark.slow
