@@ -2,8 +2,8 @@
 
 K-means assigns vectors to cells, and a query searches its few nearest cells (Jegou, Douze and Schmid 2011, "Product
 quantization for nearest neighbor search", section IV, without the quantisation). Up to millions of vectors there are
-2 sqrt(n) cells, and the work grows as n to the power 1.5. Beyond, cells keep their size, and the cells nearest to a
-query are found by an inverted file of their centres, so that the work is near linear.
+2 sqrt(n) cells, and the work grows as n to the power 1.5. Beyond, cells keep their size, and where there are more than
+ten thousand the nearest ones are found by an inverted file of their centres.
 """
 
 from __future__ import annotations
