@@ -82,6 +82,8 @@ class Predictor:
 
         own = bundle.facts.preprocessing
         wanted = weights or own.weights
+        if own.backbone.startswith("file:") and not Path(wanted).is_file():
+            raise WeightsError(f"The network of this bundle is not at {wanted}. Give its file as weights.")
         self.backbone = get_backbone(
             f"file:{wanted}" if own.backbone.startswith("file:") else own.backbone, own.input_px
         )

@@ -122,7 +122,8 @@ def extract(
     start = time.perf_counter()
     out, config = Path(out), config or ExtractConfig()
     real = Path(os.path.realpath(out))
-    if out.is_symlink() and not real.is_symlink():  # no link in a circle; one cache has one lock
+    linked = [os.path.islink(place) for place in (out, real)]  # noqa: PTH114  (is_symlink fails for a long name)
+    if linked == [True, False]:  # no link in a circle; one cache has one lock
         return replace(extract(images, real, config, sheet=sheet, collection=collection, **how), cache=out)
     progress = how.get("progress") or (lambda done, total: None)
     log = how.get("log") or (lambda line: None)

@@ -201,5 +201,5 @@ def test_folds_that_cannot_be_made_or_adapted_are_known_before_the_work(tmp_path
     patient[:10], label[:10] = ["R"] * 10, ["rare"] * 10
     split = ["train" if row < 70 else "test" for row in range(120)]
     cache = write_cache(tmp_path / "d.h5", embeddings, label, {"patient": patient, "split": split})
-    with pytest.raises(SplitError, match="'rare' has 1 image"):
+    with pytest.raises(SplitError, match="'rare' has 1 separate group"):
         fit(cache, FitConfig(protocol="given"), out_root=tmp_path, save=Saving("logistic", final=True))
