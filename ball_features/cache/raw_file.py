@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+from h5py._objects import phil
 
 __all__ = ["RawFile", "open_for_writing"]
 
@@ -206,6 +207,7 @@ _OPEN: dict[RawFile, Any] = {}
 
 @atexit.register
 def _close_all() -> None:
-    """Close what a thread has left open: HDF5 would call Python after its end."""
+    """Close what a thread has left open, and let no thread into HDF5 any more: it would call Python after its end."""
+    phil.acquire()  # for good: a thread that Python ends within HDF5 would hold its locks for ever
     for file in list(_OPEN.values()):
         file.close()
