@@ -6,13 +6,14 @@ nothing.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -51,6 +52,23 @@ def _is_single(one: TyperOption) -> bool:
     return not (one.multiple or one.is_flag or one.count)
 
 
+class _Listed:
+    """A command as the list of all commands shows it; whatever else is asked of it is asked of the command itself.
+
+    Options take time, some ask registries for their names, and the list shows none.
+    """
+
+    hidden = deprecated = False
+    short_help = rich_help_panel = None
+
+    def __init__(self, function: Callable[..., None], build: Callable[[], TyperCommand]) -> None:
+        self.name, self.help = function.__name__, inspect.getdoc(function)
+        self._build = functools.cache(build)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._build(), name)
+
+
 def command(
     function: Callable[..., None],
     *,
@@ -58,7 +76,7 @@ def command(
     presets: Mapping[str, Preset] | None = None,
     optional: Sequence[str] = (),
 ) -> Any:
-    """A command of the application.
+    """A command of the application, built when it is called or asked for its options.
 
     Args:
         function: what the command does. Its name is the command's, its docstring the help.
@@ -66,6 +84,12 @@ def command(
         presets: settings by name, for an option "preset".
         optional: positional arguments that may be left out; they are None then.
     """
+    return _Listed(function, lambda: _built(function, file, presets or {}, optional))
+
+
+def _built(
+    function: Callable[..., None], file: bool, presets: Mapping[str, Preset], optional: Sequence[str]
+) -> TyperCommand:
     hints = typing.get_type_hints(function, include_extras=True)
     hints.pop("return", None)
     records = {name: hint for name, hint in hints.items() if record_of(hint) is not None}
@@ -76,7 +100,7 @@ def command(
     if file:
         settings.append(_setting("config", Path | None, _FILE, None))
     settings.sort(key=lambda one: _PANELS.index(one.about.panel))
-    layers = Layers(function, records, plain, settings, presets or {})
+    layers = Layers(function, records, plain, settings, presets)
 
     def run(context: typer.Context, **values: Any) -> None:
         given = {name for name in values if getattr(context.get_parameter_source(name), "name", "") in _GIVEN}
@@ -100,7 +124,7 @@ def command(
     run.__doc__ = function.__doc__
     single = typer.Typer(add_completion=False)
     single.command(function.__name__, cls=_Command)(run)
-    return typer.main.get_command(single)
+    return cast("TyperCommand", typer.main.get_command(single))
 
 
 _FILE = Option(
