@@ -85,7 +85,7 @@ def confirm(
     """
     import torch
 
-    from ball_features.audit.correlation import correlate, required_score, resize_about_centre
+    from ball_features.audit.correlation import correlate, required_score, resize_about_centre, spectra
 
     pixels_a, pixels_b = torch.from_numpy(small[a]).float(), torch.from_numpy(small[b]).float()
     seen_a, seen_b = torch.from_numpy(seen[a]), torch.from_numpy(seen[b])
@@ -93,15 +93,16 @@ def confirm(
         torch.stack([turned(image, int(value)) for image, value in zip(images, turn, strict=True)])
         for images in (pixels_b, seen_b)
     )
-    half_a = _half(pixels_a, seen_a)
-    score, _, overlap = correlate(*half_a, *_half(pixels_b, seen_b))
+    half_a = spectra(*_half(pixels_a, seen_a))
+    score, _, overlap = correlate(half_a, spectra(*_half(pixels_b, seen_b)))
     excess = score - required_score(overlap)
     scale = torch.ones(len(a))
     tried = (score > _WORTH_SCALING) & (score < 0.95) & torch.from_numpy(votes >= _SCALING_VOTES)
     places = tried.nonzero()[:, 0]
+    tried_a = half_a.of(places)
     for value in _SCALES if len(places) else ():
         moved = _half(*resize_about_centre(pixels_b[places], seen_b[places], value))
-        other, _, share = correlate(half_a[0][places], half_a[1][places], *moved)
+        other, _, share = correlate(tried_a, spectra(*moved))
         better = (other > score[places] * _SCALE_GAIN) & (share > _SCALED_OVERLAP)
         at = places[better]
         score[at], scale[at], excess[at] = other[better], value, (other - required_score(share))[better]
@@ -113,7 +114,7 @@ def confirm(
         moved, moved_seen = pixels_b[places], seen_b[places]
         if value != 1:
             moved, moved_seen = resize_about_centre(moved, moved_seen, value)
-        fine, shift, overlap = correlate(pixels_a[places], seen_a[places], moved, moved_seen)
+        fine, shift, overlap = correlate(spectra(pixels_a[places], seen_a[places]), spectra(moved, moved_seen))
         needed = required_score(overlap) + _TURNED * torch.from_numpy(turn > 0)[places]
         in_place = _in_place(*_half(pixels_a[places], seen_a[places]), *_half(moved, moved_seen))
         for row in (fine >= needed).nonzero()[:, 0].tolist():
@@ -142,17 +143,20 @@ def _in_place(a: Tensor, seen_a: Tensor, b: Tensor, seen_b: Tensor) -> Tensor:
 
 
 def confirm_at_full_size(
-    picture: Callable[[int], tuple[np.ndarray, np.ndarray]], clear: np.ndarray, pair: Pair
+    picture: Callable[[int], tuple[np.ndarray, np.ndarray]], clear: np.ndarray, pair: Pair, own: float = 1.0
 ) -> Pair | None:
     """Confirm a pair at full size.
 
-    At the working size two unrelated fields of round cells may agree. Two things tell fields apart at full size: detail
-    finer than a cell, and agreement in every tile. One dark cell on another correlates, but in one tile only.
+    At the working size two unrelated fields of round cells may agree. Three things tell fields apart at full size:
+    detail finer than a cell, agreement in every tile, and agreement in this position alone. One dark cell on another
+    correlates, but in one tile only, and turned as well.
 
     Args:
         picture: row -> grey picture, uint8 (side, side), and the mask of its part within the frame, bool (side, side).
         clear: mask without overlays, bool (side, side).
         pair: pair with shifts in working pixels.
+        own: share of the pixels of these pictures that files of theirs hold; the others are interpolated, if the files
+            are smaller, and prove nothing.
 
     Returns:
         The pair with shifts in pixels of the picture; None if only shapes agreed.
@@ -183,11 +187,15 @@ def confirm_at_full_size(
     overlap = float((inside[here] & inside_second[there]).sum() / side**2)
     if overlap < _LEAST_OVERLAP:
         return None
-    agreement = (best + _typical_tile(first[here], second[there], seen[here] & seen_second[there])) / 2
     careful = pair.orientation or not (inside.all() and inside_second.all())
-    if agreement < np.interp(overlap, _OVERLAP, _AGREEMENT_CAREFUL if careful else _AGREEMENT):
+    needed = np.interp(overlap * own, _OVERLAP, _AGREEMENT_CAREFUL if careful else _AGREEMENT)
+    if best + 1 < 2 * needed:  # whatever the tiles say
         return None
-    if (1 - abs(x) / side) * (1 - abs(y) / side) < _ALIKE_FROM:  # of the pictures: a white ground counts as a frame
+    if best + _typical_tile(first[here], second[there], seen[here] & seen_second[there]) < 2 * needed:
+        return None
+    # Of the pictures: a white ground counts as a frame. Fields out of focus agree in little else, and are told by a
+    # small overlap of many cells.
+    if (1 - abs(x) / side) * (1 - abs(y) / side) < _ALIKE_FROM and own == 1 and not careful:
         return moved
     placed = _placements(first, second, seen, seen_second, (x, y), (x, y))
     return moved if any(agrees_in_one_position(first, image, valid) for image, valid in placed) else None
@@ -212,10 +220,7 @@ def _placements(
 
 
 def _in_detail(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:
-    from scipy.ndimage import gaussian_filter
-
-    smooth = [gaussian_filter(image.astype(np.float32), _SMOOTH_PX) for image in (one, two)]
-    first, second = (_detail(image)[valid] for image in smooth)
+    first, second = (_detail(_blurred(image, _SMOOTH_PX))[valid] for image in (one, two))
     return (_correlation(first, second) + _typical_tile(one, two, valid)) / 2 if len(first) else 0.0
 
 
@@ -231,17 +236,19 @@ def _correlation(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def _detail(grey: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter
-
     image = grey.astype(np.float32)
-    return image - gaussian_filter(image, _DETAIL_PX)
+    return image - _blurred(image, _DETAIL_PX)
+
+
+def _blurred(image: np.ndarray, sigma_px: float) -> np.ndarray:
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT))
 
 
 def _typical_tile(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:
     """Return the median correlation over textured tiles; 0 if no tile is textured."""
-    from scipy.ndimage import gaussian_filter
-
-    one, two = (gaussian_filter(image.astype(np.float32), _SMOOTH_PX) for image in (one, two))
+    one, two = (_blurred(image, _SMOOTH_PX) for image in (one, two))
     score, variance = [], []
     for top in range(0, len(one) - _TILE_PX + 1, _TILE_PX):
         for left in range(0, one.shape[1] - _TILE_PX + 1, _TILE_PX):

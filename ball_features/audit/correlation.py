@@ -6,11 +6,13 @@ Fourier transforms compute the correlation of the common area for every shift at
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-__all__ = ["MIN_OVERLAP", "correlate", "required_score", "resize_about_centre"]
+__all__ = ["MIN_OVERLAP", "Spectra", "correlate", "required_score", "resize_about_centre", "spectra"]
 
 MIN_OVERLAP = 0.12  # least common share of the smaller field
 _LEAST_VARIANCE = 4.0  # squared grey levels; flatter areas correlate with anything
@@ -25,44 +27,69 @@ def required_score(overlap: Tensor) -> Tensor:
     return 0.58 + 0.02 / overlap.clamp(min=1e-3)
 
 
-def correlate(a: Tensor, mask_a: Tensor, b: Tensor, mask_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True, eq=False)
+class Spectra:
+    """Fourier transforms of a batch of pictures, padded to twice their size.
+
+    Attributes:
+        pixels: transform of the pictures, centred, 0 where they do not count, complex64 (batch, 2 side, side + 1).
+        squares: transform of their squares, of the same shape.
+        mask: transform of the pixels that count, of the same shape, or of batch 1 where all pictures have one mask.
+        count: number of pixels that count, float32 (batch, 1, 1) or (1, 1, 1).
+        side: side of the pictures in pixels.
+    """
+
+    pixels: Tensor
+    squares: Tensor
+    mask: Tensor
+    count: Tensor
+    side: int
+
+    def of(self, rows: Tensor) -> Spectra:
+        """Return those of some pictures, by row, int (rows,)."""
+        one = len(self.mask) == 1
+        mask, count = (self.mask, self.count) if one else (self.mask[rows], self.count[rows])
+        return Spectra(self.pixels[rows], self.squares[rows], mask, count, self.side)
+
+
+def spectra(pixels: Tensor, mask: Tensor) -> Spectra:
+    """Transform pictures, float32 (batch, side, side), of which the pixels of a mask count, bool of the same shape."""
+    size = 2 * pixels.shape[1]
+    counts = (mask[:1] if bool((mask == mask[:1]).all()) else mask).float()
+    count = counts.sum((1, 2), keepdim=True)
+    # Centring only keeps the sums small; the mean of the common area is subtracted exactly by `correlate`.
+    pixels = (pixels - (pixels * counts).sum((1, 2), keepdim=True) / count.clamp(min=1)) * counts
+    values, squares, known = (torch.fft.rfft2(part, s=(size, size)) for part in (pixels, pixels * pixels, counts))
+    return Spectra(values, squares, known, count, pixels.shape[1])
+
+
+def correlate(a: Spectra, b: Spectra) -> tuple[Tensor, Tensor, Tensor]:
     """Find the most convincing shift with enough common area.
 
     Args:
-        a: first pictures, float32 (batch, side, side).
-        mask_a: pixels of a that count, bool (batch, side, side).
-        b: second pictures, float32 (batch, side, side).
-        mask_b: pixels of b that count, bool (batch, side, side).
+        a: first pictures.
+        b: second pictures, as many and of the same size.
 
     Returns:
         Normalised correlation (batch,); shift (batch, 2) as x, y in pixels and fractions, the offset of b's field to
         the right of a's and below it; common share of the smaller mask (batch,).
     """
-    batch, side = a.shape[:2]
+    batch, side = len(a.pixels), a.side
     size = 2 * side
-
-    def forward(pixels: Tensor) -> Tensor:
-        return torch.fft.rfft2(pixels, s=(size, size))
 
     def sums(one: Tensor, two: Tensor) -> Tensor:
         """Return the sum over p of one(p + d) two(p), for each shift d."""
         return torch.fft.irfft2(one * two.conj(), s=(size, size))
 
-    one, two = mask_a.float(), mask_b.float()
-    # Centring only keeps the sums small; the mean of the common area is subtracted exactly below.
-    a = (a - (a * one).sum((1, 2), keepdim=True) / one.sum((1, 2), keepdim=True).clamp(min=1)) * one
-    b = (b - (b * two).sum((1, 2), keepdim=True) / two.sum((1, 2), keepdim=True).clamp(min=1)) * two
-    fa, fb, fone, ftwo = forward(a), forward(b), forward(one), forward(two)
-    common = sums(fone, ftwo).round()
+    common = sums(a.mask, b.mask).round()
     pixels = common.clamp(min=1)
-    sum_a, sum_b = sums(fa, ftwo), sums(fone, fb)
-    covariance = sums(fa, fb) - sum_a * sum_b / pixels
-    variance_a = (sums(forward(a * a), ftwo) - sum_a.square() / pixels).clamp(min=0)
-    variance_b = (sums(fone, forward(b * b)) - sum_b.square() / pixels).clamp(min=0)
+    sum_a, sum_b = sums(a.pixels, b.mask), sums(a.mask, b.pixels)
+    covariance = sums(a.pixels, b.pixels) - sum_a * sum_b / pixels
+    variance_a = (sums(a.squares, b.mask) - sum_a.square() / pixels).clamp(min=0)
+    variance_b = (sums(a.mask, b.squares) - sum_b.square() / pixels).clamp(min=0)
     least = _LEAST_VARIANCE * pixels
     score = covariance / (variance_a.clamp(min=1e-3) * variance_b.clamp(min=1e-3)).sqrt()
-    smaller = torch.minimum(one.sum((1, 2)), two.sum((1, 2))).clamp(min=1)
-    share = common / smaller[:, None, None]
+    share = common / torch.minimum(a.count, b.count).clamp(min=1)
     score = score.masked_fill((share < MIN_OVERLAP) | (variance_a < least) | (variance_b < least), -1.0)
     # The score that most exceeds the required one, not the highest: chance gives high scores to small areas.
     best = (score - required_score(share)).flatten(1).argmax(1)
@@ -70,7 +97,7 @@ def correlate(a: Tensor, mask_a: Tensor, b: Tensor, mask_b: Tensor) -> tuple[Ten
     row = torch.arange(batch)
     shift = torch.stack([_peak(score, y, x, 2), _peak(score, y, x, 1)], 1)
     shift = torch.where(shift >= side, shift - size, shift)
-    return score[row, y, x].clamp(max=1.0), shift, share[row, y, x]
+    return score[row, y, x].clamp(max=1.0), shift, share.expand_as(score)[row, y, x]
 
 
 def _peak(score: Tensor, y: Tensor, x: Tensor, axis: int) -> Tensor:

@@ -24,7 +24,7 @@ from ball_features.threads import one_blas_thread
 
 __all__ = ["VERSION", "Audit", "audit", "write_groups"]
 
-VERSION = 3  # higher whenever the audit of the same images finds something else
+VERSION = 4  # higher whenever the audit of the same images finds something else
 
 BLOCK_IMAGES = 20
 _SAMPLE = 4000  # images that the overlays are learnt from
@@ -117,6 +117,7 @@ def audit(
         seen.small,
         model.mask(),
         picture,
+        side_px=seen.side_px,
         progress=lambda done, all_: report(2 * count + 2 * count * done // all_, total),
     )
     pairs += _transformed(

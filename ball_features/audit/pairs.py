@@ -26,6 +26,7 @@ def find_pairs(
     overlay: np.ndarray,
     full: Callable[[int], np.ndarray],
     *,
+    side_px: np.ndarray | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
@@ -35,6 +36,7 @@ def find_pairs(
         small: grey pictures, uint8 (images, 128, 128), from `shrink`.
         overlay: mask of the overlays, bool (side, side).
         full: row -> grey picture, uint8 (side, side); called for images of candidate pairs only.
+        side_px: shorter side of each file's image, int (images,); None takes that of the grey pictures.
         seed: random seed of the feature index.
         progress: called with (steps done, total steps), four steps an image.
 
@@ -80,7 +82,12 @@ def find_pairs(
         outside = frame(grey) | everywhere
         return (painted(grey, outside) if outside.any() else grey), ~outside
 
-    exact = [confirm_at_full_size(picture, ~overlay, pair) for pair in pairs]
+    def own(pair: Pair) -> float:
+        """Share of the pixels of full size that the smaller of two files holds."""
+        least = len(overlay) if side_px is None else min(side_px[pair.first], side_px[pair.second])
+        return min(least / len(overlay), 1.0) ** 2
+
+    exact = [confirm_at_full_size(picture, ~overlay, pair, own(pair)) for pair in pairs]
     return sorted((pair for pair in exact if pair is not None), key=lambda pair: (pair.first, pair.second))
 
 

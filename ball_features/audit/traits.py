@@ -38,6 +38,7 @@ class Traits:
     Attributes:
         rows: row in the manifest, int (images,).
         digest: SHA-256 of the decoded pixels and their shape.
+        side_px: shorter side of the image as it was decoded, int (images,).
         small: grey picture, uint8 (images, 128, 128).
         colour: share of pixels in 16 bins of each channel, float32 (images, 48).
         moments: mean and standard deviation of each channel, float64 (images, 6).
@@ -49,6 +50,7 @@ class Traits:
 
     rows: np.ndarray
     digest: list[str]
+    side_px: np.ndarray
     small: np.ndarray
     colour: np.ndarray
     moments: np.ndarray
@@ -76,9 +78,11 @@ def _square(pixels: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BOX))
 
 
-def _square_and_digest(path: Path) -> tuple[np.ndarray, str]:
+def _described(path: Path) -> tuple[np.ndarray, str, int]:
+    """Square picture, digest and shorter side."""
     pixels = _pixels(path)
-    return _square(pixels), hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    return _square(pixels), digest, min(pixels.shape[:2])
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -126,6 +130,7 @@ def collect(
     mask = model.mask() if model.shape[0] else np.zeros((SIDE_PX, SIDE_PX), dtype=bool)
     rows: list[int] = []
     digest: list[str] = []
+    side_px: list[int] = []
     parts: list[tuple[np.ndarray, ...]] = []
     small = np.empty((len(manifest.path), SMALL_PX, SMALL_PX), dtype=np.uint8)
     waiting: list[np.ndarray] = []
@@ -148,9 +153,10 @@ def collect(
         )
         waiting.clear()
 
-    for row, (image, own) in _loaded(_square_and_digest, manifest, range(len(manifest.path)), rejected):
+    for row, (image, own, side) in _loaded(_described, manifest, range(len(manifest.path)), rejected):
         rows.append(row)
         digest.append(own)
+        side_px.append(side)
         waiting.append(image)
         if len(waiting) == _TOGETHER:
             digested()
@@ -160,9 +166,9 @@ def collect(
     colour, moments, stain, overlay, spread, sharp = (
         (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else (np.zeros(0) for _ in range(6))
     )
-    return Traits(
-        np.array(rows, dtype=np.int64), digest, small[: len(rows)], colour, moments, stain, overlay, spread, sharp
-    )
+    sides = np.array(side_px, dtype=np.int64)
+    own = colour, moments, stain, overlay, spread, sharp
+    return Traits(np.array(rows, dtype=np.int64), digest, sides, small[: len(rows)], *own)
 
 
 def encodings(files: list[Path]) -> np.ndarray:
