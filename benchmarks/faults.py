@@ -8,8 +8,9 @@
     python benchmarks/faults.py cost CACHE                 (time of the checksums of a read)
 
 FOLDER is made and filled with drawn smears. Every line is a count; exit code 1 where one is wrong. Commands run as
-children of one process that has loaded their libraries (`forked.py`), so that faults fall into their own work. `errors`
-needs a C compiler, and root for the small disk.
+children of one process that has loaded their libraries (`forked.py`), so that faults fall into their own work; the
+audit's forest, which takes most of its time and writes nothing, has four trees there. `kill` and `errors` need a C
+compiler, `errors` root for the small disk.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import forked
 import numpy as np
@@ -80,14 +82,17 @@ def arguments(name: str, folder: Path, out: Path) -> list[str]:
     }[name]
 
 
-def prepare(folder: Path, per_class: int = 8) -> None:
-    """Draw smears, extract them and fit a bundle, once."""
+def prepare(folder: Path, per_class: int = 8, classes: int = 4) -> None:
+    """Draw smears of so many classes, extract them and fit a bundle, once."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ |= {"XDG_CACHE_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     forked.load()
+    _few_trees()
     if not (folder / "images").exists():
         draw_smears(folder / "images", per_class=per_class, seed=1, size_px=96)
         (folder / "images" / "truth.json").rename(folder / "truth.json")
+        for left_out in sorted((folder / "images").iterdir())[classes:]:
+            shutil.rmtree(left_out)
     for name, made in (("extract", "a.h5"), ("fit", "run")):
         if not (folder / {"a.h5": "cache.h5"}.get(made, made)).exists():
             done = forked.run(arguments(name, folder, folder), folder / "log")
@@ -95,6 +100,13 @@ def prepare(folder: Path, per_class: int = 8) -> None:
                 raise SystemExit(done.said)
         if (folder / "a.h5").exists():
             (folder / "a.h5").rename(folder / "cache.h5")
+
+
+def _few_trees() -> None:
+    import sklearn.ensemble as ensemble
+
+    forest: Any = ensemble.ExtraTreesClassifier
+    ensemble.ExtraTreesClassifier = lambda trees=100, **settings: forest(min(trees, 4), **settings)
 
 
 def fresh(folder: Path, name: str) -> Path:
@@ -108,7 +120,7 @@ def fresh(folder: Path, name: str) -> Path:
 def quiet_run(folder: Path, name: str) -> tuple[bytes, float]:
     """What a command writes that nothing disturbs, and its seconds."""
     out = fresh(folder, "whole")
-    forked.run(arguments(name, folder, out), folder / "log")  # so that checks of the precision are remembered
+    forked.load_what(arguments(name, folder, out), folder / "log")  # and checks of the precision are remembered
     out = fresh(folder, "whole")
     done = forked.run(arguments(name, folder, out), folder / "log")
     if done.code:
@@ -130,28 +142,56 @@ def faults_after(folder: Path, name: str, out: Path, expected: bytes) -> list[st
 
 
 def kill(folder: Path, name: str, count: int, seed: int = SEED) -> int:
-    """Kill a command so many times by each signal, each time run it again to its end; the number of faults."""
+    """Kill a command so many times by each signal, each time run it again to its end; the number of faults.
+
+    Half of the kills fall at moments spread over the time that it takes, half before calls spread over those that
+    change its output: these take a small part of the time, and are where something can be lost.
+    """
     draw = random.Random(seed)
     expected, takes = quiet_run(folder, name)
-    faults, killed = 0, dict.fromkeys(SIGNALS, 0)
+    steps = _steps(folder, name)
+    faults, killed, reached = 0, {}, set[str]()
     for number in SIGNALS:
-        tried = 0
-        while killed[number] < count and tried < 4 * count:
-            tried += 1
-            out, log, start = fresh(folder, "killed"), folder / "log", time.perf_counter()
-            pid = forked.begin(arguments(name, folder, out), log)
-            time.sleep(draw.uniform(0, 0.95 * takes))
-            os.kill(pid, number)
-            ended = forked.end(pid, log, start)
-            killed[number] += ended.code == -number
-            if not ended.code:  # it ended before its time: the machine has less to do than when that was measured
-                takes = min(takes, ended.seconds)
-            for fault in faults_after(folder, name, out, expected):
-                faults += 1
-                print(f"{name} {signal.Signals(number).name}: {fault}", flush=True)
-    by = ", ".join(f"{times} by {signal.Signals(number).name}" for number, times in killed.items())
-    print(f"kill {name}: {takes:.1f} s a run, killed {by}, {faults} faults", flush=True)
+        for by_call in (False, True):
+            for part in range((count + (not by_call)) // 2):
+                place = (part + draw.random()) / ((count + (not by_call)) // 2)
+                for shorter in (1.0, 0.8, 0.5, 0.25):  # a run may end before its time, and make fewer calls
+                    environment = {"FAULT_STEPS": "/killed/", "FAULT_KILL": str(int(number))} if by_call else {}
+                    environment |= {"FAULT_AT": str(1 + int(place * shorter * steps))} if by_call else {}
+                    out, log, start = fresh(folder, "killed"), folder / "log", time.perf_counter()
+                    pid = forked.begin(arguments(name, folder, out), log, environment)
+                    if not by_call:
+                        time.sleep(place * shorter * takes)
+                        os.kill(pid, number)
+                    ended = forked.end(pid, log, start)
+                    if ended.code == -number:
+                        break
+                    if ended.code:
+                        faults += 1
+                        print(f"{name} {number.name}: exit code {ended.code}: {ended.said[-300:]}", flush=True)
+                killed[number, by_call] = killed.get((number, by_call), 0) + (ended.code == -number)
+                reached |= set(re.findall(r"steps/s \((.*?)\)", ended.said)[-1:])
+                for fault in faults_after(folder, name, out, expected):
+                    faults += 1
+                    print(f"{name} {number.name} at {place:.2f}, by call {by_call}: {fault}", flush=True)
+    by = ", ".join(
+        f"{killed[number, False]} at moments and {killed[number, True]} at calls by {number.name}" for number in SIGNALS
+    )
+    print(
+        f"kill {name}: {takes:.1f} s and {steps} calls a run, killed {by}, {faults} faults",
+        *sorted(reached),
+        flush=True,
+    )
     return faults
+
+
+def _steps(folder: Path, name: str) -> int:
+    """Number of calls by which a command changes its output."""
+    tally = folder / "tally"
+    tally.write_bytes(b"")
+    out = fresh(folder, "whole")
+    forked.run(arguments(name, folder, out), folder / "log", {"FAULT_STEPS": "/whole/", "FAULT_TALLY": str(tally)})
+    return tally.stat().st_size
 
 
 def tell(name: str, ended: forked.Ended) -> str:
@@ -163,12 +203,6 @@ def tell(name: str, ended: forked.Ended) -> str:
 
 def errors(folder: Path, names: tuple[str, ...], most: int) -> int:
     """Let calls of the operating system fail, or so many of them that are drawn; the number of faults."""
-    if "FAULTS" not in os.environ:  # begin again under the shim
-        shim = folder / "faults.so"
-        source = Path(__file__).with_name("faults.c")
-        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(shim), str(source), "-ldl"], check=True)
-        environment = os.environ | {"FAULTS": "on", "LD_PRELOAD": str(shim)}
-        return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
     faults = 0
     for name in names:
         expected, _ = quiet_run(folder, name)
@@ -199,6 +233,15 @@ def errors(folder: Path, names: tuple[str, ...], most: int) -> int:
         print(f"errors {name}: {len(drawn) + 1} runs, {faults} faults so far", flush=True)
         faults += _small_disks(folder, name, expected)
     return faults
+
+
+def shimmed(folder: Path) -> int:
+    """Begin this script again under the shim; its exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shim, source = folder / "faults.so", Path(__file__).with_name("faults.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(shim), str(source), "-ldl"], check=True)
+    environment = os.environ | {"FAULTS": "on", "LD_PRELOAD": str(shim)}
+    return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
 
 
 def _small_disks(folder: Path, name: str, expected: bytes) -> int:
@@ -363,13 +406,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--seed", type=int, default=SEED, help="of the moments of kills")
     parser.add_argument("--images", type=int, default=8, help="drawn images of each class, where FOLDER is new")
+    parser.add_argument("--classes", type=int, default=4, help="drawn classes, where FOLDER is new")
     options = parser.parse_args()
     if options.what == "flip":
         return flip(options.path, options.count or 200)
     if options.what == "cost":
         return cost(options.path)
     names, folder = COMMANDS if options.command == "all" else (options.command,), options.path.resolve()
-    prepare(folder, options.images)
+    if options.what in ("kill", "errors") and "FAULTS" not in os.environ:
+        return shimmed(folder)
+    prepare(folder, options.images, options.classes)
     if options.what == "kill":
         return sum(kill(folder, name, options.count or 50, options.seed) for name in names)
     if options.what == "order":

@@ -29,6 +29,7 @@ LIBRARIES = (
     *("pyarrow.parquet", "ball_features.cli.root", "ball_features.extraction.extract", "ball_features.runs.assess"),
     *("ball_features.runs.evaluate", "ball_features.bundles.predictor", "ball_features.audit.findings"),
 )
+_NAMES = "FORKED_MODULES"  # variable that names a file for the modules that a command has imported
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ def load() -> None:
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+
+
+def load_what(arguments: Sequence[str], log: Path) -> None:
+    """Import what a command imports while it works, which a child finds out; its exit code does not matter."""
+    names = log.with_name("modules")
+    run(arguments, log, {_NAMES: str(names)})
+    for name in names.read_text(encoding="utf-8").split() if names.exists() else ():
+        if name not in sys.modules and not name.endswith("__main__"):
+            with contextlib.suppress(Exception):  # a module that only its package can import
+                importlib.import_module(name)
 
 
 def begin(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> int:
@@ -81,6 +92,8 @@ def begin(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | 
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException as error:  # the fault that is looked for
         print(f"Traceback: {error!r}")
+    if _NAMES in os.environ:
+        Path(os.environ[_NAMES]).write_text("\n".join(list(sys.modules)), encoding="utf-8")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

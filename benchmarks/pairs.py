@@ -29,10 +29,17 @@ _APART = 3
 
 
 class Shift:
-    """A shift, as RANSAC wants a model."""
+    """A shift, as RANSAC wants a model: by `from_estimate` since scikit-image 0.26, by `estimate` before."""
 
     def __init__(self) -> None:
         self.shift = np.zeros(2)
+
+    @classmethod
+    def from_estimate(cls, source: np.ndarray, target: np.ndarray) -> Shift:
+        """Fit a new one."""
+        model = cls()
+        model.estimate(source, target)
+        return model
 
     def estimate(self, source: np.ndarray, target: np.ndarray) -> bool:
         """Fit."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import queue
 import threading
 import time
@@ -44,7 +46,10 @@ class Batcher:
         self._embed, self._size, self._linger_s, self._seen = embed, size, linger_s, seen
         self._queue: queue.Queue[tuple[Tensor, str, Future[np.ndarray]] | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+        self._ended = False
         self._thread.start()
+        # Python ends a thread that returns from torch after its own end, which aborts the process.
+        atexit.register(self._give_up)
 
     @property
     def waiting(self) -> int:
@@ -68,12 +73,20 @@ class Batcher:
         """Embed what is queued, then stop."""
         self._queue.put(None)
         self._thread.join()
+        atexit.unregister(self._give_up)
+
+    def _give_up(self) -> None:
+        """Stop after the batch that is computed now; what waits is left."""
+        self._ended = True
+        with contextlib.suppress(queue.Full):  # then the thread does not wait, and sees that it is to end
+            self._queue.put_nowait(None)
+        self._thread.join()
 
     def _run(self) -> None:
         import torch
 
         running = True
-        while running:
+        while running and not self._ended:
             first = self._queue.get()
             if first is None:
                 return

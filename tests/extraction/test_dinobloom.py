@@ -11,6 +11,7 @@ from ball_features import ExtractConfig, extract, read_cache
 from ball_features.errors import ConfigError, WeightsError
 from ball_features.extraction.backbones import BACKBONES, get_backbone
 from ball_features.extraction.training_sets import recognise_training_sets
+from ball_features.extraction.transformer_weights import to_timm
 from ball_features.extraction.weights import load_backbone, weights_digest
 
 timm = pytest.importorskip("timm")
@@ -50,19 +51,61 @@ def test_the_embedding_is_the_normalised_class_token(small):
         assert torch.allclose(small(images), small.forward_features(images)[:, 0], atol=1e-6)
 
 
+def published_shapes(dim, depth, grid=16):
+    """Names and shapes of the teacher's network as the authors of DINOv2 write them, input of 224 pixels."""
+    shapes = {
+        "cls_token": (1, 1, dim),
+        "pos_embed": (1, 1 + grid**2, dim),
+        "mask_token": (1, dim),
+        "patch_embed.proj.weight": (dim, 3, 14, 14),
+        "patch_embed.proj.bias": (dim,),
+    }
+    for block in range(depth):
+        for name, shape in {
+            "norm1.weight": (dim,),
+            "norm1.bias": (dim,),
+            "attn.qkv.weight": (3 * dim, dim),
+            "attn.qkv.bias": (3 * dim,),
+            "attn.proj.weight": (dim, dim),
+            "attn.proj.bias": (dim,),
+            "ls1.gamma": (dim,),
+            "norm2.weight": (dim,),
+            "norm2.bias": (dim,),
+            "mlp.fc1.weight": (4 * dim, dim),
+            "mlp.fc1.bias": (4 * dim,),
+            "mlp.fc2.weight": (dim, 4 * dim),
+            "mlp.fc2.bias": (dim,),
+            "ls2.gamma": (dim,),
+        }.items():
+            shapes[f"blocks.{block}.{name}"] = shape
+    return shapes | {"norm.weight": (dim,), "norm.bias": (dim,)}
+
+
+@pytest.mark.parametrize(("name", "dim", "depth"), list(zip(NAMES, (384, 768, 1024), (12, 12, 24), strict=True)))
+def test_the_authors_names_become_those_of_the_network(name, dim, depth):
+    record = BACKBONES[name]
+    with torch.device("meta"):
+        module = timm.create_model(record.builder, pretrained=False, num_classes=0, **record.options)
+        state = {f"backbone.{key}": torch.zeros(shape) for key, shape in published_shapes(dim, depth).items()}
+        state |= {"dino_head.last_layer.weight_g": torch.zeros(9, 1), "ibot_head.mlp.0.bias": torch.zeros(9)}
+    named = {key: tuple(value.shape) for key, value in to_timm(state, module).items()}
+    assert named == {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("naming", ["authors", "timm"])
-def test_both_namings_of_the_weights_load(tmp_path, small, naming):
-    state = {name: value.clone() for name, value in small.state_dict().items()}
-    if naming == "authors":
-        path = tmp_path / "DinoBloom-S.pth"
-        torch.save(as_published(state), path)
-    else:
-        path = tmp_path / "model.safetensors"
-        save_file(state, path)
-    loaded = load_backbone(get_backbone("DinoBloom-S"), str(path)).state_dict()
-    assert loaded.keys() == state.keys()
-    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+def test_both_namings_of_the_weights_give_the_same_embeddings(tmp_path):
+    draw = torch.Generator().manual_seed(5)
+    numbers = {key: 0.05 * torch.randn(shape, generator=draw) for key, shape in published_shapes(384, 12).items()}
+    heads = {"dino_head.mlp.0.weight": torch.ones(2, 2), "ibot_head.last_layer.weight_v": torch.ones(2, 2)}
+    authors, ported = tmp_path / "DinoBloom-S.pth", tmp_path / "model.safetensors"
+    torch.save({"teacher": {f"backbone.{key}": value for key, value in numbers.items()} | heads}, authors)
+    save_file({key: value for key, value in numbers.items() if key != "mask_token"}, ported)
+    images = torch.randn(2, 3, 224, 224, generator=draw)
+    one, two = (load_backbone(get_backbone("DinoBloom-S"), str(path)) for path in (authors, ported))
+    assert one.state_dict().keys() == numbers.keys() - {"mask_token"}
+    assert all(torch.equal(value, numbers[key]) for key, value in one.state_dict().items())
+    with torch.inference_mode():
+        assert torch.equal(one(images), two(images))
 
 
 @pytest.mark.slow
