@@ -296,6 +296,5 @@ def _read_json(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         why = (error.strerror or str(error)) if isinstance(error, OSError) else "its bundle.json is damaged"
         raise DataError(
-            f"{folder} is not a bundle ({why}). Expected a folder RUN/models/MODEL, which "
-            "`ball fit` writes when it saves a model."
+            f"{folder} is not a bundle ({why}). Expected a folder RUN/models/MODEL, as `ball fit` saves one."
         ) from error
