@@ -5,6 +5,7 @@ from ball_features.files.plain import open_plain, open_regular, read_json, read_
 from ball_features.files.replacement import expect, is_expected, replacing, whole_file
 from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
+    escaped_controls,
     json_text,
     plain_cell,
     read_csv,
@@ -17,6 +18,7 @@ from ball_features.files.text_files import (
 __all__ = [
     "IMAGE_SUFFIXES",
     "clear_partial",
+    "escaped_controls",
     "expect",
     "is_expected",
     "is_running",
