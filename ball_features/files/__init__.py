@@ -1,7 +1,7 @@
 """Files that commands read and write: whole or not at all, where they were checked; CSV, strict JSON."""
 
-from ball_features.files.partial import clear_partial, is_running, partial_of, settle
-from ball_features.files.plain import open_plain, read_json, read_whole
+from ball_features.files.partial import clear_partial, is_running, partial_of, settle, this_host
+from ball_features.files.plain import open_plain, open_regular, read_json, read_whole
 from ball_features.files.replacement import expect, is_expected, replacing, whole_file
 from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
@@ -24,6 +24,7 @@ __all__ = [
     "is_running",
     "json_text",
     "open_plain",
+    "open_regular",
     "partial_of",
     "plain_cell",
     "read_csv",
@@ -32,6 +33,7 @@ __all__ = [
     "replacing",
     "safe_cell",
     "settle",
+    "this_host",
     "whole_file",
     "write_csv",
     "write_json",
