@@ -163,7 +163,7 @@ def test_every_option_stands_alone():
 @pytest.mark.slow
 def test_demo(tmp_path):
     """The first command of the README: the planted scale bar is found, also with random weights."""
-    done = ball("demo", "--out", tmp_path / "demo", "--per-class", 24, env={"PATH": "", "TORCH_HOME": str(tmp_path)})
+    done = ball("demo", "--out", tmp_path / "demo", "--per-class", 12, env={"PATH": "", "TORCH_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Weights: random") == 1
     assert "Skipped" not in done.stderr  # all files there are images

@@ -12,7 +12,6 @@ from ball_features.dataset.spread import spread_rows
 __all__ = ["find_outliers", "mutual_information_bits", "shortcut_accuracy"]
 
 _FOLDS = 5
-_SHARED_FROM = 2000  # images from which threads share the work on trees; with fewer they cost more than they save
 _COMPARED = 20_000  # images with which the embedding of each is compared
 
 
@@ -95,9 +94,9 @@ def shortcut_accuracy(traits: Traits, encoding: np.ndarray, label: np.ndarray, g
     # Each class must have an image, or a group, for each fold.
     images = min(_FOLDS, *Counter(label.tolist()).values())
     groups = min(_FOLDS, *(len(np.unique(group[label == name])) for name in np.unique(label)))
-    threads = -1 if len(label) >= _SHARED_FROM else 1
+    # In one thread: those of scikit-learn 1.9 take each other's filters of warnings away, and then warn of that.
     for name, X, model in (
-        ("colour", traits.moments, ExtraTreesClassifier(200, random_state=0, n_jobs=threads)),
+        ("colour", traits.moments, ExtraTreesClassifier(200, random_state=0)),
         ("overlay", overlays, DecisionTreeClassifier(random_state=0)),
         ("kind of file", files, DecisionTreeClassifier(random_state=0)),
     ):
