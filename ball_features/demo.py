@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ball_features.config import ExtractConfig, FitConfig
 from ball_features.errors import CacheError, ConfigError, DataError, WeightsError
+from ball_features.files import temporary_folder
 
 if TYPE_CHECKING:
     from ball_features.dataset.synthetic import Faults
@@ -114,7 +114,7 @@ def demo(
     _require_own(images, cache, truth)
     log(f"Drawing {4 * per_class} smears of four classes in {images}. Planted: {planted.phrase}.")
     try:
-        with tempfile.TemporaryDirectory(dir=out) as folder:
+        with temporary_folder(out) as folder:
             drawn = Path(folder) / "images"
             draw_smears(drawn, per_class=per_class, seed=seed, **planted.faults)
             _require_own(images, cache, truth)  # what came there while smears were drawn is kept
