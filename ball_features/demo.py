@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from ball_features.config import ExtractConfig, FitConfig
 from ball_features.errors import CacheError, ConfigError, DataError, WeightsError
-from ball_features.files import temporary_folder
 
 if TYPE_CHECKING:
     from ball_features.dataset.synthetic import Faults
@@ -102,6 +101,7 @@ def demo(
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.extraction.backbones import get_backbone
     from ball_features.extraction.weights import weights_digest
+    from ball_features.files import temporary_folder
     from ball_features.outputs import require_folder
     from ball_features.runs.assess import assess
 
