@@ -14,7 +14,17 @@ from ball_features import ExtractConfig, FitConfig, extract, fit
 from ball_features.cache import lock_cache
 from ball_features.demo import demo
 from ball_features.errors import CacheBusyError, CacheError, DataError
-from ball_features.files import plain_cell, read_csv, replacing, safe_cell, this_host, write_csv, write_json, write_text
+from ball_features.files import (
+    plain_cell,
+    read_csv,
+    replacing,
+    safe_cell,
+    temporary_folder,
+    this_host,
+    write_csv,
+    write_json,
+    write_text,
+)
 from ball_features.outputs import OUTPUTS, require_folder, require_own_files, require_writable
 from ball_features.runs.compare import compare
 from ball_features.runs.ladder import ladder
@@ -172,6 +182,18 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     with NewFolder(tmp_path, "a"):
         pass
     assert {item.name for item in tmp_path.iterdir()} == {"a", other.name}
+
+
+def test_a_temporary_folder_of_a_killed_process_is_removed(tmp_path):
+    gone = tmp_path / f".ball-x.{this_host()}.99999999.partial"
+    foreign = tmp_path / ".ball-x.99999999.partial"
+    for item in (gone, foreign):
+        item.mkdir()
+        (item / "bins").touch()
+    with temporary_folder(tmp_path) as first, temporary_folder(tmp_path) as second:
+        assert {Path(first), Path(second), foreign} == set(tmp_path.iterdir())
+        assert not Path(first).stat().st_mode & 0o077  # only its owner may read it
+    assert {foreign} == set(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("folder", [False, True])

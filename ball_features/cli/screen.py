@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ball_features.files import escaped_controls
-
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
@@ -24,6 +22,8 @@ __all__ = ["clean", "echo", "print_json", "progress_bar", "say", "show", "surviv
 
 def clean(text: str) -> str:
     """A text whose control characters are written as escapes, ESC as a backslash and x1b."""
+    from ball_features.files import escaped_controls
+
     return escaped_controls(text, kept="\t\n")
 
 

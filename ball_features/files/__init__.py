@@ -1,6 +1,6 @@
 """Files that commands read and write: whole or not at all, where they were checked; CSV, strict JSON."""
 
-from ball_features.files.partial import clear_partial, is_running, partial_of, settle, this_host
+from ball_features.files.partial import clear_partial, is_running, partial_of, settle, temporary_folder, this_host
 from ball_features.files.plain import open_plain, open_regular, read_json, read_whole
 from ball_features.files.replacement import expect, is_expected, replacing, whole_file
 from ball_features.files.text_files import (
@@ -33,6 +33,7 @@ __all__ = [
     "replacing",
     "safe_cell",
     "settle",
+    "temporary_folder",
     "this_host",
     "whole_file",
     "write_csv",

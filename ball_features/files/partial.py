@@ -9,10 +9,12 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from pathlib import Path
 
-__all__ = ["clear_partial", "is_running", "partial_of", "settle", "sync_folder", "this_host"]
+__all__ = ["clear_partial", "is_running", "partial_of", "settle", "sync_folder", "temporary_folder", "this_host"]
 
+_TEMPORARY = ".ball-"  # what the names of folders for temporary files begin with
 _LONGEST_NAME = 255  # bytes, of most file systems
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})\.(?P<pid>[1-9][0-9]{0,9})\.partial", re.DOTALL)
 
@@ -85,6 +87,20 @@ def clear_partial(folder: Path, name: str = "") -> None:
             if found["host"] != this_host() or is_running(int(found["pid"])):
                 continue
             shutil.rmtree(item, ignore_errors=True) if item.is_dir() and not item.is_symlink() else item.unlink()
+
+
+def temporary_folder(place: Path | None = None) -> tempfile.TemporaryDirectory[str]:
+    """Make a folder that is removed after its use, and remove those that killed processes of `ball` left.
+
+    Args:
+        place: folder to make it in; that of the system for temporary files if None.
+    """
+    place = place or Path(tempfile.gettempdir())
+    for item in place.glob(f"{_TEMPORARY}*"):
+        if found := _PARTIAL.fullmatch(item.name):
+            clear_partial(place, found["name"])
+    end = f".{this_host()}.{os.getpid()}.partial"
+    return tempfile.TemporaryDirectory(prefix=_TEMPORARY, suffix=end, dir=place, ignore_cleanup_errors=True)
 
 
 def is_running(pid: int) -> bool:
