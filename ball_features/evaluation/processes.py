@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ball_features.errors import ConfigError, require_extra
+from ball_features.files import is_running
 
 __all__ = ["maps_by_name", "run_tasks"]
 
@@ -160,9 +161,9 @@ def _end_with(parent: int) -> None:
     """End this worker once its parent was killed: it would stay, with all its memory and its files."""
 
     def look() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent or is_running(parent):
             time.sleep(_LOOKS_EVERY_S)
         os._exit(1)
 
-    if os.getppid() == parent and os.name != "nt":  # where the number of a parent stays what it was
+    if parent:
         threading.Thread(target=look, name="parent", daemon=True).start()

@@ -97,3 +97,13 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
                     free = True
                 except BlockingIOError:
                     time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell whether a process runs")
+def test_a_worker_whose_parent_is_gone_before_its_first_task_ends():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = f"import time; from ball_features.evaluation import processes as p; p._end_with({gone.pid}); time.sleep(60)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=50).returncode == 1
