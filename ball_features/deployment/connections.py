@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 from ball_features.deployment.exchange import NUMBER, Exchange
@@ -65,7 +66,7 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
     A connection that brings no whole head in `headers_s` is closed, from its first byte on or without any. So is one
     whose client takes nothing of its answer for `answer_s`, and one that sends more than `ahead` requests in a row
     without waiting for answers. If there are too many, the oldest without a request makes room, else the oldest whose
-    client does not take its answer.
+    client does not take its answer, else the oldest that sends requests ahead.
     """
     import h11
 
@@ -92,7 +93,8 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
         def _make_room(self) -> None:
             idle = (item for item in self._opened if item.is_idle and not item.transport.is_closing())
             untaken = (item for item in self._opened if item.untaken)
-            (next(idle, None) or next(untaken, self)).transport.abort()
+            ahead = (item for item in self._opened if item.is_ahead and not item.transport.is_closing())
+            next(itertools.chain(idle, untaken, ahead), self).transport.abort()
 
         @property
         def _opened(self) -> dict[Any, None]:
@@ -108,6 +110,11 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
             """Bytes that the client has not taken, nor its system for it."""
             return self.transport.get_write_buffer_size()
 
+        @property
+        def is_ahead(self) -> bool:
+            """Whether the client has sent more than the request that is being answered."""
+            return self.conn.their_state is h11.DONE and bool(self.conn.trailing_data[0])
+
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if not self.is_idle:
@@ -122,8 +129,7 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def on_response_complete(self) -> None:
-            waits = self.conn.their_state is h11.DONE and self.conn.trailing_data[0]
-            self._ahead = self._ahead + 1 if waits else 0
+            self._ahead = self._ahead + 1 if self.is_ahead else 0
             if self._ahead > limits.ahead:
                 self.transport.close()
             super().on_response_complete()

@@ -58,7 +58,7 @@ class Limits:
     patient_images: int = 64
     patient_megabytes: float = 100.0
     answer_s: float = 15.0
-    ahead: int = 8
+    ahead: int = 4
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -155,9 +155,11 @@ def taken(client, pause=0.0):
 
 
 @pytest.mark.parametrize("limits", [Limits(connections=8, headers_s=60, answer_s=60)])
-@pytest.mark.parametrize("last", [b"", b"Connection: close\r\n"])
-def test_connections_whose_client_takes_nothing_make_room(port, last):
-    request = b"GET /large HTTP/1.1\r\nHost: x\r\n" + last + b"\r\n"
+@pytest.mark.parametrize(
+    ("path", "last"), [(b"/large", b""), (b"/large", b"Connection: close\r\n"), (b"/slow", b"")], ids=str
+)
+def test_connections_whose_client_takes_nothing_or_sends_ahead_make_room(port, path, last):
+    request = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n" + last + b"\r\n"
     held = [reluctant(port, request * 20) for _ in range(12)]
     time.sleep(0.3)
     assert [ask(port) for _ in range(10)] == [200] * 10
