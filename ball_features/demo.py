@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +101,7 @@ def demo(
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.extraction.backbones import get_backbone
     from ball_features.extraction.weights import weights_digest
+    from ball_features.files import temporary_folder
     from ball_features.outputs import require_folder
     from ball_features.runs.assess import assess
 
@@ -114,7 +114,7 @@ def demo(
     _require_own(images, cache, truth)
     log(f"Drawing {4 * per_class} smears of four classes in {images}. Planted: {planted.phrase}.")
     try:
-        with tempfile.TemporaryDirectory(dir=out) as folder:
+        with temporary_folder(out) as folder:
             drawn = Path(folder) / "images"
             draw_smears(drawn, per_class=per_class, seed=seed, **planted.faults)
             _require_own(images, cache, truth)  # what came there while smears were drawn is kept

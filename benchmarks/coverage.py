@@ -71,8 +71,8 @@ class Simulation:
         X = 1.5 * np.eye(CLASSES, DIM)[codes] + offset[group] + rng.normal(size=(count, DIM))
         return X.astype(np.float32), codes, group
 
-    def fitted(self, rng: np.random.Generator) -> Fit:
-        """A final model of new training images, as `ball fit` makes it, and the models of its folds."""
+    def fitted(self, rng: np.random.Generator, *, of_folds: bool) -> Fit:
+        """A final model of new training images, as `ball fit` makes it, with or without the models of its folds."""
         X, codes, group = self.draw(self.images, rng)
         path = np.array([f"{number:05d}" for number in range(len(X))])
         cache = Cache(
@@ -99,7 +99,7 @@ class Simulation:
         spec, temperature = evaluation.models[0], bundle.facts.temperature
         scores = 1 - tempered(final.probability, temperature)[np.arange(len(final.rows)), codes[final.rows]]
         models = []
-        for fold in final.folds if spec.kind != "head" else ():
+        for fold in final.folds if of_folds and spec.kind != "head" else ():
             rows = fold.split.train
             models.append(spec.build(config.seed, config.head).fit(X[rows], codes[rows]))
         return Fit(bundle, models, scores, final.fold_of)
@@ -111,7 +111,7 @@ class Fit:
 
     Attributes:
         bundle: the model of all images.
-        models: model of each fold; empty for a head, which `--rule cv+` does not take.
+        models: model of each fold; empty where the rule does not ask for them, and for a head, which CV+ does not take.
         scores: 1 - probability of the true class of each calibration image by the model of the other folds, float64.
         fold: number of the fold of each calibration image, int.
     """
@@ -151,7 +151,7 @@ def simulate(
     truth = np.zeros((draws, NEW), dtype=int)
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw])
-        fit = simulation.fitted(rng)
+        fit = simulation.fitted(rng, of_folds=rule == "cv+")
         X, truth[draw], _ = simulation.draw(NEW, rng)
         for number, coverage in enumerate(COVERAGES):
             inside = fit.sets(X, coverage) if rule == "pooled" else fit.sets_of_folds(X, coverage)

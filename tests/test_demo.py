@@ -69,18 +69,18 @@ def test_an_unknown_shortcut(tmp_path):
         demo(tmp_path, shortcut="watermark")
 
 
-def verdict_on(folder, **faults):
+def verdict_on(folder, per_class, **faults):
     """Verdict on drawn smears with random weights: code -> finding."""
-    draw_smears(folder / "images", per_class=40, seed=3, **faults)
+    draw_smears(folder / "images", per_class=per_class, seed=3, **faults)
     (folder / "images" / "truth.json").unlink()
     config = FitConfig(models=("logistic", "majority", "colour", "histogram", "corner"), repeats=2, jobs=1)
     embedding = ExtractConfig(backbone="mobilenet_v3_large", weights="random")
     return {finding.code: finding for finding in assess(folder / "images", folder, embedding, config).findings}
 
 
-@pytest.mark.slow  # 160 images are drawn, embedded, audited and compared: fewer would leave room for chance
+@pytest.mark.slow
 def test_what_is_planted_is_found_and_named(tmp_path):
-    found = verdict_on(tmp_path, **PLANTED["both"].faults)
+    found = verdict_on(tmp_path, 20, **PLANTED["both"].faults)
     assert set(PLANTED["both"].codes) <= set(found)
     assert found["overlay-tells-class"].severity == "serious"
     assert found["overlay-tells-class"].numbers["overlay_accuracy"] > 0.95
@@ -88,8 +88,8 @@ def test_what_is_planted_is_found_and_named(tmp_path):
     assert "without seeing the shape of a single cell" in found["shortcut-matches-network"].sentence
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 160 images are drawn, embedded, audited and compared: fewer would leave room for chance
 def test_where_nothing_is_planted_the_verdict_does_not_cry_wolf(tmp_path):
-    found = verdict_on(tmp_path, **PLANTED["none"].faults)
+    found = verdict_on(tmp_path, 40, **PLANTED["none"].faults)
     assert {code for code, finding in found.items() if finding.severity == "serious"} == set()
     assert {code for code, finding in found.items() if finding.severity == "warning"} == {"random-weights"}

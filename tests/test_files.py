@@ -14,7 +14,17 @@ from ball_features import ExtractConfig, FitConfig, extract, fit
 from ball_features.cache import lock_cache
 from ball_features.demo import demo
 from ball_features.errors import CacheBusyError, CacheError, DataError
-from ball_features.files import plain_cell, read_csv, replacing, safe_cell, write_csv, write_json, write_text
+from ball_features.files import (
+    plain_cell,
+    read_csv,
+    replacing,
+    safe_cell,
+    temporary_folder,
+    this_host,
+    write_csv,
+    write_json,
+    write_text,
+)
 from ball_features.outputs import OUTPUTS, require_folder, require_own_files, require_writable
 from ball_features.runs.compare import compare
 from ball_features.runs.ladder import ladder
@@ -167,11 +177,59 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
         child.wait()
         child.stdout.close()
     assert len(list(tmp_path.iterdir())) == 1  # the second removed what the first left
-    other = tmp_path / f".a.{os.getppid()}.partial"  # of a process that runs
+    other = tmp_path / f".a.{this_host()}.{os.getppid()}.partial"  # of a process that runs
     other.touch()
     with NewFolder(tmp_path, "a"):
         pass
     assert {item.name for item in tmp_path.iterdir()} == {"a", other.name}
+
+
+def test_a_temporary_folder_of_a_killed_process_is_removed(tmp_path):
+    gone = tmp_path / f".ball-x.{this_host()}.99999999.partial"
+    foreign = tmp_path / ".ball-x.99999999.partial"
+    for item in (gone, foreign):
+        item.mkdir()
+        (item / "bins").touch()
+    with temporary_folder(tmp_path) as first, temporary_folder(tmp_path) as second:
+        assert {Path(first), Path(second), foreign} == set(tmp_path.iterdir())
+        assert not Path(first).stat().st_mode & 0o077  # only its owner may read it
+    assert {foreign} == set(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_only_what_ball_left_is_removed(tmp_path, folder):
+    gone, host = 99_999_999, this_host()
+    foreign = (
+        f".a.{gone}.partial", f"..a.{host}.{gone}.partial", f"a.{host}.{gone}.partial", f".a.{host}.{gone}.partial.bak",
+        f".a.{host}.{gone}.partial.d", f".a.{host}.{gone}.PARTIAL", f".a.{host.upper()}x.{gone}.partial",
+        f".a.{host}.0{gone}.partial", f".a.{host}.{gone}.partial~", f".b.{host}.{gone}.partial", ".20190412.partial",
+    )  # fmt: skip
+    for name in (*foreign, f".a.{host}.{gone}.partial"):
+        item = tmp_path / name
+        if folder:
+            item.mkdir()
+            item = item / "x"
+        item.write_text("mine")
+    write_text(tmp_path / "a", "whole")
+    assert {item.name for item in tmp_path.iterdir()} == {"a", *foreign}
+
+
+def test_containers_of_one_name_are_told_apart(monkeypatch):
+    own = this_host()
+    stat = Path.stat
+
+    def other(path, **options):
+        return os.stat_result([0, 5, *[0] * 8]) if str(path) == "/proc/self/ns/pid" else stat(path, **options)
+
+    this_host.cache_clear()
+    try:
+        assert this_host() == own
+        if Path("/proc/self/ns/pid").exists():
+            monkeypatch.setattr(Path, "stat", other)
+            this_host.cache_clear()
+            assert this_host() != own
+    finally:
+        this_host.cache_clear()
 
 
 @pytest.mark.slow

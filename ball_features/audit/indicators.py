@@ -94,8 +94,9 @@ def shortcut_accuracy(traits: Traits, encoding: np.ndarray, label: np.ndarray, g
     # Each class must have an image, or a group, for each fold.
     images = min(_FOLDS, *Counter(label.tolist()).values())
     groups = min(_FOLDS, *(len(np.unique(group[label == name])) for name in np.unique(label)))
+    # In one thread: those of scikit-learn 1.9 take each other's filters of warnings away, and then warn of that.
     for name, X, model in (
-        ("colour", traits.moments, ExtraTreesClassifier(200, random_state=0, n_jobs=-1)),
+        ("colour", traits.moments, ExtraTreesClassifier(200, random_state=0)),
         ("overlay", overlays, DecisionTreeClassifier(random_state=0)),
         ("kind of file", files, DecisionTreeClassifier(random_state=0)),
     ):

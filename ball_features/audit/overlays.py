@@ -120,31 +120,35 @@ def learn_overlays(read: Callable[[], Iterable[np.ndarray]]) -> OverlayModel:
 
     number = 0
     shape = (0, 0)
+    pixels = 0
     count = steep = framed = np.zeros(0)
     places = np.zeros(0, dtype=np.int64)
     for image in read():
         if not number:
             shape = (image.shape[0], image.shape[1])
-            count = np.zeros((shape[0] * shape[1], _COLOURS), dtype=np.uint16)
+            pixels = shape[0] * shape[1]
+            count = np.zeros((_COLOURS, pixels), dtype=np.uint16)  # neighbours share a colour, and then lie together
             steep = np.zeros(count.shape, dtype=np.float32)
-            framed = np.zeros(len(count), dtype=np.int64)
-            places = np.arange(len(count))
-        framed += frame(image.mean(2).astype(np.uint8)).ravel()
-        code = colour_codes(image)
-        count[places, code] += 1
-        steep[places, code] += _steepness(image)
+            framed = np.zeros(pixels, dtype=np.int64)
+            places = np.arange(pixels)
+        framed += frame((image.astype(np.uint16).sum(2) // 3).astype(np.uint8)).ravel()
+        at = colour_codes(image) * np.int64(pixels) + places
+        count.ravel()[at] += 1
+        steep.ravel()[at] += _steepness(image)
         number += 1
     nothing = OverlayModel(
         shape, np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, 0), np.float32), np.zeros(0, int)
     )
     if number < 2 * _MIN_MARKS:
         return nothing
-    usual = np.quantile(count[:: max(1, len(count) // 7000)], 0.95, axis=0)
+    usual = np.quantile(count[:, :: max(1, len(places) // 7000)], 0.95, axis=1)
     mean_steep = float(steep.sum() / count.sum(dtype=np.int64))
     # Few colours are often at one pixel: only those are looked at from here on.
-    place, colour = np.nonzero(count >= max(5, _MIN_SHARE * number))
-    seen = count[place, colour]
-    odd = (seen > _TIMES_USUAL * (usual[colour] + 1)) & (steep[place, colour] > _TIMES_STEEP * mean_steep * seen)
+    colour, place = np.nonzero(count >= max(5, _MIN_SHARE * number))
+    order = np.argsort(place, kind="stable")
+    place, colour = place[order], colour[order]
+    seen = count[colour, place]
+    odd = (seen > _TIMES_USUAL * (usual[colour] + 1)) & (steep[colour, place] > _TIMES_STEEP * mean_steep * seen)
     odd &= framed[place] < _MOST_FRAMED * number
     del count, steep
     place, colour = place[odd], colour[odd]

@@ -60,6 +60,7 @@ class Bundle:
         sites: sites of a site-adapted model, else None.
         offset: numbers subtracted from each embedding first, those of the site that the bundle answers for, float32
             (views, dim); None for a model that is not adapted.
+        trusted: whether its network may be a program: the user trusts its maker, or has made it here.
 
     The calibration images are the validation images of the model's split. Those of a final model are all images of its
     folds, each predicted by a model that has not seen it.
@@ -75,6 +76,7 @@ class Bundle:
     novelty: Novelty | None = None
     sites: Sites | None = None
     offset: np.ndarray | None = None
+    trusted: bool = True
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -223,7 +225,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
 
     Args:
         folder: folder of the bundle, RUN/models/MODEL.
-        trust: load a model in joblib's format too, which can execute any code.
+        trust: take what can run any code too: a model in joblib's format, a TorchScript network of somebody else.
 
     Raises:
         DataError: The folder is no bundle, is damaged, has another format, or holds types that no classifier needs.
@@ -252,6 +254,7 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
             score_class=arrays.get("score_class", np.empty(0, dtype=np.int64)),
             train_class=arrays.get("train_class", np.empty(0, dtype=np.int64)),
             novelty=Novelty.from_arrays(arrays),
+            trusted=trust,
         )
         if facts.adapt != "none":
             sites = Sites.from_arrays(arrays, facts.adapt, facts.sites, facts.kept_sites)
@@ -293,6 +296,5 @@ def _read_json(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         why = (error.strerror or str(error)) if isinstance(error, OSError) else "its bundle.json is damaged"
         raise DataError(
-            f"{folder} is not a bundle ({why}). Expected a folder RUN/models/MODEL, which "
-            "`ball fit` writes when it saves a model."
+            f"{folder} is not a bundle ({why}). Expected a folder RUN/models/MODEL, as `ball fit` saves one."
         ) from error

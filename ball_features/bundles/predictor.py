@@ -17,6 +17,7 @@ from ball_features.dataset.decode import decode_bytes, read_file
 from ball_features.dataset.listing import Rejected
 from ball_features.errors import ConfigError, ImageError, WeightsError
 from ball_features.extraction.engine.cpu import compile_early
+from ball_features.extraction.networks import file_sha256, is_program, knows_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +40,30 @@ class EmbeddedFiles:
     X: np.ndarray
     histogram: np.ndarray | None
     rejected: list[Rejected]
+
+
+def _require_network(path: Path, sha256: str, *, trusted: bool) -> None:
+    """Require the file of a bundle's own network, before anything of it is read.
+
+    Raises:
+        WeightsError: It is not there, is another file, or is a program of somebody whom the user has not named.
+    """
+    if not path.is_file():
+        raise WeightsError(f"The network of this bundle is not at {path}. Give its file as weights.")
+    if file_sha256(path) != sha256:
+        raise _other_weights(str(path), sha256)
+    if is_program(path) and not trusted and not knows_network(sha256):
+        raise WeightsError(
+            f"The network of this bundle, {path}, is TorchScript: a program, which can read and write files when it is "
+            "loaded. If you made it, or trust its maker with your account, read the bundle with trust=True."
+        )
+
+
+def _other_weights(path: str, sha256: str) -> WeightsError:
+    return WeightsError(
+        f"{path} are not the weights that this bundle was made with (SHA-256 {sha256[:12]}...). Give the file with "
+        "that hash as weights."
+    )
 
 
 def check_coverage(coverage: float) -> None:
@@ -82,16 +107,13 @@ class Predictor:
 
         own = bundle.facts.preprocessing
         wanted = weights or own.weights
-        if own.backbone.startswith("file:") and not Path(wanted).is_file():
-            raise WeightsError(f"The network of this bundle is not at {wanted}. Give its file as weights.")
+        if own.backbone.startswith("file:"):
+            _require_network(Path(wanted), own.weights_sha256, trusted=bundle.trusted or weights is not None)
         self.backbone = get_backbone(
             f"file:{wanted}" if own.backbone.startswith("file:") else own.backbone, own.input_px
         )
         if weights_digest(self.backbone, wanted, own.seed) != own.weights_sha256:
-            raise WeightsError(
-                f"{wanted} are not the weights that this bundle was made with (SHA-256 {own.weights_sha256[:12]}...). "
-                "Give the file with that hash as weights."
-            )
+            raise _other_weights(wanted, own.weights_sha256)
         self.bundle, self.device = bundle, resolve_device(device)
         require_memory(self.device.type, own)
         self.preprocessing = dataclasses.replace(own, dim=self.backbone.dim)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from ball_features.dataset.listing import printable
 from ball_features.errors import CacheBusyError, CacheError
-from ball_features.files import is_running
+from ball_features.files import is_running, open_regular, this_host
 
 __all__ = ["lock_cache"]
 
@@ -41,7 +41,12 @@ def lock_cache(path: Path) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             _require_lock_file(path, file)
             os.close(_opened(file))  # if no file can be made, the lock would seem to be held
-            locked = _locked(path, file) if _has_locks(file) else _marked(path, Path(f"{path}.writer"))
+            marker = Path(f"{path}.writer")
+            if _has_locks(file):
+                locked = _locked(path, file)
+            else:
+                _require_lock_file(path, marker)
+                locked = _marked(path, marker)
             held.enter_context(locked)
         except OSError as error:
             reason = error.strerror or error
@@ -51,7 +56,8 @@ def lock_cache(path: Path) -> Iterator[None]:
 
 def _require_lock_file(path: Path, file: Path) -> None:
     """Raise `CacheError` where a file that is not a lock has the name of one, or a link to one."""
-    if file.is_symlink() or not _is_note(_read(file)):
+    is_lock = not file.is_symlink() and (file.is_file() or not file.exists())
+    if not is_lock or not _is_note(_read(file)):
         raise CacheError(
             f"{file} is no lock of {path}, and would be overwritten. Move it, or give another output file."
         )
@@ -63,7 +69,7 @@ def _has_locks(file: Path) -> bool:
         import fcntl
     except ImportError:  # Windows
         return True
-    with file.open("rb") as handle:
+    with open_regular(file) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
@@ -110,8 +116,9 @@ def _marked(path: Path, marker: Path) -> Iterator[None]:
 
 
 def _opened(file: Path) -> int:
-    """Descriptor of a lock file, which is made if it is not there; a link is not followed."""
-    return os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    """Descriptor of a lock file, which is made if it is not there; a link is not followed, a pipe not waited for."""
+    more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(file, os.O_RDWR | os.O_CREAT | more, 0o644)
 
 
 def _write(file: Path, text: str) -> None:
@@ -128,12 +135,17 @@ def _is_note(text: str) -> bool:
 
 
 def _own() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    return f"process {os.getpid()} on {_host()}"
+
+
+def _host() -> str:
+    return f"{socket.gethostname()}, {this_host()}"  # a name for people, and what tells containers apart
 
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(errors="replace")[:_LONGEST_NOTE].strip()
+        with open_regular(file) as opened:
+            return opened.read(_LONGEST_NOTE).decode(errors="replace").strip()
     except OSError:
         return ""
 
@@ -144,7 +156,7 @@ def _is_stale(marker: Path) -> bool:
     if len(words) != 2:
         return time.time() - marker.stat().st_mtime > _YOUNG_S
     number = words[0].removeprefix("process ")
-    return words[1] == socket.gethostname() and number.isdigit() and not is_running(int(number))
+    return words[1] == _host() and number.isdigit() and not is_running(int(number))
 
 
 def _busy(path: Path, holder: str, marker: Path | None = None) -> CacheBusyError:

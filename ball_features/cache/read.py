@@ -17,6 +17,7 @@ from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_
 from ball_features.cache.strangers import budget, fault_of_objects, fault_of_paths
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
+from ball_features.files import open_regular
 
 __all__ = ["MAPPED_FROM", "read_cache", "sound_rows"]
 
@@ -55,16 +56,21 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
                 f"Got the folder {path}, expected a cache. Give the file of a cache; `ball extract` makes one from a "
                 "folder of images."
             )
-    except OSError as error:  # a name that is too long, or a folder without permission
-        raise CacheError(f"{path} cannot be read ({error.strerror}). Give another file.") from error
+        open_regular(path).close()  # HDF5 would wait for a pipe
+    except PermissionError as error:
+        raise CacheError(f"{path} cannot be read ({error.strerror}). Ask its owner, or give another file.") from error
+    except OSError as error:  # a name that is too long, a pipe, a device
+        raise CacheError(
+            f"{path} cannot be read ({error.strerror}). Give another file; `ball extract` makes a cache from a folder "
+            "of images."
+        ) from error
     again = "Extract the images again with `ball extract`, into another file or over this one."
     try:
         if not h5py.is_hdf5(path):
-            with path.open("rb"):  # raises PermissionError if it may not be read
-                raise CacheError(
-                    f"{path} is not a cache of ball: not an HDF5 file, or damaged. Give another file; `ball extract` "
-                    "makes a cache from a folder of images."
-                )
+            raise CacheError(
+                f"{path} is not a cache of ball: not an HDF5 file, or damaged. Give another file; `ball extract` "
+                "makes a cache from a folder of images."
+            )
         with h5py.File(path, "r", locking=False) as file:
             fault = fault_of_objects(file, path)
             if fault:

@@ -38,7 +38,9 @@ class ExportOptions(Config):
         None, "Write the cache as a CSV file: path, label, sha256, view, and a column per number of an embedding."
     )
     trust: bool = option(
-        False, "Load the bundle's file model.joblib, which can run any code: only from people you trust."
+        False,
+        "Load the bundle's file model.joblib, or its network in TorchScript, which can run code: only from people you "
+        "trust.",
     )
 
 

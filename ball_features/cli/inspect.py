@@ -13,7 +13,6 @@ from ball_features.cli.options import Shown
 from ball_features.cli.screen import echo, print_json, say, show
 from ball_features.config.fields import Config, option
 from ball_features.config.paths import shown_path
-from ball_features.config.toml import Repeat
 
 __all__ = ["COMMAND", "InspectOptions", "inspect"]
 
@@ -66,6 +65,7 @@ def inspect(
         return
     found = read_cache(cache, embeddings=False)
     if options.settings:
+        from ball_features.config.toml import Repeat
         from ball_features.extraction.preprocessing import Preprocessing
 
         config = Preprocessing.from_attributes(found.attributes).to_config()

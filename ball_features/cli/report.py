@@ -78,6 +78,7 @@ def report(
 def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     """The cache of a run as its models saw it; none of a comparison of several, or where it is gone."""
     from ball_features.cache import choose_channels, read_cache
+    from ball_features.config.paths import is_address, shown_address
     from ball_features.errors import CacheError
     from ball_features.reporting.joint import has_own_page
     from ball_features.reporting.provenance import require_cache_of
@@ -89,6 +90,13 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     if isinstance(details["cache"], list):
         return None
     place = moved or _kept_place(details, folder)
+    if moved is None and is_address(place):  # which somebody else may have put there
+        if not quiet:
+            say(
+                f"{folder} was made on a cache under an address, {shown_address(place)}, which is opened only if you "
+                "give it. The page has no map of the embeddings; with --cache ADDRESS it has."
+            )
+        return None
     try:
         found = read_cache(place)
         require_cache_of(details, found, str(place))
@@ -106,9 +114,10 @@ def _kept_place(details: Mapping[str, object], folder: Path) -> Path:
     from ball_features.cache.places import place_of
     from ball_features.config.paths import is_address
 
-    if is_address(str(details["cache"])):
-        return Path(str(details["cache"]))
-    place, beside = Path(str(details["cache"])).expanduser(), details.get("cache_from_run")
+    place, beside = Path(str(details["cache"])), details.get("cache_from_run")
+    if is_address(place):
+        return place
+    place = place.expanduser()
     if isinstance(beside, str) and (place_of(beside, folder).exists() or not place.exists()):
         return place_of(beside, folder)
     return place

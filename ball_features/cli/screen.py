@@ -6,7 +6,6 @@ Names of files and classes come from outside. They never reach the terminal as c
 from __future__ import annotations
 
 import io
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["clean", "echo", "print_json", "progress_bar", "say", "show", "survive_encodings", "width"]
 
-# Control characters but for tab and newline, and those that reverse the direction of text.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
 
 def clean(text: str) -> str:
     """A text whose control characters are written as escapes, ESC as a backslash and x1b."""
-    return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    from ball_features.files import escaped_controls
+
+    return escaped_controls(text, kept="\t\n")
 
 
 def survive_encodings() -> None:

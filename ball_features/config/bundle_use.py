@@ -23,7 +23,9 @@ class BundleUse(Config):
         "auto", "Number format of the network's computations: auto (the bundle's own), fp32, bf16 or fp16."
     )
     trust: bool = option(
-        False, "Load the bundle's file model.joblib, which can run any code: only from people you trust."
+        False,
+        "Load the bundle's file model.joblib, or its network in TorchScript, which can run code: only from people you "
+        "trust.",
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config.fields import Config, plain
-from ball_features.config.paths import shareable
+from ball_features.config.paths import is_address, shareable
 from ball_features.errors import ConfigError
 
 __all__ = ["FILE", "Repeat", "read_settings", "toml_text"]
@@ -59,10 +59,11 @@ class Repeat:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, or those that a `run.json` holds.
+    """The settings in a TOML file, or those that a `run.json` holds, where addresses are not followed.
 
     Raises:
-        ConfigError: the file cannot be read, or is not TOML (for a name ending in .json: no run).
+        ConfigError: the file cannot be read, or is not TOML (for a name ending in .json: no run, or a setting of it is
+            an address).
     """
     import tomllib
 
@@ -81,13 +82,23 @@ def read_settings(path: Path) -> dict[str, Any]:
         if isinstance(source, str) and isinstance(beside, str) and not Path(source).expanduser().exists():
             seen = Path(os.path.normpath(path.parent.resolve() / Path(beside).expanduser()))  # from the run's folder
             source = str(seen) if seen.exists() else source
+        given = [source] if isinstance(source, str) else list(source)
+        found = {} if any(map(is_address, given)) else {"cache" if isinstance(source, str) else "caches": source}
+        far = [name for name, value in details["config"].items() if value and _is_far(name, value)]
+        if far:
+            raise ValueError(f"{far[0]} is an address, which a run may not name; give it yourself, or take its {FILE}")
         # JSON keeps None as null; a TOML file leaves such a setting out.
-        return _found({"cache" if isinstance(source, str) else "caches": source} | details["config"])
+        return _found(found | details["config"])
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}). Name a TOML file.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         expected = "the run.json of a run" if path.suffix == ".json" else 'TOML, such as: models = ["mlp", "logistic"]'
         raise ConfigError(f"The configuration {path} cannot be read ({error}). Expected {expected}.") from error
+
+
+def _is_far(name: str, value: Any) -> bool:
+    """Whether a setting leads to another machine."""
+    return name == "cluster" or (isinstance(value, str) and is_address(value))
 
 
 def _require_shallow(text: str) -> None:

@@ -90,9 +90,10 @@ def _index_zip(file: Any) -> dict[str, Entry]:
     with zipfile.ZipFile(file) as archive:
         for item in archive.infolist():
             kind = stat.S_IFMT(item.external_attr >> 16)
-            if item.is_dir() or kind not in (0, stat.S_IFREG):  # folders, links
+            if item.is_dir() or kind not in (0, stat.S_IFREG, stat.S_IFLNK):
                 continue
-            fault = "is encrypted; unpack the archive" if item.flag_bits & 1 else ""
+            fault = "is a link; pack the file that it leads to" if kind == stat.S_IFLNK else ""
+            fault = fault or "is encrypted; unpack the archive" if item.flag_bits & 1 else ""
             if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 fault = f"is compressed by method {item.compress_type} of zip; pack it as deflate or unpacked"
             found[_id(item.filename)] = Entry(
@@ -108,6 +109,11 @@ def _index_tar(file: Any) -> dict[str, Entry]:
             if item.isreg():
                 fault = "is a sparse file; pack it anew" if item.issparse() else ""
                 found[_id(item.name)] = Entry(item.size, item.offset_data, fault=fault)
+            elif item.islnk():  # tar stores a file of two names once
+                first = found.get(_id(item.linkname), Entry(1, 0, fault="is another name of a file that is not there"))
+                found[_id(item.name)] = first
+            elif item.issym():
+                found[_id(item.name)] = Entry(1, 0, fault="is a link; pack the file that it leads to")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -116,6 +117,11 @@ def table_of_file(groups: str, paths: Sequence[str], patients: Sequence[str] = (
         DataError: The file cannot be read, or names none of the images.
     """
     path = open_file(groups)
+    if isinstance(path, Path) and path.exists() and not path.is_file():
+        raise DataError(
+            f"{path} is no file, expected one: a groups file is read twice, and again when the run is repeated. "
+            "Save what a pipe gives as a file first."
+        )
     sheet = read_sheet(groups, CollectionConfig())
     rows = sheet.rows_of(paths, patients)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

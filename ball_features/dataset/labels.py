@@ -15,6 +15,7 @@ from ball_features.dataset.remarks import some
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_table import SheetRows
 from ball_features.errors import DataError
+from ball_features.files import escaped_controls
 
 __all__ = ["Labels", "read_labels"]
 
@@ -116,8 +117,8 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
     return Labels(
         root=root.joinpath(*above),
         path=tuple(images[row].split("/", len(above))[-1] for row in keep),
-        label=tuple(label[row] for row in keep),
-        columns={name: tuple(cells[row] for row in keep) for name, cells in columns.items()},
+        label=tuple(escaped_controls(label[row]) for row in keep),
+        columns={name: tuple(escaped_controls(cells[row]) for row in keep) for name, cells in columns.items()},
         source=_source(layout, rows, columns),
         remarks=tuple(remarks),
         rejected=rejected,

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ball_features.files import escaped_controls
+
 __all__ = [
     "alike_remark",
     "are",
@@ -25,7 +27,7 @@ _DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
 
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first names of many, with commas."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return escaped_controls(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def counted(items: Sequence[object], noun: str) -> str:

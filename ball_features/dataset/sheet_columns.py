@@ -54,7 +54,8 @@ _NAMES: dict[str, str] = {
     "partition teilmenge aufteilung ensemble particion conjunto "
     "division particao divisao suddivisione insieme partizione verdeling deelverzameling podzial zbior "
     "выборка разбиение 划分 数据集 分割",
-    "group": "group groups groupid gruppe groupe grupo gruppo groep grupa grup группа 组 分组 グループ",
+    "group": "group groups groupid lesionid lesionsid specimenid gruppe groupe grupo gruppo groep grupa grup "
+    "группа 组 分组 グループ",
 }
 ROLES = tuple(_NAMES)
 _KNOWN = {role: tuple(names.split()) for role, names in _NAMES.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,9 @@ from ball_features.dataset.listing import Listing, Rejected, list_images, printa
 from ball_features.dataset.sources import Source, open_source
 
 __all__ = ["Inputs", "find_images"]
+
+_SEPARATOR = r"[/\\]" if os.name == "nt" else "/"
+_DEEP = re.compile(rf"(?:^|(?<={_SEPARATOR}))\*\*(?:{_SEPARATOR}+\*\*)*(?:{_SEPARATOR}+|$)")
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def find_images(arguments: Iterable[str]) -> Inputs:
             place: Any = source  # its files have the methods of a `Path` that reading needs
             found |= dict.fromkeys(_files(place, rejected, passed))
             continue
-        matches = [path] if path.exists() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207, since a pattern may be absolute
+        matches = [path] if path.exists() else [Path(item) for item in sorted(_matches(text))]
         files = []
         for match in matches:
             files += _files(match, rejected, passed)
@@ -56,6 +61,22 @@ def find_images(arguments: Iterable[str]) -> Inputs:
             else:
                 rejected.append(Rejected(printable(str(file)), "its name is not UTF-8; rename it"))
     return Inputs(list(found), rejected, passed.remarks())
+
+
+def _matches(pattern: str, root: str = "") -> set[str]:
+    """What a pattern stands for in a folder; `**` enters no folder that is a link, since links may lead in circles."""
+    deep = _DEEP.search(pattern)
+    if deep is None:
+        return {str(Path(root, name)) for name in glob.glob(pattern, root_dir=root or None)}  # noqa: PTH207, since a pattern may be absolute
+    before, after = pattern[: deep.start()], pattern[deep.end() :]
+    found: set[str] = set()
+    for top in glob.glob(before, root_dir=root or None) if before else [""]:  # noqa: PTH207
+        found |= set() if after else {str(Path(root, top))}
+        for folder, inner, files in os.walk(Path(root, top)):
+            inner[:] = [name for name in inner if not (name.startswith(".") or Path(folder, name).is_symlink())]
+            names = (name for name in (*inner, *files) if not name.startswith("."))
+            found |= _matches(after, folder) if after else {str(Path(folder, name)) for name in names}
+    return found
 
 
 def _files(path: Path, rejected: list[Rejected], passed: Listing) -> list[Path]:

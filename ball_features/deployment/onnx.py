@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from ball_features.bundles.predictor import Predictor
 from ball_features.config import COVERAGE
 from ball_features.errors import ConfigError, DataError, require_extra
 from ball_features.extraction.readouts import reader
-from ball_features.files import replacing
+from ball_features.files import replacing, temporary_folder
 from ball_features.models.base import PerViewClassifier
 from ball_features.models.linear import view_modules
 
@@ -223,7 +222,7 @@ def check_graph(path: Path, predictor: Predictor) -> float:
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.extraction.loading import resize
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         draw_smears(folder, per_class=2, seed=0)
         files = sorted(Path(folder).rglob("*.jpg"))
         images = torch.stack([resize(decode(file), predictor.backbone.input_px) for file in files])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import mmap
 import os
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -15,12 +18,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ball_features.errors import ConfigError, require_extra
+from ball_features.files import is_running
 
 __all__ = ["maps_by_name", "run_tasks"]
 
 Key = TypeVar("Key")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+_LOOKS_EVERY_S = 1.0  # how often a worker looks whether its parent lives
 
 
 def run_tasks(
@@ -46,12 +52,13 @@ def run_tasks(
     from joblib import Parallel, delayed
 
     missing, died = dict(tasks), False
+    parent = os.getpid() if backend == "loky" else 0
     if jobs > 1 or backend != "loky":
         with warnings.catch_warnings():
             # joblib replaces a worker whose memory grew, and says so; nothing is lost.
             warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
             with _workers(backend, cluster, jobs) as how:
-                calls = (delayed(_keyed)(function, key, task) for key, task in tasks.items())
+                calls = (delayed(_keyed)(function, key, task, parent) for key, task in tasks.items())
                 results: Any = Parallel(**how)(calls)
                 try:
                     for key, result in results:
@@ -144,5 +151,19 @@ def _open_map(path: str, kind: str, offset: int, shape: tuple[int, ...]) -> np.n
     return np.memmap(path, np.dtype(kind), "r", offset, shape)
 
 
-def _keyed(function: Callable[[Task], Result], key: Key, task: Task) -> tuple[Key, Result]:
+def _keyed(function: Callable[[Task], Result], key: Key, task: Task, parent: int) -> tuple[Key, Result]:
+    _end_with(parent)
     return key, function(task)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """End this worker once its parent was killed: it would stay, with all its memory and its files."""
+
+    def look() -> None:
+        while os.getppid() == parent or is_running(parent):
+            time.sleep(_LOOKS_EVERY_S)
+        os._exit(1)
+
+    if parent:
+        threading.Thread(target=look, name="parent", daemon=True).start()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from ball_features.config import HeadConfig
 from ball_features.dataset.splits import Split
 from ball_features.errors import ConfigError
+from ball_features.evaluation.processes import run_tasks
 from ball_features.evaluation.views import Views, view_rows
 from ball_features.threads import core_count
 
@@ -107,8 +107,6 @@ def search(
     Returns:
         The trials, those with the longest training first, then by validation loss.
     """
-    from joblib import Parallel, delayed, parallel_config
-
     full = max(trial.head.epochs for trial in trials)
     rungs = [full]
     while rungs[0] // FACTOR >= LEAST_EPOCHS and len(trials) > FACTOR ** len(rungs):
@@ -118,21 +116,19 @@ def search(
         sizes.append(max(1, math.ceil(sizes[-1] / FACTOR)))
     count = min(jobs or core_count(), len(trials))
     alive, out, done = list(trials), [], 0
-    with parallel_config("loky", n_jobs=count, inner_max_num_threads=1):
-        for rung, size in zip(rungs, sizes, strict=True):
-            out += alive[size:]
-            alive = alive[:size]
-            # Long trainings go first, so that no core is left alone with one at the end.
-            order = sorted(range(size), key=lambda place: -_cost(alive[place]))
-            work = (delayed(_train)(alive[place], rung, embeddings, codes, split, seed) for place in order)
-            results: Any = Parallel(return_as="generator", mmap_mode="r")(work)
-            trained = []
-            for trial in results:
-                trained.append(trial)
-                done += 1
-                if progress:
-                    progress(done, sum(sizes), "")
-            alive = sorted(trained, key=_loss)
+    for rung, size in zip(rungs, sizes, strict=True):
+        out += alive[size:]
+        alive = alive[:size]
+        # Long trainings go first, so that no core is left alone with one at the end.
+        order = sorted(range(size), key=lambda place: -_cost(alive[place]))
+        tasks = {place: (alive[place], rung, embeddings, codes, split, seed) for place in order}
+        trained: dict[int, Trial] = {}
+        for place, trial, _ in run_tasks(_train, tasks, count):
+            trained[place] = trial
+            done += 1
+            if progress:
+                progress(done, sum(sizes), "")
+        alive = sorted((trained[place] for place in order), key=_loss)
     return alive + sorted(out, key=lambda trial: (-trial.epochs, _loss(trial)))
 
 
@@ -145,8 +141,10 @@ def _cost(trial: Trial) -> float:
     return trial.head.hidden[0] * (trial.views[0] == "all") / trial.head.batch_size + 1 / trial.head.batch_size
 
 
-def _train(trial: Trial, epochs: int, embeddings: np.ndarray, codes: np.ndarray, split: Split, seed: int) -> Trial:
+def _train(task: tuple[Trial, int, np.ndarray, np.ndarray, Split, int]) -> Trial:
     from ball_features.models.mlp import MLPHead
+
+    trial, epochs, embeddings, codes, split, seed = task
 
     def indices(chosen: str) -> tuple[int, ...]:
         return tuple(range(embeddings.shape[1])) if chosen == "all" else (0,)

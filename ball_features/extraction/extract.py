@@ -17,6 +17,7 @@ from ball_features.dataset.manifest import Manifest, Rejected, hash_images
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.compute import Computation, Computed
+from ball_features.extraction.networks import know_network
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.suitability import offer_cells, suit
 from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name, shard_of
@@ -198,6 +199,8 @@ def _bring_up_to_date(request: Request, progress: Progress, log: Log, how: How) 
     preprocessing = request.preprocessing
     digest = weights_digest(request.backbone, preprocessing.weights, preprocessing.seed)
     request = replace(request, preprocessing=replace(preprocessing, weights_sha256=digest))
+    if request.backbone.path is not None:
+        know_network(digest)  # the user has named it
     dry_run = how.get("dry_run", False)
     with contextlib.nullcontext() if dry_run else lock_cache(request.out):
         asked = {name: how.get(name, False) for name in ("overwrite", "prune", "repair")}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ball_features.errors import WeightsError, require_extra
 from ball_features.extraction.backbones import Backbone
+from ball_features.extraction.networks import file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,8 +44,7 @@ def weights_digest(backbone: Backbone, weights: str, seed: int = 0) -> str:
             f"No weights file at {path}. Expected a PyTorch state dict of {backbone.name}; "
             "give its path as weights, or weights='imagenet'."
         )
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:

@@ -1,10 +1,11 @@
 """Files that commands read and write: whole or not at all, where they were checked; CSV, strict JSON."""
 
-from ball_features.files.partial import clear_partial, is_running, partial_of, settle
-from ball_features.files.plain import open_plain, read_json, read_whole
+from ball_features.files.partial import clear_partial, is_running, partial_of, settle, temporary_folder, this_host
+from ball_features.files.plain import open_plain, open_regular, read_json, read_whole
 from ball_features.files.replacement import expect, is_expected, replacing, whole_file
 from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
+    escaped_controls,
     json_text,
     plain_cell,
     read_csv,
@@ -17,11 +18,13 @@ from ball_features.files.text_files import (
 __all__ = [
     "IMAGE_SUFFIXES",
     "clear_partial",
+    "escaped_controls",
     "expect",
     "is_expected",
     "is_running",
     "json_text",
     "open_plain",
+    "open_regular",
     "partial_of",
     "plain_cell",
     "read_csv",
@@ -30,6 +33,8 @@ __all__ = [
     "replacing",
     "safe_cell",
     "settle",
+    "temporary_folder",
+    "this_host",
     "whole_file",
     "write_csv",
     "write_json",

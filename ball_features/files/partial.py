@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from pathlib import Path
 
-__all__ = ["clear_partial", "is_running", "partial_of", "settle", "sync_folder"]
+__all__ = ["clear_partial", "is_running", "partial_of", "settle", "sync_folder", "temporary_folder", "this_host"]
 
+_TEMPORARY = ".ball-"  # what the names of folders for temporary files begin with
 _LONGEST_NAME = 255  # bytes, of most file systems
-_PARTIAL = re.compile(r"\.+(?P<name>.+?)(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.partial(\..*)?", re.DOTALL)
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})\.(?P<pid>[1-9][0-9]{0,9})\.partial", re.DOTALL)
 
 
 def settle(partial: Path, final: Path) -> Path:
@@ -48,7 +50,7 @@ def sync_folder(folder: Path) -> None:
 
 def partial_of(final: Path) -> Path:
     """Name of a file or folder while this process writes it: .NAME.HOST.PID.partial beside the final one."""
-    end = f".{_host()}.{os.getpid()}.partial"
+    end = f".{this_host()}.{os.getpid()}.partial"
     return final.with_name(f".{_short(final.name, len(end) + 1)}{end}")
 
 
@@ -61,22 +63,44 @@ def _short(name: str, more: int) -> str:
 
 
 @functools.cache
-def _host() -> str:
-    """This machine, in eight characters: the number of a process says nothing on another one."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+def this_host() -> str:
+    """Where the number of a process tells which one it is, in eight characters: machine, start of it and container.
+
+    Containers may share a host's name and have numbers of their own.
+    """
+    own = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        own.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with contextlib.suppress(OSError):
+        own.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.sha256("\n".join(own).encode()).hexdigest()[:8]
 
 
 def clear_partial(folder: Path, name: str = "") -> None:
-    """Remove what killed processes of this machine left of `name`, or of any name."""
+    """Remove what processes that are known to be gone left of `name`, or of any name; see `this_host`."""
     wanted = {name, _short(name, len(partial_of(Path("a")).name))}
     with contextlib.suppress(OSError):
         for item in folder.iterdir():
             found = _PARTIAL.fullmatch(item.name)
             if found is None or (name and found["name"] not in wanted):
                 continue
-            if found["host"] not in (None, _host()) or is_running(int(found["pid"])):
+            if found["host"] != this_host() or is_running(int(found["pid"])):
                 continue
-            shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink()
+            shutil.rmtree(item, ignore_errors=True) if item.is_dir() and not item.is_symlink() else item.unlink()
+
+
+def temporary_folder(place: Path | None = None) -> tempfile.TemporaryDirectory[str]:
+    """Make a folder that is removed after its use, and remove those that killed processes of `ball` left.
+
+    Args:
+        place: folder to make it in; that of the system for temporary files if None.
+    """
+    place = place or Path(tempfile.gettempdir())
+    for item in place.glob(f"{_TEMPORARY}*"):
+        if found := _PARTIAL.fullmatch(item.name):
+            clear_partial(place, found["name"])
+    end = f".{this_host()}.{os.getpid()}.partial"
+    return tempfile.TemporaryDirectory(prefix=_TEMPORARY, suffix=end, dir=place, ignore_cleanup_errors=True)
 
 
 def is_running(pid: int) -> bool:

@@ -10,10 +10,25 @@ import stat
 from pathlib import Path
 from typing import Any
 
-__all__ = ["open_plain", "read_json", "read_whole"]
+__all__ = ["open_plain", "open_regular", "read_json", "read_whole"]
 
 _MOST_JSON_BYTES, _MOST_DIGITS = 1 << 28, 300
 _FREE_BYTES, _HOLES = 1 << 26, 16  # a file that claims so many times the bytes it has on disk is a trap
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading in bytes, if it is one: a pipe, a device or a folder is refused, and never waited for.
+
+    Raises:
+        OSError: The file cannot be read, or is refused.
+    """
+    # Without O_NONBLOCK a pipe would wait for somebody who writes to it.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "it is a pipe or a device, and no file")
+    return io.BufferedReader(io.FileIO(handle))
 
 
 def open_plain(path: Path, most: int | None = None) -> io.BufferedReader:
@@ -26,21 +41,18 @@ def open_plain(path: Path, most: int | None = None) -> io.BufferedReader:
     Raises:
         OSError: The file cannot be read, or is refused.
     """
-    # Without O_NONBLOCK a pipe would wait for somebody who writes to it.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    about = os.fstat(handle)
+    file = open_regular(path)
+    about = os.fstat(file.fileno())
     on_disk = getattr(about, "st_blocks", about.st_size) * 512
     why = ""
-    if not stat.S_ISREG(about.st_mode):
-        why = "it is a folder" if stat.S_ISDIR(about.st_mode) else "it is a pipe or a device, and no file"
-    elif most is not None and about.st_size > most:
+    if most is not None and about.st_size > most:
         why = f"it has {about.st_size / 1e6:.0f} MB, more than {most / 1e6:.0f}"
     elif on_disk and about.st_size > _HOLES * on_disk + _FREE_BYTES:  # some file systems tell nothing
         why = f"it claims {about.st_size / 1e9:.1f} GB and has {on_disk / 1e6:.1f} MB on disk"
     if why:
-        os.close(handle)
+        file.close()
         raise OSError(errno.EINVAL, why)
-    return io.BufferedReader(io.FileIO(handle))
+    return file
 
 
 def read_whole(path: Path, most: int | None = None) -> bytes:

@@ -17,6 +17,7 @@ from ball_features.files.replacement import replacing
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "escaped_controls",
     "json_text",
     "plain_cell",
     "read_csv",
@@ -32,10 +33,19 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 # A spreadsheet runs a cell that begins so as a formula (OWASP, CSV injection); further apostrophes keep it reversible.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+_STARTS = "[=+\\-@\\t\\r\\n\uff0b\uff0d\uff1d\uff20]"  # the last four are the signs in full width
+_FORMULA, _ESCAPED = re.compile(f"'*{_STARTS}"), re.compile(f"'+{_STARTS}")
 _STYLES = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+# Control characters, and those that reverse the direction of text.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
+
+
+def escaped_controls(text: str, kept: str = "") -> str:
+    """A text whose control characters, but for those kept, are written as escapes: ESC as a backslash and x1b."""
+    return _CONTROL.sub(
+        lambda found: found[0] if found[0] in kept else found[0].encode("unicode_escape").decode(), text
+    )
 
 
 def safe_cell(value: Any) -> Any:

@@ -7,7 +7,6 @@ file for each step of L-BFGS. The linear support vector machine is trained by st
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ball_features.files import temporary_folder
 from ball_features.models.boosting import XGBoost
 from ball_features.models.mlp import MLPHead
 from ball_features.models.row_stream import RowStream, stratified
@@ -172,6 +172,6 @@ def fit_linear_svm(pipeline: Pipeline, rows: RowStream, validation: RowStream | 
 def fit_xgboost(model: XGBoost, rows: RowStream, validation: RowStream | None) -> Read:
     """Fit XGBoost through its iterator: bins in memory where they fit into half of it, else in files."""
     held = len(rows) * rows.columns * 2 <= rows.memory  # a byte a bin, and as much for the gradients' index
-    with tempfile.TemporaryDirectory(prefix="ball-xgboost-") as folder:
+    with temporary_folder() as folder:
         model.fit_stream(rows, None if held else str(Path(folder) / "bins"))
     return model, "streamed: external iterator, bins " + ("in memory" if held else "in files")

@@ -17,7 +17,8 @@ from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
 from ball_features.evaluation.rows import LadderRow, read_rows
-from ball_features.files import read_json, write_text
+from ball_features.evaluation.run_details import COMPARISON, read_details
+from ball_features.files import write_text
 from ball_features.models.base import PerViewClassifier
 from ball_features.reporting.external_summary import read_summaries
 from ball_features.reporting.heat import MANY_CLASSES, frequent_errors
@@ -122,7 +123,7 @@ def _read_run(folder: Path, name: str) -> tuple[dict[str, Any], Measurement, Mod
     """What run.json and metrics.json hold, and the model's own row of the latter."""
     place = folder.resolve().parent.parent
     try:
-        run = read_json(place / "run.json")
+        run = dict(read_details(place, (*COMPARISON, "config_fingerprint", "seeds")))
         measurement = read_measurement(place)
         return run, measurement, next(row for row in measurement.models if row.model == name)
     except (DataError, OSError, ValueError, StopIteration) as error:

@@ -14,7 +14,7 @@ from ball_features.evaluation.curve import CurveRow
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.power_law import ForecastRow
 from ball_features.evaluation.rows import read_rows
-from ball_features.files import read_json
+from ball_features.evaluation.run_details import read_details
 from ball_features.reporting.charts import PALETTE, Axis, Chart, Key, Line, Mark, Tick, round_ticks
 from ball_features.reporting.markup import Cell, Row, Table, write_page
 from ball_features.reporting.provenance import Provenance, own_note, provenance_block
@@ -62,7 +62,7 @@ def curve_section(folder: Path) -> CurveSection:
         DataError: the folder holds no learning curve, or a damaged one.
     """
     try:
-        details = read_json(folder / "run.json")
+        details = read_details(folder, ("title", "notes", "sentences"))
         rows, forecasts = read_rows(folder / "curve.csv", CurveRow), read_rows(folder / "forecast.csv", ForecastRow)
         title, sentences = details["title"], details["sentences"]
         notes = [*own_note(details), *details["notes"]]

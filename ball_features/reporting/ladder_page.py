@@ -12,7 +12,7 @@ import numpy as np
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.rows import LadderRow, read_rows
-from ball_features.files import read_json
+from ball_features.evaluation.run_details import read_details
 from ball_features.reporting.charts import Axis, Chart, Line, Tick, round_ticks
 from ball_features.reporting.dots import SHORTCUT
 from ball_features.reporting.finding import Finding
@@ -119,7 +119,7 @@ def ladder_section(folder: Path) -> LadderSection:
         DataError: The folder holds no ladder.
     """
     try:
-        details = read_json(folder / "run.json")
+        details = read_details(folder)
         notes = [*own_note(details), *details["notes"]]
         rows = read_rows(folder / "ladder.csv", LadderRow)
     except (OSError, ValueError, KeyError) as error:

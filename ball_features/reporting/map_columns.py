@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ball_features.cache import Cache, read_rows
+from ball_features.config.paths import is_address
 from ball_features.dataset.grouping import read_groups
 from ball_features.errors import DataError
 
@@ -25,7 +26,7 @@ def known_columns(cache: Cache, groups: str | None, group: Mapping[str, str]) ->
         group: path -> group, for a groups file that is gone.
     """
     found: dict[str, np.ndarray] = {}
-    for column in _FIRST if groups else ():
+    for column in _FIRST if groups and not is_address(groups) else ():  # a run's address, which nobody gave here
         try:
             found[column] = read_groups(str(groups), column, cache.path.tolist())
         except DataError:  # no such file any more, or no such column

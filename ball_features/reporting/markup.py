@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ball_features.dataset.decode import decode
 from ball_features.dataset.listing import list_images
 from ball_features.dataset.sources import Source
 from ball_features.errors import ImageError
-from ball_features.files import is_expected, write_text
+from ball_features.files import escaped_controls, is_expected, write_text
 from ball_features.outputs import require_writable
 from ball_features.reporting.charts import PALETTE, PALETTE_DARK, STYLES
 from ball_features.reporting.headline import beyond_headline, headline
@@ -187,12 +188,21 @@ def _digest(text: str) -> str:
 
 def _latex(text: str) -> str:
     """Text with the characters that LaTeX reads as commands escaped."""
-    return "".join(_LATEX.get(character, character) for character in str(text))
+    return "".join(_LATEX.get(character, character) for character in escaped_controls(str(text)))
+
+
+def _markdown(text: str) -> str:
+    """A value in Markdown: names of others bring no HTML, no links and no control characters."""
+    return re.sub(r"(?<!\\)\[", r"\[", escaped_controls(text, kept="\n").replace("<", "&lt;"))
 
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context, select_autoescape
+
+    @pass_context
+    def finalize(context: Any, value: Any) -> Any:
+        return _markdown(str(value)) if context.name.endswith(".md") else value
 
     environment = Environment(
         loader=PackageLoader("ball_features.reporting", "templates"),
@@ -201,6 +211,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=finalize,
     )
     environment.globals |= {
         "layout": layout,
@@ -210,5 +221,5 @@ def _environment() -> Environment:
         "styles": STYLES,
     }
     environment.filters["latex"] = _latex
-    environment.filters["cell"] = lambda value: str(value).replace("|", "/")
+    environment.filters["cell"] = lambda value: escaped_controls(str(value)).replace("|", "/")
     return environment

@@ -39,6 +39,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.size": 2,
     "legend.fontsize": 7,
     "legend.frameon": False,
+    "text.parse_math": False,  # a dollar sign in a name is one
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "ball",  # the same figure gives the same file
     "pdf.fonttype": 42,

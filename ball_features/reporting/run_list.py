@@ -16,7 +16,7 @@ from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.curve import CurveRow
 from ball_features.evaluation.results import read_measurement
 from ball_features.evaluation.rows import LadderRow, read_rows
-from ball_features.files import read_json
+from ball_features.evaluation.run_details import read_details
 
 __all__ = [
     "Damaged",
@@ -144,7 +144,7 @@ def read_summary(folder: Path) -> RunSummary:
         DataError: the folder holds no run, or a damaged one.
     """
     try:
-        details = read_json(folder / "run.json")
+        details = read_details(folder, ("config", "cache", "images"))
         config, source = details["config"], details["cache"]
         protocol = str(config["protocol"])
         rungs = read_rows(folder / "ladder.csv", LadderRow)

@@ -13,7 +13,8 @@ from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
 from ball_features.evaluation.across_runs import Candidate, Standing, best_of_runs, standings
 from ball_features.evaluation.results import BestOf, read_measurement
-from ball_features.files import read_csv, read_json
+from ball_features.evaluation.run_details import read_details
+from ball_features.files import read_csv
 from ball_features.reporting.words import counted
 
 __all__ = ["Comparable", "choice_of_runs", "comparable_runs"]
@@ -82,7 +83,7 @@ def _read(name: str, folder: Path) -> _Tested | None:
     """Read the predictions of a run; None where it has none of one protocol."""
     try:
         kind = {row.model: row.kind for row in read_measurement(folder).models}
-        details = read_json(folder / "run.json")
+        details = read_details(folder, ())
         tests: dict[str, dict[tuple[str, str], int]] = {}
         hits: dict[str, dict[str, int]] = {}
         for row in read_csv(folder / "predictions.csv"):

@@ -14,7 +14,8 @@ from ball_features.errors import DataError
 from ball_features.evaluation.metrics import evaluate_predictions
 from ball_features.evaluation.results import Measurement, ModelRow, no_run, read_measurement
 from ball_features.evaluation.rows import GroupRow, read_rows
-from ball_features.files import read_csv, read_json
+from ball_features.evaluation.run_details import COMPARISON, read_details
+from ball_features.files import read_csv
 
 __all__ = ["Curve", "Parts", "StoredPredictions", "StoredRun", "best_of_each_kind", "read_stored_run"]
 
@@ -122,7 +123,7 @@ def read_stored_run(folder: Path) -> StoredRun:
     """
     measurement = read_measurement(folder)
     try:
-        details = read_json(folder / "run.json")
+        details = read_details(folder, COMPARISON)
         groups = read_rows(folder / "groups.csv", GroupRow)
         predictions = _read_predictions(folder / "predictions.csv", measurement.classes)
     except (OSError, ValueError, KeyError) as error:

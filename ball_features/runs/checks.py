@@ -13,6 +13,7 @@ from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.views import fixed_views, model_views
+from ball_features.files import escaped_controls
 from ball_features.models.registry import Model
 
 __all__ = [
@@ -30,9 +31,12 @@ __all__ = [
 
 
 def check_name(name: str | None) -> None:
-    """Raise `ConfigError` for a run's name that would lead out of the folder of the runs."""
-    if name is not None and (not name or Path(name).name != name):
-        raise ConfigError(f"Got the run name {name!r}, expected a name without slashes.", option="name")
+    """Raise `ConfigError` for a run's name that leads out of the folder of the runs, or does not fit on a line."""
+    if name is not None and (not name or Path(name).name != name or escaped_controls(name) != name):
+        raise ConfigError(
+            f"Got the run name {name!r}, expected a name without slashes, line breaks and control characters.",
+            option="name",
+        )
 
 
 def with_numbers(specs: Sequence[Model], cache: Cache, *, named: bool) -> tuple[list[Model], list[str]]:

@@ -12,7 +12,8 @@ from ball_features.errors import DataError
 from ball_features.evaluation.patient_scores import PatientScores
 from ball_features.evaluation.results import ModelRow, no_run, read_measurement
 from ball_features.evaluation.rows import CompatRow, GroupRow, read_rows
-from ball_features.files import read_json, write_json
+from ball_features.evaluation.run_details import COMPARISON, read_details
+from ball_features.files import write_json
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.groups import render_compat, render_groups
 from ball_features.reporting.page import write_report
@@ -116,10 +117,10 @@ def annotate(folder: Path, note: str) -> None:
         DataError: the folder holds no run, or cannot be written.
     """
     try:
-        details = read_json(folder / "run.json")
+        details = read_details(folder, ())
     except (OSError, ValueError) as error:
         raise no_run(folder, error) from error
-    write_json(folder / "run.json", details | {"note": note})
+    write_json(folder / "run.json", dict(details) | {"note": note})
 
 
 def read_run(folder: Path | str) -> Run:
@@ -131,7 +132,7 @@ def read_run(folder: Path | str) -> Run:
     folder = Path(folder)
     measurement = read_measurement(folder)
     try:
-        details = read_json(folder / "run.json")
+        details = dict(read_details(folder, COMPARISON))
         return Run(
             folder=folder,
             metrics=measurement.models,

@@ -177,12 +177,16 @@ def test_a_label_conflict_joins_no_blocks(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.real_data
-@pytest.mark.timeout(900)
-def test_the_known_data_set(real_images):
-    found = audit(scan(real_images))
+def test_a_third_of_the_known_data_set(real_images):
+    """Thirty images of every ninety, since a field of view is on neighbours in file order."""
+    whole = scan(real_images)
+    left_out = [row for row, name in enumerate(whole.path) if int(name[-7:-4]) // 30 % 3 != 1]
+    some = whole.without(dict.fromkeys(left_out, "left out"))
+    found = audit(some)
     facts = AuditSummary.of(found).to_dict()
-    assert facts["exact_duplicate_pairs"] == 40
-    assert facts["near_duplicate_pairs"] + facts["shared_field_pairs"] > 800
+    assert len(found.path) == 1105
+    assert facts["exact_duplicate_pairs"] == len(some.sha256) - len(set(some.sha256)) == 10
+    assert facts["near_duplicate_pairs"] + facts["shared_field_pairs"] > 300
     early = found.label == "Early"
     by_kind = {kind: (found.overlay[early] == kind).mean() for kind in np.unique(found.overlay)}
     red = max(by_kind, key=lambda kind: by_kind[kind])
@@ -207,7 +211,7 @@ def test_kinds_of_file_are_series_of_their_own(tmp_path):
     from ball_features.dataset.manifest import scan
     from ball_features.dataset.synthetic import draw_smears
 
-    draw_smears(tmp_path, per_class=24, seed=2)
+    draw_smears(tmp_path, per_class=20, seed=2)  # fewer of a kind are no kind
     for file in (tmp_path / "Pro").iterdir():
         with Image.open(file) as image:
             image.load()

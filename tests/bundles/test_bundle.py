@@ -48,6 +48,23 @@ def run(small_cache, tmp_path_factory):
     return fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs"), save="all")
 
 
+@pytest.mark.parametrize("pattern", ["**/*.png", "**", "**/**/*.png", "*/**/*.png", "**/a/**/*.png", "**/*"])
+def test_links_in_circles_end(tmp_path, monkeypatch, pattern):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "b" / "1.png")
+    (tmp_path / "a" / "b" / ".2.png").touch()
+    wanted = {"a/b/1.png"}
+    for place in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
+        for name in "xyz":
+            (place / name).symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for start in ("", f"{tmp_path}/"):
+        found = {file.resolve().relative_to(tmp_path).as_posix() for file in find_images([start + pattern]).files}
+        assert found == wanted
+    if pattern in ("**/*.png", "**", "**/**/*.png", "**/a/**/*.png"):
+        assert [file.as_posix() for file in find_images([pattern]).files] == ["a/b/1.png"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_bundle_predicts_what_the_run_predicted(run, small_cache, model):

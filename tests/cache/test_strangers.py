@@ -1,5 +1,6 @@
 """Caches from strangers: nothing leads to other files, nothing is allocated that a file cannot fill."""
 
+import os
 import resource
 import zlib
 
@@ -7,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ball_features.cache import read_cache
+from ball_features.cache import read_cache, verify_cache
 from ball_features.errors import CacheError
 from tests.cache.test_checksums import COUNT, contents, create_cache
 
@@ -147,6 +148,15 @@ def test_what_no_cache_holds_is_refused(path, kind):
             read_cache(path, embeddings=embeddings)
         assert str(path) in str(caught.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+@pytest.mark.parametrize("verify", [read_cache, verify_cache])
+def test_a_pipe_is_not_waited_for(tmp_path, verify):
+    os.mkfifo(tmp_path / "a.h5")
+    with pytest.raises(CacheError, match="it is a pipe or a device"):
+        verify(tmp_path / "a.h5")
+    with pytest.raises(CacheError, match="it is a pipe or a device"):
+        verify("/dev/zero")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

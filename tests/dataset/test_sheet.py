@@ -216,6 +216,11 @@ def test_rows_of_blanks_headers_and_missing_values(tmp_path):
     assert sheet.headings == {"label": "Class", "patient": "Fall-Nr."}
 
 
+def test_images_of_one_lesion_are_a_group(tmp_path):
+    rows = sheet_of(tmp_path, "lesion_id,image_id,dx\nL1,0,a\nL1,1,a\nL2,2,b\n").rows_of(["0.jpg", "1.jpg", "2.jpg"])
+    assert rows.columns == {"label": ("a", "a", "b"), "group": ("L1", "L1", "L2")}
+
+
 def test_columns_by_option(tmp_path):
     text = "image,case,subject,class,stain\n0.jpg,1,s1,a,H\n1.jpg,2,s2,b,G\n"
     config = CollectionConfig(patient_column="subject", label_column="stain", group_column="case")

@@ -1,5 +1,6 @@
 """Sheets and settings of a few bytes that claim, or would cost, a machine's memory."""
 
+import os
 import resource
 import struct
 import time
@@ -13,6 +14,7 @@ import pytest
 from ball_features import FitConfig
 from ball_features.config.toml import read_settings
 from ball_features.dataset import contained
+from ball_features.dataset.group_table import table_of_file
 from ball_features.dataset.sheet_formats import read_tables
 from ball_features.errors import ConfigError, DataError
 
@@ -298,3 +300,9 @@ def test_settings_that_are_nested_or_endless_are_refused(tmp_path, text):
     (tmp_path / "a.toml").write_text(f"a = {text}\n")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_settings(tmp_path / "a.toml")
+
+
+def test_a_groups_file_is_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "groups.csv")
+    with pytest.raises(DataError, match="is no file, expected one"):
+        table_of_file(str(tmp_path / "groups.csv"), ["a.jpg"])

@@ -2,7 +2,13 @@
 
 import copyreg
 import importlib.util
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,3 +57,53 @@ def test_a_cluster_of_this_machine_gives_the_same_results(backend, package):
     pytest.importorskip(package)
     tasks = {number: -number for number in range(5)}
     assert {key: value for key, value, _ in run_tasks(abs, tasks, 2, backend)} == {n: n for n in range(5)}
+
+
+_HOLDS = """
+import fcntl, os, sys, time
+from ball_features.evaluation.processes import run_tasks
+
+def hold(path):
+    file = open(path, "w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    open(path + ".held", "w").close()
+    time.sleep(120)
+
+list(run_tasks(hold, {name: name for name in sys.argv[1:]}, 2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the number of a parent that has ended")
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    import fcntl
+
+    paths = [tmp_path / name for name in "ab"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, "-c", _HOLDS, *map(str, paths)], env=environment)
+    until = time.monotonic() + 60
+    while not all(Path(f"{path}.held").exists() for path in paths):
+        assert time.monotonic() < until and parent.poll() is None
+        time.sleep(0.1)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    for path in paths:
+        with path.open("r+") as file:
+            free = False
+            while not free:
+                assert time.monotonic() < until + 30, "a worker outlives its parent"
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    free = True
+                except BlockingIOError:
+                    time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell whether a process runs")
+def test_a_worker_whose_parent_is_gone_before_its_first_task_ends():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = f"import time; from ball_features.evaluation import processes as p; p._end_with({gone.pid}); time.sleep(60)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=50).returncode == 1

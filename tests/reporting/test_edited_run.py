@@ -3,13 +3,24 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from ball_features import FitConfig, fit
-from ball_features.errors import DataError
+from ball_features.cli import app
+from ball_features.config.toml import read_settings
+from ball_features.errors import ConfigError, DataError
+from ball_features.evaluation.run_details import COMPARISON, read_details
+from ball_features.reporting.joint import write_joint_report
 from ball_features.reporting.page import write_report
+from ball_features.reporting.provenance import provenance_block
+from ball_features.reporting.published import published_sections
+from ball_features.reporting.run_list import read_summary
 from ball_features.reporting.stored_run import read_stored_run
+from ball_features.runs.store import read_run
+from tests.commands import ball
 from tests.made import clouds, write_cache
 
 ODD = {"Benign": "=Benign", "Early": "+1", "Pre": "@Pre", "Pro": "'Pro"}
@@ -97,3 +108,74 @@ def test_a_run_that_claims_much_is_refused_at_once(run, tmp_path, claim):
     with pytest.raises(DataError, match="holds no run"):
         read_stored_run(folder)
     assert time.process_time() - start < 5
+
+
+WRONG = (None, 5, -1.5, True, "x", [], [5], {}, {"a": 5}, [[]], [{"a": None}])
+
+
+def test_each_field_of_a_run_is_of_its_type_or_named(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    whole = json.loads((folder / "run.json").read_text())
+    refused, stored = 0, read_stored_run(run)
+    for inside in ((), ("config",), ("cache_attributes",)):
+        for field in whole[inside[0]] if inside else whole:
+            for value in WRONG:
+                details = json.loads(json.dumps(whole))
+                (details[inside[0]] if inside else details)[field] = value
+                (folder / "run.json").write_text(json.dumps(details))
+                try:
+                    read_details(folder, COMPARISON)
+                except DataError as error:
+                    assert f"{folder / 'run.json'} was edited or damaged: " in str(error)
+                    assert f"{'.'.join((*inside, field))} is " in str(error) or "it lacks config." in str(error)
+                    refused += 1
+                    continue
+                provenance_block(details)
+                published_sections(replace(stored, details=details))
+                read_summary(folder)
+    assert refused > 200
+
+
+@pytest.mark.parametrize("field", COMPARISON)
+def test_a_field_of_a_run_that_is_missing_is_named(run, tmp_path, field):
+    folder = shutil.copytree(run, tmp_path / "run")
+    details = json.loads((folder / "run.json").read_text())
+    del details[field]
+    (folder / "run.json").write_text(json.dumps(details))
+    for read in (write_report, read_run, lambda own: write_joint_report([own, own], tmp_path / "a.html", [None, None])):
+        with pytest.raises(DataError, match=f"run.json was edited or damaged: it lacks {field}"):
+            read(folder)
+
+
+@pytest.mark.parametrize("value", [5, {"a": 1}])
+def test_an_edited_field_gives_one_message(run, tmp_path, value):
+    folder = shutil.copytree(run, tmp_path / "run")
+    details = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(details | {"title": value}))
+    found = ball("report", folder)
+    assert found.returncode == 2, found.stderr
+    assert "was edited or damaged: title is" in " ".join(found.stderr.split())
+
+
+@pytest.mark.parametrize("field", ["cache", "cache_from_run"])
+@pytest.mark.parametrize("kind", ["ftp", "http", "s3"])
+def test_an_address_in_a_run_is_not_followed(run, tmp_path, monkeypatch, field, kind):
+    folder = shutil.copytree(run, tmp_path / "run")
+    details = json.loads((folder / "run.json").read_text())
+    details |= {"cache": "gone.h5", field: f"{kind}://127.0.0.1/a.h5"}
+    details["config"]["groups"] = f"{kind}://127.0.0.1/groups.csv"
+    (folder / "run.json").write_text(json.dumps(details))
+    monkeypatch.setattr("ball_features.cache.remote._Remote.at", lambda place: pytest.fail("an address was opened"))
+    found = CliRunner().invoke(app, ["report", str(folder)])
+    assert found.exit_code == 0
+    assert "which is opened only if you give it" in " ".join(found.output.split())
+    assert (folder / "report.html").exists()
+    with pytest.raises(ConfigError, match="groups is an address"):
+        read_settings(folder / "run.json")
+    details["config"] |= {"groups": None}
+    (folder / "run.json").write_text(json.dumps(details))
+    assert ("cache" in read_settings(folder / "run.json")) is (field != "cache")
+    details["config"] |= {"cluster": "10.0.0.1:8786"}
+    (folder / "run.json").write_text(json.dumps(details))
+    with pytest.raises(ConfigError, match="cluster is an address"):
+        read_settings(folder / "run.json")

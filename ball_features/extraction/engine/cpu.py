@@ -13,13 +13,16 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ball_features.files import temporary_folder
+
 if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
     from torch import Tensor
 
 __all__ = ["NO_COMPILER", "AffineRelu", "affine_relu_kernel", "compile_early", "kernel_is_missing", "pack_bits"]
@@ -84,7 +87,7 @@ class AffineRelu:
         )  # fmt: skip
 
 
-_Begun = tuple["tempfile.TemporaryDirectory[str]", "subprocess.Popen[bytes]"]
+_Begun = tuple["TemporaryDirectory[str]", "subprocess.Popen[bytes]"]
 _begun: dict[tuple[str, ...], _Begun] = {}  # compilations that go on beside other work, by their options
 
 
@@ -96,7 +99,7 @@ def _compiler() -> list[str]:
 def _begin(options: tuple[str, ...]) -> _Begun:
     """Begin to compile into a new temporary folder."""
     # A loaded library needs no file, and one that is kept might meet another processor.
-    folder = tempfile.TemporaryDirectory(prefix="ball-", ignore_cleanup_errors=True)
+    folder = temporary_folder()
     command = [*options, str(_SOURCE), "-o", str(Path(folder.name) / _LIBRARY)]
     quiet = subprocess.DEVNULL
     try:
