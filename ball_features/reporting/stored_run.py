@@ -16,6 +16,7 @@ from ball_features.evaluation.results import Measurement, ModelRow, no_run, read
 from ball_features.evaluation.rows import GroupRow, read_rows
 from ball_features.evaluation.run_details import COMPARISON, read_details
 from ball_features.files import read_csv
+from ball_features.models.registry import MODELS
 
 __all__ = ["Curve", "Parts", "StoredPredictions", "StoredRun", "best_of_each_kind", "read_stored_run"]
 
@@ -133,10 +134,12 @@ def read_stored_run(folder: Path) -> StoredRun:
 
 
 def _require_equal(folder: Path, measurement: Measurement, predictions: Mapping[str, StoredPredictions]) -> None:
-    """Compare the table of a run with its predictions, which say the same unless a file was edited or damaged."""
+    """Compare the table of a run with its predictions and with `MODELS`, which say the same unless one was edited."""
     for row in measurement.models:
         own, wrong = predictions.get(row.model), ""
-        if own is None:
+        if row.model in MODELS and row.kind != MODELS[row.model].kind:
+            wrong = f"metrics.json calls {row.model} a {row.kind}, and it is a {MODELS[row.model].kind}"
+        elif own is None:
             wrong = f"predictions.csv has none of {row.model}"
         elif not (np.isfinite(own.probability).all() and np.allclose(own.probability.sum(1), 1, atol=1e-4)):
             wrong = f"probabilities of {row.model} in predictions.csv do not add up to 1"

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -73,6 +74,7 @@ EDITS = {
     "a cell that is no number": predictions(lambda lines: [lines[0], lines[1].rsplit(",", 1)[0] + ",x\n", *lines[2:]]),
     "a better accuracy": table(lambda row: row.update(accuracy=0.999)),
     "a better F1": table(lambda row: row.update(f1=0.999)),
+    "a model that is called a shortcut": table(lambda row: row.update(kind="shortcut")),
     "another confusion matrix": table(lambda row: row["confusion"][0].reverse()),
 }
 
@@ -179,3 +181,12 @@ def test_an_address_in_a_run_is_not_followed(run, tmp_path, monkeypatch, field, 
     (folder / "run.json").write_text(json.dumps(details))
     with pytest.raises(ConfigError, match="cluster is an address"):
         read_settings(folder / "run.json")
+
+
+@pytest.mark.parametrize("edit", [Path.unlink, lambda path: path.write_text("[]"), None])
+def test_a_verdict_that_is_missing_or_empty_is_said(run, tmp_path, edit):
+    folder = shutil.copytree(run, tmp_path / "run")
+    if edit is not None:
+        edit(folder / "verdict.json")
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert ("its verdict.json is missing or empty" in page) is (edit is not None)
