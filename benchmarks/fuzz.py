@@ -123,14 +123,15 @@ def runs() -> tuple[Callable[[bytes], object], list[bytes]]:
 
 def patients() -> tuple[Callable[[bytes], object], list[bytes]]:
     """Bodies of /v1/patients."""
-    from pydantic import ValidationError
+    from ball_features.deployment.patient_requests import patient_request, read_request
+    from ball_features.errors import ConfigError
 
-    from ball_features.deployment.replies import PatientRequest
+    kind = patient_request(64)
 
     def one(data: bytes) -> object:
         try:
-            return PatientRequest.model_validate_json(data)
-        except ValidationError:
+            return read_request(kind, 64, data)
+        except ConfigError:
             return None
 
     return one, [b'{"patient": "P", "images": [{"name": "a", "data": "AAAA"}]}']

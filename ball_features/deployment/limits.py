@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import time
 import urllib.parse
 from collections import OrderedDict
@@ -21,9 +22,11 @@ __all__ = [
     "is_of_another_page",
     "media_type",
     "require_token",
+    "stated_bytes",
 ]
 
 _ADDRESSES = 10_000  # whose rates are remembered
+_ADDRESS = 64  # characters that tell one address from another; a proxy's header may hold any
 _TOKEN = 16  # least number of characters
 
 
@@ -41,6 +44,8 @@ class Limits:
         patient_images: number of images of one patient in a request.
         patient_megabytes: size of such a request in megabytes, base64 included.
         headers_s: seconds in which the head of a request must come.
+        answer_s: seconds in which a client must take some of its answer.
+        ahead: requests in a row that a connection may send before it has the answer to the one before.
     """
 
     megabytes: float = 20.0
@@ -52,6 +57,8 @@ class Limits:
     headers_s: float = 10.0
     patient_images: int = 64
     patient_megabytes: float = 100.0
+    answer_s: float = 15.0
+    ahead: int = 4
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -73,7 +80,7 @@ class TokenBuckets:
 
     def take(self, address: str) -> bool:
         """Count a request and return whether it is within the rate."""
-        now = time.monotonic()
+        now, address = time.monotonic(), address[:_ADDRESS]
         level, then = self.level.pop(address, (self.most, now))
         level = min(self.most, level + (now - then) * self.rate)
         allowed = level >= 1
@@ -129,15 +136,33 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def stated_bytes(content_length: str) -> float:
+    """The number of bytes that a header Content-Length states; 0 for anything but ASCII digits (RFC 9110)."""
+    return float(content_length) if re.fullmatch(r"[0-9]+", content_length) else 0
+
+
 def is_of_another_page(origin: str, host: str) -> bool:
     """Whether a browser sends a request for a page that this server did not give, by the headers Origin and Host."""
-    return bool(origin) and urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
+    try:
+        return bool(origin) and urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:  # no address; this server's pages have one
+        return True
 
 
 def require_token(token: str, *, loopback: bool) -> None:
-    """Raise `ConfigError` for a token under 16 characters, or for a missing one unless only this machine can ask."""
+    """Raise `ConfigError` for a token that is short or no header can carry, or for a missing one that is needed.
+
+    Args:
+        token: token, or "".
+        loopback: True if only this machine can ask, which needs none.
+    """
     if token and len(token) < _TOKEN:
         raise ConfigError(f"Got a token of {len(token)} characters, expected {_TOKEN} or more: openssl rand -hex 16")
+    if not re.fullmatch("[!-~]*", token):  # others are sent in more than one encoding, or not at all
+        raise ConfigError(
+            "Got a token with spaces, control characters or others than those of ASCII, expected letters, digits and "
+            "punctuation alone: openssl rand -hex 16"
+        )
     if not token and not loopback:
         raise ConfigError(
             f"Got no token that other machines must bring, expected {_TOKEN} characters or more: openssl rand -hex 16"

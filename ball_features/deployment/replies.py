@@ -1,11 +1,8 @@
-"""What the server is asked and what it answers, as records that its OpenAPI description follows from."""
+"""What the server answers, as records that its OpenAPI description follows from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from pydantic import Base64Bytes, BaseModel, Field
+from pydantic import BaseModel, Field
 
 __all__ = [
     "REFUSALS",
@@ -14,9 +11,7 @@ __all__ = [
     "Answer",
     "Health",
     "ImageAnswer",
-    "ImageFile",
     "PatientReply",
-    "PatientRequest",
     "RejectedFile",
 ]
 
@@ -84,27 +79,6 @@ class Health(BaseModel):
         description="Largest share of images like those of calibration that is flagged by chance."
     )
     alarm: list[Alarm] = Field(default=[], description="Findings on the recent images.")
-
-
-class ImageFile(BaseModel):
-    """One image of a patient."""
-
-    name: str = Field("", max_length=500, description="Name that the answer repeats.")
-    data: Base64Bytes = Field(description="The file, in base64.")
-
-
-class PatientRequest(BaseModel):
-    """Images of one patient."""
-
-    patient: str = Field("", max_length=500, description="Name that the answer repeats.")
-    images: list[ImageFile] = Field(min_length=1, description="The images.")
-
-    @classmethod
-    def whole_schema(cls) -> Mapping[str, Any]:
-        """The JSON schema without references, as it may stand inside another document."""
-        schema = cls.model_json_schema()
-        schema["properties"]["images"]["items"] = schema.pop("$defs")[ImageFile.__name__]
-        return schema
 
 
 class ImageAnswer(BaseModel):

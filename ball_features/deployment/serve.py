@@ -17,7 +17,6 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import generate_latest
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from ball_features import __version__
@@ -38,12 +37,14 @@ from ball_features.deployment.limits import (
     is_of_another_page,
     media_type,
     require_token,
+    stated_bytes,
 )
 from ball_features.deployment.map_reply import reply_with_map
 from ball_features.deployment.meters import Meters
 from ball_features.deployment.patient_replies import reply_for_patient
+from ball_features.deployment.patient_requests import file_of, patient_request, read_request
 from ball_features.deployment.recent import Recent
-from ball_features.deployment.replies import REFUSALS, Alarm, Answer, Health, PatientReply, PatientRequest
+from ball_features.deployment.replies import REFUSALS, Alarm, Answer, Health, PatientReply
 from ball_features.deployment.site_requests import bundle_of_site, known_sites, site_notes
 from ball_features.errors import ConfigError, ImageError
 from ball_features.extraction.batch import batch_size
@@ -92,6 +93,7 @@ def create_app(
     decoding = CapacityLimiter(core_count())
     size = batch_size(predictor.device.type, predictor.engine.precision, predictor.backbone.input_px)
     (page, policy), thumbnails, facts = browser_page(), Thumbnails(images), predictor.bundle.facts
+    patient_kind, most_images = patient_request(limits.patient_images), limits.patient_images
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -116,7 +118,10 @@ def create_app(
         elif not token and is_of_another_page(request.headers.get("origin", ""), request.headers.get("host", "")):
             response = JSONResponse({"detail": "The request comes from another page, expected this server's own."}, 403)
         else:
-            response = await proceed(request)
+            try:
+                response = await proceed(request)
+            except Exception as error:
+                response = exchange.failed(error)
         meters.requests.labels(str(response.status_code)).inc()
         return exchange.end(request, response)
 
@@ -137,8 +142,7 @@ def create_app(
             raise HTTPException(415, f"Got the content type {kind!r}, expected {' or '.join(kinds)}.")
         most = int(megabytes * 1e6)
         too_large = HTTPException(413, f"The body is larger than {megabytes:g} MB.")
-        stated = request.headers.get("content-length", "")
-        if stated.isdigit() and int(stated) > most:
+        if stated_bytes(request.headers.get("content-length", "")) > most:
             raise too_large
         body = bytearray()
         try:
@@ -222,9 +226,7 @@ def create_app(
         "/v1/patients",
         dependencies=[Depends(check_token)],
         responses={code: {"description": text} for code, text in REFUSALS.items()},
-        openapi_extra={
-            "requestBody": {"required": True, "content": {_JSON: {"schema": PatientRequest.whole_schema()}}}
-        },
+        openapi_extra={"requestBody": {"required": True, "content": {_JSON: {"schema": patient_kind.whole_schema()}}}},
     )
     async def predict_patient(
         request: Request,
@@ -238,26 +240,22 @@ def create_app(
         body = await read_body(request, take, (_JSON,), limits.patient_megabytes)
         start = time.perf_counter()
         try:
-            asked = await to_thread.run_sync(PatientRequest.model_validate_json, body, limiter=decoding)
-        except ValidationError as error:
-            raise HTTPException(
-                422, error.errors(include_url=False, include_input=False, include_context=False)
-            ) from error
-        if len(asked.images) > limits.patient_images:
-            raise HTTPException(422, f"Got {len(asked.images)} images, expected {limits.patient_images} or fewer.")
-        files = {f"{number}": file for number, file in enumerate(asked.images)}
+            asked = await to_thread.run_sync(read_request, patient_kind, most_images, body, limiter=decoding)
+        except ConfigError as error:
+            raise HTTPException(422, str(error)) from error
         rejected, waiting, names, colours = {}, [], [], []
-        for key, file in files.items():
+        for number, file in enumerate(asked.images):
             try:
-                image = await to_thread.run_sync(load, file.data, limiter=decoding)
+                data = await to_thread.run_sync(file_of, file, limits.megabytes, limiter=decoding)
+                image = await to_thread.run_sync(load, data, limiter=decoding)
             except ImageError as error:
-                rejected[file.name or key] = str(error)
+                rejected[file.name or str(number)] = str(error)
                 continue
-            waiting.append(embed(image, hashlib.sha256(file.data).hexdigest()))
-            names.append(file.name or key)
+            waiting.append(embed(image, hashlib.sha256(data).hexdigest()))
+            names.append(file.name or str(number))
             colours.append(predictor.histogram(image[None]))
         if not waiting:
-            raise HTTPException(422, f"None of the {len(files)} files is an image that can be decoded.")
+            raise HTTPException(422, f"None of the {len(asked.images)} files is an image that can be decoded.")
         rows = np.stack(await asyncio.gather(*waiting))
         seen = None if colours[0] is None else np.concatenate(colours)
         found = await to_thread.run_sync(describe, own, names, rows, coverage, seen, limiter=decoding)

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -244,6 +245,50 @@ def test_each_request_has_a_number_that_the_log_knows_and_nothing_of_the_image(c
     assert answer.json()["predicted"] not in first
     assert "\x1b" not in second
     assert "\n" not in second
+
+
+HEADERS = {
+    "Host": ["[x", "[", "]", "a:b:c", "\xff", "127.0.0.1:99999999999999999999", "127.0.0.1%0a", "", "x" * 60_000],
+    "Origin": ["http://[x", "[", "http://\xff", "http://a:b", "//", "null", "http://[::1", "\x7f"],
+    "Referer": ["http://[x", "\xff"],
+    "Content-Type": ["\xff", ";", "/", "image/", "image/png; charset=[", "x" * 60_000],
+    "Content-Length": ["\xb2", "9" * 5000, "-1", "x"],
+    "Authorization": ["\xff", "Bearer", "Bearer \xff\xfe", "Bearer " + "x" * 60_000],
+    "X-Forwarded-For": ["[x", "[::1]:\xb2", "a:" + "9" * 5000, "\xff", ",,,", "x" * 60_000],
+    "X-Forwarded-Proto": ["[x", "\xff"],
+    "Cookie": ["\xff;=;"],
+}
+
+
+@pytest.mark.parametrize("token", ["", "0123456789abcdef"])
+def test_odd_headers_are_answered_and_numbered(predictor, token):
+    """Whatever a header holds, the answer is no fault of the server; a foreign page is refused."""
+    from fastapi.testclient import TestClient
+    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+    app: Any = ProxyHeadersMiddleware(create_app(predictor, token=token, loopback=not token), "*")
+    asked = (("GET", "/healthz"), ("POST", "/v1/predict"), ("POST", "/v1/patients"))
+    with TestClient(app, base_url="http://127.0.0.1") as http:
+        for name, value in ((name, value) for name, values in HEADERS.items() for value in values):
+            headers: Any = {**FILE, name: value.encode("latin-1")}
+            for answer in (http.request(method, path, headers=headers) for method, path in asked):
+                assert answer.status_code < 500, (name, value[:20])
+                assert len(answer.headers["X-Request-ID"]) == 12
+                if name == "Origin" and not token:
+                    assert answer.status_code == 403, value
+
+
+def test_a_fault_of_the_server_is_answered_and_logged_under_a_number(client, monkeypatch, caplog):
+    def fail(*arguments):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("ball_features.deployment.serve.known_sites", fail)
+    with client() as http:
+        answer = http.get("/healthz")
+    assert answer.status_code == 500
+    number = answer.headers["X-Request-ID"]
+    assert number in answer.json()["detail"]
+    assert any(number in message for message in caplog.messages)
 
 
 def test_loopback():

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import json
 import shutil
 import socket
 import threading
@@ -17,8 +18,10 @@ pytest.importorskip("prometheus_client")
 
 from ball_features.bundles.prediction import Prediction
 from ball_features.deployment.limits import Limits
+from ball_features.deployment.patient_requests import ImageFile, file_of, patient_request, read_request
 from ball_features.deployment.recent import Recent
 from ball_features.deployment.serve import create_app
+from ball_features.errors import ConfigError, ImageError
 
 FILE = {"Content-Type": "application/octet-stream"}
 
@@ -72,13 +75,81 @@ def test_what_is_refused_of_a_patient(client, smears):
         assert http.post("/v1/patients", json={"images": []}).status_code == 422
         assert http.post("/v1/patients", json={"images": [{"data": "?"}]}).status_code == 422
         assert http.post("/v1/patients", json=packed([("a", b"x")])).status_code == 422
+        sent = packed([("a.png", b"x" * 2000), one])
         assert http.post("/v1/patients", content=b"{", headers={"Content-Type": "application/json"}).status_code == 422
         assert http.post("/v1/patients", content=one[1], headers=FILE).status_code == 415
         assert http.post("/v1/patients?coverage=2", json=packed([one])).status_code == 422
+        schema = http.get("/openapi.json").json()["paths"]["/v1/patients"]["post"]["requestBody"]
+        assert schema["content"]["application/json"]["schema"]["properties"]["images"]["maxItems"] == 2
+        sent["images"][0]["data"] = "a"  # one letter is no base64
+        assert "is no base64" in http.post("/v1/patients", json=sent).json()["rejected"][0]["reason"]
     with client(limits=Limits(patient_megabytes=0.001)) as http:
         assert http.post("/v1/patients", json=packed([one])).status_code == 413
     with client(token="x" * 16) as http:
         assert http.post("/v1/patients", json=packed([one])).status_code == 401
+
+
+def whole(item, count):
+    return b'{"images":[' + b",".join([item] * count) + b"]}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        whole(b"0", 100_000),
+        whole(b'{"data":""}', 50_000),
+        whole(b"[[[[]]]]", 30_000),
+        b'{"images":[{' + b",".join(b'"%d":0' % number for number in range(50_000)) + b"}]}",
+        b'{"a":' * 50_000,
+        b"[" * 200_000,
+    ],
+    ids=lambda body: body[:20].decode(),
+)
+def test_a_request_of_many_values_is_refused_before_they_are_built(body, monkeypatch, client):
+    def build(*arguments, **options):
+        raise AssertionError("built")
+
+    kind = patient_request(64)
+    monkeypatch.setattr(kind, "model_validate_json", build)
+    with pytest.raises(ConfigError, match="expected 64 images or fewer"):
+        read_request(kind, 64, body)
+    with client() as http:
+        answer = http.post("/v1/patients", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, len(answer.content) < 200) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (whole(b"0", 10_000), r"images\.0: Input should be an object$"),
+        (whole(b'{"data":""}', 65), "images: List should have at most 64 items"),
+        (whole(b'{"name":"' + b"n" * 501 + b'","data":0}', 9), r"images\.0\.name: .* at most 500 .*; images\.0\.data"),
+        (b'{"images":[{"data":"' + b"1" * 100_000, "Invalid JSON"),
+        (b"1" * 100_000, "Invalid JSON"),
+    ],
+)
+def test_an_answer_tells_the_first_faults_and_not_what_was_sent(body, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_request(patient_request(64), 64, body)
+    assert len(str(caught.value)) < 400
+
+
+def test_the_longest_names_and_the_most_images_are_taken():
+    item = {"name": "," * 500, "data": base64.b64encode(bytes(3000)).decode(), "taken": ["2024", "left"]}
+    body = json.dumps({"patient": ":" * 500, "images": [item] * 64}).encode()
+    found = read_request(patient_request(64), 64, body)
+    assert [file_of(image, 1) for image in found.images] == [bytes(3000)] * 64
+
+
+def test_a_file_of_a_patient_is_bounded_as_one_alone():
+    lines = base64.encodebytes(bytes(1000)).decode()  # with line ends
+    assert file_of(ImageFile(name="a", data=lines), 0.001) == bytes(1000)
+    for data in (base64.b64encode(bytes(1001)).decode(), "A" * 10_000):
+        with pytest.raises(ImageError, match=r"is larger than 0\.001 MB"):
+            file_of(ImageFile(name="a", data=data), 0.001)
+    for data in ("A", "\xff", "é" * 4):
+        with pytest.raises(ImageError, match="is no base64"):
+            file_of(ImageFile(name="a", data=data), 1)
 
 
 @pytest.mark.slow
