@@ -84,7 +84,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             source = str(seen) if seen.exists() else source
         given = [source] if isinstance(source, str) else list(source)
         found = {} if any(map(is_address, given)) else {"cache" if isinstance(source, str) else "caches": source}
-        far = [name for name, value in details["config"].items() if value and _is_far(name, value)]
+        far = [name for name, value in details["config"].items() if value and (name == "cluster" or _is_far(value))]
         if far:
             raise ValueError(f"{far[0]} is an address, which a run may not name; give it yourself, or take its {FILE}")
         # JSON keeps None as null; a TOML file leaves such a setting out.
@@ -96,9 +96,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The configuration {path} cannot be read ({error}). Expected {expected}.") from error
 
 
-def _is_far(name: str, value: Any) -> bool:
-    """Whether a setting leads to another machine."""
-    return name == "cluster" or (isinstance(value, str) and is_address(value))
+def _is_far(value: Any) -> bool:
+    """Whether a setting is an address, or holds one."""
+    if isinstance(value, dict):
+        return any(map(_is_far, value.values()))
+    return any(map(_is_far, value)) if isinstance(value, list) else isinstance(value, str) and is_address(value)
 
 
 def _require_shallow(text: str) -> None:

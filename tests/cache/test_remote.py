@@ -153,6 +153,8 @@ def test_a_cache_under_an_address_is_read_like_any(memory, address, small_cache,
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "runs" / "one" / "run.json").read_text())["cache"] == address
     page = CliRunner().invoke(app, ["report", str(tmp_path / "runs" / "one")])
+    assert page.exit_code == 0 and "opened only if you give it" in " ".join(page.output.split()), page.output
+    page = CliRunner().invoke(app, ["report", str(tmp_path / "runs" / "one"), "--cache", address])
     assert page.exit_code == 0 and "no map" not in page.output, page.output
 
 

@@ -144,11 +144,16 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_preset(seen, 
 
 def test_a_run_of_an_older_version_is_repeated_from_its_run_json(seen, tmp_path):
     file = tmp_path / "run.json"
-    config = dataclasses.replace(CHANGED, compat_batch_metrics=False).to_dict()
+    wanted = dataclasses.replace(CHANGED, compat_batch_metrics=False, cluster="")
+    config = wanted.to_dict()
     del config["compat_batch_metrics"]
     file.write_text(json.dumps({"cache": "a.h5", "config": config}))
     (cache, found), _ = seen("fit", "--config", file)
-    assert (str(cache), found) == ("a.h5", dataclasses.replace(CHANGED, compat_batch_metrics=False))
+    assert (str(cache), found) == ("a.h5", wanted)
+    for name in ("cluster", "groups"):
+        file.write_text(json.dumps({"cache": "a.h5", "config": config | {name: "tcp://scheduler:8786"}}))
+        with pytest.raises(ConfigError, match=f"{name} is an address, which a run may not name"):
+            seen("fit", "--config", file)
     file.write_text("[]")
     with pytest.raises(ConfigError, match=r"Expected the run\.json of a run"):
         seen("fit", "--config", file)
