@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
     label = _labels(images, layout, rows, remarks)
     columns = dict(layout.columns)
     if rows is not None:
+        remarks += _contradictions(images, columns, rows)
         columns |= {
             name: tuple(
                 cell if listed else below
@@ -135,6 +136,20 @@ def _explained(images: Sequence[str], layout: Layout, rows: SheetRows) -> Layout
             if len(pairs) > len(images) / 2 and all(folder.strip() == cell for folder, cell in pairs):
                 return read_layout(images, words)
     return layout
+
+
+def _contradictions(images: Sequence[str], columns: Mapping[str, Sequence[str]], rows: SheetRows) -> list[str]:
+    """Remarks on patients, sites and splits of which folders and sheet say something else."""
+    remarks = []
+    for name in sorted(columns.keys() & rows.columns.keys()):
+        pairs = zip(images, columns[name], rows.columns[name], strict=True)
+        other = [f"{path} ({below}, in the sheet {own})" for path, below, own in pairs if "" != below != own != ""]
+        if other:
+            remarks.append(
+                f"{len(other)} of {len(images)} images have another {name} in the sheet than by their folder; that of "
+                f"the sheet is taken: {some(other)}."
+            )
+    return remarks
 
 
 def _labels(images: Sequence[str], layout: Layout, rows: SheetRows | None, remarks: list[str]) -> list[str]:

@@ -451,3 +451,13 @@ def test_a_table_without_a_class_leaves_that_of_the_folder(tmp_path):
     manifest = scan(made(tmp_path / "images", names), sheet=sheets)
     assert manifest.path[0] == "test/a/testa.jpg"
     assert (manifest.label, manifest.columns["split"]) == (("a", "b", "a", "b"), ("test", "test", "train", "train"))
+
+
+def test_a_split_that_contradicts_the_folders_is_said(tmp_path):
+    names = ["train/A/1.jpg", "train/B/2.jpg", "test/A/3.jpg", "test/B/4.jpg"]
+    manifest = scanned(tmp_path, names, "path,split\n1.jpg,test\n2.jpg,\n3.jpg,test\n")
+    assert dict(zip(manifest.path, manifest.columns["split"], strict=True))["train/A/1.jpg"] == "test"
+    assert (
+        "1 of 4 images have another split in the sheet than by their folder; that of the sheet is taken: "
+        "train/A/1.jpg (train, in the sheet test)."
+    ) in manifest.note
