@@ -155,8 +155,8 @@ def confirm_at_full_size(
         picture: row -> grey picture, uint8 (side, side), and the mask of its part within the frame, bool (side, side).
         clear: mask without overlays, bool (side, side).
         pair: pair with shifts in working pixels.
-        own: share of the pixels of these pictures that files of theirs hold; the others are interpolated, if the files
-            are smaller, and prove nothing.
+        own: pixels of the smaller file, as a share of those of the picture that was made of it; 1 if it has more. An
+            overlap counts by this share, since pixels that were interpolated prove nothing.
 
     Returns:
         The pair with shifts in pixels of the picture; None if only shapes agreed.

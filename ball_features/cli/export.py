@@ -11,6 +11,7 @@ import typer
 from ball_features.cli.derive import command
 from ball_features.cli.options import Quiet
 from ball_features.cli.screen import echo, say
+from ball_features.config.bundle_use import TRUST
 from ball_features.config.fields import Config, option
 
 __all__ = ["COMMAND", "ExportOptions", "export"]
@@ -37,11 +38,7 @@ class ExportOptions(Config):
     csv: Path | None = option(
         None, "Write the cache as a CSV file: path, label, sha256, view, and a column per number of an embedding."
     )
-    trust: bool = option(
-        False,
-        "Load the bundle's file model.joblib, or its network in TorchScript, which can run code: only from people you "
-        "trust.",
-    )
+    trust: bool = option(False, TRUST)
 
 
 def export(

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from ball_features.config.fields import Config, option
 
-__all__ = ["COVERAGE", "BundleUse", "Coverage", "EvaluateConfig"]
+__all__ = ["COVERAGE", "TRUST", "BundleUse", "Coverage", "EvaluateConfig"]
 
+TRUST = "Load the bundle's model.joblib, or its TorchScript network, which can run code: only from people you trust."
 COVERAGE = 0.95  # default of prediction sets
 
 
@@ -22,11 +23,7 @@ class BundleUse(Config):
     precision: str = option(
         "auto", "Number format of the network's computations: auto (the bundle's own), fp32, bf16 or fp16."
     )
-    trust: bool = option(
-        False,
-        "Load the bundle's file model.joblib, or its network in TorchScript, which can run code: only from people you "
-        "trust.",
-    )
+    trust: bool = option(False, TRUST)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _PROBED = 50  # records that the separator is told by
 _MAC_LETTER = re.compile(rb"[A-Za-z][\x87-\x90\x98\x9a-\x9f](?:[a-z]|\b)")
 _LOOKED_AT = 10_000  # records, blank ones too, among which those are
 _MOST_BYTES = 1 << 30
+_EXPECTED = "Expected a table: .csv, .tsv, .xlsx, .xls, .ods, .parquet, .json or .jsonl."
 _SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
@@ -46,9 +47,7 @@ def read_tables(path: Path | Member) -> list[RawTable]:
         with path.open("rb") as file:  # which may be a pipe
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise DataError(
-            f"No groups file or sheet can be read at {path} ({error.strerror}). Expected .csv, .tsv, .xlsx or .parquet."
-        ) from error
+        raise DataError(f"No groups file or sheet can be read at {path} ({error.strerror}). {_EXPECTED}") from error
     if len(data) > _MOST_BYTES:
         raise DataError(f"{path} has more than {_MOST_BYTES / 1e6:.0f} MB, the most for a sheet. Give a smaller table.")
     if data.startswith(b"PAR1"):
@@ -125,7 +124,7 @@ def _try(path: Path | Member, data: bytes, names: tuple[str, ...]) -> tuple[str,
             continue
         if "\0" not in text:
             return text, name.removesuffix("-le").removesuffix("-be")
-    raise DataError(f"{path} is no table: it holds bytes that are no text. Expected .csv, .tsv, .xlsx or .parquet.")
+    raise DataError(f"{path} is no table: it holds bytes that are no text. {_EXPECTED}")
 
 
 def _separator(text: str) -> str:
