@@ -6,12 +6,14 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import inspect
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -21,6 +23,7 @@ from typer.core import TyperCommand, TyperOption
 from ball_features.cli.layers import Layers, Preset, Setting, flag, record_of, settings_of
 from ball_features.cli.root import invocation
 from ball_features.config.fields import COMMON, REQUIRED, Option
+from ball_features.config.paths import is_address
 
 __all__ = ["command"]
 
@@ -110,7 +113,7 @@ def _built(
         missing = [name for name in plain if name not in optional and arguments[name] in (None, [])]
         if missing:
             context.fail(f"Missing argument '{missing[0]}'.")
-        function(**arguments)
+        _deliver(function, arguments, settings)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     for name, hint in plain.items():
@@ -125,6 +128,25 @@ def _built(
     single = typer.Typer(add_completion=False)
     single.command(function.__name__, cls=_Command)(run)
     return cast("TyperCommand", typer.main.get_command(single))
+
+
+def _deliver(function: Callable[..., None], arguments: MutableMapping[str, Any], settings: Sequence[Setting]) -> None:
+    """Call a command's function; what it writes for addresses is stored there when it has ended."""
+    exits: list[typer.Exit] = []
+    with contextlib.ExitStack() as held:
+        for one in settings:
+            place = getattr(arguments[one.record], one.path[0]) if one.about.stored else None
+            if place is not None and is_address(place):
+                from ball_features.files import delivered
+
+                local = held.enter_context(delivered(place, one.about.stored))
+                arguments[one.record] = dataclasses.replace(arguments[one.record], **{one.path[0]: local})
+        try:
+            function(**arguments)
+        except typer.Exit as end:  # a command that is done, with findings
+            exits.append(end)
+    if exits:
+        raise exits[0]
 
 
 _FILE = Option(
