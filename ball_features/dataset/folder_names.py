@@ -22,11 +22,14 @@ __all__ = [
 ]
 
 _SYSTEM = {
-    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "__macosx",
-    "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs", "_thumbs", "thumbnails",
-    "thumbnail", "recycler", "recycled", "~snapshot", "network trash folder", "temporary items", "node_modules",
-    "picasaoriginals", "venv",
+    "#recycle", "#snapshot", "__macosx", "system volume information", "lost+found", "__pycache__", "thumbs", "_thumbs",
+    "thumbnails", "thumbnail", "ehthumbs", "recycler", "recycled", "recycle bin", "trash", "papierkorb", "corbeille",
+    "papelera", "papelera de reciclaje", "cestino", "lixeira", "prullenbak", "kosz", "~snapshot",
+    "network trash folder", "temporary items", "node_modules", "picasaoriginals", "venv", "_gsdata_", "_vti_cnf",
+    "_vti_pvt", "ipynb_checkpoints", "windowsimagebackup",
 }  # fmt: skip
+# Network drives begin their own folders with @, Windows with $; a disk check puts what it finds into FOUND.000.
+_SYSTEM_NAME = re.compile(r"[.@$].*|found\.\d{3}", re.IGNORECASE)
 _RESULTS = {
     "result", "results", "output", "outputs", "plot", "plots", "figure", "figures", "figs", "runs", "logs", "log",
     "checkpoints", "checkpoint", "artifacts", "predictions", "prediction", "heatmap", "heatmaps", "gradcam",
@@ -67,7 +70,7 @@ _SITE = re.compile(
 
 def is_system(name: str) -> bool:
     """Whether a folder belongs to a system or a program, not to the images; hidden ones too."""
-    return name.startswith(".") or name.casefold() in _SYSTEM
+    return _SYSTEM_NAME.fullmatch(name) is not None or name.casefold() in _SYSTEM
 
 
 def skipped_names(

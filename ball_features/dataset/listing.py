@@ -68,7 +68,9 @@ class Listing:
         """What was passed over, in sentences."""
         found = []
         if self.skipped:
-            names = [f"{name} ({count} images, {kind})" for name, (kind, count) in self.skipped.items()]
+            names = [
+                f"{name} ({count} image{'s' * (count > 1)}, {kind})" for name, (kind, count) in self.skipped.items()
+            ]
             found.append(f"Skipped by name: {some(names, 20)}. Rename a folder to have it read.")
         if self.others:
             endings = ", ".join(f"{count} {ending}" for ending, count in self.others.most_common(8))
@@ -147,8 +149,7 @@ def _prune(root: Path | Source, names: list[str], before: str, found: Listing, i
     """Remove the folders that are not walked into."""
     for name in [own for own in names if is_system(own)]:
         names.remove(name)
-        if not name.startswith("."):
-            _skip(_count(root, before + name), before + name, "system folder", found)
+        _skip(_count(root, before + name), before + name, "system folder", found)
     for name, kind in skipped_names(names, images, lambda own: _folders(root, before + own)).items():
         names.remove(name)
         _skip(_count(root, before + name), before + name, kind, found)

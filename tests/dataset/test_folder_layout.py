@@ -155,12 +155,18 @@ def test_classes_whose_names_are_like_others(tmp_path, names):
         [".tmp.driveupload/1.jpg", "Benign/desktop.ini", ".dropbox.cache/1.jpg"],
         [".Trash-1000/files/1.jpg", "lost+found/1.jpg", "System Volume Information/x.jpg"],
         ["docs/logo.png", "scripts/plot.png", ".git/x/1.png", "Figures/a.png"],
+        ["@SynoEAStream/1.jpg", "@sharebin/Benign/2.jpg", "FOUND.000/1.jpg", "Recycle Bin/1.jpg", "Papierkorb/x/1.jpg"],
+        ["Benign/.ipynb_checkpoints/0.jpg", ".stversions/Benign/0.jpg", "_gsdata_/1.jpg", "$Extend/1.jpg"],
     ],
 )
 def test_folders_of_systems_and_copies(tmp_path, passed):
     manifest = scan(make(tmp_path, [*tree("{c}/{i}.jpg"), *passed]))
     assert manifest.classes[0] == "Classes: Benign 6, Early 6, Pre 6."
     assert not manifest.rejected
+    for name in passed:
+        folders = [part for part in name.split("/")[:-1] if part not in CLASSES]
+        if folders and name.endswith((".jpg", ".png")):
+            assert any(part in manifest.note for part in folders), "skipped without a word"
 
 
 @pytest.mark.parametrize(("names", "reading", "columns"), READ)
@@ -258,6 +264,18 @@ def test_classes_that_read_alike(tmp_path):
         assert shown in note
 
 
+@pytest.mark.parametrize(
+    "other", ["Pre\t", "\u202ePre", "P\u200bre", "\u0420re", "\uff30re", "\u03a1re", "PRE ", "Pre\x07"]
+)
+def test_classes_that_look_alike(tmp_path, other):
+    make(tmp_path, [f"{name}/{i}.jpg" for name in ("Pre", other, "Pro") for i in range(2)])
+    note = scan(tmp_path).note
+    assert "Classes that read alike are kept apart: " in note
+    assert "'Pre' (2)" in note
+    assert "Pro" not in note
+    assert note.replace("\n", " ").isprintable()
+
+
 def test_a_class_that_loses_its_files_is_named(tmp_path):
     make(tmp_path, [*tree("{c}/{i}.jpg"), "Pro/1.svs", "Pro/2.svs", "Pro/notes", "Later/x/1.txt", "Benign/Thumbs.db"])
     make(tmp_path, ["Empty/1.jpg"])
@@ -280,6 +298,20 @@ def test_copies_of_two_classes_and_dark_images_are_said(tmp_path):
     assert "1 pair of byte-identical images has different classes: Benign/1.jpg and Early/copy.jpg" in note
     assert "use 12 of 16 bits" in note
     assert "by 16" in note
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp", "jpg"])
+@pytest.mark.parametrize("share", [1, 16])
+def test_colour_images_that_are_nearly_black_are_said(tmp_path, ending, share):
+    import cv2
+
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 4096 * 16 // share, (20, 20, 3)).astype(np.uint16)
+            own = pixels if ending in ("png", "tif") else (pixels >> 8).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{number}.{ending}"), own)
+    assert ("nearly black as they are read (values up to " in scan(tmp_path).note) == (share == 16)
 
 
 @pytest.mark.parametrize(
