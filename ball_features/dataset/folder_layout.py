@@ -276,7 +276,7 @@ def _nested(
 
 
 def _layout(
-    folders: Sequence[Sequence[str]], found: _Reading, wrappers: int, problem: str, ignored: tuple[str, ...]
+    folders: Sequence[Sequence[str]], found: _Reading, wrappers: int, problem: str, ignored: tuple[tuple[str, ...], ...]
 ) -> Layout:
     def texts(level: int) -> tuple[str, ...]:
         return tuple(own[level] if len(own) > level else "" for own in folders)
