@@ -17,6 +17,7 @@ __all__ = [
     "counted",
     "dark_remark",
     "have",
+    "left_out_remarks",
     "some",
     "visible",
 ]
@@ -112,3 +113,27 @@ def dark_remark(root: Path, path: Sequence[str]) -> str:
         f"16-bit images of this folder use {bits} of 16 bits (values up to {max(values)} of 65535) and are nearly "
         f"black as they are read. Multiply their values by {2 ** (16 - bits)}, or save them with 8 bits."
     )
+
+
+def left_out_remarks(skipped: Sequence[str], least: int, scarce: Sequence[str], enough: int, dropped: int) -> list[str]:
+    """What is to be known of groups that are left out in turn.
+
+    Args:
+        skipped: groups that are not left out, with the classes that would keep fewer than `least` images.
+        least: images that a class must keep.
+        scarce: groups that are left out though a class keeps fewer than `enough` images, with their number.
+        enough: images that a class should keep.
+        dropped: images that train nothing for they show the same as one of the group left out.
+    """
+    to_learn = "images to train and validate on"
+    found = []
+    if skipped:
+        found.append(
+            f"{'1 group is' if len(skipped) == 1 else f'{len(skipped)} groups are'} not left out, because without it a "
+            f"class would keep fewer than {least} {to_learn}: {some(skipped)}."
+        )
+    if scarce:
+        found.append(f"With these left out, a class keeps fewer than {enough} {to_learn}: {some(scarce)}.")
+    if dropped:
+        found.append(f"{dropped} images show the same as one of another group, and train no model that it tests.")
+    return found
