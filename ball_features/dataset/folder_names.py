@@ -60,6 +60,12 @@ _PATIENT = re.compile(
     r"|paciente|paziente|pacjent|hasta|cas|caso)[ _.#-]*(?:id|no|nr)?[ _.#-]*0*([0-9]+[a-z]?)",
     re.IGNORECASE,
 )
+# A word that names nothing but people may have letters in its number, as patient_B07, or one letter instead of it.
+_PERSON = re.compile(
+    r"(?:pat|patient|patientin|subject|subj|participant|person|proband|individual|donor|paciente|paziente|pacjent|hasta)"
+    r"[ _.#-]+(?:[a-z]{0,5}[ _.#-]?[0-9]+[a-z]?(?:[ _.#-][0-9]+)?|[a-z])",
+    re.IGNORECASE,
+)
 _PART = re.compile(r"((?:.*[^a-z])?(?:part|chunk|archive|volume|vol|disk|disc|zip))[ _.#-]*[0-9]+", re.IGNORECASE)
 _SITE = re.compile(
     r"(?:hospital|hospitalet|site|center|centre|centro|clinic|klinik|klinikum|clinique|krankenhaus|hopital|hôpital|ospedale"
@@ -160,8 +166,8 @@ def is_split(names: Iterable[str]) -> bool:
 
 
 def is_patient(names: Iterable[str]) -> bool:
-    """Whether all folders of a level are named as patients: P3, patient_12, case-7."""
-    return all(_PATIENT.fullmatch(name.strip()) for name in names)
+    """Whether all folders of a level are named as patients: P3, patient_12, case-7, subject_AB-3."""
+    return all(_PATIENT.fullmatch(name.strip()) or _PERSON.fullmatch(name.strip()) for name in names)
 
 
 def patient_number(name: str) -> str:

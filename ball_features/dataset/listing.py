@@ -25,6 +25,7 @@ _UNSUPPORTED = frozenset(
         ".fits .ai .eps"
     ).split()
 )
+_TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".parquet", ".jsonl")
 _MASK_OF = re.compile(
     r"(.+?)[ _-](?:masks?|seg|segmentation|segmented|annotation|annotated|gt|overlay|labels?|binary|contour)"
     r"(?:[ _-]?\d+)?"
@@ -56,6 +57,7 @@ class Listing:
         skipped: folder, or "*_mask files" -> (what it is taken for, number of images in it).
         rejected: folders that cannot be read, and pictures of kinds that are not supported.
         bare: folder -> (ending -> number) of those that hold files and no image.
+        tables: paths of files that may be sheets.
     """
 
     images: list[str] = field(default_factory=list)
@@ -63,6 +65,7 @@ class Listing:
     skipped: dict[str, tuple[str, int]] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     bare: dict[str, Counter[str]] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What was passed over, in sentences."""
@@ -142,6 +145,7 @@ def _sort_files(files: list[str], before: str, found: Listing) -> tuple[list[str
                 found.rejected.append(Rejected(printable(before + name), why))
             else:
                 found.others[ending or "without an ending"] += 1
+                found.tables += [printable(before + name)] if ending in _TABLES else []
     return images, others
 
 

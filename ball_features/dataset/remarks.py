@@ -19,6 +19,7 @@ __all__ = [
     "counted",
     "dark_remark",
     "have",
+    "left_out_remarks",
     "some",
     "visible",
 ]
@@ -140,3 +141,27 @@ def _brightest(file: IO[bytes]) -> tuple[float, int]:
             return 255 * float(max(image.getextrema())), 0
         image.draft("RGB", (256, 256))
         return float(max(high for _, high in image.convert("RGB").getextrema())), 0
+
+
+def left_out_remarks(skipped: Sequence[str], least: int, scarce: Sequence[str], enough: int, dropped: int) -> list[str]:
+    """What is to be known of groups that are left out in turn.
+
+    Args:
+        skipped: groups that are not left out, with the classes that would keep fewer than `least` images.
+        least: images that a class must keep.
+        scarce: groups that are left out though a class keeps fewer than `enough` images, with their number.
+        enough: images that a class should keep.
+        dropped: images that train nothing for they show the same as one of the group left out.
+    """
+    to_learn = "images to train and validate on"
+    found = []
+    if skipped:
+        found.append(
+            f"{'1 group is' if len(skipped) == 1 else f'{len(skipped)} groups are'} not left out, because without it a "
+            f"class would keep fewer than {least} {to_learn}: {some(skipped)}."
+        )
+    if scarce:
+        found.append(f"With these left out, a class keeps fewer than {enough} {to_learn}: {some(scarce)}.")
+    if dropped:
+        found.append(f"{dropped} images show the same as one of another group, and train no model that it tests.")
+    return found

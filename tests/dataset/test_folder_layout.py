@@ -48,6 +48,10 @@ READ = [
      {"split": ("train", "test"), "fold": ("0", "1", "2")}),
     (tree("P{p}/{c}/{i}.jpg", p="0123"), "patient/class", {"patient": ("P0", "P1", "P2", "P3")}),
     (tree("{c}/pat_0{p}/{i}.jpg", p="012"), "class/patient", {"patient": ("pat_00", "pat_01", "pat_02")}),
+    (tree("{c}/patient_B0{p}/{i}.jpg", p="012"), "class/patient",
+     {"patient": ("patient_B00", "patient_B01", "patient_B02")}),
+    (tree("{c}/subject AB-{p}/{i}.jpg", p="12"), "class/patient", {"patient": ("subject AB-1", "subject AB-2")}),
+    (tree("{c}/slide {c} {s}/P{p}/{i}.jpg", s="xy", p="123"), "class/*/patient", {"patient": ("P1", "P2", "P3")}),
     (tree("{s}/{c}/case-{p}/{i}.jpg", s=SPLITS, p="0123"), "split/class/patient", {"split": SPLITS}),
     (tree("{s}/P{p}/{c}/{i}.jpg", s=SPLITS, p="01"), "split/patient/class", {"split": SPLITS}),
     (tree("{c}/{p}/{i}.jpg", p="12"), "class", {}),
@@ -181,6 +185,25 @@ def test_layouts_that_have_one_reading(tmp_path, names, reading, columns):
     for path, label in zip(manifest.path, manifest.label, strict=True):
         assert f"{label}/" in path
         assert (manifest.root / path).is_file()
+
+
+def test_patients_far_below_the_class(tmp_path):
+    """As BreakHis lies: method, kind of tumour, patient and magnification below the class."""
+    kinds = {"Benign": ("adenosis", "fibroadenoma"), "Malignant": ("ductal", "lobular")}
+    names = [
+        f"{label}/SOB/{kind}/SOB_{label[0]}_14-{kind[:2]}{patient}/{zoom}/{number}.png"
+        for label, own in kinds.items()
+        for kind in own
+        for patient in "123"
+        for zoom in ("40X", "100X")
+        for number in range(2)
+    ]
+    manifest = scan(make(tmp_path, names))
+    assert manifest.classes[0] == "Classes: Benign 24, Malignant 24."
+    assert "layout='class/*/*/patient'" in manifest.note
+    told = scan(tmp_path, collection=CollectionConfig(layout="class/*/*/patient"))
+    assert len(set(told.columns["patient"])) == 12
+    assert {path.split("/")[3] for path in manifest.path} == set(told.columns["patient"])
 
 
 @pytest.mark.parametrize(
