@@ -131,16 +131,17 @@ def _dark(brightest: float, grey: int) -> str:
 
 def _brightest(file: IO[bytes]) -> tuple[float, int]:
     """The largest value of an image: (of 255, as it is read; of 65535, for 16-bit grey)."""
+    import numpy as np
     from PIL import Image
 
     with Image.open(file) as image:
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF")):
-            grey = int(max(image.getextrema()))
+            grey = int(np.asarray(image).max())
             return grey / 257, grey
         if image.mode == "F":
-            return 255 * float(max(image.getextrema())), 0
+            return 255 * float(np.asarray(image).max()), 0
         image.draft("RGB", (256, 256))
-        return float(max(high for _, high in image.convert("RGB").getextrema())), 0
+        return float(np.asarray(image.convert("RGB")).max()), 0
 
 
 def left_out_remarks(skipped: Sequence[str], least: int, scarce: Sequence[str], enough: int, dropped: int) -> list[str]:
