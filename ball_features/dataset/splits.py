@@ -17,7 +17,7 @@ import numpy as np
 from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.dealing import deal, train_every_class
 from ball_features.dataset.given import count_leaks, read_parts
-from ball_features.dataset.remarks import conflict_remark, left_out_remarks
+from ball_features.dataset.remarks import conflict_remark, left_out_remarks, some
 from ball_features.dataset.units import merge_units
 from ball_features.errors import SplitError
 
@@ -212,8 +212,8 @@ def _leave_out(config: FitConfig, codes: _Codes, images: ImageTable, notes: list
     notes += left_out_remarks(skipped, least, scarce, MIN_CLASS_TRAIN, len(dropped))
     if not splits:
         raise SplitError(
-            f"No group can be left out: each holds a class that would keep fewer than {least} images "
-            "to train and validate on. Use the protocol group-cv, or a group column with smaller groups."
+            f"No group can be left out: each holds a class that would keep fewer than {least} images to train and "
+            f"validate on: {some(skipped)}. Use group-cv, a column with smaller groups, or drop these classes."
         )
     return splits
 
