@@ -87,6 +87,13 @@ def command(
     return _Listed(function, lambda: _built(function, file, presets or {}, optional))
 
 
+def _not_followed(config: Path | None) -> str:
+    """Why a configuration that is a run gave no cache: it names its own, unless that is an address."""
+    if config is None or config.suffix != ".json":
+        return ""
+    return f" {config} names an address for it, which a run may not name: nothing is opened that you did not give."
+
+
 def _built(
     function: Callable[..., None], file: bool, presets: Mapping[str, Preset], optional: Sequence[str]
 ) -> TyperCommand:
@@ -109,7 +116,7 @@ def _built(
         arguments = layers.arguments(values, given)
         missing = [name for name in plain if name not in optional and arguments[name] in (None, [])]
         if missing:
-            context.fail(f"Missing argument '{missing[0]}'.")
+            context.fail(f"Missing argument '{missing[0]}'.{_not_followed(values.get('config'))}")
         function(**arguments)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]

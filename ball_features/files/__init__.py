@@ -6,6 +6,7 @@ from ball_features.files.replacement import expect, is_expected, replacing, whol
 from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
     escaped_controls,
+    is_plain_name,
     json_text,
     plain_cell,
     read_csv,
@@ -21,6 +22,7 @@ __all__ = [
     "escaped_controls",
     "expect",
     "is_expected",
+    "is_plain_name",
     "is_running",
     "json_text",
     "open_plain",
