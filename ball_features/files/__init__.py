@@ -8,6 +8,7 @@ from ball_features.files.stored_file import StoredFile, copies_folder, make_fold
 from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
     escaped_controls,
+    is_plain_name,
     json_text,
     plain_cell,
     read_csv,
@@ -27,6 +28,7 @@ __all__ = [
     "escaped_controls",
     "expect",
     "is_expected",
+    "is_plain_name",
     "is_running",
     "json_text",
     "make_folder",

@@ -79,6 +79,13 @@ def test_a_run_is_stored_under_its_address_and_names_it(memory, top, small_cache
     assert not any(b"SECRET" in memory.cat_file(path) for path in memory.find("/"))
 
 
+def test_a_file_of_settings_sends_nothing_to_an_address(memory, top, small_cache, tmp_path):
+    settings = tmp_path / "theirs.toml"
+    settings.write_text(f'out = "{top}/runs"\n')
+    said = ball("fit", small_cache, *FIT, "--config", settings)
+    assert f"Got the address {top}/runs from a file" in said and not names(memory, top)
+
+
 def test_what_finishes_a_run_is_stored_last(memory, top, copies, monkeypatch):
     order, move = [], type(memory).mv
     monkeypatch.setattr(type(memory), "mv", lambda self, old, new: order.append(new) or move(self, old, new))
