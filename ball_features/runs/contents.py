@@ -178,9 +178,9 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     caption = caption_of(own.config, grouping, own.splits, own.cache.label)
     caption += left_out_note({item.spec.name: item.failure for item in own.results if item.failure})
     details = {"title": title, "caption": caption, "notes": notes, "failures": failures(own.results)}
-    beside = isinstance(own.source, str) and not is_address(own.source)
-    if beside and is_copy(Path(own.source)) == is_copy(own.folder):  # for a report that is made from another folder
-        details |= {"cache_from_run": place_beside(own.source, own.folder)}
+    source = own.source if isinstance(own.source, str) and not is_address(own.source) else None
+    if source is not None and is_copy(Path(source)) == is_copy(own.folder):  # for a report from another folder
+        details |= {"cache_from_run": place_beside(source, own.folder)}
     details |= provenance(
         own.cache,
         own.config,
