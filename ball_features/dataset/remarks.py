@@ -12,6 +12,7 @@ from typing import IO
 from ball_features.files import escaped_controls
 
 __all__ = [
+    "alike_ids_remark",
     "alike_remark",
     "are",
     "conflict_remark",
@@ -78,6 +79,18 @@ def alike_remark(label: Iterable[str]) -> str:
     if not sets:
         return ""
     return f"Classes that read alike are kept apart: {some(sets)}. Rename those that are one class."
+
+
+def alike_ids_remark(name: str, values: Iterable[str]) -> str:
+    """Ids of a column that differ by letter case, blanks, zeros before numbers or the form of letters alone, or ""."""
+    alike: dict[str, list[str]] = {}
+    for value in sorted(set(values)):
+        folded = unicodedata.normalize("NFKC", _ESCAPED.sub("", value)).casefold().translate(_LOOKS)
+        alike.setdefault(re.sub(r"[\s\u200b]|(?<![\d.,])0+(?=\d)", "", folded), []).append(value)
+    sets = [" and ".join(map(visible, own)) for own in alike.values() if len(own) > 1]
+    if not sets:
+        return ""
+    return f"Values of {name} that read alike are kept apart: {some(sets)}. Write those that are one in one way."
 
 
 def conflict_remark(path: Sequence[str], label: Sequence[str], sha256: Sequence[str]) -> str:

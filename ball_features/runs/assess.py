@@ -138,11 +138,13 @@ def assess(
 
 
 def _require_apart(out: Path, manifest: Manifest) -> None:
-    """Refuse an output folder that holds images of the collection, whose next listing would meet what is written."""
+    """Refuse the image folder and folders of images in it: their next listing would meet what is written there."""
     if isinstance(manifest.root, Source):
         return
     place = out.resolve()
-    if any((manifest.root / path).resolve().is_relative_to(place) for path in manifest.path):
+    if place.is_relative_to(manifest.root.resolve()) and any(
+        (manifest.root / path).resolve().is_relative_to(place) for path in manifest.path
+    ):
         raise DataError(f"Images lie in the output folder {out}, expected one of its own. Give another output folder.")
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_layout import read_layout
+from ball_features.dataset.group_table import GroupTable
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.patterns import parse_pattern
 from ball_features.errors import ConfigError, DataError
@@ -297,6 +298,19 @@ def test_classes_that_look_alike(tmp_path, other):
     assert "'Pre' (2)" in note
     assert "Pro" not in note
     assert note.replace("\n", " ").isprintable()
+
+
+@pytest.mark.parametrize("role", ["group", "patient", "site"])
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [("P1", "p1", True), ("P 1", "P1", True), ("P1", "P01", True), ("\u0420-7", "P-7", True), ("P\uff11", "P1", True),
+     ("P1", "P2", False), ("P1-2", "P12", False), ("1.5", "1.05", False), ("P10", "P1", False)],
+)  # fmt: skip
+def test_ids_that_read_alike_are_said(role, first, second, alike):
+    paths = [f"{number}.jpg" for number in range(6)]
+    notes = GroupTable("groups.csv", paths, {role: [first, second, "other"] * 2}, {}, "").notes()
+    assert [note.split(" that ")[0] for note in notes] == ([f"Values of {role}"] if alike else [])
+    assert all("other" not in note and note.isprintable() for note in notes)
 
 
 def test_a_class_that_loses_its_files_is_named(tmp_path):
