@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def small_cache(tmp_path_factory, smears) -> Path:
     settings = {"weights": "random", "views": 2, "input_px": 96, "precision": "fp32"}
     extract(smears, out, ExtractConfig(backbone="densenet121", **settings))
     return out
+
+
+@pytest.fixture(scope="module")
+def tiny_densenet() -> Iterator[str]:
+    """Name of the backbone of `tests.tiny`, which is known while a module is tested."""
+    from tests import tiny
+
+    tiny.register()
+    yield tiny.TINY
+    tiny.forget()
 
 
 def with_columns(small_cache, path, **columns):
