@@ -99,12 +99,11 @@ class Predictor:
         from ball_features.extraction.backbones import get_backbone
 
         own = bundle.facts.preprocessing
-        wanted = weights or own.weights
-        if own.backbone.startswith("file:"):
+        wanted, name = weights or own.weights, own.backbone
+        if name.startswith("file:"):
             _require_network(Path(wanted), own.weights_sha256, trusted=bundle.trusted or weights is not None)
-        self.backbone = get_backbone(
-            f"file:{wanted}" if own.backbone.startswith("file:") else own.backbone, own.input_px
-        )
+            name = f"file:{wanted}"
+        self.backbone = get_backbone(name, own.input_px)
         if self.backbone.engine == "densenet" and device in ("auto", "cpu"):
             compile_early()
         from ball_features.extraction.engine.confirm import confirm

@@ -297,7 +297,7 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
     once = {"BALL_CHECKS": "", "XDG_CACHE_HOME": str(tmp_path / "checks")}  # the check of the precision is remembered
     command = ["extract", smears, "--backbone", "densenet121", "--weights", "random", "--precision", "fp32"]
-    command += ["--views", "3", "--batch-size", "2", "--input-px", "160", "--quiet", "--out"]
+    command += ["--views", "3", "--batch-size", "2", "--input-px", "96", "--quiet", "--out"]
     assert ball(*command, whole, env=once).returncode == 0
     rng = random.Random(0)
     kills = 0
@@ -306,8 +306,8 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
         process = start(*command, killed, env=once)
         # Let it get a little further than the last one, then kill it at a moment of chance.
         while process.is_alive() and committed(killed) <= before:
-            time.sleep(0.03)
-        time.sleep(rng.uniform(0, 0.15))
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1))
         kills += process.is_alive()
         process.kill()
         process.join()
