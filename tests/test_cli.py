@@ -177,7 +177,7 @@ def test_demo(tmp_path):
 
 
 def interrupted(errors, *arguments, after):
-    """Exit code and standard error of a command that gets Ctrl-C once its standard error, a file, holds `after`."""
+    """Exit code of a command that gets Ctrl-C once its standard error, a file, holds `after`; what it says then."""
     errors.unlink(missing_ok=True)
     process = start(*arguments, files=(os.devnull, errors))
     while not errors.exists() or after not in errors.read_text(encoding="utf-8"):
@@ -189,7 +189,7 @@ def interrupted(errors, *arguments, after):
     process.join(120)
     said = errors.read_text(encoding="utf-8")
     assert "Traceback" not in said
-    return process.exitcode, said
+    return process.exitcode, said.split(after, 1)[1].partition("\n")[2]
 
 
 @pytest.mark.slow
