@@ -92,8 +92,8 @@ def require_writable(
 def _require_path(path: Path | str, setting: str) -> None:
     if is_address(path):
         raise DataError(
-            f"Got the address {shown_address(path)}, expected a path of this machine: caches alone are written to "
-            f"addresses. Give another {setting}, and copy it when it is done."
+            f"Got the address {shown_address(path)}, expected a path of this machine. Give another {setting}; in "
+            "Python, `with ball_features.files.delivered(ADDRESS) as path` makes one, and stores it when it is done."
         )
 
 

@@ -1,10 +1,12 @@
 """`ball serve` under load: clients that ask as fast as they are answered, for some time.
 
     python benchmarks/serve.py BUNDLE IMAGES --clients 50 --seconds 60 --schema 50
+    python benchmarks/serve.py BUNDLE IMAGES --slow 500       (that alone)
 
 Prints requests/s, latencies, every status that is not 200, and the server's memory from begin to end; then ends the
 server while requests are on their way, each of which must be answered. With --schema, schemathesis (pip install
-schemathesis) draws so many requests of each operation from the server's OpenAPI first, odd ones too.
+schemathesis) draws so many requests of each operation from the server's OpenAPI first, odd ones too. With --slow, so
+many clients send a file of 19 MB at a byte a second for a minute, while another asks whether the server is well.
 """
 
 import argparse
@@ -14,6 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.parse
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -69,6 +73,48 @@ async def load(url: str, pid: int, bodies: list[bytes], clients: int, seconds: f
     print("memory in MB, begin to end:", " ".join(f"{value:.0f}" for value in memory))
 
 
+async def slow(url: str, pid: int, body: bytes, clients: int, seconds: float = 60) -> None:
+    """Upload slowly on many connections; how others fare, and what becomes of the slow ones."""
+    parts, ends, times, most = urllib.parse.urlsplit(url), [], [], 0.0
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/octet-stream\r\n"
+
+    async def one() -> None:
+        begun = time.perf_counter()
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(f"{head}Content-Length: 19000000\r\n\r\n".encode())
+        answer = asyncio.create_task(reader.read(12))
+        try:
+            while not answer.done():
+                writer.write(b"x")
+                await asyncio.wait([answer], timeout=1)
+            said = answer.result().decode()
+        except OSError as error:
+            said = type(error).__name__
+        ends.append((said, time.perf_counter() - begun))
+        writer.close()
+
+    before, until = memory_mb(pid), time.perf_counter() + seconds
+    uploads = [asyncio.create_task(one()) for _ in range(clients)]
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        while time.perf_counter() < until:
+            begun = time.perf_counter()
+            times.append(((await http.get("/healthz")).status_code, time.perf_counter() - begun))
+            most = max(most, memory_mb(pid))
+            await asyncio.sleep(0.5)
+        headers = {"Content-Type": "application/octet-stream"}
+        last = (await http.post("/v1/predict", content=body, headers=headers)).status_code
+    await asyncio.wait_for(asyncio.gather(*uploads), 60)
+    said = dict(Counter(said for said, _ in ends))
+    print(f"{clients} slow uploads: {said}, the last after {max(ends, key=_second)[1]:.0f} s")
+    answered, longest = sum(status == 200 for status, _ in times), max(times, key=_second)[1]
+    print(f"others: {answered} of {len(times)} answered, the longest in {longest:.1f} s; then an image: {last}")
+    print(f"memory: {before:.0f} MB before, never above {most:.0f}")
+
+
+def _second(pair: tuple) -> float:
+    return pair[1]
+
+
 async def leave(url: str, server: subprocess.Popen, bodies: list[bytes], clients: int) -> None:
     """End the server while it answers; what has arrived is answered."""
     seen: list = []
@@ -117,6 +163,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--requests", type=int, default=0, help="go on until so many are answered")
     parser.add_argument("--schema", type=int, default=0)
+    parser.add_argument("--slow", type=int, default=0, help="slow uploads at once")
     arguments = parser.parse_args()
     files = sorted(f for f in arguments.images.rglob("*") if f.suffix.lower() in (".jpg", ".png"))[:200]
     command = [sys.executable, "-m", "ball_features", "serve", arguments.bundle, "--port", "0", "--quiet"]
@@ -127,6 +174,9 @@ def main() -> None:
         bodies = [f.read_bytes() for f in files]
         if arguments.schema:
             schema(url, arguments.schema)
+        if arguments.slow:
+            asyncio.run(slow(url, server.pid, bodies[0], arguments.slow))
+            return
         asyncio.run(load(url, server.pid, bodies, arguments.clients, arguments.seconds, arguments.requests))
         asyncio.run(leave(url, server, bodies, arguments.clients))
     finally:

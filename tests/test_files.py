@@ -1,6 +1,8 @@
 """What cannot be written is said before the work, and trying leaves nothing behind."""
 
+import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -233,13 +235,25 @@ def test_containers_of_one_name_are_told_apart(monkeypatch):
 
 
 @pytest.mark.slow
-@given(st.text(), st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "'=", "''@"]))
+@given(st.text() | st.text("=+-@;'\"\t\r\n1a"), st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "'=", "''@"]))
 def test_no_cell_is_a_formula_and_each_is_read_back(text, start):
     cell = safe_cell(start + text)
     assert plain_cell(cell) == start + text
-    if cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        float(cell)  # a number is no formula
+    for part in re.split("[;\t\r\n]", cell):  # what other programs take for cells
+        if part.lstrip('"')[:1] in ("=", "+", "-", "@"):
+            float(cell)  # a number is no formula
+    assert cell[:1] not in ("\t", "\r")
     assert safe_cell(-1.5) == -1.5
+
+
+def test_no_program_reads_a_formula_out_of_a_table(tmp_path):
+    names = ["a;=1+1;b", 'a;"=1+1"', "a\t@x", "a\n=1+1", "a\r\n+1;-2", "a,=1+1", "=1+1", ";=1", "a'b;c", "a;'=1"]
+    write_csv(tmp_path / "a.csv", ("path", "n"), [(name, -1) for name in names])
+    for separator in (",", ";", "\t"):
+        with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+            cells = [cell for row in csv.reader(file, delimiter=separator) for cell in row]
+        assert not [cell for cell in cells if cell[:1] in "=+@-\t\r" and cell and cell != "-1"]
+    assert [row["path"] for row in read_csv(tmp_path / "a.csv")] == names
 
 
 def test_tables(tmp_path):

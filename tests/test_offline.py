@@ -1,10 +1,14 @@
 """No command opens a connection, and the same command twice writes the same predictions."""
 
+import json
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ball_features.cache import CacheWriter, create_cache
 from tests import tiny
@@ -80,3 +84,28 @@ def test_the_way_of_an_image_opens_no_socket(tmp_path, smears):
         done = ball(*command, env=environment, before=shim, cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
         assert not log.exists(), (command, log.read_text())
+
+
+@pytest.mark.parametrize(
+    "backbone", ["timm:hf-hub:stranger/net", "timm:hf_hub:stranger/net", "timm:local-dir:/tmp/net"]
+)
+def test_a_bundle_that_names_a_network_of_a_hub_opens_no_connection(tmp_path, backbone):
+    pytest.importorskip("timm")
+    log, bundle = tmp_path / "log", tmp_path / "bundle"
+    shim, environment = forbid_connections(tmp_path, log)
+    shutil.copytree(Path(__file__).parent / "data" / "v0.1.0" / "bundles" / "mlp", bundle)
+    details = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(details | {"backbone": backbone, "weights": "imagenet"}))
+    image = tmp_path / "images" / "Benign" / "1.png"
+    image.parent.mkdir(parents=True)
+    Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(image)
+    for command in (
+        ["predict", bundle, image],
+        ["evaluate", bundle, tmp_path / "images", "--out", tmp_path / "out"],
+        ["serve", bundle, "--port", "0"],
+    ):
+        done = ball(*command, env=environment, before=shim)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "hub" in done.stderr or "local" in done.stderr, "refused for another reason"
+    assert not log.exists()

@@ -12,7 +12,7 @@ from ball_features import ExtractConfig, FitConfig, draw_smears, extract
 from ball_features.bundles.bundle import read_bundle
 from ball_features.config import CollectionConfig
 from ball_features.dataset.manifest import scan
-from ball_features.errors import ConfigError
+from ball_features.errors import ConfigError, DataError
 from ball_features.reporting.card import write_card
 from ball_features.reporting.paper import write_paper
 
@@ -45,6 +45,19 @@ def test_a_class_is_one_line_without_controls(run):
     odd = [name for name in read_bundle(run.bundles[0]).classes if name not in ("Early", "Pre")]
     assert len(odd) == 2
     assert all(re.fullmatch(r"[^\x00-\x1f\x7f-\x9f]+\\n\\x1b\[31m", name) for name in odd)
+
+
+def test_images_that_only_their_names_keep_out_are_named(run, tmp_path):
+    try:
+        (tmp_path / "a\udcff.jpg").write_bytes(b"x")
+    except (OSError, UnicodeError):
+        pytest.skip("this disk takes no names that are not UTF-8")
+    (tmp_path / "b.heic").write_bytes(b"x")
+    with pytest.raises(DataError) as refused:
+        ball_features.predict(run.bundles[0], tmp_path)
+    assert "Found no image in" in str(refused.value)
+    assert r"a\xff.jpg: its name is not UTF-8; rename it" in str(refused.value)
+    assert "b.heic: is a .heic file, a kind that is not supported" in str(refused.value)
 
 
 def test_a_card_shows_markup_as_text(run, tmp_path):

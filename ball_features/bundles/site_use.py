@@ -17,12 +17,12 @@ from ball_features.bundles.prediction import Prediction, describe
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
-from ball_features.files import clear_partial, partial_of, settle
+from ball_features.files import clear_partial, is_plain_name, partial_of, settle
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
 
-__all__ = ["answer_for", "describe_sites", "far_note", "keep_site", "require_new"]
+__all__ = ["answer_for", "describe_sites", "far_note", "keep_site", "require_new", "require_site_name"]
 
 
 def answer_for(bundle: Bundle, name: str, X: np.ndarray) -> tuple[Bundle, str]:
@@ -99,6 +99,16 @@ def describe_sites(
     return [found[row] for row in range(len(paths))], notes
 
 
+def require_site_name(name: str) -> None:
+    """Raise `ConfigError` for a name of a site that cannot be part of the name of a folder."""
+    if not is_plain_name(name):
+        raise ConfigError(
+            f"Got the site {name[:100]!r}, expected a name of at most 100 bytes without slashes and control "
+            "characters.",
+            option="site",
+        )
+
+
 def require_new(bundle: Bundle, name: str, out: Path) -> Sites:
     """Check a new site and the folder of its bundle before the work; the sites that the bundle knows.
 
@@ -107,8 +117,7 @@ def require_new(bundle: Bundle, name: str, out: Path) -> Sites:
         DataError: The site is one of training, or the folder exists.
     """
     sites = bundle.require_sites()
-    if not name.strip() or Path(name).name != name:
-        raise ConfigError(f"Got the site {name!r}, expected a name without slashes.", option="site")
+    require_site_name(name)
     if name in sites.training:
         raise DataError(f"{name} is a training site, which the bundle knows. Name another site, or predict with it.")
     if out.exists():

@@ -22,7 +22,10 @@ class AdaptOptions(Config):
 
     site: str = option(REQUIRED, "Name of the site (hospital, scanner) that the images are from.")
     out: Path | None = option(
-        None, "Folder of the new bundle; BUNDLE-SITE beside the bundle if left out. It must not exist.", short="o"
+        None,
+        "Folder of the new bundle; BUNDLE-SITE beside the bundle if left out. It must not exist.",
+        short="o",
+        stored="folder",
     )
 
 

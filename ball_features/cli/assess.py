@@ -25,8 +25,9 @@ class AssessOptions(Config):
 
     out: Path = option(
         Path("artifacts/assess"),
-        "Folder for the cache, the groups file, the run and the page.",
+        "Folder for the cache, the groups file, the run and the page; a path or an address.",
         short="o",
+        stored="kept",
         panel=COMMON,
     )
     models: tuple[str, ...] = option(

@@ -20,9 +20,11 @@ __all__ = ["COMMAND", "AuditOptions", "audit"]
 class AuditOptions(Config):
     """Options of `ball audit`."""
 
-    out: Path = option(Path("artifacts/groups.csv"), "Groups file to write, a CSV.", short="o")
+    out: Path = option(Path("artifacts/groups.csv"), "Groups file to write, a CSV.", short="o", stored="file")
     cache: Path | None = option(None, "Cache of these images, to look for outliers among their embeddings too.")
-    page: Path | None = option(None, "Write a page (HTML) that shows the findings, with small pictures of the images.")
+    page: Path | None = option(
+        None, "Write a page (HTML) that shows the findings, with small pictures of the images.", stored="file"
+    )
     strict: bool = option(
         False, "End with exit code 1 where images that show the same carry different labels.", panel="Output"
     )

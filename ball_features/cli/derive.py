@@ -6,12 +6,14 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import inspect
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -21,6 +23,8 @@ from typer.core import TyperCommand, TyperOption
 from ball_features.cli.layers import Layers, Preset, Setting, flag, record_of, settings_of
 from ball_features.cli.root import invocation
 from ball_features.config.fields import COMMON, REQUIRED, Option
+from ball_features.config.paths import is_address, shown_address
+from ball_features.errors import ConfigError
 
 __all__ = ["command"]
 
@@ -87,6 +91,13 @@ def command(
     return _Listed(function, lambda: _built(function, file, presets or {}, optional))
 
 
+def _not_followed(config: Path | None) -> str:
+    """Why a configuration that is a run gave no cache: it names its own, unless that is an address."""
+    if config is None or config.suffix != ".json":
+        return ""
+    return f" {config} names an address for it, which a run may not name: nothing is opened that you did not give."
+
+
 def _built(
     function: Callable[..., None], file: bool, presets: Mapping[str, Preset], optional: Sequence[str]
 ) -> TyperCommand:
@@ -109,8 +120,8 @@ def _built(
         arguments = layers.arguments(values, given)
         missing = [name for name in plain if name not in optional and arguments[name] in (None, [])]
         if missing:
-            context.fail(f"Missing argument '{missing[0]}'.")
-        function(**arguments)
+            context.fail(f"Missing argument '{missing[0]}'.{_not_followed(values.get('config'))}")
+        _deliver(function, arguments, [one for one in settings if one.about.stored], given)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     for name, hint in plain.items():
@@ -125,6 +136,34 @@ def _built(
     single = typer.Typer(add_completion=False)
     single.command(function.__name__, cls=_Command)(run)
     return cast("TyperCommand", typer.main.get_command(single))
+
+
+def _deliver(
+    function: Callable[..., None], arguments: MutableMapping[str, Any], outputs: Sequence[Setting], given: set[str]
+) -> None:
+    """Call a command's function; what it writes for addresses is stored there when it has ended."""
+    exits: list[typer.Exit] = []
+    with contextlib.ExitStack() as held:
+        for one in outputs:
+            place = getattr(arguments[one.record], one.path[0])
+            if place is None or not is_address(place):
+                continue
+            if one.name not in given:  # a file may be a stranger's
+                raise ConfigError(
+                    f"Got the address {shown_address(place)} from a file, expected it on the command line. Give it as "
+                    f"{flag(one.name)} too, if results are to go there.",
+                    option=one.path[0],
+                )
+            from ball_features.files import delivered
+
+            local = held.enter_context(delivered(place, one.about.stored))
+            arguments[one.record] = dataclasses.replace(arguments[one.record], **{one.path[0]: local})
+        try:
+            function(**arguments)
+        except typer.Exit as end:  # a command that is done, with findings
+            exits.append(end)
+    if exits:
+        raise exits[0]
 
 
 _FILE = Option(

@@ -24,9 +24,10 @@ class EvaluateOptions(Config):
 
     out: Path = option(
         REQUIRED,
-        "Folder for evaluation.html, evaluation.json, verdict.json and predictions.csv.",
+        "Folder for evaluation.html, evaluation.json, verdict.json and predictions.csv; a path or an address.",
         panel=COMMON,
         short="o",
+        stored="folder",
     )
     cache: Path | None = option(
         None,

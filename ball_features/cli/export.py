@@ -21,8 +21,10 @@ __all__ = ["COMMAND", "ExportOptions", "export"]
 class ExportOptions(Config):
     """Options of `ball export`."""
 
-    onnx: Path | None = option(None, "Write the bundle as one ONNX file: network, pooling and classifier.")
-    card: Path | None = option(None, "Write a model card of the bundle, in Markdown.")
+    onnx: Path | None = option(
+        None, "Write the bundle as one ONNX file: network, pooling and classifier.", stored="file"
+    )
+    card: Path | None = option(None, "Write a model card of the bundle, in Markdown.", stored="file")
     ladder: Path | None = option(
         None, "Folder of a run of `ball fit --protocol ladder`, whose figures the model card shows too."
     )
@@ -33,10 +35,14 @@ class ExportOptions(Config):
         None, "File of the network's weights, where it is no longer at the path that the bundle names.", path=True
     )
     parquet: Path | None = option(
-        None, "Write the cache as a Parquet file, with the columns path, label, sha256, view and embedding."
+        None,
+        "Write the cache as a Parquet file, with the columns path, label, sha256, view and embedding.",
+        stored="file",
     )
     csv: Path | None = option(
-        None, "Write the cache as a CSV file: path, label, sha256, view, and a column per number of an embedding."
+        None,
+        "Write the cache as a CSV file: path, label, sha256, view, and a column per number of an embedding.",
+        stored="file",
     )
     trust: bool = option(False, TRUST)
 

@@ -29,8 +29,10 @@ _SETTINGS = Subset(
 class LabelsOptions(Config):
     """Options of `ball labels` that are no settings of the models."""
 
-    out: Path = option(REQUIRED, "Sheet to write, a CSV; a file that exists is not replaced.", short="o", panel=COMMON)
-    page: Path | None = option(None, "Page to write with the most doubtful images.", panel=COMMON)
+    out: Path = option(
+        REQUIRED, "Sheet to write, a CSV; a file that exists is not replaced.", short="o", panel=COMMON, stored="file"
+    )
+    page: Path | None = option(None, "Page to write with the most doubtful images.", panel=COMMON, stored="file")
     images: Path | None = option(None, "Folder or archive of the images, for pictures on the page.", panel=COMMON)
 
 

@@ -78,7 +78,12 @@ NOTE: str = option("", "Note on the run, which `ball runs` and the run's page sh
 class RunFolder(Config):
     """Where a run is written."""
 
-    out: Path = option(Path("artifacts/runs"), "Folder that the run's own folder is written into.", panel=COMMON)
+    out: Path = option(
+        Path("artifacts/runs"),
+        "Folder that the run's own folder is written into; a path or an address.",
+        panel=COMMON,
+        stored="runs",
+    )
     name: str = option("", "Name of the run's own folder; protocol and time if left out.", panel=COMMON)
     note: str = NOTE
 

@@ -32,7 +32,9 @@ _SHEET = Subset(
 class PredictOptions(Coverage):
     """Options of `ball predict`."""
 
-    out: Path | None = option(None, "File to write: .csv (with a .csv.json beside it), .json or .html.", short="o")
+    out: Path | None = option(
+        None, "File to write: .csv (with a .csv.json beside it), .json or .html.", short="o", stored="file"
+    )
     site: str = option(
         "",
         "Site of all these images (hospital, scanner), for a bundle fitted with --adapt: it is adapted to the site by "

@@ -24,14 +24,18 @@ __all__ = ["COMMAND", "ReportOptions", "report"]
 class ReportOptions(Config):
     """Options of `ball report`."""
 
-    out: Path | None = option(None, "Write one page of all these runs, side by side, to this file.", short="o")
+    out: Path | None = option(
+        None, "Write one page of all these runs, side by side, to this file.", short="o", stored="file"
+    )
     cache: Path | None = option(None, "Cache that the run was made on, where it has moved.")
     thumbnails: Path | None = option(
         None, "Folder or archive of the images, to put small pictures of them into the page."
     )
     ladder: Path | None = option(None, "Run of the protocol ladder on the same images, for its figure on the page.")
     figures: Path | None = option(
-        None, "Write the figures of one run into this folder too, with its table for LaTeX and as CSV, and captions."
+        None,
+        "Write the figures of one run into this folder too, with its table for LaTeX and as CSV, and captions.",
+        stored="folder",
     )
     format: tuple[str, ...] = option(("svg", "pdf", "png"), "File formats of the figures.")
 

@@ -21,10 +21,11 @@ __all__ = ["clean", "echo", "print_json", "progress_bar", "say", "show", "surviv
 
 
 def clean(text: str) -> str:
-    """A text whose control characters are written as escapes, ESC as a backslash and x1b."""
+    """A text whose control characters are escapes (ESC a backslash and x1b), and whose outputs have their addresses."""
+    from ball_features.config.paths import spoken
     from ball_features.files import escaped_controls
 
-    return escaped_controls(text, kept="\t\n")
+    return escaped_controls(spoken(text), kept="\t\n")
 
 
 def survive_encodings() -> None:
@@ -46,9 +47,10 @@ def say(line: str) -> None:
 
 def print_json(values: Any) -> None:
     """One JSON object on standard output."""
+    from ball_features.config.paths import spoken
     from ball_features.files import json_text
 
-    typer.echo(json_text(values))
+    typer.echo(spoken(json_text(values)))
 
 
 class _Clean:

@@ -19,7 +19,7 @@ __all__ = ["COMMAND", "SegmentOptions", "segment"]
 class SegmentOptions(Config):
     """Options of `ball segment`."""
 
-    out: Path = option(REQUIRED, "Folder that the pictures are written into.", short="o")
+    out: Path = option(REQUIRED, "Folder that the pictures are written into.", short="o", stored="folder")
     method: str = option(
         "hsv",
         "Method that finds nuclei: hsv (the published colour thresholds) or otsu (a threshold for each image, for "

@@ -17,7 +17,7 @@ __all__ = ["COMMAND", "SheetOptions", "sheet"]
 class SheetOptions(Config):
     """Options of `ball sheet`."""
 
-    out: Path = option(REQUIRED, "Sheet to write, a CSV; a file that exists is not replaced.", short="o")
+    out: Path = option(REQUIRED, "Sheet to write, a CSV; a file that exists is not replaced.", short="o", stored="file")
     layout: str = option("auto", "How the folders are read, as in `ball extract --layout`.")
 
 

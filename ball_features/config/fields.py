@@ -43,7 +43,6 @@ __all__ = [
 COMMON = "Most used"  # panel of the options that most people need first
 LAST_SEED = 2**32 - 1
 REQUIRED: Any = dataclasses.MISSING
-
 _MOST = 1 << 64  # absolute value of a whole number
 
 
@@ -55,14 +54,13 @@ class Option:
         help: one sentence or more on what it does. "{names}" is replaced by `choices`, or by the names of `registry`.
         panel: heading of the help under which the option stands.
         choices: valid values. Of a tuple the valid combinations, each as text with commas.
-        registry: registry whose keys are valid names; it checks them itself, since it may be slow to load.
+        registry: registry whose keys are valid names, which checks them itself; it may be slow to load.
         low: smallest valid number, of each item where there are several.
         high: greatest valid number.
         above: number that a valid one exceeds.
         below: number that exceeds a valid one.
         special: number outside the range -> what it stands for, such as {0: "all images"}.
-        words: how a value is written in a file and on the command line where that differs, such as {"auto": 0} or
-            {"none": None}.
+        words: how a value is written in a file and on the command line where that differs, such as {"auto": 0}.
         filled: True where an empty tuple is not valid.
         unit: what the numbers are, for messages, such as "a share" or "widths".
         note: addition to the expected range in messages.
@@ -71,6 +69,7 @@ class Option:
         path: True where the text is a path. Of a tuple, whose flag may be given several times, each text is one.
         in_file: False for what says how a command runs, such as a dry run, and not what comes out.
         environment: environment variable that sets it too.
+        stored: what lies there if the path of an output is an address, a key of `files.STORED`; "" if it may be none.
     """
 
     help: str
@@ -91,6 +90,7 @@ class Option:
     path: bool = False
     in_file: bool = True
     environment: str = ""
+    stored: str = ""
 
     @functools.cached_property
     def expected(self) -> str:
@@ -285,8 +285,9 @@ def _typed(name: str, got: Any, kind: Any) -> Any:
         return kinds[0].from_mapping(got)
     bare = getattr(got, "item", lambda: got)()  # numpy's scalars
     accepted, words = _TYPES.get(kinds[0], (kinds[0], f"a {kinds[0].__name__}, or a mapping of its keys"))
-    # To Python a truth value is a number.
-    fits = isinstance(bare, accepted) and (kinds[0] is bool or not isinstance(bare, bool))
+    fits = isinstance(bare, accepted) and (
+        kinds[0] is bool or not isinstance(bare, bool)
+    )  # which is a number to Python
     require(fits, name, got, words)
     if kinds[0] is str:
         return os.fspath(cast("str", bare))
@@ -296,5 +297,4 @@ def _typed(name: str, got: Any, kind: Any) -> Any:
 
 def digest(values: Mapping[str, Any]) -> str:
     """SHA-256 of plain values, whatever the order of their keys."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_address", "named", "shareable", "shareable_text", "shown_address", "shown_path", "whole_address"]
+from ball_features.errors import BallError
+
+__all__ = [
+    "called",
+    "is_address",
+    "is_copy",
+    "named",
+    "shareable",
+    "shareable_text",
+    "shown_address",
+    "shown_path",
+    "spoken",
+    "whole_address",
+]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
 _SECRET = re.compile(r"//[^/@]*@")
+_COPIES: dict[str, str] = {}  # path of this machine -> address that will hold what is written there
 
 
 def is_address(name: Path | str) -> bool:
@@ -36,6 +52,31 @@ def shown_address(name: Path | str) -> str:
 def shown_path(name: Path | str) -> str:
     """A path, or an address without keys and passwords."""
     return shown_address(name) if is_address(name) else str(name)
+
+
+@contextlib.contextmanager
+def called(path: Path, shown: str) -> Iterator[None]:
+    """Let texts, files and errors call a path of this machine by the address that will hold it, here without keys."""
+    _COPIES[str(path)] = shown
+    try:
+        yield
+    except BallError as error:
+        error.args = tuple(spoken(item) if isinstance(item, str) else item for item in error.args)
+        raise
+    finally:
+        del _COPIES[str(path)]
+
+
+def spoken(text: str) -> str:
+    """A text that calls paths by their addresses, see `called`."""
+    for path, address in _COPIES.items():
+        text = text.replace(path, address)
+    return text
+
+
+def is_copy(path: Path) -> bool:
+    """Whether a path lies where `called` says that an address will hold it."""
+    return spoken(str(path)) != str(path)
 
 
 def shareable(value: Any) -> Any:
@@ -70,6 +111,7 @@ def named(value: Any) -> Any:
 
 def shareable_text(text: str) -> str:
     """One text; see `shareable`."""
+    text = spoken(text)
     if is_address(text) and "\n" not in text:
         return shown_address(text)
     if "\n" in text or not Path(text).is_absolute():

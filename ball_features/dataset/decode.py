@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import hashlib
 import io
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +84,8 @@ def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def _decode(data: bytes, max_pixels: int) -> Tensor:
-    with _opened(data, max_pixels) as image:
-        decoded = decode_jpegs([data]) if is_plain_jpeg(image) else None
+    with _opened(data, max_pixels) as (image, is_plain):
+        decoded = decode_jpegs([data]) if is_plain else None
         return decoded[0] if decoded else _to_rgb(image)  # of a damaged file Pillow says what is wrong with it
 
 
@@ -119,8 +121,8 @@ def plain_jpeg(data: bytes) -> bytes | None:
     Raises:
         ImageError: The header is damaged or too large.
     """
-    with _opened(data, MAX_PIXELS) as image:
-        return data if is_plain_jpeg(image) else None
+    with _opened(data, MAX_PIXELS) as (_, is_plain):
+        return data if is_plain else None
 
 
 def read_file(path: Path | str, sha256: str = "") -> bytes:
@@ -149,9 +151,9 @@ def read_file(path: Path | str, sha256: str = "") -> bytes:
     return data
 
 
-@contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
-    """Pillow's image, not decoded yet; what Pillow raises about it becomes an `ImageError`."""
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Any, bool]]:
+    """Pillow's image, not decoded yet, and whether another decoder may decode it; Pillow's errors as `ImageError`."""
     from PIL import Image
 
     if not data:
@@ -159,9 +161,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size, max_pixels, slide=_TILE_WIDTH in getattr(image, "tag_v2", ()))
-            if image.format in ("JPEG", "MPO"):
-                _check_jpeg(data)
-            yield image
+            is_clean = image.format not in ("JPEG", "MPO") or _is_clean_jpeg(data)
+            yield image, is_clean and is_plain_jpeg(image)
     except ImageError:
         raise
     except MemoryError as error:
@@ -176,18 +177,24 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Any]:
         raise ImageError(f"is damaged or truncated ({str(error).splitlines()[0] or type(error).__name__})") from error
 
 
-def _check_jpeg(data: bytes) -> None:
-    """Raise `ImageError` for a JPEG file that libjpeg decodes with a warning: part of its pixels are made up."""
+def _is_clean_jpeg(data: bytes) -> bool:
+    """Whether libjpeg decodes a JPEG file without a word, which other decoders write to the terminal without its name.
+
+    Raises:
+        ImageError: It is decoded with a warning, so that part of its pixels are made up.
+    """
     try:
         from simplejpeg import decode_jpeg
     except ImportError:  # no wheel for this machine
-        return
+        return True
     try:
         decode_jpeg(data, "GRAY", fastdct=True, fastupsample=True, strict=True)
     except ValueError as error:
         idle = re.search(r"(\d+) extraneous bytes? before marker 0xd9", str(error))
         if "Corrupt JPEG data" in str(error) and (idle is None or not _is_padding(data, int(idle[1]))):
             raise ImageError(f"is damaged ({error}); part of it cannot be decoded") from error
+        return False
+    return True
 
 
 def _is_padding(data: bytes, count: int) -> bool:
@@ -220,8 +227,14 @@ def _to_rgb(image: Any) -> Tensor:
     import torch
     from PIL import Image, ImageOps
 
+    _quiet_tiff()
     image.load()
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # EXIF that cannot be read says nothing of the pixels
+        pass
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray(_eight_bits(np.asarray(image).astype(np.int64)))
     elif image.mode == "F":
@@ -236,6 +249,17 @@ def _to_rgb(image: Any) -> Tensor:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.array(image.convert("RGB"))  # (height, width, 3)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+@functools.cache
+def _quiet_tiff() -> None:
+    """Keep libtiff from writing to the terminal what Pillow raises, without the name of the file."""
+    import PIL
+
+    folder = Path(PIL.__file__).parent
+    for path in (*folder.parent.glob("[Pp]illow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
+        with contextlib.suppress(OSError, AttributeError):  # another build of Pillow
+            ctypes.CDLL(str(path)).TIFFSetErrorHandler(None)
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ class Layout:
         reading: the layout in words, such as split/class.
         problem: why no class is read, or ""; where the classes are not needed this is no error.
         misfits: rows that lie outside the layout, and have neither class nor split.
-        ignored: names of folders below the classes that are not read.
+        ignored: levels of folders below the classes that are not read, each with its names.
     """
 
     wrappers: int
@@ -49,7 +49,7 @@ class Layout:
     reading: str
     problem: str = ""
     misfits: tuple[int, ...] = ()
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[tuple[str, ...], ...] = ()
 
 
 def common_folders(paths: Sequence[str]) -> int:
@@ -115,14 +115,17 @@ def _by_pattern(paths: Sequence[str], pattern: Pattern) -> Layout:
 
 @dataclass
 class _Reading:
-    """Levels read so far."""
+    """Levels read so far: column -> level."""
 
-    roles: dict[str, int] = field(default_factory=dict)  # column -> level
-    words: list[str] = field(default_factory=list)
+    roles: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, level: int) -> None:
         self.roles[name] = level
-        self.words.append("class" if name == "label" else name)
+
+    def words(self, levels: int | None = None) -> list[str]:
+        """A word for each level, to the last that is read or for a number of levels; * where nothing is read."""
+        named = {level: "class" if name == "label" else name for name, level in self.roles.items()}
+        return [named.get(level, "*") for level in range(max(named, default=-1) + 1 if levels is None else levels)]
 
 
 def _recognise(paths: Sequence[str]) -> Layout:
@@ -153,14 +156,13 @@ def _recognise(paths: Sequence[str]) -> Layout:
     found = _Reading()
     level = _read_named(names, found)
     problem = ""
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[tuple[str, ...], ...] = ()
     if level == depth:
         problem = _only_named(names, found)
     elif level + 1 < depth:
         problem, ignored = _read_below(folders, names, level, found)
     if not problem:
         found.roles.setdefault("label", level)
-        found.words.insert(sum(own < level for own in found.roles.values()), "class")
     return _layout(folders, found, wrappers, problem, ignored)
 
 
@@ -224,7 +226,7 @@ def _read_named(names: Sequence[Sequence[str]], found: _Reading) -> int:
 def _only_named(names: Sequence[Sequence[str]], found: _Reading) -> str:
     last = names[-1]
     return (
-        f"its folders ({_shown(last)}) are named as {found.words[-1]}s are, and no folder of a class lies in them. "
+        f"its folders ({_shown(last)}) are named as {found.words()[-1]}s are, and no folder of a class lies in them. "
         f"Two readings are possible: layout='class' takes these folders for the classes; a sheet can tell the class of "
         "each image"
     )
@@ -232,22 +234,18 @@ def _only_named(names: Sequence[Sequence[str]], found: _Reading) -> str:
 
 def _read_below(
     folders: Sequence[Sequence[str]], names: Sequence[Sequence[str]], level: int, found: _Reading
-) -> tuple[str, tuple[str, ...]]:
-    """Read the level below the class: (why two readings are possible, folders that are not read)."""
+) -> tuple[str, tuple[tuple[str, ...], ...]]:
+    """Read the levels below the class: (why two readings are possible, folders that are not read)."""
     own, below = names[level], names[level + 1]
-    if len(below) > 1 and is_patient(below):
-        found.add("patient", level + 1)
-        return "", ()
-    if len(below) > 1 and is_site(below):
-        found.add("site", level + 1)
-        return "", ()
-    if len(below) > 1 and is_split(below) and "split" not in found.roles:
-        found.add("split", level + 1)
-        return "", ()
+    for lower in range(level + 1, len(names)):
+        role = _role_below(names[lower])
+        if role and role not in found.roles:
+            found.add(role, lower)
+            return "", ()
     pairs = {(row[level], row[level + 1]) for row in folders if len(row) > level + 1}
     if len(below) == 1 or len(pairs) < _CROSSING * len(below) or (is_numeric(below) and not is_numeric(own)):
-        return "", tuple(below)
-    before = "".join(f"{word}/" for word in found.words)
+        return "", _nested(folders, names, level)
+    before = "".join(f"{word}/" for word in found.words(level))
     reading = (
         f"the same names ({_shown(below)}) lie below several of its folders ({_shown(own)}). Two readings are "
         f"possible: layout='{before}class' takes {_shown(own, 3)} for the classes; layout='{before}patient/class' (or "
@@ -256,8 +254,29 @@ def _read_below(
     return reading, ()
 
 
+def _role_below(names: Sequence[str]) -> str:
+    """What the folders of a level below the class are named for: patient, site, split, or "" for nothing known."""
+    kinds = (("patient", is_patient), ("site", is_site), ("split", is_split))
+    return next((role for role, is_kind in kinds if len(names) > 1 and is_kind(names)), "")
+
+
+def _nested(
+    folders: Sequence[Sequence[str]], names: Sequence[Sequence[str]], level: int
+) -> tuple[tuple[str, ...], ...]:
+    """Names of the levels below the class, the first to the one that divides the images most by names of its own.
+
+    A level whose names come again in other folders, such as magnifications, divides by something else.
+    """
+    last = level + 1
+    for lower in range(level + 2, len(names)):
+        whole = [row for row in folders if len(row) > lower]
+        if len({tuple(row[: lower + 1]) for row in whole}) == len(names[lower]) > len(names[last]):
+            last = lower
+    return tuple(tuple(names[lower]) for lower in range(level + 1, last + 1))
+
+
 def _layout(
-    folders: Sequence[Sequence[str]], found: _Reading, wrappers: int, problem: str, ignored: tuple[str, ...]
+    folders: Sequence[Sequence[str]], found: _Reading, wrappers: int, problem: str, ignored: tuple[tuple[str, ...], ...]
 ) -> Layout:
     def texts(level: int) -> tuple[str, ...]:
         return tuple(own[level] if len(own) > level else "" for own in folders)
@@ -271,7 +290,10 @@ def _layout(
     label = texts(found.roles["label"]) if "label" in found.roles else ("",) * len(folders)
     beside = [any(columns[name][row] for name in columns) for row in range(len(folders))]
     misfits = tuple(row for row in range(len(folders)) if not label[row] and not beside[row])
-    return Layout(wrappers, label, columns, "/".join(found.words), problem, misfits, ignored)
+    words = found.words()
+    above = words.index("class") if "class" in words else len(words)
+    reading = "/".join([*(word for word in words[:above] if word != "*"), *words[above:]])
+    return Layout(wrappers, label, columns, reading, problem, misfits, ignored)
 
 
 def _shown(names: Sequence[str], most: int = _SHOWN) -> str:

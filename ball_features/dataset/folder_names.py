@@ -22,11 +22,14 @@ __all__ = [
 ]
 
 _SYSTEM = {
-    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "__macosx",
-    "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs", "_thumbs", "thumbnails",
-    "thumbnail", "recycler", "recycled", "~snapshot", "network trash folder", "temporary items", "node_modules",
-    "picasaoriginals", "venv",
+    "#recycle", "#snapshot", "__macosx", "system volume information", "lost+found", "__pycache__", "thumbs", "_thumbs",
+    "thumbnails", "thumbnail", "ehthumbs", "recycler", "recycled", "recycle bin", "trash", "papierkorb", "corbeille",
+    "papelera", "papelera de reciclaje", "cestino", "lixeira", "prullenbak", "kosz", "~snapshot",
+    "network trash folder", "temporary items", "node_modules", "picasaoriginals", "venv", "_gsdata_", "_vti_cnf",
+    "_vti_pvt", "ipynb_checkpoints", "windowsimagebackup",
 }  # fmt: skip
+# Network drives begin their own folders with @, Windows with $; a disk check puts what it finds into FOUND.000.
+_SYSTEM_NAME = re.compile(r"[.@$].*|found\.\d{3}", re.IGNORECASE)
 _RESULTS = {
     "result", "results", "output", "outputs", "plot", "plots", "figure", "figures", "figs", "runs", "logs", "log",
     "checkpoints", "checkpoint", "artifacts", "predictions", "prediction", "heatmap", "heatmaps", "gradcam",
@@ -57,6 +60,12 @@ _PATIENT = re.compile(
     r"|paciente|paziente|pacjent|hasta|cas|caso)[ _.#-]*(?:id|no|nr)?[ _.#-]*0*([0-9]+[a-z]?)",
     re.IGNORECASE,
 )
+# A word that names nothing but people may have letters in its number, as patient_B07, or one letter instead of it.
+_PERSON = re.compile(
+    r"(?:pat|patient|patientin|subject|subj|participant|person|proband|individual|donor|paciente|paziente|pacjent|hasta)"
+    r"[ _.#-]+(?:[a-z]{0,5}[ _.#-]?[0-9]+[a-z]?(?:[ _.#-][0-9]+)?|[a-z])",
+    re.IGNORECASE,
+)
 _PART = re.compile(r"((?:.*[^a-z])?(?:part|chunk|archive|volume|vol|disk|disc|zip))[ _.#-]*[0-9]+", re.IGNORECASE)
 _SITE = re.compile(
     r"(?:hospital|hospitalet|site|center|centre|centro|clinic|klinik|klinikum|clinique|krankenhaus|hopital|hôpital|ospedale"
@@ -67,7 +76,7 @@ _SITE = re.compile(
 
 def is_system(name: str) -> bool:
     """Whether a folder belongs to a system or a program, not to the images; hidden ones too."""
-    return name.startswith(".") or name.casefold() in _SYSTEM
+    return _SYSTEM_NAME.fullmatch(name) is not None or name.casefold() in _SYSTEM
 
 
 def skipped_names(
@@ -157,8 +166,8 @@ def is_split(names: Iterable[str]) -> bool:
 
 
 def is_patient(names: Iterable[str]) -> bool:
-    """Whether all folders of a level are named as patients: P3, patient_12, case-7."""
-    return all(_PATIENT.fullmatch(name.strip()) for name in names)
+    """Whether all folders of a level are named as patients: P3, patient_12, case-7, subject_AB-3."""
+    return all(_PATIENT.fullmatch(name.strip()) or _PERSON.fullmatch(name.strip()) for name in names)
 
 
 def patient_number(name: str) -> str:

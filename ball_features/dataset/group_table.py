@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ball_features.config import CollectionConfig
+from ball_features.dataset.remarks import alike_ids_remark
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_columns import plain_name
 from ball_features.dataset.sources import open_file
@@ -19,6 +20,7 @@ __all__ = ["KNOWN_COLUMNS", "GroupTable", "alone", "table_of_cache", "table_of_f
 
 # Columns that make a grouping.
 KNOWN_COLUMNS = ("group", "patient", "site", "series", "block", "split")
+_IDS = ("group", "patient", "site")
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,15 @@ class GroupTable:
         return alone(self.read(name, label, blanks=gaps), self.paths)
 
     def notes(self) -> tuple[str, ...]:
-        """Say which columns of the cache are used, and how many images lack a value."""
+        """Say which columns of the cache are used, how many images lack a value, and which ids read alike."""
         own = [name for name in KNOWN_COLUMNS if self.find(name) in self.gaps]
         notes = [f"Columns of the cache are used: {', '.join(own)}."] if own else []
         for name in ("group", "patient"):
             blank = sum(not value for value in self.columns.get(name, ())) if name in own else 0
             if blank:
                 notes.append(f"{blank} of {len(self.paths)} images have no {name}; each counts as one of its own.")
-        return tuple(notes)
+        alike = [alike_ids_remark(name, self.columns.get(name, ())) for name in _IDS]
+        return tuple([*notes, *filter(None, alike)])
 
 
 def alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:

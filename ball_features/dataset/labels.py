@@ -105,8 +105,9 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
         )
     if layout.ignored:
         remarks.append(
-            f"Folders below the classes are not read: {some(layout.ignored)}. Where they are patients, say so: "
-            f"layout={layout.reading + '/patient'!r}."
+            f"Folders below the classes are not read: {'; '.join(map(some, layout.ignored))}. Where "
+            f"{'they' if len(layout.ignored) == 1 else 'the last of these'} are patients, say so: "
+            f"layout={'/'.join([layout.reading, *['*'] * (len(layout.ignored) - 1), 'patient'])!r}."
         )
     misfits = set(layout.misfits)
     keep = [row for row in range(len(images)) if labelled or label[row] or row not in misfits]

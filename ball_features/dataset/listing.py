@@ -25,6 +25,7 @@ _UNSUPPORTED = frozenset(
         ".fits .ai .eps"
     ).split()
 )
+_TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".parquet", ".jsonl")
 _MASK_OF = re.compile(
     r"(.+?)[ _-](?:masks?|seg|segmentation|segmented|annotation|annotated|gt|overlay|labels?|binary|contour)"
     r"(?:[ _-]?\d+)?"
@@ -56,6 +57,7 @@ class Listing:
         skipped: folder, or "*_mask files" -> (what it is taken for, number of images in it).
         rejected: folders that cannot be read, and pictures of kinds that are not supported.
         bare: folder -> (ending -> number) of those that hold files and no image.
+        tables: paths of files that may be sheets.
     """
 
     images: list[str] = field(default_factory=list)
@@ -63,12 +65,15 @@ class Listing:
     skipped: dict[str, tuple[str, int]] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     bare: dict[str, Counter[str]] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What was passed over, in sentences."""
         found = []
         if self.skipped:
-            names = [f"{name} ({count} images, {kind})" for name, (kind, count) in self.skipped.items()]
+            names = [
+                f"{name} ({count} image{'s' * (count > 1)}, {kind})" for name, (kind, count) in self.skipped.items()
+            ]
             found.append(f"Skipped by name: {some(names, 20)}. Rename a folder to have it read.")
         if self.others:
             endings = ", ".join(f"{count} {ending}" for ending, count in self.others.most_common(8))
@@ -140,6 +145,7 @@ def _sort_files(files: list[str], before: str, found: Listing) -> tuple[list[str
                 found.rejected.append(Rejected(printable(before + name), why))
             else:
                 found.others[ending or "without an ending"] += 1
+                found.tables += [printable(before + name)] if ending in _TABLES else []
     return images, others
 
 
@@ -147,8 +153,7 @@ def _prune(root: Path | Source, names: list[str], before: str, found: Listing, i
     """Remove the folders that are not walked into."""
     for name in [own for own in names if is_system(own)]:
         names.remove(name)
-        if not name.startswith("."):
-            _skip(_count(root, before + name), before + name, "system folder", found)
+        _skip(_count(root, before + name), before + name, "system folder", found)
     for name, kind in skipped_names(names, images, lambda own: _folders(root, before + own)).items():
         names.remove(name)
         _skip(_count(root, before + name), before + name, kind, found)

@@ -15,7 +15,7 @@ from ball_features.config import CollectionConfig
 from ball_features.dataset.decode import MAX_BYTES, may_pass
 from ball_features.dataset.labels import Labels, read_labels
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
-from ball_features.dataset.remarks import alike_remark, conflict_remark, count_classes, dark_remark
+from ball_features.dataset.remarks import alike_remark, conflict_remark, count_classes, dark_remark, some
 from ball_features.dataset.sources import open_source
 from ball_features.dataset.spread import spread_classes, spread_rows
 from ball_features.errors import DataError
@@ -135,7 +135,14 @@ def scan(
     source: Any = open_source(root) if anywhere else None
     place: Path = source or _folder(Path(root))
     listing = list_images(place)
-    known = read_labels(place, listing.images, collection or CollectionConfig(), sheet)
+    config = collection or CollectionConfig()
+    tables = "" if sheet is not None or config.sheet else _tables(listing)
+    try:
+        known = read_labels(place, listing.images, config, sheet)
+    except DataError as error:
+        if not tables:
+            raise
+        raise DataError(f"{error}{tables}") from error
     with ThreadPoolExecutor(8) as pool:
         look: Callable[[Path], tuple[str, str]] = hash_file if hashed else lambda path: ("", check_file(path))
         digests = list(pool.map(lambda name: look(known.root / name), known.path))
@@ -144,7 +151,7 @@ def scan(
     rows = [row for row, (_, why) in enumerate(digests) if not why]
     label = [known.label[row] for row in rows]
     if least_classes > 1 or not label:
-        _require_classes(place, label, known, listing, rejected)
+        _require_classes(place, label, known, listing, rejected, tables)
     chosen = [rows[row] for row in spread_classes(label, limit)] if limit else rows
     path, label = [known.path[row] for row in chosen], [known.label[row] for row in chosen]
     sha256 = [digests[row][0] for row in chosen]
@@ -163,6 +170,14 @@ def scan(
         note="\n".join(filter(None, remarks)),
         columns={name: tuple(cells[row] for row in chosen) for name, cells in known.columns.items()},
         classes=(f"Classes: {count_classes(label)}.", f"Read from: {known.source}."),
+    )
+
+
+def _tables(listing: Listing) -> str:
+    """Where a sheet may lie, in a sentence."""
+    names = sorted(listing.tables, key=lambda name: (name.count("/"), name))
+    return (
+        f" Tables lie there; where one has a row for each image, give it as sheet: {some(names, 3)}." if names else ""
     )
 
 
@@ -195,7 +210,7 @@ def open_images(place: Path | str) -> Path:
 
 
 def _require_classes(
-    root: Path, label: Sequence[str], known: Labels, listing: Listing, rejected: Sequence[Rejected]
+    root: Path, label: Sequence[str], known: Labels, listing: Listing, rejected: Sequence[Rejected], tables: str
 ) -> None:
     classes = sorted(set(label) - {""})
     if len(classes) > 1:
@@ -203,7 +218,7 @@ def _require_classes(
     found = f"images of one class, {classes[0]!r}" if classes else f"no usable image ({len(rejected)} rejected)"
     if label and not classes:
         found = f"{len(label)} images without a class"
-    hint = "Give the folder that holds the class folders, or a sheet with a row for each image."
+    hint = f"Give the folder that holds the class folders, or a sheet with a row for each image.{tables}"
     listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
     passed = "".join(f"\n  {line}" for line in [*listing.remarks(), *known.remarks])
     raise DataError(f"Found {found} in {root}, expected images of at least two classes. {hint}{listed}{passed}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 from ball_features.files import escaped_controls
 
 __all__ = [
+    "alike_ids_remark",
     "alike_remark",
     "are",
     "conflict_remark",
@@ -17,11 +20,16 @@ __all__ = [
     "counted",
     "dark_remark",
     "have",
+    "left_out_remarks",
     "some",
     "visible",
 ]
 
 _SAMPLE = 24  # images whose depth is looked at
+_BRIGHT = 63.75  # of 255; 14 of 16 bits stay below
+_ESCAPED = re.compile(r"\\(?:[trn]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")  # see `escaped_controls`
+# Letters of Greek and Cyrillic that look like Latin ones, after case folding.
+_LOOKS = str.maketrans("αβεικνορτυχаԁеһіјкӏмоԛрѕтԝухүв", "abeikvoptyxadehijklmoqpstwyxyb")
 _DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
 
 
@@ -61,16 +69,28 @@ def count_classes(label: Iterable[str]) -> str:
 
 
 def alike_remark(label: Iterable[str]) -> str:
-    """Classes whose names differ by letter case, blanks, punctuation or the form of Unicode alone, or ""."""
+    """Classes whose names differ by letter case, blanks, controls, punctuation or the form of letters alone, or ""."""
     count = Counter(label)
     alike: dict[str, list[str]] = {}
     for name in sorted(count):
-        folded = unicodedata.normalize("NFKC", name).casefold()
+        folded = unicodedata.normalize("NFKC", _ESCAPED.sub("", name)).casefold().translate(_LOOKS)
         alike.setdefault("".join(own for own in folded if own.isalnum()) or name, []).append(name)
     sets = [" and ".join(f"{visible(n)} ({count[n]})" for n in own) for own in alike.values() if len(own) > 1]
     if not sets:
         return ""
     return f"Classes that read alike are kept apart: {some(sets)}. Rename those that are one class."
+
+
+def alike_ids_remark(name: str, values: Iterable[str]) -> str:
+    """Ids of a column that differ by letter case, blanks, zeros before numbers or the form of letters alone, or ""."""
+    alike: dict[str, list[str]] = {}
+    for value in sorted(set(values)):
+        folded = unicodedata.normalize("NFKC", _ESCAPED.sub("", value)).casefold().translate(_LOOKS)
+        alike.setdefault(re.sub(r"[\s\u200b]|(?<![\d.,])0+(?=\d)", "", folded), []).append(value)
+    sets = [" and ".join(map(visible, own)) for own in alike.values() if len(own) > 1]
+    if not sets:
+        return ""
+    return f"Values of {name} that read alike are kept apart: {some(sets)}. Write those that are one in one way."
 
 
 def conflict_remark(path: Sequence[str], label: Sequence[str], sha256: Sequence[str]) -> str:
@@ -92,23 +112,70 @@ def conflict_remark(path: Sequence[str], label: Sequence[str], sha256: Sequence[
 
 
 def dark_remark(root: Path, path: Sequence[str]) -> str:
-    """16-bit images that use only part of their range, or ""; a sample is looked at."""
+    """Images that are nearly black as they are read, mostly 10 to 14 bits in 16, or ""; a sample is looked at."""
+    deep = [name for name in path if name.lower().endswith(_DEEP)]
+    for names in (deep, [name for name in path if not name.lower().endswith(_DEEP)]):
+        most = [0.0, 0]
+        for name in names[:: max(1, len(names) // _SAMPLE)]:
+            try:
+                with (root / name).open("rb") as file:
+                    most = [max(pair) for pair in zip(most, _brightest(file), strict=True)]
+            except Exception:  # a damaged file is named when it is decoded
+                continue
+            if most[0] >= _BRIGHT:
+                break
+        if 0 < most[0] < _BRIGHT:
+            return _dark(most[0], int(most[1]))
+    return ""
+
+
+def _dark(brightest: float, grey: int) -> str:
+    if not grey:
+        return (
+            f"Images of this folder are nearly black as they are read (values up to {brightest:.0f} of 255), as those "
+            "of 10 to 14 bits in files of 16 are. Save them with 8 bits, scaled to their full range."
+        )
+    bits = grey.bit_length()
+    return (
+        f"16-bit images of this folder use {bits} of 16 bits (values up to {grey} of 65535) and are nearly "
+        f"black as they are read. Multiply their values by {2 ** (16 - bits)}, or save them with 8 bits."
+    )
+
+
+def _brightest(file: IO[bytes]) -> tuple[float, int]:
+    """The largest value of an image: (of 255, as it is read; of 65535, for 16-bit grey)."""
     import numpy as np
     from PIL import Image
 
-    deep = [name for name in path if name.lower().endswith(_DEEP)]
-    values = []
-    for name in deep[:: max(1, len(deep) // _SAMPLE)]:
-        try:
-            with (root / name).open("rb") as file, Image.open(file) as image:
-                if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF")):
-                    values.append(int(np.asarray(image).max()))
-        except Exception:  # a damaged file is named when it is decoded
-            continue
-    if not values or max(values) > 16383 or not max(values):
-        return ""
-    bits = max(values).bit_length()
-    return (
-        f"16-bit images of this folder use {bits} of 16 bits (values up to {max(values)} of 65535) and are nearly "
-        f"black as they are read. Multiply their values by {2 ** (16 - bits)}, or save them with 8 bits."
-    )
+    with Image.open(file) as image:
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF")):
+            grey = int(np.asarray(image).max())
+            return grey / 257, grey
+        if image.mode == "F":
+            return 255 * float(np.asarray(image).max()), 0
+        image.draft("RGB", (256, 256))
+        return float(np.asarray(image.convert("RGB")).max()), 0
+
+
+def left_out_remarks(skipped: Sequence[str], least: int, scarce: Sequence[str], enough: int, dropped: int) -> list[str]:
+    """What is to be known of groups that are left out in turn.
+
+    Args:
+        skipped: groups that are not left out, with the classes that would keep fewer than `least` images.
+        least: images that a class must keep.
+        scarce: groups that are left out though a class keeps fewer than `enough` images, with their number.
+        enough: images that a class should keep.
+        dropped: images that train nothing for they show the same as one of the group left out.
+    """
+    to_learn = "images to train and validate on"
+    found = []
+    if skipped:
+        found.append(
+            f"{'1 group is' if len(skipped) == 1 else f'{len(skipped)} groups are'} not left out, because without it a "
+            f"class would keep fewer than {least} {to_learn}: {some(skipped)}."
+        )
+    if scarce:
+        found.append(f"With these left out, a class keeps fewer than {enough} {to_learn}: {some(scarce)}.")
+    if dropped:
+        found.append(f"{dropped} images show the same as one of another group, and train no model that it tests.")
+    return found

@@ -57,6 +57,7 @@ _NAMES: dict[str, str] = {
     "group": "group groups groupid lesionid lesionsid specimenid gruppe groupe grupo gruppo groep grupa grup "
     "группа 组 分组 グループ",
 }
+_SLIDES = ("slideid", "slidename", "smearid", "wsiid")  # not slide, whose numbers may begin anew for each patient
 ROLES = tuple(_NAMES)
 _KNOWN = {role: tuple(names.split()) for role, names in _NAMES.items()}
 _NUMBERED = ("path", "patient", "site", "group")  # columns whose names may end in id, nr and the like
@@ -197,6 +198,8 @@ def _further(header: Sequence[str], plain: Sequence[str], role: str) -> Iterator
         yield ["path" if _FILE_OF.match(name) else "" for name in header]
     elif role != "site":  # which is a field of a well there
         yield [plain_name(_METADATA.sub("", name)) for name in header]
+    if role == "group":
+        yield ["group" if own in _SLIDES else "" for own in plain]
     if role in _NUMBERED:
         yield [_ENDING.sub("", own) for own in plain]
         yield [_BEGINNING.sub("", own) for own in without]

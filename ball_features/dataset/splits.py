@@ -17,14 +17,15 @@ import numpy as np
 from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.dataset.dealing import deal, train_every_class
 from ball_features.dataset.given import count_leaks, read_parts
-from ball_features.dataset.remarks import conflict_remark, some
+from ball_features.dataset.remarks import conflict_remark, left_out_remarks, some
 from ball_features.dataset.units import merge_units
 from ball_features.errors import SplitError
 
-__all__ = ["MIN_CLASS_TRAIN", "ImageTable", "Split", "given_leaks", "make_splits"]
+__all__ = ["MIN_CLASS_TRAIN", "MIN_NAMED_TRAIN", "ImageTable", "Split", "given_leaks", "make_splits"]
 
-# A group is left out only where every class that it holds keeps at least this many images to learn from.
+# A group is left out only where each of its classes keeps so many images: an inferred series, and one that is named.
 MIN_CLASS_TRAIN = 50
+MIN_NAMED_TRAIN = 10
 _LEAST_UNITS = 10  # units of a class from which validation takes whole ones
 
 
@@ -182,19 +183,24 @@ def _leave_out(config: FitConfig, codes: _Codes, images: ImageTable, notes: list
     group = images.group
     assert group is not None
     splits = []
-    skipped = []
+    skipped, scarce = [], []
     dropped: set[int] = set()
     units, classes = codes.units, codes.classes
+    column = config.group_column if config.group_column != "auto" else PROTOCOLS[config.protocol].column
+    least = MIN_CLASS_TRAIN if column == "series" else MIN_NAMED_TRAIN
     for number, name in enumerate(np.unique(group).tolist()):
         test = np.flatnonzero(group == name)
         elsewhere = np.flatnonzero(group != name)
         shared = np.isin(units[elsewhere], units[test])
         rest = elsewhere[~shared]
         left = np.bincount(codes.label[rest], minlength=len(classes))
-        short = [str(classes[code]) for code in np.unique(codes.label[test]) if left[code] < MIN_CLASS_TRAIN]
+        few = [code for code in np.unique(codes.label[test]) if left[code] < MIN_CLASS_TRAIN]
+        short = [str(classes[code]) for code in few if left[code] < least]
         if short:
             skipped.append(f"{name} ({', '.join(short)})")
             continue
+        if few:
+            scarce.append(f"{name} ({', '.join(f'{classes[code]} {left[code]}' for code in few)})")
         # Where a class is left with a few large groups, none of them can go to validation as a whole; patients do.
         many = min(len(np.unique(units[rest][codes.label[rest] == code])) for code in range(len(classes)))
         whole = units if many >= (_LEAST_UNITS if images.patient is None else 2) else codes.copies
@@ -203,17 +209,11 @@ def _leave_out(config: FitConfig, codes: _Codes, images: ImageTable, notes: list
             train, val = _carve(config, codes, rest, whole, rng)
             splits.append(Split(repeat, number, train, val, test, name))
         dropped |= set(elsewhere[shared].tolist())
-    if skipped:
-        notes.append(
-            f"{'1 group is' if len(skipped) == 1 else f'{len(skipped)} groups are'} not left out, because without it a "
-            f"class would keep fewer than {MIN_CLASS_TRAIN} images to train and validate on: {some(skipped)}."
-        )
-    if dropped:
-        notes.append(f"{len(dropped)} images show the same as one of another group, and train no model that it tests.")
+    notes += left_out_remarks(skipped, least, scarce, MIN_CLASS_TRAIN, len(dropped))
     if not splits:
         raise SplitError(
-            f"No group can be left out: each holds a class that would keep fewer than {MIN_CLASS_TRAIN} images "
-            "to train and validate on. Use the protocol group-cv, or a group column with smaller groups."
+            f"No group can be left out: each holds a class that would keep fewer than {least} images to train and "
+            f"validate on: {some(skipped)}. Use group-cv, a column with smaller groups, or drop these classes."
         )
     return splits
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.predictor import Predictor
-from ball_features.bundles.site_use import far_note, keep_site, require_new
-from ball_features.dataset.listing import Rejected, printable
-from ball_features.deployment.inputs import find_images
+from ball_features.bundles.site_use import far_note, keep_site, require_new, require_site_name
+from ball_features.dataset.listing import Rejected
+from ball_features.deployment.inputs import find_images, require_images
 from ball_features.errors import DataError
 
 __all__ = ["AdaptedBundle", "BundleSettings", "adapt"]
@@ -85,15 +85,13 @@ def adapt(
     folder = Path(bundle)
     loaded = read_bundle(folder, trust=settings.trust)
     loaded.require_sites()
+    require_site_name(site)
     copy = out or folder.with_name(f"{folder.name}-{site}")
     require_new(loaded, site, copy)
     names = [str(name) for name in ([images] if isinstance(images, Path | str) else images)]
     inputs = find_images(names)
     files = inputs.files
-    if not files:
-        raise DataError(
-            f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files."
-        )
+    require_images(names, inputs)
     predictor = Predictor(loaded, weights=settings.weights, device=settings.device, precision=settings.precision)
     found = predictor.embed_all(files, progress)
     X = found.X

@@ -5,15 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
 from ball_features.dataset.sources import Source, open_source
+from ball_features.errors import DataError
 
-__all__ = ["Inputs", "find_images"]
+__all__ = ["Inputs", "find_images", "require_images"]
 
 _SEPARATOR = r"[/\\]" if os.name == "nt" else "/"
 _DEEP = re.compile(rf"(?:^|(?<={_SEPARATOR}))\*\*(?:{_SEPARATOR}+\*\*)*(?:{_SEPARATOR}+|$)")
@@ -61,6 +62,18 @@ def find_images(arguments: Iterable[str]) -> Inputs:
             else:
                 rejected.append(Rejected(printable(str(file)), "its name is not UTF-8; rename it"))
     return Inputs(list(found), rejected, passed.remarks())
+
+
+def require_images(names: Sequence[str], inputs: Inputs) -> None:
+    """Raise `DataError` where arguments stand for no image; it says what was passed over and why."""
+    if inputs.files:
+        return
+    passed = "".join(f" {remark}" for remark in inputs.remarks)
+    listed = "".join(f"\n  {item.path}: {item.reason}" for item in inputs.rejected[:5])
+    raise DataError(
+        f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files.{passed}"
+        + (f" Rejected files:{listed}" if listed else "")
+    )
 
 
 def _matches(pattern: str, root: str = "") -> set[str]:

@@ -10,10 +10,9 @@ from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.predictor import Predictor, check_coverage
 from ball_features.bundles.site_use import describe_sites
 from ball_features.config import COVERAGE, CollectionConfig
-from ball_features.dataset.listing import printable
 from ball_features.dataset.sheet import read_sheet
 from ball_features.deployment.answers import Predictions
-from ball_features.deployment.inputs import find_images
+from ball_features.deployment.inputs import find_images, require_images
 from ball_features.errors import DataError
 
 __all__ = ["predict"]
@@ -61,11 +60,7 @@ def predict(
     names = [str(name) for name in ([images] if isinstance(images, Path | str) else images)]
     inputs = find_images(names)
     files = inputs.files
-    if not files:
-        passed = "".join(f" {remark}" for remark in inputs.remarks)
-        raise DataError(
-            f"Found no image in {', '.join(map(printable, names[:3]))}, expected folders, patterns or files.{passed}"
-        )
+    require_images(names, inputs)
     patient, said = ({}, []) if sheet is None else _patients(files, sheet, columns)
     loaded = read_bundle(bundle, trust=trust)
     named = {} if sheet is None else _sites(files, sheet, columns)

@@ -9,7 +9,7 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,12 +214,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         for key in _STATES:
             if isinstance(loaded.get(key), Mapping):
                 loaded = loaded[key]
+    if isinstance(loaded, Mapping) and not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        loaded = dict(_nested(loaded)) or loaded
     if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         keys = f" with the keys {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, Mapping) else ""
-        raise WeightsError(
-            f"{path} holds {type(loaded).__name__}{keys}, expected a state dict of tensors, by itself or under one of "
-            f"the keys {', '.join(_STATES)}."
-        )
+        raise WeightsError(f"{path} holds {type(loaded).__name__}{keys}, expected a state dict of tensors.")
     state = {}
     for key, value in loaded.items():
         # Before 2017 torchvision wrote `norm.1.weight`, and the published files still have these names.
@@ -228,31 +227,55 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def _nested(loaded: Mapping[Any, Any], before: str = "", depth: int = 5) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a checkpoint, in mappings of so many levels, with what leads to them before their names."""
+    import torch
+
+    for key, value in loaded.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{before}{key}", value
+        elif isinstance(value, Mapping) and depth:
+            yield from _nested(value, f"{before}{key}.", depth - 1)
+
+
 def _reason(error: Exception) -> str:
     """What the reader of a file said, in short: the type that it refused, or the kind of error."""
     refused = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
     return f"it holds {refused[1]}, which could run code" if refused else type(error).__name__
 
 
-def _unprefixed(state: dict[str, Tensor], needed: set[str]) -> dict[str, Tensor]:
+def _unprefixed(state: dict[str, Tensor], needed: set[str], path: Path) -> dict[str, Tensor]:
     """The state under the names of a network: one prefix that all its tensors share is taken off.
 
     Wrappers put one before each name, such as `module.`, `_orig_mod.`, `model.` or `backbone.`, and several wrappers
     one before the other.
+
+    Raises:
+        WeightsError: Several prefixes lead to the whole network, with other values, as of a student and its teacher.
     """
     if not needed or needed <= state.keys():
         return state
     first = min(needed)
     prefixes = [key.removesuffix(first) for key in state if key.endswith(f".{first}")]
-    best = max(prefixes, key=lambda prefix: sum(prefix + name in state for name in needed), default="")
-    kept = {key.removeprefix(best): value for key, value in state.items() if key.startswith(best)} if best else state
-    return kept
+    found = {prefix: sum(prefix + name in state for name in needed) for prefix in prefixes}
+    best = max(found, key=lambda prefix: found[prefix], default="")
+    rivals = [prefix for prefix in found if found[prefix] == len(needed) and not _same(state, best, prefix, needed)]
+    if rivals:
+        raise WeightsError(
+            f"{path} holds the network {len(rivals) + 1} times, with different weights, under {best} and "
+            f"{', '.join(rivals)}. Save the state dict of one of them and give that file as weights."
+        )
+    return {key.removeprefix(best): value for key, value in state.items() if key.startswith(best)} if best else state
+
+
+def _same(state: dict[str, Tensor], one: str, other: str, names: set[str]) -> bool:
+    return all(state[one + name].equal(state[other + name]) for name in names)
 
 
 def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: Backbone) -> None:
     own = module.state_dict()
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
-    state = _unprefixed(state, needed)
+    state = _unprefixed(state, needed, path)
     missing = sorted(needed - state.keys())
     wrong = sorted(key for key in needed & state.keys() if state[key].shape != own[key].shape)
     if missing or wrong:

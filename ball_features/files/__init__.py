@@ -1,11 +1,14 @@
 """Files that commands read and write: whole or not at all, where they were checked; CSV, strict JSON."""
 
+from ball_features.files.delivery import STORED, delivered
 from ball_features.files.partial import clear_partial, is_running, partial_of, settle, temporary_folder, this_host
 from ball_features.files.plain import open_plain, open_regular, read_json, read_whole
 from ball_features.files.replacement import expect, is_expected, replacing, whole_file
+from ball_features.files.stored_file import StoredFile, copies_folder, make_folder
 from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
     escaped_controls,
+    is_plain_name,
     json_text,
     plain_cell,
     read_csv,
@@ -17,12 +20,18 @@ from ball_features.files.text_files import (
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "STORED",
+    "StoredFile",
     "clear_partial",
+    "copies_folder",
+    "delivered",
     "escaped_controls",
     "expect",
     "is_expected",
+    "is_plain_name",
     "is_running",
     "json_text",
+    "make_folder",
     "open_plain",
     "open_regular",
     "partial_of",

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from ball_features.files.replacement import replacing
 __all__ = [
     "IMAGE_SUFFIXES",
     "escaped_controls",
+    "is_plain_name",
     "json_text",
     "plain_cell",
     "read_csv",
@@ -34,10 +36,13 @@ IMAGE_SUFFIXES = frozenset(
 
 # A spreadsheet runs a cell that begins so as a formula (OWASP, CSV injection); further apostrophes keep it reversible.
 _STARTS = "[=+\\-@\\t\\r\\n\uff0b\uff0d\uff1d\uff20]"  # the last four are the signs in full width
-_FORMULA, _ESCAPED = re.compile(f"'*{_STARTS}"), re.compile(f"'+{_STARTS}")
+# Where a cell begins, and what begins one to a program that takes semicolons, tabs or ends of lines for separators.
+_BEGINS = "(^|[;\\t\\r\\n])"
+_FORMULA, _ESCAPED = (re.compile(f"{_BEGINS}{sign}(?='*\"*{_STARTS})") for sign in ("", "'"))
 _STYLES = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
 # Control characters, and those that reverse the direction of text.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_LONGEST_NAME = 100  # of 255, with what stands before and after it
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
 
 
@@ -48,19 +53,30 @@ def escaped_controls(text: str, kept: str = "") -> str:
     )
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a text can be part of the name of a file: one line of at most 100 bytes, without slashes and controls."""
+    return (
+        bool(name.strip())
+        and Path(name).name == name != ".."
+        and escaped_controls(name) == name
+        and len(os.fsencode(name)) <= _LONGEST_NAME
+    )
+
+
 def safe_cell(value: Any) -> Any:
     """A cell for a CSV file: text that a spreadsheet would run as a formula gets an apostrophe before it.
 
-    Numbers are left as they are, also those written as text.
+    Text after a semicolon, tab or end of line within a cell gets one too: a program with other separators begins a cell
+    there. Numbers are left as they are, also those written as text.
     """
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
-        return "'" + value
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return _FORMULA.sub(r"\1'", value)
     return value
 
 
 def plain_cell(text: str) -> str:
     """The text that `safe_cell` was given."""
-    return text[1:] if _ESCAPED.match(text) else text
+    return _ESCAPED.sub(r"\1", text)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

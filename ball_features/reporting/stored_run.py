@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import numpy as np
 
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import evaluate_predictions
+from ball_features.evaluation.paired_tests import holm, mcnemar_exact
 from ball_features.evaluation.results import Measurement, ModelRow, no_run, read_measurement
 from ball_features.evaluation.rows import GroupRow, read_rows
 from ball_features.evaluation.run_details import COMPARISON, read_details
@@ -19,6 +22,8 @@ from ball_features.files import read_csv
 from ball_features.models.registry import MODELS
 
 __all__ = ["Curve", "Parts", "StoredPredictions", "StoredRun", "best_of_each_kind", "read_stored_run"]
+
+_LEVEL = 0.05  # of the tests behind `ties_best`
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,17 +149,75 @@ def _require_equal(folder: Path, measurement: Measurement, predictions: Mapping[
         elif not (np.isfinite(own.probability).all() and np.allclose(own.probability.sum(1), 1, atol=1e-4)):
             wrong = f"probabilities of {row.model} in predictions.csv do not add up to 1"
         else:
-            scores = evaluate_predictions(own.truth, own.probability)
-            other = [
-                f"{name} {row.values[name]:.6g} and {value:.6g}"
-                for name, value in scores.values.items()
-                if name in row.values and not np.isclose(row.values[name], value, atol=1e-6, equal_nan=True)
-            ]
-            if row.confusion and scores.confusion.tolist() != row.confusion:
-                other.append("two confusion matrices")
+            other = _differing(row, own, measurement.classes)
             wrong = f"metrics.json and predictions.csv give {row.model} {', '.join(other)}" if other else ""
         if wrong:
-            raise DataError(f"{folder} was edited or damaged: {wrong}. Make the run again; run.json has its command.")
+            raise _edited(folder, wrong)
+    if wrong := _out_of_order(measurement.models) or _wrong_tests(measurement.models, predictions):
+        raise _edited(folder, wrong)
+
+
+def _edited(folder: Path, wrong: str) -> DataError:
+    return DataError(f"{folder} was edited or damaged: {wrong}. Make the run again; run.json has its command.")
+
+
+def _differing(row: ModelRow, own: StoredPredictions, classes: Sequence[str]) -> list[str]:
+    """The figures of a model that its predictions contradict: name, stored value and computed one."""
+    scores = evaluate_predictions(own.truth, own.probability)
+    hit, repeat = own.probability.argmax(1) == own.truth, np.array([number for number, _ in own.split])
+    pairs = [(name, row.values.get(name), value) for name, value in scores.values.items()]
+    for code, name in enumerate(classes):
+        stored = row.per_class.get(name, {})
+        pairs += [(f"{key} of {name}", stored.get(key), float(value[code])) for key, value in scores.per_class.items()]
+    pairs += [
+        (f"accuracy of repeat {number}", stored, float(hit[repeat == number].mean()) if number in repeat else math.nan)
+        for number, stored in row.accuracy_by_repeat.items()
+    ]
+    found = [
+        f"{name} {stored:.6g} and {value:.6g}"
+        for name, stored, value in pairs
+        if stored is not None and not np.isclose(stored, value, atol=1e-6, equal_nan=True)
+    ]
+    different = row.confusion and scores.confusion.tolist() != row.confusion
+    return [*found, "two confusion matrices"] if different else found
+
+
+def _out_of_order(models: Sequence[ModelRow]) -> str:
+    """What the rows of a table say that their own figures contradict, or ""."""
+    for first, second in itertools.pairwise(models):
+        if (second.accuracy, -second.values["log_loss"]) > (first.accuracy, -first.values["log_loss"]):
+            return f"{second.model} stands below {first.model} in metrics.json, and is better"
+    for row in models:
+        if row.ties_best != (row.p_against_best > _LEVEL) and np.isfinite(row.p_against_best):
+            return (
+                f"metrics.json gives {row.model} p_against_best {row.p_against_best:.6g} and ties_best {row.ties_best}"
+            )
+    return ""
+
+
+def _wrong_tests(models: Sequence[ModelRow], predictions: Mapping[str, StoredPredictions]) -> str:
+    """The first p-value of McNemar's test that the predictions contradict, or ""."""
+    first = {row.model: _first_hits(predictions[row.model]) for row in models}
+    tested = [row for row in models[1:] if first[row.model].keys() == first[models[0].model].keys()]
+    if len(tested) < len(models) - 1:
+        return "predictions.csv has other test images for some models"
+    best = np.array([*first[models[0].model].values()]) if models else np.array([])
+    own = [np.array([first[row.model][key] for key in first[models[0].model]]) for row in tested]
+    for row, p in zip(tested, holm([mcnemar_exact(best, hits) for hits in own]), strict=True):
+        stored = row.mcnemar_p_against_best
+        if np.isfinite(stored) and not np.isclose(stored, p, atol=1e-6):
+            return f"metrics.json and predictions.csv give {row.model} mcnemar_p_against_best {stored:.6g} and {p:.6g}"
+    return ""
+
+
+def _first_hits(own: StoredPredictions) -> dict[tuple[str, str], bool]:
+    """Whether a model was right about each image, (fold, path) -> bool, on the repeat that comes first."""
+    hit = own.probability.argmax(1) == own.truth
+    return {
+        (fold, path): bool(right)
+        for path, (repeat, fold), right in zip(own.path, own.split, hit.tolist(), strict=True)
+        if repeat == own.split[0][0]
+    }
 
 
 def best_of_each_kind(models: Sequence[ModelRow]) -> list[ModelRow]:

@@ -15,6 +15,7 @@ from ball_features.cache import Cache, read_cache
 from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
 from ball_features.config.paths import shareable, shown_path
 from ball_features.dataset.manifest import Manifest
+from ball_features.dataset.sources import Source
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.backbones import get_backbone
@@ -107,6 +108,7 @@ def assess(
     # Before anything is written: a folder that holds no images leaves nothing behind.
     manifest = read_collection(images, extraction, log, collection=collection)
     require_classes(manifest.label, shown_path(images))
+    _require_apart(out, manifest)
     config = with_draws(config, len(manifest.path))
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
@@ -133,6 +135,17 @@ def assess(
     seen = (cache, groups, audited, shareable(str(images)))
     write_page = functools.partial(write_assess_report, out / "assess.html", done.folder, *seen)
     return Assessment(out, findings, done.rows, done.notes, write_page(), write_page)
+
+
+def _require_apart(out: Path, manifest: Manifest) -> None:
+    """Refuse the image folder and folders of images in it: their next listing would meet what is written there."""
+    if isinstance(manifest.root, Source):
+        return
+    place = out.resolve()
+    if place.is_relative_to(manifest.root.resolve()) and any(
+        (manifest.root / path).resolve().is_relative_to(place) for path in manifest.path
+    ):
+        raise DataError(f"Images lie in the output folder {out}, expected one of its own. Give another output folder.")
 
 
 def keep_note(done: Assessment, note: str) -> None:

@@ -13,7 +13,7 @@ from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, Split, make_splits
 from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.views import fixed_views, model_views
-from ball_features.files import escaped_controls
+from ball_features.files import is_plain_name
 from ball_features.models.registry import Model
 
 __all__ = [
@@ -32,9 +32,10 @@ __all__ = [
 
 def check_name(name: str | None) -> None:
     """Raise `ConfigError` for a run's name that leads out of the folder of the runs, or does not fit on a line."""
-    if name is not None and (not name or Path(name).name != name or escaped_controls(name) != name):
+    if name is not None and not is_plain_name(name):
         raise ConfigError(
-            f"Got the run name {name!r}, expected a name without slashes, line breaks and control characters.",
+            f"Got the run name {name[:100]!r}, expected a name of at most 100 bytes without slashes, line breaks and "
+            "control characters.",
             option="name",
         )
 

@@ -14,7 +14,7 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.cache.places import place_beside
 from ball_features.config import FitConfig
-from ball_features.config.paths import is_address
+from ball_features.config.paths import is_address, is_copy
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
@@ -178,8 +178,9 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     caption = caption_of(own.config, grouping, own.splits, own.cache.label)
     caption += left_out_note({item.spec.name: item.failure for item in own.results if item.failure})
     details = {"title": title, "caption": caption, "notes": notes, "failures": failures(own.results)}
-    if isinstance(own.source, str) and not is_address(own.source):  # for a report that is made from another folder
-        details |= {"cache_from_run": place_beside(own.source, own.folder)}
+    source = own.source if isinstance(own.source, str) and not is_address(own.source) else None
+    if source is not None and is_copy(Path(source)) == is_copy(own.folder):  # for a report from another folder
+        details |= {"cache_from_run": place_beside(source, own.folder)}
     details |= provenance(
         own.cache,
         own.config,

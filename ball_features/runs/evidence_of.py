@@ -12,7 +12,7 @@ from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig
 from ball_features.config.paths import shareable
 from ball_features.dataset.grouping import Grouping
-from ball_features.dataset.splits import MIN_CLASS_TRAIN, given_leaks
+from ball_features.dataset.splits import MIN_NAMED_TRAIN, given_leaks
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.backbones import BACKBONES
@@ -196,7 +196,7 @@ def _testable(label: np.ndarray, site: np.ndarray | None) -> bool:
         return True
     total = Counter(label.tolist())
     own = [Counter(label[site == name].tolist()) for name in np.unique(site)]
-    return any(all(total[name] - count >= MIN_CLASS_TRAIN for name, count in there.items()) for there in own)
+    return any(all(total[name] - count >= MIN_NAMED_TRAIN for name, count in there.items()) for there in own)
 
 
 def _units(patient: np.ndarray) -> list[str]:

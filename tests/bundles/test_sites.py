@@ -119,6 +119,20 @@ def test_a_plain_bundle_has_no_sites(small_cache, smears, tmp_path):
     assert not run.bundles[0].with_name("logistic-x").exists()
 
 
+@pytest.mark.parametrize(
+    "site",
+    ["../../x", "a/b", "", " ", ".", "..", "a\0b", "x" * 300, "\u524d" * 40, "a\nb", "a\x1b[31mb", "/etc", "\udc80\r"],
+)
+def test_a_site_whose_name_is_no_name_is_refused(run, smears, site):
+    folder = run.folder / "models" / "logistic"
+    before = sorted(str(path) for path in run.folder.parent.rglob("*"))
+    with pytest.raises(
+        ConfigError, match="expected a name of at most 100 bytes without slashes and control characters"
+    ):
+        adapt(folder, smears, site)
+    assert sorted(str(path) for path in run.folder.parent.rglob("*")) == before
+
+
 @pytest.mark.slow
 def test_the_command_keeps_a_site(run, smears, tmp_path):
     """A copy answers for the site; the old bundle stays as it is, and a refusal writes nothing."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -241,6 +242,15 @@ def test_a_missing_input_is_wrong_use():
         done = CliRunner().invoke(app, [command])
         assert done.exit_code == 2
         assert "Missing argument" in done.output
+
+
+def test_a_run_on_an_address_says_why_its_cache_is_missing(tmp_path):
+    (tmp_path / "run.json").write_text('{"cache": "s3://bucket/a.h5", "config": {}}')
+    done = CliRunner().invoke(app, ["fit", "--config", str(tmp_path / "run.json")])
+    assert done.exit_code == 2
+    words = " ".join(re.sub("[│╭╮╰╯─]", " ", done.output).split())
+    assert "Missing argument 'cache'." in words
+    assert "names an address for it, which a run may not name" in words
 
 
 @pytest.mark.parametrize(

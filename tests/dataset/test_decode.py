@@ -223,3 +223,34 @@ def test_medical_files_are_named_with_what_to_do():
         with pytest.raises(ImageError, match=f"is a {name} file, .*convert it to PNG or TIFF") as caught:
             decode_bytes(begin + bytes(400))
         assert may_pass(str(caught.value))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as the command line does
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"q" * 100, b"II*\0", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_exif_that_cannot_be_read_says_nothing_of_the_pixels(picture, kind, exif):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    sound = rgb(saved(picture, kind, **options))
+    assert np.array_equal(rgb(saved(picture, kind, exif=b"Exif\0\0" + exif, **options)), sound)
+
+
+def test_memory_that_is_short_while_an_image_is_turned_is_said(picture, monkeypatch):
+    def short(image):
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", short)
+    with pytest.raises(ImageError, match="not enough memory"):
+        decode_bytes(saved(picture, "PNG"))
+
+
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 92}), ("TIFF", {"compression": "tiff_lzw"})])
+def test_libraries_write_nothing_of_a_damaged_image(kind, options, capfd):
+    draw = np.random.default_rng(1)
+    pixels = np.kron(draw.integers(0, 255, (30, 30, 3)), np.ones((8, 8, 1))) + draw.normal(0, 4, (240, 240, 3))
+    data = saved(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), kind, **options)
+    half = len(data) // 2
+    damage = [b"\xff" * 300, b"\xff\xd9", bytes(1500), *(draw.bytes(500) for _ in range(5))]
+    for change in damage:
+        with pytest.raises(ImageError, match="is damaged"):
+            decode_bytes(data[:half] + change + data[half + len(change) :])
+    assert capfd.readouterr() == ("", "")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_layout import read_layout
+from ball_features.dataset.group_table import GroupTable
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.patterns import parse_pattern
 from ball_features.errors import ConfigError, DataError
@@ -48,6 +49,10 @@ READ = [
      {"split": ("train", "test"), "fold": ("0", "1", "2")}),
     (tree("P{p}/{c}/{i}.jpg", p="0123"), "patient/class", {"patient": ("P0", "P1", "P2", "P3")}),
     (tree("{c}/pat_0{p}/{i}.jpg", p="012"), "class/patient", {"patient": ("pat_00", "pat_01", "pat_02")}),
+    (tree("{c}/patient_B0{p}/{i}.jpg", p="012"), "class/patient",
+     {"patient": ("patient_B00", "patient_B01", "patient_B02")}),
+    (tree("{c}/subject AB-{p}/{i}.jpg", p="12"), "class/patient", {"patient": ("subject AB-1", "subject AB-2")}),
+    (tree("{c}/slide {c} {s}/P{p}/{i}.jpg", s="xy", p="123"), "class/*/patient", {"patient": ("P1", "P2", "P3")}),
     (tree("{s}/{c}/case-{p}/{i}.jpg", s=SPLITS, p="0123"), "split/class/patient", {"split": SPLITS}),
     (tree("{s}/P{p}/{c}/{i}.jpg", s=SPLITS, p="01"), "split/patient/class", {"split": SPLITS}),
     (tree("{c}/{p}/{i}.jpg", p="12"), "class", {}),
@@ -155,12 +160,18 @@ def test_classes_whose_names_are_like_others(tmp_path, names):
         [".tmp.driveupload/1.jpg", "Benign/desktop.ini", ".dropbox.cache/1.jpg"],
         [".Trash-1000/files/1.jpg", "lost+found/1.jpg", "System Volume Information/x.jpg"],
         ["docs/logo.png", "scripts/plot.png", ".git/x/1.png", "Figures/a.png"],
+        ["@SynoEAStream/1.jpg", "@sharebin/Benign/2.jpg", "FOUND.000/1.jpg", "Recycle Bin/1.jpg", "Papierkorb/x/1.jpg"],
+        ["Benign/.ipynb_checkpoints/0.jpg", ".stversions/Benign/0.jpg", "_gsdata_/1.jpg", "$Extend/1.jpg"],
     ],
 )
 def test_folders_of_systems_and_copies(tmp_path, passed):
     manifest = scan(make(tmp_path, [*tree("{c}/{i}.jpg"), *passed]))
     assert manifest.classes[0] == "Classes: Benign 6, Early 6, Pre 6."
     assert not manifest.rejected
+    for name in passed:
+        folders = [part for part in name.split("/")[:-1] if part not in CLASSES]
+        if folders and name.endswith((".jpg", ".png")):
+            assert any(part in manifest.note for part in folders), "skipped without a word"
 
 
 @pytest.mark.parametrize(("names", "reading", "columns"), READ)
@@ -175,6 +186,25 @@ def test_layouts_that_have_one_reading(tmp_path, names, reading, columns):
     for path, label in zip(manifest.path, manifest.label, strict=True):
         assert f"{label}/" in path
         assert (manifest.root / path).is_file()
+
+
+def test_patients_far_below_the_class(tmp_path):
+    """As BreakHis lies: method, kind of tumour, patient and magnification below the class."""
+    kinds = {"Benign": ("adenosis", "fibroadenoma"), "Malignant": ("ductal", "lobular")}
+    names = [
+        f"{label}/SOB/{kind}/SOB_{label[0]}_14-{kind[:2]}{patient}/{zoom}/{number}.png"
+        for label, own in kinds.items()
+        for kind in own
+        for patient in "123"
+        for zoom in ("40X", "100X")
+        for number in range(2)
+    ]
+    manifest = scan(make(tmp_path, names))
+    assert manifest.classes[0] == "Classes: Benign 24, Malignant 24."
+    assert "layout='class/*/*/patient'" in manifest.note
+    told = scan(tmp_path, collection=CollectionConfig(layout="class/*/*/patient"))
+    assert len(set(told.columns["patient"])) == 12
+    assert {path.split("/")[3] for path in manifest.path} == set(told.columns["patient"])
 
 
 @pytest.mark.parametrize(
@@ -258,6 +288,31 @@ def test_classes_that_read_alike(tmp_path):
         assert shown in note
 
 
+@pytest.mark.parametrize(
+    "other", ["Pre\t", "\u202ePre", "P\u200bre", "\u0420re", "\uff30re", "\u03a1re", "PRE ", "Pre\x07"]
+)
+def test_classes_that_look_alike(tmp_path, other):
+    make(tmp_path, [f"{name}/{i}.jpg" for name in ("Pre", other, "Pro") for i in range(2)])
+    note = scan(tmp_path).note
+    assert "Classes that read alike are kept apart: " in note
+    assert "'Pre' (2)" in note
+    assert "Pro" not in note
+    assert note.replace("\n", " ").isprintable()
+
+
+@pytest.mark.parametrize("role", ["group", "patient", "site"])
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [("P1", "p1", True), ("P 1", "P1", True), ("P1", "P01", True), ("\u0420-7", "P-7", True), ("P\uff11", "P1", True),
+     ("P1", "P2", False), ("P1-2", "P12", False), ("1.5", "1.05", False), ("P10", "P1", False)],
+)  # fmt: skip
+def test_ids_that_read_alike_are_said(role, first, second, alike):
+    paths = [f"{number}.jpg" for number in range(6)]
+    notes = GroupTable("groups.csv", paths, {role: [first, second, "other"] * 2}, {}, "").notes()
+    assert [note.split(" that ")[0] for note in notes] == ([f"Values of {role}"] if alike else [])
+    assert all("other" not in note and note.isprintable() for note in notes)
+
+
 def test_a_class_that_loses_its_files_is_named(tmp_path):
     make(tmp_path, [*tree("{c}/{i}.jpg"), "Pro/1.svs", "Pro/2.svs", "Pro/notes", "Later/x/1.txt", "Benign/Thumbs.db"])
     make(tmp_path, ["Empty/1.jpg"])
@@ -280,6 +335,20 @@ def test_copies_of_two_classes_and_dark_images_are_said(tmp_path):
     assert "1 pair of byte-identical images has different classes: Benign/1.jpg and Early/copy.jpg" in note
     assert "use 12 of 16 bits" in note
     assert "by 16" in note
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp", "jpg"])
+@pytest.mark.parametrize("share", [1, 16])
+def test_colour_images_that_are_nearly_black_are_said(tmp_path, ending, share):
+    import cv2
+
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 4096 * 16 // share, (20, 20, 3)).astype(np.uint16)
+            own = pixels if ending in ("png", "tif") else (pixels >> 8).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{number}.{ending}"), own)
+    assert ("nearly black as they are read (values up to " in scan(tmp_path).note) == (share == 16)
 
 
 @pytest.mark.parametrize(

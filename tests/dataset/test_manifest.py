@@ -44,6 +44,26 @@ def test_what_is_no_image_is_counted_and_what_cannot_be_used_is_listed(folder):
     assert "class folders" in reasons["loose.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("names", "table"),
+    [
+        (("images/1.png", "images/2.png"), "train.csv"),
+        (("train/1.png", "test/2.png"), "train/metadata.csv"),
+        (("1.png", "2.png"), "labels.xlsx"),
+    ],
+)
+def test_tables_that_lie_there_are_named(tmp_path, names, table):
+    for name in (*names, table):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    with pytest.raises(DataError, match=f"give it as sheet: {table}"):
+        scan(tmp_path)
+    if table.endswith(".csv"):
+        (tmp_path / table).write_text("file,label\n1.png,a\n2.png,b\n")
+        assert sorted(scan(tmp_path, sheet=tmp_path / table).label) == ["a", "b"]
+
+
 def test_names_that_are_not_utf8_are_rejected_not_fatal(folder):
     with open(os.fsencode(folder / "a") + b"/\xff.jpg", "wb") as file:  # noqa: PTH123
         file.write(b"x")

@@ -219,6 +219,10 @@ def test_rows_of_blanks_headers_and_missing_values(tmp_path):
 def test_images_of_one_lesion_are_a_group(tmp_path):
     rows = sheet_of(tmp_path, "lesion_id,image_id,dx\nL1,0,a\nL1,1,a\nL2,2,b\n").rows_of(["0.jpg", "1.jpg", "2.jpg"])
     assert rows.columns == {"label": ("a", "a", "b"), "group": ("L1", "L1", "L2")}
+    rows = sheet_of(tmp_path, "slide_id,tile,class\nS1,0,a\nS1,1,a\nS2,2,b\n").rows_of(["0.jpg", "1.jpg", "2.jpg"])
+    assert rows.columns == {"label": ("a", "a", "b"), "group": ("S1", "S1", "S2")}
+    text = "slide_id,tile,class,lesion_id\nS1,0,a,1\nS1,1,a,1\nS1,2,b,2\n"
+    assert sheet_of(tmp_path, text).rows_of(["0.jpg", "1.jpg", "2.jpg"]).columns["group"] == ("1", "1", "2")
 
 
 def test_columns_by_option(tmp_path):

@@ -38,6 +38,26 @@ def test_holdout_has_the_reports_shares_in_every_class():
     assert "40 of 3256 images are byte-identical" in notes[0]
 
 
+def test_small_sites_are_left_out_and_small_series_are_not():
+    """A site that the user names is tested with a few images of a class to learn from; a series is only inferred."""
+    path, label, sha = collection([60, 60, 45])
+    site = np.array(["A", "B", "C"])[np.arange(len(label)) % 3]
+    images = ImageTable(path, label, sha, site)
+    splits, notes = make_splits(FitConfig(protocol="leave-site-out", repeats=1), images)
+    assert [split.name for split in splits] == ["A", "B", "C"]
+    assert "fewer than 50 images" in notes[0] and "A (c0 40, c1 40, c2 30)" in notes[0]
+    for split in splits:
+        assert set(label[split.train]) == set(label[split.val]) == {"c0", "c1", "c2"}
+    with pytest.raises(SplitError, match="fewer than 50 images"):
+        make_splits(FitConfig(protocol="leave-group-out", repeats=1), images)
+    named = FitConfig(protocol="leave-group-out", group_column="ward", repeats=1)
+    assert len(make_splits(named, images)[0]) == 3
+    rare = np.concatenate([np.flatnonzero(label != "c2"), np.flatnonzero(label == "c2")[:12]])
+    few = ImageTable(path[rare], label[rare], sha[rare], site[rare])
+    with pytest.raises(SplitError, match="fewer than 10 images"):
+        make_splits(FitConfig(protocol="leave-site-out", repeats=1), few)
+
+
 def test_the_same_seed_gives_the_same_images_in_any_row_order():
     path, label, sha = collection([60, 40], copies=5)
     order = np.random.default_rng(0).permutation(100)

@@ -66,6 +66,42 @@ def test_a_prefix_that_all_tensors_share_is_taken_off(tmp_path, state, prefix, k
     assert torch.equal(loaded["features.conv0.weight"], state["features.conv0.weight"].float())
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda own: {"net": own, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+        lambda own: {"epoch": 3, "checkpoint": {"encoder": {f"module.{name}": value for name, value in own.items()}}},
+        lambda own: {"student": {"x": torch.zeros(1)}, "teacher": {f"backbone.{k}": v for k, v in own.items()}},
+        lambda own: own | {"epoch": 3, "lr": 0.1},
+        lambda own: {f"{where}.{name}": value for name, value in own.items() for where in ("a", "b")},
+    ],
+    ids=["net", "deeper", "teacher", "beside", "equal"],
+)
+def test_a_network_is_found_wherever_it_lies(tmp_path, state, wrap):
+    torch.save(wrap(dict(state)), tmp_path / "w.pth")
+    loaded = load_backbone(get_backbone(NAME), str(tmp_path / "w.pth")).state_dict()
+    for name in ("features.conv0.weight", "features.norm5.running_var"):
+        assert torch.equal(loaded[name], state[name].float())
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path, state):
+    other = {name: value + 1 for name, value in state.items()}
+    both = {f"{where}.{k}": v for where, own in (("encoder_q", state), ("encoder_k", other)) for k, v in own.items()}
+    torch.save({"state_dict": both}, tmp_path / "w.pth")
+    with pytest.raises(
+        WeightsError, match=r"2 times, with different weights, under encoder_q\. and encoder_k\.\. Save"
+    ):
+        load_backbone(get_backbone(NAME), str(tmp_path / "w.pth"))
+
+
+def test_a_file_that_holds_itself_ends(tmp_path):
+    own = {"epoch": 1}
+    own["own"] = own
+    torch.save(own, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="expected a state dict"):
+        load_backbone(get_backbone(NAME), str(tmp_path / "w.pth"))
+
+
 def test_what_would_run_code_is_named(tmp_path, state):
     torch.save({"state_dict": state, "extra": torch.nn.Linear(1, 1)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"holds torch\.nn\.modules\.linear\.Linear, which could run code"):

@@ -43,13 +43,17 @@ def test_names_that_spreadsheets_would_run_are_read_back(run):
     write_report(run)
 
 
-def table(change):
+def models(change):
     def edit(folder):
         values = json.loads((folder / "metrics.json").read_text())
-        change(values["models"][0] if isinstance(values["models"], list) else next(iter(values["models"].values())))
+        change(values["models"])
         (folder / "metrics.json").write_text(json.dumps(values))
 
     return edit
+
+
+def table(change, row=0):
+    return models(lambda rows: change(rows[row]))
 
 
 def predictions(change):
@@ -76,6 +80,12 @@ EDITS = {
     "a better F1": table(lambda row: row.update(f1=0.999)),
     "a model that is called a shortcut": table(lambda row: row.update(kind="shortcut")),
     "another confusion matrix": table(lambda row: row["confusion"][0].reverse()),
+    "a better recall of a class": table(lambda row: next(iter(row["per_class"].values())).update(recall=0.9999)),
+    "a better repeat": table(lambda row: row.update(accuracy_by_repeat={"0": 0.9999})),
+    "a repeat that was not run": table(lambda row: row["accuracy_by_repeat"].update({"7": 1.0})),
+    "another McNemar test": table(lambda row: row.update(mcnemar_p_against_best=0.0123), 1),
+    "a tie that is none": table(lambda row: row.update(p_against_best=0.001, ties_best=True), 1),
+    "other rows first": models(lambda rows: rows.reverse()),
 }
 
 
@@ -181,6 +191,16 @@ def test_an_address_in_a_run_is_not_followed(run, tmp_path, monkeypatch, field, 
     (folder / "run.json").write_text(json.dumps(details))
     with pytest.raises(ConfigError, match="cluster is an address"):
         read_settings(folder / "run.json")
+
+
+def test_a_page_names_what_was_not_checked(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    verdict = json.loads((folder / "verdict.json").read_text())
+    (folder / "verdict.json").write_text(json.dumps([verdict[-1] | {"sentence": "All is well."}]))
+    models(lambda rows: [row.update(fit_s=0.001) for row in rows])(folder)
+    page = " ".join(write_report(folder).read_text(encoding="utf-8").split())
+    assert "McNemar's p-values were computed from predictions.csv again, and agree." in page
+    assert "seconds, notes and the verdict were not checked: they are as the files of the run say." in page
 
 
 @pytest.mark.parametrize("edit", [Path.unlink, lambda path: path.write_text("[]"), None])

@@ -1,6 +1,7 @@
 """One command from a folder to a verdict."""
 
 import json
+import shutil
 from unittest.mock import Mock
 
 import pytest
@@ -39,6 +40,17 @@ def test_a_folder_gets_a_verdict_and_a_page(assessed):
     steps = [step for step, *_ in told]
     assert steps == sorted(steps)
     assert {total for _, total, _ in told} == {1000}
+
+
+@pytest.mark.parametrize("out", [".", "Pro", "Pro/..", "link"])
+def test_an_output_folder_that_holds_the_images_is_refused(smears, tmp_path, out):
+    images = tmp_path / "all" / "images"
+    shutil.copytree(smears, images)
+    (images / "link").symlink_to(images / "Pro")
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    with pytest.raises(DataError, match="Images lie in the output folder"):
+        assess(images, images / out, EMBEDDING, MODELS)
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
 @pytest.mark.slow

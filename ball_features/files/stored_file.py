@@ -1,0 +1,193 @@
+"""One file under an address of fsspec, such as s3://bucket/all.h5: looked up, fetched, and stored whole.
+
+Keys and passwords are fsspec's affair; no text of ours shows them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from ball_features.config.paths import shown_address, whole_address
+from ball_features.errors import BallError, require_extra
+from ball_features.files.replacement import whole_file
+
+__all__ = ["StoredFile", "copies_folder", "make_folder"]
+
+# What a store says of a file, by the names of different stores.
+_MARKS = ("size", "ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file under an address, or the folder that files lie in.
+
+    Attributes:
+        system: file system of fsspec.
+        base: path in it.
+        shown: address without keys.
+        error: kind of the errors that are raised.
+    """
+
+    system: Any
+    base: str
+    shown: str
+    error: type[BallError]
+
+    @classmethod
+    def at(cls, place: Path | str, error: type[BallError]) -> Self:
+        """Look up a file system.
+
+        Raises:
+            BallError: The store refuses, or its package is not installed; of the kind `error`.
+            MissingExtraError: fsspec is not installed.
+        """
+        shown = shown_address(place)
+        require_extra("fsspec", "remote", f"{shown}")
+        import fsspec
+
+        try:
+            system, base = fsspec.core.url_to_fs(whole_address(place))
+        except ImportError as missing:
+            raise error(
+                f"{shown} needs a package of fsspec for {shown.partition('://')[0]} addresses. Install it, such as "
+                "s3fs for s3 or gcsfs for gs."
+            ) from missing
+        except Exception as other:  # stores raise errors of many kinds, whose texts may hold the address
+            raise error(_refused(shown, other)) from None
+        return cls(system, base, shown, error)
+
+    def __truediv__(self, name: str) -> Self:
+        """A file below a folder."""
+        return replace(self, base=f"{self.base.rstrip('/')}/{name}", shown=f"{self.shown.rstrip('/')}/{name}")
+
+    def beside(self, name: str) -> Self:
+        """A file in the same folder."""
+        return replace(
+            self,
+            base=f"{self.base.rpartition('/')[0]}/{name}",
+            shown=f"{self.shown.rpartition('/')[0]}/{name}",
+        )
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.base).name
+
+    def version(self) -> str:
+        """What tells one version of the file from another; "" where there is none."""
+
+        def look() -> str:
+            self.system.invalidate_cache()
+            try:
+                about = self.system.info(self.base)
+            except FileNotFoundError:
+                return ""
+            if about.get("type") == "directory":
+                raise self.error(f"Got the folder {self.shown}, expected the name of a file.")
+            return " ".join(f"{name}={about[name]}" for name in _MARKS if about.get(name) is not None)
+
+        return self.asked(look)
+
+    def listed(self, *, deep: bool) -> list[str]:
+        """Paths of the files below a folder; unless deep, names of its own entries, folders among them."""
+
+        def look() -> list[str]:
+            self.system.invalidate_cache()
+            try:
+                if self.system.info(self.base).get("type") != "directory":
+                    raise self.error(f"Got the file {self.shown}, expected the name of a folder.")
+                if deep:
+                    found = list(self.system.find(self.base))
+                else:
+                    found = self.system.ls(self.base, detail=False)
+            except FileNotFoundError:
+                return []
+            top = self.base.rstrip("/") + "/"
+            return [path.rstrip("/").removeprefix(top) for path in found if path.startswith(top) and path != top]
+
+        return self.asked(look)
+
+    def get(self, path: Path) -> None:
+        """Fetch the file; `path` appears whole."""
+        with whole_file(path) as partial:
+            self.asked(lambda: self.system.get_file(self.base, str(partial.path)))
+
+    def require_writable(self) -> None:
+        """Raise an error where the store takes no new file, before the work."""
+        probe = self._partial()
+
+        def attempt() -> None:
+            self._make_folder()
+            self.system.pipe_file(probe, b"ball")
+            self.system.rm_file(probe)
+
+        self.asked(attempt)
+
+    def put(self, path: Path, more: str = "") -> None:
+        """Store a file of this machine: under a temporary name, then moved.
+
+        Args:
+            path: the file.
+            more: end of the message where the store refuses.
+        """
+        partial = self._partial()
+
+        def attempt() -> None:
+            self._make_folder()
+            self.system.put_file(str(path), partial)
+            try:
+                self.system.mv(partial, self.base)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self.system.rm_file(partial)
+                raise
+
+        self.asked(attempt, more)
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self.asked(lambda: self.system.rm_file(self.base))
+
+    def asked(self, ask: Callable[[], Any], more: str = "") -> Any:
+        """What a store answers; its own errors become ours, without their text."""
+        try:
+            return ask()
+        except BallError:
+            raise
+        except Exception as error:  # stores raise errors of many kinds, whose texts may hold the address
+            raise self.error(_refused(self.shown, error, more)) from None
+
+    def _partial(self) -> str:
+        return f"{self.base}.{secrets.token_hex(4)}.partial"
+
+    def _make_folder(self) -> None:
+        """Make the folder of a file in file systems that have folders."""
+        kind = self.system.protocol
+        if "file" in ([kind] if isinstance(kind, str) else kind):
+            self.system.makedirs(str(PurePosixPath(self.base).parent), exist_ok=True)
+
+
+def _refused(shown: str, error: Exception, more: str = "") -> str:
+    return f"{shown} cannot be used ({type(error).__name__}). Check the address and your access.{more}"
+
+
+def copies_folder() -> Path:
+    """The folder of this machine for copies of what lies under addresses; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ball" / "remote"
+
+
+def make_folder(folder: Path, error: type[BallError]) -> None:
+    """Make a folder for copies; where that fails, raise an error of this kind."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failed:
+        raise error(
+            f"{folder} cannot be made ({failed.strerror}). It keeps copies of files under addresses; XDG_CACHE_HOME "
+            "names another place."
+        ) from failed
