@@ -19,9 +19,11 @@ from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataEr
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.recipe import RECIPE_SETS
 from tests.commands import ball, start
+from tests.tiny import TINY
 
-# Small images, for the time they take.
-SMALL = {"backbone": "densenet121", "weights": "random", "precision": "fp32", "input_px": 64}
+# A small network and small images, for the time they take.
+pytestmark = pytest.mark.usefixtures("tiny_densenet")
+SMALL = {"backbone": TINY, "weights": "random", "precision": "fp32", "input_px": 64}
 CONFIG = ExtractConfig(**SMALL, views=1, dtype="float32", batch_size=4)
 
 
@@ -33,7 +35,7 @@ def folder(tmp_path, smears):
 @pytest.mark.slow
 def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
     """Reference: PIL, torchvision's module, ReLU, mean. Nothing of ours but the weights' seed."""
-    extract(smears, tmp_path / "a.h5", replace(CONFIG, input_px=0, limit=12))
+    extract(smears, tmp_path / "a.h5", replace(CONFIG, backbone="densenet121", input_px=0, limit=12))
     cache = read_cache(tmp_path / "a.h5")
     torch.manual_seed(0)
     module = torchvision.models.densenet121(weights=None).eval()
