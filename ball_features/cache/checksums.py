@@ -25,6 +25,7 @@ __all__ = [
     "SEAL_BYTES",
     "TIMING",
     "broken_rows",
+    "changing_parts",
     "is_sealed",
     "row_checksums",
     "seal",
@@ -119,7 +120,7 @@ def seal(file: Any, path: Path | str) -> bytes:
             head[_FLAGS] &= ~1  # set while a process writes, and left so by one that is killed
         digest.update(head)
         place = _HEAD_BYTES
-        for start, size in sorted(_changing(file)):
+        for start, size in sorted(changing_parts(file)):
             _hash_until(digest, raw, start - place)
             raw.seek(start + size)
             place = start + size
@@ -141,7 +142,7 @@ def _hash_until(digest: Any, raw: Any, count: int) -> None:
         count -= len(block) if count > 0 else 0
 
 
-def _changing(file: Any) -> Iterator[tuple[int, int]]:
+def changing_parts(file: Any) -> Iterator[tuple[int, int]]:
     """Offset and size of the parts that are written after the creation."""
     embeddings = file["embeddings"]
     row_bytes = int(np.prod(embeddings.shape[1:])) * embeddings.dtype.itemsize

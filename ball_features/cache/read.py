@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from ball_features.cache import checksums
+from ball_features.cache.heaps import fault_of_heaps
 from ball_features.cache.places import from_stored
 from ball_features.cache.remote import local_copy
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
@@ -78,6 +79,10 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
                     f"{path} was refused: {fault}. No cache that ball writes holds this; get it again from its maker, "
                     "or give another file."
                 )
+            parts = [*checksums.changing_parts(file)] if {"embeddings", "shortcuts"} <= set(file) else []
+            fault = fault_of_heaps(path, parts)
+            if fault:
+                raise CacheError(f"{path} is damaged, or another program changed it: {fault}. {again}")
             version = file.attrs.get("schema_version")
             if version != SCHEMA_VERSION:
                 raise CacheError(

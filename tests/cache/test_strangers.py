@@ -1,7 +1,9 @@
 """Caches from strangers: nothing leads to other files, nothing is allocated that a file cannot fill."""
 
 import os
+import re
 import resource
+import struct
 import zlib
 
 import h5py
@@ -11,6 +13,7 @@ import pytest
 from ball_features.cache import read_cache, verify_cache
 from ball_features.errors import CacheError
 from tests.cache.test_checksums import COUNT, contents, create_cache
+from tests.made import clouds, write_cache
 
 TEXT = h5py.string_dtype()
 
@@ -167,3 +170,31 @@ def test_numbers_that_are_not_finite_are_refused(path, value):
         file["embeddings"][3, 1, 5] = value
     with pytest.raises(CacheError, match=r"numbers of 1 images .*b/3\.jpg"):
         read_cache(path)
+
+
+def test_heaps_that_hdf5_would_read_for_ever_are_refused(tmp_path):
+    """An object without a size, which HDF5 takes for the next one again and again."""
+    sound = write_cache(tmp_path / "a.h5", *clouds(2, dim=4)).read_bytes()
+    read_cache(tmp_path / "a.h5")
+    heaps = [found.start() for found in re.finditer(b"GCOL\x01", sound)]
+    assert heaps
+    for heap in heaps:
+        length, place, objects = struct.unpack_from("<Q", sound, heap + 8)[0], heap + 16, []
+        while place + 16 <= heap + length:
+            objects.append(place)
+            index, size = struct.unpack_from("<H6xQ", sound, place)
+            place += 16 + (size + 7) // 8 * 8 if index else size
+        for place in (objects[0], objects[-1]):
+            for index, size in ((0, 0), (1, 2**64 - 16)):
+                data = bytearray(sound)
+                struct.pack_into("<H6xQ", data, place, index, size)
+                (tmp_path / "b.h5").write_bytes(data)
+                for read in (read_cache, verify_cache):
+                    with pytest.raises(CacheError, match="a heap of its texts has an object without a size"):
+                        read(tmp_path / "b.h5")
+
+
+def test_names_that_look_like_a_heap_are_read(tmp_path):
+    embeddings, label = clouds(2, dim=4)
+    path = write_cache(tmp_path / "a.h5", embeddings, [f"GCOL\x01{name}" for name in label])
+    assert all(name.startswith("GCOL\x01") for name in read_cache(path).label)
