@@ -18,7 +18,7 @@ MODELS = FitConfig(models=("logistic", "majority", "colour", "nuclei"), repeats=
 
 
 @pytest.fixture(scope="module")
-def assessed(tmp_path_factory, smears):
+def assessed(tmp_path_factory, smears, tiny_densenet):
     out = tmp_path_factory.mktemp("assess")
     told = []
     return assess(smears, out, EMBEDDING, MODELS, progress=lambda *step: told.append(step)), told
