@@ -26,7 +26,7 @@ class SheetRows:
         heading: heading of the column that names the images, or their patients.
         remarks: rows and images that do not match, counted and named.
         headings: the known columns: name -> heading in the file.
-        label_source: where the classes stand, in words; "" without classes.
+        label_source: place of the classes, in words; "" without classes.
         by_patient: whether the rows were found by patient.
         classed: whether each image has a row in a table of classes.
     """

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock, Timeout
-
 from ball_features.config.paths import called, is_address
 from ball_features.errors import ConfigError, DataError
 from ball_features.files.partial import clear_partial, partial_of
@@ -96,6 +94,8 @@ def delivered(place: Path | str, kind: str = "folder") -> Iterator[Path]:
 @contextlib.contextmanager
 def _alone(folder: Path, shown: str) -> Iterator[None]:
     """Hold a folder of copies that outlives commands: one of this machine at a time writes there."""
+    from filelock import FileLock, Timeout  # slow to import, and seldom needed
+
     try:
         with FileLock(f"{folder}.lock", timeout=0):
             yield
