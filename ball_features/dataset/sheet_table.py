@@ -272,7 +272,7 @@ class Sheet:
             f"None of the {len(self.lines)} rows of {self.source} matches one of the {len(files)} images: "
             f"{heading} is {self.paths[heading][0]!r} in line {self.lines[0]}, and the first image is "
             f"{next(iter(files), '')!r}. Give the folder that the paths begin in, or name the column of the images "
-            "by path_column."
+            f"by path_column. {' '.join(self.remarks)}".rstrip()
         )
 
 
