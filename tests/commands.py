@@ -10,8 +10,12 @@ from pathlib import Path
 
 # What is imported once; no network is loaded and no thread started by that.
 HEAVY = (
-    "h5py", "pandas", "scipy.ndimage", "scipy.stats", "sklearn.ensemble", "sklearn.model_selection", "torch",
-    "torchvision", "xgboost",
+    "cv2", "h5py", "pandas", "pydantic", "scipy.ndimage", "scipy.stats", "skops.io", "sklearn.covariance",
+    "sklearn.ensemble", "sklearn.model_selection", "torch", "torchvision", "xgboost",
+)  # fmt: skip
+OWN = (
+    "ball_features.deployment.answers", "ball_features.deployment.predict", "ball_features.runs.assess",
+    "ball_features.runs.evaluate",
 )  # fmt: skip
 
 __all__ = ["ball", "start"]
@@ -40,7 +44,7 @@ def start(*arguments, cwd=None, env=None, before="", files=(os.devnull, os.devnu
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(list(HEAVY))
+        context.set_forkserver_preload([*HEAVY, *OWN])
     environment = {**os.environ, **(env or {})}
     words = [str(argument) for argument in arguments]
     process = context.Process(target=_run, args=(words, cwd, environment, before, [str(file) for file in files]))
@@ -53,7 +57,7 @@ def _run(words: list[str], cwd: str | None, environment: dict[str, str], before:
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (open(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
     if cwd is not None:

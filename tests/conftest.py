@@ -2,9 +2,12 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
 from tests import typecheck
@@ -56,14 +59,26 @@ def real_weights() -> Path:
     return folder
 
 
+def _once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
+    """What `make` writes at a path, for all processes of the tests: the first that asks makes it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        made = tmp_path_factory.mktemp("once") / name
+        make(made)
+        return made
+    root = tmp_path_factory.getbasetemp().parent
+    with FileLock(root / f"{name}.making"):
+        if not (root / name).exists():
+            make(root / f"new-{name}")
+            (root / f"new-{name}").rename(root / name)
+    return root / name
+
+
 @pytest.fixture(scope="session")
 def smears(tmp_path_factory) -> Path:
     """Drawn smears: 12 images of each of four classes. Read only."""
     from ball_features.dataset.synthetic import draw_smears
 
-    folder = tmp_path_factory.mktemp("smears")
-    draw_smears(folder, per_class=12, seed=1)
-    return folder
+    return _once(tmp_path_factory, "smears", lambda path: draw_smears(path, per_class=12, seed=1))
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +86,39 @@ def small_cache(tmp_path_factory, smears) -> Path:
     """The drawn smears, small, through DenseNet-121 with random weights, two views. Read only."""
     from ball_features import ExtractConfig, extract
 
-    out = tmp_path_factory.mktemp("cache") / "small.h5"
     settings = {"weights": "random", "views": 2, "input_px": 96, "precision": "fp32"}
-    extract(smears, out, ExtractConfig(backbone="densenet121", **settings))
-    return out
+    config = ExtractConfig(backbone="densenet121", **settings)
+    return _once(tmp_path_factory, "small.h5", lambda path: extract(smears, path, config))
+
+
+@pytest.fixture(scope="module")
+def object_store() -> Iterator[Any]:
+    """The file system of a local S3 server; moto and s3fs are no requirement of the tests."""
+    server = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    running = server.ThreadedMotoServer(port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "SECRET")):
+            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        import fsspec
+
+        system = fsspec.filesystem("s3")
+        yield system
+        type(system).clear_instance_cache()  # another test has another server
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def tiny_densenet() -> Iterator[str]:
+    """Name of the backbone of `tests.tiny`, which is known while a module is tested."""
+    from tests import tiny
+
+    tiny.register()
+    yield tiny.TINY
+    tiny.forget()
 
 
 def with_columns(small_cache, path, **columns):

@@ -1,6 +1,7 @@
 """The rooms of the package: imports point to rooms above, private names stay in their module."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -136,36 +137,26 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def outside_cli() -> list[Path]:
-    return [path for path in MODULES if not name_of(path).startswith("cli/")]
-
-
-def trees(paths: list[Path]) -> list[tuple[str, ast.AST]]:
-    """(module, node) of everything in these modules."""
-    return [(name_of(p), node) for p in paths for node in ast.walk(ast.parse(p.read_text(encoding="utf-8")))]
-
-
-def long_signatures() -> list[str]:
-    found = []
-    for module, node in trees(outside_cli()):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
-            if len([name for name in names if name not in ("self", "cls")]) >= SIGNATURE:
-                found.append(f"{module}: {node.name}")
-    return found
-
-
-def flags() -> list[str]:
-    strings = [
-        (m, n.value) for m, n in trees(outside_cli()) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-    ]
-    return [f"{module}: {FLAG.findall(text)}" for module, text in strings if FLAG.search(text)]
-
-
-def entries() -> list[str]:
+@functools.cache
+def faults() -> dict[str, list[str]]:
+    """Long signatures and flags outside `cli/`, and entries without a noun, in one walk through the package."""
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    texts = [(m, ast.get_docstring(node) or "") for m, node in trees(MODULES) if isinstance(node, documented)]
-    return [f"{module}: {line.strip()}" for module, text in texts for line in text.splitlines() if ENTRY.match(line)]
+    signatures, flags, entries = [], [], []
+    for path in MODULES:
+        module = name_of(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, documented):
+                text = ast.get_docstring(node) or ""
+                entries += [f"{module}: {line.strip()}" for line in text.splitlines() if ENTRY.match(line)]
+            if module.startswith("cli/"):
+                continue
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len([name for name in names if name not in ("self", "cls")]) >= SIGNATURE:
+                    signatures.append(f"{module}: {node.name}")
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and FLAG.search(node.value):
+                flags.append(f"{module}: {FLAG.findall(node.value)}")
+    return {"signatures": signatures, "flags": flags, "entries": entries}
 
 
 def loose_dicts() -> list[str]:
@@ -178,24 +169,25 @@ def test_a_module_has_at_most_300_lines(path):
 
 
 def test_no_two_modules_have_one_name():
-    names = Counter(path.stem for path in outside_cli() if path.stem != "__init__")
+    modules = [path for path in MODULES if not name_of(path).startswith("cli/") and path.stem != "__init__"]
+    names = Counter(path.stem for path in modules)
     assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.slow
 def test_long_signatures_are_the_ones_listed():
-    assert set(long_signatures()) <= LONG_SIGNATURES
+    assert set(faults()["signatures"]) <= LONG_SIGNATURES
 
 
 @pytest.mark.slow
 def test_messages_outside_the_command_line_name_no_flag():
-    found = flags()
+    found = faults()["flags"]
     assert len(found) <= MOST_FLAGS, "name the setting by its field: " + "; ".join(found)
 
 
 @pytest.mark.slow
 def test_docstring_entries_open_with_a_noun():
-    assert entries() == []
+    assert faults()["entries"] == []
 
 
 def test_records_cross_borders_and_not_loose_dicts():

@@ -17,8 +17,12 @@ from ball_features.outputs import require_own_files, require_writable
 from ball_features.runs.new_folder import NewFolder, free_folder
 from tests.cache.test_checksums import COUNT, contents, numbers
 from tests.test_files import OWN
+from tests.tiny import TINY
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="links need rights there"),
+    pytest.mark.usefixtures("tiny_densenet"),
+]
 PAGE = OWN["page"].decode()
 
 
@@ -295,7 +299,7 @@ def test_a_lock_writes_to_no_file_but_its_own(tmp_path, mine):
     assert lock.read_text() == "of another program"
 
 
-SMALL = ExtractConfig(backbone="densenet121", weights="random", precision="fp32", input_px=64, limit=12)
+SMALL = ExtractConfig(backbone=TINY, weights="random", precision="fp32", input_px=64, limit=12)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,7 +21,7 @@ from ball_features.cli.root import InterruptError, main
 from ball_features.cli.screen import progress_bar
 from ball_features.models.registry import MODELS
 from ball_features.runs.new_folder import NewFolder
-from tests.commands import ball
+from tests.commands import ball, start
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random", "--input-px", 64)
 
@@ -175,33 +176,34 @@ def test_demo(tmp_path):
     assert (tmp_path / "demo" / "assess.html").is_file()
 
 
-def interrupted(*arguments, after):
-    """Exit code and standard error of a command that gets Ctrl-C once a line of its standard error holds `after`."""
-    command = [sys.executable, "-m", "ball_features", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if after in line:
-            break
+def interrupted(errors, *arguments, after):
+    """Exit code of a command that gets Ctrl-C once its standard error, a file, holds `after`; what it says then."""
+    errors.unlink(missing_ok=True)
+    process = start(*arguments, files=(os.devnull, errors))
+    while not errors.exists() or after not in errors.read_text(encoding="utf-8"):
+        assert process.is_alive()
+        time.sleep(0.05)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert "Traceback" not in errors
-    return process.returncode, errors
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(120)
+    said = errors.read_text(encoding="utf-8")
+    assert "Traceback" not in said
+    return process.exitcode, said.split(after, 1)[1].partition("\n")[2]
 
 
 @pytest.mark.slow
 def test_an_interrupt_has_its_own_code_and_says_what_is_left(tmp_path, smears, small_cache):
     extract = ("extract", smears, "--out", tmp_path / "c.h5", *RANDOM, "--views", 100)
-    code, errors = interrupted(*extract, after="images/s")
+    code, errors = interrupted(tmp_path / "err", *extract, after="images/s")
     assert code == 130
     assert "the same command goes on from there" in errors
-    code, errors = interrupted(*extract, "--overwrite", after="images/s")
+    code, errors = interrupted(tmp_path / "err", *extract, "--overwrite", after="images/s")
     assert code == 130
     assert "the same command without --overwrite goes on" in errors
     runs = tmp_path / "runs"
     options = ("--models", "mlp", "--repeats", 1000, "--jobs", 1, "--out", runs)
-    code, errors = interrupted("fit", small_cache, *options, after="of 1000 fits")
+    code, errors = interrupted(tmp_path / "err", "fit", small_cache, *options, after="of 1000 fits")
     assert (code, errors.splitlines()[-1]) == (130, "Interrupted. Nothing was written.")
     assert not list(runs.iterdir()) if runs.exists() else True
 
@@ -252,9 +254,9 @@ def bundle(small_cache, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_server_ends_quietly(bundle):
+def test_a_server_ends_quietly(tmp_path, bundle):
     pytest.importorskip("uvicorn")
-    code, errors = interrupted("serve", bundle, "--port", 0, after="Stop it with Ctrl-C")
+    code, errors = interrupted(tmp_path / "err", "serve", bundle, "--port", 0, after="Stop it with Ctrl-C")
     assert (code, errors) == (0, "")
 
 

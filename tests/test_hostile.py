@@ -1,8 +1,6 @@
 """Odd, damaged and hostile images: each is read as what it is, or rejected with a reason; never a crash or a hang."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from ball_features.cache import read_cache
 from ball_features.dataset.decode import decode_bytes
 from ball_features.errors import ImageError
 from tests import hostile
+from tests.commands import ball
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of odd metadata
 ROOT = Path(__file__).parents[1]
@@ -55,9 +54,7 @@ def test_extract_goes_through_all_of_them(tmp_path):
     expected = hostile.write_all(folder)
     command = ["extract", str(folder), "--out", str(out), "--backbone", "densenet121", "--weights", "random"]
     command += ["--input-px", "64", "--precision", "fp32", "--views", "1", "--layout", "class"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ball_features", *command], capture_output=True, text=True, cwd=ROOT, timeout=540
-    )
+    done = ball(*command, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stderr + done.stdout

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ball_features.cache import CacheWriter, create_cache
+from tests import tiny
 from tests.cache.test_checksums import COUNT, contents, numbers
 from tests.commands import ball
 
@@ -65,25 +66,13 @@ def test_no_socket_and_equal_predictions(tmp_path):
 def test_the_way_of_an_image_opens_no_socket(tmp_path, smears):
     log = tmp_path / "log"
     shim, environment = forbid_connections(tmp_path, log)
-    network = ["--backbone", "densenet121", "--weights", "random", "--input-px", "64", "--precision", "fp32"]
+    shim += "from tests import tiny\ntiny.register()\n"
+    network = ["--backbone", tiny.TINY, "--weights", "random", "--input-px", "64", "--precision", "fp32"]
     bundle = "runs/run/models/logistic"
     commands = [
         ["extract", str(smears), "--out", "c.h5", *network],
         ["audit", str(smears), "--out", "groups.csv"],
-        [
-            "fit",
-            "c.h5",
-            "--models",
-            "logistic",
-            "--repeats",
-            "1",
-            "--out",
-            "runs",
-            "--name",
-            "run",
-            "--save",
-            "logistic",
-        ],
+        "fit c.h5 --models logistic --repeats 1 --out runs --name run --save logistic".split(),
         ["predict", bundle, str(smears), "--out", "p.csv"],
         ["evaluate", bundle, str(smears), "--out", "external"],
         ["export", bundle, "--onnx", "m.onnx", "--card", "card.md"],

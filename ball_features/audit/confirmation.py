@@ -87,13 +87,15 @@ def confirm(
 
     from ball_features.audit.correlation import correlate, required_score, resize_about_centre, spectra
 
+    firsts, own = np.unique(a, return_inverse=True)  # candidates come by their first image
     pixels_a, pixels_b = torch.from_numpy(small[a]).float(), torch.from_numpy(small[b]).float()
     seen_a, seen_b = torch.from_numpy(seen[a]), torch.from_numpy(seen[b])
     pixels_b, seen_b = (
         torch.stack([turned(image, int(value)) for image, value in zip(images, turn, strict=True)])
         for images in (pixels_b, seen_b)
     )
-    half_a = spectra(*_half(pixels_a, seen_a))
+    half_firsts = _half(torch.from_numpy(small[firsts]).float(), torch.from_numpy(seen[firsts]))
+    half_a = spectra(*half_firsts).of(torch.from_numpy(own))
     score, _, overlap = correlate(half_a, spectra(*_half(pixels_b, seen_b)))
     excess = score - required_score(overlap)
     scale = torch.ones(len(a))

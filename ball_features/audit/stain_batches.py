@@ -126,14 +126,20 @@ def _change_points(scaled: np.ndarray, penalty: float) -> np.ndarray:
     best = np.full(count + 1, np.inf)
     best[0] = -penalty
     before = np.zeros(count + 1, dtype=np.int64)
-    starts = np.zeros(0, dtype=np.int64)
+    # As many steps for each end as there are images, where all share a stain: fewest copies.
+    memory, known = np.empty(count + 1, dtype=np.int64), 0
     for end in range(LEAST_IMAGES, count + 1):
-        starts = np.append(starts, end - LEAST_IMAGES)
+        memory[known] = end - LEAST_IMAGES
+        starts = memory[: known + 1]
+        apart = total[starts]
+        apart -= total[end]
         cost = best[starts] + square[end] - square[starts]
-        cost -= np.square(total[end] - total[starts]).sum(1) / (end - starts)
+        cost -= np.einsum("ij,ij->i", apart, apart) / (end - starts)
         least = int(cost.argmin())
         best[end], before[end] = cost[least] + penalty, starts[least]
-        starts = starts[cost <= best[end]]  # the others can never become best
+        kept = starts[cost <= best[end]]  # the others can never become best
+        known = len(kept)
+        memory[:known] = kept
     ends = [count]
     while ends[-1]:
         ends.append(int(before[ends[-1]]))

@@ -219,11 +219,12 @@ def _affine(
     if len(a) < LEAST_INLIERS or len(b) < LEAST_INLIERS:
         return None
     cosine = a @ (b[:, mirrored_order()] if mirror else b).T
-    match = cosine.argmax(1)
+    match, back = cosine.argmax(1), cosine.argmax(0)
     rows = np.arange(len(a))
-    ends = np.partition(cosine, -2, 1)
-    nearest_to, second_to = (np.sqrt(np.maximum(2 - 2 * ends[:, place], 1e-9)) for place in (-1, -2))
-    good = (nearest_to < RATIO * second_to) & (cosine.argmax(0)[match] == rows)
+    best = cosine[rows, match]
+    cosine[rows, match] = -1
+    nearest_to, second_to = (np.sqrt(np.maximum(2 - 2 * own, 1e-9)) for own in (best, cosine.max(1)))
+    good = (nearest_to < RATIO * second_to) & (back[match] == rows)
     if good.sum() < LEAST_INLIERS:
         return None
     source, target = place[1][match[good]], place[0][good]

@@ -96,22 +96,22 @@ class Predictor:
         precision: str = "auto",
         compiled: bool = False,
     ) -> None:
-        if device in ("auto", "cpu") and bundle.facts.preprocessing.backbone.startswith("densenet"):
-            compile_early()
         from ball_features.extraction.backbones import get_backbone
+
+        own = bundle.facts.preprocessing
+        wanted, name = weights or own.weights, own.backbone
+        if name.startswith("file:"):
+            _require_network(Path(wanted), own.weights_sha256, trusted=bundle.trusted or weights is not None)
+            name = f"file:{wanted}"
+        self.backbone = get_backbone(name, own.input_px)
+        if self.backbone.engine == "densenet" and device in ("auto", "cpu"):
+            compile_early()
         from ball_features.extraction.engine.confirm import confirm
         from ball_features.extraction.engine.devices import best_precision, resolve_device
         from ball_features.extraction.engine.modules import ModuleEngine
         from ball_features.extraction.memory import require_memory
         from ball_features.extraction.weights import load_backbone, weights_digest
 
-        own = bundle.facts.preprocessing
-        wanted = weights or own.weights
-        if own.backbone.startswith("file:"):
-            _require_network(Path(wanted), own.weights_sha256, trusted=bundle.trusted or weights is not None)
-        self.backbone = get_backbone(
-            f"file:{wanted}" if own.backbone.startswith("file:") else own.backbone, own.input_px
-        )
         if weights_digest(self.backbone, wanted, own.seed) != own.weights_sha256:
             raise _other_weights(wanted, own.weights_sha256)
         self.bundle, self.device = bundle, resolve_device(device)

@@ -31,7 +31,7 @@ class Labels:
         path: paths of the images.
         label: class of each; "" where it is not known.
         columns: name -> text of each image.
-        source: where the classes were read from, in a line.
+        source: origin of the classes, in a line.
         remarks: what was decided, and what does not fit.
         rejected: images outside the layout.
     """

@@ -61,7 +61,7 @@ class FoundPatients:
 
     Attributes:
         patient: text that names the patient of each image; "" where there is none.
-        told: where it stands, in words.
+        told: its place, in words.
     """
 
     patient: tuple[str, ...]

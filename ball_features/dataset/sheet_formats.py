@@ -72,7 +72,8 @@ def _in_text(path: Path | Member, data: bytes) -> RawTable:
 
 
 def _delimited(path: Path | Member, data: bytes, text: str, encoding: str) -> RawTable:
-    remarks = () if encoding == "utf-8" else (f"{path.name} is read as {encoding}.",)
+    told = f"{path.name} is read as {encoding}; save it as UTF-8 where letters in it are wrong."
+    remarks = () if encoding == "utf-8" else (told,)
     first, _, rest = text.partition("\n")
     skipped = 0
     if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # a line of Excel's

@@ -26,7 +26,7 @@ class SheetRows:
         heading: heading of the column that names the images, or their patients.
         remarks: rows and images that do not match, counted and named.
         headings: the known columns: name -> heading in the file.
-        label_source: where the classes stand, in words; "" without classes.
+        label_source: place of the classes, in words; "" without classes.
         by_patient: whether the rows were found by patient.
         classed: whether each image has a row in a table of classes.
     """
@@ -272,7 +272,7 @@ class Sheet:
             f"None of the {len(self.lines)} rows of {self.source} matches one of the {len(files)} images: "
             f"{heading} is {self.paths[heading][0]!r} in line {self.lines[0]}, and the first image is "
             f"{next(iter(files), '')!r}. Give the folder that the paths begin in, or name the column of the images "
-            "by path_column."
+            f"by path_column. {' '.join(self.remarks)}".rstrip()
         )
 
 

@@ -30,7 +30,7 @@ class Member:
     """A file of a source, read whole when it is needed.
 
     Attributes:
-        text: where it lies, to be shown.
+        text: its place, to be shown.
         size: bytes.
         read_bytes: function that reads them; raises `OSError`.
     """
@@ -66,7 +66,7 @@ class Source:
     """A tree of files that are read in place.
 
     Attributes:
-        text: where it lies, to be shown, without keys and passwords.
+        text: its place, to be shown, without keys and passwords.
         sizes: path below the top -> bytes.
         read: function from such a path to the file's bytes; raises `OSError`.
         below: folder of the tree that paths are relative to, "" for its top.

@@ -22,7 +22,7 @@ class PatientAnswer:
         images: number of images behind the answer.
         unusual: number of them that are unlike the training images.
         predicted: most probable class by the mean of the log-probabilities of the images.
-        probability: that mean, normalised: class -> probability.
+        probability: the mean, normalised: class -> probability.
         share: class -> share of the images that are predicted as it.
         majority: class of most images.
         agreement: share of the images whose predicted class is the patient's.

@@ -59,7 +59,7 @@ def extract_with_ray(
         out: path of the cache, which must not exist; its shards lie beside it until they are merged, so that an
             interrupted extraction goes on with what is finished.
         config: settings.
-        cluster: where the tasks run.
+        cluster: cluster that runs the tasks.
         collection: layout of the folders, and columns of the sheet.
         progress: function that takes (images done, images to do), called when a shard is finished.
         log: function that takes a line for the user.

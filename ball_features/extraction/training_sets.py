@@ -17,7 +17,7 @@ class TrainingSet:
 
     Attributes:
         title: authors and year, as a finding quotes them.
-        citation: where it is published.
+        citation: its publication.
         names: regular expression for a folder or a site that names it.
         files: regular expression for the names of its files; "" if they do not tell.
     """

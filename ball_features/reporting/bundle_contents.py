@@ -28,7 +28,7 @@ class BundleContents:
         model: name of the model.
         classes: names of the classes.
         preprocessing: how an image becomes embeddings.
-        origin: where the model comes from: cache, protocol, images, sites, version.
+        origin: origin of the model: cache, protocol, images, sites, version.
         test: figures on its test images, with their interval; empty in bundles of earlier versions.
         notes: what its user must know.
     """

@@ -8,10 +8,10 @@ import pytest
 from ball_features import ExtractConfig, extract, merge, read_cache
 from ball_features.errors import CacheError, ConfigError
 from tests.commands import ball
+from tests.tiny import TINY
 
-CONFIG = ExtractConfig(
-    backbone="densenet121", weights="random", views=2, recipe="report", input_px=64, precision="fp32"
-)
+pytestmark = pytest.mark.usefixtures("tiny_densenet")
+CONFIG = ExtractConfig(backbone=TINY, weights="random", views=2, recipe="report", input_px=64, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,12 @@ def sheet(tmp_path_factory, smears):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, smears, sheet):
+def whole(tmp_path_factory, smears, sheet, tiny_densenet):
     return extract(smears, tmp_path_factory.mktemp("whole") / "c.h5", CONFIG, sheet=sheet).cache
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory, smears, sheet):
+def shards(tmp_path_factory, smears, sheet, tiny_densenet):
     folder = tmp_path_factory.mktemp("shards")
     return [extract(smears, folder / f"{i}.h5", CONFIG, sheet=sheet, shard=(i, 3)).cache for i in (1, 2, 3)]
 
@@ -106,7 +106,7 @@ def test_numbers_that_are_no_shard_are_refused(tmp_path, smears, shard):
 
 @pytest.mark.slow
 def test_the_commands(tmp_path, smears):
-    options = ("--backbone", "densenet121", "--weights", "random", "--input-px", 64, "--precision", "fp32")
+    options = ("--backbone", "mobilenet_v3_large", "--weights", "random", "--input-px", 64, "--precision", "fp32")
     for number in (1, 2):
         done = ball("extract", smears, "--out", tmp_path / f"{number}.h5", "--shard", f"{number}/2", *options)
         assert done.returncode == 0, done.stderr

@@ -183,24 +183,12 @@ def test_shards_under_addresses_are_merged_into_another(memory, address, small_c
         merge([f"{address}-1.h5", f"{address}-2.h5"], address)
 
 
-def test_an_object_store_keeps_a_cache(small_cache, monkeypatch):
-    server = pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    running = server.ThreadedMotoServer(port=0)
-    running.start()
-    host, port = running.get_host_and_port()
-    for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "SECRET")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    fsspec.filesystem("s3").mkdir("caches")
-    try:
-        with written("s3://caches/deep/all.h5") as path:
-            shutil.copyfile(small_cache, path)
-        assert fsspec.filesystem("s3").find("caches") == ["caches/deep/all.h5"]
-        assert np.array_equal(read_cache("s3://caches/deep/all.h5").embeddings, read_cache(small_cache).embeddings)
-        with written("s3://caches/deep/all.h5") as path:
-            path.write_bytes(b"two")
-        assert local_copy("s3://caches/deep/all.h5").read_bytes() == b"two"
-    finally:
-        running.stop()
-        type(fsspec.filesystem("s3")).clear_instance_cache()  # another test has another server
+def test_an_object_store_keeps_a_cache(small_cache, object_store):
+    object_store.mkdir("caches")
+    with written("s3://caches/deep/all.h5") as path:
+        shutil.copyfile(small_cache, path)
+    assert object_store.find("caches") == ["caches/deep/all.h5"]
+    assert np.array_equal(read_cache("s3://caches/deep/all.h5").embeddings, read_cache(small_cache).embeddings)
+    with written("s3://caches/deep/all.h5") as path:
+        path.write_bytes(b"two")
+    assert local_copy("s3://caches/deep/all.h5").read_bytes() == b"two"

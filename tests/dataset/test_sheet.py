@@ -517,3 +517,12 @@ def test_a_worksheet_of_patients_adds_what_the_images_lack(tmp_path):
     assert "have the same columns and are not read beside" in both.remarks[-1]
     with pytest.raises(DataError, match="have the same columns"):
         read_sheet(workbook(tmp_path, {"A": people, "B": people}))
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "big5", "shift_jis", "euc-kr"])
+def test_an_encoding_that_is_guessed_wrong_is_named(tmp_path, encoding):
+    sheet = read_sheet(write(tmp_path, "path,group\n\u826f\u6027/1.jpg,P1\n".encode(encoding)))
+    with pytest.raises(
+        DataError, match=r"None of the 1 rows .*is read as [\w-]+; save it as UTF-8 where letters in it"
+    ):
+        sheet.rows_of(["\u826f\u6027/1.jpg"])

@@ -231,24 +231,9 @@ def test_hashes_can_wait_for_a_part(folder):
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    """A bucket of a local S3 server, and its options for fsspec; moto and s3fs are no requirement of the tests."""
-    server = pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    running = server.ThreadedMotoServer(port=0)
-    running.start()
-    host, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "SECRET")):
-            patch.setenv(name, value)
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        import fsspec
-
-        system = fsspec.filesystem("s3")
-        system.mkdir("smears")
-        yield system
-        type(system).clear_instance_cache()  # another test has another server
-    running.stop()
+def bucket(object_store):
+    object_store.mkdir("smears")
+    return object_store
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "tar"])

@@ -49,13 +49,22 @@ def test_logits_give_the_probabilities_of_the_estimator(model, classes):
     assert np.allclose(got, estimator.predict_proba(X), atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def tiny_bundle(smears, tiny_densenet, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    settings = ExtractConfig(tiny_densenet, weights="random", input_px=96, precision="fp32")
+    extract(smears, folder / "c.h5", settings)
+    config = FitConfig(models=("mlp",), repeats=1, test_size=0.3, val_size=0.3)
+    return fit(folder / "c.h5", config, out_root=folder, save="all").folder / "models" / "mlp"
+
+
 @pytest.mark.slow
-def test_a_graph_answers_as_predict_does(run, tmp_path):
+def test_a_graph_answers_as_predict_does(tiny_bundle, tmp_path):
     """The graph in ONNX Runtime, on images that the export did not check itself with, one and many at a time."""
     onnx = pytest.importorskip("onnx")
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    predictor = Predictor(read_bundle(run.folder / "models" / "mlp"), device="cpu", precision="fp32")
+    predictor = Predictor(read_bundle(tiny_bundle), device="cpu", precision="fp32")
     path = tmp_path / "deep" / "model.onnx"
     assert export_onnx(predictor, path) <= TOLERANCE
     facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}

@@ -19,9 +19,11 @@ from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataEr
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.recipe import RECIPE_SETS
 from tests.commands import ball, start
+from tests.tiny import TINY
 
-# Small images, for the time they take.
-SMALL = {"backbone": "densenet121", "weights": "random", "precision": "fp32", "input_px": 64}
+# A small network and small images, for the time they take.
+pytestmark = pytest.mark.usefixtures("tiny_densenet")
+SMALL = {"backbone": TINY, "weights": "random", "precision": "fp32", "input_px": 64}
 CONFIG = ExtractConfig(**SMALL, views=1, dtype="float32", batch_size=4)
 
 
@@ -33,7 +35,7 @@ def folder(tmp_path, smears):
 @pytest.mark.slow
 def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
     """Reference: PIL, torchvision's module, ReLU, mean. Nothing of ours but the weights' seed."""
-    extract(smears, tmp_path / "a.h5", replace(CONFIG, input_px=0, limit=12))
+    extract(smears, tmp_path / "a.h5", replace(CONFIG, backbone="densenet121", input_px=0, limit=12))
     cache = read_cache(tmp_path / "a.h5")
     torch.manual_seed(0)
     module = torchvision.models.densenet121(weights=None).eval()
@@ -297,7 +299,7 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
     once = {"BALL_CHECKS": "", "XDG_CACHE_HOME": str(tmp_path / "checks")}  # the check of the precision is remembered
     command = ["extract", smears, "--backbone", "densenet121", "--weights", "random", "--precision", "fp32"]
-    command += ["--views", "3", "--batch-size", "2", "--input-px", "160", "--quiet", "--out"]
+    command += ["--views", "3", "--batch-size", "2", "--input-px", "96", "--quiet", "--out"]
     assert ball(*command, whole, env=once).returncode == 0
     rng = random.Random(0)
     kills = 0
@@ -306,8 +308,8 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
         process = start(*command, killed, env=once)
         # Let it get a little further than the last one, then kill it at a moment of chance.
         while process.is_alive() and committed(killed) <= before:
-            time.sleep(0.03)
-        time.sleep(rng.uniform(0, 0.15))
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1))
         kills += process.is_alive()
         process.kill()
         process.join()

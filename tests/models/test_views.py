@@ -67,9 +67,9 @@ def test_scikit_learn_accepts_it():
 
 
 @pytest.fixture(scope="module")
-def robust_cache(smears, tmp_path_factory):
+def robust_cache(smears, tmp_path_factory, tiny_densenet):
     out = tmp_path_factory.mktemp("robust") / "c.h5"
-    settings = ExtractConfig("densenet121", "robust", weights="random", input_px=96, precision="fp32")
+    settings = ExtractConfig(tiny_densenet, "robust", weights="random", input_px=96, precision="fp32")
     extract(smears, out, settings)
     return out
 

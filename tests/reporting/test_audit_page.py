@@ -117,12 +117,12 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
 
 
 @pytest.mark.slow
-def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears):
+def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears, tiny_densenet):
     folder = shutil.copytree(smears, tmp_path / "images")
     whole = sorted((folder / "Pro").iterdir())
     whole[0].write_bytes(whole[0].read_bytes()[:300])
     cache = tmp_path / "a.h5"
-    done = extract(folder, cache, ExtractConfig("densenet121", weights="random", input_px=64, precision="fp32"))
+    done = extract(folder, cache, ExtractConfig(tiny_densenet, weights="random", input_px=64, precision="fp32"))
     assert [item.path for item in done.rejected] == [f"Pro/{whole[0].name}"]
     manifest = scan(folder)
     embeddings = cached_embeddings(cache, manifest)

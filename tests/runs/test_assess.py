@@ -10,13 +10,15 @@ from ball_features import ExtractConfig, FitConfig, draw_smears
 from ball_features.errors import DataError
 from ball_features.reporting.run_list import list_runs
 from ball_features.runs.assess import assess, keep_note
+from tests.tiny import TINY
 
-EMBEDDING = ExtractConfig("densenet121", weights="random", input_px=64, precision="fp32")
+pytestmark = pytest.mark.usefixtures("tiny_densenet")
+EMBEDDING = ExtractConfig(TINY, weights="random", input_px=64, precision="fp32")
 MODELS = FitConfig(models=("logistic", "majority", "colour", "nuclei"), repeats=1, jobs=1)
 
 
 @pytest.fixture(scope="module")
-def assessed(tmp_path_factory, smears):
+def assessed(tmp_path_factory, smears, tiny_densenet):
     out = tmp_path_factory.mktemp("assess")
     told = []
     return assess(smears, out, EMBEDDING, MODELS, progress=lambda *step: told.append(step)), told

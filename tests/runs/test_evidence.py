@@ -55,7 +55,7 @@ def test_patients_kept_whole_are_said_to_be_tested(small_cache, tmp_path, column
 
 
 @pytest.mark.slow
-def test_columns_of_the_cache_count(smears, tmp_path):
+def test_columns_of_the_cache_count(smears, tmp_path, tiny_densenet):
     """Patients that only the sheet of the extraction names."""
     from ball_features.dataset.manifest import scan
 
@@ -63,7 +63,7 @@ def test_columns_of_the_cache_count(smears, tmp_path):
     sheet = tmp_path / "sheet.csv"
     sheet.write_text("path,patient\n" + "".join(f"{path},{row // 3}\n" for row, path in enumerate(paths)))
     cache = tmp_path / "c.h5"
-    extract(smears, cache, ExtractConfig("densenet121", weights="random", input_px=64), sheet=sheet)
+    extract(smears, cache, ExtractConfig(tiny_densenet, weights="random", input_px=64), sheet=sheet)
     run = fit(cache, FitConfig(models=MODELS, repeats=1, jobs=1), out_root=tmp_path)
     assert "new patients" not in not_tested({finding.code: finding for finding in run.findings})
 
