@@ -17,6 +17,7 @@ from ball_features.config import LADDER, FitConfig
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
+from ball_features.errors import DataError
 from ball_features.evaluation.intervals import share_interval
 from ball_features.evaluation.left_out import group_rows, over_groups
 from ball_features.evaluation.protocols import (
@@ -125,6 +126,10 @@ def ladder(
     rungs, against, said = make_rungs(config, cache)
     kept = KeptRungs(Path(out_root) / f".{name}.rungs", _basis(cache, config, against))
     common = Evaluation(cache, tuple(specs), (), config, group=against.series, center=against.center)
+    if not rungs:
+        raise DataError(
+            f"No step of the ladder can be made of these {len(cache.path)} images. {' '.join(said)}".rstrip()
+        )
     climbed = _climb(rungs, common, kept, progress)
     require_fitted([result for step in climbed for result in step.results])
     rows = [_row(step.rung, result, cache) for step in climbed for result in step.results if result.fitted]

@@ -403,3 +403,11 @@ def test_known_sites_stand_in_for_inferred_series(small_cache, tmp_path, monkeyp
     assert "series left out" in {rung.name for rung in rungs}
     rungs, _, _ = make_rungs(config, read_cache(small_cache, embeddings=False))
     assert [rung.name for rung in rungs][-1] == "series left out"
+
+
+def test_too_few_images_for_any_step_are_said(tmp_path):
+    embeddings, label = clouds(2, dim=4)
+    cache = write_cache(tmp_path / "a.h5", embeddings, label, {"patient": ["P1"] * len(label)})
+    with pytest.raises(DataError, match="No step of the ladder can be made of these 8 images"):
+        ladder(cache, FitConfig(models=("logistic",), repeats=1, jobs=1), out_root=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
