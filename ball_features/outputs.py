@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ball_features.config.paths import is_address, shown_address
 from ball_features.errors import DataError
@@ -17,7 +17,9 @@ __all__ = [
     "OUTPUTS",
     "Output",
     "require_folder",
+    "require_free",
     "require_own_files",
+    "require_untouched",
     "require_writable",
 ]
 
@@ -89,6 +91,34 @@ def require_writable(
         raise DataError(f"{path} cannot be written ({error.strerror}). {other}") from error
 
 
+def require_free(path: Path, setting: str = "output file") -> None:
+    """Check that a file that is never replaced, such as a sheet to fill in, can be written to a name that is free.
+
+    Raises:
+        DataError: Something is there, or the file cannot be written.
+    """
+    if path.exists():
+        raise DataError(f"{path} exists and may hold corrections: it is not replaced. Give another {setting}, or remove it.")
+    require_writable(path, setting)
+    require_untouched(path, setting)
+
+
+def require_untouched(path: Path, setting: str = "output file") -> None:
+    """Remember what is at the name of an output: whatever else is there when it is written stays, of any kind.
+
+    Raises:
+        DataError: The name cannot be looked up.
+    """
+    try:
+        expect(path, _require_nothing)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}). Give another {setting}.") from error
+
+
+def _require_nothing() -> None:
+    raise DataError("Another file has come there.")
+
+
 def _require_path(path: Path | str, setting: str) -> None:
     if is_address(path):
         raise DataError(
@@ -133,35 +163,63 @@ def _is_own(path: Path, output: Output) -> bool:
     return head.lower().startswith(output.begins.lower()) and all(part in text for part in output.contains)
 
 
-def require_own_files(folder: Path, names: Iterable[str], marker: str, kind: str) -> None:
+def require_own_files(
+    folder: Path,
+    names: Iterable[str],
+    marker: str,
+    kind: str,
+    *,
+    made: Collection[str] | None = None,
+    inputs: Iterable[Path] = (),
+) -> None:
     """Check that files of a folder that would be replaced were written by `ball`, which the file `marker` tells.
+
+    What comes to one of the names before it is written stays.
 
     Args:
         folder: folder that the files are written into.
-        names: names of the files.
+        names: names of the files, which may lie in folders below.
         marker: name of a file that is written before the others.
         kind: key of `OUTPUTS` for the marker.
+        made: names of files that the marker lists as written by `ball`; None where it tells so of all.
+        inputs: files that the command reads.
 
     Raises:
-        DataError: One of the files exists, and the marker does not.
+        DataError: One of the files exists, and the marker does not, or does not list it. A file or a folder below
+            `folder` is a link. A file is an input.
     """
     _require_no_bundle(folder, "folder")
     names = [*names, marker]
-    link = next((folder / name for name in names if (folder / name).is_symlink()), None)
-    if link is not None:
-        raise DataError(f"{link} is a link, and what it leads to would be overwritten. Give another folder.")
+    for place in dict.fromkeys(folder / part for name in names for part in _parts(name)):
+        if place.is_symlink() or getattr(os.path, "isjunction", os.path.islink)(place):
+            raise DataError(f"{place} is a link, and what it leads to would be overwritten. Give another folder.")
+    there = [name for name in names if os.path.lexists(folder / name)]
+    read = {_identity(path) for path in inputs} if there else set()
+    for name in there:
+        path = folder / name
+        if _identity(path) in read:
+            raise DataError(f"{path} is an input of this command and would be overwritten. Give another folder.")
+        if not ((folder / marker).is_file() and _is_own(folder / marker, OUTPUTS[kind])):
+            raise DataError(f"{path} exists, and nothing tells that ball has written it. Give another folder.")
+        if made is not None and name != marker and name not in made:
+            raise DataError(
+                f"{path} exists, and {marker} does not list it as written by ball. Move it, or give another folder."
+            )
     for name in names:
-        _require_marked(folder / name, folder / marker, kind)
-        try:
-            expect(folder / name, functools.partial(_require_marked, folder / name, folder / marker, kind))
-        except OSError as error:
-            raise DataError(f"{folder / name} cannot be written ({error.strerror}). Give another folder.") from error
+        require_untouched(folder / name, "folder")
 
 
-def _require_marked(path: Path, marker: Path, kind: str) -> None:
-    own = marker.is_file() and _is_own(marker, OUTPUTS[kind])
-    if os.path.lexists(path) and not own:
-        raise DataError(f"{path} exists, and nothing tells that ball has written it. Give another folder.")
+def _parts(name: str) -> list[PurePath]:
+    """A name in a folder, and the folders below that one on its way."""
+    return [PurePath(name), *PurePath(name).parents][:-1]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def require_folder(path: Path | str, setting: str = "output folder") -> None:

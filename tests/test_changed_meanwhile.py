@@ -118,7 +118,9 @@ def test_what_comes_to_a_name_in_a_folder_stays(tmp_path, mine):
     require_own_files(folder, names[:1], "evaluation.json", "evaluation")
     (folder / "predictions.csv").unlink()
     (folder / "predictions.csv").write_text("of a second process")
-    write_text(folder / "predictions.csv", "result")
+    with pytest.raises(DataError, match=r"was changed by another program.*predictions-3\.csv"):
+        write_text(folder / "predictions.csv", "result")  # though this process may have written the marker by then
+    assert (folder / "predictions.csv").read_text() == "of a second process"
 
 
 def test_a_check_leaves_what_another_program_makes_at_the_name(tmp_path, monkeypatch):

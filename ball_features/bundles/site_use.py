@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from ball_features.bundles.prediction import Prediction, describe
 from ball_features.bundles.sums import write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
-from ball_features.files import clear_partial, is_plain_name, partial_of, settle
+from ball_features.files import clear_partial, free_name, is_plain_name, partial_of, settle
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
@@ -131,12 +132,12 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
     Args:
         bundle: bundle of the folder.
         folder: its folder, which is left as it is.
-        out: folder of the copy, which must not exist.
+        out: folder of the copy, which `require_new` has found free; what has come there since stays.
         name: name of the site.
         shift: result of `Bundle.adapt` on its images.
 
     Raises:
-        ConfigError, DataError: The site could not be adapted to, is not new, or the copy cannot be written.
+        ConfigError, DataError: The site could not be adapted to, or the copy cannot be written, or not to `out`.
     """
     from safetensors.numpy import load, save
 
@@ -148,7 +149,7 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
             f"Not adapted to {name}: {shift.reason}. Nothing was written. Give more images of the site, of mixed "
             f"classes, as they come.{far if shift.images >= MIN_IMAGES else ''}"
         )
-    sites = require_new(bundle, name, out)
+    sites = bundle.require_sites()
     sites = Sites(sites.adapter, {**sites.kept, name: shift.offset})
     note = f"The bundle was adapted to {name} by {shift.images} of its images, without labels, and answers for it."
     notes = (*(text for text in bundle.facts.notes if text != note), note)
@@ -162,8 +163,11 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
         stored = to_stored(facts.to_json(), partial)  # whose paths are those of its neighbour `out`
         (partial / "bundle.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         write_checksums(partial)
-        settle(partial, out)
+        place = free_name(out) if os.path.lexists(out) else out
+        settle(partial, place)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}). Give another folder for the copy.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    if place != out:
+        raise DataError(f"{out} was made by another program while the command ran, and is left. The copy is {place}.")

@@ -17,7 +17,7 @@ from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 from ball_features.config.paths import is_address
 from ball_features.dataset.listing import natural_key
 from ball_features.errors import CacheError
-from ball_features.files import clear_partial, partial_of, settle
+from ball_features.files import clear_partial, free_name, partial_of, settle
 
 __all__ = ["SHARD", "Merged", "merge"]
 
@@ -85,7 +85,8 @@ def merge(shards: Sequence[Path | str], out: Path | str) -> Merged:
             create_cache(partial, contents)
             _copy(partial, caches, rows)
             if os.path.lexists(out):
-                raise CacheError(f"{out} was made by another program meanwhile. Give another output file.")
+                kept = settle(partial, free_name(out))
+                raise CacheError(f"{out} was made by another program meanwhile, and stays. The merged cache is {kept}.")
             settle(partial, out)
         except OSError as error:
             raise CacheError(f"{out} cannot be written ({error}). Free some space, or give another file.") from error

@@ -22,8 +22,8 @@ from ball_features.cache.read import sound_rows
 from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
 from ball_features.cache.strangers import fault_of_objects
 from ball_features.dataset.manifest import Rejected
-from ball_features.errors import CacheError
-from ball_features.files import whole_file
+from ball_features.errors import CacheError, DataError
+from ball_features.files import is_expected, where_checked, whole_file
 
 __all__ = ["CacheContents", "CacheWriter", "create_cache"]
 
@@ -161,8 +161,14 @@ def _write_texts(file: h5py.File, contents: CacheContents) -> None:
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path whose file replaces `path` at the end; nothing is left of it if that fails."""
     try:
-        with whole_file(path) as partial:
-            yield partial.path
+        if is_expected(path):
+            with where_checked(path) as checked:
+                yield checked
+        else:
+            with whole_file(path) as partial:
+                yield partial.path
+    except DataError as error:  # something else has come to the name
+        raise CacheError(str(error)) from error
     except (OSError, RuntimeError) as error:  # HDF5's own errors are of both kinds
         told = re.search(r"error message = '([^']*)'", str(error))
         plain = error.strerror if isinstance(error, OSError) else None

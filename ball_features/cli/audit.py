@@ -60,9 +60,11 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     embeddings = None if options.cache is None else cached_embeddings(options.cache, manifest)
     with progress_bar("Auditing", shown.silent, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)
-    write_groups(found, options.out)
-    if options.page is not None:
-        write_audit(found, manifest.root, options.page, options.out)
+    try:
+        write_groups(found, options.out)
+    finally:  # the page is written too where something has come to the name of the groups file
+        if options.page is not None:
+            write_audit(found, manifest.root, options.page, options.out)
     known = recognise(manifest.sha256)
     if shown.as_json:
         print_json(AuditSummary.of(found).to_dict() | {"known": known, "groups_file": str(options.out)})

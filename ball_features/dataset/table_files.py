@@ -18,8 +18,8 @@ from ball_features.dataset.sheet_columns import find_roles
 from ball_features.dataset.sheet_formats import read_tables
 from ball_features.dataset.sources import open_source
 from ball_features.errors import DataError
-from ball_features.files import replacing, safe_cell, write_csv
-from ball_features.outputs import require_writable
+from ball_features.files import is_changed, is_expected, replacing, safe_cell, write_csv
+from ball_features.outputs import require_free, require_untouched
 
 __all__ = ["BlankSheet", "extend_table", "require_extendable", "write_sheet"]
 
@@ -54,9 +54,7 @@ def write_sheet(images: Path | str, out: Path | str, layout: str = "auto") -> Bl
         DataError: There is no image, or the output file exists or cannot be written.
     """
     out = Path(out)
-    if out.exists():
-        raise DataError(f"{out} exists, and a sheet that may be filled in is not replaced. Give another output file.")
-    require_writable(out, "sheet")
+    require_free(out, "sheet")
     source = open_source(images)
     place = Path(images) if source is None else source
     if isinstance(place, Path) and not place.is_dir():
@@ -77,11 +75,14 @@ def write_sheet(images: Path | str, out: Path | str, layout: str = "auto") -> Bl
 def require_extendable(path: Path, images: Sequence[str]) -> None:
     """Check that columns can be added to a table, before starting the work that makes them.
 
+    Any other table that is there at the end stays, as one that was edited meanwhile.
+
     Raises:
         DataError: A file of that name is there, and is no table of these images in text.
     """
     if path.is_file() and path.stat().st_size:
         _user_table(path, images)
+    require_untouched(path)
 
 
 def _user_table(path: Path, images: Sequence[str]) -> tuple[RawTable, list[int]]:
@@ -122,7 +123,9 @@ def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterab
         DataError: The file cannot be written, or is no table of these images.
     """
     texts = {str(name): [str(value) for value in values] for name, values in columns.items()}
-    if not path.is_file() or not path.stat().st_size:
+    if not is_expected(path):
+        require_extendable(path, images)
+    if is_changed(path) or not path.is_file() or not path.stat().st_size:
         write_csv(path, ("path", *columns), zip(images, *texts.values(), strict=True))
         return
     table, image = _user_table(path, images)

@@ -124,8 +124,7 @@ def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str]) 
     require_writable(path, setting, kind=kind, inputs=(own := list(inputs)))
     if path.suffix == ".csv":
         require_writable(beside(path), setting, kind="answers", inputs=own)
-        if patients_beside(path).exists():
-            require_writable(patients_beside(path), setting, kind="patient answers", inputs=own)
+        require_writable(patients_beside(path), setting, kind="patient answers", inputs=own)
 
 
 def check_suffix(path: Path) -> None:

@@ -78,6 +78,9 @@ def extract_with_ray(
     out = Path(out)
     if out.exists():
         raise CacheError(f"{out} exists. Give another output file; on a cluster a cache is made whole.")
+    folder = out.with_name(f".{out.name}.shards")
+    if folder.is_symlink():
+        raise CacheError(f"{folder} is a link, and files in what it leads to would be replaced. Remove it.")
     told = log or (lambda line: None)
     manifest = read_collection(images, config, told, collection=collection)
     started = not ray.is_initialized()
@@ -88,7 +91,6 @@ def extract_with_ray(
         parts = min(cluster.parts or PARTS_OF_A_NODE * len(nodes), len(manifest.path))
         cores = max(1, int(min(node["Resources"].get("CPU", 1) for node in nodes)))
         told(f"Ray: {len(nodes)} nodes, {parts} shards.")
-        folder = out.with_name(f".{out.name}.shards")
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{number}-of-{parts}.h5" for number in range(1, parts + 1)]
         task: Any = ray.remote(num_cpus=cores, num_gpus=_gpus(nodes), max_retries=RETRIES)(_extract_shard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ball_features.dataset.manifest import Rejected, scan
+from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.sources import Source
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
-from ball_features.files import clear_partial, replacing, write_csv
-from ball_features.outputs import require_folder, require_own_files
+from ball_features.files import clear_partial, read_csv, replacing, write_csv
+from ball_features.outputs import require_folder, require_own_files, require_untouched
 from ball_features.threads import core_count
 
 __all__ = ["Segmentation", "segment_folder"]
@@ -49,6 +50,8 @@ def segment_folder(
 ) -> Segmentation:
     """Segment each image, in its own size, into `OUT/CLASS/NAME.png`, and count nuclei in `OUT/nuclei.csv`.
 
+    The table lists the pictures of `ball`: only these are replaced. While pictures are written it has their names.
+
     Args:
         images: folder, archive or address with one folder for each class.
         out: output folder, outside of `images`.
@@ -58,7 +61,8 @@ def segment_folder(
 
     Raises:
         ConfigError: The method is unknown, or `out` lies inside `images`.
-        DataError: There is no usable image, two have the same name, or the output cannot be written.
+        DataError: There is no usable image, two have the same name, or the output cannot be written: a folder in it is
+            a link, or a file that would be replaced is not listed in its table.
     """
     from PIL import Image
 
@@ -69,7 +73,7 @@ def segment_folder(
     manifest, out = scan(images, anywhere=True), Path(out)
     if not isinstance(manifest.root, Source) and out.resolve().is_relative_to(manifest.root.resolve()):
         raise ConfigError(f"Got the output folder {out} inside {manifest.root}, expected a folder outside of it.")
-    names = [str(PurePosixPath(path).with_suffix(".png")) for path in manifest.path]
+    names = [_name(path) for path in manifest.path]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"Two images of {manifest.root} would both become {twice}. Rename one.")
@@ -90,11 +94,15 @@ def segment_folder(
         return nuclei_numbers(pixels, mask)[0].numpy()
 
     require_folder(out)
-    require_own_files(out, [*names, _TABLE], _TABLE, "nuclei table")
+    made = _made(manifest, out)
+    inputs = [] if isinstance(manifest.root, Source) else [manifest.root / path for path in manifest.path]
+    require_own_files(out, names, _TABLE, "nuclei table", made=made, inputs=inputs)
     header = ["path", *(name.replace(" ", "_") for name in NUCLEI_NUMBERS)]
     for folder in {(out / name).parent for name in names}:
         clear_partial(folder)
-    write_csv(out / _TABLE, header, ())  # first, so that an interrupted run can be begun again
+    blank = ("",) * len(NUCLEI_NUMBERS)
+    write_csv(out / _TABLE, header, ((path, *blank) for path in manifest.path))  # tells an interrupted run what it made
+    require_untouched(out / _TABLE, "output folder")
     rejected, numbers, paths = list(manifest.rejected), [], []
     try:
         with ThreadPoolExecutor(min(16, core_count())) as pool:
@@ -109,8 +117,49 @@ def segment_folder(
         if not numbers:
             raise DataError(f"No image of {manifest.root} can be decoded ({len(rejected)} rejected).")
         rows = [[path, *(f"{value:.6g}" for value in row)] for path, row in zip(paths, numbers, strict=True)]
+        # Of an earlier run, and the image cannot be read now: the picture stays, and so does its name.
+        left = made - {_name(path) for path in paths}
+        rows += [[item.path, *blank] for item in rejected if _name(item.path) in left]
         write_csv(out / _TABLE, header, rows)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}). Give another output folder.") from error
     table = np.stack(numbers)
     return Segmentation(len(table), int((table[:, 0] == 0).sum()), float(np.median(table[:, 0])), tuple(rejected))
+
+
+def _name(path: str) -> str:
+    """Name of the picture of an image, in the output folder."""
+    return str(PurePosixPath(path).with_suffix(".png"))
+
+
+def _made(manifest: Manifest, out: Path) -> set[str]:
+    """Names of pictures that an earlier run made, by its table.
+
+    A row without numbers is of a picture that an interrupted run may have made: the one that is there must be part of
+    its image.
+    """
+    try:
+        rows = [(_name(row["path"]), bool(row["area"])) for row in read_csv(out / _TABLE)]
+    except (OSError, ValueError, KeyError, csv.Error):  # none, or one that is refused
+        return set()
+    made = {name for name, finished in rows if finished}
+    begun = {name for name, _ in rows} - made
+    own = [path for path in manifest.path if _name(path) in begun and (out / _name(path)).is_file()]
+    with ThreadPoolExecutor(min(16, core_count())) as pool:
+        parts = pool.map(lambda path: _is_part(out / _name(path), manifest.root / path), own)
+        return made | {_name(path) for path, part in zip(own, parts, strict=True) if part}
+
+
+def _is_part(picture: Path, image: Path) -> bool:
+    """Whether a picture has the pixels of an image, or black ones; of one that cannot be read none is written."""
+    from ball_features.dataset.decode import decode
+
+    try:
+        whole = decode(image)  # (3, height, width)
+    except ImageError:
+        return True
+    try:
+        drawn = decode(picture)
+    except ImageError:
+        return False
+    return drawn.shape == whole.shape and bool(((drawn == whole).all(0) | (drawn == 0).all(0)).all())

@@ -3,7 +3,15 @@
 from ball_features.files.delivery import STORED, delivered
 from ball_features.files.partial import clear_partial, is_running, partial_of, settle, temporary_folder, this_host
 from ball_features.files.plain import open_plain, open_regular, read_json, read_whole
-from ball_features.files.replacement import expect, is_expected, replacing, whole_file
+from ball_features.files.replacement import (
+    expect,
+    free_name,
+    is_changed,
+    is_expected,
+    replacing,
+    where_checked,
+    whole_file,
+)
 from ball_features.files.stored_file import StoredFile, copies_folder, make_folder
 from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
@@ -27,6 +35,8 @@ __all__ = [
     "delivered",
     "escaped_controls",
     "expect",
+    "free_name",
+    "is_changed",
     "is_expected",
     "is_plain_name",
     "is_running",
@@ -44,6 +54,7 @@ __all__ = [
     "settle",
     "temporary_folder",
     "this_host",
+    "where_checked",
     "whole_file",
     "write_csv",
     "write_json",

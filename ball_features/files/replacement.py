@@ -18,7 +18,7 @@ from pathlib import Path
 from ball_features.errors import DataError
 from ball_features.files.partial import clear_partial, partial_of, sync_folder
 
-__all__ = ["Partial", "expect", "is_expected", "replacing", "whole_file"]
+__all__ = ["Partial", "expect", "free_name", "is_changed", "is_expected", "replacing", "where_checked", "whole_file"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,17 @@ def is_expected(path: Path) -> bool:
     return _key(path) in _EXPECTED
 
 
+def is_changed(path: Path) -> bool:
+    """Whether something that must stay has come to the name of an output since it was checked."""
+    expected = _EXPECTED.get(_key(path))
+    try:
+        if expected is not None:
+            _require_same(path, expected.place, expected)
+    except (DataError, OSError):
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = True) -> Iterator[Path]:
     """Write a file under a temporary name beside `path`, sync it, and rename it when the block ends without an error.
@@ -110,25 +121,42 @@ def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = T
     Raises:
         DataError: The file cannot be written, or something else has come to its name.
     """
-    path = Path(path)
-    expected = _EXPECTED.pop(_key(path), None)
     try:
-        place = expected.place if expected else _Place.of(path)
-        if place.special:
-            _require_same(path, place, expected)
-            yield path
-            return
-        if place.target.parent != Path(os.path.realpath(place.target.parent)):
-            _require_same(path, place, expected)  # before anything is written to where the folder leads by now
-        with whole_file(place.target, sweep=sweep) as partial:
-            yield partial.path
-            try:
-                _require_same(path, place, expected)
-            except DataError as error:
-                kept = partial.keep(place.target)
-                raise DataError(f"{error} What was to be written is in {kept}.") from error
+        with where_checked(Path(path), sweep=sweep) as partial:
+            yield partial
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another {setting}.") from error
+
+
+@contextlib.contextmanager
+def where_checked(path: Path, *, sweep: bool = True) -> Iterator[Path]:
+    """As `replacing`, for writers with messages of their own.
+
+    Raises:
+        DataError: Something else has come to the name.
+        OSError: The file cannot be written.
+    """
+    expected = _EXPECTED.pop(_key(path), None)
+    place = expected.place if expected else _Place.of(path)
+    if place.special:
+        _require_same(path, place, expected)
+        yield path
+        return
+    if place.target.parent != Path(os.path.realpath(place.target.parent)):
+        _require_same(path, place, expected)  # before anything is written to where the folder leads by now
+    with whole_file(place.target, sweep=sweep) as partial:
+        yield partial.path
+        try:
+            _require_same(path, place, expected)
+        except DataError as error:
+            kept = partial.keep(place.target)
+            raise DataError(f"{error} What was to be written is in {kept}.") from error
+
+
+def free_name(final: Path) -> Path:
+    """A name beside that of an output which nothing has."""
+    names = (final.with_name(f"{final.stem}-{number}{final.suffix}") for number in range(2, 10_000))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _require_same(path: Path, place: _Place, expected: _Expected | None) -> None:
@@ -167,8 +195,7 @@ class Partial:
         os.fsync(self.handle)
         if not self.is_own() and self.path != self.name:
             return self.path.readlink()
-        names = (final.with_name(f"{final.stem}-{number}{final.suffix}") for number in range(2, 10_000))
-        free = next(name for name in names if not os.path.lexists(name))
+        free = free_name(final)
         self.name.replace(free)
         return free
 

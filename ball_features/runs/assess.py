@@ -22,7 +22,7 @@ from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.extract import extract
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.update import read_collection
-from ball_features.files import read_json, write_json
+from ball_features.files import is_changed, read_json, write_json
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder, require_writable
 from ball_features.reporting.assess_page import write_assess_report
@@ -193,9 +193,13 @@ def _audit(
         pass
     if groups.exists() and not kept.exists():
         raise DataError(f"{groups} was not made by ball assess, which would replace it. Give another output folder.")
+    require_writable(groups, "output folder", kind="groups")
     found = audit(manifest, progress=progress)
-    write_json(kept, {"images": ""})
-    groups.unlink(missing_ok=True)  # of other images
+    if is_changed(groups):
+        kept.unlink(missing_ok=True)  # which would tell that it is of `ball`
+    else:
+        write_json(kept, {"images": ""})
+        groups.unlink(missing_ok=True)  # of other images
     write_groups(found, groups)
     evidence, counted = audit_evidence(found), AuditSummary.of(found)
     write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": counted.to_dict()})

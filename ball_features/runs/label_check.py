@@ -12,13 +12,13 @@ from ball_features.config import FitConfig
 from ball_features.dataset.grouping import read_grouping
 from ball_features.dataset.manifest import open_images
 from ball_features.dataset.units import merge_units
-from ball_features.errors import ConfigError, DataError
+from ball_features.errors import ConfigError
 from ball_features.evaluation.label_doubt import Doubts, doubts, neighbour_votes
 from ball_features.evaluation.protocols import Progress, evaluate, fit_notes, require_fitted
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.files import write_csv
 from ball_features.models.registry import select
-from ball_features.outputs import require_writable
+from ball_features.outputs import require_free, require_writable
 from ball_features.reporting.labels_page import LabelRow, write_labels_page
 from ball_features.runs.checks import check_options, complete_cache, split_by
 
@@ -77,8 +77,7 @@ def check_labels(
         SplitError: a class is too small for the folds.
     """
     out, config = Path(out), config or FitConfig()
-    if out.exists():
-        raise DataError(f"{out} exists and may hold corrections. Give another output file, or remove it.")
+    require_free(out)
     pictures = None if images is None else open_images(images)
     page = None if page is None else Path(page)
     require_writable(page, "page", kind="page", inputs=(cache_path,))
@@ -110,10 +109,12 @@ def check_labels(
     votes, neighbours = neighbour_votes(cache.embeddings[:, 0], codes, units, len(classes))
     found = doubts(probabilities, votes, neighbours, codes)
     rows = _rows(cache, classes, codes, found)
-    _write(out, rows, cache, found.order, read_cache(cache_path, embeddings=False))
     flagged = int(found.flagged.sum())
-    if page is not None:
-        write_labels_page(page, rows, flagged, pictures, [result.spec.name for result in results if result.fitted])
+    try:
+        _write(out, rows, cache, found.order, read_cache(cache_path, embeddings=False))
+    finally:  # the page is written too where something has come to the name of the sheet
+        if page is not None:
+            write_labels_page(page, rows, flagged, pictures, [result.spec.name for result in results if result.fitted])
     return LabelCheck(rows, flagged, notes, out, page)
 
 

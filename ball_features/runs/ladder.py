@@ -168,7 +168,7 @@ def ladder(
         _write(new.path, rows, climbed, cache, details)
         (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
         write_json(new.path / "verdict.json", findings_to_json(findings))
-        if replaced:
+        if replaced and _is_kept(former):  # still
             shutil.rmtree(former)
     if keep:
         kept.keep_only(rungs, specs)
@@ -191,7 +191,7 @@ def with_draws(config: FitConfig, images: int) -> FitConfig:
 def _is_kept(folder: Path) -> bool:
     """Whether a folder is a ladder that the same call made before, and may replace."""
     try:
-        return read_json(folder / "run.json").get("kept") is True
+        return not folder.is_symlink() and read_json(folder / "run.json").get("kept") is True
     except (OSError, ValueError, AttributeError):
         return False
 
