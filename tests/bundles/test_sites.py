@@ -175,6 +175,16 @@ def test_the_command_keeps_a_site(run, smears, tmp_path):
     assert not list(tmp_path.glob("refused*"))
     with pytest.raises(DataError, match="exists"):
         adapt(folder, smears, "new", out=out)
+    late = tmp_path / "late"
+
+    def come(*_):
+        late.mkdir(exist_ok=True)
+        (late / "mine").touch()
+
+    with pytest.raises(DataError, match=r"late was made by another program while .* The copy is .*late-2"):
+        adapt(folder, smears, "new", out=late, progress=come)
+    assert [path.name for path in late.iterdir()] == ["mine"]
+    assert (tmp_path / "late-2" / "bundle.json").exists()
 
 
 def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path, monkeypatch):
