@@ -17,6 +17,7 @@ from ball_features.files.text_files import (
     write_json,
     write_text,
 )
+from ball_features.files.user_folder import user_folder
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -44,6 +45,7 @@ __all__ = [
     "settle",
     "temporary_folder",
     "this_host",
+    "user_folder",
     "whole_file",
     "write_csv",
     "write_json",

@@ -1,0 +1,35 @@
+"""The folder of this user's account for what `ball` keeps on a machine and can make anew."""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+__all__ = ["user_folder"]
+
+
+def user_folder() -> Path:
+    """Return the folder: below XDG_CACHE_HOME or ~/.cache; below the temporary folder for an account without a home.
+
+    It need not exist. An account of a container may have no home: then only this user can write to the folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ball"
+    except RuntimeError:
+        return _private_folder()
+
+
+@functools.cache
+def _private_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"ball-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+            return folder
+    except (OSError, AttributeError):
+        pass
+    return Path(tempfile.mkdtemp(prefix="ball-"))
