@@ -128,7 +128,7 @@ def _build(backbone: Backbone) -> nn.Module:
 def checkpoint_path(backbone: Backbone) -> Path:
     """Path under which torch.hub caches the published weights; torch is not imported for it."""
     home = os.environ.get("TORCH_HOME")
-    folder = expanded(home) if home else user_folder().with_name("torch")
+    folder = expanded(home) if home else user_folder("torch")
     return folder / "hub" / "checkpoints" / backbone.url.rsplit("/", 1)[-1]
 
 

@@ -11,15 +11,16 @@ from pathlib import Path
 __all__ = ["user_folder"]
 
 
-def user_folder() -> Path:
-    """Return the folder: below XDG_CACHE_HOME or ~/.cache; below the temporary folder for an account without a home.
+def user_folder(program: str = "ball") -> Path:
+    """Return the folder of a program: below XDG_CACHE_HOME or ~/.cache.
 
-    It need not exist. An account of a container may have no home: then only this user can write to the folder.
+    It need not exist. An account of a container may have no home: then it is one of the temporary folder that only this
+    user can write to.
     """
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ball"
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / program
     except RuntimeError:
-        return _private_folder()
+        return _private_folder() / program
 
 
 @functools.cache
