@@ -18,6 +18,7 @@ from ball_features.files.text_files import (
     write_json,
     write_text,
 )
+from ball_features.files.user_folder import user_folder
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -45,6 +46,7 @@ __all__ = [
     "settle",
     "temporary_folder",
     "this_host",
+    "user_folder",
     "whole_file",
     "write_cells",
     "write_csv",
