@@ -98,7 +98,9 @@ def require_free(path: Path, setting: str = "output file") -> None:
         DataError: Something is there, or the file cannot be written.
     """
     if path.exists():
-        raise DataError(f"{path} exists and may hold corrections: it is not replaced. Give another {setting}, or remove it.")
+        raise DataError(
+            f"{path} exists and may hold corrections: it is not replaced. Give another {setting}, or remove it."
+        )
     require_writable(path, setting)
     require_untouched(path, setting)
 

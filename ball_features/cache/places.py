@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ball_features.config.paths import expanded
+
 __all__ = ["PLACES", "from_stored", "place_beside", "place_of", "to_stored"]
 
 PLACES = ("images", "weights")  # settings that may hold a path
@@ -35,7 +37,7 @@ def place_of(stored: str, folder: Path) -> Path:
 def _relative(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not Path(value).is_absolute():
         return value
-    home, folder = Path.home(), folder.resolve()
+    home, folder = expanded("~"), folder.resolve()
     if Path(value).is_relative_to(home) and home != Path(home.anchor) and not folder.is_relative_to(home):
         return f"~/{Path(value).relative_to(home).as_posix()}"
     try:
@@ -48,5 +50,5 @@ def _absolute(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not value.startswith(("./", "~/")):
         return value
     if value.startswith("~/"):
-        return str(Path(value).expanduser())
+        return str(expanded(value))
     return os.path.normpath(folder.resolve() / value)

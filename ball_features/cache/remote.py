@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ball_features.cache.lock import lock_cache
 from ball_features.config.paths import is_address
 from ball_features.errors import CacheError
 from ball_features.files import StoredFile, copies_folder, make_folder
@@ -33,18 +35,21 @@ def local_copy(place: Path | str) -> Path:
 
 
 @contextlib.contextmanager
-def written(place: Path | str, *, anew: bool = False) -> Iterator[Path]:
+def written(place: Path | str, *, anew: bool = False, log: Callable[[str], None] = lambda line: None) -> Iterator[Path]:
     """A file of this machine to write: a local path itself, or the working copy of what lies under an address.
 
     The working copy holds what the address holds, if anything. It is stored there when the block ends without an error,
     unless the block has not changed it. After an error it stays, and the next call goes on with it, as long as the
-    address still holds what it held.
+    address still holds what it held; where it does not, the copy is kept under another name.
 
     Args:
         place: path or address.
-        anew: begin with nothing; where the address holds a file, that is an error.
+        anew: begin with nothing; where the address holds a file, or an interrupted command has left a working copy,
+            that is an error. What is written can be made again, and is not kept where it cannot be stored.
+        log: takes a line where a copy is kept under another name.
 
     Raises:
+        CacheBusyError: Another process writes the working copy that would be put aside.
         CacheError: The store refuses, or another program has changed the file meanwhile.
         MissingExtraError: fsspec, or its part for this kind of address, is not installed.
     """
@@ -55,13 +60,23 @@ def written(place: Path | str, *, anew: bool = False) -> Iterator[Path]:
     before = remote.version()
     if anew and before:
         raise CacheError(f"{remote.shown} exists. Give another output file, or remove it first.")
+    if anew and remote.work.exists():
+        raise CacheError(
+            f"{remote.work} holds what an interrupted command has computed for {remote.shown}, and is not replaced. "
+            "Run the `ball extract` that was interrupted again, which goes on with it; or remove that file; or give "
+            "another output file."
+        )
     remote.require_writable()
-    if anew:
-        remote.drop()
-    work = remote.begin(before)
+    work = remote.begin(before, log)
     fetched = _state(work)
     yield work
-    if _state(work) != fetched or remote.unsaved:
+    if anew:
+        try:
+            remote.store(before, kept=False)
+        except BaseException:
+            remote.drop()
+            raise
+    elif _state(work) != fetched or remote.unsaved:
         remote.store(before)
     else:
         remote.drop()
@@ -120,12 +135,13 @@ class _Remote(StoredFile):
             _write_note(self.copy, _Note(version))
         return self.copy
 
-    def begin(self, version: str) -> Path:
+    def begin(self, version: str, log: Callable[[str], None]) -> Path:
         """The working copy of a version: what an interrupted command left of it, or a new one."""
         work = self.work
         if _read_note(work).version != version:
             make_folder(work.parent, CacheError)
-            work.unlink(missing_ok=True)
+            if work.exists():
+                self._put_aside(log)
             _write_note(work, _Note(version))
         if version and not work.exists():
             shutil.copyfile(self.fetch(), work)
@@ -133,14 +149,30 @@ class _Remote(StoredFile):
             _write_note(work, _Note(version, unsaved=True))
         return work
 
-    def store(self, before: str) -> None:
-        """Store the working copy under the address, which must still hold the version `before`."""
+    def _put_aside(self, log: Callable[[str], None]) -> None:
+        """Keep the working copy of another version, which may hold rows that are nowhere else, under a free name."""
+        with lock_cache(self.work):
+            names = (self.work.with_name(f"{self.name}.{number}") for number in itertools.count(1))
+            aside = next(name for name in names if not name.exists())
+            self.work.rename(aside)
+        log(
+            f"{self.shown} has changed since an interrupted command began. What that one computed is kept in {aside}: "
+            "remove it if it is not needed."
+        )
+
+    def store(self, before: str, *, kept: bool = True) -> None:
+        """Store the working copy under the address, which must still hold the version `before`.
+
+        Args:
+            before: version.
+            kept: whether the caller keeps the working copy where this fails.
+        """
         if self.version() != before:
-            raise CacheError(
-                f"{self.shown} was changed by another program meanwhile, and stays as it is. What was computed is in "
-                f"{self.work}: copy it elsewhere to keep it, or run the command again to begin with what is there now."
-            )
-        self.put(self.work, f" What was computed is in {self.work}; the same command goes on with it.")
+            where = f" What was computed is in {self.work}: copy it elsewhere to keep it, or run the command again to "
+            more = f"{where}begin with what is there now." if kept else " Give another output file."
+            raise CacheError(f"{self.shown} was changed by another program meanwhile, and stays as it is.{more}")
+        again = f" What was computed is in {self.work}; the same command goes on with it." if kept else ""
+        self.put(self.work, again)
         make_folder(self.copy.parent, CacheError)
         self.work.replace(self.copy)
         _write_note(self.copy, _Note(self.version()))

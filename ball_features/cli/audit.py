@@ -56,7 +56,8 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     manifest = scan(images, collection=collection, anywhere=True)
     require_writable(options.out, "--out", inputs=(options.cache,))  # before the minutes that the audit takes
     require_writable(options.page, "--page", kind="page", inputs=(options.cache, options.out))
-    require_extendable(options.out, manifest.path)
+    named = (*manifest.label, *(cell for cells in manifest.columns.values() for cell in cells))
+    remarks = require_extendable(options.out, manifest.path, named)
     embeddings = None if options.cache is None else cached_embeddings(options.cache, manifest)
     with progress_bar("Auditing", shown.silent, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)
@@ -69,7 +70,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     if shown.as_json:
         print_json(AuditSummary.of(found).to_dict() | {"known": known, "groups_file": str(options.out)})
     else:
-        for note in () if shown.quiet else (manifest.note, known):
+        for note in () if shown.quiet else (*remarks, manifest.note, known):
             if note:
                 say(note)
         show(render_verdict(audit_verdict(found, options.out)))

@@ -197,12 +197,28 @@ class Layers:
             if one.name in given or one.path[-1] not in invocation.origins:
                 invocation.origins[one.path[-1]] = f"The option is {flag(one.name)}."
         record = cls.from_mapping(found)
+        _require_own_network(found.get("backbone", ""), given)
         for ignored in subset.ignores if subset is not None else ():
             usual, got = (_get(item.to_dict(), tuple(ignored.split("."))) for item in (cls(), record))
             if got != usual:
                 verb = self.function.__name__
                 raise ConfigError(f"Got {ignored}={got!r}, which `ball {verb}` does not heed. Leave it out.")
         return record
+
+
+def _require_own_network(backbone: Any, given: set[str]) -> None:
+    """Refuse TorchScript that a file names, which may be a stranger's; one that the user has named before is known."""
+    if "backbone" in given or not isinstance(backbone, str) or not backbone.startswith("file:"):
+        return
+    from ball_features.extraction.networks import file_sha256, is_program, knows_network
+
+    path = Path(backbone.removeprefix("file:"))
+    if path.is_file() and is_program(path) and not knows_network(file_sha256(path)):
+        raise ConfigError(
+            f"Got the network {path} from a file of settings. It is TorchScript: a program, which can read and "
+            f"write files. If you trust its maker with your account, give {flag('backbone')} {backbone} too.",
+            option="backbone",
+        )
 
 
 def _path(name: str, got: Any, hint: Any, source: str) -> Any:

@@ -116,12 +116,12 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
 def _kept_place(details: Mapping[str, object], folder: Path) -> Path:
     """Where a run says that its cache lies: seen from its own folder, or else from the current one."""
     from ball_features.cache.places import place_of
-    from ball_features.config.paths import is_address
+    from ball_features.config.paths import expanded, is_address
 
     place, beside = Path(str(details["cache"])), details.get("cache_from_run")
     if is_address(place):
         return place
-    place = place.expanduser()
+    place = expanded(place)
     if isinstance(beside, str) and (place_of(beside, folder).exists() or not place.exists()):
         return place_of(beside, folder)
     return place

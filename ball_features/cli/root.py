@@ -6,12 +6,14 @@ Exit codes: 0 done, 1 done with findings under `--strict`, 2 wrong use or input,
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -121,6 +123,7 @@ app = typer.Typer(
 def main() -> None:
     """Run `ball`; errors raised on purpose are printed as one message."""
     survive_encodings()
+    _keep_to_installed_code()
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, _interrupt)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata, which does not concern the pixels
@@ -150,6 +153,18 @@ def main() -> None:
             raise
         say(f"Internal error: {type(error).__name__}: {error}. Run it again with --verbose and report what it prints.")
         sys.exit(3)
+
+
+def _keep_to_installed_code() -> None:
+    """Let no module be imported from the folder that is worked in, which may be a stranger's; nor by workers.
+
+    Python puts it first for `python -m` and `python -c`, by which workers of joblib and of multiprocessing start.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    here = Path.cwd()
+    own = Path(__file__).parents[2]
+    if here != own and not os.environ.get("PYTHONPATH"):
+        sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != here]
 
 
 class InterruptError(BaseException):

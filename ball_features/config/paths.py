@@ -13,6 +13,7 @@ from ball_features.errors import BallError
 
 __all__ = [
     "called",
+    "expanded",
     "is_address",
     "is_copy",
     "named",
@@ -107,6 +108,11 @@ def named(value: Any) -> Any:
     if isinstance(found, list | tuple):
         return type(found)(named(item) for item in found)
     return Path(found).name if isinstance(found, str) and found.startswith("../") and "\n" not in found else found
+
+
+def expanded(path: Path | str) -> Path:
+    """A path with ~ as the home of its user; as it is where there is none, as for an account of a container."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - that of Path raises where there is no home
 
 
 def shareable_text(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config.fields import Config, plain
-from ball_features.config.paths import is_address, shareable
+from ball_features.config.paths import expanded, is_address, shareable
 from ball_features.errors import ConfigError
 
 __all__ = ["FILE", "Repeat", "read_settings", "toml_text"]
@@ -79,8 +79,8 @@ def read_settings(path: Path) -> dict[str, Any]:
             return _found(tomllib.loads(text))
         details = json.loads(text)
         source, beside = details["cache"], details.get("cache_from_run")
-        if isinstance(source, str) and isinstance(beside, str) and not Path(source).expanduser().exists():
-            seen = Path(os.path.normpath(path.parent.resolve() / Path(beside).expanduser()))  # from the run's folder
+        if isinstance(source, str) and isinstance(beside, str) and not expanded(source).exists():
+            seen = Path(os.path.normpath(path.parent.resolve() / expanded(beside)))  # from the run's folder
             source = str(seen) if seen.exists() else source
         given = [source] if isinstance(source, str) else list(source)
         found = {} if any(map(is_address, given)) else {"cache" if isinstance(source, str) else "caches": source}
@@ -117,7 +117,7 @@ def _found(value: Any) -> Any:
         return [_found(item) for item in value]
     if isinstance(value, str) and "\0" in value:
         raise ValueError("a text holds the character NUL")
-    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
+    return str(expanded(value)) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def toml_text(values: Mapping[str, Any], comment: str = "") -> str:

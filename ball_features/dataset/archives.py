@@ -93,8 +93,9 @@ def _index_zip(file: Any) -> dict[str, Entry]:
             if item.is_dir() or kind not in (0, stat.S_IFREG, stat.S_IFLNK):
                 continue
             fault = "is a link; pack the file that it leads to" if kind == stat.S_IFLNK else ""
-            fault = fault or "is encrypted; unpack the archive" if item.flag_bits & 1 else ""
-            if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            if item.flag_bits & 1:
+                fault = fault or "is encrypted; unpack the archive"
+            if not fault and item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 fault = f"is compressed by method {item.compress_type} of zip; pack it as deflate or unpacked"
             found[_id(item.filename)] = Entry(
                 item.file_size, item.header_offset, item.compress_size, item.compress_type, item.CRC, fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
     """
     source = sheet if sheet is not None else config.sheet or None
     table = None if source is None else read_sheet(source, config)
-    layout = read_layout(images, config.layout)
+    layout = _without_controls(read_layout(images, config.layout))
     aside = ""
     if table is not None and (headings := table.marked_headings):
         told = set(layout.label) - {""}
@@ -125,6 +125,12 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
         remarks=tuple(remarks),
         rejected=rejected,
     )
+
+
+def _without_controls(layout: Layout) -> Layout:
+    """A layout in whose names control characters are escapes, as in the sheets that `ball` writes."""
+    columns = {name: tuple(map(escaped_controls, cells)) for name, cells in layout.columns.items()}
+    return replace(layout, label=tuple(map(escaped_controls, layout.label)), columns=columns)
 
 
 def _explained(images: Sequence[str], layout: Layout, rows: SheetRows) -> Layout:

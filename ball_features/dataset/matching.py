@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from ball_features.dataset.raw_table import clean_text
 from ball_features.dataset.remarks import counted, have, some
-from ball_features.files import IMAGE_SUFFIXES
+from ball_features.files import IMAGE_SUFFIXES, escaped_controls
 
 __all__ = ["Match", "lacking_rows", "match_rows"]
 
@@ -83,9 +84,9 @@ def match_rows(cells: Sequence[str], files: Sequence[str], base: str = "") -> Ma
     """Find the file that each cell names.
 
     A cell may be the whole path of a file or its end, or be longer than the path by folders above; slashes may lean
-    either way, letter case, the form of Unicode and the ending of the name may differ. Where several files remain, one
-    of the same ending, then of the same letters, is taken. A file that a cell names exactly is not given to another
-    cell that differs from it.
+    either way, letter case, the form of Unicode and the ending of the name may differ, and control characters may be
+    written as `files.escaped_controls` does. Where several files remain, one of the same ending, then of the same
+    letters, is taken. A file that a cell names exactly is not given to another cell that differs from it.
 
     Args:
         cells: names or paths, one per row.
@@ -97,6 +98,7 @@ def match_rows(cells: Sequence[str], files: Sequence[str], base: str = "") -> Ma
     """
     found: list[list[int]] = [[] for _ in files]
     exact = {name: number for number, name in enumerate(files)}
+    cells = _with_controls(cells, files, exact)
     rest: list[int] = []
     for row, cell in enumerate(cells):
         number = exact.get(f"{base}/{cell.removeprefix('./')}") if base else None
@@ -129,6 +131,22 @@ def match_rows(cells: Sequence[str], files: Sequence[str], base: str = "") -> Ma
                 missing.append(row)
     padded = [row for row in padded if row not in ambiguous and row not in missing]
     return Match(tuple(tuple(sorted(rows)) for rows in found), tuple(missing), ambiguous, tuple(padded))
+
+
+def _with_controls(cells: Sequence[str], files: Sequence[str], exact: Container[str]) -> Sequence[str]:
+    """Cells in which folders and names that have control characters are as the files have them."""
+    odd = {
+        clean_text(escaped_controls(part)): part
+        for name in files
+        if not name.isprintable()
+        for part in name.split("/")
+        if escaped_controls(part) != part
+    }
+    if not odd:
+        return cells
+    return [
+        cell if cell in exact else "/".join(odd.get(part.strip(), part) for part in cell.split("/")) for cell in cells
+    ]
 
 
 def _match(names: Sequence[object]) -> str:

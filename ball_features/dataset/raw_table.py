@@ -25,6 +25,7 @@ class RawTable:
         separator: separator of a table in text; "" for other kinds.
         encoding: encoding of a table in text, "utf-8-sig" with a byte order mark.
         name: name of the file without its ending, or of the worksheet where there are several; "" for a data frame.
+        above: line above the header that names the separator, with its line break; "" where there is none.
     """
 
     source: str
@@ -35,6 +36,7 @@ class RawTable:
     separator: str = ""
     encoding: str = "utf-8"
     name: str = ""
+    above: str = ""
 
 
 def from_columns(source: str, header: Sequence[str], columns: Sequence[Sequence[Any]]) -> RawTable:

@@ -22,7 +22,9 @@ from ball_features.dataset.sources import Member
 from ball_features.errors import DataError, require_extra
 from ball_features.files import plain_cell
 
-__all__ = ["read_frame", "read_tables"]
+__all__ = ["GUESSED", "keeps_encoding", "read_frame", "read_tables"]
+
+GUESSED = ("mac-roman", "cp1252", "latin-1")  # encodings that text of any other may be taken for
 
 _SEPARATORS = (",", ";", "\t", "|")
 _PROBED = 50  # records that the separator is told by
@@ -33,11 +35,12 @@ _EXPECTED = "Expected a table: .csv, .tsv, .xlsx, .xls, .ods, .parquet, .json or
 _SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
-def read_tables(path: Path | Member) -> list[RawTable]:
+def read_tables(path: Path | Member, *, as_is: bool = False) -> list[RawTable]:
     """Read a file into its tables: one, or one for each worksheet of a spreadsheet.
 
     Args:
         path: the file, from `sources.open_file` where it may lie under an address.
+        as_is: leave the cells of a table in text as they stand in it: blanks, forms of Unicode, apostrophes.
 
     Raises:
         DataError: The file cannot be read, or is no table.
@@ -54,30 +57,30 @@ def read_tables(path: Path | Member) -> list[RawTable]:
         return [replace(_parquet(path, data), name=_stem(path))]
     if data.startswith(_SPREADSHEET):
         return _worksheets(path, data)
-    return [replace(_in_text(path, data), name=_stem(path))]
+    return [replace(_in_text(path, data, as_is), name=_stem(path))]
 
 
 def _stem(path: Path | Member) -> str:
     return PurePath(path.name).stem
 
 
-def _in_text(path: Path | Member, data: bytes) -> RawTable:
+def _in_text(path: Path | Member, data: bytes, as_is: bool) -> RawTable:
     text, encoding = _decoded(path, data)
     start = text.lstrip("\ufeff \t\r\n")[:1]
     if start == "<":
         raise DataError(f"{path} seems to be HTML or XML, expected a table: .csv, .tsv, .xlsx, .json or .parquet.")
     if start in ("{", "["):
         return replace(read_json(str(path), text.lstrip("\ufeff")), encoding=encoding)
-    return _delimited(path, data, text, encoding)
+    return _delimited(path, data, text, encoding, as_is)
 
 
-def _delimited(path: Path | Member, data: bytes, text: str, encoding: str) -> RawTable:
+def _delimited(path: Path | Member, data: bytes, text: str, encoding: str, as_is: bool) -> RawTable:
     told = f"{path.name} is read as {encoding}; save it as UTF-8 where letters in it are wrong."
     remarks = () if encoding == "utf-8" else (told,)
     first, _, rest = text.partition("\n")
-    skipped = 0
+    skipped, above = 0, ""
     if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # a line of Excel's
-        text, skipped = rest, 1
+        text, skipped, above = rest, 1, f"{first}\n"
     separator = _separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows, lines = [], []
@@ -85,7 +88,7 @@ def _delimited(path: Path | Member, data: bytes, text: str, encoding: str) -> Ra
         for cells in reader:
             own = [plain_cell(clean_text(cell)) for cell in cells]
             if any(own):
-                rows.append(own)
+                rows.append(cells if as_is else own)
                 lines.append(reader.line_num + skipped)
     except csv.Error as error:
         raise DataError(
@@ -94,7 +97,15 @@ def _delimited(path: Path | Member, data: bytes, text: str, encoding: str) -> Ra
         ) from error
     mark = "-sig" if data.startswith(b"\xef\xbb\xbf") else ""
     closed = text.endswith(("\n", "\r"))
-    return RawTable(str(path), rows, lines, closed, remarks, separator, encoding + mark)
+    return RawTable(str(path), rows, lines, closed, remarks, separator, encoding + mark, above=above)
+
+
+def keeps_encoding(path: Path, text: str, encoding: str) -> bool:
+    """Whether a text that is added to a table in a guessed encoding can be written in it, and the guess stays."""
+    try:
+        return _decoded(path, path.read_bytes() + b"\n" + text.encode(encoding))[1] == encoding
+    except (UnicodeEncodeError, DataError):
+        return False
 
 
 def _decoded(path: Path | Member, data: bytes) -> tuple[str, str]:

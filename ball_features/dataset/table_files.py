@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,21 @@ from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_layout import read_layout
 from ball_features.dataset.listing import list_images, printable
 from ball_features.dataset.matching import match_rows
-from ball_features.dataset.raw_table import RawTable
-from ball_features.dataset.remarks import count_classes
+from ball_features.dataset.raw_table import RawTable, clean_text
+from ball_features.dataset.remarks import are, count_classes, counted, have, some
 from ball_features.dataset.sheet_columns import find_roles
-from ball_features.dataset.sheet_formats import read_tables
+from ball_features.dataset.sheet_formats import GUESSED, keeps_encoding, read_tables
 from ball_features.dataset.sources import open_source
 from ball_features.errors import DataError
-from ball_features.files import is_changed, is_expected, replacing, safe_cell, write_csv
+from ball_features.files import (
+    escaped_controls,
+    is_changed,
+    is_expected,
+    plain_cell,
+    safe_cell,
+    write_cells,
+    write_csv,
+)
 from ball_features.outputs import require_free, require_untouched
 
 __all__ = ["BlankSheet", "extend_table", "require_extendable", "write_sheet"]
@@ -63,89 +70,139 @@ def write_sheet(images: Path | str, out: Path | str, layout: str = "auto") -> Bl
     if not listing.images:
         raise DataError(f"Found no image in {place}. {' '.join(listing.remarks())}")
     read = read_layout(listing.images, layout)
-    blank = ("",) * len(listing.images)
-    label = blank if read.problem else read.label
-    known = {"path": [printable(name) for name in listing.images], "label": label, **read.columns}
-    columns = {name: known.get(name, blank) for name in (*_COLUMNS, *(n for n in known if n not in _COLUMNS))}
+    names = [escaped_controls(name) for name in listing.images]
+    real = {*listing.images}
+    kept = [
+        row
+        for row, name in enumerate(listing.images)
+        if printable(name) == name and (names[row] == name or names[row] not in real)
+    ]
+    if not kept:
+        raise DataError(f"Found no image in {place} that a sheet can name: their names are not UTF-8. Rename them.")
+    left = [printable(names[row]) for row in sorted({*range(len(names))} - {*kept})]
+    blank = ("",) * len(names)
+    known = {"path": names, "label": blank if read.problem else read.label, **read.columns}
+    columns = {
+        name: [escaped_controls(known.get(name, blank)[row]) for row in kept]
+        for name in (*_COLUMNS, *(n for n in known if n not in _COLUMNS))
+    }
     write_csv(out, tuple(columns), zip(*columns.values(), strict=True))
-    problem = (f"No class is filled in: {read.problem}.",) if read.problem else ()
-    return BlankSheet(len(listing.images), count_classes(label), (*listing.remarks(), *problem))
+    remarks = listing.remarks()
+    if left:
+        remarks.append(
+            f"{counted(left, 'image')} {are(left)} left out, which {have(left)} a name that no table can hold (not "
+            f"UTF-8, or control characters that would be written as another name): {some(left)}. Rename them."
+        )
+    remarks += [f"No class is filled in: {read.problem}."] if read.problem else []
+    return BlankSheet(len(kept), count_classes(columns["label"]), tuple(remarks))
 
 
-def require_extendable(path: Path, images: Sequence[str]) -> None:
+def require_extendable(path: Path, images: Sequence[str], values: Iterable[str] = ()) -> tuple[str, ...]:
     """Check that columns can be added to a table, before starting the work that makes them.
 
     Any other table that is there at the end stays, as one that was edited meanwhile.
 
+    Args:
+        path: CSV file, which need not be there.
+        images: ids of the images.
+        values: what the columns will name, such as the classes.
+
+    Returns:
+        Remarks on how the table is read, for the user.
+
     Raises:
-        DataError: A file of that name is there, and is no table of these images in text.
+        DataError: A file of that name is there, and is no table of these images in text, has cells beyond its header,
+            or cannot take these names in its encoding.
     """
-    if path.is_file() and path.stat().st_size:
-        _user_table(path, images)
+    table = _user_table(path, images)[0] if path.is_file() and path.stat().st_size else None
+    if table is not None:
+        _require_names(path, table, (*images, *values))
     require_untouched(path)
+    return () if table is None else table.remarks
 
 
-def _user_table(path: Path, images: Sequence[str]) -> tuple[RawTable, list[int]]:
-    """The table that is there, and the number of the image in each of its rows (-1 for none)."""
+def _require_names(path: Path, table: RawTable, texts: Iterable[str]) -> None:
+    """Raise `DataError` where a table is in an encoding that is guessed, and texts cannot be added in it."""
+    names = sorted({text for text in texts if not text.isascii()})
+    if table.encoding in GUESSED and not keeps_encoding(path, "\n".join(names), table.encoding):
+        raise DataError(
+            f"{path} seems to be in the encoding {table.encoding}, in which names of these images cannot be written, "
+            f"such as {escaped_controls(names[0])}. Save it as UTF-8, or give another output file."
+        )
+
+
+def _user_table(path: Path, images: Sequence[str]) -> tuple[RawTable, list[str], int, list[int]]:
+    """The table that is there, its headings, the column of the images, and the image of each row (-1 for none)."""
     other = f"{path} exists and is no table of these images, to which columns could be added"
     try:
-        table = read_tables(path)[0]
-        paths = find_roles(table.rows[0] if table.rows else [], CollectionConfig(), str(path)).paths
+        table = read_tables(path, as_is=True)[0]
+        plain = [[plain_cell(clean_text(cell)) for cell in row] for row in table.rows]
+        header, body = (plain or [[]])[0], plain[1:]
+        paths = find_roles(header, CollectionConfig(), str(path)).paths
     except DataError as error:
         raise DataError(f"{other} ({error}). Give another output file.") from error
     if not table.separator:
         raise DataError(f"{other}: it is no CSV file. Give another output file.")
-    width = len(table.rows[0])
-    body = [(row + [""] * width)[:width] for row in table.rows[1:]]
-    matches = [match_rows([row[number] for row in body], images) for number in paths]
-    best = max(matches, key=lambda match: sum(map(bool, match.rows)))
-    if body and not any(best.rows):
+    width = len(header)
+    for row, line in zip(body, table.lines[1:], strict=True):
+        if any(row[width:]):
+            raise DataError(
+                f"{path}, line {line}: {len(row)} cells, expected {width} as in the header. Put quotes around a cell "
+                "that holds the separator, write a heading above each column, or give another output file."
+            )
+    texts = {number: [row[number] if number < len(row) else "" for row in body] for number in paths}
+    matches = {number: match_rows(cells, images) for number, cells in texts.items()}
+    cell = max(paths, key=lambda number: sum(map(bool, matches[number].rows)))
+    if body and not any(matches[cell].rows):
         raise DataError(f"{other}: none of its rows names one of them. Give another output file.")
     image = [-1] * len(body)
-    for number, rows in enumerate(best.rows):
+    for number, rows in enumerate(matches[cell].rows):
         for row in rows:
             image[row] = number
-    return table, image
+    return table, header, cell, image
 
 
 def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterable[Any]]) -> None:
     """Write columns of images, beside those of the table that is there; none of its rows and columns is dropped.
 
     Where the table has all of these columns they are brought up to date. A column of the user's that has the name of
-    one of them is kept, and the new one is called audit_NAME.
+    one of them is kept, and the new one is called audit_NAME. Other cells stay as they are, in an encoding that is only
+    guessed to the byte.
 
     Args:
         path: CSV file, which need not be there.
-        images: ids of the images.
+        images: ids of the images; control characters in them are written as escapes.
         columns: name -> value of each image.
 
     Raises:
-        DataError: The file cannot be written, or is no table of these images.
+        DataError: The file cannot be written, or is no table of these images; see `require_extendable`.
     """
-    texts = {str(name): [str(value) for value in values] for name, values in columns.items()}
+    texts = {str(name): [escaped_controls(str(value)) for value in values] for name, values in columns.items()}
     if not is_expected(path):
         require_extendable(path, images)
     if is_changed(path) or not path.is_file() or not path.stat().st_size:
-        write_csv(path, ("path", *columns), zip(images, *texts.values(), strict=True))
+        write_csv(path, ("path", *columns), zip(map(escaped_controls, images), *texts.values(), strict=True))
         return
-    table, image = _user_table(path, images)
-    header = list(table.rows[0])
-    own = set(texts) <= set(header)
-    names = {name: name if own or name not in header else f"audit_{name}" for name in texts}
+    table, header, cell, image = _user_table(path, images)
+    _require_names(path, table, images)
+    encoding = {"utf-8": "utf-8"}.get(table.encoding, table.encoding if table.encoding in GUESSED else "utf-8-sig")
+
+    def own(text: str) -> str:
+        return safe_cell(escaped_controls(text).encode(encoding, "backslashreplace").decode(encoding))
+
+    whole = set(texts) <= set(header)
+    names = {name: name if whole or name not in header else f"audit_{name}" for name in texts}
     added = [name for name in names.values() if name not in header]
     place = {name: number for number, name in enumerate([*header, *added])}
-    cell = find_roles(header, CollectionConfig(), str(path)).paths[0]
-    rows = [(row + [""] * len(place))[: len(header)] + [""] * len(added) for row in table.rows[1:]]
+    width = len(header) + len(added)
+    rows = [(row + [""] * len(header))[: len(header)] + [""] * len(added) for row in table.rows[1:]]
     listed = set(image)
     for number, name in enumerate(images):
         if number not in listed:
-            rows.append([name if column == cell else "" for column in range(len(place))])
+            rows.append([own(name) if column == cell else "" for column in range(width)])
             image.append(number)
     for row, number in zip(rows, image, strict=True):
         for name, values in texts.items():
             if number >= 0:
-                row[place[names[name]]] = values[number]
-    encoding = "utf-8" if table.encoding == "utf-8" else "utf-8-sig"
-    with replacing(path) as partial, partial.open("w", newline="", encoding=encoding) as file:
-        writer = csv.writer(file, delimiter=table.separator, lineterminator="\n")
-        writer.writerows([safe_cell(value) for value in row] for row in ([*header, *added], *rows))
+                row[place[names[name]]] = own(values[number])
+    write_cells(path, ([*table.rows[0], *added], *rows), table.separator, encoding, table.above)

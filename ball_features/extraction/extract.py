@@ -117,7 +117,7 @@ def extract(
         CacheBusyError: Another process writes the cache.
     """
     if is_address(out):
-        with written(out) as work:
+        with written(out, log=how.get("log") or (lambda line: None)) as work:
             done = extract(images, work, config, sheet=sheet, collection=collection, **how)
         return replace(done, cache=Path(out))
     start = time.perf_counter()

@@ -11,6 +11,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from ball_features.files import user_folder
+
 __all__ = ["file_sha256", "is_program", "know_network", "knows_network"]
 
 
@@ -43,4 +45,4 @@ def file_sha256(path: Path) -> str:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ball" / "networks"
+    return user_folder() / "networks"

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ball_features.config.paths import expanded
 from ball_features.errors import WeightsError, require_extra
 from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.networks import file_sha256
+from ball_features.files import user_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -125,9 +127,9 @@ def _build(backbone: Backbone) -> nn.Module:
 
 def checkpoint_path(backbone: Backbone) -> Path:
     """Path under which torch.hub caches the published weights; torch is not imported for it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
-    return Path(home).expanduser() / "hub" / "checkpoints" / backbone.url.rsplit("/", 1)[-1]
+    home = os.environ.get("TORCH_HOME")
+    folder = expanded(home) if home else user_folder("torch")
+    return folder / "hub" / "checkpoints" / backbone.url.rsplit("/", 1)[-1]
 
 
 def _published(backbone: Backbone) -> Path:

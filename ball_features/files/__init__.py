@@ -21,10 +21,12 @@ from ball_features.files.text_files import (
     plain_cell,
     read_csv,
     safe_cell,
+    write_cells,
     write_csv,
     write_json,
     write_text,
 )
+from ball_features.files.user_folder import user_folder
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -54,8 +56,10 @@ __all__ = [
     "settle",
     "temporary_folder",
     "this_host",
+    "user_folder",
     "where_checked",
     "whole_file",
+    "write_cells",
     "write_csv",
     "write_json",
     "write_text",

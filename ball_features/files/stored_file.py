@@ -6,7 +6,6 @@ Keys and passwords are fsspec's affair; no text of ours shows them.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any, Self
 from ball_features.config.paths import shown_address, whole_address
 from ball_features.errors import BallError, require_extra
 from ball_features.files.replacement import whole_file
+from ball_features.files.user_folder import user_folder
 
 __all__ = ["StoredFile", "copies_folder", "make_folder"]
 
@@ -179,7 +179,7 @@ def _refused(shown: str, error: Exception, more: str = "") -> str:
 
 def copies_folder() -> Path:
     """The folder of this machine for copies of what lies under addresses; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ball" / "remote"
+    return user_folder() / "remote"
 
 
 def make_folder(folder: Path, error: type[BallError]) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "plain_cell",
     "read_csv",
     "safe_cell",
+    "write_cells",
     "write_csv",
     "write_json",
     "write_text",
@@ -81,10 +82,27 @@ def plain_cell(text: str) -> str:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table with full precision by `replacing`; text cells pass through `safe_cell`."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        usual, quoting = (csv.writer(file, lineterminator="\n", quoting=style) for style in _STYLES)
-        for row in itertools.chain([header], rows):
-            cells = [safe_cell(value) for value in row]
+    write_cells(path, ([safe_cell(value) for value in row] for row in itertools.chain([header], rows)))
+
+
+def write_cells(
+    path: Path, rows: Iterable[Sequence[Any]], separator: str = ",", encoding: str = "utf-8", above: str = ""
+) -> None:
+    """Write a table by `replacing`, its cells as they are, so that they are read again.
+
+    Args:
+        path: CSV file.
+        rows: the header and the rows.
+        separator: separator of the cells.
+        encoding: encoding, which must have all characters of the cells.
+        above: text before the header, with its line break.
+    """
+    with replacing(path) as partial, partial.open("w", newline="", encoding=encoding) as file:
+        file.write(above)
+        usual, quoting = (
+            csv.writer(file, delimiter=separator, lineterminator="\n", quoting=style) for style in _STYLES
+        )
+        for cells in rows:
             # Python before 3.13 leaves a carriage return unquoted, and then refuses to read it.
             returned = any(isinstance(cell, str) and "\r" in cell for cell in cells)
             (quoting if returned else usual).writerow(cells)

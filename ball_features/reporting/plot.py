@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,12 +61,21 @@ def _styled(make: Callable[[T], Figure]) -> Callable[[T], Figure]:
 
     @functools.wraps(make)
     def styled(content: T) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
+        with _style():
             return make(content)
 
     return styled
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """The style, and nothing of a matplotlibrc, which matplotlib also takes from the folder that is worked in."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
@@ -79,13 +89,11 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     Returns:
         The files.
     """
-    import matplotlib
-
     files = []
     for name in formats:
         files.append(stem.with_name(f"{stem.name}.{name}"))
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(name)
-        with matplotlib.rc_context(_STYLE):
+        with _style():
             with replacing(files[-1]) as partial:
                 figure.savefig(partial, dpi=300, bbox_inches="tight", metadata=undated, format=name)
     return files

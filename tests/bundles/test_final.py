@@ -172,7 +172,7 @@ def test_two_sites_of_which_one_cannot_be_left_out_calibrate_no_final_model():
     """The message names the protocol and what to do."""
     label = np.array(["a", "b"] * 120)
     path = np.array([f"{number:03}" for number in range(240)])
-    site = np.where(np.arange(240) < 200, "large", "small")
+    site = np.where(np.arange(240) < 222, "large", "small")
     table = ImageTable(path, label, path, group=site)
     config = FitConfig(protocol="leave-site-out", repeats=1)
     splits = make_splits(config, table)[0]

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cache import local_copy, merge, verify_cache, written
+from ball_features.cache.lock import lock_cache
 from ball_features.cli import app
 from ball_features.config.paths import shareable
-from ball_features.errors import BallError, CacheError, DataError
+from ball_features.errors import BallError, CacheBusyError, CacheError, DataError
 from ball_features.outputs import require_folder
 
 fsspec = pytest.importorskip("fsspec")
@@ -87,6 +88,59 @@ def test_what_another_program_has_stored_is_never_replaced(memory, address):
     assert memory.cat_file(path_of(address)) == b"theirs"
     with written(address) as path:
         assert path.read_bytes() == b"theirs"
+
+
+def test_a_copy_of_another_version_is_kept_under_another_name(memory, address):
+    said = []
+    with pytest.raises(KeyboardInterrupt), written(address) as path:
+        path.write_bytes(b"rows")
+        raise KeyboardInterrupt
+    put(memory, address, b"theirs")
+    with lock_cache(path), pytest.raises(CacheBusyError), written(address, log=said.append):
+        pytest.fail("began")
+    assert path.read_bytes() == b"rows" and not said
+    with written(address, log=said.append) as path:
+        assert path.read_bytes() == b"theirs"
+    assert path.with_name("all.h5.1").read_bytes() == b"rows"
+    assert "all.h5.1" in said[0]
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_merge_leaves_the_copy_of_an_interrupted_command(tmp_path, small_cache, scheme, sound):
+    address = f"memory://{uuid.uuid4().hex}/all.h5" if scheme == "memory" else f"file://{tmp_path}/store/all.h5"
+    with pytest.raises(KeyboardInterrupt), written(address) as path:
+        shutil.copyfile(small_cache, path)
+        raise KeyboardInterrupt
+    rows = path.read_bytes()
+    shards = [str(small_cache), str(small_cache if sound else tmp_path / "no.h5")]
+    done = CliRunner().invoke(app, ["merge", *shards, "-o", address])
+    assert done.exit_code, done.output
+    words = " ".join(f"{done.output} {done.exception}".split())
+    assert "interrupted command" in words and "ball extract" in words and "remove that file" in words, words
+    assert path.read_bytes() == rows
+    with written(address) as path:  # the interrupted command goes on with it
+        assert path.read_bytes() == rows
+
+
+def test_a_merge_that_fails_leaves_nothing_in_the_way_of_the_next(memory, address, small_cache, tmp_path, monkeypatch):
+    with pytest.raises(CacheError, match=r"no\.h5"):
+        merge([small_cache, tmp_path / "no.h5"], address)
+    monkeypatch.setattr(type(memory), "put_file", lambda *more, **also: (_ for _ in ()).throw(RuntimeError()))
+    with pytest.raises(CacheError, match="RuntimeError") as refused:
+        merge([small_cache, small_cache], address)
+    assert "goes on with it" not in str(refused.value)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "copies"))
+    assert merge([small_cache, small_cache], address).images
+
+
+def test_a_merge_waits_for_no_other_writer_and_removes_nothing_of_it(address, small_cache):
+    with written(address) as path, lock_cache(path):
+        with pytest.raises(CacheBusyError):
+            merge([small_cache, small_cache], address)
+        path.write_bytes(b"rows")
+    assert local_copy(address).read_bytes() == b"rows"
 
 
 def test_nothing_is_stored_where_nothing_changed(memory, address, monkeypatch):

@@ -127,6 +127,21 @@ def test_names_that_lead_out_are_names(folder, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "a.zip"]  # nothing is unpacked
 
 
+def test_links_in_a_zip_file_are_rejected_by_name(tmp_path):
+    path = tmp_path / "a.zip"
+    link = zipfile.ZipInfo("Benign/link.png")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(2):
+            archive.writestr(f"Benign/{number}.png", picture(number))
+            archive.writestr(f"Pro/{number}.png", picture(number + 10))
+        archive.writestr(link, "/etc/passwd")
+    found = scan(path, anywhere=True)
+    assert len(found.path) == 4
+    (bad,) = found.rejected
+    assert bad.path == "Benign/link.png" and "is a link" in bad.reason
+
+
 def test_damaged_members_are_rejected_and_the_others_read(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -12,11 +12,12 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+
+from ball_features.files import user_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,7 @@ def _keep_kernels_private() -> None:
     """Let Triton keep compiled kernels, which it loads again, where only this user can write; before its import."""
     if "TRITON_CACHE_DIR" in os.environ:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ball" / "triton"
+    folder = user_folder() / "triton"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     os.environ["TRITON_CACHE_DIR"] = str(folder)

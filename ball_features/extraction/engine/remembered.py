@@ -21,6 +21,7 @@ from ball_features import __version__
 from ball_features.extraction.engine.cpu import kernel_is_missing
 from ball_features.extraction.engine.deviation import Deviation
 from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.files import user_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +36,7 @@ def _file() -> Path | None:
     """The file of the checks, in the user's cache folder; None where BALL_CHECKS switches it off."""
     if os.environ.get("BALL_CHECKS", "").lower() in _OFF:
         return None
-    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(folder).expanduser() / "ball" / "checks.json"
+    return user_folder() / "checks.json"
 
 
 @functools.cache
