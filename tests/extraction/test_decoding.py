@@ -162,7 +162,8 @@ def test_the_pipeline_gives_the_same_wherever_files_are_decoded(folder):
     slots = np.arange(len(manifest.path))
     loaded = [device.load(row) for row in slots]
     kinds = {kind: sum(isinstance(item, kind) for item in loaded) for kind in (bytes, torch.Tensor, str)}
-    assert kinds == {bytes: 37, torch.Tensor: 3, str: 0}  # what is damaged shows when it is decoded
+    assert kinds == {bytes: 35, torch.Tensor: 3, str: 2}
+    assert all("truncated" in item for item in loaded if isinstance(item, str))
     expected, got = cores.compute(slots, [cores.load(row) for row in slots]), device.compute(slots, loaded)
     assert got.rows.tolist() == expected.rows.tolist()
     assert got.bad == expected.bad
