@@ -6,13 +6,16 @@ those of a single process whatever the number of nodes. Ray: Moritz et al. 2018 
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ball_features.cache import merge
+from ball_features.cache import SHARD, merge, read_cache
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.config.paths import is_address, shown_address
 from ball_features.dataset.manifest import Manifest
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "extract_with_ray"]
 
 PARTS_OF_A_NODE = 4  # shards for each node: a slow or lost one holds up a quarter of its share
+_SHARD = re.compile(r"([1-9][0-9]*)-of-([1-9][0-9]*)\.h5")
+_BESIDE = re.compile(r"\.?([1-9][0-9]*-of-[1-9][0-9]*\.h5)\.(lock|writer|.+\.partial)")  # what its writer leaves
 RETRIES = 5  # times that a shard is begun again where its worker or node is lost; it goes on where it was
 
 
@@ -35,7 +40,7 @@ class Cluster:
 
     Attributes:
         address: address of a running cluster, "auto" for the one of this machine, or "" to start one here.
-        parts: number of shards; 0 for four for each node.
+        parts: number of shards; 0 for four for each node. An interrupted extraction goes on with the number it had.
     """
 
     address: str = ""
@@ -88,9 +93,10 @@ def extract_with_ray(
         _start(ray, cluster.address)
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        parts = min(cluster.parts or PARTS_OF_A_NODE * len(nodes), len(manifest.path))
+        begun = _parts_begun(folder, len(manifest.path))
+        parts = begun or min(cluster.parts or PARTS_OF_A_NODE * len(nodes), len(manifest.path))
         cores = max(1, int(min(node["Resources"].get("CPU", 1) for node in nodes)))
-        told(f"Ray: {len(nodes)} nodes, {parts} shards.")
+        told(f"Ray: {len(nodes)} nodes, {parts} shards{' of an earlier run' if begun else ''}.")
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{number}-of-{parts}.h5" for number in range(1, parts + 1)]
         task: Any = ray.remote(num_cpus=cores, num_gpus=_gpus(nodes), max_retries=RETRIES)(_extract_shard)
@@ -103,11 +109,46 @@ def extract_with_ray(
         if started:
             ray.shutdown()
     merge(files, out)
-    for file in files:
-        file.unlink()
-        file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
-    folder.rmdir()
+    _remove_shards(folder, told)
     return _joined(out, manifest, done)
+
+
+def _shards_in(folder: Path) -> Iterator[tuple[Path, int, int]]:
+    """(file, number of shards, images done) of each shard that an extraction wrote into a folder, whoever made it."""
+    for file in sorted(folder.glob("*-of-*.h5")):
+        named = _SHARD.fullmatch(file.name)
+        if named is None or file.is_symlink():
+            continue
+        with contextlib.suppress(CacheError):  # no cache, or one that no extraction could go on with
+            cache = read_cache(file, embeddings=False)
+            if list(cache.attributes.get(SHARD, ())) == [int(named[1]), int(named[2])]:
+                yield file, int(named[2]), int(cache.committed.sum())
+
+
+def _parts_begun(folder: Path, images: int) -> int:
+    """Number of shards of the earlier run that got furthest; 0 if there is none to go on with.
+
+    The nodes may be others now, and with another number of shards all would be computed again.
+    """
+    done: Counter[int] = Counter()
+    for _, parts, count in _shards_in(folder):
+        if 2 <= parts <= images:
+            done[parts] += count
+    return max(done, key=lambda parts: (done[parts], parts), default=0)
+
+
+def _remove_shards(folder: Path, log: Callable[[str], None]) -> None:
+    """Remove the shards of all runs and what their writers left, and the folder, unless it holds anything else."""
+    for file, _, _ in [*_shards_in(folder)]:
+        file.unlink(missing_ok=True)
+    for file in [*folder.iterdir()]:
+        beside = _BESIDE.fullmatch(file.name)
+        if beside and not (folder / beside[1]).exists() and file.is_file():
+            file.unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError:
+        log(f"{folder} stays: it holds files that are no shards.")
 
 
 def _start(ray: Any, address: str) -> None:
