@@ -141,6 +141,7 @@ def test_the_command_keeps_a_site(run, smears, tmp_path):
     done = CliRunner().invoke(app, ["adapt", str(folder), str(smears), "--site", "new", "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "Adapted to new by 48 images" in done.output
+    assert "To logistic images of one class may look mixed" in " ".join(done.output.split())
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     kept = read_bundle(out)
     assert (kept.facts.site, kept.facts.kept_sites) == ("new", ("new",))
