@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,11 +96,11 @@ def demo(
 
     Raises:
         ConfigError: the shortcut is unknown.
-        DataError: the folder cannot be written, or holds images or a cache that no demonstration made.
+        DataError: the folder cannot be written, or holds what no demonstration made.
+        CacheBusyError: another process writes a demonstration into it.
     """
+    from ball_features.cache import lock_cache
     from ball_features.dataset.synthetic import draw_smears
-    from ball_features.extraction.backbones import get_backbone
-    from ball_features.extraction.weights import weights_digest
     from ball_features.files import temporary_folder
     from ball_features.outputs import require_folder
     from ball_features.runs.assess import assess
@@ -112,57 +112,84 @@ def demo(
     images, cache, truth = out / "images", out / "cache.h5", out / "truth.json"
     require_folder(out)
     _require_own(images, cache, truth)
-    log(f"Drawing {4 * per_class} smears of four classes in {images}. Planted: {planted.phrase}.")
-    try:
-        with temporary_folder(out) as folder:
-            drawn = Path(folder) / "images"
-            draw_smears(drawn, per_class=per_class, seed=seed, **planted.faults)
-            _require_own(images, cache, truth)  # what came there while smears were drawn is kept
-            cache.unlink(missing_ok=True)
-            if images.exists():
-                shutil.rmtree(images)
-            (drawn / "truth.json").replace(truth)  # among the images it would be reported as no image
-            drawn.replace(images)
-    except OSError as error:
-        raise DataError(f"{images} cannot be written ({error.strerror}). Name another folder.") from error
-    config = ExtractConfig()
-    try:
-        weights_digest(get_backbone(config.backbone), "imagenet")
-        note = "Weights: ImageNet. The smears are drawn: the scores say nothing about real ones."
-    except WeightsError:
-        config = ExtractConfig(weights="random")
-        note = (
-            "Weights: random, since the ImageNet weights are neither on this machine nor reachable. The verdict on a "
-            "shortcut needs no network; the scores of the network say nothing."
-        )
-    done = assess(images, out, config, FitConfig(repeats=2), progress=progress, log=log)
+    with lock_cache(truth):  # a second demonstration would replace the images that this one reads
+        log(f"Drawing {4 * per_class} smears of four classes in {images}. Planted: {planted.phrase}.")
+        try:
+            with temporary_folder(out) as folder:
+                drawn = Path(folder) / "images"
+                draw_smears(drawn, per_class=per_class, seed=seed, **planted.faults)
+                _require_own(images, cache, truth)  # what came there while smears were drawn is kept
+                cache.unlink(missing_ok=True)
+                if images.exists():
+                    shutil.rmtree(images)
+                (drawn / "truth.json").replace(truth)  # among the images it would be reported as no image
+                drawn.replace(images)
+        except OSError as error:
+            raise DataError(f"{images} cannot be written ({error.strerror or error}). Name another folder.") from error
+        config, note = _with_weights()
+        done = assess(images, out, config, FitConfig(repeats=2), progress=progress, log=log)
     codes = {finding.code for finding in done.findings}
     return Demo(images, planted, done, tuple(code for code in planted.codes if code in codes), note)
 
 
-def _require_own(images: Path, cache: Path, truth: Path) -> None:
-    """Raise `DataError` for a file that an earlier demonstration's `truth.json` does not list."""
-    from ball_features.cache import read_cache
+def _with_weights() -> tuple[ExtractConfig, str]:
+    """Settings with the weights that this machine can have, and a sentence on them."""
+    from ball_features.extraction.backbones import get_backbone
+    from ball_features.extraction.weights import weights_digest
 
+    config = ExtractConfig()
     try:
-        drawn = set(json.loads(truth.read_text(encoding="utf-8"))["label"])
-    except (OSError, ValueError, KeyError, TypeError):
-        drawn = set()
+        weights_digest(get_backbone(config.backbone), "imagenet")
+    except WeightsError:
+        return ExtractConfig(weights="random"), (
+            "Weights: random, since the ImageNet weights are neither on this machine nor reachable. The verdict on a "
+            "shortcut needs no network; the scores of the network say nothing."
+        )
+    return config, "Weights: ImageNet. The smears are drawn: the scores say nothing about real ones."
+
+
+def _require_own(images: Path, cache: Path, truth: Path) -> None:
+    """Raise `DataError` for a file that an earlier demonstration's `truth.json` does not list with its hash.
+
+    Without one the folder must be empty: smears that are drawn among the images of a user would be read with them.
+    """
+    from ball_features.cache import read_cache
+    from ball_features.extraction.known_networks import file_sha256
+
+    drawn = _drawn(truth)
     there = [images] if images.is_symlink() or images.is_file() else images.rglob("*")
     strange = [
         path for path in there
         if (path.is_symlink() or not path.is_dir()) and path.name not in _LEFT_BY_DESKTOPS
-        and path.relative_to(images).as_posix() not in drawn
+        and (not path.is_file() or drawn.get(path.relative_to(images).as_posix()) != file_sha256(path))
     ]  # fmt: skip
     if cache.exists():
         try:
             made = set(read_cache(cache, embeddings=False).path.tolist())
         except CacheError:
             made = {""}
-        strange += [] if made <= drawn else [cache]
-    if truth.exists() and not drawn:
-        strange.append(truth)
+        strange += [] if made <= drawn.keys() else [cache]
+    if not drawn:
+        strange += sorted(
+            path
+            for path in truth.parent.iterdir()
+            if path.name[0] != "." and path.name not in {*_LEFT_BY_DESKTOPS, f"{truth.name}.lock"}
+        )
     if strange:
         raise DataError(
-            f"{strange[0]} was not made by `ball demo`, which would replace it. Name another folder, or an empty one."
+            f"{strange[0]} was not made by `ball demo`, which writes into no folder of others, and replaces nothing of "
+            "theirs. Name another folder, or an empty one."
         )
+
+
+def _drawn(truth: Path) -> dict[str, str]:
+    """SHA-256 of each smear of an earlier demonstration, by its path; none where the file is not one that it wrote."""
+    from ball_features.files import read_json
+
+    try:
+        fields = {} if truth.is_symlink() else read_json(truth)
+        label, drawn = fields["label"], fields["sha256"]
+        whole = label.keys() == drawn.keys() and all(re.fullmatch("[0-9a-f]{64}", own) for own in drawn.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # read_json gives values of any type
+        return {}
+    return drawn if whole else {}

@@ -13,6 +13,7 @@
 A message says what was got, what was expected and what to do next.
 """
 
+import errno
 import importlib.util
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MissingExtraError",
     "SplitError",
     "WeightsError",
+    "is_of_the_machine",
     "require_extra",
 ]
 
@@ -84,3 +86,15 @@ def require_extra(module: str, extra: str, what: str) -> None:
     """
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(f"{what} needs the package {module}. Install it: pip install 'ball-features[{extra}]'")
+
+
+# What a system says of a place, whatever is in the file that is read or written there.
+_OF_THE_PLACE = (
+    errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ELOOP, errno.ENOTDIR,
+    errno.ESTALE, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether a place or the memory is to blame for an error, and not the content of a file or a model."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_PLACE)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from types import MappingProxyType
 
-from ball_features.config.paths import is_address, shown_address
+from ball_features.config.paths import is_address, shareable_text, shown_address
 from ball_features.errors import DataError
-from ball_features.files import IMAGE_SUFFIXES, expect
+from ball_features.files import IMAGE_SUFFIXES, expect, is_changed
 
 __all__ = [
     "OUTPUTS",
     "Output",
+    "is_own",
+    "remove_former",
     "require_folder",
     "require_free",
+    "require_outside_bundles",
     "require_own_files",
     "require_untouched",
     "require_writable",
@@ -43,6 +47,7 @@ OUTPUTS: dict[str, Output] = {
     "cache": Output(b"\x89HDF\r\n\x1a\n", ("schema_version", "fingerprint", "committed", "embeddings"), 1 << 21),
     "groups": Output(contains=("path", "group", "series")),
     "predictions": Output(b"path,predicted,p_"),
+    "patients table": Output(b"model,repeat,patient,images,"),
     "patient answers": Output(b"patient,images,unusual,predicted"),
     "answers": Output(b"{", ('"bundle": "', '"cache_fingerprint"')),
     "evaluation": Output(b"{", ('"balanced_recall"', '"cache_fingerprint"')),
@@ -73,13 +78,13 @@ def require_writable(
         inputs: files that the command reads; folders and None are ignored.
 
     Raises:
-        DataError: The file cannot be written, holds something that must not be replaced, lies in a bundle, or is an
-            address.
+        DataError: The file cannot be written, holds something that must not be replaced, lies in a bundle or below it,
+            or is an address.
     """
     if path is None:
         return
     _require_path(path, setting)
-    _require_no_bundle(path.parent, setting)
+    require_outside_bundles(path, setting)
     other = f"Give another {setting}."
     again = functools.partial(_require_replaceable, path, kind, [*inputs], other)
     try:
@@ -129,9 +134,24 @@ def _require_path(path: Path | str, setting: str) -> None:
         )
 
 
-def _require_no_bundle(folder: Path, setting: str) -> None:
-    if os.path.lexists(folder / "bundle.json"):
-        raise DataError(f"{folder} holds a saved model, which further files would damage. Give another {setting}.")
+def require_outside_bundles(path: Path | str, setting: str = "output folder") -> None:
+    """Check that an output lies in no saved model: neither in its folder nor in one below, also by links.
+
+    Args:
+        path: file or folder, which need not be there.
+        setting: name of the setting that holds the path, for the message.
+
+    Raises:
+        DataError: It lies in a bundle.
+    """
+    real, beside = (Path(os.path.realpath(place)) for place in (path, Path(path).parent))
+    for folder in dict.fromkeys((real, beside, *real.parents, *beside.parents)):
+        near = folder in (real, beside, real.parent)  # farther up, other programs may have a file of that name
+        if os.path.lexists(folder / "bundle.json") and (near or os.path.lexists(folder / "reference.safetensors")):
+            raise DataError(
+                f"{shareable_text(str(folder))} holds a saved model, which further files would damage. Give another "
+                f"{setting}."
+            )
 
 
 def _try(target: Path) -> None:
@@ -153,11 +173,35 @@ def _require_replaceable(path: Path, kind: str, inputs: Iterable[Path | str | No
     for item in inputs:
         if item is not None and Path(item).is_file() and path.samefile(item):
             raise DataError(f"{path} is an input of this command and would be overwritten. {other}")
-    if kind and path.stat().st_size > len("[]\n") and not _is_own(path, OUTPUTS[kind]):
+    if kind and path.stat().st_size > len("[]\n") and not is_own(path, OUTPUTS[kind]):
         raise DataError(f"{path} exists and is no {kind} file that ball has written. {other}")
 
 
-def _is_own(path: Path, output: Output) -> bool:
+def remove_former(path: Path, kind: str) -> None:
+    """Remove a file of an earlier result that the new one lacks: beside the new files it would pass for one of them.
+
+    What `ball` has not written, and what has come there since it was checked, stays.
+
+    Args:
+        path: file that would have been replaced.
+        kind: key of `OUTPUTS`.
+
+    Raises:
+        DataError: It cannot be read or removed.
+    """
+    try:
+        if path.is_file() and not is_changed(path) and is_own(path, OUTPUTS[kind]):
+            path.unlink()
+    except OSError as error:
+        raise DataError(f"{path} is of an earlier result and cannot be removed ({error.strerror}).") from error
+
+
+def is_own(path: Path, output: Output) -> bool:
+    """Whether a file is of a kind that `ball` writes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     with path.open("rb") as file:
         head = file.read(output.within).removeprefix(b"\xef\xbb\xbf")
         file.seek(max(file.tell(), path.stat().st_size - output.within))
@@ -173,6 +217,7 @@ def require_own_files(
     *,
     made: Collection[str] | None = None,
     inputs: Iterable[Path] = (),
+    kinds: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Check that files of a folder that would be replaced were written by `ball`, which the file `marker` tells.
 
@@ -185,12 +230,13 @@ def require_own_files(
         kind: key of `OUTPUTS` for the marker.
         made: names of files that the marker lists as written by `ball`; None where it tells so of all.
         inputs: files that the command reads.
+        kinds: name of a file -> key of `OUTPUTS` that it must be of too.
 
     Raises:
-        DataError: One of the files exists, and the marker does not, or does not list it. A file or a folder below
-            `folder` is a link. A file is an input.
+        DataError: One of the files exists, and the marker does not, or does not list it, or it is of another kind. A
+            file or a folder below `folder` is a link. A file is an input.
     """
-    _require_no_bundle(folder, "folder")
+    require_outside_bundles(folder, "folder")
     names = [*names, marker]
     for place in dict.fromkeys(folder / part for name in names for part in _parts(name)):
         if place.is_symlink() or getattr(os.path, "isjunction", os.path.islink)(place):
@@ -201,12 +247,14 @@ def require_own_files(
         path = folder / name
         if _identity(path) in read:
             raise DataError(f"{path} is an input of this command and would be overwritten. Give another folder.")
-        if not ((folder / marker).is_file() and _is_own(folder / marker, OUTPUTS[kind])):
+        if not ((folder / marker).is_file() and is_own(folder / marker, OUTPUTS[kind])):
             raise DataError(f"{path} exists, and nothing tells that ball has written it. Give another folder.")
         if made is not None and name != marker and name not in made:
             raise DataError(
                 f"{path} exists, and {marker} does not list it as written by ball. Move it, or give another folder."
             )
+        if name in kinds:
+            _require_replaceable(path, kinds[name], (), "Give another folder.")
     for name in names:
         require_untouched(folder / name, "folder")
 
@@ -231,7 +279,7 @@ def require_folder(path: Path | str, setting: str = "output folder") -> None:
         DataError: The folder cannot be made or written to, is a bundle, or is an address.
     """
     _require_path(path, setting)
-    _require_no_bundle(Path(path), setting)
+    require_outside_bundles(path, setting)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import mmap
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["core_count", "cpu_quota", "memory_bytes", "one_blas_thread", "one_thread"]
+__all__ = [
+    "core_count",
+    "cpu_quota",
+    "is_out_of_memory",
+    "memory_bytes",
+    "memory_limit",
+    "one_blas_thread",
+    "one_thread",
+    "reserve_blas",
+]
+
+_BLAS_BYTES = 32 << 20  # of the buffer that OpenBLAS takes for each thread that calls it
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+
+# What libraries say in errors of other kinds.
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "insufficient memory",
+    "alloc_failed",
+    "bad_alloc",
+    "failed to map segment from shared object",
+    "can't start new thread",
+)
 
 _lock = threading.Lock()
 _inside = 0  # blocks of `one_thread` that run now
@@ -47,6 +74,51 @@ def memory_bytes(system: Path = Path("/")) -> float:
             with suppress(OSError, ValueError):  # "max" is no number
                 limits.append(float((place / name).read_text(encoding="utf-8")))
     return min(limits)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short, on a device or in this process."""
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY)
+
+
+def memory_limit() -> float:
+    """Bytes that a process of this shell may map (`ulimit -v`); infinity without a limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return min((float(limit) for limit in limits if limit != resource.RLIM_INFINITY), default=math.inf)
+
+
+@functools.cache
+def reserve_blas() -> None:
+    """Let NumPy's and SciPy's BLAS take their buffers while memory is there, in a process that may not map as it likes.
+
+    OpenBLAS takes a buffer at its first product and keeps it. Where it gets none it asks again, for ever.
+
+    Raises:
+        MemoryError: The memory does not suffice for them.
+    """
+    if memory_limit() == math.inf and not _commits_strictly():
+        return
+    threads = next((int(own) for name in _BLAS_THREADS if (own := os.environ.get(name, "")).isdecimal()), core_count())
+    try:
+        mmap.mmap(-1, 2 * (threads + 1) * _BLAS_BYTES).close()  # a thread has one from the time that its library loads
+    except OSError as error:
+        raise MemoryError("no room for the buffers of BLAS") from error
+    import numpy as np
+    import scipy.linalg
+
+    for solve in (np.linalg.inv, scipy.linalg.lu_factor):
+        solve(np.eye(2))
+
+
+def _commits_strictly(system: Path = Path("/")) -> bool:
+    """Whether Linux refuses memory that it could not give to all processes at once."""
+    with suppress(OSError):
+        return (system / "proc/sys/vm/overcommit_memory").read_text(encoding="utf-8").strip() == "2"
+    return False
 
 
 def _groups(system: Path, *kinds: str) -> set[Path]:

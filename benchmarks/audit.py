@@ -4,13 +4,15 @@
     python benchmarks/audit.py --counts 1000,10000,100000 --crops [--keep DIR]
     python benchmarks/audit.py --images IMAGES
     python benchmarks/audit.py --index 1000000,5000000
+    python benchmarks/audit.py --embeddings 20000,100000
 
 Drawn smears, a hundredth of each kind of planted copy among them, or a folder of one's own. With --crops the images are
 tiles of 64 px, cut from wide drawn fields without overlap, and one in a hundred is planted again: turned by quarters,
 maybe mirrored, and encoded anew; what is printed beside is how many of these the audit puts into one group. The time
 is that of the whole command, by the clock and by what it used of the processor, the peak the resident memory of its
 process. With --keep DIR the synthetic images stay there and are found again. --index is the index of features alone, on
-drawn vectors of which 100,000 have a planted neighbour, by cells of even size and by 2 sqrt(n) cells.
+drawn vectors of which 100,000 have a planted neighbour, by cells of even size and by 2 sqrt(n) cells. --embeddings is
+the search for images whose embedding is far from all others (`--cache`), alone, on drawn rows of 1,920 numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ball_features.audit import neighbours
+from ball_features.audit import indicators, neighbours
 from ball_features.dataset.smear_field import CLASSES, draw_field, draw_stain
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.threads import one_blas_thread
@@ -125,6 +128,19 @@ def measure_index(count: int, flat: bool) -> str:
     return f"{built:.0f} | {built / count * 1e6:.1f} | {searched / queries * 1e6:.0f} | {100 * share:.1f} |"
 
 
+def measure_embeddings(count: int) -> str:
+    """A row of the table: find the nearest of `count` drawn embeddings."""
+    rng = np.random.default_rng(0)
+    embeddings = np.empty((count, 1920), np.float16)
+    for first in range(0, count, 4096):
+        embeddings[first : first + 4096] = rng.standard_normal(embeddings[first : first + 4096].shape, np.float32)
+    start = time.perf_counter(), time.process_time()
+    indicators._neighbour_distance(embeddings)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds, worked = time.perf_counter() - start[0], time.process_time() - start[1]
+    return f"{seconds:.0f} | {worked:.0f} | {peak:.0f} |"
+
+
 def measure(folder: Path, out: Path) -> tuple[float, float, float]:
     """Seconds, processor seconds and peak MB of one audit."""
     start = time.perf_counter()
@@ -145,7 +161,13 @@ def main() -> None:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--crops", action="store_true", help="crops of 64 px in place of smears")
     parser.add_argument("--index", default="", help="numbers of vectors of an index")
+    parser.add_argument("--embeddings", default="", help="numbers of drawn embeddings")
     arguments = parser.parse_args()
+    if arguments.embeddings:
+        print("| embeddings | s | processor s | peak MB |\n| ---: | ---: | ---: | ---: |", flush=True)
+        for count in sorted(int(part) for part in arguments.embeddings.split(",")):  # the peak is of all so far
+            print(f"| {count} | {measure_embeddings(count)}", flush=True)
+        return
     if arguments.index:
         print("| vectors | cells | build s | us a vector | search us a query | neighbours found % |")
         print("| ---: | --- |" + " ---: |" * 4, flush=True)

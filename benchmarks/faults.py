@@ -2,6 +2,7 @@
 
     python benchmarks/faults.py kill FOLDER --count 50     (--command fit: that one alone; each signal so many times)
     python benchmarks/faults.py errors FOLDER              (EIO, ESTALE, ENOSPC; small disks; a clock going back)
+    python benchmarks/faults.py disks FOLDER               (small disks alone; the server with none to write to)
     python benchmarks/faults.py during FOLDER              (files changed or removed meanwhile, two writers, Ctrl-C)
     python benchmarks/faults.py order FOLDER               (bytes on disk before their name; needs strace)
     python benchmarks/faults.py flip CACHE --count 200
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import json
 import os
 import random
 import re
@@ -38,7 +40,11 @@ from ball_features.cache import read_cache, verify_cache
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.errors import CacheError
 
-COMMANDS = ("extract", "fit", "audit", "assess", "evaluate", "segment", "export")
+COMMANDS = (
+    *("extract", "fit", "audit", "assess", "evaluate", "patients", "segment", "export", "onnx", "labels", "merge"),
+    *("tune", "adapt", "demo", "sheet", "predict", "report", "page", "compare"),
+)
+KEEPING = ("labels", "merge", "sheet", "adapt")  # which never replace a file: where theirs is whole, they say so
 NETWORK = [
     "--backbone",
     "densenet121",
@@ -58,6 +64,9 @@ SEED = 0
 def arguments(name: str, folder: Path, out: Path) -> list[str]:
     """The command line of a command that reads what `prepare` made in `folder`, and writes into `out`."""
     images, cache, bundle = str(folder / "images"), str(folder / "cache.h5"), str(folder / "run/models/logistic")
+    sites, table = str(folder / "sites.csv"), str(folder / "patients.csv")
+    adapted, one = str(folder / "sites/models/logistic"), ["--models", "logistic", "--repeats", "1", "--jobs", "1"]
+    saved = [*one, "--save", "logistic"]
     fit = ["--models", "logistic,lda", "--repeats", "2", "--jobs", "1"]
     return {
         "extract": ["extract", images, "--out", str(out / "a.h5"), "--batch-size", "2", *NETWORK],
@@ -78,7 +87,20 @@ def arguments(name: str, folder: Path, out: Path) -> list[str]:
         ],
         "evaluate": ["evaluate", bundle, "--cache", cache, "--out", str(out)],
         "segment": ["segment", images, "--out", str(out)],
+        "labels": ["labels", cache, "--models", "logistic", "--folds", "3", "--jobs", "1", "--out", str(out / "a.csv")],
+        "merge": ["merge", *(str(folder / f"shard{number}.h5") for number in (1, 2)), "--out", str(out / "a.h5")],
+        "tune": [*("tune", cache, "--trials", "3", "--epochs", "2", "--jobs", "1", "--out", str(out), "--name", "run")],
         "export": ["export", cache, "--csv", str(out / "a.csv"), "--parquet", str(out / "a.parquet")],
+        "onnx": ["export", bundle, "--onnx", str(out / "a.onnx"), "--card", str(out / "card.md")],
+        "patients": ["evaluate", bundle, images, "--sheet", table, "--out", str(out)],
+        "predict": ["predict", bundle, images, "--sheet", table, "--out", str(out / "a.csv")],
+        "sheet": ["sheet", images, "--out", str(out / "a.csv")],
+        "demo": ["demo", "--out", str(out), "--per-class", "6"],
+        "sites": ["fit", cache, "--groups", sites, "--adapt", "auto", *saved, "--out", str(out), "--name", "sites"],
+        "adapt": ["adapt", adapted, images, "--site", "new", "--mixed", "--out", str(out / "new")],
+        "report": ["report", str(folder / "run"), "--figures", str(out / "figures")],
+        "page": ["report", str(folder / "run"), str(folder / "run"), "--out", str(out / "page.html")],
+        "compare": ["compare", cache, str(folder / "other.h5"), *one, "--out", str(out), "--name", "run"],
     }[name]
 
 
@@ -93,13 +115,22 @@ def prepare(folder: Path, per_class: int = 8, classes: int = 4) -> None:
         (folder / "images" / "truth.json").rename(folder / "truth.json")
         for left_out in sorted((folder / "images").iterdir())[classes:]:
             shutil.rmtree(left_out)
-    for name, made in (("extract", "a.h5"), ("fit", "run")):
-        if not (folder / {"a.h5": "cache.h5"}.get(made, made)).exists():
-            done = forked.run(arguments(name, folder, folder), folder / "log")
+    files = sorted(path.relative_to(folder / "images").as_posix() for path in (folder / "images").rglob("*.*"))
+    for name, column, number in (("sites", "site", 3), ("patients", "patient", 4 * classes)):
+        rows = "".join(f"{path},{column}{place % number}\n" for place, path in enumerate(files))
+        (folder / f"{name}.csv").write_text(f"path,{column}\n{rows}", encoding="utf-8")
+    images, other = str(folder / "images"), [*NETWORK[:-1], "32"]
+    made = {"cache.h5": [*arguments("extract", folder, folder)[:3], str(folder / "cache.h5"), *NETWORK]}
+    made |= {"run": arguments("fit", folder, folder), "sites": arguments("sites", folder, folder)}
+    made |= {"other.h5": ["extract", images, "--out", str(folder / "other.h5"), *other]}
+    for number in (1, 2):
+        shard = f"shard{number}.h5"
+        made |= {shard: ["extract", images, "--shard", f"{number}/2", "--out", str(folder / shard), *NETWORK]}
+    for place, words in made.items():
+        if not (folder / place).exists():
+            done = forked.run(words, folder / "log")
             if done.code:
                 raise SystemExit(done.said)
-        if (folder / "a.h5").exists():
-            (folder / "a.h5").rename(folder / "cache.h5")
 
 
 def _few_trees() -> None:
@@ -132,7 +163,9 @@ def faults_after(folder: Path, name: str, out: Path, expected: bytes) -> list[st
     """What is wrong with what a disturbed command left, and after the same command has run again."""
     found = [f"left half: {left_whole(out)}"] if left_whole(out) else []
     done = forked.run(arguments(name, folder, out), folder / "log")
-    if done.code:
+    if name in KEEPING and done.code == 2 and "exists" in done.said and result(name, out) == expected:
+        pass
+    elif done.code:
         found.append(f"again: exit code {done.code}: {done.said[-300:]}")
     elif result(name, out) != expected:
         found.append("again: another result")
@@ -261,6 +294,67 @@ def _small_disks(folder: Path, name: str, expected: bytes) -> int:
         print("".join(f"{name} on a disk of {options}: {one}\n" for one in said), end="", flush=True)
     print(f"small disks {name}: 5 runs, {faults} faults", flush=True)
     return faults
+
+
+def serve(folder: Path) -> int:
+    """Let the server answer where no folder can be written to: full ones, and read-only ones; the number of faults."""
+    answers = {}
+    for options in ("", "size=4k", "ro"):
+        out, log = fresh(folder, "served"), folder / "log"
+        log.unlink(missing_ok=True)  # an address that an earlier server has written
+        with mounted(out, options) if options else contextlib.nullcontext():
+            with contextlib.suppress(OSError):
+                (out / "full").write_bytes(bytes(1 << 20))
+            places = ("TMPDIR", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+            start = time.perf_counter()
+            words = ["serve", str(folder / "run/models/logistic"), "--port", "0"]
+            pid = forked.begin(words, log, dict.fromkeys(places, str(out)) if options else {})
+            try:
+                answers[options] = _answers(folder / "images", log)
+            finally:
+                os.kill(pid, signal.SIGINT)
+                ended = forked.end(pid, log, start)
+        if ended.code:
+            answers[options] = [f"exit code {ended.code}: {ended.said[-300:]}"]
+    faults = sum(found != answers[""] or len(found) < 3 for found in answers.values())
+    print(f"serve: {len(answers)} runs, {[found for found in answers.values() if len(found) < 3]}, {faults} faults")
+    return faults
+
+
+def _answers(images: Path, log: Path) -> list[str]:
+    """What a server that writes its address into a log says of an image, a large one, and a patient."""
+    import base64
+    import io
+    import urllib.request
+
+    from PIL import Image
+
+    address = None
+    for _ in range(1800):
+        said = log.read_text(errors="replace") if log.exists() else ""
+        address = address or re.search(r"http://[\d.:]+\n", said)
+        if address:
+            break
+        time.sleep(0.1)
+    if not address:
+        return [f"no address: {said[-300:]}"]
+    file = sorted(images.rglob("*.jpg"))[0]
+    large = io.BytesIO()
+    Image.open(file).resize((2000, 2000)).save(large, "PNG")
+    patient = {"images": [{"name": "a", "data": base64.b64encode(own).decode()} for own in (file.read_bytes(),) * 3]}
+    found = []
+    for place, kind, body in (
+        ("/v1/predict?map=true", "application/octet-stream", file.read_bytes()),
+        ("/v1/predict", "application/octet-stream", large.getvalue()),
+        ("/v1/patients", "application/json", json.dumps(patient).encode()),
+    ):
+        try:
+            request = urllib.request.Request(address[0].strip() + place, body, {"Content-Type": kind})
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                found.append(answer.read().decode())
+        except OSError as error:
+            return [*found[:1], repr(error)]
+    return found
 
 
 @contextlib.contextmanager
@@ -400,9 +494,9 @@ def cost(path: Path) -> int:
 def main() -> int:
     """Do what the command line asks for; the number of faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("kill", "errors", "during", "order", "flip", "cost"))
+    parser.add_argument("what", choices=("kill", "errors", "disks", "during", "order", "flip", "cost"))
     parser.add_argument("path", type=Path)
-    parser.add_argument("--command", default="all", choices=(*COMMANDS, "all"))
+    parser.add_argument("--command", default="all", choices=(*COMMANDS, "serve", "all"))
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--seed", type=int, default=SEED, help="of the moments of kills")
     parser.add_argument("--images", type=int, default=8, help="drawn images of each class, where FOLDER is new")
@@ -418,6 +512,10 @@ def main() -> int:
     prepare(folder, options.images, options.classes)
     if options.what == "kill":
         return sum(kill(folder, name, options.count or 50, options.seed) for name in names)
+    if options.what == "disks":
+        served = serve(folder) if options.command in ("all", "serve") else 0
+        own = [name for name in names if name != "serve"]
+        return served + sum(_small_disks(folder, name, quiet_run(folder, name)[0]) for name in own)
     if options.what == "order":
         return order(folder, names)
     return (

@@ -1,12 +1,13 @@
 """Every model of the product on five settings, for docs/shift.md: makes the runs from caches, then the tables.
 
     python benchmarks/five_settings.py run CACHES --data DATA --out RUNS [--models robust ...]
-    python benchmarks/five_settings.py table RUNS [RUNS ...] > benchmarks/left_out.md
+    python benchmarks/five_settings.py table RUNS [RUNS ...] [--fill benchmarks/left_out.md] > NEW.md
 
 CACHES holds all.h5, hospitals.h5, malaria.h5 and augmented.h5, each made by `ball extract --recipe robust`, and
 all_groups.csv, made by `ball audit` on the images of all.h5. DATA holds hospitals/sites.csv, malaria/patients.csv and
 augmented/photographs.csv. A run holds the models that no earlier run of its setting holds, and the tables read all runs
-of a setting together, which have the same test sets. Every figure is of images that no model was fitted on,
+of a setting together, which have the same test sets. `--fill` keeps what a page of tables holds and adds what it lacks:
+to renew a cell, blank it there. Every figure is of images that no model was fitted on,
 and what a model chooses (recipe, strength, epoch, adaptation) it chooses on training groups.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -140,49 +141,94 @@ def sets_of(run: Path, protocol: str) -> dict[str, np.ndarray]:
     }
 
 
-def print_tables(root: Path) -> None:
+@dataclass(frozen=True)
+class Tables:
+    """What is printed of one network, by (title of the setting, model).
+
+    Attributes:
+        cells: accuracy and balanced recall.
+        rows: interval, worst test set and lead over the reference.
+        chosen: title of the setting -> recipes that `robust` chose.
+    """
+
+    cells: dict[tuple[str, str], str] = field(default_factory=dict)
+    rows: dict[tuple[str, str], str] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+
+    def filled_by(self, other: Tables) -> Tables:
+        """Return these tables with their blanks filled from others: what is there stays."""
+        return Tables(other.cells | self.cells, other.rows | self.rows, other.chosen | self.chosen)
+
+
+def tables_of(root: Path) -> Tables:
+    """Tables of the runs of one network."""
+    found = Tables()
+    for setting in SETTINGS:
+        paths, protocol, title = runs_of(root, setting), setting.protocol, setting.title
+        own = {name: values for run in paths for name, values in sets_of(run, protocol).items()}
+        stated = {name: both for run in paths for name, both in ends(run).items()}
+        for name, values in own.items():
+            accuracy, recall = 100 * values.mean(0)
+            found.cells[title, name] = f"{accuracy:.1f} / {recall:.1f}"
+            hits = values[:, 0]
+            if protocol.startswith("leave-"):
+                mean, half = (float(part) for part in interval(hits).split(" ± "))
+                low, high = max(mean - half, 0.0), min(mean + half, 100.0)
+            else:
+                low, high = stated[name]
+            lead = interval(hits - own[REFERENCE][:, 0]) if name != REFERENCE and REFERENCE in own else ""
+            found.rows[title, name] = f"{accuracy:.1f} | {low:.1f} - {high:.1f} | {100 * hits.min():.1f} | {lead}"
+        notes = [n for run in paths for n in json.loads((run / "run.json").read_text(encoding="utf-8"))["notes"]]
+        chosen = [note.split(" (")[0].split(": ", 1)[1] for note in notes if note.startswith("robust, ")]
+        chosen = [item for item in chosen if not item.startswith("Not adapted")]
+        if chosen:
+            found.chosen[title] = ", ".join(chosen)
+    return found
+
+
+def read_tables(page: Path) -> tuple[str, dict[str, Tables]]:
+    """Read a page of printed tables: what precedes them, and the tables of each network."""
+    head, *sections = page.read_text(encoding="utf-8").split("\n## ")
+    networks = {}
+    for section in sections:
+        network, _, text = section.partition("\n")
+        found = networks[network] = Tables()
+        titles: list[str] = []
+        for line in text.splitlines():
+            parts = [part.strip() for part in line.strip("|").split("|")]
+            if line.startswith("- "):
+                title, _, recipes = line[2:].removesuffix(".").partition(", robust chose: ")
+                found.chosen[title] = recipes
+            elif line.startswith("| model |"):
+                titles = parts[1:]
+            elif parts[0] in MODELS:
+                cells = zip(titles, parts[1:], strict=True)
+                found.cells.update({(title, parts[0]): cell for title, cell in cells if cell})
+            elif parts[0] in titles:
+                found.rows[parts[0], parts[1]] = line.split(" | ", 2)[2].removesuffix(" |")
+    return head, networks
+
+
+def print_tables(network: str, found: Tables) -> None:
     """Print the tables of one network."""
-    runs = {own.title: (runs_of(root, own), own.protocol) for own in SETTINGS if runs_of(root, own)}
-    found = {
-        title: {name: values for run in own for name, values in sets_of(run, protocol).items()}
-        for title, (own, protocol) in runs.items()
-    }
-    names = [name for name in MODELS if any(name in own for own in found.values())]
-    print(f"## {root.name}\n\nAccuracy / balanced recall, in %, mean over test sets:\n")
-    print(f"| model | {' | '.join(found)} |\n| --- |{' ---: |' * len(found)}")
+    titles = [own.title for own in SETTINGS if any(own.title == title for title, _ in found.cells)]
+    names = [name for name in MODELS if any((title, name) in found.cells for title in titles)]
+    print(f"## {network}\n\nAccuracy / balanced recall, in %, mean over test sets:\n")
+    print(f"| model | {' | '.join(titles)} |\n| --- |{' ---: |' * len(titles)}")
     for name in names:
-        cells = []
-        for own in found.values():
-            values = 100 * own[name].mean(0) if name in own else None
-            cells.append("" if values is None else f"{values[0]:.1f} / {values[1]:.1f}")
-        print(f"| {name} | {' | '.join(cells)} |")
+        print(f"| {name} | {' | '.join(found.cells.get((title, name), '') for title in titles)} |")
     print(
         "\nAccuracy with its 95 % interval (groups left out: Student's over them; others: the run's own, by patient or "
         f"group), the worst test set, and the lead over {REFERENCE} on the same test sets with its interval:\n"
     )
     print("| setting | model | accuracy | 95 % | worst | lead |\n| --- | --- | ---: | ---: | ---: | ---: |")
-    for title, own in found.items():
-        paths, protocol = runs[title]
-        stated = {name: both for run in paths for name, both in ends(run).items()}
-        for name in names:
-            if name not in own:
-                continue
-            hits = own[name][:, 0]
-            middle = interval(hits)
-            if protocol.startswith("leave-"):
-                mean, half = (float(part) for part in middle.split(" ± "))
-                low, high = max(mean - half, 0.0), min(mean + half, 100.0)
-            else:
-                low, high = stated[name]
-            lead = interval(hits - own[REFERENCE][:, 0]) if name != REFERENCE and REFERENCE in own else ""
-            mean, worst = 100 * hits.mean(), 100 * hits.min()
-            print(f"| {title} | {name} | {mean:.1f} | {low:.1f} - {high:.1f} | {worst:.1f} | {lead} |")
+    for key in [(title, name) for title in titles for name in names]:
+        if key in found.rows:
+            print(f"| {' | '.join(key)} | {found.rows[key]} |")
     print()
-    for title, (paths, _) in runs.items():
-        notes = [n for run in paths for n in json.loads((run / "run.json").read_text(encoding="utf-8"))["notes"]]
-        chosen = [note.split(" (")[0].split(": ", 1)[1] for note in notes if note.startswith("robust, ")]
-        print(f"- {title}, robust chose: {', '.join(item for item in chosen if not item.startswith('Not adapted'))}.")
-    print()
+    for title in titles:
+        if title in found.chosen:
+            print(f"- {title}, robust chose: {found.chosen[title]}.")
 
 
 def main() -> None:
@@ -197,10 +243,15 @@ def main() -> None:
     run.add_argument("--settings", nargs="+", default=[own.name for own in SETTINGS])
     table = commands.add_parser("table")
     table.add_argument("runs", nargs="+", type=Path)
+    table.add_argument("--fill", type=Path, help="page of earlier tables, whose blanks alone the runs fill")
     asked = parser.parse_args()
     if asked.command == "table":
-        for root in asked.runs:
-            print_tables(root)
+        head, networks = read_tables(asked.fill) if asked.fill else ("", {})
+        made = {root.name: tables_of(root) for root in asked.runs}
+        for name in networks | made:
+            print(head)
+            print_tables(name, networks.get(name, Tables()).filled_by(made.get(name, Tables())))
+            head = ""
         return
     known = {own.name: own for own in SETTINGS}
     for name in asked.settings:

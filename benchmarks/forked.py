@@ -79,7 +79,9 @@ def begin(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | 
     handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(number, "wb"), line_buffering=True) for number in (1, 2))
+    # Not closed with these, which the command replaces by its own.
+    files = (os.fdopen(number, "wb", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (io.TextIOWrapper(file, line_buffering=True) for file in files)
     os.environ.update(environment or {})
     sys.argv = ["ball", *arguments]
     code = 3

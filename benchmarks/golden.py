@@ -39,6 +39,8 @@ MODELS = (
 )
 # Columns that tell the time, and keys of JSON that tell when, where and by what something was made.
 TIMES = {"fit_s", "predict_s", "images_per_s"}
+# Datasets of a cache that tell its seconds, and what was hashed with its date.
+TIMED = {"timing", "checksums/timing", "checksums/seal"}
 MADE = TIMES | {
     "created", "versions", "ball_version", "command", "cache", "cache_attributes", "python", "run", "config",
     "config_fingerprint",
@@ -135,7 +137,7 @@ def _caches(a: Path, b: Path) -> Iterator[str]:
         names: list[str] = []
         one.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         for name in names:
-            if name != "timing" and (name not in other or not _same(one[name][()], other[name][()])):
+            if name not in TIMED and (name not in other or not _same(one[name][()], other[name][()])):
                 yield f"dataset {name}"
         for key in ("fingerprint", "overlay_mask", "precision"):
             if one.attrs.get(key) != other.attrs.get(key):

@@ -16,7 +16,7 @@ _OWN = ("created", "folder", "fit_s", "predict_s")  # what differs between two r
 def result(name: str, out: Path) -> bytes:
     """The bytes that two runs of a command share; b"" where something is missing."""
     try:
-        if name == "extract":
+        if name in ("extract", "merge"):
             cache = read_cache(out / "a.h5")
             texts = "".join([*cache.path.tolist(), *cache.label.tolist(), *cache.sha256.tolist()])
             return cache.embeddings.tobytes() + texts.encode() if cache.complete else b""
@@ -24,19 +24,40 @@ def result(name: str, out: Path) -> bytes:
             # A row that an earlier run could not have is added below those that are there.
             rows = sorted((out / "groups.csv").read_bytes().splitlines())
             return b"\n".join(rows) + (out / "page.html").read_bytes()
-        if name == "evaluate":
+        if name in ("evaluate", "patients"):
             values = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
             kept = {key: value for key, value in values.items() if key not in _OWN}
-            return json.dumps(kept).encode() + (out / "predictions.csv").read_bytes()
+            files = ("predictions.csv", *(("patients.csv",) if name == "patients" else ()))
+            return json.dumps(kept).encode() + b"".join((out / file).read_bytes() for file in files)
+        if name in ("labels", "sheet", "predict", "onnx", "page"):
+            made = {
+                "predict": ("a.csv", "a.csv.json", "a.patients.csv"),
+                "onnx": ("a.onnx", "card.md"),
+                "page": ("page.html",),
+            }
+            return b"".join((out / file).read_bytes() for file in made.get(name, ("a.csv",)))
         if name == "export":
             return (out / "a.csv").read_bytes() + (out / "a.parquet").read_bytes()
         if name == "segment":
             return b"".join(path.read_bytes() for path in sorted(out.rglob("*.*")))
+        if name == "report":
+            return b"".join(path.read_bytes() for path in sorted((out / "figures").iterdir()))
+        if name == "adapt":
+            facts = json.loads((out / "new/bundle.json").read_text(encoding="utf-8"))
+            kept = json.dumps({key: value for key, value in facts.items() if key not in _OWN}).encode()
+            return kept + b"".join(
+                (out / "new" / file).read_bytes() for file in ("model.skops", "reference.safetensors")
+            )
+        drawn = b""
+        if name == "demo":
+            drawn = (out / "truth.json").read_bytes() + (out / "groups.csv").read_bytes()
+            drawn += b"".join(path.read_bytes() for path in sorted((out / "images").rglob("*.jpg")))
+            assert read_cache(out / "cache.h5").complete and (out / "assess.html").exists()
         # A run that was killed right after it was finished stands beside the one that was made anew: both are whole.
-        runs = [run for run in out.glob("run*" if name == "fit" else "ladder*") if run.is_dir()]
+        runs = [run for run in out.glob("ladder*" if name in ("assess", "demo") else "run*") if run.is_dir()]
         found = {b"".join(path.read_bytes() for path in sorted(run.rglob("predictions.csv"))) for run in runs}
-        return found.pop() if len(found) == 1 else b""
-    except (OSError, ValueError, BallError):
+        return drawn + found.pop() if len(found) == 1 else b""
+    except (OSError, ValueError, KeyError, AssertionError, BallError):
         return b""
 
 

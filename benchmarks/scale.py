@@ -1,22 +1,20 @@
 """`ball fit` on drawn caches that grow: seconds, and the memory that its processes hold.
 
-    python benchmarks/scale.py draw --rows 100000 --out drawn.h5 [--dim 1920] [--patients 100]
+    python benchmarks/scale.py draw --rows 100000 --out drawn.h5 [--dim 1920] [--views 1] [--patients 100]
     python benchmarks/scale.py many --rows 1000000 --patients 50000
     python benchmarks/scale.py fit --rows 10000,100000,1000000 --models mlp,logistic,xgboost --memory 4GB
     python benchmarks/scale.py boost --rows 10000,100000,1000000 --memory 4GB --rounds 10
-    python benchmarks/scale.py nodes --images 400
     python benchmarks/scale.py access drawn.h5
     python benchmarks/scale.py accuracy CACHE --memory 100MB
 
-draw writes a cache of rows x 1 x 1920 float16: four classes, a hundred patients whose images share an offset, as an
+draw writes a cache of rows x views x 1920 float16: four classes, a hundred patients whose images share an offset, as an
 extraction would write it. fit draws one for each number of rows, fits each model in a process of its own, and deletes
 the cache. Memory is what the process tree holds of its own, and its resident memory with pages of mapped files, which
 the system takes back when it needs them. boost is XGBoost alone, on two thirds of the rows, and takes apart what it
-does once (read and bin) from what it does in each round. access reads one class, one patient and some rows of a cache.
+does once (read and bin) from what it does in each round. access reads parts of a cache, each from the disk.
 accuracy compares models that stream a real cache with those that hold it. many cross-validates narrow rows by patient,
 so that what is timed is everything but the fits: tests, intervals, patients and page of as many predictions as there
-are rows. nodes extracts drawn crops on a Ray cluster of two nodes (two raylets of this machine), kills one of them with
-all its processes while it works on a shard, and compares the rows with those of one process.
+are rows.
 """
 
 from __future__ import annotations
@@ -29,22 +27,17 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xgboost
-from audit import draw as draw_crops
 from machine import describe
 
-from ball_features import ExtractConfig, extract
-from ball_features.cache import CacheContents, CacheWriter, create_cache, read_cache
+from ball_features.cache import CacheContents, CacheWriter, create_cache, read_cache, read_rows
 from ball_features.config import FitConfig
 from ball_features.evaluation.results import ModelRow, read_measurement
-from ball_features.extraction.ray_tasks import Cluster, extract_with_ray
 from ball_features.models.boosting import XGBoost
 from ball_features.models.row_stream import RowStream
 from ball_features.models.streamed import fit_xgboost
@@ -53,7 +46,7 @@ from ball_features.runs.fit import fit as ball_fit
 DIM, CLASSES, PATIENTS, BLOCK = 1920, ("Benign", "Early", "Pre", "Pro"), 100, 4096
 
 
-def draw(path: Path, rows: int, dim: int = DIM, patients: int = PATIENTS) -> None:
+def draw(path: Path, rows: int, dim: int = DIM, patients: int = PATIENTS, views: int = 1) -> None:
     """Write a complete cache of drawn embeddings: class offset + patient offset + noise, float16."""
     rng = np.random.default_rng(0)
     apart = math.sqrt(DIM / dim)  # classes are as far apart, whatever the width
@@ -65,7 +58,7 @@ def draw(path: Path, rows: int, dim: int = DIM, patients: int = PATIENTS) -> Non
         paths=[f"{CLASSES[own]}/{row:08}.jpg" for row, own in enumerate(code.tolist())],
         labels=[CLASSES[own] for own in code.tolist()],
         sha256=[f"{row:064x}" for row in range(rows)],
-        view=["plain"],
+        view=["plain", *(f"view{number}" for number in range(1, views))],
         dim=dim,
         dtype="float16",
         shortcuts={},
@@ -77,9 +70,9 @@ def draw(path: Path, rows: int, dim: int = DIM, patients: int = PATIENTS) -> Non
     with CacheWriter(path) as writer:
         for start in range(0, rows, BLOCK):
             own = np.arange(start, min(start + BLOCK, rows))
-            X = rng.standard_normal((len(own), dim), dtype=np.float32)
-            X += centre[code[own]] + shift[patient[own]]
-            writer.write(own, X.astype(np.float16)[:, None, :], {})
+            X = rng.standard_normal((len(own), views, dim), dtype=np.float32)
+            X += (centre[code[own]] + shift[patient[own]])[:, None]
+            writer.write(own, X.astype(np.float16), {})
 
 
 def held(root: int) -> tuple[float, float]:
@@ -171,55 +164,6 @@ def boost_one(arguments: argparse.Namespace) -> None:
     print(json.dumps({"once": once, "each": each, "how": how, "rows": len(rows)}))
 
 
-def nodes(arguments: argparse.Namespace) -> None:
-    """Print what became of an extraction that lost a node, and end with an error where its rows differ."""
-    cluster_utils: Any = import_module("ray.cluster_utils")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    config = ExtractConfig("densenet121", weights="random", input_px=64, precision="fp32", views=1)
-    told: list[str] = []
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        images, out = draw_crops(Path(name) / "drawn", arguments.images, True), Path(name) / "all.h5"
-        whole = read_cache(extract(images, Path(name) / "one.h5", config).cache)
-        cluster = cluster_utils.Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
-        other = cluster.add_node(num_cpus=1)
-        raylet = other.all_processes["raylet"][0].process.pid
-
-        def lose() -> None:
-            while not (own := _shards_of(raylet)):
-                time.sleep(0.2)
-            time.sleep(arguments.after)
-            there = _shards_of(raylet) == own
-            cluster.remove_node(other, allow_graceful=False)
-            told.append(f"node killed {'in' if there else 'between'} its shards, {arguments.after:.0f} s after a start")
-
-        thread = threading.Thread(target=lose)
-        thread.start()
-        start = time.perf_counter()
-        done = extract_with_ray(images, out, config, cluster=Cluster(cluster.address, arguments.parts), log=told.append)
-        thread.join()
-        seconds = time.perf_counter() - start
-        cluster.shutdown()
-        found = read_cache(out)
-        same = np.array_equal(whole.embeddings, found.embeddings) and np.array_equal(whole.path, found.path)
-        print(describe("ray", "torch"), end="\n\n")
-        print(f"{'; '.join(told)}\n{done.images} images, {seconds:.0f} s; rows {'equal' if same else 'DIFFERENT'}")
-    if not same:
-        sys.exit(1)
-
-
-def _shards_of(raylet: int) -> set[int]:
-    """Processes of one node that extract a shard now."""
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet and (entry / "cmdline").read_bytes().startswith(b"ray::_extract_shard"):
-                found.add(int(entry.name))
-    return found
-
-
 def _processor_seconds() -> float:
     now = os.times()
     return now.user + now.system
@@ -268,21 +212,66 @@ def many(arguments: argparse.Namespace) -> None:
 
 
 def access(arguments: argparse.Namespace) -> None:
-    """Print what parts of a cache cost to read."""
-    start = time.perf_counter()
-    cache = read_cache(arguments.cache, verify=False)
-    print(f"Texts and settings of {len(cache.path)} rows: {time.perf_counter() - start:.2f} s\n")
-    columns = cache.columns
-    parts = {
-        "one class": np.flatnonzero(cache.label == cache.label[0]),
-        "one patient": np.flatnonzero(columns["patient"] == columns["patient"][0]),
-        "1,000 random rows": np.sort(np.random.default_rng(0).choice(len(cache.path), 1000, replace=False)),
-    }
-    print("| part | rows | MB | s |\n| --- | ---: | ---: | ---: |")
-    for name, rows in parts.items():
-        start = time.perf_counter()
-        taken = cache.embeddings[rows, 0]
-        print(f"| {name} | {len(rows)} | {taken.nbytes / 1e6:.0f} | {time.perf_counter() - start:.2f} |")
+    """Print what parts of a cache cost to read, each in a process of its own and with nothing of the file in memory."""
+    print(describe("h5py", "numpy"), end="\n\n", flush=True)
+    print("| part | rows | MB of them | MB from the disk | s | CPU s |\n| --- |" + " ---: |" * 5, flush=True)
+    for part in (*_PARTS, *_PLAIN):
+        command = [sys.executable, __file__, "access-one", str(arguments.cache), "--part", part]
+        found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        if found:
+            cells = [f"{found[key] / 1e6:.1f}" for key in ("bytes", "disk")]
+            cells += [f"{found[key]:.2f}" for key in ("s", "cpu")]
+            print(f"| {part} | {found['rows']:,} | {' | '.join(cells)} |", flush=True)
+
+
+_PARTS = {
+    "texts and settings": lambda cache: (),
+    "one class": lambda cache: np.flatnonzero(cache.label == cache.label[0]),
+    "one patient": lambda cache: np.flatnonzero(cache.columns["patient"] == cache.columns["patient"][0]),
+    "1,000 random rows": lambda cache: np.random.default_rng(0).choice(len(cache.path), 1000, replace=False),
+    "one row": lambda cache: np.array([len(cache.path) // 2]),
+    "one view of all rows": lambda cache: np.arange(len(cache.path) if len(cache.view) > 1 else 0),
+}
+_PLAIN = ("one patient, by an index of the map",)
+
+
+def access_one(arguments: argparse.Namespace) -> None:
+    """Read one part of a cache, and print what it took as JSON."""
+    path, part = arguments.cache, arguments.part
+    plain = part in _PLAIN
+    texts = part == "texts and settings"
+    if texts:
+        _forget(path)
+    before = _taken()
+    cache = read_cache(path, verify=False)
+    rows = np.asarray(_PARTS[part.partition(",")[0] if plain else part](cache), dtype=int)
+    size = 0
+    if not texts:
+        if not len(rows):
+            print("{}")
+            return
+        _forget(path)
+        before = _taken()
+        for start in range(0, len(rows), BLOCK):
+            own = rows[start : start + BLOCK] if part == "one view of all rows" else rows
+            size += (cache.embeddings[own, 0] if plain else read_rows(cache.embeddings, own)[:, 0]).nbytes
+            if own is rows:
+                break
+    disk, seconds, cpu = (after - first for after, first in zip(_taken(), before, strict=True))
+    print(json.dumps({"rows": len(rows) or len(cache.path), "bytes": size, "disk": disk, "s": seconds, "cpu": cpu}))
+
+
+def _forget(path: Path) -> None:
+    """Let the system keep nothing of a file in memory."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _taken() -> tuple[float, float, float]:
+    """Bytes that this process has had read from disks, the clock, and its processor seconds."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return float(lines["read_bytes"]), time.perf_counter(), _processor_seconds()
 
 
 def accuracy(arguments: argparse.Namespace) -> None:
@@ -313,7 +302,8 @@ def main() -> None:
     own.add_argument("--out", type=Path, required=True)
     own.add_argument("--dim", type=int, default=DIM)
     own.add_argument("--patients", type=int, default=PATIENTS)
-    own.set_defaults(run=lambda given: draw(given.out, given.rows, given.dim, given.patients))
+    own.add_argument("--views", type=int, default=1)
+    own.set_defaults(run=lambda given: draw(given.out, given.rows, given.dim, given.patients, given.views))
     own = commands.add_parser("fit")
     own.add_argument("--rows", default="10000,100000")
     own.add_argument("--models", default="mlp,logistic,xgboost")
@@ -332,12 +322,6 @@ def main() -> None:
     own.add_argument("--memory", default="4GB")
     own.add_argument("--rounds", type=int, default=10)
     own.set_defaults(run=boost_one)
-    own = commands.add_parser("nodes")
-    own.add_argument("--images", type=int, default=400)
-    own.add_argument("--parts", type=int, default=0)
-    own.add_argument("--after", type=float, default=3.0, help="seconds of a shard after which its node is killed")
-    own.add_argument("--folder", help="folder for the images; the system's temporary one if left out")
-    own.set_defaults(run=nodes)
     own = commands.add_parser("many")
     own.add_argument("--rows", default="100000,1000000")
     own.add_argument("--patients", type=int, default=50_000)
@@ -352,6 +336,10 @@ def main() -> None:
     own = commands.add_parser("access")
     own.add_argument("cache", type=Path)
     own.set_defaults(run=access)
+    own = commands.add_parser("access-one")
+    own.add_argument("cache", type=Path)
+    own.add_argument("--part", required=True)
+    own.set_defaults(run=access_one)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

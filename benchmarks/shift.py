@@ -47,9 +47,7 @@ def measure(cache: Cache, name: str, rung: str, config: FitConfig, each: bool) -
     # Hold-outs keep byte-identical copies together and nothing else, as the published figures do at best.
     kept = (grouping.group, grouping.together) if rung != "random" else ()
     splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, *kept))
-    (result,) = evaluate(
-        Evaluation(cache, (MODELS[name],), tuple(splits), config, group=grouping.series, center=grouping.center)
-    )
+    (result,) = evaluate(Evaluation(cache, (MODELS[name],), tuple(splits), config, grouping))
     if not result.fitted:
         return str(result.failure)
     if rung == "series":

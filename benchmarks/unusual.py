@@ -188,7 +188,6 @@ def embed(folder: Path, out: Path, weights: str, most: int, recipe: str) -> None
     from ball_features.dataset.decode import decode
     from ball_features.dataset.listing import list_images
     from ball_features.dataset.manifest import spread_rows
-    from ball_features.extraction.backbones import get_backbone
     from ball_features.extraction.engine.devices import best_precision, resolve_device
     from ball_features.extraction.engine.modules import build_engine
     from ball_features.extraction.loading import resize
@@ -197,9 +196,10 @@ def embed(folder: Path, out: Path, weights: str, most: int, recipe: str) -> None
     from ball_features.extraction.readouts import reader
     from ball_features.extraction.weights import load_backbone
 
-    backbone, device = get_backbone("densenet121"), resolve_device("auto")
+    device = resolve_device("auto")
     config = ExtractConfig(backbone="densenet121", weights=weights, recipe=recipe)
-    wanted = replace(Preprocessing.from_config(config, backbone), dim=backbone.dim)
+    wanted = Preprocessing.from_config(config)
+    backbone = wanted.backbone
     read = reader(build_engine(backbone, load_backbone(backbone, weights, 0), device, best_precision(device), False))
     paths = list_images(folder).images
     path = np.array([paths[row] for row in spread_rows(len(paths), most)])

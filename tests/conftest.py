@@ -1,6 +1,7 @@
 """Where the real data lies, if it does; a small folder of drawn smears; a small cache of it."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 from tests import typecheck
@@ -28,6 +30,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background by a shell, where Ctrl-C means nothing
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["BALL_CHECKS"] = "off"  # a check of the precision that another test made would hide a fault
+# What is drawn is tried however busy the machine is.
+settings.register_profile("ball", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ball")
 install_import_hook([f"ball_features.{module}" for module in SHAPED], f"{typecheck.__name__}.check")
 
 
@@ -79,6 +84,36 @@ def smears(tmp_path_factory) -> Path:
     from ball_features.dataset.synthetic import draw_smears
 
     return _once(tmp_path_factory, "smears", lambda path: draw_smears(path, per_class=12, seed=1))
+
+
+@pytest.fixture(scope="session")
+def few_smears(tmp_path_factory, smears) -> Path:
+    """Six of each class of the drawn smears, where more prove nothing. Read only."""
+
+    def copy(folder: Path) -> None:
+        for file in sorted(smears.glob("*/*-00[1-6].jpg")):
+            (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / file.parent.name)
+
+    return _once(tmp_path_factory, "few-smears", copy)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_trees() -> Iterator[None]:
+    """A small forest for the accuracy of colour in audits: the large one takes four seconds, whatever it sees."""
+    from ball_features.audit import indicators
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(indicators, "_TREES", 10)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """What Ctrl-C does, as it was before: a command that a test runs in this process sets its own answer."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Outputs whose name comes to something else between their check and their write: nothing else is written to."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -228,6 +229,37 @@ def test_a_run_finds_a_free_name_whatever_is_there(tmp_path):
         (tmp_path / "run-2" / "of another process").touch()
     assert new.path.name == "run-3"
     assert (tmp_path / "run").is_symlink()
+
+
+_CHOOSES = """
+import sys
+from pathlib import Path
+from ball_features.runs.new_folder import NewFolder, reserved_folder
+
+with reserved_folder(Path(sys.argv[1]), "run") as folder:
+    print(folder.name, flush=True)
+    sys.stdin.readline()
+    if sys.argv[2] == "writes":
+        with NewFolder(folder.parent, folder.name) as new:
+            (new.path / "a.txt").write_text(folder.name)
+"""
+
+
+def test_a_run_knows_its_name_before_it_is_written(tmp_path):
+    """Each of several processes that are told one name has a name of its own from the start, and keeps it."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _CHOOSES, tmp_path, what], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for what in ("writes", "fails", "writes")
+    ]
+    with contextlib.ExitStack() as opened:
+        names = [opened.enter_context(process).stdout.readline().strip() for process in processes]
+        assert len(set(names)) == 3
+        for process in processes:
+            process.communicate("\n")
+    assert {item.name for item in tmp_path.iterdir()} == {names[0], names[2]}
+    assert all((tmp_path / name / "a.txt").read_text() == name for name in (names[0], names[2]))
 
 
 def test_a_folder_that_is_taken_at_the_last_moment(tmp_path, monkeypatch):

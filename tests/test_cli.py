@@ -21,7 +21,8 @@ from ball_features.cli.root import InterruptError, main
 from ball_features.cli.screen import progress_bar
 from ball_features.models.registry import MODELS
 from ball_features.runs.new_folder import NewFolder
-from tests.commands import ball, start
+from tests.commands import FEW_TREES, TINY_DENSENET, ball, start
+from tests.tiny import TINY
 
 RANDOM = ("--backbone", "densenet121", "--weights", "random", "--input-px", 64)
 
@@ -29,18 +30,18 @@ RANDOM = ("--backbone", "densenet121", "--weights", "random", "--input-px", 64)
 @pytest.mark.slow
 def test_extract_fit_inspect(tmp_path, smears):
     out = tmp_path / "a.h5"
-    options = (*RANDOM, "--views", 2)
-    done = ball("extract", smears, "--out", out, *options)
+    options = ("--backbone", TINY, *RANDOM[2:], "--views", 2)
+    done = ball("extract", smears, "--out", out, *options, before=TINY_DENSENET)
     assert done.returncode == 0, done.stderr
     assert "Computed 48 images" in done.stdout
     assert "cosine to float32" in done.stderr
-    again = ball("extract", smears, "--out", out, *options, "--json")
+    again = ball("extract", smears, "--out", out, *options, "--json", before=TINY_DENSENET)
     assert json.loads(again.stdout)["computed"] == 0
     shown = json.loads(ball("inspect", out, "--json").stdout)
     assert shown["complete"]
     assert shown["classes"] == {"Benign": 12, "Early": 12, "Pre": 12, "Pro": 12}
     assert shown["views"] == ["plain", "report-1"]
-    assert "48 x 2 x 1024" in ball("inspect", out).stdout
+    assert "48 x 2 x 128" in ball("inspect", out).stdout
     run = ball("fit", out, "--models", "logistic,colour,majority", "--repeats", 1, "--out", tmp_path / "runs")
     assert run.returncode == 0, run.stderr
     for word in ("logistic", "shortcut", "majority", "Wilson", "Run:"):
@@ -48,16 +49,16 @@ def test_extract_fit_inspect(tmp_path, smears):
 
 
 @pytest.mark.slow
-def test_audit_writes_groups_that_fit_takes(tmp_path, smears, small_cache):
+def test_audit_writes_groups_that_fit_takes(tmp_path, smears, few_smears, small_cache):
     groups, page = tmp_path / "groups.csv", tmp_path / "page.html"
     done = ball("audit", smears, "--out", groups, "--page", page, "--cache", small_cache)
     assert done.returncode == 0, done.stderr
     assert re.match("(Good|Note|Warning): ", done.stdout)
     assert "shared fields" in done.stdout
     assert page.read_text().startswith("<!doctype html>")
-    facts = json.loads(ball("audit", smears, "--out", groups, "--json").stdout)
+    facts = json.loads(ball("audit", few_smears, "--out", tmp_path / "few.csv", "--json", before=FEW_TREES).stdout)
     assert set(facts["series"]) <= set(facts["batches"])  # no bars here: a series is a batch
-    assert facts["images"] == 48
+    assert facts["images"] == 24
     assert facts["known"] == ""
     options = ("--groups", groups, "--protocol", "group-cv", "--folds", 3, "--models", "logistic", "--repeats", 1)
     for column in ("group", "class+group"):
@@ -91,18 +92,18 @@ def test_json_of_every_command_is_strict(tmp_path, small_cache, smears):
 
 
 @pytest.mark.slow
-def test_odd_metadata_is_not_warned_of(tmp_path, smears):
+def test_odd_metadata_is_not_warned_of(tmp_path, few_smears):
     """It does not concern the pixels; Pillow says it wherever it decodes."""
     from PIL import Image
 
-    folder = shutil.copytree(smears, tmp_path / "images", ignore=shutil.ignore_patterns("truth.json"))
+    folder = shutil.copytree(few_smears, tmp_path / "images")
     cut_short = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00"
-    with Image.open(next((smears / "Pro").iterdir())) as image:
+    with Image.open(next((few_smears / "Pro").iterdir())) as image:
         image.save(folder / "Pro" / "odd.jpg", exif=cut_short)
     with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open(folder / "Pro" / "odd.jpg") as image:
         image.getexif()
     for command in (("audit", folder, "--out", tmp_path / "g.csv"), ("segment", folder, "--out", tmp_path / "s")):
-        done = ball(*command, "--quiet")
+        done = ball(*command, "--quiet", before=FEW_TREES)
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -164,7 +165,9 @@ def test_every_option_stands_alone():
 @pytest.mark.slow
 def test_demo(tmp_path):
     """The first command of the README: the planted scale bar is found, also with random weights."""
-    done = ball("demo", "--out", tmp_path / "demo", "--per-class", 12, env={"PATH": "", "TORCH_HOME": str(tmp_path)})
+    bare = {"PATH": "", "TORCH_HOME": str(tmp_path)}  # no compiler, no weights
+    uncompiled = "from ball_features.extraction.engine import cpu; cpu.affine_relu_kernel.cache_clear()"
+    done = ball("demo", "--out", tmp_path / "demo", "--per-class", 8, env=bare, before=uncompiled)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Weights: random") == 1
     assert "Skipped" not in done.stderr  # all files there are images

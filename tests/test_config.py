@@ -7,6 +7,7 @@ import pytest
 
 from ball_features import ExtractConfig, FitConfig, HeadConfig
 from ball_features.cli.presets import PRESETS
+from ball_features.config import BundleUse, EvaluateConfig
 from ball_features.errors import ConfigError
 
 
@@ -27,6 +28,9 @@ def test_round_trip():
 @pytest.mark.parametrize(
     ("kind", "wrong"),
     [
+        (BundleUse, {"precision": "foo"}),
+        (ExtractConfig, {"dtype": np.float16}),
+        (EvaluateConfig, {"precision": "fp8"}),
         (ExtractConfig, {"views": 0}),
         (ExtractConfig, {"precision": "int8"}),
         (ExtractConfig, {"seed": -1}),

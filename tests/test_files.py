@@ -11,24 +11,42 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from ball_features import ExtractConfig, FitConfig, extract, fit
-from ball_features.cache import lock_cache
+from ball_features.cache import lock_cache, merge
+from ball_features.cli import app
 from ball_features.demo import demo
 from ball_features.errors import CacheBusyError, CacheError, DataError
+from ball_features.extraction.update import require_file_name
 from ball_features.files import (
+    escaped_controls,
+    joined_names,
     plain_cell,
     read_csv,
     replacing,
+    require_apart,
     safe_cell,
     temporary_folder,
     this_host,
+    write_cells,
     write_csv,
     write_json,
     write_text,
 )
-from ball_features.outputs import OUTPUTS, require_folder, require_own_files, require_writable
+from ball_features.outputs import (
+    OUTPUTS,
+    remove_former,
+    require_folder,
+    require_free,
+    require_outside_bundles,
+    require_own_files,
+    require_untouched,
+    require_writable,
+)
+from ball_features.reporting.mlflow_store import store_path
 from ball_features.runs.compare import compare
+from ball_features.runs.label_check import check_labels
 from ball_features.runs.ladder import ladder
 from ball_features.runs.new_folder import NewFolder
 from ball_features.runs.tune import tune
@@ -57,6 +75,7 @@ OWN = {
     "groups": b"path,group,series,batch\na.jpg,1,s,b\n",
     "predictions": b"path,predicted,p_a\n",
     "answers": b'{\n "bundle": "b", "model": "m", "cache_fingerprint": "f"}',
+    "patients table": b"model,repeat,patient,images,label,predicted\n",
     "patient answers": b"patient,images,unusual,predicted,p_a\n",
     "evaluation": b'{\n "accuracy": 0.9, "balanced_recall": 0.8, "bundle": {"cache_fingerprint": "f"}}',
     "verdict": b'[\n {"code": "chance", "severity": "good", "numbers": {}}]',
@@ -110,6 +129,134 @@ def test_nothing_is_written_into_a_bundle(tmp_path):
     with pytest.raises(DataError, match="holds a saved model"):
         require_own_files(tmp_path, ["predictions.csv"], "evaluation.json", "evaluation")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle.json"]
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("bundle.json", "reference.safetensors"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "place", ["sub/a", "sub/sub/a", "../link/sub/a", "../link.csv", "sub/../a", "../link/../model/a"]
+)
+def test_nothing_is_written_below_a_bundle(tmp_path, model, place):
+    (tmp_path / "link").symlink_to(model, target_is_directory=True)
+    (tmp_path / "link.csv").symlink_to(model / "x" / "a.csv")
+    (model / "sub").mkdir()
+    out = model / place
+    for check in (
+        lambda: require_writable(out, "page"),
+        lambda: require_free(out, "page"),
+        lambda: require_folder(out, "page"),
+        lambda: require_own_files(out, ["predictions.csv"], "evaluation.json", "evaluation"),
+        lambda: merge([tmp_path / "a.h5", tmp_path / "b.h5"], out),
+        lambda: require_file_name(out),
+    ):
+        with pytest.raises((DataError, CacheError), match=r"model holds a saved model, |link.csv exists"):
+            check()
+    assert sorted(path.name for path in model.rglob("*")) == ["bundle.json", "reference.safetensors", "sub"]
+
+
+def test_a_store_of_mlflow_lies_in_no_bundle(model):
+    for form in ("{}/m", "file:{}/m", "file://{}/m", "sqlite:///{}/m.db"):
+        with pytest.raises(DataError, match="model holds a saved model"):
+            require_outside_bundles(store_path(form.format(model)), "--mlflow")
+    require_outside_bundles(store_path("https://mlflow.example/bundle"))
+
+
+def test_an_error_of_a_library_that_has_no_number_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"cannot be written to .* \(encoder error\)"), NewFolder(tmp_path, "a"):
+        raise OSError("encoder error")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_others_with_a_file_named_as_a_bundle_s(tmp_path):
+    """Above an output; nothing but its name makes it a bundle's."""
+    (tmp_path / "bundle.json").write_text("{}")
+    require_folder(tmp_path / "a" / "b")
+    with pytest.raises(DataError, match="holds a saved model"):
+        require_folder(tmp_path / "c.csv")
+
+
+def test_commands_write_nothing_below_a_bundle(tmp_path, model, small_cache, smears):
+    below = model / "sub" / "a"
+    for command in (
+        ("merge", small_cache, small_cache, "--out", below),
+        ("extract", smears, "--weights", "random", "--out", below),
+        ("fit", small_cache, "--models", "logistic", "--out", below, "--name", "x"),
+        ("fit", small_cache, "--protocol", "ladder", "--out", below),
+        ("fit", small_cache, "--protocol", "learning-curve", "--out", below),
+        ("tune", small_cache, "--out", below),
+        ("segment", smears, "--out", below),
+        ("assess", smears, "--out", below),
+        ("demo", "--out", below),
+        ("sheet", smears, "--out", below),
+        ("labels", small_cache, "--out", below),
+        ("labels", small_cache, "--out", tmp_path / "l.csv", "--page", below),
+        ("audit", smears, "--out", below),
+        ("audit", smears, "--out", tmp_path / "g.csv", "--page", below),
+        ("predict", model, smears, "--out", below.with_suffix(".csv")),
+        ("export", model, "--card", below),
+        ("export", small_cache, "--csv", below),
+        ("report", tmp_path, "--figures", below),
+        ("report", tmp_path, "--out", below),
+    ):
+        done = CliRunner().invoke(app, [str(word) for word in command])
+        assert isinstance(done.exception, DataError) and "model holds a saved model" in str(done.exception), command
+    assert {path.name for path in model.rglob("*")} == {"bundle.json", "reference.safetensors"}
+
+
+SAME = [("x", "x"), ("x", "./x"), ("x", "sub/../x"), ("x", "link/x"), ("x", "to_x"), ("x.md", "X.md"), ("é", "e\u0301")]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME, ids=[f"{one} {other}" for one, other in SAME])
+def test_two_outputs_of_one_command_are_two_files(tmp_path, small_cache, smears, model, one, other):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to(".", target_is_directory=True)
+    (tmp_path / "to_x").symlink_to("x")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    one, other = f"{tmp_path}/{one}", f"{tmp_path}/{other}"
+    for command, message in (
+        (("export", small_cache, "--csv", one, "--parquet", other), "for both --parquet and --csv"),
+        (("export", model, "--card", one, "--onnx", other), "for both --onnx and --card"),
+        (("labels", small_cache, "--out", one, "--page", other), "for both --out and --page"),
+        (("audit", smears, "--out", one, "--page", other), "for both --out and --page"),
+    ):
+        done = CliRunner().invoke(app, [str(word) for word in command])
+        assert isinstance(done.exception, DataError) and message in str(done.exception), command
+    with pytest.raises(DataError, match="for both sheet and page"):
+        check_labels(small_cache, Path(one), page=Path(other))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_what_is_no_file_twice(tmp_path):
+    (tmp_path / "a").mkdir()
+    require_apart({"a": tmp_path / "x", "b": tmp_path / "y", "c": None, "d": None, "e": tmp_path / "a" / "x"})
+    require_apart({"a": os.devnull, "b": os.devnull, "c": "s3://a/x", "d": "s3://b/x", "e": "s3://a/X"})
+    for one, other in (("s3://a/x", Path("s3://a/x")), (tmp_path / "x", f"file://{tmp_path}/x")):
+        with pytest.raises(DataError, match=r"for both a and b, expected a file of its own for each\. Give another b"):
+            require_apart({"a": one, "b": other})
+
+
+def test_only_its_own_kind_of_an_earlier_result_is_removed(tmp_path):
+    path = tmp_path / "p.patients.csv"
+    for content in (b"", b"patient,age\n1,8\n", OWN["patients table"]):
+        path.write_bytes(content)
+        remove_former(path, "patient answers")
+        assert path.read_bytes() == content
+    path.write_bytes(OWN["patient answers"])
+    require_untouched(path)
+    path.write_bytes(OWN["patient answers"] + b"a,1,0,x,1\n")  # by another program, since the check
+    remove_former(path, "patient answers")
+    assert path.exists()
+    require_untouched(path)
+    remove_former(path, "patient answers")
+    assert not path.exists()
+    remove_former(path, "patient answers")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
@@ -183,7 +330,14 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     other.touch()
     with NewFolder(tmp_path, "a"):
         pass
-    assert {item.name for item in tmp_path.iterdir()} == {"a", other.name}
+    assert {item.name for item in tmp_path.iterdir()} == {"a-2", other.name}  # which will write `a`
+
+
+def test_names_in_one_cell_can_be_told_apart():
+    names = ("a/b", "-x|=1+1", "Pro")
+    cell = plain_cell(safe_cell(joined_names(names)))
+    assert cell == r"a/b|-x\x{7c}=1+1|Pro"
+    assert tuple(part.replace(r"\x{7c}", "|") for part in cell.split("|")) == names
 
 
 def test_a_temporary_folder_of_a_killed_process_is_removed(tmp_path):
@@ -206,7 +360,8 @@ def test_only_what_ball_left_is_removed(tmp_path, folder):
         f".a.{host}.{gone}.partial.d", f".a.{host}.{gone}.PARTIAL", f".a.{host.upper()}x.{gone}.partial",
         f".a.{host}.0{gone}.partial", f".a.{host}.{gone}.partial~", f".b.{host}.{gone}.partial", ".20190412.partial",
     )  # fmt: skip
-    for name in (*foreign, f".a.{host}.{gone}.partial"):
+    begun_in_a_partial = f"..a.{host}.{gone}.partial.{host}.{gone}.partial"
+    for name in (*foreign, f".a.{host}.{gone}.partial", begun_in_a_partial):
         item = tmp_path / name
         if folder:
             item.mkdir()
@@ -235,10 +390,14 @@ def test_containers_of_one_name_are_told_apart(monkeypatch):
 
 
 @pytest.mark.slow
-@given(st.text() | st.text("=+-@;'\"\t\r\n1a"), st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "'=", "''@"]))
+@given(
+    st.text() | st.text("=+-@;'\"\t\r\n1a") | st.text("\\x{}1bc5\x1b"),
+    st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "'=", "''@"]),
+)
 def test_no_cell_is_a_formula_and_each_is_read_back(text, start):
     cell = safe_cell(start + text)
     assert plain_cell(cell) == start + text
+    assert cell == escaped_controls(cell)
     for part in re.split("[;\t\r\n]", cell):  # what other programs take for cells
         if part.lstrip('"')[:1] in ("=", "+", "-", "@"):
             float(cell)  # a number is no formula
@@ -260,9 +419,32 @@ def test_tables(tmp_path):
     rows = [("=cmd|'calc'!A0.jpg", -0.25), ('a,"b"\r\nc', 1), ("-1.5", "@x")]
     write_csv(tmp_path / "a.csv", ("path", "+x"), rows)
     text = (tmp_path / "a.csv").read_bytes().decode()
-    assert text.startswith("path,'+x\n'=cmd|'calc'!A0.jpg,-0.25\n")
+    assert text == 'path,\'+x\n\'=cmd|\'calc\'!A0.jpg,-0.25\n"a,""b""\\x{d}\\x{a}c",1\n-1.5,\'@x\n'
     read = list(read_csv(tmp_path / "a.csv"))
     assert read == [{"path": a, "+x": str(b)} for a, b in rows]
+
+
+def test_controls_in_tables_are_read_back(tmp_path):
+    """Also from tables of earlier versions, which have them as they are, and beside text that looks like them."""
+    names = [
+        "a\x1b]0;x\x07.jpg",
+        "b\u202egpj.exe",
+        "c\n\t\x9bd",
+        r"slides\x10\new\a.jpg",
+        r"\x1b",
+        r"\x{1b}",
+        r"\x5c\x{5c}",
+    ]
+    write_csv(tmp_path / "a.csv", ("path",), [(name,) for name in names])
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert text == escaped_controls(text, kept="\n")
+    assert len(text.splitlines()) == len(names) + 1
+    assert "\na\\x{1b}]0;x\\x{7}.jpg\n" in text
+    assert "\n" + r"slides\x10\new\a.jpg" + "\n\\x1b\n" in text
+    write_cells(tmp_path / "b.csv", [["path"], *([name] for name in names[:5])])
+    assert [row["path"] for row in read_csv(tmp_path / "a.csv")] == names
+    assert [row["path"] for row in read_csv(tmp_path / "b.csv")] == names[:5]
+    assert plain_cell(r"\x{41}\x{d800}") == r"\x{41}\x{d800}"
 
 
 def test_folders(tmp_path):

@@ -12,17 +12,20 @@ from typer.testing import CliRunner
 from ball_features.audit import findings
 from ball_features.cache import create_cache, merge, read_cache
 from ball_features.cli import app
-from ball_features.config import FitConfig
+from ball_features.config import CollectionConfig, FitConfig
 from ball_features.dataset import table_files
 from ball_features.dataset.manifest import scan
 from ball_features.deployment.answers import patients_beside, require_replaceable
 from ball_features.errors import CacheError, DataError
 from ball_features.extraction.segment import segment_folder
-from ball_features.files import read_csv, write_csv, write_json
+from ball_features.files import read_csv, read_json, write_csv, write_json
 from ball_features.outputs import require_own_files, require_writable
 from ball_features.runs import assess
+from ball_features.runs.former_run import FormerRun, require_unread
 from ball_features.runs.kept_rungs import KeptRungs
 from ball_features.runs.label_check import check_labels
+from ball_features.runs.ladder import ladder
+from ball_features.runs.store import annotate
 from tests.cache.test_checksums import contents
 from tests.made import clouds, write_cache
 from tests.test_files import OWN
@@ -140,11 +143,14 @@ def test_a_killed_run_knows_its_pictures_from_the_users(tmp_path, images):
     assert 0 < len(there) < 63
     mine = out / "Pro" / "r.png"
     assert "Pro/r.png" not in there
-    draw(mine)
-    before = mine.read_bytes()
-    with pytest.raises(DataError, match=r"r\.png exists, and nuclei\.csv does not list it"):
-        segment_folder(images, out)
-    assert mine.read_bytes() == before
+    mine.parent.mkdir(exist_ok=True)
+    whole = Image.open(images / "Pro" / "r.png").convert("RGB")
+    for own in (Image.new("RGB", (8, 8), "red"), whole, Image.new("RGB", whole.size)):  # its image, and black
+        own.save(mine)
+        before = mine.read_bytes()
+        with pytest.raises(DataError, match=r"r\.png exists, and nuclei\.csv does not list it"):
+            segment_folder(images, out)
+        assert mine.read_bytes() == before
     mine.unlink()
     assert segment_folder(images, out, clean=True).images == 63
 
@@ -293,7 +299,115 @@ def test_kept_steps_behind_a_link_are_somebody_elses(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "arrays.npz").write_text(MINE)
     (tmp_path / ".ladder.rungs").symlink_to("mine", target_is_directory=True)
-    kept = KeptRungs(tmp_path / ".ladder.rungs", "a")
+    kept = KeptRungs(tmp_path / ".ladder.rungs", "a", 2)
     kept.keep_only((), ())
     kept.clear()
     assert (tmp_path / "mine" / "arrays.npz").read_text() == MINE
+
+
+@pytest.mark.parametrize("forget", [lambda kept: kept.keep_only((), ()), KeptRungs.clear], ids=["keep", "clear"])
+def test_files_of_others_among_kept_steps(tmp_path, forget):
+    folder = tmp_path / ".ladder.rungs"
+    (folder / "deep").mkdir(parents=True)
+    mine = ["user.npz", "notes.txt", "0.npz", "deep/a.npz", f"{'0' * 32}.npz.txt", f"{'0' * 32}.npz"]
+    for name in mine:
+        (folder / name).write_text(MINE)
+    forget(KeptRungs(folder, "a", 2))
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == sorted(mine)
+    for name in mine:
+        (folder / name).unlink()
+    (folder / "deep").rmdir()
+    KeptRungs(folder, "a", 2).clear()
+    assert not folder.exists()
+
+
+def test_files_of_others_in_a_run_that_is_replaced(tmp_path):
+    """They lie where they lay, with those that come to names of the run aside and told; the note of the run stays."""
+    (tmp_path / "in").mkdir()
+    images = write_cache(tmp_path / "in" / "c.h5", *clouds(20, distance=2.0))
+    config = FitConfig(models=("majority",), repeats=1, folds=3, groups=str(tmp_path / "groups.csv"))
+    rows = enumerate(read_cache(images, embeddings=False).path)
+    write_csv(tmp_path / "groups.csv", ("path", "group"), [(path, row // 4) for row, path in rows])
+    run = tmp_path / "ladder"
+    ladder(images, config, out_root=tmp_path, keep=True)
+    ours = {path.name for path in run.iterdir()}
+    annotate(run, "of mine")
+    draw(run / "crops" / "a.png")
+    (run / "sheet.csv").write_text(MINE)
+    crop = (run / "crops" / "a.png").read_bytes()
+    for _ in range(2):
+        ladder(images, config, out_root=tmp_path, keep=True)
+        assert (run / "sheet.csv").read_text() == MINE
+        assert (run / "crops" / "a.png").read_bytes() == crop
+        assert {path.name for path in run.iterdir()} == {*ours, "sheet.csv", "crops"}
+        assert "Note: of mine" in (run / "report.html").read_text(encoding="utf-8")
+        assert not list(tmp_path.glob("ladder-*"))
+    (run / "report.html").unlink()
+    draw(run / "report.html" / "b.png")
+    done = ladder(images, config, out_root=tmp_path, keep=True)
+    assert (tmp_path / "ladder-2" / "report.html" / "b.png").exists()
+    assert any("ladder-2 has files that lay in the run" in note for note in done.notes)
+    assert {path.name for path in run.iterdir()} == {*ours, "sheet.csv", "crops"}
+    (run / "run.json").write_text("{}")
+    assert FormerRun.find(run) is None
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["checksums", "earlier"])
+def test_files_of_the_user_under_names_of_a_run_that_is_replaced(tmp_path, recorded):
+    cache = write_cache(tmp_path / "c.h5", *clouds(20, distance=2.0))
+    rows = enumerate(read_cache(cache, embeddings=False).path)
+    write_csv(tmp_path / "groups.csv", ("path", "group"), [(path, row // 4) for row, path in rows])
+    config = FitConfig(models=("majority",), repeats=1, folds=3, groups=str(tmp_path / "groups.csv"))
+    run = tmp_path / "ladder"
+    ladder(cache, config, out_root=tmp_path, keep=True)
+    ours = sorted(path.name for path in run.iterdir())
+    assert len(ours) == 7
+    lasting = sorted(read_json(run / "run.json")["files"])
+    if not recorded:
+        details = read_json(run / "run.json")
+        del details["files"]
+        write_json(run / "run.json", details)
+    for number, name in enumerate((name for name in ours if name != "run.json"), 2):
+        changed = (run / name).read_text(encoding="utf-8") + "\n"
+        mine = changed if recorded and name in lasting else MINE
+        (run / name).write_text(mine, encoding="utf-8")
+        done = ladder(cache, config, out_root=tmp_path, keep=True)
+        assert done.folder == run
+        assert (tmp_path / f"ladder-{number}" / name).read_text(encoding="utf-8") == mine
+        assert [path.name for path in (tmp_path / f"ladder-{number}").iterdir()] == [name]
+        assert any(f"ladder-{number} has files that lay in the run" in note for note in done.notes)
+        assert sorted(path.name for path in run.iterdir()) == ours
+        if not recorded:
+            write_json(
+                run / "run.json",
+                {name: value for name, value in read_json(run / "run.json").items() if name != "files"},
+            )
+    ladder(cache, config, out_root=tmp_path, keep=True)
+    assert len(list(tmp_path.glob("ladder-*"))) == 6
+
+
+def test_a_ladder_of_its_own_leaves_the_kept_steps_of_another(tmp_path):
+    cache = write_cache(tmp_path / "c.h5", *clouds(20, distance=2.0))
+    rows = enumerate(read_cache(cache, embeddings=False).path)
+    write_csv(tmp_path / "groups.csv", ("path", "group"), [(path, row // 4) for row, path in rows])
+    config = FitConfig(models=("majority",), repeats=1, folds=3, groups=str(tmp_path / "groups.csv"))
+    ladder(cache, config, out_root=tmp_path, keep=True)
+    steps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / ".ladder.rungs").iterdir()}
+    assert steps
+    assert ladder(cache, config, out_root=tmp_path).folder == tmp_path / "ladder-2"
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / ".ladder.rungs").iterdir()} == steps
+    ladder(cache, config, out_root=tmp_path / "alone")
+    assert not (tmp_path / "alone" / ".ladder.rungs").exists()
+
+
+def test_a_table_of_the_run_that_is_replaced_is_no_sheet(tmp_path, images):
+    run = tmp_path / "out" / "ladder"
+    run.mkdir(parents=True)
+    write_json(run / "run.json", {"kept": True})
+    for name in ("splits.csv", "sheet.csv"):
+        (run / name).write_text("path,label\nBenign/p.png,Benign\nBenign/q.png,Benign\nPro/r.png,Pro\n")
+    collection = CollectionConfig(sheet=(str(run / "splits.csv"),))
+    with pytest.raises(DataError, match="is a file of the run that this command replaces"):
+        assess.assess(images, tmp_path / "out", collection=collection)
+    assert not (tmp_path / "out" / "cache.h5").exists()
+    require_unread(run, [str(run / "sheet.csv"), "s3://a/splits.csv", tmp_path / "splits.csv"])

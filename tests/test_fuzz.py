@@ -17,7 +17,7 @@ from ball_features.dataset.decode import decode_bytes
 from ball_features.dataset.sheet_formats import read_tables
 from ball_features.errors import BallError
 
-BOUNDED = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+BOUNDED = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 CELLS = st.text(st.characters(codec="utf-8"), max_size=12)
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | CELLS,

@@ -9,7 +9,8 @@ from ball_features.cache import read_cache
 from ball_features.dataset.decode import decode_bytes
 from ball_features.errors import ImageError
 from tests import hostile
-from tests.commands import ball
+from tests.commands import TINY_DENSENET, ball
+from tests.tiny import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of odd metadata
 ROOT = Path(__file__).parents[1]
@@ -52,9 +53,9 @@ def test_every_hostile_file_is_decoded_or_rejected(image):
 def test_extract_goes_through_all_of_them(tmp_path):
     folder, out = tmp_path / "images", tmp_path / "a.h5"
     expected = hostile.write_all(folder)
-    command = ["extract", str(folder), "--out", str(out), "--backbone", "densenet121", "--weights", "random"]
+    command = ["extract", str(folder), "--out", str(out), "--backbone", TINY, "--weights", "random"]
     command += ["--input-px", "64", "--precision", "fp32", "--views", "1", "--layout", "class"]
-    done = ball(*command, cwd=ROOT)
+    done = ball(*command, cwd=ROOT, before=TINY_DENSENET)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stderr + done.stdout

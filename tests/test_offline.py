@@ -13,7 +13,7 @@ from PIL import Image
 from ball_features.cache import CacheWriter, create_cache
 from tests import tiny
 from tests.cache.test_checksums import COUNT, contents, numbers
-from tests.commands import ball
+from tests.commands import FEW_TREES, TINY_DENSENET, ball
 
 SHIM = """
 import socket
@@ -63,18 +63,18 @@ def test_no_socket_and_equal_predictions(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_way_of_an_image_opens_no_socket(tmp_path, smears):
+def test_the_way_of_an_image_opens_no_socket(tmp_path, few_smears):
     log = tmp_path / "log"
     shim, environment = forbid_connections(tmp_path, log)
-    shim += "from tests import tiny\ntiny.register()\n"
+    shim += f"{TINY_DENSENET}\n{FEW_TREES}\n"
     network = ["--backbone", tiny.TINY, "--weights", "random", "--input-px", "64", "--precision", "fp32"]
     bundle = "runs/run/models/logistic"
     commands = [
-        ["extract", str(smears), "--out", "c.h5", *network],
-        ["audit", str(smears), "--out", "groups.csv"],
+        ["extract", str(few_smears), "--out", "c.h5", *network],
+        ["audit", str(few_smears), "--out", "groups.csv"],
         "fit c.h5 --models logistic --repeats 1 --out runs --name run --save logistic".split(),
-        ["predict", bundle, str(smears), "--out", "p.csv"],
-        ["evaluate", bundle, str(smears), "--out", "external"],
+        ["predict", bundle, str(few_smears), "--out", "p.csv"],
+        ["evaluate", bundle, str(few_smears), "--out", "external"],
         ["export", bundle, "--onnx", "m.onnx", "--card", "card.md"],
         ["inspect", bundle, "--verify"],
         ["labels", "c.h5", "--out", "labels.csv"],

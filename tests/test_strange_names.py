@@ -20,10 +20,10 @@ NAMES = ("$\\foo{$ & $10", "<img src=x onerror=alert(1)> [b](http:evil) ![c](d)"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, tiny_densenet):
     """A run on drawn smears of two classes with odd names."""
     folder = tmp_path_factory.mktemp("odd")
-    draw_smears(folder / "smears", per_class=20, seed=1)
+    draw_smears(folder / "smears", per_class=8, seed=1)
     rows = [
         f'{path.relative_to(folder / "smears")},"{NAMES[path.parent.name != "Benign"]}\n{chr(27)}[31m"'
         for path in sorted((folder / "smears").rglob("*.jpg"))
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     extract(
         folder / "smears",
         folder / "odd.h5",
-        ExtractConfig(backbone="densenet121", **settings),
+        ExtractConfig(backbone=tiny_densenet, **settings),
         collection=CollectionConfig(sheet=str(folder / "sheet.csv")),
     )
     config = FitConfig(models=("logistic", "majority"), repeats=1)

@@ -14,12 +14,12 @@ from ball_features.audit.indicators import find_outliers, mutual_information_bit
 from ball_features.audit.overlays import OverlayModel, learn_overlays
 from ball_features.audit.pairs import find_pairs
 from ball_features.audit.series import Series, find_series
-from ball_features.audit.traits import collect, encodings, grey, images, load_square
+from ball_features.audit.traits import collect, grey, images, load_square
 from ball_features.audit.transformed import find_transformed
 from ball_features.dataset.manifest import Manifest, scan, spread_rows
 from ball_features.dataset.table_files import extend_table
 from ball_features.dataset.units import merge_units
-from ball_features.errors import DataError
+from ball_features.errors import DataError, ImageError
 from ball_features.threads import one_blas_thread
 
 __all__ = ["VERSION", "Audit", "audit", "write_groups"]
@@ -39,6 +39,7 @@ class Audit:
     Attributes:
         path: ids of the images that could be decoded, str (images,).
         label: class of each image, str (images,).
+        sha256: content hash of the file of each image, str (images,).
         exact: lists of rows with identical decoded pixels.
         pairs: near-duplicates and shared fields.
         overlay: name of each image's burned-in overlay, str (images,), "none" for images without one.
@@ -56,6 +57,7 @@ class Audit:
 
     path: np.ndarray
     label: np.ndarray
+    sha256: np.ndarray
     exact: list[list[int]]
     pairs: list[Pair]
     overlay: np.ndarray
@@ -102,7 +104,7 @@ def audit(
     model = learn_overlays(lambda: (image for _, image in images(manifest, sample, rejected)))
     report(count, total)
     seen = collect(manifest, model, rejected, lambda done: report(count + done, total))
-    path, label = np.array(manifest.path)[seen.rows], np.array(manifest.label)[seen.rows]
+    path, label, sha256 = (np.array(own)[seen.rows] for own in (manifest.path, manifest.label, manifest.sha256))
     if len(np.unique(label)) < 2:
         raise DataError(
             f"{len(path)} images of {len(np.unique(label))} classes in {manifest.root} can be decoded, expected at "
@@ -111,7 +113,13 @@ def audit(
     root = manifest.root
 
     def picture(row: int) -> np.ndarray:
-        return grey(load_square(root / path[row]))
+        try:
+            return grey(load_square(root / path[row], sha256[row]))
+        except ImageError as error:
+            reason = str(error).partition(";")[0]
+            raise DataError(
+                f"{root / path[row]} {reason}, after it was read before. Audit the images again once they stay."
+            ) from error
 
     pairs = find_pairs(
         seen.small,
@@ -125,23 +133,23 @@ def audit(
     )
     pairs.sort(key=lambda pair: (pair.first, pair.second))
     group, exact = _groups(seen.digest, pairs, path)
-    encoding = encodings([root / name for name in path.tolist()])
-    found = find_series(seen.stain, label, seen.overlay, encoding, group)
+    found = find_series(seen.stain, label, seen.overlay, seen.encoding, group)
     report(total, total)
     return Audit(
         path=path,
         label=label,
+        sha256=sha256,
         exact=exact,
         pairs=[pair for pair in pairs if seen.digest[pair.first] != seen.digest[pair.second]],
         overlay=seen.overlay,
         overlays=model,
-        encoding=encoding,
+        encoding=seen.encoding,
         series=found,
         block=_blocks(found.series, label, group),
         group=group,
         outlier=find_outliers(seen, embeddings[seen.rows] if embeddings is not None else None),
         rejected=sorted(rejected.items()),
-        shortcuts=shortcut_accuracy(seen, encoding, label, group),
+        shortcuts=shortcut_accuracy(seen, label, group),
         association_bits=mutual_information_bits(seen.overlay, label),
     )
 

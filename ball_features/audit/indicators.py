@@ -12,6 +12,7 @@ from ball_features.dataset.spread import spread_rows
 __all__ = ["find_outliers", "mutual_information_bits", "shortcut_accuracy"]
 
 _FOLDS = 5
+_TREES = 200
 _COMPARED = 20_000  # images with which the embedding of each is compared
 
 
@@ -73,12 +74,11 @@ def mutual_information_bits(a: np.ndarray, b: np.ndarray) -> float:
     return float(mutual_info_score(a, b) / np.log(2))
 
 
-def shortcut_accuracy(traits: Traits, encoding: np.ndarray, label: np.ndarray, group: np.ndarray) -> dict[str, float]:
+def shortcut_accuracy(traits: Traits, label: np.ndarray, group: np.ndarray) -> dict[str, float]:
     """Cross-validate models that see colour, overlay or kind of file alone.
 
     Args:
         traits: traits of the images.
-        encoding: kind of file of each image, str (images,).
         label: class of each image, str (images,).
         group: group of each image, int (images,).
 
@@ -89,14 +89,14 @@ def shortcut_accuracy(traits: Traits, encoding: np.ndarray, label: np.ndarray, g
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
     from sklearn.tree import DecisionTreeClassifier
 
-    overlays, files = ((own[:, None] == np.unique(own)).astype(np.float32) for own in (traits.overlay, encoding))
+    overlays, files = ((own[:, None] == np.unique(own)).astype(np.float32) for own in (traits.overlay, traits.encoding))
     result = {"majority": float(max(Counter(label.tolist()).values()) / len(label))}
     # Each class must have an image, or a group, for each fold.
     images = min(_FOLDS, *Counter(label.tolist()).values())
     groups = min(_FOLDS, *(len(np.unique(group[label == name])) for name in np.unique(label)))
     # In one thread: those of scikit-learn 1.9 take each other's filters of warnings away, and then warn of that.
     for name, X, model in (
-        ("colour", traits.moments, ExtraTreesClassifier(200, random_state=0)),
+        ("colour", traits.moments, ExtraTreesClassifier(_TREES, random_state=0)),
         ("overlay", overlays, DecisionTreeClassifier(random_state=0)),
         ("kind of file", files, DecisionTreeClassifier(random_state=0)),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,11 @@ from ball_features.audit.overlays import OverlayModel
 from ball_features.audit.pairs import SMALL_PX, shrink
 from ball_features.audit.series import OTHER_ENCODING
 from ball_features.audit.stain_batches import stain_numbers
-from ball_features.dataset.decode import decode
+from ball_features.dataset.decode import decode_bytes, read_file
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import ImageError
 
-__all__ = ["SIDE_PX", "Traits", "collect", "encodings", "grey", "images", "load_square"]
+__all__ = ["SIDE_PX", "Traits", "collect", "grey", "images", "load_square", "squared"]
 
 SIDE_PX = 224
 _TOGETHER = 64  # images in flight
@@ -38,6 +39,7 @@ class Traits:
     Attributes:
         rows: row in the manifest, int (images,).
         digest: SHA-256 of the decoded pixels and their shape.
+        encoding: kind of file, by traces of camera, export and compression in its header, str (images,).
         side_px: shorter side of the image as it was decoded, int (images,).
         small: grey picture, uint8 (images, 128, 128).
         colour: share of pixels in 16 bins of each channel, float32 (images, 48).
@@ -50,6 +52,7 @@ class Traits:
 
     rows: np.ndarray
     digest: list[str]
+    encoding: np.ndarray
     side_px: np.ndarray
     small: np.ndarray
     colour: np.ndarray
@@ -60,17 +63,17 @@ class Traits:
     sharp: np.ndarray
 
 
-def load_square(path: Path, side_px: int = SIDE_PX) -> np.ndarray:
-    """Decode an image and squeeze it to a square by area averaging: uint8 (side_px, side_px, 3)."""
-    return _square(_pixels(path), side_px)
+def load_square(path: Path, sha256: str = "") -> np.ndarray:
+    """Decode an image and squeeze it to a square by area averaging: uint8 (224, 224, 3).
+
+    Raises:
+        ImageError: It cannot be decoded, or has not the content hash that is given.
+    """
+    return squared(decode_bytes(read_file(path, sha256)).permute(1, 2, 0).numpy())
 
 
-def _pixels(path: Path) -> np.ndarray:
-    """Decode an image: uint8 (height, width, 3)."""
-    return decode(path).permute(1, 2, 0).numpy()
-
-
-def _square(pixels: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
+def squared(pixels: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
+    """Squeeze pixels to a square by area averaging: uint8 (side_px, side_px, 3)."""
     from PIL import Image
 
     if pixels.shape[:2] == (side_px, side_px):
@@ -78,11 +81,24 @@ def _square(pixels: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BOX))
 
 
-def _described(path: Path) -> tuple[np.ndarray, str, int]:
-    """Square picture, digest and shorter side."""
-    pixels = _pixels(path)
+def _described(path: Path, sha256: str) -> tuple[np.ndarray, str, int, tuple[object, ...]]:
+    """Square picture, digest, shorter side, and traces in the file's header."""
+    data = read_file(path, sha256)
+    pixels = decode_bytes(data).permute(1, 2, 0).numpy()
     digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-    return _square(pixels), digest, min(pixels.shape[:2])
+    return squared(pixels), digest, min(pixels.shape[:2]), _traces(data)
+
+
+def _traces(data: bytes) -> tuple[object, ...]:
+    """Traces of camera, export and compression in the header of an image file."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            tables = tuple(map(tuple, getattr(image, "quantization", {}).values()))
+            return image.format, image.size, image.mode, tables, str(image.info.get("dpi"))
+    except Exception:  # odd texts, which the decoder has passed over
+        return ()
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -96,13 +112,13 @@ def images(manifest: Manifest, rows: Any, rejected: dict[str, str]) -> Iterator[
 
 
 def _loaded(
-    load: Callable[[Path], Loaded], manifest: Manifest, rows: Any, rejected: dict[str, str]
+    load: Callable[[Path, str], Loaded], manifest: Manifest, rows: Any, rejected: dict[str, str]
 ) -> Iterator[tuple[int, Loaded]]:
     """Yield rows and loaded values in order; files that cannot be decoded go into `rejected`."""
 
     def attempt(row: int) -> Loaded | ImageError:
         try:
-            return load(manifest.root / manifest.path[row])
+            return load(manifest.root / manifest.path[row], manifest.sha256[row])
         except ImageError as error:
             return error
 
@@ -131,6 +147,7 @@ def collect(
     rows: list[int] = []
     digest: list[str] = []
     side_px: list[int] = []
+    traces: list[tuple[object, ...]] = []
     parts: list[tuple[np.ndarray, ...]] = []
     small = np.empty((len(manifest.path), SMALL_PX, SMALL_PX), dtype=np.uint8)
     waiting: list[np.ndarray] = []
@@ -153,10 +170,11 @@ def collect(
         )
         waiting.clear()
 
-    for row, (image, own, side) in _loaded(_described, manifest, range(len(manifest.path)), rejected):
+    for row, (image, own, side, header) in _loaded(_described, manifest, range(len(manifest.path)), rejected):
         rows.append(row)
         digest.append(own)
         side_px.append(side)
+        traces.append(header)
         waiting.append(image)
         if len(waiting) == _TOGETHER:
             digested()
@@ -168,18 +186,11 @@ def collect(
     )
     sides = np.array(side_px, dtype=np.int64)
     own = colour, moments, stain, overlay, spread, sharp
-    return Traits(np.array(rows, dtype=np.int64), digest, sides, small[: len(rows)], *own)
+    return Traits(np.array(rows, dtype=np.int64), digest, _encodings(traces), sides, small[: len(rows)], *own)
 
 
-def encodings(files: list[Path]) -> np.ndarray:
-    """Return the kind of each file by traces of camera, export and compression in its header, str (files,)."""
-    from PIL import Image
-
-    signatures = []
-    for file in files:
-        with file.open("rb") as content, Image.open(content) as image:
-            tables = tuple(map(tuple, getattr(image, "quantization", {}).values()))
-            signatures.append((image.format, image.size, image.mode, tables, str(image.info.get("dpi"))))
-    frequent = [item for item, count in Counter(signatures).most_common() if count >= _LEAST_ENCODING]
+def _encodings(traces: list[tuple[object, ...]]) -> np.ndarray:
+    """Names of the kinds of file that have the same traces in their headers, str (files,)."""
+    frequent = [item for item, count in Counter(traces).most_common() if count >= _LEAST_ENCODING]
     names = {item: f"encoding-{number}" for number, item in enumerate(frequent, 1)}
-    return np.array([names.get(item, OTHER_ENCODING) for item in signatures])
+    return np.array([names.get(item, OTHER_ENCODING) for item in traces])

@@ -27,12 +27,12 @@ from ball_features.bundles.calibration import (
 )
 from ball_features.bundles.facts import FORMAT, BundleFacts
 from ball_features.bundles.formats import read_model
-from ball_features.bundles.known_sites import Sites
+from ball_features.bundles.known_sites import Sites, distinct
 from ball_features.bundles.novelty import Novelty
 from ball_features.bundles.ranges import require_ranges
 from ball_features.bundles.sums import require_plain_files, require_unchanged
 from ball_features.cache.places import from_stored
-from ball_features.errors import BallError, ConfigError, DataError
+from ball_features.errors import BallError, ConfigError, DataError, is_of_the_machine
 from ball_features.files import read_json
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Bundle:
         """Estimate the offset of a new site from its images without labels.
 
         Args:
-            X: embeddings as they are, float (images, views, dim).
+            X: embeddings as they are, float (images, views, dim). Copies of an image count once.
 
         Returns:
             The offset, of the site itself or, with the reason, of the training sites.
@@ -122,7 +122,7 @@ class Bundle:
         def answer(centred: np.ndarray) -> np.ndarray:
             return mean_probability(self.estimator, _choose(self.facts, centred), len(self.classes))
 
-        return sites.adapter.adapt(X, answer, guarded=True)
+        return sites.adapter.adapt(distinct(X), answer, guarded=True)
 
     def require_sites(self) -> Sites:
         """The sites of a site-adapted model; raises `ConfigError` for another model."""
@@ -265,14 +265,14 @@ def read_bundle(folder: Path | str, *, trust: bool = False) -> Bundle:
         require_unchanged(folder)
         if bundle.mondrian and len(bundle.score_class) != len(bundle.scores):
             raise ValueError("reference.safetensors names no class of its scores")
-    except (BallError, ImportError):
+    except (BallError, ImportError, MemoryError):
         raise
     except Exception as error:  # each format raises its own errors for a truncated file
-        first = next(iter(str(error).splitlines()), "")
-        raise DataError(
-            f"{folder} is a damaged bundle ({type(error).__name__}: {first}). Copy it again from its source, or save "
-            "the model again with `ball fit`."
-        ) from error
+        first = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        if is_of_the_machine(error):
+            raise DataError(f"{folder} cannot be read ({first}). Try again, or give a copy of it.") from error
+        remedy = "Copy it again from its source, or save the model again with `ball fit`."
+        raise DataError(f"{folder} is a damaged bundle ({first}). {remedy}") from error
     return bundle
 
 

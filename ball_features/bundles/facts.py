@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.models.one_class import OneClassRecord
 
 __all__ = ["FORMAT", "BundleFacts", "BundleFigures", "SetFigures"]
 
@@ -70,13 +71,21 @@ class BundleFigures:
 
         Raises:
             KeyError: A figure is missing that every version has.
+            TypeError: A figure is no number.
         """
         fields = dataclasses.fields(cls)
         later = {field.name for field in fields if field.default is not dataclasses.MISSING}
         own: dict[str, Any] = {
             field.name: values[field.name] for field in fields if field.name in values or field.name not in later
         }
-        own["sets"] = tuple(SetFigures(**row) for row in own["sets"])
+        own["sets"] = tuple(SetFigures(**row) for row in _value(own, "sets", list))
+        numbers = {name: value for name, value in own.items() if name != "sets"}
+        for figures in (numbers, *map(dataclasses.asdict, own["sets"])):
+            for name in figures:
+                if name in ("images", "units"):
+                    _value(figures, name, int)
+                elif type(figures[name]) is not int:
+                    _value(figures, name, float)
         return cls(**own)
 
 
@@ -103,6 +112,8 @@ class BundleFacts:
         adapt: key of `models.adaptation.ADAPTATIONS` for a site-adapted model, else "none".
         sites: names of the training sites of a site-adapted model.
         kept_sites: names of the sites that it was adapted to.
+        one_class: what adapting to images of one class cost the model on sites that folds left out; None where that was
+            not tried.
         site: site that it answers for where none is named; "" for one of which nothing is known.
         conformal: "marginal" or "mondrian" (a threshold for each class).
         forward_pass: forward pass that made the embeddings: "torchvision" where the fast one was wrong, else "".
@@ -130,6 +141,7 @@ class BundleFacts:
     adapt: str = "none"
     sites: tuple[str, ...] = ()
     kept_sites: tuple[str, ...] = ()
+    one_class: OneClassRecord | None = None
     site: str = ""
     conformal: str = "marginal"
     forward_pass: str = ""
@@ -139,6 +151,34 @@ class BundleFacts:
     ball_version: str = ""
     notes: tuple[str, ...] = ()
     test: BundleFigures | None = None
+
+    @property
+    def needs_word(self) -> str:
+        """Why the model is adapted only to images that are said to be of several classes, or "" if it is not so."""
+        if self.adapt == "none":
+            return ""
+        from ball_features.models.adaptation import ADAPTATIONS
+
+        if not ADAPTATIONS[self.adapt].guarded:
+            return ""
+        if self.one_class is None:
+            return (
+                "the bundle holds no trial of batches of one class (its sites are too small for one, or it is of an "
+                "earlier version)"
+            )
+        if self.one_class.tells:
+            return ""
+        return f"the model cannot tell images of one class from images of several: {self.one_class.figures}"
+
+    @property
+    def one_class_note(self) -> str:
+        """To which images of a new site the model is adapted, in a sentence; "" where nothing was asked or tried."""
+        if self.needs_word:
+            return (
+                "It is adapted to a new site only where the images are said to be of several classes (mixed): "
+                f"{self.needs_word}."
+            )
+        return "" if self.one_class is None else f"It bears images of one class: {self.one_class.figures}."
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> BundleFacts:
@@ -168,6 +208,7 @@ class BundleFacts:
             adapt=_value(values, "adapt", str, "none"),
             sites=_texts(values, "sites") if "sites" in values else (),
             kept_sites=_texts(values, "kept_sites") if "kept_sites" in values else (),
+            one_class=None if values.get("one_class") is None else OneClassRecord(**values["one_class"]),
             site=_value(values, "site", str, ""),
             conformal=_value(values, "conformal", str, "marginal"),
             forward_pass=_value(values, "forward_pass", str, ""),
@@ -182,7 +223,8 @@ class BundleFacts:
         """The content of `bundle.json`."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del own["preprocessing"]
-        own["test"] = None if self.test is None else dataclasses.asdict(self.test)
+        for name in ("test", "one_class"):
+            own[name] = None if own[name] is None else dataclasses.asdict(own[name])
         own["forward_pass"] = self.forward_pass or None
         return {"format": FORMAT} | self.preprocessing.to_facts() | {k: v for k, v in own.items() if v is not None}
 

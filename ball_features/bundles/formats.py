@@ -18,7 +18,9 @@ from ball_features.errors import ConfigError, DataError
 from ball_features.files import read_json
 from ball_features.models.base import AlignedClassifier, PerViewClassifier, ViewRole
 
-__all__ = ["FORMATS", "Format", "read_model", "write_model"]
+__all__ = ["FORMATS", "Format", "model_files", "read_model", "write_model"]
+
+_PARAMETERS = "parameters.json"
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Format:
         write: function from (folder, estimator) that writes the file.
         read: function from (folder, class numbers (C,)) that returns the estimator.
         trusted: True if reading the file can execute anything.
+        parameters: whether `parameters.json` beside it belongs to it.
     """
 
     file: str
     write: Callable[[Path, Any], None]
     read: Callable[[Path, np.ndarray], Any]
     trusted: bool = False
+    parameters: bool = False
 
 
 def write_model(folder: Path, estimator: Any, file_format: str = "skops") -> str:
@@ -55,7 +59,7 @@ def write_model(folder: Path, estimator: Any, file_format: str = "skops") -> str
     parts = estimator.models_ if isinstance(estimator, PerViewClassifier) else [estimator]
     if any(isinstance(part, AlignedClassifier) and part.aligns for part in parts):
         raise ConfigError(
-            f"Got {type(estimator).__name__} with per_image or kinds, expected neither: a bundle holds no such "
+            f"Got {type(estimator).__name__} with per_image or center, expected neither: a bundle holds no such "
             "alignment. Fit without them."
         )
     own = FORMATS[file_format]
@@ -91,6 +95,12 @@ def read_model(folder: Path, file: str, classes: Sequence[int], trust: bool) -> 
             "its maker with your account, read it with trust=True."
         )
     return own.read(folder, np.array(classes))
+
+
+def model_files(file: str) -> tuple[str, ...]:
+    """Names of the files that hold an estimator, by that of its model file; the second may be missing."""
+    parameters = any(own.file == file and own.parameters for own in FORMATS.values())
+    return (file, _PARAMETERS) if parameters else (file,)
 
 
 def _write_safetensors(folder: Path, estimator: Any) -> None:
@@ -216,19 +226,19 @@ def _read_joblib(folder: Path, classes: np.ndarray) -> Any:
 
 FORMATS: dict[str, Format] = {
     "safetensors": Format("head.safetensors", _write_safetensors, _read_safetensors),
-    "xgboost": Format("xgboost.json", _write_xgboost, _read_xgboost),
+    "xgboost": Format("xgboost.json", _write_xgboost, _read_xgboost, parameters=True),
     "skops": Format("model.skops", _write_skops, _read_skops),
-    "views": Format("views.skops", _write_views, _read_views),
-    "recipes": Format("recipes.skops", _write_recipes, _read_recipes),
+    "views": Format("views.skops", _write_views, _read_views, parameters=True),
+    "recipes": Format("recipes.skops", _write_recipes, _read_recipes, parameters=True),
     "joblib": Format("model.joblib", _write_joblib, _read_joblib, trusted=True),
 }
 
 
 def _write_parameters(folder: Path, parameters: Mapping[str, object]) -> None:
-    (folder / "parameters.json").write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
+    (folder / _PARAMETERS).write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_parameters(folder: Path) -> dict[str, Any]:
     """Return nothing, that is the defaults, for bundles of earlier versions."""
-    file = folder / "parameters.json"
+    file = folder / _PARAMETERS
     return read_json(file) if file.exists() else {}

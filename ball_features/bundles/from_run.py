@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from ball_features.bundles.facts import BundleFacts
 from ball_features.bundles.known_sites import Sites
 from ball_features.bundles.left_out_sites import LabelledEmbeddings, score_left_out, score_within
 from ball_features.bundles.saving import HeldOut, write_bundle
-from ball_features.cache import Cache
+from ball_features.cache import Cache, read_rows
 from ball_features.config import FitConfig
 from ball_features.evaluation.final_fit import FinalFit
 from ball_features.evaluation.fit_split import Fitted
 from ball_features.evaluation.site_shift import used_views
 from ball_features.evaluation.views import model_views
 from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.models.one_class import OneClassRecord
 from ball_features.models.recipe_choice import RecipeChoice
 from ball_features.models.registry import MODELS
 from ball_features.models.row_stream import stratified
@@ -40,6 +42,7 @@ class Origin:
         conformal: one of `config.bundling.CONFORMAL`.
         site: site of each image to which models were adapted, (images,), or None.
         unit: unit of each image, int (images,), as in `LabelledEmbeddings`, or None.
+        one_class: model -> what batches of one class did to it, on the sites that the run left out.
     """
 
     cache: Cache
@@ -47,6 +50,7 @@ class Origin:
     conformal: str = "marginal"
     site: np.ndarray | None = None
     unit: np.ndarray | None = None
+    one_class: Mapping[str, OneClassRecord] = field(default_factory=dict)
 
 
 def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> None:
@@ -84,6 +88,7 @@ def bundle_fitted(folder: Path, origin: Origin, fitted: Fitted, name: str) -> No
         notes=(note,),
         model_views=own,
         left_out=split.name,
+        one_class=origin.one_class.get(name),
         validation_images=len(split.val),
     )
     write_bundle(
@@ -141,6 +146,7 @@ def bundle_final(folder: Path, origin: Origin, final: FinalFit) -> None:
         final=True,
         folds=len(final.folds),
         epochs=final.epochs,
+        one_class=OneClassRecord.joined([fold.one_class for fold in final.folds]) or origin.one_class.get(name),
         validation_images=len(rows),
     )
     distances, scores, truth, raw = [], [], [], []
@@ -194,7 +200,7 @@ class _Used:
     def __call__(self, rows: np.ndarray) -> LabelledEmbeddings:
         """These images with their classes; rows is int (images,)."""
         cache, sites, site = self.origin.cache, self.sites, self.origin.site
-        X = cache.embeddings[rows][:, self.views]
+        X = read_rows(cache.embeddings, rows)[:, self.views]
         truth, unit = np.unique(cache.label, return_inverse=True)[1][rows], _rows_of(self.origin.unit, rows)
         if sites is None or site is None:
             return LabelledEmbeddings(X, truth, unit, _rows_of(cache.shortcuts.get("histogram"), rows))

@@ -15,10 +15,16 @@ import numpy as np
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteAdapter
 
-__all__ = ["FAR", "Sites"]
+__all__ = ["FAR", "Sites", "distinct"]
 
 FAR = 2.0  # times the farthest training site's distance from their average: 1.4 to 2.7 for white blood cells of three
 # hospitals, 2.0 to 3.6 for malaria cells, photographs and drawings in their place (benchmarks/unusual.md)
+
+
+def distinct(X: np.ndarray) -> np.ndarray:
+    """The embeddings (images, views, dim) without those that an earlier image has, of which it is a copy."""
+    _, first = np.unique(X.reshape(len(X), -1), axis=0, return_index=True)
+    return X[np.sort(first)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,12 @@ class Sites:
         if name in self.kept:
             return self.kept[name]
         return self.adapter.offsets_[self.training.index(name)] if name in self.training else None
+
+    def alike(self, name: str) -> str:
+        """The known site whose name differs from this one in case or blanks alone, or ""."""
+        plain = {"".join(own.casefold().split()): own for own in (*self.training, *self.kept)}
+        found = plain.get("".join(name.casefold().split()), "")
+        return "" if found == name else found
 
     def is_near(self, offset: np.ndarray) -> bool:
         """Whether an offset (views, dim) is that of a new site, not far from those of training."""

@@ -12,17 +12,17 @@ import numpy as np
 
 from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.prediction import Prediction, describe
-from ball_features.config import COVERAGE
+from ball_features.config import COVERAGE, BundleUse, Coverage
 from ball_features.dataset.decode import decode_bytes, read_file
 from ball_features.dataset.listing import Rejected
-from ball_features.errors import ConfigError, ImageError, WeightsError
+from ball_features.errors import ImageError, WeightsError
 from ball_features.extraction.engine.cpu import compile_early
-from ball_features.extraction.networks import file_sha256, is_program, knows_network
+from ball_features.extraction.known_networks import is_program, knows_network, network_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EmbeddedFiles", "Predictor", "check_coverage"]
+__all__ = ["EmbeddedFiles", "Predictor"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def _require_network(path: Path, sha256: str, *, trusted: bool) -> None:
     """
     if not path.is_file():
         raise WeightsError(f"The network of this bundle is not at {path}. Give its file as weights.")
-    if file_sha256(path) != sha256:
+    if network_sha256(path) != sha256:
         raise _other_weights(str(path), sha256)
     if is_program(path) and not trusted and not knows_network(sha256):
         raise WeightsError(
@@ -66,12 +66,6 @@ def _other_weights(path: str, sha256: str) -> WeightsError:
     )
 
 
-def check_coverage(coverage: float) -> None:
-    """Raise `ConfigError` if the coverage of prediction sets is not between 0 and 1."""
-    if not 0 < coverage < 1:
-        raise ConfigError(f"Got coverage={coverage}, expected a share between 0 and 1, such as 0.95.")
-
-
 class Predictor:
     """A bundle with its network, loaded once.
 
@@ -84,7 +78,7 @@ class Predictor:
 
     Raises:
         WeightsError: The weights are missing, or not those of the bundle.
-        ConfigError: The device is not available.
+        ConfigError: The device is not available, or the precision unknown.
     """
 
     def __init__(
@@ -98,12 +92,13 @@ class Predictor:
     ) -> None:
         from ball_features.extraction.backbones import get_backbone
 
+        BundleUse(weights=weights, device=device, precision=precision)  # checked before a network is loaded
         own = bundle.facts.preprocessing
-        wanted, name = weights or own.weights, own.backbone
+        wanted, name = weights or own.weights, own.backbone.name
         if name.startswith("file:"):
             _require_network(Path(wanted), own.weights_sha256, trusted=bundle.trusted or weights is not None)
             name = f"file:{wanted}"
-        self.backbone = get_backbone(name, own.input_px)
+        self.backbone = get_backbone(name, own.backbone.input_px)
         if self.backbone.engine == "densenet" and device in ("auto", "cpu"):
             compile_early()
         from ball_features.extraction.engine.confirm import confirm
@@ -116,7 +111,7 @@ class Predictor:
             raise _other_weights(wanted, own.weights_sha256)
         self.bundle, self.device = bundle, resolve_device(device)
         require_memory(self.device.type, own)
-        self.preprocessing = dataclasses.replace(own, dim=self.backbone.dim)
+        self.preprocessing = dataclasses.replace(own, backbone=self.backbone)
         self.preprocessing.mask(self.device)  # unpacked once
         if precision == "auto":
             # If the device would emulate the bundle's precision, float32 is faster and more exact.
@@ -127,7 +122,7 @@ class Predictor:
             self.engine = ModuleEngine(self.module, self.device, precision)
         else:
             wanted_here = dataclasses.replace(self.preprocessing, precision=precision)
-            found = confirm(self.backbone, self.module, wanted_here, self.device, compiled=compiled)
+            found = confirm(self.module, wanted_here, self.device, compiled=compiled)
             self.engine, self._remark = found.engine, found.remark
 
     @property
@@ -147,7 +142,7 @@ class Predictor:
         bundle, facts = self.bundle, self.bundle.facts
         return {
             "model": facts.model,
-            "backbone": self.preprocessing.backbone,
+            "backbone": self.backbone.name,
             "weights_sha256": self.preprocessing.weights_sha256,
             "cache_fingerprint": facts.cache_fingerprint,
             "ball_version": facts.ball_version,
@@ -200,7 +195,7 @@ class Predictor:
         Raises:
             ConfigError: The coverage is not between 0 and 1.
         """
-        check_coverage(coverage)
+        Coverage(coverage)
         predictions: list[Prediction] = []
         rejected: list[Rejected] = []
         done = 0
@@ -236,7 +231,7 @@ class Predictor:
 
     @property
     def _nothing(self) -> np.ndarray:
-        return np.empty((0, len(self.preprocessing.plan), self.preprocessing.dim), dtype=np.float32)
+        return np.empty((0, len(self.preprocessing.plan), self.backbone.dim), dtype=np.float32)
 
     def histogram(self, images: Tensor) -> np.ndarray | None:
         """Colours of images, as `Bundle.unusual` takes them; None where the bundle knows no colours.
@@ -259,8 +254,8 @@ class Predictor:
         Yields:
             The files of a block.
         """
-        from ball_features.extraction.batch import batch_size
         from ball_features.extraction.engine.modules import runs_on_all_cores
+        from ball_features.extraction.memory import batch_size
         from ball_features.extraction.stream import Workers, stream
 
         size = batch_size(self.device.type, self.engine.precision, self.backbone.input_px)

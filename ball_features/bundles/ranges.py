@@ -66,6 +66,7 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
         "gaussians": "gaussian_mean" not in arrays or _fit_together(arrays, views),
         "colours": "colour_mean" not in arrays or _one_view(arrays),
         "neighbours": "near_train" not in arrays or _of_neighbours(arrays),
+        "adapt": facts.adapt == "none" or _is_adaptation(facts.adapt),
         "site_offsets": facts.adapt == "none" or all(_per_view(arrays[name], views) for name in _sites(arrays)),
         "site_shares": facts.adapt == "none" or _of_shares(arrays),
         "elsewhere": not any(name.startswith("elsewhere_") for name in arrays) or _ELSEWHERE <= {*arrays},
@@ -74,6 +75,12 @@ def require_ranges(values: Mapping[str, Any], facts: BundleFacts, arrays: Mappin
     faults += [name for name, holds in checks.items() if not holds]
     if faults:
         raise ValueError(f"{', '.join(faults)} out of range")
+
+
+def _is_adaptation(name: str) -> bool:
+    from ball_features.models.adaptation import ADAPTATIONS
+
+    return name in ADAPTATIONS
 
 
 def _classes_of(arrays: Mapping[str, np.ndarray], name: str, images: int, classes: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,26 +13,39 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features.bundles.bundle import Bundle
+from ball_features.bundles.formats import model_files
 from ball_features.bundles.known_sites import FAR, Sites
 from ball_features.bundles.prediction import Prediction, describe
-from ball_features.bundles.sums import write_checksums
+from ball_features.bundles.sums import copy_files, write_checksums
 from ball_features.cache.places import to_stored
 from ball_features.errors import ConfigError, DataError
 from ball_features.files import clear_partial, free_name, is_plain_name, partial_of, settle
+from ball_features.outputs import require_folder
 
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteShift
 
-__all__ = ["answer_for", "describe_sites", "far_note", "keep_site", "require_new", "require_site_name"]
+__all__ = [
+    "answer_for",
+    "describe_sites",
+    "far_note",
+    "keep_site",
+    "require_new",
+    "require_site_name",
+    "require_word",
+]
+
+_SAY = "If the images are known to be of several classes, say so by the option mixed"
 
 
-def answer_for(bundle: Bundle, name: str, X: np.ndarray) -> tuple[Bundle, str]:
+def answer_for(bundle: Bundle, name: str, X: np.ndarray, *, mixed: bool = False) -> tuple[Bundle, str]:
     """The bundle that answers for a site.
 
     Args:
         bundle: site-adapted bundle.
         name: name of the site.
         X: embeddings of its images, float (images, views, dim), for a site that the bundle does not know.
+        mixed: whether the images are known to be of several classes, for a model that cannot tell.
 
     Returns:
         The bundle, and what the user must know: which offset it takes, and why.
@@ -44,7 +57,23 @@ def answer_for(bundle: Bundle, name: str, X: np.ndarray) -> tuple[Bundle, str]:
     if known is not None:
         kind = "a site that the bundle was adapted to" if name in bundle.facts.kept_sites else "a training site"
         return known, f"Site-adapted to {name}, {kind}."
+    alike = bundle.require_sites().alike(name)
+    if alike:
+        answering, told = _answer_for_new(bundle, name, X, mixed=mixed)
+        return answering, f"{told} The bundle knows {alike!r}: if that is the site, write its name so."
+    return _answer_for_new(bundle, name, X, mixed=mixed)
+
+
+def _answer_for_new(bundle: Bundle, name: str, X: np.ndarray, *, mixed: bool) -> tuple[Bundle, str]:
+    """See `answer_for`, for a site that the bundle does not know."""
     shift = bundle.adapt(X)
+    untold = "" if mixed or not shift.adapted else bundle.facts.needs_word
+    if untold:
+        told = (
+            f"Not adapted to {name}: {untold}. Its images are taken as those of a site of which nothing is known "
+            f"(setting A). {_SAY}."
+        )
+        return replace(bundle, offset=bundle.require_sites().adapter.average), told
     if shift.adapted:
         told = (
             f"Site-adapted to {name} by {shift.images} of its images, without labels. The flag for unusual images "
@@ -71,7 +100,13 @@ def far_note(bundle: Bundle) -> str:
 
 
 def describe_sites(
-    bundle: Bundle, paths: Sequence[str], X: np.ndarray, coverage: float, site: Sequence[str]
+    bundle: Bundle,
+    paths: Sequence[str],
+    X: np.ndarray,
+    coverage: float,
+    site: Sequence[str],
+    *,
+    mixed: Collection[str] = (),
 ) -> tuple[list[Prediction], list[str]]:
     """Predict from embeddings of several sites, each by its own offset.
 
@@ -81,6 +116,7 @@ def describe_sites(
         X: embeddings, float32 (images, views, dim).
         coverage: coverage of the prediction sets.
         site: site of each image; "" for one of which nothing is known.
+        mixed: sites whose images are known to be of several classes.
 
     Returns:
         Predictions in the order of the images, and what the user must know of each site.
@@ -90,7 +126,7 @@ def describe_sites(
     notes = []
     for name in np.unique(names).tolist():
         rows = np.flatnonzero(names == name).tolist()
-        own, told = answer_for(bundle, name, X[rows]) if name else (bundle, "")
+        own, told = answer_for(bundle, name, X[rows], mixed=name in mixed) if name else (bundle, "")
         found |= dict(zip(rows, describe(own, [paths[row] for row in rows], X[rows], coverage), strict=True))
         notes += [told] if told else []
     unknown = int((names == "").sum())
@@ -110,24 +146,43 @@ def require_site_name(name: str) -> None:
         )
 
 
+def require_word(bundle: Bundle, name: str) -> None:
+    """Raise `ConfigError` where a model is adapted only to images that are said to be of several classes."""
+    reason = bundle.facts.needs_word
+    if reason:
+        raise ConfigError(
+            f"Not adapted to {name}: {reason}. Nothing was written. {_SAY}, or take a model that bears "
+            "batches of one class: a run that adapts models to sites left out names those that do.",
+            option="mixed",
+        )
+
+
 def require_new(bundle: Bundle, name: str, out: Path) -> Sites:
     """Check a new site and the folder of its bundle before the work; the sites that the bundle knows.
 
     Raises:
         ConfigError: The bundle is not site-adapted, or the name is empty or no name.
-        DataError: The site is one of training, or the folder exists.
+        DataError: The site is one of training, or the folder exists, cannot be made, or lies in a bundle.
     """
     sites = bundle.require_sites()
     require_site_name(name)
     if name in sites.training:
         raise DataError(f"{name} is a training site, which the bundle knows. Name another site, or predict with it.")
+    if alike := sites.alike(name):
+        raise DataError(
+            f"Got the site {name!r}; the bundle knows {alike!r}, whose name differs in case or blanks alone. Predict "
+            "with that site if it is the same, else give another name."
+        )
     if out.exists():
         raise DataError(f"{out} exists, expected a new folder. Give another folder for the copy.")
+    require_folder(out.parent, "folder for the copy")
     return sites
 
 
 def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShift) -> None:
     """Write a copy of a bundle that knows a site, and answers for it where no other is named.
+
+    It has the files that a bundle has; what else lies in the folder, such as a note of the user's, is not copied.
 
     Args:
         bundle: bundle of the folder.
@@ -157,8 +212,9 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
     clear_partial(out.parent, out.name)
     partial = partial_of(out)
     try:
-        shutil.copytree(folder, partial)
-        arrays = load((folder / "reference.safetensors").read_bytes())
+        partial.mkdir(parents=True)
+        copy_files(folder, ("reference.safetensors", *model_files(bundle.facts.model_file)), partial)
+        arrays = load((partial / "reference.safetensors").read_bytes())
         (partial / "reference.safetensors").write_bytes(save(arrays | sites.to_arrays()))
         stored = to_stored(facts.to_json(), partial)  # whose paths are those of its neighbour `out`
         (partial / "bundle.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
@@ -166,7 +222,9 @@ def keep_site(bundle: Bundle, folder: Path, out: Path, name: str, shift: SiteShi
         place = free_name(out) if os.path.lexists(out) else out
         settle(partial, place)
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}). Give another folder for the copy.") from error
+        raise DataError(
+            f"{out} cannot be written ({error.strerror or error}). Give another folder for the copy."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if place != out:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ball_features.dataset.listing import printable
 from ball_features.errors import DataError
 from ball_features.files import open_plain, read_whole
 
-__all__ = ["SUMS", "changed_files", "require_plain_files", "require_unchanged", "write_checksums"]
+__all__ = ["SUMS", "changed_files", "copy_files", "require_plain_files", "require_unchanged", "write_checksums"]
 
 SUMS = "SHA256SUMS"
 _MOST_SUMS_BYTES, _MOST_JSON_BYTES = 1 << 20, 1 << 32
@@ -69,6 +71,27 @@ def require_unchanged(folder: Path) -> None:
             f"{folder} is a damaged bundle: {', '.join(changed)} is not what was saved. Copy it again from its source, "
             f"or save the model again with `ball fit`. If you changed it on purpose, delete {SUMS}."
         )
+
+
+def copy_files(folder: Path, names: Iterable[str], out: Path) -> None:
+    """Copy files of a bundle that was read, those that are there, and nothing else that lies in its folder.
+
+    A link may lead to a file of the user's. What it leads to is copied only where `SHA256SUMS` states its bytes.
+
+    Raises:
+        DataError: A file is a link, and nothing states its bytes.
+        OSError: A file cannot be read or written.
+    """
+    stated = changed_files(folder) == []
+    for name in names:
+        if (folder / name).is_symlink() and not stated:
+            raise DataError(
+                f"{folder / name} is a link, and {SUMS}, which would tell what it should lead to, is missing or of "
+                "other files. Put the file itself in its place."
+            )
+        if (folder / name).exists():
+            with open_plain(folder / name) as file, (out / name).open("xb") as copy:
+                shutil.copyfileobj(file, copy)
 
 
 def _hash(path: Path) -> str:

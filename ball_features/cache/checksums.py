@@ -27,6 +27,7 @@ __all__ = [
     "broken_rows",
     "changing_parts",
     "is_sealed",
+    "is_timed",
     "row_checksums",
     "seal",
     "stored_checksums",
@@ -102,8 +103,25 @@ def _blocks(rows: np.ndarray, embeddings: Any) -> Iterator[np.ndarray]:
 
 
 def stored_checksums(file: Any) -> np.ndarray | None:
-    """Checksum of each row of an open cache, uint32 (images,); None in a cache of an earlier version."""
-    return file[ROWS][:] if ROWS in file else None
+    """Checksum of each row of an open cache, uint32 (images,); None in a cache of an earlier version.
+
+    Where they are not one for each image, they are 0, which no row has: all rows are damaged then.
+    """
+    if GROUP not in file:
+        return None
+    images = len(file["embeddings"])
+    return file[ROWS][:] if _has_shape(file, ROWS, (images,)) else np.zeros(images, np.uint32)
+
+
+def _has_shape(file: Any, name: str, shape: tuple[int, ...]) -> bool:
+    return name in file and file[name].shape == shape
+
+
+def is_timed(file: Any) -> bool:
+    """Whether the timing of an open cache is the one that was written; True for a cache without one."""
+    if TIMING not in file or "timing" not in file:
+        return True
+    return _has_shape(file, TIMING, ()) and timing_checksum(file["timing"][:]) == int(file[TIMING][()])
 
 
 def timing_checksum(timing: np.ndarray) -> int:
@@ -130,8 +148,10 @@ def seal(file: Any, path: Path | str) -> bytes:
 
 def is_sealed(file: Any, path: Path | str) -> bool:
     """Whether the seal of an open cache is that of its bytes; True for a cache of an earlier version, without one."""
-    if SEAL not in file:
-        return GROUP not in file
+    if GROUP not in file:
+        return True
+    if not _has_shape(file, ROWS, (len(file["embeddings"]),)) or not _has_shape(file, SEAL, (SEAL_BYTES,)):
+        return False
     return bytes(file[SEAL][:]) == seal(file, path)
 
 
@@ -154,5 +174,6 @@ def changing_parts(file: Any) -> Iterator[tuple[int, int]]:
     elif embeddings.size:
         yield embeddings.id.get_offset(), embeddings.size * embeddings.dtype.itemsize
     for name in ("committed", "timing", ROWS, SEAL, TIMING, *(f"shortcuts/{name}" for name in file["shortcuts"])):
-        if name in file and file[name].size and (offset := file[name].id.get_offset()) is not None:
-            yield offset, file[name].size * file[name].dtype.itemsize
+        item = file.get(name)
+        if item is not None and item.size and (offset := item.id.get_offset()) is not None:
+            yield offset, item.size * item.dtype.itemsize

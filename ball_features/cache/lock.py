@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ball_features.config.sizes import whole_number
 from ball_features.dataset.listing import printable
 from ball_features.errors import CacheBusyError, CacheError
 from ball_features.files import is_running, open_regular, this_host
@@ -155,8 +156,8 @@ def _is_stale(marker: Path) -> bool:
     words = _read(marker).split(" on ")
     if len(words) != 2:
         return time.time() - marker.stat().st_mtime > _YOUNG_S
-    number = words[0].removeprefix("process ")
-    return words[1] == _host() and number.isdigit() and not is_running(int(number))
+    number = whole_number(words[0].removeprefix("process "))
+    return words[1] == _host() and number is not None and not is_running(number)
 
 
 def _busy(path: Path, holder: str, marker: Path | None = None) -> CacheBusyError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 from ball_features.cache import checksums
-from ball_features.cache.heaps import fault_of_heaps
-from ball_features.cache.places import from_stored
+from ball_features.cache.attributes import REQUIRED_ATTRIBUTES, fault_of_attributes, fault_of_shape, read_attributes
+from ball_features.cache.heaps import watched
 from ball_features.cache.remote import local_copy
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
 from ball_features.cache.strangers import budget, fault_of_objects, fault_of_paths
@@ -27,13 +27,6 @@ _TEXTS_AT_ONCE = 4096
 _REPAIR = (
     "Extract the images again with `ball extract` into this file and repair=True: only what is damaged is computed."
 )
-_TEXTS = (
-    "backbone", "created", "device", "fingerprint", "images", "normalize", "overlay_mask", "pooling", "precision",
-    "recipe", "segmentation", "weights", "weights_sha256",
-)  # fmt: skip
-_COUNTS = {"batch_size": 1 << 20, "input_px": 1 << 14, "seed": 1 << 63, "views": 10_000}  # name -> largest value
-_LONGEST_TEXT = 1 << 22
-_REQUIRED_ATTRIBUTES = ("backbone", "batch_size", "fingerprint", "precision", "recipe")
 
 
 def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True) -> Cache:
@@ -72,22 +65,20 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
                 f"{path} is not a cache of ball: not an HDF5 file, or damaged. Give another file; `ball extract` "
                 "makes a cache from a folder of images."
             )
-        with h5py.File(path, "r", locking=False) as file:
+        with watched(path) as (file, below):
             fault = fault_of_objects(file, path)
             if fault:
                 raise CacheError(
                     f"{path} was refused: {fault}. No cache that ball writes holds this; get it again from its maker, "
                     "or give another file."
                 )
-            parts = [*checksums.changing_parts(file)] if {"embeddings", "shortcuts"} <= set(file) else []
-            fault = fault_of_heaps(path, parts)
-            if fault:
-                raise CacheError(f"{path} is damaged, or another program changed it: {fault}. {again}")
+            below.look_at_texts(file)
+        with h5py.File(path, "r", locking=False) as file:
             version = file.attrs.get("schema_version")
             if version != SCHEMA_VERSION:
                 raise CacheError(
-                    f"{path} has schema version {version}, expected {SCHEMA_VERSION}. Read it with the version of ball "
-                    "that wrote it, or extract the images into another file."
+                    f"{path} has schema version {str(version)[:100]}, expected {SCHEMA_VERSION}. Read it with "
+                    "the version of ball that wrote it, or extract the images into another file."
                 )
             fault = _fault(file)
             if fault:
@@ -153,12 +144,11 @@ def _fault(file: Any) -> str:
     texts = ["path", "label", "sha256"]
     names = ["embeddings", *texts, "committed", "view", *(f"rejected/{key}" for key in ("path", "reason", "sha256"))]
     lacking = [name for name in [*names, "shortcuts"] if name not in file]
-    lacking += [f"the attribute {name}" for name in _REQUIRED_ATTRIBUTES if name not in file.attrs]
+    lacking += [f"the attribute {name}" for name in REQUIRED_ATTRIBUTES if name not in file.attrs]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
-    fault = next(
-        (f"the attribute {name} is {repr(v)[:200]}" for name, v in _attributes(file).items() if not _fits(name, v)), ""
-    )
+    attributes = read_attributes(file)
+    fault = fault_of_attributes(attributes)
     if fault:
         return fault
     stored = file["embeddings"]
@@ -166,34 +156,20 @@ def _fault(file: Any) -> str:
         return f"embeddings is {stored.dtype}{stored.shape}, expected floats (images, views, numbers)"
     if stored.shape[0] and not stored.shape[1] * stored.shape[2]:
         return f"embeddings has the shape {stored.shape}, without a number"
+    fault = fault_of_shape(attributes, stored.shape[1], stored.dtype.name)
+    if fault:
+        return fault
     rows = [*texts, "committed", *(f"shortcuts/{name}" for name in file["shortcuts"])]
     rows += [f"columns/{name}" for name in (file["columns"] if "columns" in file else ())]
     rows += ["twin_sha256"] if "twin_sha256" in file else []
     for name, count in [*((name, stored.shape[0]) for name in rows), ("view", stored.shape[1])]:
-        if len(file[name]) != count:
-            return f"{name} has {len(file[name])} rows, expected {count} for embeddings of {stored.shape}"
+        if (found := len(file[name])) != count:
+            return f"{name} has {found} rows, expected {count} for embeddings of {stored.shape}"
     return ""
 
 
-def _attributes(file: Any) -> dict[str, Any]:
-    own = {key: _from_attribute(value) for key, value in file.attrs.items()}
-    return from_stored(own, Path(file.filename).parent)
-
-
-def _fits(name: str, value: Any) -> bool:
-    """Whether an attribute has the type that this version writes, and is not out of range."""
-    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
-        return False
-    if name in _TEXTS:
-        return isinstance(value, str)
-    if name in _COUNTS:
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _COUNTS[name]
-    if name == "versions":
-        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-    return name != "channels" or (isinstance(value, list) and set(value) <= {"original", "segmented"})
-
-
 def _read(file: h5py.File, embeddings: bool) -> Cache:
+    @functools.cache
     def dataset(name: str) -> Any:
         return file[name]
 
@@ -239,7 +215,7 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
         committed=committed,
         view=tuple(str(name) for name in text("view")),
         shortcuts={name: dataset(f"shortcuts/{name}")[:] for name in dataset("shortcuts")},
-        attributes=_attributes(file),
+        attributes=read_attributes(file),
         rejected=tuple(Rejected(str(p), str(reason), str(sha)) for p, reason, sha in rejected),
         twin_sha256=text("twin_sha256") if "twin_sha256" in file else np.empty(0, dtype="<U1"),
         columns={column_name(key): text(f"columns/{key}") for key in (dataset("columns") if "columns" in file else ())},
@@ -270,11 +246,3 @@ def _extent(stored: Any) -> int | None:
 def _rate(file: Any) -> float:
     images, seconds = file["timing"][:] if "timing" in file else (0, 0)
     return float(images / seconds) if seconds > 0 else float("nan")
-
-
-def _from_attribute(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str) and value.startswith("json:"):
-        return json.loads(value[5:])
-    return value

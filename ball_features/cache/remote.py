@@ -21,21 +21,33 @@ from ball_features.config.paths import is_address
 from ball_features.errors import CacheError
 from ball_features.files import StoredFile, copies_folder, make_folder
 
-__all__ = ["local_copy", "written"]
+__all__ = ["forget", "local_copy", "written"]
 
 
-def local_copy(place: Path | str) -> Path:
+def local_copy(path: Path | str) -> Path:
     """The path of a file to read: a local one itself, or the copy of what lies under an address, fetched if need be.
 
     Raises:
         CacheError: Nothing lies there, or the store refuses.
         MissingExtraError: fsspec, or its part for this kind of address, is not installed.
     """
-    return _Remote.at(place, CacheError).fetch() if is_address(place) else Path(place)
+    return _Remote.at(path, CacheError).fetch() if is_address(path) else Path(path)
+
+
+def forget(path: Path | str) -> None:
+    """Remove the copy to read of what lies under an address, which is fetched again when it is needed."""
+    if not is_address(path):
+        return
+    remote = _Remote.at(path, CacheError)
+    for file in (remote.copy, _note(remote.copy)):
+        file.unlink(missing_ok=True)
+    for folder in (remote.copy.parent, remote.folder):
+        with contextlib.suppress(OSError):  # a working copy is there
+            folder.rmdir()
 
 
 @contextlib.contextmanager
-def written(place: Path | str, *, anew: bool = False, log: Callable[[str], None] = lambda line: None) -> Iterator[Path]:
+def written(path: Path | str, *, anew: bool = False, log: Callable[[str], None] = lambda line: None) -> Iterator[Path]:
     """A file of this machine to write: a local path itself, or the working copy of what lies under an address.
 
     The working copy holds what the address holds, if anything. It is stored there when the block ends without an error,
@@ -43,7 +55,7 @@ def written(place: Path | str, *, anew: bool = False, log: Callable[[str], None]
     address still holds what it held; where it does not, the copy is kept under another name.
 
     Args:
-        place: path or address.
+        path: path or address.
         anew: begin with nothing; where the address holds a file, or an interrupted command has left a working copy,
             that is an error. What is written can be made again, and is not kept where it cannot be stored.
         log: takes a line where a copy is kept under another name.
@@ -53,10 +65,10 @@ def written(place: Path | str, *, anew: bool = False, log: Callable[[str], None]
         CacheError: The store refuses, or another program has changed the file meanwhile.
         MissingExtraError: fsspec, or its part for this kind of address, is not installed.
     """
-    if not is_address(place):
-        yield Path(place)
+    if not is_address(path):
+        yield Path(path)
         return
-    remote = _Remote.at(place, CacheError)
+    remote = _Remote.at(path, CacheError)
     before = remote.version()
     if anew and before:
         raise CacheError(f"{remote.shown} exists. Give another output file, or remove it first.")

@@ -102,6 +102,8 @@ def _fault_of_dataset(name: str, item: Any) -> str:
     top = name.partition("/")[0]
     if name in _TEXTS or top in ("columns", "rejected"):
         return "" if h5py.check_string_dtype(item.dtype) and item.ndim == 1 else f"{name} is no list of texts"
+    if name == "committed" and item.dtype.itemsize != 1:
+        return f"{name} is {item.dtype}, expected flags of one byte"
     kinds = {"embeddings": "f", "shortcuts": "f", "committed": "biu", "timing": "f", "checksums": "u"}
     if item.dtype.kind not in kinds.get(top, "biuf"):
         return f"{name} is {item.dtype}, which no cache has"

@@ -66,8 +66,6 @@ def verify_cache(path: Path | str) -> Verification:
         damaged = np.union1d(damaged, np.flatnonzero(flags > 1))
         open_rows = np.flatnonzero((flags == 0) & (stored != 0))
         open_broken = checksums.broken_rows(stored, embeddings, shortcuts, contents, open_rows)
-        timing = checksums.TIMING not in file or "timing" not in file
-        timing = timing or checksums.timing_checksum(file["timing"][:]) == int(file[checksums.TIMING][()])
         return Verification(
             checked=True,
             images=len(computed),
@@ -75,5 +73,5 @@ def verify_cache(path: Path | str) -> Verification:
             paths=tuple(cache.path[damaged].tolist()),
             unmarked=len(open_rows) - len(open_broken),
             index=checksums.is_sealed(file, path),
-            timing=timing,
+            timing=checksums.is_timed(file),
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,13 @@ import h5py
 import numpy as np
 
 from ball_features.cache import checksums
+from ball_features.cache.attributes import (
+    REQUIRED_ATTRIBUTES,
+    fault_of_attributes,
+    fault_of_shape,
+    from_attribute,
+    to_attribute,
+)
 from ball_features.cache.places import to_stored
 from ball_features.cache.raw_file import RawFile, open_for_writing
 from ball_features.cache.read import sound_rows
@@ -29,10 +35,6 @@ __all__ = ["CacheContents", "CacheWriter", "create_cache"]
 
 _TEXT = h5py.string_dtype("utf-8")
 _ROW_BYTES, _FILE_BYTES = 512, 1 << 18  # of texts, flags and structure, roughly
-
-
-def _to_attribute(value: Any) -> Any:
-    return "json:" + json.dumps(value, sort_keys=True) if isinstance(value, dict | list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,15 @@ def create_cache(path: Path, contents: CacheContents, *, source: Path | None = N
         repair: leave out rows of the source that do not match their checksums; otherwise they are an error.
 
     Raises:
-        CacheError: The file cannot be written: most likely the disk is full. Or rows of the source are damaged.
+        CacheError: The file cannot be written: most likely the disk is full. Or rows of the source are damaged. Or an
+            attribute is one that would be refused when the cache is read.
     """
+    _require_readable(path, contents)
     with _replacing(path) as partial:
         _require_space(partial, contents)
         with open_for_writing(partial, "w") as (file, raw):
             for key, value in to_stored(contents.attributes, path.parent).items():
-                file.attrs[key] = _to_attribute(value)
+                file.attrs[key] = to_attribute(value)
             file.attrs["schema_version"] = SCHEMA_VERSION
             _allocate_rows(file, contents)
             raw.check()
@@ -93,6 +97,18 @@ def create_cache(path: Path, contents: CacheContents, *, source: Path | None = N
                 with h5py.File(source, "r", locking=False) as old:
                     _carry_over(old, file, raw, repair)
         _seal(partial)
+
+
+def _require_readable(path: Path, contents: CacheContents) -> None:
+    lacking = [name for name in REQUIRED_ATTRIBUTES if name not in contents.attributes]
+    fault = f"it lacks the attribute {lacking[0]}" if lacking else ""
+    try:
+        own = {name: from_attribute(to_attribute(value)) for name, value in contents.attributes.items()}
+        fault = fault or fault_of_attributes(own) or fault_of_shape(own, len(contents.view), contents.dtype)
+    except (TypeError, ValueError, RecursionError) as error:
+        fault = f"an attribute cannot be stored: {error}"
+    if fault:
+        raise CacheError(f"{path} cannot be written, since no version could read it: {fault}.")
 
 
 def _require_space(partial: Path, contents: CacheContents) -> None:

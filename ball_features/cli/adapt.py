@@ -21,6 +21,11 @@ class AdaptOptions(Config):
     """Options of `ball adapt`."""
 
     site: str = option(REQUIRED, "Name of the site (hospital, scanner) that the images are from.")
+    mixed: bool = option(
+        False,
+        "The images are known to be of several classes. A model that cannot tell images of one class from several is "
+        "adapted only then.",
+    )
     out: Path | None = option(
         None,
         "Folder of the new bundle; BUNDLE-SITE beside the bundle if left out. It must not exist.",
@@ -42,15 +47,25 @@ def adapt(
 
     The model must have been fitted with --adapt. The images are used together:
     ten are needed, of mixed classes; where they are fewer, or nearly all look
-    like one class, nothing is written, since that would do harm. The new bundle
-    is a copy that answers for the site; the old one is left as it is.
+    like one class, nothing is written, since that would do harm. Where the model
+    cannot tell one class from several, as measured on sites that were left out
+    when it was fitted, it asks for your word (--mixed). The new bundle is a copy
+    that answers for the site; the old one is left as it is.
     """
     from ball_features.deployment.adapt import BundleSettings
     from ball_features.deployment.adapt import adapt as run
 
     settings = BundleSettings(use.weights, use.device, use.precision, use.trust)
     with progress_bar("Embedding", shown.silent) as progress:
-        found = run(bundle, images, options.site, out=options.out, settings=settings, progress=progress)
+        found = run(
+            bundle,
+            images,
+            options.site,
+            mixed=options.mixed,
+            out=options.out,
+            settings=settings,
+            progress=progress,
+        )
     if shown.as_json:
         rejected = [vars(item) for item in found.rejected]
         print_json(asdict(found) | {"folder": str(found.folder), "rejected": rejected})

@@ -61,16 +61,17 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     embeddings = None if options.cache is None else cached_embeddings(options.cache, manifest)
     with progress_bar("Auditing", shown.silent, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)
+    pictures: list[str] = []
     try:
         write_groups(found, options.out)
     finally:  # the page is written too where something has come to the name of the groups file
         if options.page is not None:
-            write_audit(found, manifest.root, options.page, options.out)
+            pictures = write_audit(found, manifest.root, options.page, options.out)
     known = recognise(manifest.sha256)
     if shown.as_json:
         print_json(AuditSummary.of(found).to_dict() | {"known": known, "groups_file": str(options.out)})
     else:
-        for note in () if shown.quiet else (*remarks, manifest.note, known):
+        for note in () if shown.quiet else (*remarks, manifest.note, known, *pictures):
             if note:
                 say(note)
         show(render_verdict(audit_verdict(found, options.out)))

@@ -9,7 +9,7 @@ import typer
 from ball_features.cli.derive import command
 from ball_features.cli.layers import Subset
 from ball_features.cli.options import RunFolder, Shown, told
-from ball_features.cli.screen import echo, print_json, progress_bar, show, width
+from ball_features.cli.screen import echo, print_json, progress_bar, require_written, show, width
 from ball_features.config import FitConfig
 
 __all__ = ["COMMAND", "compare"]
@@ -64,14 +64,16 @@ def compare(
     if shown.as_json:
         values = {"run": str(result.folder), "verdict": findings_to_json(result.findings), "rows": rows}
         print_json(values | {"notes": result.notes})
+        require_written(result.unwritten)
         return
     show(
         render_verdict(result.findings),
-        *(() if shown.quiet else result.notes),
+        *(() if shown.quiet else result.remarks),
         render_comparison(rows, result.title, width()),
         quiet=shown.quiet,
     )
     echo(f"Run: {result.folder}")
+    require_written(result.unwritten)
 
 
 COMMAND = command(compare, file=True)

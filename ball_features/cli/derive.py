@@ -25,6 +25,7 @@ from ball_features.cli.root import invocation
 from ball_features.config.fields import COMMON, REQUIRED, Option
 from ball_features.config.paths import is_address, shown_address
 from ball_features.errors import ConfigError
+from ball_features.threads import reserve_blas
 
 __all__ = ["command"]
 
@@ -142,6 +143,10 @@ def _deliver(
     function: Callable[..., None], arguments: MutableMapping[str, Any], outputs: Sequence[Setting], given: set[str]
 ) -> None:
     """Call a command's function; what it writes for addresses is stored there when it has ended."""
+    from ball_features.files import require_apart
+
+    places = {one.name: getattr(arguments[one.record], one.path[0]) for one in outputs if one.about.stored == "file"}
+    require_apart({flag(name): place for name, place in places.items()})
     exits: list[typer.Exit] = []
     with contextlib.ExitStack() as held:
         for one in outputs:
@@ -158,6 +163,7 @@ def _deliver(
 
             local = held.enter_context(delivered(place, one.about.stored))
             arguments[one.record] = dataclasses.replace(arguments[one.record], **{one.path[0]: local})
+        reserve_blas()
         try:
             function(**arguments)
         except typer.Exit as end:  # a command that is done, with findings

@@ -14,6 +14,7 @@ from ball_features.cli.screen import echo, print_json, progress_bar, say
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.config.fields import COMMON, REQUIRED, Config, option
 from ball_features.config.paths import shown_path
+from ball_features.config.sizes import whole_number
 from ball_features.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,23 +121,31 @@ def _on_cluster(
 ) -> Extraction:
     from ball_features.extraction.ray_tasks import Cluster, extract_with_ray
 
-    given = [name for name in ("shard", "dry_run", "overwrite", "prune", "repair") if getattr(cache, name)]
+    given = [name for name in ("shard", "dry_run") if getattr(cache, name)]
     if given:
         listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ConfigError(f"Got --engine ray with {listed}, which is for one process. Leave {listed} out.")
-    cluster = Cluster(cache.address)
     return extract_with_ray(
-        images, cache.out, config, cluster=cluster, collection=collection, progress=progress, log=log
+        images,
+        cache.out,
+        config,
+        cluster=Cluster(cache.address),
+        collection=collection,
+        overwrite=cache.overwrite,
+        prune=cache.prune,
+        repair=cache.repair,
+        progress=progress,
+        log=log,
     )
 
 
 def _shard(text: str) -> tuple[int, int] | None:
     if not text:
         return None
-    number, slash, total = text.partition("/")
-    if not (slash and number.isascii() and total.isascii() and number.isdigit() and total.isdigit()):
-        raise ConfigError(f"Got --shard {text}, expected I/N, such as 3/8.")
-    return int(number), int(total)
+    number, total = (whole_number(part) for part in text.partition("/")[::2])
+    if number is None or total is None:
+        raise ConfigError(f"Got --shard {text[:100]}, expected I/N, such as 3/8.")
+    return number, total
 
 
 def _extraction_json(result: Extraction) -> dict[str, object]:

@@ -11,7 +11,7 @@ from ball_features.cli.layers import flag
 from ball_features.cli.options import CachePath, RunFolder, Shown, told
 from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import invocation
-from ball_features.cli.screen import echo, print_json, progress_bar, say, show, width
+from ball_features.cli.screen import echo, print_json, progress_bar, require_written, say, show, width
 from ball_features.config import LADDER, LEARNING_CURVE, FitConfig, Saving
 from ball_features.config.fields import option
 from ball_features.errors import ConfigError, require_extra
@@ -48,13 +48,15 @@ def fit(cache: CachePath, config: FitConfig, options: FitOptions, shown: Shown) 
     no network) stand in the same table. Every run keeps a config.toml, and
     --config takes it to repeat the run.
     """
-    from ball_features.outputs import require_folder
+    from ball_features.outputs import require_folder, require_outside_bundles
+    from ball_features.reporting.mlflow_store import store_path
 
     if options.tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "The export of training curves")
         require_folder(options.tensorboard, "--tensorboard")
     if options.mlflow:
         require_extra("mlflow", "mlflow", "The export to MLflow")
+        require_outside_bundles(store_path(options.mlflow), "--mlflow")
     preset = PRESETS.get(invocation.preset)
     notes = told(options.note)
     notes += [f"Preset {invocation.preset} {preset.told(config.repeats)}"] if preset else []
@@ -95,6 +97,7 @@ def _compare(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, 
         count = write_events(result.folder, options.tensorboard)
         if not shown.silent:
             say(f"{count} curves for TensorBoard: tensorboard --logdir {options.tensorboard}")
+    require_written(result.unwritten)
 
 
 def _record(folder: Path, options: FitOptions, shown: Shown) -> None:
@@ -132,12 +135,14 @@ def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, no
     if shown.as_json:
         values = {"run": str(done.folder), "verdict": findings_to_json(done.findings), "ladder": done.rows}
         print_json(values | {"notes": done.notes})
+        require_written(done.unwritten)
         return
     show(render_verdict(done.findings))
     for note in () if shown.quiet else [*notes, *done.notes]:
         echo(note)
     show(render_ladder(done.rows, width()), quiet=shown.quiet)
     echo(f"Run: {done.folder}")
+    require_written(done.unwritten)
 
 
 def _draw_curve(cache: Path, config: FitConfig, options: FitOptions, shown: Shown) -> None:
@@ -159,6 +164,7 @@ def _draw_curve(cache: Path, config: FitConfig, options: FitOptions, shown: Show
     if shown.as_json:
         values = {"run": str(done.folder), "curve": done.rows, "forecast": done.forecasts}
         print_json(values | {"sentences": done.sentences, "notes": done.notes})
+        require_written(done.unwritten)
         return
     for sentence in done.sentences:
         echo(sentence)
@@ -166,6 +172,7 @@ def _draw_curve(cache: Path, config: FitConfig, options: FitOptions, shown: Show
         echo(note)
     show(render_curve(done.rows))
     echo(f"Run: {done.folder}")
+    require_written(done.unwritten)
 
 
 def print_run(result: Run, shown: Shown) -> None:
@@ -179,7 +186,7 @@ def print_run(result: Run, shown: Shown) -> None:
         values |= {"bundles": [str(path) for path in result.bundles]}
         print_json(values)
         return
-    show(render_verdict(result.findings), *(() if shown.quiet else result.notes))
+    show(render_verdict(result.findings), *(() if shown.quiet else result.remarks))
     show(result.table(width()), *result.more_tables(), quiet=shown.quiet)
     echo(f"Run: {result.folder}")
 

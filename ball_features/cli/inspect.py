@@ -69,7 +69,7 @@ def inspect(
         from ball_features.extraction.preprocessing import Preprocessing
 
         config = Preprocessing.from_attributes(found.attributes).to_config()
-        echo(Repeat("extract", {"images": found.attributes["images"]}, config).text().rstrip())
+        echo(Repeat("extract", {"images": found.attributes.get("images", "IMAGES")}, config).text().rstrip())
     elif shown.as_json:
         print_json(describe(found, cache))
     else:

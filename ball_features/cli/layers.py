@@ -210,7 +210,7 @@ def _require_own_network(backbone: Any, given: set[str]) -> None:
     """Refuse TorchScript that a file names, which may be a stranger's; one that the user has named before is known."""
     if "backbone" in given or not isinstance(backbone, str) or not backbone.startswith("file:"):
         return
-    from ball_features.extraction.networks import file_sha256, is_program, knows_network
+    from ball_features.extraction.known_networks import file_sha256, is_program, knows_network
 
     path = Path(backbone.removeprefix("file:"))
     if path.is_file() and is_program(path) and not knows_network(file_sha256(path)):

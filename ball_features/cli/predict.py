@@ -15,6 +15,7 @@ from ball_features.cli.options import BundleFolder, BundleUse, Strict
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show
 from ball_features.config import CollectionConfig, Coverage
 from ball_features.config.fields import option
+from ball_features.errors import DataError
 
 __all__ = ["COMMAND", "PredictOptions", "predict"]
 
@@ -39,6 +40,11 @@ class PredictOptions(Coverage):
         "",
         "Site of all these images (hospital, scanner), for a bundle fitted with --adapt: it is adapted to the site by "
         "the images themselves, or by what `ball adapt` kept.",
+    )
+    mixed: bool = option(
+        False,
+        "The images of each site are known to be of several classes. A model that cannot tell images of one class from "
+        "several is adapted to a new site only then.",
     )
 
 
@@ -78,6 +84,8 @@ def predict(
     names = [item for item in images if item != "-"]
     if "-" in images:
         names += [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]
+    if not names:
+        raise DataError("Got no names on standard input, expected one file, folder or pattern on each line.")
     with progress_bar("Predicting", shown.silent) as progress:
         found = run(
             bundle,
@@ -88,6 +96,7 @@ def predict(
             precision=use.precision,
             trust=use.trust,
             site=options.site,
+            mixed=options.mixed,
             sheet=columns.sheet or None,
             columns=columns,
             progress=progress,

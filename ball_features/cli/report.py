@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,12 +49,13 @@ def report(
     Without --thumbnails it holds no picture of an image, since data may not be
     passed on.
     """
+    from ball_features.dataset.listing import printable
     from ball_features.dataset.manifest import open_images
     from ball_features.errors import ConfigError
-    from ball_features.outputs import require_writable
+    from ball_features.outputs import require_outside_bundles, require_writable
     from ball_features.reporting.joint import has_own_page, write_joint_report, write_own_report
     from ball_features.reporting.page import write_report
-    from ball_features.reporting.paper import write_paper
+    from ball_features.reporting.paper import others_there, write_paper
     from ball_features.reporting.plot import check_formats
 
     check_formats(options.format)
@@ -64,19 +64,25 @@ def report(
         raise ConfigError(
             "Got --figures with several runs, a ladder, a learning curve or --out, expected one run and nothing else."
         )
+    if options.figures is not None:
+        require_outside_bundles(options.figures, "--figures")
     pictures = None if options.thumbnails is None else open_images(options.thumbnails)
+    tell = None if shown.quiet else say
     caches = [_cache_of(folder, options.cache, shown.quiet) for folder in runs]
     if options.out is not None:
-        echo(f"Report: {write_joint_report(runs, options.out, caches, pictures)}")
+        echo(f"Report: {write_joint_report(runs, options.out, caches, pictures, tell)}")
         return
     for folder, found in zip(runs, caches, strict=True):
         if has_own_page(folder):
             echo(f"Report: {write_own_report(folder)}")
             continue
-        echo(f"Report: {write_report(folder, None, found, pictures, options.ladder)}")
+        echo(f"Report: {write_report(folder, None, found, pictures, options.ladder, tell)}")
     if options.figures is not None:
         files = write_paper(runs[0], options.figures, options.format, caches[0], options.ladder)
         echo(f"Figures: {options.figures} ({len(files)} files)")
+        others = others_there(options.figures, files)
+        if others and not shown.quiet:
+            say(f"{options.figures} also holds what is not of this run: {', '.join(map(printable, others))}.")
 
 
 def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
@@ -86,6 +92,7 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     from ball_features.errors import CacheError
     from ball_features.reporting.joint import has_own_page
     from ball_features.reporting.provenance import require_cache_of
+    from ball_features.runs.kept_cache import kept_place
     from ball_features.runs.store import read_run
 
     if has_own_page(folder):
@@ -93,7 +100,7 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
     details = read_run(folder).details
     if isinstance(details["cache"], list):
         return None
-    place = moved or _kept_place(details, folder)
+    place = moved or kept_place(details, folder)
     if moved is None and is_address(place):  # which somebody else may have put there
         if not quiet:
             say(
@@ -111,20 +118,6 @@ def _cache_of(folder: Path, moved: Path | None, quiet: bool) -> Cache | None:
             say(f"{error} The page has no map of the embeddings; where the cache has moved, give --cache.")
         return None
     return choose_channels(found, details["config"]["channels"], details["config"]["combine"])
-
-
-def _kept_place(details: Mapping[str, object], folder: Path) -> Path:
-    """Where a run says that its cache lies: seen from its own folder, or else from the current one."""
-    from ball_features.cache.places import place_of
-    from ball_features.config.paths import expanded, is_address
-
-    place, beside = Path(str(details["cache"])), details.get("cache_from_run")
-    if is_address(place):
-        return place
-    place = expanded(place)
-    if isinstance(beside, str) and (place_of(beside, folder).exists() or not place.exists()):
-        return place_of(beside, folder)
-    return place
 
 
 COMMAND = command(report)

@@ -20,8 +20,10 @@ import typer
 from typer.core import TyperGroup
 
 from ball_features import __version__
-from ball_features.cli.screen import say, survive_encodings
-from ball_features.errors import BallError, ConfigError
+from ball_features.cli.screen import say, steady_streams
+from ball_features.config.paths import shown_path
+from ball_features.errors import BallError, ConfigError, is_of_the_machine
+from ball_features.threads import is_out_of_memory, memory_bytes, memory_limit
 
 __all__ = ["InterruptError", "Invocation", "app", "invocation", "main"]
 
@@ -122,7 +124,17 @@ app = typer.Typer(
 
 def main() -> None:
     """Run `ball`; errors raised on purpose are printed as one message."""
-    survive_encodings()
+    unwritten = steady_streams()
+    try:
+        _run()
+    except SystemExit as end:
+        if not end.code and (reason := unwritten()):
+            say(f"Error: The results could not be written to standard output ({reason}).")
+            sys.exit(2)
+        raise
+
+
+def _run() -> None:
     _keep_to_installed_code()
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, _interrupt)
@@ -139,20 +151,29 @@ def main() -> None:
     except InterruptError:
         say(f"Interrupted. {_what_is_left()}")
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
-    except MemoryError:
-        say(
-            "Error: The memory of this machine does not suffice. Close other programs, or give fewer models, views or "
-            "processes (jobs) at once."
-        )
-        sys.exit(2)
     except Exception as error:
+        if is_out_of_memory(error):
+            say(f"Error: The memory {_whose_memory()}, or give fewer models, views or processes (jobs) at once.")
+            sys.exit(2)
         if "verbose" in invocation.switches:
             raise
+        if isinstance(error, OSError) and is_of_the_machine(error):
+            named = isinstance(error.filename, str | bytes)
+            place = shown_path(os.fsdecode(error.filename)) if named else "A file cannot be read or written"
+            say(f"Error: {place}: {error.strerror}. Check the name and who may use it, or give another place.")
+            sys.exit(2)
         say(f"Internal error: {type(error).__name__}: {error}. Run it again with --verbose and report what it prints.")
         sys.exit(3)
+
+
+def _whose_memory() -> str:
+    limit = memory_limit()
+    if limit > memory_bytes():
+        return "of this machine does not suffice. Close other programs"
+    return (
+        f"that a process of this shell may map ({limit / 1e9:.1f} GB) does not suffice. Raise the limit (ulimit -v), "
+        "set OMP_NUM_THREADS=1"
+    )
 
 
 def _keep_to_installed_code() -> None:

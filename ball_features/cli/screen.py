@@ -5,19 +5,23 @@ Names of files and classes come from outside. They never reach the terminal as c
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
+
+from ball_features.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-__all__ = ["clean", "echo", "print_json", "progress_bar", "say", "show", "survive_encodings", "width"]
+__all__ = ["clean", "echo", "print_json", "progress_bar", "require_written", "say", "show", "steady_streams", "width"]
 
 
 def clean(text: str) -> str:
@@ -28,11 +32,75 @@ def clean(text: str) -> str:
     return escaped_controls(spoken(text), kept="\t\n")
 
 
-def survive_encodings() -> None:
-    """Escape what the terminal's encoding lacks, instead of raising an error in the middle of a command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+class _Steady(io.RawIOBase):
+    """Bytes to a file descriptor; from the first that cannot be written on they are dropped.
+
+    A reader that has left and a disk that is full then end no command before its work is kept.
+
+    Attributes:
+        failure: why bytes were dropped, if the reader has not merely left.
+    """
+
+    def __init__(self, number: int):
+        super().__init__()
+        self._number, self._open, self.failure = number, True, ""
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        if self._open:
+            try:
+                return os.write(self._number, data)
+            except BrokenPipeError:
+                self._open = False
+            except OSError as error:
+                self._open, self.failure = False, error.strerror or "unknown error"
+        return len(data)
+
+
+def steady_streams() -> Callable[[], str]:
+    """Let no standard stream end a command: not a closed or full one, and no character that its encoding lacks.
+
+    Returns:
+        Function that says why the results could not be written to standard output, or "".
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # or the next file to be opened takes its place
+            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor, `number`
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)
+    out, err = (_steady(stream, number) for number, stream in ((1, sys.stdout), (2, sys.stderr)))
+    sys.stdout, sys.stderr = out, err
+
+    def failure() -> str:
+        with contextlib.suppress(OSError, ValueError):
+            out.flush()
+        raw = getattr(getattr(out, "buffer", None), "raw", None)
+        return raw.failure if isinstance(raw, _Steady) else ""
+
+    return failure
+
+
+def _steady(stream: TextIO | None, number: int) -> TextIO:
+    """A standard stream over `_Steady`, of the same encoding; another stream, and a console of Windows, as it is."""
+    if stream is None:
+        return open(number, "w", encoding="utf-8", closefd=False)
+    if type(stream) is not io.TextIOWrapper:  # not one that a test or a program has put there
+        return stream
+    if os.name == "nt":
+        stream.reconfigure(errors="backslashreplace")
+        return stream
+    stream.flush()
+    raw = io.BufferedWriter(_Steady(number))
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
 
 
 def echo(line: str) -> None:
@@ -86,6 +154,12 @@ def show(*renderables: RenderableType, err: bool = False, quiet: bool = False) -
     console = _console(err=err)
     for renderable in renderables:
         console.print(_Clean(without_captions(renderable) if quiet else renderable))
+
+
+def require_written(unwritten: Sequence[str]) -> None:
+    """Raise `DataError` for files of a result that could not be written, once the result is shown."""
+    if unwritten:
+        raise DataError(" ".join(unwritten))
 
 
 class _Pace:

@@ -35,19 +35,26 @@ def segment(images: Images, options: SegmentOptions, shown: Strict) -> None:
     its second channel. OUT/nuclei.csv holds numbers of the nuclei of each
     picture, such as their area.
     """
+    from ball_features.dataset.remarks import some
     from ball_features.extraction.segment import segment_folder
 
     with progress_bar("Segmenting", shown.silent) as progress:
         result = segment_folder(images, options.out, method=options.method, clean=options.clean, progress=progress)
     if shown.as_json:
         values = {"folder": str(options.out), "images": result.images, "median_area": result.median_area}
-        print_json(values | {"rejected": [vars(item) for item in result.rejected]})
+        rejected = [vars(item) for item in result.rejected]
+        print_json(values | {"rejected": rejected, "left": list(result.left)})
     else:
         for item in result.rejected:
             say(f"rejected  {item.path}: {item.reason}")
         echo(
             f"{result.images} pictures in {options.out}, {len(result.rejected)} files rejected. Nuclei are "
             f"{100 * result.median_area:.1f} % of a picture (median); none were found in {result.empty}."
+        )
+    if result.left and not shown.as_json:
+        say(
+            f"{len(result.left)} pictures of an earlier run stay, whose images are not in {images} any more: "
+            f"{some(result.left)}. Remove them if nothing needs them."
         )
     if shown.strict and result.rejected:
         raise typer.Exit(1)

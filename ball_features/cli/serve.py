@@ -26,7 +26,7 @@ class ServeOptions(Coverage):
     images: Path | None = option(
         None,
         "Folder or archive of the training images; the nearest ones are then shown as thumbnails, to all who may open "
-        "the page. None are shown if left out.",
+        "the page, where their content is that in the cache of the model's run. None are shown if left out.",
     )
     max_megabytes: float = option(20.0, "Largest file that is taken, in megabytes.", panel="Limits", above=0)
     max_megapixels: float = option(25.0, "Largest image that is taken, in megapixels.", panel="Limits", above=0)
@@ -53,6 +53,8 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
     from ball_features.deployment.limits import Limits, is_loopback, require_token
     from ball_features.deployment.listen import bind, run_server
     from ball_features.deployment.serve import create_app
+    from ball_features.reporting.markup import Thumbnails
+    from ball_features.runs.kept_cache import cache_of_bundle
 
     local = is_loopback(options.host)
     try:
@@ -64,10 +66,11 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
             f"--host {options.host} can be reached from other machines and needs a token. "
             "Set one: BALL_TOKEN=$(openssl rand -hex 16) ball serve ..."
         ) from error
-    pictures = None if options.images is None else open_images(options.images)
+    images = None if options.images is None else open_images(options.images)
     limits = Limits(options.max_megabytes, options.max_megapixels, options.max_rate, options.max_waiting)
     with contextlib.closing(bind(options.host, options.port)) as listener:
         loaded = read_bundle(bundle, trust=use.trust)
+        known = None if images is None else cache_of_bundle(bundle, loaded)
         if not shown.quiet:
             say("Loading the network ...")
         predictor = Predictor(loaded, weights=use.weights, device=use.device, precision=use.precision, compiled=True)
@@ -78,14 +81,20 @@ def serve(bundle: BundleFolder, options: ServeOptions, use: BundleUse, shown: Qu
             token=options.token,
             loopback=local,
             coverage=options.coverage,
-            images=pictures,
+            pictures=Thumbnails(images, known),
         )
 
         def announce(address: str) -> None:
             if not shown.quiet:
                 for note in loaded.notes(options.coverage):
                     say(note)
-            echo(f"{loaded.facts.model} on {loaded.facts.preprocessing.backbone} at {address}")
+                if images is not None and known is None:
+                    say(
+                        "No pictures of the nearest training images are shown, since nothing tells whether the files "
+                        "in --images are those of the model: the hashes of these are in the cache of its run. Serve it "
+                        "from its run's folder (RUN/models/MODEL), with that cache where the run names it."
+                    )
+            echo(f"{loaded.facts.model} on {loaded.facts.preprocessing.backbone.name} at {address}")
             if not shown.quiet:
                 say("Stop it with Ctrl-C.")
 

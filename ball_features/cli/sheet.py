@@ -35,6 +35,8 @@ def sheet(images: Images, options: SheetOptions, shown: Shown) -> None:
         return
     for remark in () if shown.quiet else written.remarks:
         say(remark)
+    for item in written.rejected:
+        say(f"rejected  {item.path}: {item.reason}")
     echo(f"Sheet: {options.out}, {written.rows} rows. Classes: {written.classes or 'none yet'}.")
 
 

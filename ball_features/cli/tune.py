@@ -9,7 +9,7 @@ from ball_features.cli.derive import command
 from ball_features.cli.fit import print_run
 from ball_features.cli.layers import Subset
 from ball_features.cli.options import CachePath, RunFolder, Shown, told
-from ball_features.cli.screen import print_json, progress_bar, show
+from ball_features.cli.screen import print_json, progress_bar, require_written, show
 from ball_features.config import FitConfig
 from ball_features.config.fields import COMMON, flat_name, option, options_of
 
@@ -71,9 +71,10 @@ def tune(cache: CachePath, config: Annotated[FitConfig, _SETTINGS], options: Tun
     if shown.as_json:
         values = {"run": str(result.folder), "trials": rows, "metrics": result.metrics, "notes": result.notes}
         print_json(values)
-        return
-    show(render_trials(rows))
-    print_run(result, shown)
+    else:
+        show(render_trials(rows))
+        print_run(result, shown)
+    require_written(result.unwritten)
 
 
 COMMAND = command(tune, file=True)

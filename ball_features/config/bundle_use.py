@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ball_features.config.embedding import PRECISION_CHOICES
 from ball_features.config.fields import Config, option
 
 __all__ = ["COVERAGE", "TRUST", "BundleUse", "Coverage", "EvaluateConfig"]
@@ -21,7 +22,9 @@ class BundleUse(Config):
     )
     device: str = option("auto", "Device of the network: auto, cpu, cuda (NVIDIA) or mps (Apple).")
     precision: str = option(
-        "auto", "Number format of the network's computations: auto (the bundle's own), fp32, bf16 or fp16."
+        "auto",
+        "Number format of the network's computations: auto (the bundle's own), fp32, bf16 or fp16.",
+        choices=PRECISION_CHOICES,
     )
     trust: bool = option(False, TRUST)
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ball_features.config.fields import COMMON, LAST_SEED, Config, option
 
-__all__ = ["ExtractConfig"]
+__all__ = ["PRECISION_CHOICES", "ExtractConfig"]
+
+PRECISION_CHOICES = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class ExtractConfig(Config):
         "Number format of the network's computations: auto (the fastest whose embeddings have a cosine to fp32 of at "
         "least 0.9995 on a sample of these images), fp32, bf16 or fp16.",
         panel="Network",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=PRECISION_CHOICES,
     )
     dtype: str = option(
         "float16",

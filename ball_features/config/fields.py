@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
 
+from ball_features.config.sizes import whole_number
 from ball_features.errors import ConfigError
 
 __all__ = [
@@ -141,11 +142,10 @@ class Option:
             return value
         if isinstance(value, str) and typing.get_origin(kind) is tuple and not self.path:
             parts = split_names(value)
-            whole = typing.get_args(kind)[0] is int and all(part.isdecimal() for part in parts)
-            return tuple(map(int, parts)) if whole else parts
-        if isinstance(value, str) and kind is int and self.words and value.isdecimal():
-            return int(value)
-        return value
+            numbers = [whole_number(part) for part in parts] if typing.get_args(kind)[0] is int else [None]
+            return parts if None in numbers else tuple(numbers)
+        number = whole_number(value) if isinstance(value, str) and kind is int and self.words else None
+        return value if number is None else number
 
     def written(self, value: Any) -> Any:
         """A value of the field as a file has it; None where the file leaves it out."""
@@ -283,7 +283,7 @@ def _typed(name: str, got: Any, kind: Any) -> Any:
         return None
     if issubclass(kinds[0], Config) and isinstance(got, Mapping):
         return kinds[0].from_mapping(got)
-    bare = getattr(got, "item", lambda: got)()  # numpy's scalars
+    bare = got if isinstance(got, type) else getattr(got, "item", lambda: got)()  # numpy's scalars
     accepted, words = _TYPES.get(kinds[0], (kinds[0], f"a {kinds[0].__name__}, or a mapping of its keys"))
     fits = isinstance(bare, accepted) and (
         kinds[0] is bool or not isinstance(bare, bool)

@@ -12,11 +12,13 @@ from typing import Any
 from ball_features.errors import BallError
 
 __all__ = [
+    "as_word",
     "called",
     "expanded",
     "is_address",
     "is_copy",
     "named",
+    "own_name",
     "shareable",
     "shareable_text",
     "shown_address",
@@ -30,14 +32,14 @@ _SECRET = re.compile(r"//[^/@]*@")
 _COPIES: dict[str, str] = {}  # path of this machine -> address that will hold what is written there
 
 
-def is_address(name: Path | str) -> bool:
-    """Whether a name is an address such as s3://bucket/folder, also where a `Path` has lost one of its slashes."""
-    return _ADDRESS.match(str(name).replace("\\", "/")) is not None
+def is_address(path: Path | str) -> bool:
+    """Whether a path is an address such as s3://bucket/folder, also where a `Path` has lost one of its slashes."""
+    return _ADDRESS.match(str(path).replace("\\", "/")) is not None
 
 
-def whole_address(name: Path | str) -> str:
+def whole_address(path: Path | str) -> str:
     """An address with the slashes that a `Path` may have lost."""
-    text = str(name)
+    text = str(path)
     if os.name == "nt" and "://" not in text:
         text = text.replace("\\", "/")
     if "://" in text:
@@ -45,14 +47,14 @@ def whole_address(name: Path | str) -> str:
     return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/", lambda found: f"{found[1]}://{'/' * (found[1] == 'file')}", text)
 
 
-def shown_address(name: Path | str) -> str:
+def shown_address(path: Path | str) -> str:
     """An address without the keys and passwords that may stand in it."""
-    return _SECRET.sub("//", whole_address(name)).partition("?")[0]
+    return _SECRET.sub("//", whole_address(path)).partition("?")[0]
 
 
-def shown_path(name: Path | str) -> str:
+def shown_path(path: Path | str) -> str:
     """A path, or an address without keys and passwords."""
-    return shown_address(name) if is_address(name) else str(name)
+    return shown_address(path) if is_address(path) else str(path)
 
 
 @contextlib.contextmanager
@@ -108,6 +110,16 @@ def named(value: Any) -> Any:
     if isinstance(found, list | tuple):
         return type(found)(named(item) for item in found)
     return Path(found).name if isinstance(found, str) and found.startswith("../") and "\n" not in found else found
+
+
+def as_word(text: str) -> str:
+    """A path as an argument of a command, which takes no name that begins with - for an option."""
+    return f"./{text}" if text.startswith("-") else text
+
+
+def own_name(path: Path) -> str:
+    """Name of a file or a folder, also where `.` or `..` leads to it; "" of the root of a disk."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
 
 
 def expanded(path: Path | str) -> Path:

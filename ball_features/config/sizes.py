@@ -1,10 +1,10 @@
-"""Amounts of memory as users write them."""
+"""Numbers and amounts of memory as users and files write them."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["LEAST_MEMORY", "read_bytes"]
+__all__ = ["LEAST_MEMORY", "read_bytes", "whole_number"]
 
 LEAST_MEMORY = 10_000_000  # bytes, with which a window holds some hundred rows of 1,920 numbers
 _UNITS = {"": 1, "b": 1}
@@ -17,4 +17,9 @@ def read_bytes(text: str) -> int | None:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
     if found is None or found[2] not in _UNITS:
         return None
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(min(float(found[1]) * _UNITS[found[2]], 1e18))
+
+
+def whole_number(text: str) -> int | None:
+    """The number of up to 18 digits (0 to 9) that a text is; None of another text."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None

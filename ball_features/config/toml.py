@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config.fields import Config, plain
-from ball_features.config.paths import expanded, is_address, shareable
+from ball_features.config.paths import as_word, expanded, is_address, shareable
 from ball_features.errors import ConfigError
 
 __all__ = ["FILE", "Repeat", "read_settings", "toml_text"]
@@ -21,6 +21,7 @@ __all__ = ["FILE", "Repeat", "read_settings", "toml_text"]
 FILE = "config.toml"  # beside every run
 _LONGEST, _LONGEST_RUN = 100_000, 1 << 28  # bytes
 _MOST_DOTS = 200
+_CONTROL = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # JSON has the others as escapes
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Repeat:
             name: name of the file with the settings in it.
         """
         given = [item for value in self.inputs.values() for item in ([value] if isinstance(value, str) else value)]
-        words = ["ball", self.verb, *shareable(given), "--config", shareable(str(folder / name))]
+        words = ["ball", self.verb, *map(as_word, shareable(given)), "--config", as_word(shareable(str(folder / name)))]
         # A shell replaces ~/ by the user's own folder only where it is not quoted.
         return " ".join(f"~/{shlex.quote(word[2:])}" if word.startswith("~/") else shlex.quote(word) for word in words)
 
@@ -140,6 +141,6 @@ def _value(value: Any) -> str:
         return text if "." in text or "e" in text else f"{text}.0"
     if isinstance(value, int | float):
         return str(value)
-    # A text of JSON is one of TOML, but for DEL and for bytes of file names that are not UTF-8.
+    # A text of JSON is one of TOML, but for DEL, other controls, and for bytes of file names that are not UTF-8.
     text = str(value).encode("utf-8", "replace").decode()
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))

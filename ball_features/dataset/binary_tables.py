@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from ball_features.dataset.raw_table import cell_text
+from ball_features.dataset.raw_table import NESTED, arrow_values, as_text, cell_text
 from ball_features.dataset.spreadsheet_size import require_bounded
 
 __all__ = ["READERS", "main"]
@@ -18,7 +18,7 @@ _MOST_CELLS, _MOST_SHEETS = 100_000_000, 1000
 _LONGEST_MESSAGE = 300
 _MOST_OUTSIDE = 1 << 20  # cells of merged blocks that lie beyond the cells that are there
 
-Tables = list[tuple[str, list[list[str]]]]
+Tables = list[tuple[str, list[list[str]], dict[str, str]]]
 
 
 def main(limits: tuple[str, int, int]) -> None:
@@ -64,7 +64,7 @@ def _spreadsheets() -> Callable[[bytes], Tables]:
             sheet = book.get_sheet_by_name(name)
             cells = [[cell_text(value) for value in row] for row in sheet.to_python(skip_empty_area=False)]
             _fill_merged(cells, getattr(sheet, "merged_cell_ranges", None) or ())
-            found.append((name, cells))
+            found.append((name, cells, {}))
         return found
 
     return read
@@ -95,8 +95,9 @@ def _parquets() -> Callable[[bytes], Tables]:
         if cells > _MOST_CELLS:
             raise ValueError(f"it claims {about.metadata.num_rows} rows of {len(flat)} columns")
         table = about.read(columns=flat, use_threads=False)
-        columns = [[cell_text(value) for value in column.to_pylist()] for column in table.columns]
-        return [("", [list(table.column_names), *(list(row) for row in zip(*columns, strict=True))])]
+        names, texts, unread = as_text(table.column_names, map(arrow_values, table.columns))
+        unread |= dict.fromkeys((field.name for field in about.schema_arrow if pa.types.is_nested(field.type)), NESTED)
+        return [("", [names, *(list(row) for row in zip(*texts, strict=True))], unread)]
 
     return read
 

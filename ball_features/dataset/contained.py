@@ -23,7 +23,7 @@ _FREE_SECONDS, _BYTES_A_SECOND = 20, 100_000  # of one core
 _CHILD = "import sys; sys.path[:] = {paths!r}; from ball_features.dataset.binary_tables import main; main({limits!r})"
 
 
-def contained(kind: str, data: bytes) -> list[tuple[str, list[list[str]]]]:
+def contained(kind: str, data: bytes) -> list[tuple[str, list[list[str]], dict[str, str]]]:
     """Read a table in a process of its own.
 
     Args:
@@ -31,7 +31,7 @@ def contained(kind: str, data: bytes) -> list[tuple[str, list[list[str]]]]:
         data: content of the file.
 
     Returns:
-        Name and rows of cells of each table.
+        Name and rows of cells of each table, and its columns that are not read: heading -> why.
 
     Raises:
         ValueError: It is damaged, or its reader needs more memory or time than the size of the file warrants.
@@ -54,4 +54,4 @@ def contained(kind: str, data: bytes) -> list[tuple[str, list[list[str]]]]:
     found: Any = json.loads(done.stdout) if not done.returncode else "it needs more memory than its size warrants"
     if isinstance(found, str):
         raise ValueError(found)
-    return [(name, rows) for name, rows in found]
+    return [(name, rows, unread) for name, rows, unread in found]

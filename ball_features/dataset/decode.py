@@ -17,6 +17,7 @@ import numpy as np
 
 from ball_features.dataset.jpeg import decode_jpegs, is_plain_jpeg
 from ball_features.errors import ImageError
+from ball_features.threads import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE_PX",
+    "NO_MEMORY",
     "decode",
     "decode_bytes",
     "may_pass",
@@ -36,6 +38,7 @@ __all__ = [
 # A smear of 100 megapixels, uncompressed in 16 bits, is 600 MB; larger files are whole slides.
 MAX_BYTES = 600_000_000
 CHANGED = "changed while it was read; run the command again"
+NO_MEMORY = "cannot be read (not enough memory)"
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
@@ -84,6 +87,8 @@ def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def _decode(data: bytes, max_pixels: int) -> Tensor:
+    import torch  # noqa: F401  (here, where it is no fault of the image if memory is too short for it)
+
     with _opened(data, max_pixels) as (image, is_plain):
         decoded = decode_jpegs([data]) if is_plain else None
         return decoded[0] if decoded else _to_rgb(image)  # of a damaged file Pillow says what is wrong with it
@@ -146,6 +151,8 @@ def read_file(path: Path | str, sha256: str = "") -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise ImageError(NO_MEMORY) from error
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise ImageError(CHANGED)
     return data
@@ -165,13 +172,13 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Any, bool]]:
             yield image, is_clean and is_plain_jpeg(image)
     except ImageError:
         raise
-    except MemoryError as error:
-        raise ImageError("cannot be read (not enough memory)") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(_kind_of(data)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels; cut it into fields") from error
     except Exception as error:  # decoders raise many kinds for damaged files
+        if is_out_of_memory(error):
+            raise ImageError(NO_MEMORY) from error
         if str(error).lower().startswith("unsupported"):
             raise ImageError(f"is of a kind that is not supported ({error}); save it as PNG") from error
         raise ImageError(f"is damaged or truncated ({str(error).splitlines()[0] or type(error).__name__})") from error
@@ -231,10 +238,9 @@ def _to_rgb(image: Any) -> Tensor:
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception:  # EXIF that cannot be read says nothing of the pixels
-        pass
+    except Exception as error:  # EXIF that cannot be read says nothing of the pixels
+        if is_out_of_memory(error):
+            raise
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray(_eight_bits(np.asarray(image).astype(np.int64)))
     elif image.mode == "F":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ball_features.config import CollectionConfig
-from ball_features.dataset.remarks import alike_ids_remark
+from ball_features.dataset.remarks import alike_ids_remark, told_apart
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_columns import plain_name
 from ball_features.dataset.sources import open_file
@@ -35,6 +35,7 @@ class GroupTable:
         sha256: digest of the content.
         gaps: columns in which an image may lack a value, and then stands alone: those of a cache.
         is_file: whether the columns are those of a file, apart from `gaps`.
+        remarks: what was decided while the file was read, such as its encoding.
     """
 
     source: str
@@ -44,6 +45,7 @@ class GroupTable:
     sha256: str
     gaps: frozenset[str] = frozenset()
     is_file: bool = False
+    remarks: tuple[str, ...] = ()
 
     def with_columns_of(self, other: GroupTable) -> GroupTable:
         """Add the columns of another table that this one lacks; this one's own go before them."""
@@ -77,7 +79,7 @@ class GroupTable:
                 raise DataError(f"{self.source} has the columns {listed}, expected {part!r} too.")
             columns.append(self.columns[own] if own else [str(value) for value in (() if label is None else label)])
         values = ["/".join(row) if all(row) else "" for row in zip(*columns, strict=True)]
-        missing = [path for path, value in zip(self.paths, values, strict=True) if not value]
+        missing = [path for path, value in zip(told_apart(self.paths), values, strict=True) if not value]
         if missing and not blanks:
             source = "The cache" if self.find(name) in self.gaps else self.source
             raise DataError(
@@ -92,7 +94,7 @@ class GroupTable:
         return alone(self.read(name, label, blanks=gaps), self.paths)
 
     def notes(self) -> tuple[str, ...]:
-        """Say which columns of the cache are used, how many images lack a value, and which ids read alike."""
+        """Say how the file was read, which columns the cache gives, what images lack, and which ids read alike."""
         own = [name for name in KNOWN_COLUMNS if self.find(name) in self.gaps]
         notes = [f"Columns of the cache are used: {', '.join(own)}."] if own else []
         for name in ("group", "patient"):
@@ -100,7 +102,7 @@ class GroupTable:
             if blank:
                 notes.append(f"{blank} of {len(self.paths)} images have no {name}; each counts as one of its own.")
         alike = [alike_ids_remark(name, self.columns.get(name, ())) for name in _IDS]
-        return tuple([*notes, *filter(None, alike)])
+        return (*self.remarks, *notes, *filter(None, alike))
 
 
 def alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -108,27 +110,27 @@ def alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:
     return np.where(values == "", np.char.add("image ", np.asarray(paths)), values)
 
 
-def table_of_file(groups: str, paths: Sequence[str], patients: Sequence[str] = ()) -> GroupTable:
+def table_of_file(path: str, paths: Sequence[str], patients: Sequence[str] = ()) -> GroupTable:
     """The columns of a groups file.
 
     Args:
-        groups: path of the file, with a row for each image or each patient.
+        path: path or address of the file, with a row for each image or each patient.
         paths: ids of the images.
         patients: patient of each image, where they are known without the file.
 
     Raises:
         DataError: The file cannot be read, or names none of the images.
     """
-    path = open_file(groups)
-    if isinstance(path, Path) and path.exists() and not path.is_file():
+    file = open_file(path)
+    if isinstance(file, Path) and file.exists() and not file.is_file():
         raise DataError(
-            f"{path} is no file, expected one: a groups file is read twice, and again when the run is repeated. "
+            f"{file} is no file, expected one: a groups file is read twice, and again when the run is repeated. "
             "Save what a pipe gives as a file first."
         )
-    sheet = read_sheet(groups, CollectionConfig())
+    sheet = read_sheet(path, CollectionConfig())
     rows = sheet.rows_of(paths, patients)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return GroupTable(str(path), paths, rows.columns, rows.headings, digest, is_file=True)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return GroupTable(str(file), paths, rows.columns, rows.headings, digest, is_file=True, remarks=sheet.remarks)
 
 
 def table_of_cache(path: np.ndarray, columns: Mapping[str, Sequence[str] | np.ndarray]) -> GroupTable:

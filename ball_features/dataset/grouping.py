@@ -31,9 +31,8 @@ class Grouping:
         sha256: digest of the file's content, or of the columns of the cache.
         patient: str (images,), patients, "" where unknown; None where there is no such column.
         notes: remarks for the user.
-        site: str (images,), sites to which models are adapted, or None.
-        place: str (images,), sites that are known, whatever is adapted to, "" where unknown; None where there is no
-            such column.
+        site: str (images,), sites, "" where unknown; None where there is no such column.
+        adapted_site: str (images,), sites to which models are adapted, or None.
     """
 
     column: str
@@ -45,7 +44,7 @@ class Grouping:
     patient: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     site: np.ndarray | None = None
-    place: np.ndarray | None = None
+    adapted_site: np.ndarray | None = None
 
     @property
     def units_left_out(self) -> np.ndarray:
@@ -126,10 +125,10 @@ def read_grouping(
             f"Got {config.center} to centre by, each of whose values holds one class, so that subtracting their means "
             "would remove the class; expected a column that several classes share, such as overlay."
         )
+    site = table.read("site", blanks=True) if table.find("site") else None
     adapts = config.adapt != "none" and (table.find("site") or config.adapt != "auto")
-    site = table.read("site", label) if adapts else None
-    place = table.read("site", blanks=True) if table.find("site") else None
-    return Grouping(column, group, together, series, center, table.sha256, patient, table.notes(), site, place)
+    adapted_site = table.read("site", label) if adapts else None
+    return Grouping(column, group, together, series, center, table.sha256, patient, table.notes(), site, adapted_site)
 
 
 def _column(table: GroupTable, protocol: Protocol) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_names import split_of
 from ball_features.dataset.matching import lacking_rows
-from ball_features.dataset.remarks import are
+from ball_features.dataset.remarks import are, told_apart
 from ball_features.dataset.sheet_columns import names_images
 from ball_features.dataset.sheet_table import Sheet, SheetRows
 from ball_features.errors import DataError
@@ -97,8 +97,9 @@ class JoinedSheets:
                 for number, cell in enumerate(cells):
                     if cell and own[number] and cell != own[number]:
                         raise DataError(
-                            f"{by[number]} and {sheet.source} differ on {files[number]}: {name} is {own[number]!r} and "
-                            f"{cell!r}. Keep one, or rename a column where they are different things."
+                            f"{by[number]} and {sheet.source} differ on {told_apart(files)[number]}: {name} is "
+                            f"{own[number]!r} and {cell!r}. Keep one, or rename a column where they are different "
+                            "things."
                         )
                     if cell and not own[number]:
                         own[number], by[number] = cell, sheet.source

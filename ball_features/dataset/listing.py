@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -206,10 +207,14 @@ def _bare(held: dict[str, tuple[bool, Counter[str]]]) -> dict[str, Counter[str]]
     return bare
 
 
-def natural_key(path: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key that puts 2 before 10; the path itself breaks ties."""
-    parts = re.split(r"(\d+)", path)
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts], path
+def natural_key(path: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key that puts 2 before 10, however long the numbers; the path itself breaks ties."""
+    parts = re.split(r"(\d+)", path)  # text and numbers by turns
+    for place in range(1, len(parts), 2):
+        if not parts[place].isascii():
+            parts[place] = "".join(str(unicodedata.decimal(digit)) for digit in parts[place])
+        parts[place] = parts[place].lstrip("0")
+    return [(len(part) if place % 2 else 0, part) for place, part in enumerate(parts)], path
 
 
 def printable(path: str) -> str:

@@ -15,7 +15,14 @@ from ball_features.config import CollectionConfig
 from ball_features.dataset.decode import MAX_BYTES, may_pass
 from ball_features.dataset.labels import Labels, read_labels
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
-from ball_features.dataset.remarks import alike_remark, conflict_remark, count_classes, dark_remark, some
+from ball_features.dataset.remarks import (
+    alike_remark,
+    conflict_remark,
+    count_classes,
+    dark_remark,
+    some,
+    twin_names_remark,
+)
 from ball_features.dataset.sources import open_source
 from ball_features.dataset.spread import spread_classes, spread_rows
 from ball_features.errors import DataError
@@ -49,6 +56,7 @@ class Manifest:
         classes: classes with their counts, and where they were read from: two lines for the user.
         twin: file of each image's segmented twin, absolute; empty where none are used.
         twin_sha256: content hash of each twin.
+        part: whether it is a part of a collection, which may lack classes, and images too.
     """
 
     root: Path
@@ -61,6 +69,7 @@ class Manifest:
     classes: tuple[str, ...] = ()
     twin: tuple[Path, ...] = ()
     twin_sha256: tuple[str, ...] = ()
+    part: bool = False
 
     @property
     def content(self) -> tuple[str, ...]:
@@ -78,7 +87,7 @@ class Manifest:
                 file cannot be read, which may pass.
 
         Raises:
-            DataError: Fewer than two classes are left.
+            DataError: Fewer than two classes are left of a whole collection.
         """
         keep = [row for row in range(len(self.path)) if row not in reasons]
         new = (
@@ -96,7 +105,7 @@ class Manifest:
             twin_sha256=tuple(self.twin_sha256[row] for row in keep if self.twin_sha256),
             rejected=rejected,
         )
-        if len(set(kept.label) - {""}) < 2:
+        if not self.part and len(set(kept.label) - {""}) < 2:
             listed = "".join(f"\n  {item.path}: {item.reason}" for item in rejected[:5])
             raise DataError(
                 f"{len(keep)} images of {len(set(kept.label) - {''})} classes in {self.root} can be used, "
@@ -159,7 +168,7 @@ def scan(
     lost = sorted({name for name in known.label if name} - set(label)) if not limit else []
     remarks = [*took, *listing.remarks(), *known.remarks]
     remarks += [f"All images of the class {name} were rejected." for name in lost]
-    remarks += [alike_remark(label), conflict_remark(path, label, sha256) if hashed else ""]
+    remarks += [alike_remark(label), twin_names_remark(path), conflict_remark(path, label, sha256) if hashed else ""]
     remarks += [dark_remark(known.root, path)]
     return Manifest(
         root=known.root,
@@ -197,16 +206,16 @@ def _folder(root: Path) -> Path:
     return root
 
 
-def open_images(place: Path | str) -> Path:
+def open_images(root: Path | str) -> Path:
     """Open what holds images whose ids are known: a folder, or an archive or address as a `Source`.
 
     Raises:
         DataError: Nothing is there, or it cannot be read.
     """
-    source: Any = open_source(place)
-    if source is None and not Path(place).is_dir():
-        raise DataError(f"No folder or archive at {place}, expected that of the images.")
-    return source or Path(place)
+    source: Any = open_source(root)
+    if source is None and not Path(root).is_dir():
+        raise DataError(f"No folder or archive at {root}, expected that of the images.")
+    return source or Path(root)
 
 
 def _require_classes(

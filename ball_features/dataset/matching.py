@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from ball_features.dataset.raw_table import clean_text
-from ball_features.dataset.remarks import counted, have, some
+from ball_features.dataset.remarks import counted, have, some, told_apart
 from ball_features.files import IMAGE_SUFFIXES, escaped_controls
 
 __all__ = ["Match", "lacking_rows", "match_rows"]
@@ -61,7 +61,7 @@ class Match:
             found.append(f"{counted(names, 'row')} of {source} {_match(names)} no image: {some(names)}.")
         if self.ambiguous:
             names = [
-                f"{cells[row]} in line {lines[row]} ({some([files[number] for number in own], 3)})"
+                f"{cells[row]} in line {lines[row]} ({some(told_apart([files[number] for number in own]), 3)})"
                 for row, own in self.ambiguous.items()
             ]
             found.append(
@@ -76,7 +76,7 @@ class Match:
 
 def lacking_rows(files: Sequence[str], listed: Sequence[bool], source: str) -> list[str]:
     """A remark on the images without a row in a table, if there are any."""
-    names = [name for name, found in zip(files, listed, strict=True) if not found]
+    names = [name for name, found in zip(told_apart(files), listed, strict=True) if not found]
     return [f"{counted(names, 'image')} {have(names)} no row in {source}: {some(names)}."] if names else []
 
 
@@ -86,7 +86,8 @@ def match_rows(cells: Sequence[str], files: Sequence[str], base: str = "") -> Ma
     A cell may be the whole path of a file or its end, or be longer than the path by folders above; slashes may lean
     either way, letter case, the form of Unicode and the ending of the name may differ, and control characters may be
     written as `files.escaped_controls` does. Where several files remain, one of the same ending, then of the same
-    letters, is taken. A file that a cell names exactly is not given to another cell that differs from it.
+    letters, in the same Unicode form if that tells them apart, is taken. A file that a cell names exactly is not given
+    to another cell that differs from it.
 
     Args:
         cells: names or paths, one per row.
@@ -135,17 +136,17 @@ def match_rows(cells: Sequence[str], files: Sequence[str], base: str = "") -> Ma
 
 def _with_controls(cells: Sequence[str], files: Sequence[str], exact: Container[str]) -> Sequence[str]:
     """Cells in which folders and names that have control characters are as the files have them."""
-    odd = {
-        clean_text(escaped_controls(part)): part
-        for name in files
-        if not name.isprintable()
-        for part in name.split("/")
-        if escaped_controls(part) != part
-    }
+    odd: dict[str, str] = {}
+    for part in {part for name in files if not name.isprintable() for part in name.split("/")}:
+        written = clean_text(escaped_controls(part))
+        if escaped_controls(part) != part:
+            odd[written] = "" if written in odd else part
+    odd = {written: part for written, part in odd.items() if part}  # two parts that are written alike stay as they are
     if not odd:
         return cells
     return [
-        cell if cell in exact else "/".join(odd.get(part.strip(), part) for part in cell.split("/")) for cell in cells
+        cell if cell in exact else "/".join(odd.get(clean_text(part), part) for part in cell.split("/"))
+        for cell in cells
     ]
 
 
@@ -165,7 +166,7 @@ class _Index:
 
 
 def _key(path: str) -> _Key:
-    text = path if path.isascii() else unicodedata.normalize("NFC", path)
+    text = path if path.isascii() else _nfc(path)
     if _ADDRESS.match(text):  # a column of a database or of a web page
         text = urllib.parse.unquote(re.split("[?#]", text, maxsplit=1)[0])
     parts = text.casefold().replace("\\", "/").split("/")
@@ -223,8 +224,12 @@ def _narrow(candidates: list[int], cell: str, key: _Key, files: Sequence[str]) -
     """Of several files those of the cell's ending, then those of its letters."""
     if len(candidates) > 1 and key.suffix:
         candidates = [n for n in candidates if files[n].lower().endswith(key.suffix)] or candidates
-    if len(candidates) > 1:
-        end = unicodedata.normalize("NFC", cell.replace("\\", "/")).rsplit("/", 1)[-1]
-        same = [n for n in candidates if unicodedata.normalize("NFC", PurePosixPath(files[n]).name).startswith(end)]
-        candidates = same or candidates
+    for form in (str, _nfc):
+        if len(candidates) > 1:
+            end = form(cell.replace("\\", "/")).rsplit("/", 1)[-1]
+            candidates = [n for n in candidates if form(PurePosixPath(files[n]).name).startswith(end)] or candidates
     return candidates
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

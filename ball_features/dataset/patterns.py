@@ -13,7 +13,8 @@ _WORDS = {
     "class": "label", "label": "label", "split": "split", "fold": "split", "patient": "patient", "site": "site",
     "group": "group", "series": "series",
 }  # fmt: skip
-_FIELD = re.compile(r"\{(\w*)\}")
+_WILDCARD = re.compile(r"(\{\w*\}|\*)")
+_MOST_DEEP = 2  # more would try each of many folders against each other
 _EXPECTED = "expected auto, class, split/class, patient/class, class/patient, or a pattern such as {label}/{patient}_*"
 
 
@@ -53,7 +54,7 @@ def parse_pattern(text: str) -> Pattern:
     folders = bool(parts) and all(part.lower() in _WORDS or part == "*" for part in parts)
     fields: list[str] = []
 
-    def field(name: str) -> str:
+    def wildcard(name: str) -> str:
         if name in ("", "_"):
             return "[^/]*?"
         own = _WORDS.get(name.lower(), name)
@@ -64,14 +65,18 @@ def parse_pattern(text: str) -> Pattern:
 
     def part(own: str) -> str:
         if own.lower() in _WORDS:
-            return field(own)
-        pieces = _FIELD.split(own)
-        if any(mark in piece for piece in pieces[::2] for mark in "{}"):
+            return wildcard(own)
+        first, *pieces = _WILDCARD.split(own)
+        if any(mark in piece for piece in [first, *pieces[1::2]] for mark in "{}"):
             raise ConfigError(f"Got layout={text!r} with a brace that is not closed, {_EXPECTED}.")
-        plain = ["[^/]*?".join(re.escape(bit) for bit in piece.split("*")) for piece in pieces[::2]]
-        named = [field(name) for name in pieces[1::2]]
-        return plain[0] + "".join(own_field + rest for own_field, rest in zip(named, plain[1:], strict=True))
+        marks, plain = pieces[::2], pieces[1::2]
+        named = [wildcard(mark.strip("{}*")) + re.escape(rest) for mark, rest in zip(marks, plain, strict=True)]
+        # Each but the last ends where the text after it first occurs: if any reading fits, that one does. So nothing
+        # is tried twice, which would take for ever on a long name.
+        return re.escape(first) + "".join(f"(?>{one})" for one in named[:-1]) + "".join(named[-1:])
 
+    if parts.count("**") > _MOST_DEEP:
+        raise ConfigError(f"Got layout={text!r} with more than {_MOST_DEEP} times **, {_EXPECTED}.")
     deep = "**" in parts
     bits = ["(?:[^/]+/)*" if own == "**" else part(own) + "/" for own in parts[:-1]]
     expression = ""

@@ -22,6 +22,8 @@ __all__ = [
     "have",
     "left_out_remarks",
     "some",
+    "told_apart",
+    "twin_names_remark",
     "visible",
 ]
 
@@ -58,12 +60,18 @@ def visible(name: str) -> str:
     return ascii(name) if not name.isascii() else repr(name)
 
 
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Different names as they are, but for those that look like another one, which are made visible."""
+    plain = [unicodedata.normalize("NFC", name.strip()) for name in names]
+    count = Counter(plain)
+    return [name if count[own] == 1 else visible(name) for name, own in zip(names, plain, strict=True)]
+
+
 def count_classes(label: Iterable[str]) -> str:
     """Classes with their counts, in a line."""
     count = Counter(label)
     none = count.pop("", 0)
-    plain = Counter(unicodedata.normalize("NFC", name.strip()) for name in count)
-    shown = {name: name if plain[unicodedata.normalize("NFC", name.strip())] == 1 else visible(name) for name in count}
+    shown = dict(zip(count, told_apart([*count]), strict=True))
     listed = some([f"{shown[name]} {number}" for name, number in sorted(count.items())], 20)
     return "; ".join(filter(None, (listed, f"{none} without a class" if none else "")))
 
@@ -79,6 +87,21 @@ def alike_remark(label: Iterable[str]) -> str:
     if not sets:
         return ""
     return f"Classes that read alike are kept apart: {some(sets)}. Rename those that are one class."
+
+
+def twin_names_remark(path: Sequence[str]) -> str:
+    """Images whose names differ by the form of their letters alone, or ""."""
+    names: dict[str, list[str]] = {}
+    for name in path:
+        if not name.isascii():
+            names.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    sets = [" and ".join(map(visible, own)) for own in names.values() if len(own) > 1]
+    if not sets:
+        return ""
+    return (
+        f"{counted(sets, 'name')} {'is' if len(sets) == 1 else 'are'} there in several forms of Unicode, each of "
+        f"another file: {some(sets, 3)}. A table must write them in the same form; rename them where one is a copy."
+    )
 
 
 def alike_ids_remark(name: str, values: Iterable[str]) -> str:

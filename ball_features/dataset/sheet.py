@@ -9,7 +9,7 @@ from typing import Any
 
 from ball_features.config import CollectionConfig
 from ball_features.dataset.joined_sheets import JoinedSheets, join_files, join_worksheets
-from ball_features.dataset.raw_table import RawTable
+from ball_features.dataset.raw_table import RawTable, clean_text
 from ball_features.dataset.remarks import counted
 from ball_features.dataset.sheet_cells import flagged_split, known_column, mark_classes, require_one_spelling
 from ball_features.dataset.sheet_columns import (
@@ -29,6 +29,7 @@ from ball_features.errors import DataError
 
 __all__ = ["read_sheet"]
 
+_MOST_COLUMNS = 1 << 14  # those of a spreadsheet
 _HEADER_ROWS = 10  # rows among which the header is looked for
 
 
@@ -91,6 +92,14 @@ def _one_file(sheet: Any, columns: CollectionConfig, missing: bool = False) -> S
 def _sheet(table: RawTable, columns: CollectionConfig, missing: bool) -> Sheet:
     if not table.rows:
         raise DataError(f"{table.source} is empty, expected a header and a row for each image.")
+    widest = max(map(len, table.rows))
+    if widest > _MOST_COLUMNS:
+        raise DataError(
+            f"{table.source} has {widest:,} columns, expected at most {_MOST_COLUMNS:,}: a row for each image, and "
+            "the columns that say something of it."
+        )
+    _require_read(table, columns)
+    written, table = table, replace(table, rows=[[clean_text(cell) for cell in row] for row in table.rows])
     begin, roles = _header(table, columns, missing)
     header = table.rows[begin]
     body, lines, remarks = _body(table, begin)
@@ -125,7 +134,7 @@ def _sheet(table: RawTable, columns: CollectionConfig, missing: bool) -> Sheet:
         source=table.source,
         paths={pattern: filled_in(pattern, header, texts, table.source)}
         if pattern
-        else {header[n]: texts[n] for n in paths},
+        else {header[n]: tuple(row[n] if n < len(row) else "" for row in written.rows[begin + 1 :]) for n in paths},
         columns=named,
         headings={role: header[number] for role, number in place.items()},
         lines=tuple(lines),
@@ -142,6 +151,31 @@ def _sheet(table: RawTable, columns: CollectionConfig, missing: bool) -> Sheet:
     return replace(found, marked=mark_classes(free, lines, table))
 
 
+def _require_read(table: RawTable, columns: CollectionConfig) -> None:
+    """Refuse a table whose column of images, labels or patients, or one that was named, has cells that are no text.
+
+    Raises:
+        DataError: There is one, and no other column in its place.
+    """
+    for name, why in table.unread.items():
+        for role in ROLES:
+            asked = getattr(columns, f"{role}_column")
+            usual = role in ("path", "label", "patient") and not asked and role in _usual_roles(name)
+            if plain_name(asked) == plain_name(name) or (
+                usual and not any(role in _usual_roles(other) for other in table.rows[0])
+            ):
+                raise DataError(
+                    f"The column {name!r} of {table.source} holds {why}, expected one text or number in each cell. "
+                    f"Write one value in each, or name another column by {role}_column."
+                )
+
+
+def _usual_roles(heading: str) -> set[str]:
+    """The roles for which a heading is a usual name."""
+    roles = find_roles(["path", heading], CollectionConfig(), "")
+    return {role for role, number in roles.place.items() if number} | ({"path"} if 1 in roles.paths else set())
+
+
 def _others(
     header: Sequence[str], texts: Sequence[tuple[str, ...]], taken: Collection[int], named: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
@@ -150,7 +184,7 @@ def _others(
     for number, name in enumerate(header):
         if number not in taken and (name or any(texts[number])):
             own = name or f"column {number + 1}"
-            found[own if own not in {*named, *found} else f"{own} (column {number + 1})"] = texts[number]
+            found[own if own not in named and own not in found else f"{own} (column {number + 1})"] = texts[number]
     return found
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from ball_features.dataset.raw_table import RawTable
 from ball_features.dataset.remarks import some
@@ -26,8 +27,10 @@ _UNKNOWN = {
     "keine angabe", "unklar", "desconocido", "inconnu", "inconnue", "sconosciuto", "desconhecido", "nieznany",
     "onbekend",
 }  # fmt: skip
+_SPREADSHEET = re.compile(r"\.(xls\w?|ods)\b", re.IGNORECASE)
 _MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 _NUMBER = re.compile(r"[0-9]+([.,][0-9]+)?")
+_ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]{2,3}")  # how spreadsheets and pandas write long numbers
 
 
 def known_column(
@@ -49,6 +52,12 @@ def known_column(
         cells = ["" if cell in blank else cell for cell in cells]
     if role == "split":
         return tuple(map(split_value, cells))
+    empty = sum(not cell for cell in cells)
+    if role != "label" and empty and _SPREADSHEET.search(table.source):
+        remarks.append(
+            f"{empty} of {len(cells)} cells of {role} in {table.source} are empty. If they hold formulas, open the "
+            "file in a spreadsheet program, which computes them, mend errors, and save it."
+        )
     require_one_spelling(role, cells, lines, table)
     return tuple(cells)
 
@@ -136,12 +145,18 @@ def mark_classes(
 
 
 def require_one_spelling(role: str, cells: Sequence[str], lines: Sequence[int], table: RawTable) -> None:
-    """Refuse 1, 1.0 and 01 in one column: they may be one patient or three."""
-    spelt: dict[float, tuple[str, int]] = {}
+    """Refuse 1, 1.0 and 01 in one column, which may be one patient or three, and 2.02611E+16, which may be many."""
+    spelt: dict[Decimal, tuple[str, int]] = {}
     for cell, line in zip(cells, lines, strict=True):
+        if _ROUNDED.fullmatch(cell):
+            raise DataError(
+                f"{table.source}: {role} is {cell!r} in line {line}, a long number that a program has rounded: several "
+                "may look the same now. Store the ids as text (in a spreadsheet, format the column as text before they "
+                "are typed or pasted), or put letters before them."
+            )
         if not _NUMBER.fullmatch(cell):
             continue
-        number = float(cell.replace(",", "."))
+        number = Decimal(cell.replace(",", "."))
         other, first = spelt.setdefault(number, (cell, line))
         if other != cell:
             raise DataError(

@@ -280,7 +280,7 @@ def flag_value(text: str) -> bool | None:
 def split_value(text: str) -> str:
     """The name of a given split: train, val, test, the number of a fold, or the text itself."""
     if _WHOLE.fullmatch(text):
-        return str(int(float(text)))
+        return text.partition(".")[0].lstrip("0") or "0"
     fold = _FOLD.fullmatch(text.strip().casefold())
     numbered = _NUMBERED_SPLIT.fullmatch(text.strip().casefold())
     if numbered and plain_name(text) not in _SPLIT_WORDS:  # TestA, test_2

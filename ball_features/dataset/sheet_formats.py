@@ -6,6 +6,7 @@ so that 1.0 is 1.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -16,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ball_features.dataset.contained import contained
-from ball_features.dataset.raw_table import RawTable, clean_text, from_columns
+from ball_features.dataset.raw_table import RawTable, arrow_values, from_columns, trimmed, unread_remarks
 from ball_features.dataset.sheet_json import read_json
 from ball_features.dataset.sources import Member
 from ball_features.errors import DataError, require_extra
@@ -24,7 +25,15 @@ from ball_features.files import plain_cell
 
 __all__ = ["GUESSED", "keeps_encoding", "read_frame", "read_tables"]
 
-GUESSED = ("mac-roman", "cp1252", "latin-1")  # encodings that text of any other may be taken for
+# Encodings of two bytes, each with its everyday characters: kana, marks and the first level of ideographs.
+_WIDE = {
+    "cp932": re.compile(rb"\x81[\x40-\xac]|\x82[\x4f-\xf1]|\x83[\x40-\x96]|[\x88-\x97][\x40-\x7e\x80-\xfc]"),
+    "gb18030": re.compile(rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]"),
+}
+# What a letter with an accent, or a quotation mark, and the letter after it are not.
+_NO_LETTER = re.compile(rb"[\x80-\xff]{2}|[\x81\x82\x88\x89\x8b\x8d\x8f\x90].")
+_EVERYDAY, _CERTAIN = 0.7, 0.125  # shares of the characters
+GUESSED = ("mac-roman", "cp1252", "latin-1", *_WIDE)  # encodings that text of any other may be taken for
 
 _SEPARATORS = (",", ";", "\t", "|")
 _PROBED = 50  # records that the separator is told by
@@ -86,7 +95,7 @@ def _delimited(path: Path | Member, data: bytes, text: str, encoding: str, as_is
     rows, lines = [], []
     try:
         for cells in reader:
-            own = [plain_cell(clean_text(cell)) for cell in cells]
+            own = [plain_cell(trimmed(cell)) for cell in cells]
             if any(own):
                 rows.append(cells if as_is else own)
                 lines.append(reader.line_num + skipped)
@@ -119,7 +128,21 @@ def _decoded(path: Path | Member, data: bytes) -> tuple[str, str]:
     if b"\0" in head:
         odd, even = head[1::2].count(0), head[::2].count(0)
         return _try(path, data, ("utf-16-le",) if odd > even else ("utf-16-be",))
-    return _try(path, data, ("utf-8", "mac-roman") if _is_mac(data) else ("utf-8", "cp1252", "latin-1"))
+    return _try(path, data, ("utf-8", "mac-roman") if _is_mac(data) else ("utf-8", *_wide(data), "cp1252", "latin-1"))
+
+
+def _wide(data: bytes) -> list[str]:
+    """Encodings of two bytes in which a text seems to be, to the byte, since a table is extended in its own."""
+    found = {}
+    for name, everyday in _WIDE.items():
+        with contextlib.suppress(UnicodeError):
+            text = data.decode(name)
+            wide = max(len(data) - len(text), 1)
+            hits = everyday.findall(data)
+            certain = sum(bool(_NO_LETTER.match(own)) for own in hits)
+            if text.encode(name) == data and len(hits) >= _EVERYDAY * wide and certain >= _CERTAIN * wide:
+                found[name] = len(hits) / wide
+    return sorted(found, key=lambda name: -found[name])
 
 
 def _is_mac(data: bytes) -> bool:
@@ -172,7 +195,7 @@ def _worksheets(path: Path | Member, data: bytes) -> list[RawTable]:
             f"{path} cannot be read as a spreadsheet ({error}). Save it again as .xlsx, or as .csv."
         ) from error
     found = []
-    for name, cells in sheets:
+    for name, cells, _ in sheets:
         filled = [number for number, row in enumerate(cells) if any(row)]
         source = f"{path} ({name})" if len(sheets) > 1 else str(path)
         rows, lines = [cells[number] for number in filled], [number + 1 for number in filled]
@@ -183,11 +206,13 @@ def _worksheets(path: Path | Member, data: bytes) -> list[RawTable]:
 def _parquet(path: Path | Member, data: bytes) -> RawTable:
     require_extra("pyarrow", "parquet", "A sheet in Parquet")
     try:
-        ((_, rows),) = contained("parquet", data)
+        ((_, rows, unread),) = contained("parquet", data)
     except ValueError as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Write it again, or as .csv.") from error
     kept = [number for number, row in enumerate(rows) if not number or any(row)]
-    return RawTable(str(path), [rows[number] for number in kept], [number + 1 for number in kept])
+    remarks = unread_remarks(str(path), unread)
+    cells, lines = [rows[number] for number in kept], [number + 1 for number in kept]
+    return RawTable(str(path), cells, lines, remarks=remarks, unread=unread)
 
 
 def read_frame(frame: Any) -> RawTable:
@@ -198,7 +223,11 @@ def read_frame(frame: Any) -> RawTable:
     """
     source = "the data frame"
     if isinstance(frame, Mapping):
-        return from_columns(source, [str(name) for name in frame], [list(column) for column in frame.values()])
+        columns = {str(name): _values(column) for name, column in frame.items()}
+        if len(set(map(len, columns.values()))) > 1:
+            lengths = ", ".join(f"{name} {len(cells)}" for name, cells in columns.items())
+            raise DataError(f"The columns have different numbers of cells ({lengths}), expected one for each row.")
+        return from_columns(source, [*columns], [*columns.values()])
     names = list(getattr(frame, "column_names", getattr(frame, "columns", ())))
     if not names or not hasattr(frame, "__getitem__"):
         raise DataError(
@@ -216,7 +245,10 @@ def read_frame(frame: Any) -> RawTable:
 
 
 def _values(column: Any) -> list[Any]:
-    for name in ("to_list", "tolist", "to_pylist"):
-        if hasattr(column, name):
-            return getattr(column, name)()
+    if hasattr(column, "to_pylist"):
+        return arrow_values(column)
+    if hasattr(column, "to_list"):
+        return column.to_list()
+    if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__iter__"):
+        raise DataError(f"A column of the data frame is {type(column).__name__}, expected a list of cells.")
     return list(column)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from ball_features.dataset.raw_table import RawTable, cell_text, from_columns
+from ball_features.dataset.raw_table import RawTable, from_columns
 from ball_features.dataset.sheet_columns import names_images
 from ball_features.errors import DataError
 
@@ -138,22 +138,8 @@ def _of_records(source: str, records: Sequence[Mapping[str, Any]], lines: Sequen
     held = sum(map(len, records))
     if len(header) * len(records) > max(_FREE_CELLS, _SPARSE * held):
         raise _refused(source, f"it spans {len(records)} rows and {len(header)} columns, and holds {held} cells")
-    nested = {
-        name for record in records for name, value in record.items() if isinstance(_single(value), list | Mapping)
-    }
-    kept = [name for name in header if name not in nested]
-    if not kept:
-        raise _refused(source, f"its values are nested: {', '.join(sorted(nested))}")
-    rows = [[cell_text(_single(record.get(name))) for name in kept] for record in records]
-    filled = [number for number, row in enumerate(rows) if any(row)]
-    remarks = (f"Nested values of {source} are not read: {', '.join(sorted(nested))}.",) if nested else ()
-    return RawTable(
-        source, [kept, *(rows[number] for number in filled)], [1, *(lines[n] for n in filled)], True, remarks
-    )
-
-
-def _single(value: Any) -> Any:
-    """The value of a list of one, such as the labels of an image that has one."""
-    if isinstance(value, list) and len(value) < 2:
-        return value[0] if value else None
-    return value
+    columns = [[record.get(name) for record in records] for name in header]
+    table = from_columns(source, header, columns, lines)
+    if not table.rows[0]:
+        raise _refused(source, f"its values are nested: {', '.join(sorted(table.unread))}")
+    return table

@@ -9,7 +9,7 @@ from typing import Any
 
 from ball_features.dataset.matching import Match, lacking_rows, match_rows
 from ball_features.dataset.patient_names import PatientMatch, is_by_chance, known_patients, match_patients
-from ball_features.dataset.remarks import are, counted, have, some
+from ball_features.dataset.remarks import are, counted, have, some, told_apart
 from ball_features.dataset.sheet_cells import MarkedClasses
 from ball_features.errors import DataError
 
@@ -132,7 +132,8 @@ class Sheet:
         heading, match = self._match(files, root)
         if not any(match.rows):
             return None
-        chosen = [self._one_row(rows, f"lists {files[number]}") for number, rows in enumerate(match.rows)]
+        names = told_apart(files)
+        chosen = [self._one_row(rows, f"lists {names[number]}") for number, rows in enumerate(match.rows)]
         others = {name: cells for name, cells in self.paths.items() if name != heading and name not in self.columns}
         columns = {**self.columns, **others}
         return self._rows(columns, chosen, heading, match.remarks(self.source, self.paths[heading], self.lines, files))
@@ -263,10 +264,11 @@ class Sheet:
         heading, match = self._match(files, root)
         if match.ambiguous:
             row, own = next(iter(match.ambiguous.items()))
+            names = told_apart([files[number] for number in own])
             return DataError(
                 f"{self.source} names no image alone: {heading} is {self.paths[heading][row]!r} in line "
-                f"{self.lines[row]}, which may be {some([files[number] for number in own], 3)}. Write paths with the "
-                "folders that tell them apart."
+                f"{self.lines[row]}, which may be {some(names, 3)}. Write paths with the "
+                "folders that tell them apart, and names as they are."
             )
         return DataError(
             f"None of the {len(self.lines)} rows of {self.source} matches one of the {len(files)} images: "

@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
-from ball_features.config.paths import is_address, shown_address, whole_address
+from ball_features.config.paths import is_address
 from ball_features.dataset.archives import ARCHIVES, Entry, index_archive, is_archive, read_entry
-from ball_features.errors import DataError, require_extra
-from ball_features.files import IMAGE_SUFFIXES
+from ball_features.errors import DataError
+from ball_features.files import IMAGE_SUFFIXES, StoredFile
 
 __all__ = ["Member", "Source", "fetched", "open_file", "open_source"]
 
@@ -138,7 +138,7 @@ def open_source(root: Path | str) -> Source | None:
         MissingExtraError: fsspec, or its part for this kind of address, is not installed.
     """
     if is_address(root):
-        return _open_address(whole_address(root), shown_address(root))
+        return _open_address(root)
     root = Path(root)
     try:
         if root.is_file() and is_archive(root.name):
@@ -173,50 +173,30 @@ def _range(file: Any, start: int, end: int) -> bytes:
     return file.read(end - start)
 
 
-def _file_system(address: str, shown: str) -> tuple[Any, str]:
-    """The file system of fsspec for an address, and the path in it."""
-    require_extra("fsspec", "remote", f"Reading {shown}")
-    import fsspec
-
-    try:
-        return fsspec.core.url_to_fs(address)
-    except ImportError as error:
-        kind = address.partition("://")[0]
-        raise DataError(
-            f"{shown} needs a package of fsspec for {kind} addresses ({error}). Install it, such as s3fs for s3 or "
-            "gcsfs for gs."
-        ) from error
-    except Exception as error:
-        raise _refused(shown, error) from None
+def _open_address(root: Path | str) -> Source:
+    """The images, or archives of images, under an address; as `open_source`."""
+    stored = StoredFile.at(root, DataError)
+    return stored.asked(lambda: _stored_images(stored))
 
 
-def _refused(shown: str, error: Exception) -> DataError:
-    """Stores raise errors of many kinds, whose texts may hold the address with its keys."""
-    return DataError(f"{shown} cannot be read ({type(error).__name__}). Check the address and your access.")
-
-
-def _open_address(address: str, shown: str) -> Source:
-    system, base = _file_system(address, shown)
-    try:
-        if is_archive(base):
-            return _remote_archives(system, [base], shown)
-        found = {path: int(about.get("size") or 0) for path, about in system.find(base, detail=True).items()}
-        archives = sorted(path for path in found if path.lower().endswith(ARCHIVES))
-        if archives and not any(PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES for path in found):
-            return _remote_archives(system, archives, shown)
-    except DataError:
-        raise
-    except Exception as error:
-        raise _refused(shown, error) from None
+def _stored_images(stored: StoredFile) -> Source:
+    system, base = stored.system, stored.base
+    if is_archive(base):
+        return _stored_archives(stored, [base])
+    found = {path: int(about.get("size") or 0) for path, about in system.find(base, detail=True).items()}
+    archives = sorted(path for path in found if path.lower().endswith(ARCHIVES))
+    if archives and not any(PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES for path in found):
+        return _stored_archives(stored, archives)
     if not found:
-        raise DataError(f"Found nothing at {shown}, expected images or archives of images.")
+        raise DataError(f"Found nothing at {stored.shown}, expected images or archives of images.")
     top = base.rstrip("/") + "/"
     names = {path.removeprefix(top): path for path in found}
     sizes = {name: found[path] for name, path in names.items()}
-    return Source(shown.rstrip("/"), sizes, lambda name: fetched(lambda: system.cat_file(names[name])))
+    return Source(stored.shown.rstrip("/"), sizes, lambda name: fetched(lambda: system.cat_file(names[name])))
 
 
-def _remote_archives(system: Any, paths: list[str], shown: str) -> Source:
+def _stored_archives(stored: StoredFile, paths: list[str]) -> Source:
+    system = stored.system
     entries: dict[str, tuple[str, Entry]] = {}
     for path in paths:
         with system.open(path, "rb") as file:
@@ -226,21 +206,20 @@ def _remote_archives(system: Any, paths: list[str], shown: str) -> Source:
         path, entry = entries[name]
         return read_entry(lambda start, end: fetched(lambda: system.cat_file(path, start=start, end=end)), entry)
 
-    return Source(shown.rstrip("/"), {name: entry.size for name, (_, entry) in entries.items()}, read)
+    return Source(stored.shown.rstrip("/"), {name: entry.size for name, (_, entry) in entries.items()}, read)
 
 
-def open_file(place: Path | str) -> Path | Member:
+def open_file(path: Path | str) -> Path | Member:
     """One file to read: a local path itself, or what lies under an address.
 
     Raises:
         DataError: The store refuses, or its package is not installed; that nothing is there is told when it is read.
         MissingExtraError: fsspec is not installed.
     """
-    if not is_address(place):
-        return Path(place)
-    shown = shown_address(place)
-    system, base = _file_system(whole_address(place), shown)
-    return Member(shown, 0, lambda: fetched(lambda: system.cat_file(base)))
+    if not is_address(path):
+        return Path(path)
+    stored = StoredFile.at(path, DataError)
+    return Member(stored.shown, 0, lambda: fetched(lambda: stored.system.cat_file(stored.base)))
 
 
 def fetched(fetch: Callable[[], bytes]) -> bytes:

@@ -119,8 +119,8 @@ def make_splits(config: FitConfig, images: ImageTable) -> tuple[list[Split], lis
             f"{protocol.fallback or protocol.column}."
         )
     classes, label = np.unique(images.label, return_inverse=True)
-    by_unit = None if protocol.scheme in ("leave-out", "given") else images.group
-    units = merge_units(*(key for key in (images.sha256, images.together, by_unit) if key is not None))
+    whole = None if protocol.scheme in ("leave-out", "given") else images.group
+    units = merge_units(*(key for key in (images.sha256, images.together, whole) if key is not None))
     codes = _Codes(images.path, classes, label, merge_units(images.sha256), units)
     notes = [_copies_note(images)] if images.group is None else []
     conflict = conflict_remark(images.path.tolist(), images.label.tolist(), images.sha256.tolist())

@@ -8,6 +8,7 @@ and re-encoded copies, fields that overlap, burned-in scale bars that follow the
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass, field
@@ -57,6 +58,7 @@ class Truth:
             the first.
         overlay: path -> kind of the burned-in scale bar, for the images that have one.
         series: path -> series, where series were asked for.
+        sha256: path -> SHA-256 of the file, hexadecimal.
     """
 
     label: dict[str, str] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Truth:
     shared_fields: list[tuple[str, str, int, int]] = field(default_factory=list)
     overlay: dict[str, str] = field(default_factory=dict)
     series: dict[str, str] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
 
 
 def draw_smears(
@@ -169,6 +172,7 @@ class _Drawer:
         path = f"{self.own.name}/WBC-{self.own.name}-{self.saved:03d}.jpg"
         (self.folder / path).write_bytes(data)
         self.truth.label[path] = self.own.name
+        self.truth.sha256[path] = hashlib.sha256(data).hexdigest()
         return path
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_layout import read_layout
-from ball_features.dataset.listing import list_images, printable
+from ball_features.dataset.listing import Rejected, list_images, printable
 from ball_features.dataset.matching import match_rows
-from ball_features.dataset.raw_table import RawTable, clean_text
+from ball_features.dataset.raw_table import RawTable, clean_text, trimmed
 from ball_features.dataset.remarks import are, count_classes, counted, have, some
 from ball_features.dataset.sheet_columns import find_roles
 from ball_features.dataset.sheet_formats import GUESSED, keeps_encoding, read_tables
@@ -41,11 +41,13 @@ class BlankSheet:
         rows: number of its rows.
         classes: classes with their counts, in a line.
         remarks: what was passed over, and why no class is read.
+        rejected: folders that cannot be read, and files of kinds that are not supported, which have no row.
     """
 
     rows: int
     classes: str
     remarks: tuple[str, ...]
+    rejected: tuple[Rejected, ...]
 
 
 def write_sheet(images: Path | str, out: Path | str, layout: str = "auto") -> BlankSheet:
@@ -94,7 +96,7 @@ def write_sheet(images: Path | str, out: Path | str, layout: str = "auto") -> Bl
             f"UTF-8, or control characters that would be written as another name): {some(left)}. Rename them."
         )
     remarks += [f"No class is filled in: {read.problem}."] if read.problem else []
-    return BlankSheet(len(kept), count_classes(columns["label"]), tuple(remarks))
+    return BlankSheet(len(kept), count_classes(columns["label"]), tuple(remarks), tuple(listing.rejected))
 
 
 def require_extendable(path: Path, images: Sequence[str], values: Iterable[str] = ()) -> tuple[str, ...]:
@@ -136,8 +138,8 @@ def _user_table(path: Path, images: Sequence[str]) -> tuple[RawTable, list[str],
     other = f"{path} exists and is no table of these images, to which columns could be added"
     try:
         table = read_tables(path, as_is=True)[0]
-        plain = [[plain_cell(clean_text(cell)) for cell in row] for row in table.rows]
-        header, body = (plain or [[]])[0], plain[1:]
+        plain = [[plain_cell(trimmed(cell)) for cell in row] for row in table.rows]
+        header, body = [clean_text(cell) for cell in (plain or [[]])[0]], plain[1:]
         paths = find_roles(header, CollectionConfig(), str(path)).paths
     except DataError as error:
         raise DataError(f"{other} ({error}). Give another output file.") from error

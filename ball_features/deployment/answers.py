@@ -15,8 +15,8 @@ from ball_features.deployment.alarm import judge
 from ball_features.deployment.patient_answers import PatientAnswer, answer_each_patient
 from ball_features.deployment.predictions_page import predictions_page
 from ball_features.errors import DataError
-from ball_features.files import write_csv, write_text
-from ball_features.outputs import require_writable
+from ball_features.files import joined_names, require_apart, write_csv, write_text
+from ball_features.outputs import remove_former, require_writable
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.verdict import findings_to_json
 
@@ -75,7 +75,8 @@ class Predictions:
 
         Returns:
             Files written. p.csv has one row for each prediction, and p.csv.json beside it has the rest;
-            p.patients.csv has one row for each patient, where a sheet named them.
+            p.patients.csv has one row for each patient, where a sheet named them; without one, one of earlier answers
+            is removed.
 
         Raises:
             DataError: The name has another ending, or the folder cannot be written.
@@ -96,6 +97,8 @@ class Predictions:
                 files.append(patients_beside(path))
                 lines = (one.row(self.classes) for one in self.patients)
                 write_csv(files[2], PatientAnswer.columns(self.classes), lines)
+            else:
+                remove_former(patients_beside(path), "patient answers")
         elif path.suffix == ".json":
             write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
         else:
@@ -124,6 +127,7 @@ def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str]) 
     require_writable(path, setting, kind=kind, inputs=(own := list(inputs)))
     if path.suffix == ".csv":
         require_writable(beside(path), setting, kind="answers", inputs=own)
+        require_apart({setting: path, "file beside it": beside(path), "file of patients": patients_beside(path)})
         require_writable(patients_beside(path), setting, kind="patient answers", inputs=own)
 
 
@@ -140,7 +144,7 @@ def _row(item: Prediction, classes: Sequence[str]) -> list[str]:
         item.path,
         item.predicted,
         *(f"{item.probability[name]:.6f}" for name in classes),
-        "|".join(item.set),
+        joined_names(item.set),
         f"{item.distance:.6f}",
         str(item.unusual).lower(),
     ]

@@ -49,7 +49,7 @@ class Batcher:
         self._ended = False
         self._thread.start()
         # Python ends a thread that returns from torch after its own end, which aborts the process.
-        atexit.register(self._give_up)
+        atexit.register(self.close)
 
     @property
     def waiting(self) -> int:
@@ -67,20 +67,26 @@ class Batcher:
             self._queue.put_nowait((image, sha256, future))
         except queue.Full as error:
             raise BusyError("Too many images wait. Try again in a second.") from error
+        if self._ended:
+            self._refuse()
         return future
 
     def close(self) -> None:
-        """Embed what is queued, then stop."""
-        self._queue.put(None)
-        self._thread.join()
-        atexit.unregister(self._give_up)
-
-    def _give_up(self) -> None:
-        """Stop after the batch that is computed now; what waits is left."""
+        """Stop after the batch that is computed now; the futures of what waits raise `BusyError`."""
         self._ended = True
         with contextlib.suppress(queue.Full):  # then the thread does not wait, and sees that it is to end
             self._queue.put_nowait(None)
         self._thread.join()
+        self._refuse()
+        atexit.unregister(self.close)
+
+    def _refuse(self) -> None:
+        """Let nobody wait for an image that is not embedded any more."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = self._queue.get_nowait()
+                if item is not None and item[2].set_running_or_notify_cancel():
+                    item[2].set_exception(BusyError("The server ends."))
 
     def _run(self) -> None:
         import torch

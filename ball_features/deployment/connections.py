@@ -12,39 +12,72 @@ from ball_features.deployment.limits import Limits
 __all__ = ["answering_to_the_end", "bounded_protocol"]
 
 _ENDS = b'{"detail": "The server ends, and did not finish this request. Ask again."}'
+_LAST_WORDS_S = 1.0
 _MALFORMED = b'{"detail": "The request is no HTTP."}'
 
 
 def answering_to_the_end(app: Any) -> Any:
     """The application, with the headers of every answer on those that it does not give itself.
 
-    It answers 503 to what it cannot finish when the server ends; else the line would go dead.
+    It answers 503 to what it cannot finish when the server ends; else the line would go dead. The server ends a request
+    by cancelling it. The answer then waits neither for threads, which cannot be cancelled, nor for the application to
+    end, and the application ends only once each request has its answer.
     """
+    answering: set[asyncio.Future[None]] = set()
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            return await app(scope, receive, send)
-        exchange, begun = Exchange(), False
+            return await app(scope, _after(answering, receive), send)
+        exchange, begun, ended = Exchange(), False, False
+        done = asyncio.get_running_loop().create_future()
+        answering.add(done)
 
         async def noted(message: Any) -> None:
             nonlocal begun
+            if ended:
+                return
             begun = True
             if message["type"] == "http.response.start" and not _is_numbered(message):
                 exchange.note(scope["method"], scope["path"], message["status"])
                 message = {**message, "headers": [*message.get("headers", ()), *_raw(exchange.headers)]}
             await send(message)
 
+        work = asyncio.ensure_future(app(scope, receive, noted))
         try:
-            await app(scope, receive, noted)
+            await asyncio.shield(work)
         except asyncio.CancelledError:
+            work.add_done_callback(_taken)
+            work.cancel()
             if begun:
                 raise
             await noted(
                 {"type": "http.response.start", "status": 503, "headers": _raw(_json(_ENDS, {"Retry-After": "5"}))}
             )
             await noted({"type": "http.response.body", "body": _ENDS})
+        finally:
+            ended = True
+            answering.discard(done)
+            done.set_result(None)
 
     return answer
+
+
+def _after(answering: set[asyncio.Future[None]], receive: Any) -> Any:
+    """What the server tells the application of its life, its end only once each request has its answer."""
+
+    async def told() -> Any:
+        message = await receive()
+        if message["type"] == "lifespan.shutdown" and answering:
+            await asyncio.wait(set(answering), timeout=_LAST_WORDS_S)
+        return message
+
+    return told
+
+
+def _taken(work: asyncio.Future[None]) -> None:
+    """Take the error of work whose request is answered, so that nobody is told of it."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _is_numbered(message: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 import time
 import urllib.parse
@@ -28,6 +27,7 @@ __all__ = [
 _ADDRESSES = 10_000  # whose rates are remembered
 _ADDRESS = 64  # characters that tell one address from another; a proxy's header may hold any
 _TOKEN = 16  # least number of characters
+_MOST = 1e9  # of any limit
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Limits:
     def __post_init__(self) -> None:
         """Check ranges."""
         for name, value in vars(self).items():
-            if not 0 < value < math.inf:
-                raise ConfigError(f"Got {name}={value}, expected a finite number above 0.")
+            if not 0 < value <= _MOST:
+                raise ConfigError(f"Got {name}={value}, expected a number above 0, up to {_MOST:g}.")
 
 
 class TokenBuckets:

@@ -17,7 +17,8 @@ from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.calibration import NEIGHBOURS
 from ball_features.bundles.predictor import Predictor
 from ball_features.config import COVERAGE
-from ball_features.errors import ConfigError, DataError, require_extra
+from ball_features.errors import ConfigError, DataError, is_of_the_machine, require_extra
+from ball_features.extraction.onnx_graph import start_session
 from ball_features.extraction.readouts import reader
 from ball_features.files import replacing, temporary_folder
 from ball_features.models.base import PerViewClassifier
@@ -122,8 +123,11 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
         )
     module = BundleModule(predictor.bundle, predictor.module).eval()
     names = ["probability", "embedding", *(["distance"] if module.references else [])]
-    with replacing(path) as partial:
-        return _write_graph(partial, predictor, module, names)
+    try:
+        with replacing(path) as partial:
+            return _write_graph(partial, predictor, module, names)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another file.") from error
 
 
 def _write_graph(partial: Path, predictor: Predictor, module: Any, names: list[str]) -> float:
@@ -145,6 +149,8 @@ def _write_graph(partial: Path, predictor: Predictor, module: Any, names: list[s
             )
             program.save(partial, external_data=False)
     except Exception as error:  # the exporter raises many types of errors
+        if is_of_the_machine(error):
+            raise
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
             f"{predictor.backbone.name} with the recipe {predictor.preprocessing.plan.recipe} cannot be written as "
@@ -191,7 +197,7 @@ def _describe(path: Path, predictor: Predictor) -> None:
         "notes": json.dumps(bundle.notes(COVERAGE)),
         "intended_use": "research only, not a medical device",
         "model": facts.model,
-        "backbone": preprocessing.backbone,
+        "backbone": preprocessing.backbone.name,
         "weights_sha256": preprocessing.weights_sha256,
         "normalize": preprocessing.normalization,
         "recipe": preprocessing.plan.recipe,
@@ -216,8 +222,6 @@ def check_graph(path: Path, predictor: Predictor) -> float:
     Returns:
         The largest difference of a probability or distance.
     """
-    import onnxruntime
-
     from ball_features.dataset.decode import decode
     from ball_features.dataset.synthetic import draw_smears
     from ball_features.extraction.loading import resize
@@ -226,9 +230,7 @@ def check_graph(path: Path, predictor: Predictor) -> float:
         draw_smears(folder, per_class=2, seed=0)
         files = sorted(Path(folder).rglob("*.jpg"))
         images = torch.stack([resize(decode(file), predictor.backbone.input_px) for file in files])
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    session = start_session(path, ["CPUExecutionProvider"])
     expected = predictor.describe([str(file) for file in files], predictor.embed(images, [""] * len(files)), COVERAGE)
     worst = 0.0
     for rows in (slice(0, 1), slice(0, len(files))):  # any number of images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ball_features.bundles.prediction import Prediction
 from ball_features.bundles.predictor import Predictor
@@ -17,7 +17,7 @@ def reply_for_patient(
     predictor: Predictor,
     patient: str,
     items: Sequence[Prediction],
-    rejected: Mapping[str, str],
+    rejected: Sequence[tuple[str, str]],
     coverage: float,
 ) -> PatientReply:
     """One answer from the predictions of a patient's images.
@@ -26,7 +26,7 @@ def reply_for_patient(
         predictor: predictor that made them.
         patient: name of the patient, or "".
         items: at least one prediction.
-        rejected: name of a file that could not be decoded -> reason.
+        rejected: (name, reason) of each file that could not be decoded.
         coverage: coverage of the prediction sets.
     """
     bundle = predictor.bundle
@@ -51,10 +51,11 @@ def reply_for_patient(
                 distance=item.distance,
                 unusual=item.unusual,
                 nearest=list(item.nearest),
+                nearest_class=list(item.nearest_class),
             )
             for item in items
         ],
-        rejected=[RejectedFile(name=name, reason=reason) for name, reason in rejected.items()],
+        rejected=[RejectedFile(name=name, reason=reason) for name, reason in rejected],
         alarm=[Alarm(code=one.code, severity=one.severity, sentence=one.sentence) for one in found],
         caveat=predictor.caveat,
         notes=bundle.notes(coverage),

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.bundles.bundle import read_bundle
-from ball_features.bundles.predictor import Predictor, check_coverage
+from ball_features.bundles.predictor import Predictor
 from ball_features.bundles.site_use import describe_sites
-from ball_features.config import COVERAGE, CollectionConfig
+from ball_features.config import COVERAGE, CollectionConfig, Coverage
 from ball_features.dataset.sheet import read_sheet
 from ball_features.deployment.answers import Predictions
 from ball_features.deployment.inputs import find_images, require_images
-from ball_features.errors import DataError
+from ball_features.errors import ConfigError, DataError
 
 __all__ = ["predict"]
 
@@ -28,6 +28,7 @@ def predict(
     precision: str = "auto",
     trust: bool = False,
     site: str = "",
+    mixed: bool = False,
     sheet: Any = None,
     columns: CollectionConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -43,6 +44,8 @@ def predict(
         precision: "auto" (that of the bundle), "fp32", "bf16" or "fp16".
         trust: load a model in joblib's format too, which can execute any code.
         site: site of all these images, for a site-adapted bundle, which takes its statistics from them without labels.
+        mixed: whether the images of each site are known to be of several classes, without which a model that cannot
+            tell is not adapted to a new site.
         sheet: a data frame, or the path of a sheet, that names the patient of each image, who get an answer too, or
             the site, for a site-adapted bundle.
         columns: names of the sheet's columns, where they are not the usual ones.
@@ -50,13 +53,13 @@ def predict(
 
     Raises:
         ConfigError: The coverage is not between 0 and 1, the device is not available, or sites are named for a bundle
-            that is not site-adapted.
+            that is not site-adapted, or none where the images of each are said to be mixed.
         DataError: The folder is no bundle, no image can be predicted, or the sheet names no patients.
         WeightsError: The weights are missing, or not those of the bundle.
     """
     from ball_features.extraction.engine.choose import COMPILE_FROM
 
-    check_coverage(coverage)
+    Coverage(coverage)  # its range is checked
     names = [str(name) for name in ([images] if isinstance(images, Path | str) else images)]
     inputs = find_images(names)
     files = inputs.files
@@ -67,6 +70,10 @@ def predict(
     sites = {str(file): site for file in files} if site else named
     if site or (named and not patient):
         loaded.require_sites()
+    if mixed and not sites:
+        raise ConfigError(
+            "Got mixed=True without a site, which it is said of. Name the site of the images.", option="mixed"
+        )
     if named and site:
         said.append(f"All images are taken as those of {site}, not of the sites that the sheet names.")
     elif named and loaded.sites is None:
@@ -79,7 +86,7 @@ def predict(
         found = predictor.embed_all(files, progress)
         rejected = found.rejected
         own = [sites[name] for name in found.paths]
-        predictions, told = describe_sites(loaded, found.paths, found.X, coverage, own)
+        predictions, told = describe_sites(loaded, found.paths, found.X, coverage, own, mixed=own if mixed else ())
     else:
         predictions, rejected = predictor(files, coverage=coverage, progress=progress)
     rejected = [*inputs.rejected, *rejected]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ball_features.config.paths import shareable
 from ball_features.deployment.alarm import reasons_to_look
 from ball_features.deployment.patient_answers import PatientAnswer
+from ball_features.files import joined_names
 from ball_features.reporting.markup import Cell, Row, Table, page
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _all(found: Predictions) -> Table:
                 Cell(shareable(item.path)),
                 Cell(item.predicted),
                 *(Cell(f"{item.probability[name]:.6f}", item.probability[name]) for name in found.classes),
-                Cell("|".join(item.set)),
+                Cell(joined_names(item.set)),
                 Cell(f"{item.distance:.6f}", item.distance),
                 Cell(str(item.unusual).lower()),
             ),

@@ -58,7 +58,10 @@ class Answer(BaseModel):
     unusual: bool = Field(description="True for an image unlike the training images: do not trust the class.")
     nearest: list[str] = Field(description="Ids of the nearest training images.")
     nearest_class: list[str] = Field([], description="Class of each of them; empty if the bundle does not say.")
-    nearest_picture: list[str] = Field([], description="Thumbnail of each of them, if the server may show them.")
+    nearest_picture: list[str] = Field(
+        [],
+        description="Thumbnail of each of them, if the server may show them; empty where no file is known to be it.",
+    )
     map: ActivationMap | None = Field(None, description="If requested, and if the model and its view have one.")
     caveat: str = ""
     notes: list[str] = Field(description="What a reader must know about `set` and `unusual`.")

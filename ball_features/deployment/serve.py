@@ -9,7 +9,6 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from starlette.requests import ClientDisconnect
 from ball_features import __version__
 from ball_features.bundles.bundle import Bundle
 from ball_features.bundles.prediction import describe
-from ball_features.bundles.predictor import Predictor, check_coverage
-from ball_features.config import COVERAGE
+from ball_features.bundles.predictor import Predictor
+from ball_features.config import COVERAGE, Coverage
 from ball_features.dataset.decode import decode_bytes
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.browser import browser_page
@@ -47,8 +46,8 @@ from ball_features.deployment.recent import Recent
 from ball_features.deployment.replies import REFUSALS, Alarm, Answer, Health, PatientReply
 from ball_features.deployment.site_requests import bundle_of_site, known_sites, site_notes
 from ball_features.errors import ConfigError, ImageError
-from ball_features.extraction.batch import batch_size
 from ball_features.extraction.loading import resize
+from ball_features.extraction.memory import batch_size
 from ball_features.reporting.markup import Thumbnails
 from ball_features.threads import core_count
 
@@ -68,7 +67,7 @@ def create_app(
     token: str = "",
     loopback: bool = True,
     coverage: float = COVERAGE,
-    images: Path | None = None,
+    pictures: Thumbnails | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -78,21 +77,23 @@ def create_app(
         token: secret of 16 characters or more that requests must bring; "" asks for none, on loopback only.
         loopback: True answers only to names of this machine, so that no web page can reach it under another name.
         coverage: coverage of prediction sets if a request names none, above 0 and below 1.
-        images: folder of the training images, of which the nearest are shown as thumbnails; None shows none.
+        pictures: thumbnails of the training images, of which the nearest are shown, where their files have the hashes
+            that are known of them; None shows none.
 
     Raises:
         ConfigError: The token is too short or missing, or the coverage is out of range.
     """
     limits = limits or Limits()
     require_token(token, loopback=loopback)
-    check_coverage(coverage)
+    Coverage(coverage)  # its range is checked
     meters, buckets = Meters(), TokenBuckets(limits.requests_per_s)
     memory = Memory(int(limits.total_megabytes * 1e6))
     recent = Recent(predictor.bundle.classes, predictor.bundle.unusual_share)
     # Decoding and the network share the cores; more at once would only hold more pixels in memory.
     decoding = CapacityLimiter(core_count())
     size = batch_size(predictor.device.type, predictor.engine.precision, predictor.backbone.input_px)
-    (page, policy), thumbnails, facts = browser_page(), Thumbnails(images), predictor.bundle.facts
+    (page, policy), facts = browser_page(), predictor.bundle.facts
+    thumbnails = (pictures or Thumbnails(None)).compared()  # a picture of another patient under a name does harm
     patient_kind, most_images = patient_request(limits.patient_images), limits.patient_images
 
     @contextlib.asynccontextmanager
@@ -174,6 +175,10 @@ def create_app(
         except BusyError as error:
             raise HTTPException(503, str(error), {"Retry-After": "1"}) from error
 
+    async def embed_in_turn(image: Any, digest: str, turn: asyncio.Semaphore) -> np.ndarray:
+        async with turn:
+            return await embed(image, digest)
+
     def raised() -> list[Alarm]:
         return [Alarm(code=one.code, severity=one.severity, sentence=one.sentence) for one in recent.findings]
 
@@ -211,16 +216,16 @@ def create_app(
         row = await embed(image, digest)
         colours = predictor.histogram(image[None])
         found = (await to_thread.run_sync(describe, own, [""], row[None], coverage, colours, limiter=decoding))[0]
-        shown, pictures = None, []
+        shown, near = None, []
         if map:
             shown = await to_thread.run_sync(reply_with_map, predictor, found, image, digest, limiter=decoding)
-            pictures = await to_thread.run_sync(thumbnails.addresses, found.nearest, limiter=decoding)
+            near = await to_thread.run_sync(thumbnails.addresses, found.nearest, limiter=decoding)
         recent.add([found])
         meters.unusual.inc(found.unusual)
         meters.seconds.observe(time.perf_counter() - start)
         values = {name: value for name, value in found.to_dict().items() if name != "path"}
         more = {"coverage": coverage, "caveat": predictor.caveat, "notes": site_notes(own, site, coverage)}
-        return Answer(**values, **more, map=shown, nearest_picture=pictures, alarm=raised())
+        return Answer(**values, **more, map=shown, nearest_picture=near, alarm=raised())
 
     @app.post(
         "/v1/patients",
@@ -243,15 +248,16 @@ def create_app(
             asked = await to_thread.run_sync(read_request, patient_kind, most_images, body, limiter=decoding)
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
-        rejected, waiting, names, colours = {}, [], [], []
+        rejected, waiting, names, colours = [], [], [], []
+        turn = asyncio.Semaphore(max(1, limits.waiting // 2))  # a patient's own images do not fill the queue
         for number, file in enumerate(asked.images):
             try:
                 data = await to_thread.run_sync(file_of, file, limits.megabytes, limiter=decoding)
                 image = await to_thread.run_sync(load, data, limiter=decoding)
             except ImageError as error:
-                rejected[file.name or str(number)] = str(error)
+                rejected.append((file.name or str(number), str(error)))
                 continue
-            waiting.append(embed(image, hashlib.sha256(data).hexdigest()))
+            waiting.append(embed_in_turn(image, hashlib.sha256(data).hexdigest(), turn))
             names.append(file.name or str(number))
             colours.append(predictor.histogram(image[None]))
         if not waiting:
@@ -271,7 +277,7 @@ def create_app(
         return Health(
             status="ok",
             model=facts.model,
-            backbone=facts.preprocessing.backbone,
+            backbone=facts.preprocessing.backbone.name,
             classes=list(predictor.bundle.classes),
             sites=known_sites(predictor.bundle),
             token=bool(token),

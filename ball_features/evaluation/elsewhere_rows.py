@@ -5,35 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ball_features.evaluation.rows import Row
+from ball_features.evaluation.site_measures import ViewMeasures
 
 __all__ = ["DistanceRow", "SiteRow"]
 
 
 @dataclass(frozen=True)
-class SiteRow(Row):
-    """What a view tells of the site; see `evaluation.site_measures`.
+class SiteRow(ViewMeasures, Row):
+    """What a view tells of the site.
 
     Attributes:
-        view: name of the view.
-        index: robustness index; NaN where no neighbour tells site from class.
-        index_low: lower end of its 95 % interval.
-        index_high: upper end.
-        site_accuracy: balanced accuracy of a linear model that names the site; NaN where it was not asked.
-        adapted_index: robustness index of embeddings less the offset of their site; None where a site holds one class.
-        adapted_site_accuracy: accuracy of the site's name on these.
         chance_index: robustness index of embeddings that tell neither class nor site.
         chance_accuracy: balanced accuracy of guessing the site.
         images: number of images measured.
         sites: number of sites.
     """
 
-    view: str
-    index: float
-    index_low: float
-    index_high: float
-    site_accuracy: float
-    adapted_index: float | None
-    adapted_site_accuracy: float | None
     chance_index: float
     chance_accuracy: float
     images: int

@@ -91,7 +91,7 @@ def calibration_folds(config: FitConfig, images: ImageTable, splits: Sequence[Sp
     for folds in range(config.folds, _LEAST_FOLDS - 1, -1):
         own = replace(config, protocol="cv", repeats=1, folds=folds, test_size=test_size)
         try:
-            return [_of(split, used) for split in make_splits(own, images.select(used))[0]]
+            return [_of_all_images(split, used) for split in make_splits(own, images.select(used))[0]]
         except SplitError as error:
             if folds == _LEAST_FOLDS:
                 raise SplitError(
@@ -139,9 +139,9 @@ def _rows_used(splits: Sequence[Split]) -> np.ndarray:
     return np.unique(np.concatenate([part for split in splits for part in (split.train, split.val, split.test)]))
 
 
-def _of(split: Split, rows: np.ndarray) -> Split:
-    """A split of these rows as one of all images."""
-    return replace(split, train=rows[split.train], val=rows[split.val], test=rows[split.test])
+def _of_all_images(split: Split, used: np.ndarray) -> Split:
+    """A split of the images used, as one of all images."""
+    return replace(split, train=used[split.train], val=used[split.val], test=used[split.test])
 
 
 def _without_validation(split: Split) -> Split:

@@ -18,11 +18,13 @@ import numpy as np
 
 from ball_features.cache import read_rows
 from ball_features.dataset.splits import Split
+from ball_features.evaluation.one_class_trial import try_one_class
 from ball_features.evaluation.past_memory import HELD_BYTES, sampled, streams_of
 from ball_features.evaluation.site_shift import adapt_test, center_training, fit_adapter
 from ball_features.evaluation.tasks import FitTask
 from ball_features.evaluation.views import view_rows
 from ball_features.models.adaptation import SiteAdapter, SiteShift
+from ball_features.models.one_class import OneClassRecord
 
 __all__ = ["Failed", "Fitted", "fit_task"]
 
@@ -47,6 +49,7 @@ class Fitted:
         remarks: sentences about the fit: what was chosen, which site could not be adapted to.
         adapter: offsets of the training sites, for a model that is adapted to sites.
         shifts: offset of each site that was tested and is not among them, by name.
+        one_class: what adapting to images of one class of these sites would do; None where it was not tried.
         fitted_on: how rows that exceed the memory were read, or which sample of them was, in words; "" where all were
             held.
     """
@@ -64,6 +67,7 @@ class Fitted:
     remarks: tuple[str, ...] = ()
     adapter: SiteAdapter | None = None
     shifts: dict[str, SiteShift] = field(default_factory=dict)
+    one_class: OneClassRecord | None = None
     fitted_on: str = ""
 
 
@@ -127,6 +131,9 @@ def _fit(task: FitTask) -> Fitted:
         probability = _predict(estimator, task)
         predict_s = time.perf_counter() - start
         flips = _flips(estimator, task) if len(task.flip_views) > 1 and len(split.test) else None
+        one_class = None
+        if adapter is not None:
+            one_class = try_one_class(raw, task, adapter, lambda own: _predict(estimator, own))
     return Fitted(
         split=split,
         probability=probability,
@@ -139,6 +146,7 @@ def _fit(task: FitTask) -> Fitted:
         remarks=tuple(remarks),
         adapter=adapter,
         shifts=shifts,
+        one_class=one_class,
         fitted_on=fitted_on,
         converged=not any(issubclass(item.category, ConvergenceWarning) for item in caught),
     )
@@ -159,26 +167,26 @@ def _training_rows(task: FitTask) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fit_options(task: FitTask, rows: int) -> dict[str, np.ndarray]:
-    """Return what `fit` takes beside X and y: validation rows, groups and kinds, as the model's record says."""
+    """Return what `fit` takes beside X and y: validation rows, groups and center, as the model's record says."""
     model, images, split, views = task.model, task.images, task.split, task.views
     options: dict[str, np.ndarray | None] = {}
     validates = model.validates and len(split.val) > 0
     if validates:
         X_val, y_val = view_rows(images.numbers, split.val, images.codes, views.test)
         options |= {"X_val": X_val, "y_val": y_val}
-    if model.groups and images.group is not None:
-        options["groups"] = np.repeat(images.group[split.train], rows // len(split.train))
-    if model.groups and images.kinds is not None:
-        options["kinds"] = images.kinds_of(split.train, (0,) if model.by_view else views.train)
+    if model.groups and images.series is not None:
+        options["groups"] = np.repeat(images.series[split.train], rows // len(split.train))
+    if model.groups and images.center is not None:
+        options["center"] = images.center_of(split.train, (0,) if model.by_view else views.train)
         if validates:
-            options["kinds_val"] = images.kinds_of(split.val, views.test)
+            options["center_val"] = images.center_of(split.val, views.test)
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _kinds(task: FitTask, view: int) -> dict[str, np.ndarray]:
     """Return what `predict_proba` takes beside one view of the test images."""
-    kinds = task.images.kinds_of(task.split.test, (view,)) if task.model.groups else None
-    return {} if kinds is None else {"kinds": kinds}
+    center = task.images.center_of(task.split.test, (view,)) if task.model.groups else None
+    return {} if center is None else {"center": center}
 
 
 def _predict(estimator: Any, task: FitTask) -> np.ndarray:

@@ -63,7 +63,7 @@ def share_memory(tasks: Iterable[FitTask], jobs: int, memory: int) -> Share:
             "rows. Leave out adapt, or give more memory.",
             option="memory",
         )
-    if any(task.model.groups and task.images.kinds is not None for task in tasks):
+    if any(task.model.groups and task.images.center is not None for task in tasks):
         raise ConfigError(
             f"Got center with memory={memory:,} bytes, which rows of {largest:,} bytes exceed: a mean of the images "
             "tested is that of all of them. Leave out center, or give more memory.",
@@ -80,12 +80,12 @@ def streams_of(task: FitTask) -> tuple[RowStream, RowStream | None] | None:
     """
     model, images, split = task.model, task.images, task.split
     head = task.head
-    aligned = model.groups and (images.kinds is not None or head.per_image)
-    if not model.streams or aligned or (model.groups and head.group_loss == "dro" and images.group is not None):
+    aligned = model.groups and (images.center is not None or head.per_image)
+    if not model.streams or aligned or (model.groups and head.group_loss == "dro" and images.series is not None):
         return None
     weight = None
-    if model.groups and head.group_loss == "balanced" and images.group is not None:
-        group = np.unique(images.group[split.train], return_inverse=True)[1]
+    if model.groups and head.group_loss == "balanced" and images.series is not None:
+        group = np.unique(images.series[split.train], return_inverse=True)[1]
         weight = np.ones(len(images.codes), dtype=np.float32)
         weight[split.train] = group_weights(images.codes[split.train], group)
     rows = RowStream(images.numbers, np.sort(split.train), images.codes, task.views.train, task.memory, weight)

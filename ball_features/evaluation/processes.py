@@ -19,6 +19,7 @@ import numpy as np
 
 from ball_features.errors import ConfigError, require_extra
 from ball_features.files import is_running
+from ball_features.threads import reserve_blas
 
 __all__ = ["maps_by_name", "run_tasks"]
 
@@ -51,6 +52,7 @@ def run_tasks(
     """
     from joblib import Parallel, delayed
 
+    reserve_blas()
     missing, died = dict(tasks), False
     parent = os.getpid() if backend == "loky" else 0
     if jobs > 1 or backend != "loky":
@@ -153,6 +155,7 @@ def _open_map(path: str, kind: str, offset: int, shape: tuple[int, ...]) -> np.n
 
 def _keyed(function: Callable[[Task], Result], key: Key, task: Task, parent: int) -> tuple[Key, Result]:
     _end_with(parent)
+    reserve_blas()
     return key, function(task)
 
 

@@ -35,7 +35,8 @@ class ViewMeasures:
         index: robustness index, a share; NaN where no neighbour tells site from class.
         index_low: lower end of its 95 % interval by a bootstrap over patients, or over images where none are known.
         index_high: upper end.
-        site_accuracy: balanced accuracy of logistic regression that names the site, cross-validated.
+        site_accuracy: balanced accuracy of logistic regression that names the site, cross-validated; NaN
+            where it was not asked.
         adapted_index: robustness index of embeddings less the offset of their site; None where a site holds one class.
         adapted_site_accuracy: accuracy of the site's name on these.
     """

@@ -17,7 +17,15 @@ from ball_features.evaluation.tasks import FitTask
 from ball_features.evaluation.views import Views
 from ball_features.models.adaptation import SiteAdapter, SiteShift
 
-__all__ = ["adapt_test", "center_training", "fit_adapter", "sites_of_one_class", "used_views"]
+__all__ = [
+    "adapt_test",
+    "cells_of",
+    "center_training",
+    "fit_adapter",
+    "sites_of_one_class",
+    "used_views",
+    "views_of",
+]
 
 
 def fit_adapter(task: FitTask) -> SiteAdapter:
@@ -28,7 +36,7 @@ def fit_adapter(task: FitTask) -> SiteAdapter:
     """
     images, train = task.images, task.split.train
     assert images.site is not None
-    return SiteAdapter(task.adapt).fit(_views(task, train), images.codes[train], images.site[train])
+    return SiteAdapter(task.adapt).fit(views_of(task, train), images.codes[train], images.site[train])
 
 
 def center_training(task: FitTask, adapter: SiteAdapter) -> FitTask:
@@ -37,7 +45,7 @@ def center_training(task: FitTask, adapter: SiteAdapter) -> FitTask:
     known = np.isin(task.images.site, adapter.sites_)
     numbers = np.zeros(task.images.numbers.shape, dtype=np.float32)
     every = np.arange(len(numbers))
-    own = _views(task, every)
+    own = views_of(task, every)
     own[known] = adapter.center(own[known], task.images.site[known])
     own[~known] -= adapter.average
     numbers[:, used_views(task.views)] = own
@@ -69,12 +77,12 @@ def adapt_test(
         part = replace(centred, split=replace(centred.split, test=rows))
 
         def answer(X: np.ndarray, part: FitTask = part, rows: np.ndarray = rows) -> np.ndarray:
-            numbers[_cells(task, rows)] = X
+            numbers[cells_of(task, rows)] = X
             return predict(part)
 
-        X = _views(task, rows)
+        X = views_of(task, rows)
         shift = adapter.adapt(X, answer)
-        numbers[_cells(task, rows)] = X - shift.offset
+        numbers[cells_of(task, rows)] = X - shift.offset
         shifts[str(name)] = shift
     return shifts
 
@@ -99,11 +107,11 @@ def used_views(views: Views) -> list[int]:
     return sorted({0, *views.train, *views.test})
 
 
-def _cells(task: FitTask, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cells_of(task: FitTask, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the embeddings of these rows and the used views."""
     return rows[:, None], np.array(used_views(task.views))
 
 
-def _views(task: FitTask, rows: np.ndarray) -> np.ndarray:
+def views_of(task: FitTask, rows: np.ndarray) -> np.ndarray:
     """Embeddings of the views that the task uses, float32 (rows, views, D)."""
-    return task.images.numbers[_cells(task, rows)].astype(np.float32)
+    return task.images.numbers[cells_of(task, rows)].astype(np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import PROTOCOLS, FitConfig, HeadConfig
+from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheError
 from ball_features.evaluation.views import Views, model_views, view_roles
@@ -26,9 +27,7 @@ class Evaluation:
         models: models in the order of the results.
         splits: splits from `dataset.splits.make_splits`.
         config: seed, head, views, number of processes.
-        group: group of each image, (images,), for models that are trained against groups, or None.
-        center: what the embeddings of each image are centred with before those models, (images,), or None.
-        site: site of each image, (images,), to which models on embeddings are adapted, or None.
+        grouping: columns that models are trained against, centred by and adapted to, or None.
         keep: names of models whose fitted estimator of the first split is returned.
     """
 
@@ -36,10 +35,13 @@ class Evaluation:
     models: tuple[Model, ...]
     splits: tuple[Split, ...]
     config: FitConfig
-    group: np.ndarray | None = None
-    center: np.ndarray | None = None
-    site: np.ndarray | None = None
+    grouping: Grouping | None = None
     keep: tuple[str, ...] = ()
+
+    @property
+    def adapted_site(self) -> np.ndarray | None:
+        """Site of each image to which models on embeddings are adapted, str (images,), or None."""
+        return None if self.grouping is None else self.grouping.adapted_site
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +52,8 @@ class Images:
         numbers: embeddings or pixel statistics, float (images, views, columns).
         codes: class of each image, int (images,).
         classes: number of classes.
-        group: group of each image, (images,), or None.
-        kinds: number of the set (such as a series) whose mean is subtracted from the image's embedding, int (images,),
+        series: groups that models are trained against, (images,), or None.
+        center: number of the set (such as a series) whose mean is subtracted from the image's embedding, int (images,),
             or None.
         site: site to which models are adapted, str (images,), or None.
     """
@@ -59,15 +61,15 @@ class Images:
     numbers: np.ndarray
     codes: np.ndarray
     classes: int
-    group: np.ndarray | None
-    kinds: np.ndarray | None
+    series: np.ndarray | None
+    center: np.ndarray | None
     site: np.ndarray | None = None
 
-    def kinds_of(self, rows: np.ndarray, views: tuple[int, ...]) -> np.ndarray | None:
+    def center_of(self, rows: np.ndarray, views: tuple[int, ...]) -> np.ndarray | None:
         """Return what these views of these images are centred with, int (rows * views,): each view has its own mean."""
-        if self.kinds is None:
+        if self.center is None:
             return None
-        return (self.kinds[rows][:, None] * self.numbers.shape[1] + np.array(views)).ravel()
+        return (self.center[rows][:, None] * self.numbers.shape[1] + np.array(views)).ravel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +131,9 @@ def divide(evaluation: Evaluation) -> dict[tuple[int, int], FitTask]:
     """
     cache, config = evaluation.cache, evaluation.config
     classes, codes = np.unique(cache.label, return_inverse=True)
-    kinds = None if evaluation.center is None else np.unique(evaluation.center, return_inverse=True)[1]
+    grouping = evaluation.grouping
+    series, center = (None, None) if grouping is None else (grouping.series, grouping.center)
+    center = None if center is None else np.unique(center, return_inverse=True)[1]
     blocked = obstacles(evaluation)
     models = {place: model for place, model in enumerate(evaluation.models) if model.name not in blocked}
     images = {
@@ -137,9 +141,9 @@ def divide(evaluation: Evaluation) -> dict[tuple[int, int], FitTask]:
             _numbers(cache, features),
             codes,
             len(classes),
-            evaluation.group,
-            kinds,
-            evaluation.site if features == "embedding" else None,
+            series,
+            center,
+            evaluation.adapted_site if features == "embedding" else None,
         )
         for features in dict.fromkeys(model.features for model in models.values())
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
+from ball_features.config.sizes import whole_number
 from ball_features.errors import ConfigError
 from ball_features.extraction.recipe import ViewPlan, recipe_of
 from ball_features.models.base import ViewRole
@@ -46,8 +47,8 @@ def choose_views(names: Sequence[str], wanted: str) -> tuple[int, ...]:
     for part in (part.strip() for part in wanted.split(",")):
         if part in names:
             chosen.append(list(names).index(part))
-        elif part.isdigit() and int(part) < len(names):
-            chosen.append(int(part))
+        elif (number := whole_number(part)) is not None and number < len(names):
+            chosen.append(number)
         else:
             raise ConfigError(
                 f"Got the view {part!r}, expected all, or some of: {', '.join(names)} (or their numbers)."

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ball_features.errors import ConfigError, WeightsError, require_extra
 
-__all__ = ["BACKBONES", "Backbone", "get_backbone"]
+__all__ = ["BACKBONES", "Backbone", "get_backbone", "recorded_backbone"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Backbone:
         builder: name in that library; `name` if "".
         options: arguments of the builder.
         title: name that its authors gave it.
-        normalize: normalisation that its ImageNet weights expect, as `extraction.normalization.mean_std` takes it; ""
-            where only the user knows.
+        normalization: normalisation that its ImageNet weights expect, as `extraction.normalization.mean_std` takes it;
+            "" where only the user knows.
         pooling: how the last feature map becomes an embedding.
         maps: dense blocks whose activations a readout can average; empty if only the embedding can be read.
         engine: forward pass: "densenet" is rewritten for speed, "module" is the library's own.
@@ -52,7 +52,7 @@ class Backbone:
     builder: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
-    normalize: str = "imagenet"
+    normalization: str = "imagenet"
     pooling: str = "global average"
     maps: tuple[int, ...] = ()
     engine: Literal["densenet", "module"] = "module"
@@ -126,19 +126,19 @@ BACKBONES: dict[str, Backbone] = {
     ),
     # Chollet 2017, "Xception: deep learning with depthwise separable convolutions".
     "xception": Backbone(
-        "xception", 2048, 299, source="timm", builder="legacy_xception", title="Xception", normalize="half"
+        "xception", 2048, 299, source="timm", builder="legacy_xception", title="Xception", normalization="half"
     ),
     # He et al. 2016, "Identity mappings in deep residual networks".
     "resnet50_v2": Backbone(
-        "resnet50_v2", 2048, 224, source="timm", builder="resnetv2_50", title="ResNet50-V2", normalize="half"
+        "resnet50_v2", 2048, 224, source="timm", builder="resnetv2_50", title="ResNet50-V2", normalization="half"
     ),
     # Zoph et al. 2018, "Learning transferable architectures for scalable image recognition".
     "nasnet_large": Backbone(
-        "nasnet_large", 4032, 331, source="timm", builder="nasnetalarge", title="NASNet-Large", normalize="half"
+        "nasnet_large", 4032, 331, source="timm", builder="nasnetalarge", title="NASNet-Large", normalization="half"
     ),
     # Szegedy et al. 2017, "Inception-v4, Inception-ResNet and the impact of residual connections on learning".
     "inception_resnet_v2": Backbone(
-        "inception_resnet_v2", 1536, 299, source="timm", title="Inception-ResNet-V2", normalize="half"
+        "inception_resnet_v2", 1536, 299, source="timm", title="Inception-ResNet-V2", normalization="half"
     ),
     # Koch et al. 2024, "DinoBloom: a foundation model for generalizable cell embeddings in hematology" (arXiv
     # 2404.05022): DINOv2 trained on 13 collections of blood and marrow cells. Original weights: Zenodo record 10908163.
@@ -182,6 +182,20 @@ def get_backbone(name: str, input_px: int = 0) -> Backbone:
     return dataclasses.replace(backbone, input_px=input_px) if input_px else backbone
 
 
+def recorded_backbone(name: str, input_px: int, dim: int = 0, pooling: object = None) -> Backbone:
+    """The network that a cache or a bundle names, without timm and without the network's file.
+
+    Args:
+        name: key of `BACKBONES`, `timm:NAME` or `file:NAME`; of the last two it has what is given here alone.
+        input_px: side of the input in pixels.
+        dim: length of an embedding; 0 for that of the registered network, or if it is unknown.
+        pooling: how the last feature map becomes an embedding; None for that of the registered network.
+    """
+    known = BACKBONES.get(name) or Backbone(name, 0, 0, pooling="")
+    pooling = known.pooling if pooling is None else str(pooling)
+    return dataclasses.replace(known, input_px=input_px, dim=dim or known.dim, pooling=pooling)
+
+
 def _plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
@@ -200,8 +214,16 @@ def _timm(name: str) -> Backbone:
         raise ConfigError(
             f"timm has no network {builder!r}.{hint} List them: python -c 'import timm; print(timm.list_models())'"
         )
-    with torch.device("meta"):
-        module: Any = timm.create_model(builder, pretrained=False, num_classes=0)
+    try:
+        with torch.device("meta"):
+            module: Any = timm.create_model(builder, pretrained=False, num_classes=0)
+    except Exception as error:  # a tag of weights that timm does not know, and what networks of timm raise themselves
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        named = builder.partition(".")[0]
+        raise ConfigError(
+            f"timm cannot build {builder!r} ({first}). List its networks and tags: python -c 'import timm; "
+            f'print(timm.list_pretrained("{named}*"))\''
+        ) from error
     config = resolve_data_config({}, model=module)
     triples = "/".join(",".join(f"{value:g}" for value in config[key]) for key in ("mean", "std"))
     return Backbone(
@@ -211,7 +233,7 @@ def _timm(name: str) -> Backbone:
         source="timm",
         builder=builder,
         title=builder,
-        normalize=triples,
+        normalization=triples,
         pooling="the network's own",
     )
 
@@ -226,16 +248,15 @@ def _file(path: Path, input_px: int) -> Backbone:
         raise ConfigError(
             f"{path.name} does not state the size of its input. Give input_px and normalize, such as 224 and imagenet."
         )
-    from ball_features.extraction.engine.modules import read_network
+    from ball_features.extraction.network_files import read_network
 
-    dim = read_network(path).probe(input_px)
     return Backbone(
-        name=f"file:{path.name}",
-        dim=dim,
-        input_px=input_px,
+        f"file:{path.name}",
+        read_network(path).probe(input_px),
+        input_px,
         source="file",
-        title=path.stem,
-        normalize="",
-        pooling="the network's own",
         path=path,
+        title=path.stem,
+        normalization="",
+        pooling="the network's own",
     )

@@ -25,33 +25,7 @@ if TYPE_CHECKING:
 
     from ball_features.extraction.engine.modules import EmbeddingEngine
 
-__all__ = ["EmbeddedBatch", "Pipeline", "batch_size"]
-
-# (device, precision) -> images in a forward pass.
-BATCH_SIZE = {("mps", "fp16"): 64, ("cuda", "bf16"): 256}
-_OTHER_BATCH_SIZE = {"cpu": 8, "mps": 32, "cuda": 128}
-
-
-# Bytes that an image of 224 px takes on CUDA, with the batches that are assembled meanwhile.
-_IMAGE_BYTES = {"fp32": 60e6, "bf16": 30e6, "fp16": 30e6}
-
-
-def batch_size(device: str, precision: str, side_px: int = 224) -> int:
-    """Default number of images in a forward pass.
-
-    Args:
-        device: type of the device: "cpu", "cuda" or "mps". On CUDA the number is limited by free memory.
-        precision: number format of the forward pass.
-        side_px: side of the network's input in pixels.
-    """
-    most = BATCH_SIZE.get((device, precision), _OTHER_BATCH_SIZE[device])
-    import torch
-
-    if device != "cuda" or not torch.cuda.is_available():
-        return most
-    free, _ = torch.cuda.mem_get_info()
-    images = free / (_IMAGE_BYTES[precision] * (side_px / 224) ** 2)
-    return min(most, 2 ** max(2, int(images).bit_length() - 1))
+__all__ = ["EmbeddedBatch", "Pipeline"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +85,7 @@ class Pipeline:
                     return content
             except ImageError as error:
                 return str(error)
-        return load_image(self.manifest, row, self.preprocessing.input_px)
+        return load_image(self.manifest, row, self.preprocessing.backbone.input_px)
 
     def compute(self, rows: np.ndarray, loaded: Sequence[Tensor | bytes | str]) -> EmbeddedBatch:
         """Embed the images of one batch.
@@ -128,14 +102,14 @@ class Pipeline:
 
         from ball_features.extraction.pixels import shortcut_numbers
 
-        manifest, batch, side_px = self.manifest, self.batch, self.preprocessing.input_px
+        manifest, batch, input_px = self.manifest, self.batch, self.preprocessing.backbone.input_px
         planes = 6 if manifest.twin else 3
         pinned = self.device.type == "cuda" and not self.decodes
         images = torch.zeros(
             batch,
             planes,
-            side_px,
-            side_px,
+            input_px,
+            input_px,
             dtype=torch.uint8,
             device=self.device if self.decodes else "cpu",
             pin_memory=pinned,
@@ -170,7 +144,7 @@ class Pipeline:
         decoded = iter(decode_together([item for item in loaded if isinstance(item, bytes)], self.device))
         for item in loaded:
             image = next(decoded) if isinstance(item, bytes) else item
-            yield image if isinstance(image, str) else resize(image, self.preprocessing.input_px)
+            yield image if isinstance(image, str) else resize(image, self.preprocessing.backbone.input_px)
 
     def _read(self, images: Tensor, readouts: Sequence[Readout], nuclei: Tensor | None) -> list[Tensor]:
         if self.stop.is_set():

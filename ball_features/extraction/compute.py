@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ball_features import __version__
-from ball_features.cache import SHARD, CacheContents, create_cache, read_cache
+from ball_features.cache import CacheContents, create_cache, read_cache
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import CacheError
-from ball_features.extraction.batch import Pipeline, batch_size
+from ball_features.extraction.batch import Pipeline
 from ball_features.extraction.decoding import ON_DEVICE
 from ball_features.extraction.engine.cpu import compile_early
-from ball_features.extraction.memory import require_memory
+from ball_features.extraction.memory import batch_size, require_memory
 from ball_features.extraction.overlay_mask import learn_overlay_mask, pack_mask
 from ball_features.extraction.pixels import SHORTCUT_WIDTHS
 from ball_features.extraction.preprocessing import Preprocessing
@@ -115,7 +115,8 @@ class Computation:
         return {name: width for name, width in SHORTCUT_WIDTHS.items() if name in kept}
 
     def _resumed_attributes(self, attributes: dict[str, object]) -> dict[str, object]:
-        return attributes | {"images": str(self.update.manifest.root.resolve())}
+        request = self.update.request
+        return attributes | {"images": str(self.update.manifest.root.resolve()), **request.shard_attributes}
 
     def _create(self, manifest: Manifest, attributes: dict[str, object], *, keep_rows: bool) -> None:
         request = self.update.request
@@ -124,7 +125,7 @@ class Computation:
             labels=manifest.label,
             sha256=manifest.sha256,
             view=request.preprocessing.plan.names(request.preprocessing.channels),
-            dim=request.backbone.dim,
+            dim=request.preprocessing.backbone.dim,
             dtype=request.preprocessing.dtype,
             shortcuts=self._shortcuts,
             attributes=attributes,
@@ -138,16 +139,17 @@ class Computation:
     def _network(self) -> _Network:
         """Load the network in the precision that is asked for, or in which the cache was begun."""
         request, manifest = self.update.request, self.update.request.sample
-        if request.backbone.engine == "densenet" and request.device in ("auto", "cpu"):
+        wanted, config = request.preprocessing, request.config
+        if wanted.backbone.engine == "densenet" and config.device in ("auto", "cpu"):
             compile_early()
         from ball_features.extraction.engine.choose import Chooser  # imports torch, which takes seconds
         from ball_features.extraction.engine.devices import resolve_device
 
-        device, wanted, batch = resolve_device(request.device), request.preprocessing, request.batch_size
+        device, batch = resolve_device(config.device), config.batch_size
         require_memory(device.type, wanted)
-        module = load_backbone(request.backbone, wanted.weights, wanted.seed)
+        module = load_backbone(wanted.backbone, wanted.weights, wanted.seed)
         threads = min(DECODING_THREADS, core_count())
-        chooser = Chooser(module, request.backbone, wanted, manifest, device, batch, threads, self.log)
+        chooser = Chooser(module, wanted, manifest, device, batch, threads, self.log)
         old = self.update.old
         if old is not None:
             # Rows of one cache are computed alike: what was chosen when it was begun stays.
@@ -158,10 +160,10 @@ class Computation:
         preprocessing = replace(wanted, precision=choice.precision)
         if wanted.plan.needs_mask:
             # Learnt once and kept: images that are added later are masked as the first ones were.
-            mask = learn_overlay_mask(manifest, wanted.input_px, self.log)
+            mask = learn_overlay_mask(manifest, wanted.backbone.input_px, self.log)
             preprocessing = replace(preprocessing, overlay_mask=pack_mask(mask))
         measured = choice.measured
-        batch = batch or batch_size(device.type, choice.precision, wanted.input_px)
+        batch = batch or batch_size(device.type, choice.precision, wanted.backbone.input_px)
         attributes = {
             **preprocessing.to_attributes(),
             **choice.attributes,
@@ -172,7 +174,7 @@ class Computation:
             "deviation_relative": measured.relative if measured else float("nan"),
             "deviation_images": measured.images if measured else 0,
             "images": str(manifest.root.resolve()),
-            **({SHARD: list(request.shard)} if request.shard else {}),
+            **request.shard_attributes,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "ball_version": __version__,
             "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "h5py", "pillow")},

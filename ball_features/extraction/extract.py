@@ -13,18 +13,18 @@ from typing import Any, TypedDict, Unpack
 from ball_features.cache import equal_remark, lock_cache, read_cache, written
 from ball_features.config import CollectionConfig, ExtractConfig
 from ball_features.config.paths import is_address
-from ball_features.dataset.manifest import Manifest, Rejected, hash_images
-from ball_features.errors import CacheError
-from ball_features.extraction.backbones import get_backbone
+from ball_features.dataset.manifest import Manifest, Rejected, hash_images, scan
+from ball_features.dataset.twins import twin_folder, with_twins
+from ball_features.errors import CacheError, DataError
 from ball_features.extraction.compute import Computation, Computed
-from ball_features.extraction.networks import know_network
+from ball_features.extraction.known_networks import know_network
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.suitability import offer_cells, suit
-from ball_features.extraction.update import Request, Update, plan_update, read_collection, require_file_name, shard_of
+from ball_features.extraction.update import Request, Update, plan_update, require_file_name, shard_of
 from ball_features.extraction.weights import weights_digest
 from ball_features.outputs import require_folder, require_writable
 
-__all__ = ["Extraction", "How", "extract"]
+__all__ = ["Extraction", "How", "extract", "read_collection"]
 
 Progress = Callable[[int, int], None]
 Log = Callable[[str], None]
@@ -130,9 +130,8 @@ def extract(
     log = how.get("log") or (lambda line: None)
     if config.views is None and config.recipe == "auto" and not how.get("overwrite"):
         config = _with_views_of(out, config)
-    backbone = get_backbone(config.backbone, config.input_px)
-    preprocessing = Preprocessing.from_config(config, backbone)
-    require_file_name(out)
+    preprocessing = Preprocessing.from_config(config)
+    fixed = _is_in_a_bundle(out, how)
     if how.get("overwrite") and not how.get("dry_run"):
         require_writable(out, kind="cache")
     shard = how.get("shard")
@@ -145,20 +144,17 @@ def extract(
         preprocessing = replace(preprocessing, segmentation="twins")
     preprocessing = suit(preprocessing, manifest, config.recipe, log)
     if len(preprocessing.plan) > 1:
-        log(preprocessing.plan.cost(preprocessing.input_px))
+        log(preprocessing.plan.cost(preprocessing.backbone.input_px))
     part = shard_of(manifest, shard) if shard else manifest
     request = Request(
         out=out,
         manifest=part if whole else hash_images(part),
-        limited=config.limit > 0,
-        backbone=backbone,
+        config=config,
         preprocessing=preprocessing,
-        device=config.device,
-        batch_size=config.batch_size,
         shard=shard,
         whole=manifest if shard else None,
     )
-    update, computed = _bring_up_to_date(request, progress, log, how)
+    update, computed = _bring_up_to_date(request, progress, log, how, fixed=fixed)
     if computed.images and not how.get("dry_run"):
         # What can wait until the images are embedded does not keep the first one waiting.
         cache = read_cache(out)
@@ -170,7 +166,7 @@ def extract(
         cache=out,
         images=rows,
         views=len(preprocessing.plan),
-        dim=preprocessing.dim,
+        dim=preprocessing.backbone.dim,
         computed=computed.images,
         reused=rows - computed.images,
         removed=update.removed,
@@ -184,6 +180,59 @@ def extract(
     )
 
 
+def read_collection(
+    images: Path | str,
+    config: ExtractConfig,
+    log: Log,
+    *,
+    collection: CollectionConfig | None = None,
+    sheet: Any = None,
+    hashed: bool = True,
+) -> Manifest:
+    """List the images of a folder, and their segmented twins if segmented pictures come from files.
+
+    Args:
+        images: folder, archive or address of images, see `dataset.sources`.
+        config: settings of the extraction: channels, twins and limit.
+        log: function that takes a line for the user.
+        collection: layout of the folders, and path and columns of a sheet.
+        sheet: a data frame, or the path of a sheet.
+        hashed: False leaves the hashes of the images out; see `manifest.hash_images`.
+
+    Raises:
+        DataError: There is no image, or no folder of twins, or folders or sheet cannot be read.
+    """
+    manifest = scan(images, limit=config.limit, collection=collection, sheet=sheet, anywhere=True, hashed=hashed)
+    for line in (*manifest.classes, *manifest.note.splitlines()):
+        log(line)
+    if len(config.channels) == 1:
+        return manifest
+    folder = None if config.twins == "none" else Path(config.twins)
+    if config.twins == "auto":
+        folder = twin_folder(manifest)
+    if folder is None:
+        log("Segmented pictures are computed by the published thresholds.")
+        return manifest
+    log(f"Segmented pictures are read from {folder}.")
+    return with_twins(manifest, folder)
+
+
+def _is_in_a_bundle(out: Path, how: How) -> bool:
+    """Whether the output is a cache in a saved model, which is read where it is up to date, and never written.
+
+    Raises:
+        CacheError: It is no name of a file.
+        DataError: It lies in a saved model, and would be made there.
+    """
+    try:
+        require_file_name(out)
+    except DataError:
+        if how.get("overwrite") or not out.is_file():
+            raise
+        return True
+    return False
+
+
 def _with_views_of(out: Path, config: ExtractConfig) -> ExtractConfig:
     """The settings with the views of an existing cache, which it keeps where no others are asked for."""
     try:
@@ -194,18 +243,26 @@ def _with_views_of(out: Path, config: ExtractConfig) -> ExtractConfig:
     return config if views == 1 else replace(config, recipe=cache.recipe, views=views)
 
 
-def _bring_up_to_date(request: Request, progress: Progress, log: Log, how: How) -> tuple[Update, Computed]:
+def _bring_up_to_date(
+    request: Request, progress: Progress, log: Log, how: How, *, fixed: bool
+) -> tuple[Update, Computed]:
     """Compute what the cache lacks; the difference that was found, and what was computed."""
     preprocessing = request.preprocessing
-    digest = weights_digest(request.backbone, preprocessing.weights, preprocessing.seed)
+    digest = weights_digest(preprocessing.backbone, preprocessing.weights, preprocessing.seed)
     request = replace(request, preprocessing=replace(preprocessing, weights_sha256=digest))
-    if request.backbone.path is not None:
+    if preprocessing.backbone.path is not None:
         know_network(digest)  # the user has named it
     dry_run = how.get("dry_run", False)
-    with contextlib.nullcontext() if dry_run else lock_cache(request.out):
+    with contextlib.nullcontext() if dry_run or fixed else lock_cache(request.out):
         asked = {name: how.get(name, False) for name in ("overwrite", "prune", "repair")}
         update = plan_update(request, **asked)
-        if dry_run or (update.same_rows and not update.missing):
+        done = update.same_rows and not update.missing
+        if fixed and not done:
+            raise DataError(
+                f"{request.out} lies in a saved model, where nothing is written, and is not up to date "
+                f"({update.missing} images to compute). Move it elsewhere, or give another output file."
+            )
+        if dry_run or done:
             attributes = update.old.attributes if update.old else request.preprocessing.to_attributes()
             return update, Computed(update.manifest, attributes, update.missing)
         require_folder(request.out.parent, "output file")

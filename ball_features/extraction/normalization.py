@@ -31,7 +31,7 @@ def mean_std(normalization: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if normalization in NORMALIZATIONS:
         return NORMALIZATIONS[normalization]
     try:
-        mean, std = (tuple(float(value) for value in part.split(",")) for part in normalization.split("/"))
+        mean, std = (tuple(map(float, part.split(","))) for part in normalization.split("/"))
         if len(mean) == len(std) == 3 and np.isfinite([*mean, *std]).all() and min(std) > 0:
             return mean, std
     except ValueError:
@@ -51,12 +51,12 @@ def choose_normalization(normalization: str, backbone: Backbone) -> str:
     if normalization != "auto":
         mean_std(normalization)
         return normalization
-    if not backbone.normalize:
+    if not backbone.normalization:
         raise ConfigError(
             f"{backbone.name} does not state how its input is normalised. Give normalize: imagenet, half, unit, or "
             "means and standard deviations of R, G and B such as 0.7,0.6,0.7/0.2,0.2,0.2"
         )
-    return backbone.normalize
+    return backbone.normalization
 
 
 def normalize(images: Tensor, normalization: str) -> Tensor:

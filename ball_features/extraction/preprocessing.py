@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ball_features.config import ExtractConfig
 from ball_features.config.fields import digest
 from ball_features.errors import CacheError
-from ball_features.extraction.backbones import BACKBONES, Backbone
+from ball_features.extraction.backbones import Backbone, get_backbone, recorded_backbone
 from ball_features.extraction.normalization import choose_normalization, normalize
 from ball_features.extraction.overlay_mask import mask_tensor
 from ball_features.extraction.readouts import Read
@@ -32,12 +32,10 @@ class Preprocessing:
     """How a picture becomes an embedding.
 
     Attributes:
-        backbone: key of `extraction.backbones.BACKBONES`, `timm:NAME` or `file:NAME`.
+        backbone: network, with the side of its input; its `dim` is the length of an embedding, to which shorter ones
+            are padded with zeros, and 0 if it is unknown and nothing is padded.
         weights: "imagenet", "random", or the absolute path of a file.
         weights_sha256: digest of the weights; "" until they are found.
-        pooling: how the last feature map becomes an embedding.
-        input_px: side of the network's input, in pixels.
-        dim: length of an embedding, to which shorter ones are padded with zeros; 0 if unknown, and nothing is padded.
         normalization: normalisation of pixel values, as `extraction.normalization.mean_std` takes it.
         plan: views of each image.
         precision: number format of the forward pass: "fp32", "bf16", "fp16", or "auto" until one is chosen.
@@ -49,12 +47,9 @@ class Preprocessing:
         overlay_mask: pixels that overlays of the collection cover, as `overlay_mask.pack_mask` writes them, or "".
     """
 
-    backbone: str
+    backbone: Backbone
     weights: str
     weights_sha256: str
-    pooling: str
-    input_px: int
-    dim: int
     normalization: str
     plan: ViewPlan
     precision: str = "auto"
@@ -66,33 +61,32 @@ class Preprocessing:
     overlay_mask: str = ""
 
     @classmethod
-    def from_config(cls, config: ExtractConfig, backbone: Backbone) -> Preprocessing:
-        """Take what the configuration asks for, without reading any file.
+    def from_config(cls, config: ExtractConfig) -> Preprocessing:
+        """Take what the configuration asks for; no file is read but that of a network in a file.
 
         Args:
             config: settings of the extraction.
-            backbone: network that the settings name.
 
         Raises:
-            ConfigError: The recipe or the normalisation is wrong, or the network lacks what the recipe reads.
+            ConfigError: The recipe or the normalisation is wrong, or the network is unknown or lacks what the recipe
+                reads.
+            WeightsError: The network lies in a file that cannot be used.
+            MissingExtraError: The network is one of timm, which is not installed.
         """
-        single = len(config.channels) == 1
-        plan = ViewPlan.parse(config.recipe, config.views, maps=backbone.maps)
+        backbone = get_backbone(config.backbone, config.input_px)
+        plan = ViewPlan.parse(config.recipe, config.views, backbone)
         file = backbone.path or (None if config.weights in ("imagenet", "random") else Path(config.weights))
         return cls(
-            backbone=backbone.name,
+            backbone=backbone,
             weights=str(file.resolve()) if file else config.weights,
             weights_sha256="",
-            pooling=backbone.pooling,
-            input_px=backbone.input_px,
-            dim=backbone.dim,
             normalization=choose_normalization(config.normalize, backbone),
             plan=plan,
             precision=config.precision,
             dtype=config.dtype,
             seed=config.seed if len(plan) > 1 or config.weights == "random" else 0,
             channels=config.channels,
-            segmentation="" if single else "hsv",
+            segmentation="hsv" if len(config.channels) > 1 else "",
         )
 
     @classmethod
@@ -133,11 +127,11 @@ class Preprocessing:
         """The attributes of a cache, ready for `create_cache`."""
         several = len(self.channels) > 1
         return {
-            "backbone": self.backbone,
+            "backbone": self.backbone.name,
             "weights": self.weights,
             "weights_sha256": self.weights_sha256,
-            "pooling": self.pooling,
-            "input_px": self.input_px,
+            "pooling": self.backbone.pooling,
+            "input_px": self.backbone.input_px,
             "resize": self.resize,
             "normalize": self.normalization,
             "views": len(self.plan),
@@ -152,14 +146,14 @@ class Preprocessing:
 
     def to_config(self) -> ExtractConfig:
         """The settings that make the embeddings again; `twins` "auto" finds the files if they are still there."""
-        in_file = self.backbone.startswith("file:")  # a network and its weights in one file
+        in_file = self.backbone.name.startswith("file:")  # a network and its weights in one file
         return ExtractConfig(
-            backbone=f"file:{self.weights}" if in_file else self.backbone,
+            backbone=f"file:{self.weights}" if in_file else self.backbone.name,
             weights=ExtractConfig.weights if in_file else self.weights,
             recipe=self.plan.recipe,
             views=len(self.plan),
             normalize=self.normalization,
-            input_px=self.input_px,
+            input_px=self.backbone.input_px,
             precision=self.precision,
             dtype=self.dtype,
             channels=self.channels,
@@ -171,7 +165,7 @@ class Preprocessing:
         """The keys of `bundle.json`."""
         own = self.to_attributes()
         facts = {key: own[key] for key in own if key not in ("recipe_version", "dtype", "channels", "segmentation")}
-        facts |= {"views": self.plan.indices, "view_seed": self.seed, "dim": self.dim}
+        facts |= {"views": self.plan.indices, "view_seed": self.seed, "dim": self.backbone.dim}
         if self.combine:
             facts |= {"channels_used": list(self.channels), "combine": self.combine, "segmentation": self.segmentation}
         return facts
@@ -179,7 +173,7 @@ class Preprocessing:
     @property
     def resize(self) -> str:
         """How images are resized, in words."""
-        return f"{self.input_px} px, bilinear, antialiased"
+        return f"{self.backbone.input_px} px, bilinear, antialiased"
 
     @property
     def passes(self) -> int:
@@ -256,7 +250,9 @@ class Preprocessing:
         readouts = [view.readout for view in views]
         with_nuclei = any(readout.nuclei for readout in readouts)
         pixels, nuclei = render_view(views[0], source, sha256, self.seed, with_nuclei=with_nuclei)
-        return [pad(vector, self.dim) for vector in read(normalize(pixels, self.normalization), readouts, nuclei)]
+        return [
+            pad(vector, self.backbone.dim) for vector in read(normalize(pixels, self.normalization), readouts, nuclei)
+        ]
 
 
 def pad(vectors: Tensor, dim: int) -> Tensor:
@@ -276,15 +272,11 @@ def _channel(images: Tensor, name: str) -> Tensor:
 
 def _read(values: Mapping[str, Any], plan: ViewPlan, dim: int) -> Preprocessing:
     """A record of the keys that caches and bundles share; those of 0.1.0 may lack some."""
-    name = str(values["backbone"])
-    registered = BACKBONES.get(name)
+    input_px = int(values.get("input_px") or str(values["resize"]).split()[0])
     return Preprocessing(
-        backbone=name,
+        backbone=recorded_backbone(str(values["backbone"]), input_px, dim, values.get("pooling")),
         weights=str(values.get("weights", "imagenet")),
         weights_sha256=str(values["weights_sha256"]),
-        pooling=str(values.get("pooling", registered.pooling if registered else "")),
-        input_px=int(values.get("input_px") or str(values["resize"]).split()[0]),
-        dim=dim or (registered.dim if registered else 0),
         normalization=str(values["normalize"]),
         plan=plan,
         precision=str(values["precision"]),

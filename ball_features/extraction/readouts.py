@@ -27,13 +27,11 @@ class Readout:
         name: key in `READOUTS`.
         block: dense block whose activations are averaged, 1 to 4.
         nuclei: weight each position of the map by the share of it that nuclei cover.
-        purpose: what the readout is for, in a line.
     """
 
     name: str
     block: int
     nuclei: bool
-    purpose: str
 
     @property
     def work(self) -> float:
@@ -42,16 +40,12 @@ class Readout:
 
 
 READOUTS: dict[str, Readout] = {
-    "average": Readout("average", LAST, False, "average of the last feature map: the published embedding"),
-    "nuclei": Readout("nuclei", LAST, True, "average of the last feature map over nuclei only"),
-    "block3": Readout(
-        "block3", 3, False, "average of the third block's activations: less specific to ImageNet's classes"
-    ),
-    "block3-nuclei": Readout("block3-nuclei", 3, True, "average of the third block's activations over nuclei only"),
-    "block2": Readout("block2", 2, False, "average of the second block's activations: texture, edges, size"),
-    "block2-nuclei": Readout(
-        "block2-nuclei", 2, True, "average of the second block's activations over nuclei only: chromatin"
-    ),
+    "average": Readout("average", LAST, False),  # the published embedding
+    "nuclei": Readout("nuclei", LAST, True),
+    "block3": Readout("block3", 3, False),  # less specific to ImageNet's classes
+    "block3-nuclei": Readout("block3-nuclei", 3, True),
+    "block2": Readout("block2", 2, False),  # texture, edges, size
+    "block2-nuclei": Readout("block2-nuclei", 2, True),  # chromatin
 }
 
 AVERAGE = READOUTS["average"]

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ball_features.errors import ConfigError
+from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.readouts import AVERAGE, READOUTS, Readout
 from ball_features.extraction.transforms import TRANSFORMS, Transform
 
-__all__ = ["RECIPE_SETS", "Part", "View", "ViewPlan", "recipe_of", "recipe_purposes"]
+__all__ = ["RECIPE_SETS", "Part", "View", "ViewPlan", "recipe_of"]
 
 # Four views of whole fields, chosen on the series of one data set (benchmarks/shift.md).
 _FIELDS = (
@@ -51,6 +52,41 @@ class Part:
     text: str
     steps: tuple[Transform, ...]
     readout: Readout
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Parse a part and check it.
+
+        Raises:
+            ConfigError: A transform or the readout is in no registry, or they do not go together in this order.
+        """
+        names, _, readout = text.partition("@")
+        for name in names.split("+"):
+            if name not in TRANSFORMS:
+                valid = ", ".join(sorted([*TRANSFORMS, *RECIPE_SETS]))
+                raise ConfigError(
+                    f"Unknown recipe {name!r}. Valid: {valid}; joined with + to apply one after the other, or with "
+                    "commas to take turns."
+                )
+        steps = tuple(TRANSFORMS[name] for name in names.split("+"))
+        first = next((number for number, step in enumerate(steps) if step.moves_pixels), len(steps))
+        if any(step.takes == "mask" for step in steps[first:]):
+            raise ConfigError(
+                f"Got mask-overlay after {steps[first].name} in {text!r}, which moves the overlays. Put it first: "
+                f"mask-overlay+{steps[first].name}."
+            )
+        if readout.endswith("nuclei") and any(step.takes == "cell" for step in steps):
+            raise ConfigError(
+                f"Got the readout {readout} of a crop in {text!r}, which has no nuclei to average over. Take block2, "
+                "block3 or the average."
+            )
+        crop = next((number for number, step in enumerate(steps) if step.takes == "cell"), None)
+        moved = next((step.name for step in steps[:crop] if step.moves_pixels), "") if crop else ""
+        if moved:
+            raise ConfigError(f"Got {moved} before {steps[crop or 0].name} in {text!r}. Put the crop before it.")
+        if readout and readout not in READOUTS:
+            raise ConfigError(f"Unknown readout {readout!r} in {text!r}. Valid behind an @: {', '.join(READOUTS)}.")
+        return cls(text, steps, READOUTS[readout] if readout else AVERAGE)
 
 
 @dataclass(frozen=True)
@@ -126,28 +162,26 @@ class ViewPlan:
     views: tuple[View, ...]
 
     @classmethod
-    def parse(
-        cls, recipe: str, views: int | None = None, *, default: str = "plain", maps: Sequence[int] | None = None
-    ) -> ViewPlan:
+    def parse(cls, recipe: str, views: int | None = None, backbone: Backbone | None = None) -> ViewPlan:
         """Parse a recipe and check it.
 
         Args:
-            recipe: recipe, key of `RECIPE_SETS`, "plain", or "auto": `default`, or "report" if `views` asks for
-                several.
+            recipe: recipe, key of `RECIPE_SETS`, "plain", or "auto": "plain", or "report" if `views` asks for several.
             views: number of views including the plain one; None for one view of each part and the plain one.
-            default: recipe that "auto" stands for.
-            maps: feature maps of the backbone (`Backbone.maps`); None to leave them unchecked.
+            backbone: network whose feature maps the recipe reads; None to leave them unchecked.
 
         Raises:
             ConfigError: A name is in no registry, the recipe cannot give so many different views, or the backbone lacks
                 a feature map that it reads.
         """
         if recipe == "auto":
-            recipe = default if views is None else "report" if views > 1 else "plain"
+            recipe = "report" if views and views > 1 else "plain"
         recipe = recipe.replace(" ", "")
         # Caches of earlier versions may hold the one view of the transform "cells".
         if recipe in RECIPE_SETS and (recipe, views) != ("cells", 2):
-            recipe = RECIPE_SETS[recipe] if maps is None or maps else _without_readouts(RECIPE_SETS[recipe])
+            recipe = RECIPE_SETS[recipe]
+            if backbone is not None and not backbone.maps:
+                recipe = _without_readouts(recipe)
         if recipe == "plain":
             if views not in (None, 1):
                 raise ConfigError(f"Got recipe='plain' with views={views}, expected views=1. Give another recipe.")
@@ -157,12 +191,12 @@ class ViewPlan:
                 f"Got recipe={recipe!r} with views=1, which is the plain image alone. Give recipe='plain', or leave "
                 "views out to get a view of each part of the recipe."
             )
-        parts = tuple(_parse_part(text, recipe) for text in recipe.split(","))
+        parts = tuple(Part.parse(text) for text in recipe.split(","))
         for part in parts:
-            if maps is not None and part.readout != AVERAGE and part.readout.block not in maps:
+            if backbone is not None and part.readout != AVERAGE and part.readout.block not in backbone.maps:
                 raise ConfigError(
-                    f"The backbone has no feature maps for the readout {part.readout.name} in {recipe!r}. Leave out "
-                    "what follows the @, or use a DenseNet."
+                    f"{backbone.title} has no feature maps for the readout {part.readout.name} in {recipe!r}. Leave "
+                    "out what follows the @, or use a DenseNet."
                 )
         count = views or 1 + len(parts)
         _require_distinct(recipe, parts, count)
@@ -223,12 +257,6 @@ class ViewPlan:
         return sum(work.values()), len(work)
 
 
-def recipe_purposes() -> dict[str, str]:
-    """Name and purpose of each transform and of each readout (with its @), for help texts."""
-    transforms = {name: transform.purpose for name, transform in TRANSFORMS.items()}
-    return transforms | {f"@{name}": readout.purpose for name, readout in READOUTS.items()}
-
-
 def recipe_of(view: View) -> str:
     """Name the recipe that a view belongs to: "plain", "fields" or "cells", or "" for another."""
     if not view.index:
@@ -248,36 +276,6 @@ def _view(parts: Sequence[Part], index: int) -> View:
     number, turn = divmod(index - 1, len(parts))
     part = parts[turn]
     return View(index, f"{part.text}-{index}", part.steps, part.readout, number)
-
-
-def _parse_part(text: str, recipe: str) -> Part:
-    names, _, readout = text.partition("@")
-    for name in names.split("+"):
-        if name not in TRANSFORMS:
-            valid = ", ".join(sorted([*TRANSFORMS, *RECIPE_SETS]))
-            raise ConfigError(
-                f"Unknown recipe {name!r}. Valid: {valid}; joined with + to apply one after the other, or with commas "
-                "to take turns."
-            )
-    steps = tuple(TRANSFORMS[name] for name in names.split("+"))
-    first = next((number for number, step in enumerate(steps) if step.moves_pixels), len(steps))
-    if any(step.takes == "mask" for step in steps[first:]):
-        raise ConfigError(
-            f"Got mask-overlay after {steps[first].name} in {recipe!r}, which moves the overlays. Put it first: "
-            f"mask-overlay+{steps[first].name}."
-        )
-    if readout.endswith("nuclei") and any(step.takes == "cell" for step in steps):
-        raise ConfigError(
-            f"Got the readout {readout} of a crop in {recipe!r}, which has no nuclei to average over. Take block2, "
-            "block3 or the average."
-        )
-    crop = next((number for number, step in enumerate(steps) if step.takes == "cell"), None)
-    moved = next((step.name for step in steps[:crop] if step.moves_pixels), "") if crop else ""
-    if moved:
-        raise ConfigError(f"Got {moved} before {steps[crop or 0].name} in {recipe!r}. Put the crop before it.")
-    if readout and readout not in READOUTS:
-        raise ConfigError(f"Unknown readout {readout!r} in {recipe!r}. Valid behind an @: {', '.join(READOUTS)}.")
-    return Part(text, steps, READOUTS[readout] if readout else AVERAGE)
 
 
 def _require_distinct(recipe: str, parts: Sequence[Part], views: int) -> None:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import io
+import math
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ball_features.dataset.decode import NO_MEMORY, decode
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.sources import Source
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.extraction.segmentation import METHODS, NUCLEI_NUMBERS, clean_masks, nuclei_numbers, nucleus_mask
-from ball_features.files import clear_partial, read_csv, replacing, write_csv
+from ball_features.files import clear_partial, is_expected, read_csv, replacing, write_csv
 from ball_features.outputs import require_folder, require_own_files, require_untouched
-from ball_features.threads import core_count
+from ball_features.threads import core_count, is_out_of_memory
 
 __all__ = ["Segmentation", "segment_folder"]
 
 _TABLE = "nuclei.csv"
+_HEADER = ("path", *(name.replace(" ", "_") for name in NUCLEI_NUMBERS))
+_TOGETHER = 64  # pictures that are made between two writes of the table, or more:
+_WRITES = 50  # at most so many writes
+_MADE_BY = ("Software", "ball segment")  # a text of each picture
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,14 @@ class Segmentation:
         empty: number of images without a nucleus.
         median_area: median share of an image that nuclei cover.
         rejected: files that could not be used.
+        left: names of pictures of an earlier run, whose images are not in the folder any more; they stay.
     """
 
     images: int
     empty: int
     median_area: float
     rejected: tuple[Rejected, ...]
+    left: tuple[str, ...] = ()
 
 
 def segment_folder(
@@ -50,7 +59,8 @@ def segment_folder(
 ) -> Segmentation:
     """Segment each image, in its own size, into `OUT/CLASS/NAME.png`, and count nuclei in `OUT/nuclei.csv`.
 
-    The table lists the pictures of `ball`: only these are replaced. While pictures are written it has their names.
+    The table lists the pictures of `ball`: only these are replaced. While some are written it has their names; the rows
+    of others stay.
 
     Args:
         images: folder, archive or address with one folder for each class.
@@ -64,9 +74,9 @@ def segment_folder(
         DataError: There is no usable image, two have the same name, or the output cannot be written: a folder in it is
             a link, or a file that would be replaced is not listed in its table.
     """
+    import torch  # noqa: F401  (before the work, which goes on where memory is short for an image)
     from PIL import Image
-
-    from ball_features.dataset.decode import decode
+    from PIL.PngImagePlugin import PngInfo
 
     if method not in METHODS:
         raise ConfigError(f"Unknown method {method!r}. Valid: {', '.join(METHODS)}.")
@@ -78,53 +88,73 @@ def segment_folder(
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"Two images of {manifest.root} would both become {twice}. Rename one.")
 
+    about = PngInfo()
+    about.add_text(*_MADE_BY)
+
     def one(row: int) -> np.ndarray | str:
         try:
             image = decode(manifest.root / manifest.path[row])  # (3, height, width)
+            pixels = image[None].float() / 255
+            mask = nucleus_mask(pixels, method)
+            if clean:
+                mask = clean_masks(mask)
+            found, content = nuclei_numbers(pixels, mask)[0].numpy(), io.BytesIO()
+            Image.fromarray((image * mask).permute(1, 2, 0).numpy()).save(content, "PNG", pnginfo=about)
         except ImageError as error:
             return str(error)
-        pixels = image[None].float() / 255
-        mask = nucleus_mask(pixels, method)
-        if clean:
-            mask = clean_masks(mask)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return NO_MEMORY
         target = out / names[row]
         target.parent.mkdir(parents=True, exist_ok=True)
+        table.begun.add(names[row])
         with replacing(target, sweep=False) as partial:
-            Image.fromarray((image * mask).permute(1, 2, 0).numpy()).save(partial, "PNG")
-        return nuclei_numbers(pixels, mask)[0].numpy()
+            partial.write_bytes(content.getbuffer())
+        return found
+
+    def note(row: int, found: np.ndarray | str) -> None:
+        if isinstance(found, str):
+            rejected.append(Rejected(manifest.path[row], found))
+        else:
+            table.made[names[row]] = [manifest.path[row], *(f"{value:.6g}" for value in found)]
+            numbers.append(found)
+        if progress:
+            progress(len(numbers) + len(rejected) - len(manifest.rejected), len(names))
 
     require_folder(out)
-    made = _made(manifest, out)
+    table = _Table.begin(out, manifest)
     inputs = [] if isinstance(manifest.root, Source) else [manifest.root / path for path in manifest.path]
-    require_own_files(out, names, _TABLE, "nuclei table", made=made, inputs=inputs)
-    header = ["path", *(name.replace(" ", "_") for name in NUCLEI_NUMBERS)]
+    require_own_files(out, names, _TABLE, "nuclei table", made=table.own(manifest), inputs=inputs)
     for folder in {(out / name).parent for name in names}:
         clear_partial(folder)
-    blank = ("",) * len(NUCLEI_NUMBERS)
-    write_csv(out / _TABLE, header, ((path, *blank) for path in manifest.path))  # tells an interrupted run what it made
-    require_untouched(out / _TABLE, "output folder")
-    rejected, numbers, paths = list(manifest.rejected), [], []
+    rejected, numbers = list(manifest.rejected), []
+    together = max(_TOGETHER, math.ceil(len(names) / _WRITES))
     try:
-        with ThreadPoolExecutor(min(16, core_count())) as pool:
-            for row, found in enumerate(pool.map(one, range(len(names)))):
-                if isinstance(found, str):
-                    rejected.append(Rejected(manifest.path[row], found))
-                else:
-                    numbers.append(found)
-                    paths.append(manifest.path[row])
-                if progress:
-                    progress(row + 1, len(names))
+        for first in range(0, len(names), together):
+            rows = range(first, min(first + together, len(names)))
+            table.write({names[row] for row in rows})
+            with ThreadPoolExecutor(min(16, core_count())) as pool:
+                short = []
+                for row, found in zip(rows, pool.map(one, rows), strict=True):
+                    if isinstance(found, str) and found == NO_MEMORY:
+                        short.append(row)
+                    else:
+                        note(row, found)
+            for row in short:  # alone, in the memory of all threads
+                note(row, one(row))
         if not numbers:
-            raise DataError(f"No image of {manifest.root} can be decoded ({len(rejected)} rejected).")
-        rows = [[path, *(f"{value:.6g}" for value in row)] for path, row in zip(paths, numbers, strict=True)]
-        # Of an earlier run, and the image cannot be read now: the picture stays, and so does its name.
-        left = made - {_name(path) for path in paths}
-        rows += [[item.path, *blank] for item in rejected if _name(item.path) in left]
-        write_csv(out / _TABLE, header, rows)
+            first = rejected[0]
+            why = f"{len(rejected)} rejected; the first, {first.path}, {first.reason}"
+            raise DataError(f"No image of {manifest.root} can be decoded ({why}).")
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}). Give another output folder.") from error
-    table = np.stack(numbers)
-    return Segmentation(len(table), int((table[:, 0] == 0).sum()), float(np.median(table[:, 0])), tuple(rejected))
+    finally:
+        if is_expected(out / _TABLE):  # no other file has come to its name
+            table.write()
+    area = np.stack(numbers)[:, 0]
+    left = table.others({_name(item.path) for item in manifest.rejected})
+    return Segmentation(len(area), int((area == 0).sum()), float(np.median(area)), tuple(rejected), tuple(left))
 
 
 def _name(path: str) -> str:
@@ -132,34 +162,73 @@ def _name(path: str) -> str:
     return str(PurePosixPath(path).with_suffix(".png"))
 
 
-def _made(manifest: Manifest, out: Path) -> set[str]:
-    """Names of pictures that an earlier run made, by its table.
+@dataclass(frozen=True)
+class _Table:
+    """The table of pictures, which is true of them at any moment.
 
-    A row without numbers is of a picture that an interrupted run may have made: the one that is there must be part of
-    its image.
+    Attributes:
+        out: output folder.
+        path: name of a picture -> its image.
+        earlier: name of a picture -> its row in the table of an earlier run.
+        begun: names of pictures that this run may have replaced.
+        made: name of a picture that this run has finished -> its row.
     """
-    try:
-        rows = [(_name(row["path"]), bool(row["area"])) for row in read_csv(out / _TABLE)]
-    except (OSError, ValueError, KeyError, csv.Error):  # none, or one that is refused
-        return set()
-    made = {name for name, finished in rows if finished}
-    begun = {name for name, _ in rows} - made
-    own = [path for path in manifest.path if _name(path) in begun and (out / _name(path)).is_file()]
-    with ThreadPoolExecutor(min(16, core_count())) as pool:
-        parts = pool.map(lambda path: _is_part(out / _name(path), manifest.root / path), own)
-        return made | {_name(path) for path, part in zip(own, parts, strict=True) if part}
+
+    out: Path
+    path: dict[str, str]
+    earlier: dict[str, list[str]]
+    begun: set[str] = field(default_factory=set)
+    made: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, out: Path, manifest: Manifest) -> _Table:
+        """The table of an earlier run, as far as its pictures are there; empty if there is none, or it is refused."""
+        try:
+            rows = [[row["path"], *(row.get(name) or "" for name in _HEADER[1:])] for row in read_csv(out / _TABLE)]
+        except (OSError, ValueError, KeyError, csv.Error):
+            rows = []
+        there = {name: row for row in rows if ".." not in (name := _name(row[0])).split("/") and (out / name).is_file()}
+        return cls(out, {_name(path): path for path in manifest.path}, there)
+
+    def own(self, manifest: Manifest) -> set[str]:
+        """Names of the pictures that an earlier run made.
+
+        A row without numbers is of a picture that an interrupted run may have made: the one that is there must say so,
+        and be part of its image.
+        """
+        sure = {name for name, row in self.earlier.items() if row[1]}
+        doubtful = [name for name in self.earlier.keys() & self.path.keys() - sure if (self.out / name).is_file()]
+        with ThreadPoolExecutor(min(16, core_count())) as pool:
+            parts = pool.map(lambda name: _is_part(self.out / name, manifest.root / self.path[name]), doubtful)
+            return sure | {name for name, part in zip(doubtful, parts, strict=True) if part}
+
+    def others(self, known: Collection[str] = ()) -> list[str]:
+        """Names of pictures of an earlier run whose image is not there, nor among those known."""
+        return [name for name in self.earlier if not (name in self.path or name in known)]
+
+    def write(self, begin: Collection[str] = ()) -> None:
+        """Write the table, before some pictures are made, or after; one that is half made has a row without numbers."""
+        half = {name: [self.path[name], *("" for _ in NUCLEI_NUMBERS)] for name in (*self.begun, *begin)}
+        rows = self.earlier | half | self.made
+        order = (*self.path, *self.others())
+        write_csv(self.out / _TABLE, _HEADER, [rows[name] for name in order if name in rows])
+        require_untouched(self.out / _TABLE, "output folder")
 
 
 def _is_part(picture: Path, image: Path) -> bool:
-    """Whether a picture has the pixels of an image, or black ones; of one that cannot be read none is written."""
-    from ball_features.dataset.decode import decode
+    """Whether a picture was made here, of the pixels of an image and black ones, as far as the image can be read."""
+    from PIL import Image
 
     try:
-        whole = decode(image)  # (3, height, width)
-    except ImageError:
-        return True
-    try:
         drawn = decode(picture)
-    except ImageError:
+        with Image.open(picture) as opened:
+            name, value = _MADE_BY
+            if opened.info.get(name) != value:
+                return False
+    except (ImageError, OSError):
         return False
+    try:
+        whole = decode(image)  # (3, height, width)
+    except ImageError:  # of which none is written
+        return True
     return drawn.shape == whole.shape and bool(((drawn == whole).all(0) | (drawn == 0).all(0)).all())

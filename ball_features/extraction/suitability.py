@@ -36,13 +36,14 @@ def suit(preprocessing: Preprocessing, manifest: Manifest, recipe: str, log: Log
         ConfigError: The recipe crops single cells, and most images have no dominant nucleus in the middle.
     """
     plan, recipe = preprocessing.plan, recipe.replace(" ", "")
-    if len(plan) == 1:
+    crops = any(view.crops_cell for view in plan.views)
+    named = recipe in RECIPE_SETS and len(plan) == 1 + len(plan.parts)  # what the user wrote out is made as it is
+    if len(plan) == 1 or not (crops or named):
         return preprocessing
-    images = load_sample(manifest, preprocessing.input_px)
+    images = load_sample(manifest, preprocessing.backbone.input_px)
     if images is None:
         return preprocessing  # the extraction says why
-    share = single_cell_share(images)
-    if any(view.crops_cell for view in plan.views) and share < MIN_SHARE:
+    if crops and (share := single_cell_share(images)) < MIN_SHARE:
         told = f"{100 * share:.0f} % of {len(images)} sampled images have a dominant stained nucleus in the middle"
         if recipe != "robust" or len(plan) != 1 + len(plan.parts):
             raise ConfigError(
@@ -51,7 +52,6 @@ def suit(preprocessing: Preprocessing, manifest: Manifest, recipe: str, log: Log
             )
         log(f"Views of single cells are left out: {told}.")
         plan = _without(plan, [view for view in plan.views if view.crops_cell])
-    named = recipe in RECIPE_SETS and len(plan) == 1 + len(plan.parts)  # what the user wrote out is made as it is
     empty = [view for view in plan.views[1:] if named and is_one_colour(view, images)]
     if empty:
         names = ", ".join(dict.fromkeys("+".join(step.name for step in view.steps) for view in empty))
@@ -65,7 +65,7 @@ def offer_cells(cache: Cache, manifest: Manifest) -> str:
     made = Preprocessing.from_attributes(cache.attributes)
     if made.channels != ("original",) or any(view.crops_cell for view in made.plan.views):
         return ""
-    images = load_sample(manifest, made.input_px)
+    images = load_sample(manifest, made.backbone.input_px)
     share = 0.0 if images is None else single_cell_share(images)
     if images is None or share < MIN_SHARE:
         return ""

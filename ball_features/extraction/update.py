@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ball_features.cache import SHARD, Cache, read_cache, verify_cache
-from ball_features.config import CollectionConfig, ExtractConfig
+from ball_features.cache import LISTING, MOST_SHARDS, SHARD, Cache, read_cache, verify_cache
+from ball_features.config import ExtractConfig
 from ball_features.dataset.decode import may_pass
-from ball_features.dataset.manifest import Manifest, Rejected, scan
-from ball_features.dataset.twins import twin_folder, with_twins
+from ball_features.dataset.manifest import Manifest, Rejected
 from ball_features.errors import CacheError, ConfigError
-from ball_features.extraction.backbones import Backbone
 from ball_features.extraction.loading import load_image
 from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.outputs import require_outside_bundles
 
-__all__ = ["Request", "Update", "plan_update", "read_collection", "require_file_name", "shard_of"]
+__all__ = ["Request", "Update", "plan_update", "require_file_name", "shard_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +26,16 @@ class Request:
     Attributes:
         out: path of the cache.
         manifest: images of the collection.
-        limited: whether the manifest was cut to a limit; no row of a larger cache is dropped then.
-        backbone: network to load.
-        preprocessing: how images are to be embedded.
-        device: device as `engine.devices.resolve_device` takes it.
-        batch_size: images in a forward pass; 0 for the default of the device.
+        config: settings: device, images in a forward pass, and limit, for which no row of a larger cache is dropped.
+        preprocessing: how images are to be embedded, which follows from the settings.
         shard: number of this shard, from 1, and number of shards; None for a whole collection.
         whole: images of the whole collection, on which choices are made that all shards must share.
     """
 
     out: Path
     manifest: Manifest
-    limited: bool
-    backbone: Backbone
+    config: ExtractConfig
     preprocessing: Preprocessing
-    device: str
-    batch_size: int
     shard: tuple[int, int] | None = None
     whole: Manifest | None = None
 
@@ -50,6 +43,14 @@ class Request:
     def sample(self) -> Manifest:
         """Images on which precision and overlay mask are chosen."""
         return self.whole or self.manifest
+
+    @property
+    def shard_attributes(self) -> dict[str, object]:
+        """Attributes of a shard: its number, and of which images it is one; none for a whole collection."""
+        if self.shard is None or self.whole is None:
+            return {}
+        digest = hashlib.sha256("\n".join(self.whole.path).encode(errors="surrogateescape")).hexdigest()
+        return {SHARD: [*self.shard], LISTING: f"{len(self.whole.path)}:{digest}"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,7 @@ class Update:
         return (
             self.old is not None
             and not self.damaged
+            and self.old.attributes.items() >= self.request.shard_attributes.items()
             and self.old.path.tolist() == list(self.manifest.path)
             and self.old.label.tolist() == list(self.manifest.label)
             and self.old.content.tolist() == list(self.manifest.content)
@@ -94,49 +96,18 @@ class Update:
 
 
 def require_file_name(out: Path) -> None:
-    """Raise `CacheError` if a path cannot be that of a cache: it is a folder, or cannot be looked up."""
+    """Check that a path can be that of a cache, before its lock is made there.
+
+    Raises:
+        CacheError: It is a folder, or cannot be looked up.
+        DataError: It lies in a bundle.
+    """
+    require_outside_bundles(out, "output file")
     try:
         if out.is_dir():
             raise CacheError(f"Got the folder {out}, expected the name of a file, such as {out / 'cache.h5'}.")
     except OSError as error:  # a name that is too long, or a folder without permission
         raise CacheError(f"{out} cannot be written ({error.strerror}). Give another output file.") from error
-
-
-def read_collection(
-    images: Path | str,
-    config: ExtractConfig,
-    log: Callable[[str], None],
-    *,
-    collection: CollectionConfig | None = None,
-    sheet: Any = None,
-    hashed: bool = True,
-) -> Manifest:
-    """List the images of a folder, and their segmented twins if segmented pictures come from files.
-
-    Args:
-        images: folder, archive or address of images, see `dataset.sources`.
-        config: settings of the extraction: channels, twins and limit.
-        log: function that takes a line for the user.
-        collection: layout of the folders, and path and columns of a sheet.
-        sheet: a data frame, or the path of a sheet.
-        hashed: False leaves the hashes of the images out; see `manifest.hash_images`.
-
-    Raises:
-        DataError: There is no image, or no folder of twins, or folders or sheet cannot be read.
-    """
-    manifest = scan(images, limit=config.limit, collection=collection, sheet=sheet, anywhere=True, hashed=hashed)
-    for line in (*manifest.classes, *manifest.note.splitlines()):
-        log(line)
-    if len(config.channels) == 1:
-        return manifest
-    folder = None if config.twins == "none" else Path(config.twins)
-    if config.twins == "auto":
-        folder = twin_folder(manifest)
-    if folder is None:
-        log("Segmented pictures are computed by the published thresholds.")
-        return manifest
-    log(f"Segmented pictures are read from {folder}.")
-    return with_twins(manifest, folder)
 
 
 def shard_of(manifest: Manifest, shard: tuple[int, int]) -> Manifest:
@@ -147,9 +118,11 @@ def shard_of(manifest: Manifest, shard: tuple[int, int]) -> Manifest:
         shard: number of the shard, from 1, and number of shards.
 
     Raises:
-        ConfigError: The numbers are no shard, or there are fewer images than shards.
+        ConfigError: The numbers are no shard, or there are fewer images than shards, or too many shards.
     """
     number, total = shard
+    if total > MOST_SHARDS:
+        raise ConfigError(f"Got shard {number}/{total}, expected I/N with N up to {MOST_SHARDS}. Make fewer shards.")
     if not 1 <= number <= total <= len(manifest.path):
         raise ConfigError(
             f"Got shard {number}/{total} of {len(manifest.path)} images, expected I/N with I from 1 to N, and N at "
@@ -164,6 +137,7 @@ def shard_of(manifest: Manifest, shard: tuple[int, int]) -> Manifest:
         columns={name: tuple(cells[row] for row in rows) for name, cells in manifest.columns.items()},
         twin=tuple(manifest.twin[row] for row in rows) if manifest.twin else (),
         twin_sha256=tuple(manifest.twin_sha256[row] for row in rows) if manifest.twin_sha256 else (),
+        part=True,
     )
 
 
@@ -195,7 +169,7 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
     if request.shard != _shard_of(old):
         own, asked = (f"shard {one[0]} of {one[1]}" if one else "no shard" for one in (_shard_of(old), request.shard))
         raise CacheError(f"{out} is {own}, and {asked} was asked for. Give another output file, one for each shard.")
-    if update.removed and request.limited:
+    if update.removed and request.config.limit:
         raise CacheError(
             f"{out} holds {len(old.path)} images, and the limit of {len(manifest.path)} would drop {update.removed} of "
             "them. Give another output file, or leave the limit out."
@@ -207,7 +181,7 @@ def plan_update(request: Request, *, overwrite: bool = False, prune: bool = Fals
 
 def _unusable(request: Request, old: Cache) -> dict[int, str]:
     """Rows that are known to be unusable, and why; what no decoder could read is tried again: one may be there now."""
-    manifest, input_px = request.manifest, request.preprocessing.input_px
+    manifest, input_px = request.manifest, request.preprocessing.backbone.input_px
     bad = {item.sha256: item.reason for item in old.rejected if item.sha256 and not may_pass(item.reason)}
     found = {row: bad[digest] for row, digest in enumerate(manifest.sha256) if digest in bad}
     passing = {item.path: item.reason for item in old.rejected if may_pass(item.reason)}
@@ -219,7 +193,7 @@ def _unusable(request: Request, old: Cache) -> dict[int, str]:
 
 def _shard_of(cache: Cache) -> tuple[int, int] | None:
     own = cache.attributes.get(SHARD)
-    return (int(own[0]), int(own[1])) if own else None
+    return (own[0], own[1]) if own else None
 
 
 def _sound_part(request: Request) -> tuple[Cache, bool]:
@@ -257,6 +231,15 @@ def _require_wanted(update: Update) -> None:
     moved = set(update.manifest.content)
     rows = zip(update.old.path.tolist(), update.old.content.tolist(), strict=True)
     gone = [path for path, content in rows if path not in there and content not in moved]
+    whole = update.request.whole
+    others = sorted(set(gone) & set(whole.path)) if whole else []
+    if others:
+        raise CacheError(
+            f"{update.request.out} is a shard of other images: {len(others)} of its {len(update.old.path)} belong to "
+            f"other shards now (first: {others[0]}), since images were added or removed. Nothing was changed. Extract "
+            "the images as they were, or give another output file; to compute what the shard lacks, and drop what it "
+            "has too much, set prune=True."
+        )
     if gone:
         raise CacheError(
             f"{update.request.out} holds {len(update.old.path)} images, of which {len(gone)} are not in the folder or "

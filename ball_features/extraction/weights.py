@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ball_features.config.paths import expanded
-from ball_features.errors import WeightsError, require_extra
+from ball_features.errors import WeightsError, is_of_the_machine, require_extra
 from ball_features.extraction.backbones import Backbone
-from ball_features.extraction.networks import file_sha256
+from ball_features.extraction.known_networks import file_sha256, network_sha256
 from ball_features.files import user_folder
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def weights_digest(backbone: Backbone, weights: str, seed: int = 0) -> str:
             f"No weights file at {path}. Expected a PyTorch state dict of {backbone.name}; "
             "give its path as weights, or weights='imagenet'."
         )
-    return file_sha256(path)
+    return file_sha256(path) if backbone.path is None else network_sha256(path)
 
 
 def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
@@ -69,7 +69,7 @@ def load_backbone(backbone: Backbone, weights: str, seed: int = 0) -> nn.Module:
     import torch
 
     if backbone.path is not None:
-        from ball_features.extraction.engine.modules import read_network
+        from ball_features.extraction.network_files import read_network
 
         return read_network(backbone.path)
     if weights != "random" and _is_own(backbone):
@@ -208,6 +208,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise WeightsError(f"No weights file at {path}. Give the path of a state dict as weights.") from error
     except Exception as error:  # torch raises many types of errors for a damaged file
+        if is_of_the_machine(error):
+            raise
         raise WeightsError(
             f"{path} is not a PyTorch state dict ({_reason(error)}). Expected a file saved with "
             "torch.save(module.state_dict(), ...), with nothing but tensors and plain values in it."

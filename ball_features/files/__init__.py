@@ -1,7 +1,16 @@
 """Files that commands read and write: whole or not at all, where they were checked; CSV, strict JSON."""
 
+from ball_features.files.apart import require_apart
 from ball_features.files.delivery import STORED, delivered
-from ball_features.files.partial import clear_partial, is_running, partial_of, settle, temporary_folder, this_host
+from ball_features.files.partial import (
+    clear_partial,
+    is_begun_by_others,
+    is_running,
+    partial_of,
+    settle,
+    temporary_folder,
+    this_host,
+)
 from ball_features.files.plain import open_plain, open_regular, read_json, read_whole
 from ball_features.files.replacement import (
     expect,
@@ -17,6 +26,7 @@ from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
     escaped_controls,
     is_plain_name,
+    joined_names,
     json_text,
     plain_cell,
     read_csv,
@@ -38,10 +48,12 @@ __all__ = [
     "escaped_controls",
     "expect",
     "free_name",
+    "is_begun_by_others",
     "is_changed",
     "is_expected",
     "is_plain_name",
     "is_running",
+    "joined_names",
     "json_text",
     "make_folder",
     "open_plain",
@@ -52,6 +64,7 @@ __all__ = [
     "read_json",
     "read_whole",
     "replacing",
+    "require_apart",
     "safe_cell",
     "settle",
     "temporary_folder",

@@ -38,14 +38,14 @@ _Stamp = tuple[int, int]  # size, and time of the last change
 
 
 @contextlib.contextmanager
-def delivered(place: Path | str, kind: str = "folder") -> Iterator[Path]:
+def delivered(path: Path | str, kind: str = "folder") -> Iterator[Path]:
     """A path of this machine to write an output to: a local path itself, or a copy of what lies under an address.
 
     What was written there is stored under the address when the block ends without an error; after an error nothing is
     stored. Where the store fails, the message tells where the copy is kept.
 
     Args:
-        place: path or address.
+        path: path or address.
         kind: key of `STORED`.
 
     Raises:
@@ -60,10 +60,10 @@ def delivered(place: Path | str, kind: str = "folder") -> Iterator[Path]:
     """
     if kind not in STORED:
         raise ConfigError(f"Got kind={kind!r}, expected one of {', '.join(STORED)}.")
-    if not is_address(place):
-        yield Path(place)
+    if not is_address(path):
+        yield Path(path)
         return
-    stored = StoredFile.at(str(place).rstrip("/"), DataError)
+    stored = StoredFile.at(str(path).rstrip("/"), DataError)
     inside = stored if kind == "file" else stored / "ball"
     inside.require_writable()
     make_folder(copies_folder(), DataError)

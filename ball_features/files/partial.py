@@ -12,7 +12,16 @@ import socket
 import tempfile
 from pathlib import Path
 
-__all__ = ["clear_partial", "is_running", "partial_of", "settle", "sync_folder", "temporary_folder", "this_host"]
+__all__ = [
+    "clear_partial",
+    "is_begun_by_others",
+    "is_running",
+    "partial_of",
+    "settle",
+    "sync_folder",
+    "temporary_folder",
+    "this_host",
+]
 
 _TEMPORARY = ".ball-"  # what the names of folders for temporary files begin with
 _LONGEST_NAME = 255  # bytes, of most file systems
@@ -76,17 +85,36 @@ def this_host() -> str:
     return hashlib.sha256("\n".join(own).encode()).hexdigest()[:8]
 
 
+def is_begun_by_others(final: Path) -> bool:
+    """Whether another process writes a file or folder of this name now, as far as can be known."""
+    own = _PARTIAL.fullmatch(partial_of(final).name)
+    with contextlib.suppress(OSError):
+        for item in final.parent.iterdir():
+            found = _PARTIAL.fullmatch(item.name)
+            if own and found and found["name"] == own["name"] and found[0] != own[0]:
+                if found["host"] != own["host"] or is_running(int(found["pid"])):
+                    return True
+    return False
+
+
 def clear_partial(folder: Path, name: str = "") -> None:
     """Remove what processes that are known to be gone left of `name`, or of any name; see `this_host`."""
     wanted = {name, _short(name, len(partial_of(Path("a")).name))}
     with contextlib.suppress(OSError):
         for item in folder.iterdir():
             found = _PARTIAL.fullmatch(item.name)
-            if found is None or (name and found["name"] not in wanted):
+            if found is None or (name and _final_name(found["name"]) not in wanted):
                 continue
             if found["host"] != this_host() or is_running(int(found["pid"])):
                 continue
             shutil.rmtree(item, ignore_errors=True) if item.is_dir() and not item.is_symlink() else item.unlink()
+
+
+def _final_name(name: str) -> str:
+    """The name in the end of a file that was itself begun under the temporary name of another."""
+    while found := _PARTIAL.fullmatch(name):
+        name = found["name"]
+    return name
 
 
 def temporary_folder(place: Path | None = None) -> tempfile.TemporaryDirectory[str]:

@@ -47,12 +47,21 @@ def open_plain(path: Path, most: int | None = None) -> io.BufferedReader:
     why = ""
     if most is not None and about.st_size > most:
         why = f"it has {about.st_size / 1e6:.0f} MB, more than {most / 1e6:.0f}"
-    elif on_disk and about.st_size > _HOLES * on_disk + _FREE_BYTES:  # some file systems tell nothing
+    elif about.st_size > _HOLES * on_disk + _FREE_BYTES and (on_disk or _is_empty(file)):
         why = f"it claims {about.st_size / 1e9:.1f} GB and has {on_disk / 1e6:.1f} MB on disk"
     if why:
         file.close()
         raise OSError(errno.EINVAL, why)
     return file
+
+
+def _is_empty(file: io.BufferedReader) -> bool:
+    """Whether a file is one hole. Some file systems tell 0 bytes on disk of every file: these find data at once."""
+    try:
+        os.lseek(file.fileno(), 0, getattr(os, "SEEK_DATA", os.SEEK_SET))
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
 
 
 def read_whole(path: Path, most: int | None = None) -> bytes:

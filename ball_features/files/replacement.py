@@ -83,7 +83,7 @@ def expect(path: Path, again: Callable[[], None]) -> None:
 
 
 def _key(path: Path) -> str:
-    return os.path.normpath(Path.cwd() / path)
+    return os.path.normpath(path.absolute())
 
 
 def is_expected(path: Path) -> bool:
@@ -103,7 +103,7 @@ def is_changed(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = True) -> Iterator[Path]:
+def replacing(path: Path | str, *, sweep: bool = True) -> Iterator[Path]:
     """Write a file under a temporary name beside `path`, sync it, and rename it when the block ends without an error.
 
     A crash, a full disk or an interrupt leaves the older file of that name as it was. A device or a pipe, such as
@@ -112,7 +112,6 @@ def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = T
 
     Args:
         path: the file to write; its folder is made.
-        setting: name of the setting that holds the path, for the message.
         sweep: remove what killed processes left of this name; False where many files go to one folder.
 
     Yields:
@@ -125,7 +124,7 @@ def replacing(path: Path | str, setting: str = "output file", *, sweep: bool = T
         with where_checked(Path(path), sweep=sweep) as partial:
             yield partial
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another {setting}.") from error
+        raise DataError(f"{path} cannot be written ({error.strerror or error}). Give another output file.") from error
 
 
 @contextlib.contextmanager

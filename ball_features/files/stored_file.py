@@ -40,19 +40,19 @@ class StoredFile:
     error: type[BallError]
 
     @classmethod
-    def at(cls, place: Path | str, error: type[BallError]) -> Self:
+    def at(cls, path: Path | str, error: type[BallError]) -> Self:
         """Look up a file system.
 
         Raises:
             BallError: The store refuses, or its package is not installed; of the kind `error`.
             MissingExtraError: fsspec is not installed.
         """
-        shown = shown_address(place)
+        shown = shown_address(path)
         require_extra("fsspec", "remote", f"{shown}")
         import fsspec
 
         try:
-            system, base = fsspec.core.url_to_fs(whole_address(place))
+            system, base = fsspec.core.url_to_fs(whole_address(path))
         except ImportError as missing:
             raise error(
                 f"{shown} needs a package of fsspec for {shown.partition('://')[0]} addresses. Install it, such as "
@@ -119,7 +119,8 @@ class StoredFile:
             self.asked(lambda: self.system.get_file(self.base, str(partial.path)))
 
     def require_writable(self) -> None:
-        """Raise an error where the store takes no new file, before the work."""
+        """Raise an error before the work where the store takes no new file, or the file would lie in a saved model."""
+        self._require_outside_bundles()
         probe = self._partial()
 
         def attempt() -> None:
@@ -128,6 +129,17 @@ class StoredFile:
             self.system.rm_file(probe)
 
         self.asked(attempt)
+
+    def _require_outside_bundles(self) -> None:
+        """As `outputs.require_outside_bundles`; a folder that may not be looked into counts as none."""
+        self.system.invalidate_cache()
+        for place, folder in enumerate(PurePosixPath(self.base).parents):
+            marks = ("bundle.json",) if place == 0 else ("bundle.json", "reference.safetensors")
+            if folder.name and all(self.system.exists(f"{folder}/{mark}") for mark in marks):
+                shown = self.shown.rsplit("/", place + 1)[0]
+                raise self.error(
+                    f"{shown} holds a saved model, which further files would damage. Give another address."
+                )
 
     def put(self, path: Path, more: str = "") -> None:
         """Store a file of this machine: under a temporary name, then moved.
@@ -154,6 +166,11 @@ class StoredFile:
         """Remove the file."""
         self.asked(lambda: self.system.rm_file(self.base))
 
+    def remove_folder(self) -> None:
+        """Remove a folder that is empty, in file systems that have folders."""
+        if self._has_folders:
+            self.asked(lambda: self.system.rmdir(self.base))
+
     def asked(self, ask: Callable[[], Any], more: str = "") -> Any:
         """What a store answers; its own errors become ours, without their text."""
         try:
@@ -166,10 +183,14 @@ class StoredFile:
     def _partial(self) -> str:
         return f"{self.base}.{secrets.token_hex(4)}.partial"
 
+    @property
+    def _has_folders(self) -> bool:
+        kind = self.system.protocol
+        return "file" in ([kind] if isinstance(kind, str) else kind)
+
     def _make_folder(self) -> None:
         """Make the folder of a file in file systems that have folders."""
-        kind = self.system.protocol
-        if "file" in ([kind] if isinstance(kind, str) else kind):
+        if self._has_folders:
             self.system.makedirs(str(PurePosixPath(self.base).parent), exist_ok=True)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "escaped_controls",
     "is_plain_name",
+    "joined_names",
     "json_text",
     "plain_cell",
     "read_csv",
@@ -43,6 +44,9 @@ _FORMULA, _ESCAPED = (re.compile(f"{_BEGINS}{sign}(?='*\"*{_STARTS})") for sign 
 _STYLES = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
 # Control characters, and those that reverse the direction of text.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# How a cell has them. Braces tell it from text with escapes of other kinds, and a folder of Windows called x10.
+_HEX = re.compile(r"\\x\{([0-9a-f]{1,4})\}")
+_HELD = re.compile(rf"{_CONTROL.pattern}|\\(?=x\{{[0-9a-f]{{1,4}}\}})")
 _LONGEST_NAME = 100  # of 255, with what stands before and after it
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
 
@@ -54,12 +58,18 @@ def escaped_controls(text: str, kept: str = "") -> str:
     )
 
 
+def joined_names(names: Iterable[str]) -> str:
+    """Names in one cell, with | between them; a | within a name is written as a backslash and x{7c}."""
+    return "|".join(name.replace("|", r"\x{7c}") for name in names)
+
+
 def is_plain_name(name: str) -> bool:
     """Whether a text can be part of the name of a file: one line of at most 100 bytes, without slashes and controls."""
     return (
         bool(name.strip())
         and Path(name).name == name != ".."
         and escaped_controls(name) == name
+        and not any("\ud800" <= letter <= "\udfff" for letter in name)  # bytes that are not UTF-8
         and len(os.fsencode(name)) <= _LONGEST_NAME
     )
 
@@ -67,17 +77,24 @@ def is_plain_name(name: str) -> bool:
 def safe_cell(value: Any) -> Any:
     """A cell for a CSV file: text that a spreadsheet would run as a formula gets an apostrophe before it.
 
-    Text after a semicolon, tab or end of line within a cell gets one too: a program with other separators begins a cell
-    there. Numbers are left as they are, also those written as text.
+    Text after a semicolon within a cell gets one too: a program with other separators begins a cell there. Control
+    characters, which a terminal that shows the file would obey, are written as numbers: ESC as a backslash and x{1b}.
+    Numbers are left as they are, also those written as text.
     """
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        return _FORMULA.sub(r"\1'", value)
+        return _FORMULA.sub(r"\1'", _HELD.sub(lambda found: f"\\x{{{ord(found[0]):x}}}", value))
     return value
 
 
 def plain_cell(text: str) -> str:
-    """The text that `safe_cell` was given."""
-    return _ESCAPED.sub(r"\1", text)
+    """The text that `safe_cell` was given; earlier versions left control characters as they are."""
+    return _HEX.sub(_held, _ESCAPED.sub(r"\1", text))
+
+
+def _held(found: re.Match[str]) -> str:
+    """The character that a number stands for, or the number, where `safe_cell` writes none."""
+    character = chr(int(found[1], 16))
+    return character if character == "\\" or _CONTROL.match(character) else found[0]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-__all__ = ["user_folder"]
+__all__ = ["private_folder", "user_folder"]
 
 
 def user_folder(program: str = "ball") -> Path:
@@ -20,11 +20,12 @@ def user_folder(program: str = "ball") -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / program
     except RuntimeError:
-        return _private_folder() / program
+        return private_folder() / program
 
 
 @functools.cache
-def _private_folder() -> Path:
+def private_folder() -> Path:
+    """A folder of the temporary one that only this user can write to, the same for all commands where it can be."""
     folder = Path(tempfile.gettempdir()) / f"ball-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -16,7 +16,7 @@ than they are from one another, its offset follows its classes, and it is not ad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,18 +25,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ball_features.errors import ConfigError
+from ball_features.models.site_shares import concentration_of, one_class_reason
 
 __all__ = ["ADAPTATIONS", "MIN_IMAGES", "Adaptation", "SiteAdapter", "SiteShift"]
 
 MIN_IMAGES = 10  # of a new site; with fewer the offset is no better than that of the training sites (docs/shift.md)
-MAX_EXCESS = 0.75  # share of the most predicted class beyond 1 / C, of the way to 1, from which a batch is one class
 _ITERATIONS = 15
 _STEP = 0.5  # of an iteration, towards its own estimate
 _PRIOR_IMAGES = 3.0  # a class has half its weight at so many images plus this share of the batch
 _PRIOR_SHARE = 0.3
 _SURE = 0.9  # probability from which an image counts, where enough do: errors draw the offset to their own class
-_SITES_FOR_SHARES = 5  # training sites from which their shares of classes say what those of a new one are
-_MOST_TRUST = 1e6  # images
 _MOST_ASTRAY = 0.2  # by which a predicted share of a new site may differ from theirs
 _EXPECTED, _POSSIBLE = 1.6, 2.0  # standard deviations of a batch's shares: so far they are theirs, so far they may be
 _RESTORED = 1.0  # such deviations: adaptation has made them theirs
@@ -52,29 +50,21 @@ class Adaptation:
         iterations: iterations from the mean of the training sites; 0 takes the mean of the new images at once.
         guarded: True falls back to the mean of the training sites for few images or a batch of one class.
         by_shares: True expects the training sites' shares of classes as far as they agree.
-        purpose: what it does, in a line.
     """
 
     name: str
     iterations: int
     guarded: bool = False
     by_shares: bool = False
-    purpose: str = ""
 
 
 ADAPTATIONS: dict[str, Adaptation] = {
     item.name: item
     for item in (
-        Adaptation(
-            "auto",
-            _ITERATIONS,
-            guarded=True,
-            by_shares=True,
-            purpose="balanced, with the shares of classes that training sites agree on if they do; no adaptation for "
-            "few images or a batch of one class",
-        ),
-        Adaptation("balanced", _ITERATIONS, purpose="mean of the class means, with predictions in place of labels"),
-        Adaptation("mean", 0, purpose="mean of the new site's images: wrong if its classes have other shares"),
+        # Balanced, with the shares of classes that training sites agree on if they do.
+        Adaptation("auto", _ITERATIONS, guarded=True, by_shares=True),
+        Adaptation("balanced", _ITERATIONS),  # mean of the class means, with predictions in place of labels
+        Adaptation("mean", 0),  # mean of the new site's images: wrong if its classes have other shares
     )
 }
 
@@ -153,7 +143,7 @@ class SiteAdapter(BaseEstimator):
         counts = np.zeros(seen.shape)
         np.add.at(counts, (site, code), 1)
         self.shares_ = (counts / counts.sum(1, keepdims=True)).mean(0).astype(np.float32)
-        self.concentration_ = _concentration(counts)
+        self.concentration_ = concentration_of(counts)
         return self
 
     def select(self, positions: Sequence[int]) -> SiteAdapter:
@@ -189,7 +179,38 @@ class SiteAdapter(BaseEstimator):
                 was fitted on centred embeddings.
             guarded: fall back to the mean of the training sites also for a method that does not.
         """
+        return self.adapt_each([X], lambda asked: [predict(asked[0])], guarded=guarded)[0]
+
+    def adapt_each(
+        self,
+        batches: Sequence[np.ndarray],
+        predict: Callable[[dict[int, np.ndarray]], Sequence[np.ndarray]],
+        *,
+        guarded: bool = False,
+    ) -> list[SiteShift]:
+        """Estimate the offsets of several new sites, with one call of the model for all of them in each iteration.
+
+        Args:
+            batches: embeddings of the images of each, float (N, views, D).
+            predict: function from centred embeddings by number of the batch to class probabilities in their order.
+            guarded: as in `adapt`.
+        """
         check_is_fitted(self)
+        steps = [self._steps(X, guarded) for X in batches]
+        found: dict[int, SiteShift] = {}
+        answers: dict[int, Any] = dict.fromkeys(range(len(batches)))
+        while answers:
+            asked: dict[int, np.ndarray] = {}
+            for number, answer in answers.items():
+                try:
+                    asked[number] = steps[number].send(answer)
+                except StopIteration as end:
+                    found[number] = end.value
+            answers = dict(zip(asked, predict(asked), strict=True)) if asked else {}
+        return [found[number] for number in range(len(batches))]
+
+    def _steps(self, X: np.ndarray, guarded: bool) -> Generator[np.ndarray, np.ndarray, SiteShift]:
+        """Yield centred embeddings, take their class probabilities, and return the offset."""
         method = ADAPTATIONS[self.method]
         X = X.astype(np.float32)
         offset = self.average
@@ -198,8 +219,8 @@ class SiteAdapter(BaseEstimator):
             return SiteShift(offset, len(X), f"{len(X)} images, expected at least {MIN_IMAGES}")
         if not method.iterations and not guarded:
             return SiteShift(X.mean(0), len(X))
-        probability = predict(X - offset)
-        one_class = _one_class(probability) if guarded else ""
+        probability = yield X - offset
+        one_class = one_class_reason(probability) if guarded else ""
         if not method.iterations:
             return SiteShift(offset, len(X), one_class) if one_class else SiteShift(X.mean(0), len(X))
         before = probability.mean(0)
@@ -217,10 +238,10 @@ class SiteAdapter(BaseEstimator):
             target += trust * (flat.mean(0) - self.shares_ @ means)
             target = target.reshape(offset.shape)
             offset = (offset + _STEP * (target - offset)).astype(np.float32)
-            probability = predict(X - offset)
+            probability = yield X - offset
         # A site that is far away may look like one class before it is adapted, and mixed afterwards, image by image.
         called = np.eye(probability.shape[1])[probability.argmax(1)]
-        if one_class and (_one_class(called) or (self.concentration_ >= len(X) and self._near(X, before))):
+        if one_class and (one_class_reason(called) or (self.concentration_ >= len(X) and self._near(X, before))):
             return SiteShift(self.average, len(X), one_class)
         if guarded and method.by_shares and self._other_mixture(X, before, probability.mean(0)):
             reason = "the predicted shares of classes are others than those on which all training sites agree"
@@ -263,25 +284,3 @@ class SiteAdapter(BaseEstimator):
         rest = X.mean(0) - self.average - np.tensordot(share, self.class_means_, 1)
         distance = float((rest**2).sum()) - float(X.var(0).sum()) / len(X)
         return distance <= _FAR**2 * float(((self.offsets_ - self.average) ** 2).sum((1, 2)).max())
-
-
-def _concentration(counts: np.ndarray) -> float:
-    """Concentration of the Dirichlet distribution of shares of classes, by moments; 0 for few sites.
-
-    Args:
-        counts: number of images by site and class, float (S, C).
-    """
-    if len(counts) < _SITES_FOR_SHARES:
-        return 0.0
-    shares = counts / counts.sum(1, keepdims=True)
-    even = float((shares.mean(0) * (1 - shares.mean(0))).sum())
-    return min(even / max(float(shares.var(0, ddof=1).sum()), even / _MOST_TRUST), _MOST_TRUST)
-
-
-def _one_class(probability: np.ndarray) -> str:
-    """Why a batch looks like one class by its predictions (N, C), or ""."""
-    share = probability.mean(0)
-    least = 1 / len(share)
-    if share.max() <= least + MAX_EXCESS * (1 - least):
-        return ""
-    return f"{100 * share.max():.0f} % of the images look like one class"

@@ -67,9 +67,9 @@ class PerViewClassifier(ABC):
     models_: list[Any]
 
     @abstractmethod
-    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def predict_proba(self, X: Any, center: Any = None) -> np.ndarray:
         """Return class probabilities, float64 (N, C)."""
 
     @abstractmethod
-    def view_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def view_proba(self, X: Any, center: Any = None) -> np.ndarray:
         """Return the class probabilities of each view's own model, float64 (N, views, C)."""

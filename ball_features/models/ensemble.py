@@ -49,14 +49,14 @@ class ViewEnsemble(PerViewClassifier, ClassifierMixin, BaseEstimator):
         self.floor = floor
         self.per_image = per_image
 
-    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> ViewEnsemble:
+    def fit(self, X: Any, y: Any, *, groups: Any = None, center: Any = None) -> ViewEnsemble:
         """Fit. There is no sample_weight, since not every model of a view takes one.
 
         Args:
             X: embeddings, float (N, views, D), or (N, D) for one view.
             y: labels, (N,).
             groups: group of each image, (N,), passed to each view's model, or None.
-            kinds: what each image is centred with, (N,), passed to each view's model, or None.
+            center: what each image is centred with, (N,), passed to each view's model, or None.
 
         Raises:
             ValueError: `whole_field` does not match the views, or `floor` does not match the classes.
@@ -64,7 +64,7 @@ class ViewEnsemble(PerViewClassifier, ClassifierMixin, BaseEstimator):
         checked: Any = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         X, y = checked
         check_classification_targets(y)
-        known = _given(groups=groups, kinds=kinds)
+        known = _given(groups=groups, center=center)
         whole = self.whole_field or (False,) * len(_views(X))
         if len(whole) != len(_views(X)):
             raise ValueError(f"ViewEnsemble got whole_field={whole} and {len(_views(X))} views, expected one for each.")
@@ -81,22 +81,22 @@ class ViewEnsemble(PerViewClassifier, ClassifierMixin, BaseEstimator):
         self.classes_ = self.models_[0].classes_
         return self
 
-    def view_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def view_proba(self, X: Any, center: Any = None) -> np.ndarray:
         """Return the class probabilities of each view's own model, float64 (N, views, C)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
-        known = _given(kinds=kinds)
+        known = _given(center=center)
         pairs = zip(self.models_, _views(checked), strict=True)
         return np.stack([model.predict_proba(own, **known).astype(np.float64) for model, own in pairs], 1)
 
-    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """Return class probabilities of X (N, views, D), float64 (N, C); kinds (N,) as in training."""
-        pooled = np.exp(np.log(np.clip(self.view_proba(X, kinds), self.floor, 1)).mean(1))
+    def predict_proba(self, X: Any, center: Any = None) -> np.ndarray:
+        """Return class probabilities of X (N, views, D), float64 (N, C); center (N,) as in training."""
+        pooled = np.exp(np.log(np.clip(self.view_proba(X, center), self.floor, 1)).mean(1))
         return pooled / pooled.sum(1, keepdims=True)
 
-    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def predict(self, X: Any, center: Any = None) -> np.ndarray:
         """Return the most probable label of each row of X (N, views, D)."""
-        probability = self.predict_proba(X, kinds)
+        probability = self.predict_proba(X, center)
         return self.classes_[probability.argmax(1)]
 
 

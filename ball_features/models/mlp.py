@@ -111,8 +111,8 @@ class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
         X_val: Any = None,
         y_val: Any = None,
         groups: Any = None,
-        kinds: Any = None,
-        kinds_val: Any = None,
+        center: Any = None,
+        center_val: Any = None,
     ) -> MLPHead:
         """Train. With validation rows, keep the weights of the epoch with the lowest validation loss.
 
@@ -125,8 +125,8 @@ class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
             X_val: validation rows, (M, D), or None.
             y_val: labels of the validation rows, (M,), all among those of y; classes may be missing.
             groups: group of each training row, (N,), or None; see `group_loss`.
-            kinds: what each training row is centred with, (N,), or None; see `Alignment`.
-            kinds_val: what each validation row is centred with, (M,), or None.
+            center: what each training row is centred with, (N,), or None; see `Alignment`.
+            center_val: what each validation row is centred with, (M,), or None.
 
         Returns:
             self.
@@ -145,8 +145,8 @@ class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
             )
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
         self.alignment_ = Alignment(self.per_image)
-        X = self.alignment_.fit_transform(X, kinds)
-        validation = self._check_validation(X_val, y_val, kinds_val)
+        X = self.alignment_.fit_transform(X, center)
+        validation = self._check_validation(X_val, y_val, center_val)
         with torch.inference_mode(), one_thread():
             row_weight, group = self._group_options(y, groups)
             rows = Rows(_tensor(X), torch.from_numpy(codes), row_weight, group, self.views_per_image)
@@ -198,19 +198,19 @@ class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
     def _draw_seed(self) -> int:
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
-    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """Return class probabilities of X (N, D), float64 (N, C), by `classes_`; kinds (N,) as in training."""
+    def predict_proba(self, X: Any, center: Any = None) -> np.ndarray:
+        """Return class probabilities of X (N, D), float64 (N, C), by `classes_`; center (N,) as in training."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=DTYPES, order="C", reset=False)
-        X = _tensor(self.alignment_.transform(checked, kinds))
+        X = _tensor(self.alignment_.transform(checked, center))
         with torch.inference_mode():
             layers = absorb_norms(self.state_, len(self.hidden), torch.float64)
             parts = [torch.softmax(forward(layers, part), 1) for part in X.split(ROWS_A_PREDICTION)]
             return torch.cat(parts).numpy()
 
-    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def predict(self, X: Any, center: Any = None) -> np.ndarray:
         """Return the most probable label of each row of X (N, D), in the type of the training labels."""
-        probability = self.predict_proba(X, kinds)
+        probability = self.predict_proba(X, center)
         return self.classes_[probability.argmax(axis=1)]
 
     def to_module(self) -> torch.nn.Sequential:
@@ -250,7 +250,7 @@ class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
             if not valid:
                 raise ValueError(f"MLPHead got {name}={getattr(self, name)!r}, expected {expected}.")
 
-    def _check_validation(self, X_val: Any, y_val: Any, kinds: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _check_validation(self, X_val: Any, y_val: Any, center: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
         if X_val is None and y_val is None:
             return None
         if X_val is None or y_val is None:
@@ -259,7 +259,8 @@ class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
         unknown = sorted(set(y_val.tolist()) - set(self.classes_.tolist()))
         if unknown:
             raise ValueError(f"MLPHead got y_val with {unknown}, expected only classes of y: {self.classes_.tolist()}.")
-        return _tensor(self.alignment_.transform(X_val, kinds)), torch.from_numpy(np.searchsorted(self.classes_, y_val))
+        aligned = self.alignment_.transform(X_val, center)
+        return _tensor(aligned), torch.from_numpy(np.searchsorted(self.classes_, y_val))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

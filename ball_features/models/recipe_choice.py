@@ -63,22 +63,22 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
         self.roles = roles
         self.floor = floor
 
-    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> RecipeChoice:
+    def fit(self, X: Any, y: Any, *, groups: Any = None, center: Any = None) -> RecipeChoice:
         """Choose and fit.
 
         Args:
             X: embeddings, float (N, views, D), or (N, D) for the plain view.
             y: labels, (N,).
             groups: group of each image, (N,), or None.
-            kinds: None; embeddings are centred beforehand, see `SiteAdapter`.
+            center: None; embeddings are centred beforehand, see `SiteAdapter`.
 
         Raises:
-            ValueError: The roles do not match the views, there is one class, or there are kinds.
+            ValueError: The roles do not match the views, there is one class, or rows are to be centred.
         """
         checked: Any = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         X, y = checked
-        if kinds is not None:
-            raise ValueError("RecipeChoice got kinds to centre by, expected none. Adapt to sites instead.")
+        if center is not None:
+            raise ValueError("RecipeChoice got center, expected none. Adapt to sites instead.")
         check_classification_targets(y)
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
@@ -171,14 +171,14 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
         own.n_features_in_ = len(used)
         return used, own
 
-    def view_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def view_proba(self, X: Any, center: Any = None) -> np.ndarray:
         """Return the class probabilities of each member, float64 (N, members, C)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
         X = _by_view(checked)
         return np.stack([member.model.predict_proba(rows_of(X, member.views)) for member in self.members_], 1)
 
-    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def predict_proba(self, X: Any, center: Any = None) -> np.ndarray:
         """Return class probabilities of X (N, views, D), float64 (N, C)."""
         own = self.view_proba(X)
         if own.shape[1] == 1:
@@ -186,7 +186,7 @@ class RecipeChoice(PerViewClassifier, ClassifierMixin, BaseEstimator):
         pooled = np.exp(np.tensordot(np.log(np.clip(own, self.floor, 1)), self.weights_, (1, 0)))
         return pooled / pooled.sum(1, keepdims=True)
 
-    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def predict(self, X: Any, center: Any = None) -> np.ndarray:
         """Return the most probable label of each row of X (N, views, D)."""
         return self.classes_[self.predict_proba(X).argmax(1)]
 

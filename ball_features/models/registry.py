@@ -35,8 +35,8 @@ class Model:
         file_format: key of `bundles.formats.FORMATS`.
         validates: True if `fit` takes `X_val` and `y_val` and chooses an epoch by them. The fitted model then has
             `history_` and `best_epoch_`.
-        groups: True if `fit` takes `groups` (group of each training row) and `kinds` (what each row is centred with;
-            with `validates` also `kinds_val`), and `predict_proba` takes `kinds`.
+        groups: True if `fit` takes `groups` (group of each training row) and `center` (what each row is centred with;
+            with `validates` also `center_val`), and `predict_proba` takes `center`.
         by_view: True if X is (images, views, dim), that is if the estimator is a `PerViewClassifier` and has a
             parameter `whole_field`, or `roles` if `chooses`.
         chooses: True if the estimator chooses among recipes and has a parameter `roles`, a `ViewRole` for each view.

@@ -34,6 +34,7 @@ class _GroupRobustClassifier(PipelineClassifier, AlignedClassifier, ClassifierMi
     """Linear model on standardised embeddings from which group directions are removed."""
 
     classes_: np.ndarray
+    per_image: bool
     removed_: np.ndarray
     model_: Any
 
@@ -41,21 +42,21 @@ class _GroupRobustClassifier(PipelineClassifier, AlignedClassifier, ClassifierMi
     def _standardised(self, X: np.ndarray) -> np.ndarray:
         """Return what directions are removed from, float (N, columns), of aligned embeddings X (N, D)."""
 
-    def predict_proba(self, X: Any, kinds: Any = None) -> np.ndarray:
+    def predict_proba(self, X: Any, center: Any = None) -> np.ndarray:
         """Return class probabilities of X (N, D), float64 (N, C).
 
         Args:
             X: embeddings, float (N, D).
-            kinds: what each row is centred with, (N,), if there were kinds in training.
+            center: what each row is centred with, (N,), if rows were centred in training.
         """
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        Z = self._standardised(self.alignment_.transform(checked, kinds))
+        Z = self._standardised(self.alignment_.transform(checked, center))
         return self.model_.predict_proba(Z - (Z @ self.removed_.T) @ self.removed_).astype(np.float64)
 
-    def predict(self, X: Any, kinds: Any = None) -> np.ndarray:
-        """Return the most probable label of each row of X (N, D); for `kinds` see `predict_proba`."""
-        probability = self.predict_proba(X, kinds)
+    def predict(self, X: Any, center: Any = None) -> np.ndarray:
+        """Return the most probable label of each row of X (N, D); for `center` see `predict_proba`."""
+        probability = self.predict_proba(X, center)
         return self.classes_[probability.argmax(1)]
 
     def to_pipeline(self) -> Pipeline:
@@ -67,7 +68,7 @@ class _GroupRobustClassifier(PipelineClassifier, AlignedClassifier, ClassifierMi
         check_is_fitted(self)
         if self.aligns:
             raise ValueError(
-                f"{type(self).__name__} got per_image or kinds, expected neither: no pipeline of scikit-learn's does "
+                f"{type(self).__name__} got per_image or center, expected neither: no pipeline of scikit-learn's does "
                 "that."
             )
         return self._to_parts()
@@ -81,18 +82,23 @@ class _GroupRobustClassifier(PipelineClassifier, AlignedClassifier, ClassifierMi
         folded.coef_ = folded.coef_ - (folded.coef_ @ self.removed_.T) @ self.removed_
         return folded
 
-    def _checked(self, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return X float32 (N, D), the labels (N,) and the group of each row, one group for all if None."""
+    def _aligned(self, X: Any, y: Any, groups: Any, center: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Learn the classes and the alignment.
+
+        Returns:
+            Aligned X, float32 (N, D), the labels (N,) and the group of each row, one group for all if None.
+        """
         name = type(self).__name__
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
-        classes = np.unique(y)
-        if len(classes) < 2:
-            raise ValueError(f"{name} got one class, {classes[0]!r}, expected at least two classes.")
+        self.classes_ = np.unique(y)
+        if len(self.classes_) < 2:
+            raise ValueError(f"{name} got one class, {self.classes_[0]!r}, expected at least two classes.")
         group = np.zeros(len(y), dtype=np.int64) if groups is None else np.asarray(groups)
         if group.shape != y.shape:
             raise ValueError(f"{name} got groups of shape {group.shape}, expected {y.shape}: one a row.")
-        return X, y, group
+        self.alignment_ = Alignment(self.per_image)
+        return self.alignment_.fit_transform(X, center), y, group
 
 
 class GroupRobustLogistic(_GroupRobustClassifier):
@@ -134,22 +140,19 @@ class GroupRobustLogistic(_GroupRobustClassifier):
         self.balance = balance
         self.per_image = per_image
 
-    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> GroupRobustLogistic:
+    def fit(self, X: Any, y: Any, *, groups: Any = None, center: Any = None) -> GroupRobustLogistic:
         """Fit. There is no sample_weight: rows are weighted by class and group (`balance`).
 
         Args:
             X: embeddings, float (N, D).
             y: labels, (N,).
             groups: group of each row, (N,), or None.
-            kinds: what each row is centred with, (N,), or None; see `Alignment`.
+            center: what each row is centred with, (N,), or None; see `Alignment`.
 
         Raises:
-            ValueError: There is one class, or groups or kinds do not match the rows.
+            ValueError: There is one class, or groups or center do not match the rows.
         """
-        X, y, group = self._checked(X, y, groups)
-        self.classes_ = np.unique(y)
-        self.alignment_ = Alignment(self.per_image)
-        X = self.alignment_.fit_transform(X, kinds)
+        X, y, group = self._aligned(X, y, groups, center)
         candidates = list(product(self.C, self.directions, self.balance))
         inner = list(groups_to_leave_out(y, group)) if len(self.classes_) <= _CHOOSE_UP_TO else []
         self.inner_accuracy_ = float("nan")
@@ -221,22 +224,19 @@ class GroupRobustDiscriminant(_GroupRobustClassifier):
         self.shrinkage = shrinkage
         self.per_image = per_image
 
-    def fit(self, X: Any, y: Any, *, groups: Any = None, kinds: Any = None) -> GroupRobustDiscriminant:
+    def fit(self, X: Any, y: Any, *, groups: Any = None, center: Any = None) -> GroupRobustDiscriminant:
         """Fit. There is no sample_weight, which scikit-learn's discriminant does not take either.
 
         Args:
             X: embeddings, float (N, D).
             y: labels, (N,).
             groups: group of each row, (N,), or None.
-            kinds: what each row is centred with, (N,), or None; see `Alignment`.
+            center: what each row is centred with, (N,), or None; see `Alignment`.
 
         Raises:
-            ValueError: There is one class, no more rows than classes, or groups or kinds do not match the rows.
+            ValueError: There is one class, no more rows than classes, or groups or center do not match the rows.
         """
-        X, y, group = self._checked(X, y, groups)
-        self.classes_ = np.unique(y)
-        self.alignment_ = Alignment(self.per_image)
-        X = self.alignment_.fit_transform(X, kinds)
+        X, y, group = self._aligned(X, y, groups, center)
         self.scaler_ = StandardScaler().fit(X)
         # Short embeddings are padded with zeros, which take as long as other columns and carry no information.
         self.used_ = np.flatnonzero(np.asarray(self.scaler_.var_) > 0)

@@ -18,7 +18,7 @@ from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.audit_sections import audit_sections
 from ball_features.reporting.evidence import DataEvidence, Evidence
 from ball_features.reporting.finding import Finding
-from ball_features.reporting.markup import write_page
+from ball_features.reporting.markup import Thumbnails, write_page
 from ball_features.reporting.verdict import verdict
 from ball_features.reporting.words import counted
 
@@ -144,8 +144,10 @@ def audit_verdict(found: Audit, groups: Path | str = "") -> list[Finding]:
     return verdict(Evidence(data=data, audit=audit_evidence(found)))
 
 
-def write_audit(found: Audit, root: Path, path: Path, groups: Path | str = "") -> None:
+def write_audit(found: Audit, root: Path, path: Path, groups: Path | str = "") -> list[str]:
     """Write the findings as one self-contained HTML file, with thumbnails of overlays and pairs.
+
+    A file that is no longer the one that was audited shows none.
 
     Args:
         found: audit to show.
@@ -153,9 +155,15 @@ def write_audit(found: Audit, root: Path, path: Path, groups: Path | str = "") -
         path: file to write.
         groups: groups file that was written of the audit, for commands.
 
+    Returns:
+        Remarks on pictures that were left out.
+
     Raises:
         DataError: The file cannot be written.
     """
+    pictures = Thumbnails(root, found, "audited")
+    sections = audit_sections(found, pictures)
+    notes = pictures.notes()
     write_page(
         path,
         "audit.html",
@@ -163,5 +171,7 @@ def write_audit(found: Audit, root: Path, path: Path, groups: Path | str = "") -
         images=len(found.path),
         verdict=audit_verdict(found, groups),
         facts=audit_facts(AuditSummary.of(found)),
-        sections=audit_sections(found, root),
+        sections=sections,
+        picture_notes=notes,
     )
+    return notes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -12,11 +11,11 @@ from ball_features.audit.orientation import orient
 from ball_features.audit.overlays import NO_OVERLAY
 from ball_features.audit.series import Trust
 from ball_features.audit.summary import AuditSummary
-from ball_features.audit.traits import load_square
+from ball_features.audit.traits import squared
 from ball_features.dataset.manifest import spread_rows
 from ball_features.reporting.charts import PALETTE, Axis, Chart, Tick, Whisker, round_ticks
 from ball_features.reporting.heat import Heat, heat
-from ball_features.reporting.markup import Cell, Picture, Row, Table, thumbnail
+from ball_features.reporting.markup import Cell, Picture, Row, Table, Thumbnails, thumbnail
 from ball_features.reporting.words import counted
 
 __all__ = ["OVERLAY_TEXT", "Figure", "Section", "audit_sections", "overlay_counts", "series_chart"]
@@ -71,26 +70,29 @@ class Section:
 class _Album:
     """Pictures of the images of an audit."""
 
-    def __init__(self, found: Audit, root: Path) -> None:
-        self._found, self._root = found, root
+    def __init__(self, found: Audit, pictures: Thumbnails) -> None:
+        self._found, self._pictures = found, pictures
 
     def whole(self, row: int, orientation: int = 0) -> Picture:
-        pixels = orient(load_square(self._root / self._found.path[row]), orientation)
-        return Picture(str(self._found.path[row]), thumbnail(pixels))
+        path = str(self._found.path[row])
+        pixels = self._pictures.pixels(path)
+        return Picture(path, "" if pixels is None else thumbnail(orient(squared(pixels), orientation)))
 
     def zoomed(self, row: int, box: tuple[int, int, int, int]) -> Picture:
-        pixels = _zoom(load_square(self._root / self._found.path[row]), box)
-        return Picture(f"{self._found.path[row]}, enlarged", thumbnail(pixels, _ZOOM_PX))
+        path = str(self._found.path[row])
+        pixels = self._pictures.pixels(path)
+        address = "" if pixels is None else thumbnail(_zoom(squared(pixels), box), _ZOOM_PX)
+        return Picture(f"{path}, enlarged", address)
 
 
-def audit_sections(found: Audit, root: Path) -> list[Section]:
+def audit_sections(found: Audit, pictures: Thumbnails) -> list[Section]:
     """All parts, the most telling first.
 
     Args:
         found: audit to show.
-        root: image folder.
+        pictures: the images as they were audited.
     """
-    album = _Album(found, root)
+    album = _Album(found, pictures)
     sections = [*_overlays(found, album), *_series(found), *_conflicts(found, album), *_pairs(found, album)]
     return [*sections, *_outliers(found, album)]
 

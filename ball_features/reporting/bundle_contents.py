@@ -59,9 +59,9 @@ def describe_bundle(bundle: Bundle, folder: Path) -> BundleContents:
         model=facts.model,
         classes=list(facts.classes),
         preprocessing={
-            "backbone": own.backbone,
+            "backbone": own.backbone.name,
             "weights_sha256": own.weights_sha256,
-            "input_px": own.input_px,
+            "input_px": own.backbone.input_px,
             "normalize": own.normalization,
             "precision": own.precision,
             "recipe": own.plan.recipe,
@@ -87,7 +87,7 @@ def describe_bundle(bundle: Bundle, folder: Path) -> BundleContents:
             "accuracy_high": test.accuracy_high,
             "ece": test.ece,
         },
-        notes=list(facts.notes),
+        notes=[*facts.notes, *([facts.one_class_note] if facts.one_class_note else [])],
     )
 
 

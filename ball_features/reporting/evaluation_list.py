@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ball_features.config.paths import own_name
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.reporting.external_summary import EvaluationSummary, read_summary
@@ -56,7 +57,7 @@ def list_evaluations(folder: Path | str, sort: str = "name") -> EvaluationList:
     """
     folder, found, damaged = Path(folder), [], []
     for path in _folders(folder, 0):
-        name = path.name if path == folder else path.relative_to(folder).as_posix()
+        name = own_name(path) if path == folder else path.relative_to(folder).as_posix()
         try:
             found.append(ListedEvaluation(name, read_summary(path)))
         except DataError as error:
@@ -69,7 +70,7 @@ def list_evaluations(folder: Path | str, sort: str = "name") -> EvaluationList:
     return EvaluationList(found, damaged)
 
 
-def _text(summary: EvaluationSummary, sort: str) -> tuple[bool, list[tuple[int, int, str]]]:
+def _text(summary: EvaluationSummary, sort: str) -> tuple[bool, tuple[list[tuple[int, str]], str]]:
     text = {"date": summary.created, "data": summary.source, "model": summary.bundle, "note": summary.note}[sort]
     return not text, natural_key(text)
 

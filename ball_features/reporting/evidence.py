@@ -58,6 +58,7 @@ class ProtocolEvidence:
         distinct: class -> number of them that are not byte-identical; empty where it is not known.
         groups: number of units that the interval rests on.
         adapted: whether unlabelled images of the site that is left out were used.
+        cannot_tell: models that lose where they are adapted to images of one class.
         run: command that repeats it with other settings, such as Command("fit", ("CACHE",)).
     """
 
@@ -68,6 +69,7 @@ class ProtocolEvidence:
     distinct: Mapping[str, int] = field(default_factory=dict)
     groups: int = 0
     adapted: bool = False
+    cannot_tell: tuple[str, ...] = ()
 
     @property
     def keeps_nothing_together(self) -> bool:

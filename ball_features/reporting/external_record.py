@@ -10,6 +10,7 @@ from pathlib import Path
 from ball_features.bundles.prediction import Prediction
 from ball_features.bundles.recalibration import Recalibration
 from ball_features.evaluation.external import ExternalScores, Share
+from ball_features.files import joined_names
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.verdict import findings_to_json
 
@@ -206,9 +207,9 @@ class Evaluation:
             yield (
                 found.path, item.label, item.true, item.status, found.predicted,
                 *(found.probability[name] for name in self.classes),
-                "|".join(found.set),
+                joined_names(found.set),
                 str(item.true in found.set).lower() if item.true else "",
-                found.distance, str(found.unusual).lower(), "|".join(found.nearest),
+                found.distance, str(found.unusual).lower(), joined_names(found.nearest),
                 item.recalibration, item.patient, item.site, str(item.trained_on).lower(),
             )  # fmt: skip
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ball_features.config.paths import as_word
+from ball_features.files import escaped_controls
+
 __all__ = ["SEVERITIES", "Command", "Finding", "Severity"]
 
 Severity = Literal["serious", "warning", "note", "good"]
@@ -29,11 +32,10 @@ class Command:
 
     def __str__(self) -> str:
         """Spell the command as a shell takes it."""
-        parts = ["ball", self.name, *self.words]
+        parts = ["ball", self.name, *map(as_word, self.words)]
         for name, value in self.options.items():
-            parts.append(f"--{name.replace('_', '-')}")
-            if value is not True:
-                parts.append(str(value))
+            flag = f"--{name.replace('_', '-')}"
+            parts += [flag] if value is True else [f"{flag}={value}"] if str(value)[:1] == "-" else [flag, str(value)]
         return shlex.join(parts)
 
 
@@ -45,7 +47,8 @@ class Finding:
         code: identifier that `docs/verdict.md` explains.
         severity: "serious" (do not quote the score as it stands), "warning", "note" or "good".
         numbers: figures that the sentence rests on; shares are shares, not percentages.
-        sentence: plain statement for a reader who does not know the tool.
+        sentence: plain statement for a reader who does not know the tool, in one line: control characters of names in
+            it are written as escapes.
         next: command to run next, or "".
     """
 
@@ -54,3 +57,6 @@ class Finding:
     numbers: Mapping[str, Any]
     sentence: str
     next: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sentence", escaped_controls(self.sentence))

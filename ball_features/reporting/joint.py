@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ball_features.evaluation.results import ModelRow, read_measurement
 from ball_features.reporting.curve_page import curve_section, is_curve, write_curve_report
 from ball_features.reporting.ladder_page import is_ladder, ladder_section
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
-from ball_features.reporting.page import run_section
+from ball_features.reporting.page import run_section, tell_of_pictures
 from ball_features.reporting.run_list import RunSummary, differing, natural_key, read_summary, shortened
 from ball_features.reporting.run_tests import choice_of_runs, comparable_runs
 
@@ -61,7 +61,11 @@ def write_ladder_report(folder: Path) -> Path:
 
 
 def write_joint_report(
-    folders: Sequence[Path], out: Path, caches: Sequence[Cache | None], thumbnails: Path | None = None
+    folders: Sequence[Path],
+    out: Path,
+    caches: Sequence[Cache | None],
+    thumbnails: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Write one page of several runs, in natural order of their names, side by side first.
 
@@ -70,6 +74,7 @@ def write_joint_report(
         out: file to write.
         caches: cache of each run, or None.
         thumbnails: folder of the images, as `write_report` takes it.
+        tell: called with each note on the pictures, as `write_report` calls it.
 
     Raises:
         DataError: A folder holds no run, or the page cannot be written.
@@ -78,7 +83,9 @@ def write_joint_report(
     order = sorted(range(len(folders)), key=lambda number: natural_key(str(folders[number])))
     sections = [_section(folders[number], caches[number], pictures, place) for place, number in enumerate(order)]
     runs = _named([folders[number] for number in order])
-    return write_page(out, "report.html", f"{len(folders)} runs", sections=sections, side_by_side=_side_by_side(runs))
+    write_page(out, "report.html", f"{len(folders)} runs", sections=sections, side_by_side=_side_by_side(runs))
+    tell_of_pictures(sections, tell)
+    return out
 
 
 def _section(folder: Path, cache: Cache | None, pictures: Thumbnails, place: int) -> Any:

@@ -83,7 +83,7 @@ def render_labels(rows: Sequence[LabelRow], most: int) -> RenderableType:
 
 
 def write_labels_page(
-    out: Path, rows: Sequence[LabelRow], flagged: int, images: Path | None, models: Sequence[str]
+    out: Path, rows: Sequence[LabelRow], flagged: int, pictures: Thumbnails, models: Sequence[str]
 ) -> Path:
     """Write the page of doubtful labels.
 
@@ -91,13 +91,12 @@ def write_labels_page(
         out: file to write.
         rows: rows of all images, the most doubtful first.
         flagged: number of flagged labels.
-        images: folder of the images, for their pictures; None for names alone.
+        pictures: thumbnails of the images; those of no folder for names alone.
         models: names of the models that judged.
 
     Raises:
         DataError: the page cannot be written.
     """
-    pictures = Thumbnails(images)
     shown = rows[: max(_PICTURES, min(flagged, 5 * _PICTURES))]
     figures = [_figure(row, pictures) for row in shown if pictures.address(row.path, _SIDE_PX)]
     return write_page(
@@ -107,6 +106,7 @@ def write_labels_page(
         sentence=say_labels(rows, flagged),
         models=", ".join(models),
         figures=figures,
+        picture_notes=pictures.notes(),
         table=_table(shown),
         images=len(rows),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import functools
 import hashlib
 import io
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ball_features.dataset.decode import decode
+from ball_features.dataset.decode import decode_bytes, read_file
 from ball_features.dataset.listing import list_images
 from ball_features.dataset.sources import Source
 from ball_features.errors import ImageError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
     from jinja2 import Environment
 
+    from ball_features.audit.findings import Audit
+    from ball_features.cache import Cache
+
 __all__ = ["Cell", "Picture", "Row", "Table", "Thumbnails", "page", "render", "thumbnail", "write_page"]
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -36,6 +40,11 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     ">": r"\textgreater{}",
     "·": r"\textperiodcentered{}",
 }
+
+# What may be wrong with a picture, to follow "3 pictures are".
+_CHANGED = "left out: the file there is no longer the one that was {read}"
+_GONE = "left out: there is no image that can be read"
+_UNKNOWN = "found by name alone: the hashes of the embedded files, which a cache has, are not at hand"
 
 
 @dataclass(frozen=True)
@@ -93,32 +102,96 @@ class Table:
 
 
 class Thumbnails:
-    """Small pictures of images by their ids, or none where no folder, archive or address was given."""
+    """Small pictures of images by their ids, or none where no folder, archive or address was given.
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._made: dict[str, str] = {}
-        self._names = list_images(folder).images if isinstance(folder, Source) else []
+    A file whose bytes are not those that were embedded shows nothing, since it may be of another image.
+
+    Args:
+        folder: folder, archive or address of the images; None for no pictures.
+        known: a cache or an audit, which knows the hash of each file; without it nothing is compared, which `notes`
+            says.
+        read: what was done with these files.
+    """
+
+    def __init__(self, folder: Path | None, known: Cache | Audit | None = None, read: str = "embedded") -> None:
+        self.folder, self._read, self._compared = folder, read, False
+        self._made: dict[tuple[str, str], tuple[str, str]] = {}  # (id, expected hash) -> (data address, what is wrong)
+        self._names = list_images(folder).images if isinstance(folder, Source) and not folder.below else []
         self._above = ""
+        self._expect(known)
+
+    def of(self, cache: Cache | None) -> Thumbnails:
+        """The same pictures compared with another cache; none is read anew."""
+        own = copy.copy(self)
+        own._expect(cache)
+        return own
+
+    def compared(self) -> Thumbnails:
+        """The same pictures, without those that no hash is known to compare with."""
+        own = copy.copy(self)
+        own._compared, own._made = True, {}
+        return own
+
+    def _expect(self, known: Cache | Audit | None) -> None:
+        self._known: dict[str, str] = {}
+        if known is not None and self.folder is not None:
+            self._known = dict(zip(known.path.tolist(), known.sha256.tolist(), strict=True))
+        self._wrong: dict[str, dict[str, None]] = {}  # what is wrong -> ids, in the order in which they were asked for
 
     def address(self, path: str, side_px: int = 72) -> str:
-        """Data address, or "" where there is no such file."""
+        """Data address, or "" where there is no such file, or another one than was embedded."""
         if self.folder is None:
             return ""
-        if path not in self._made:
-            if Path(path).is_absolute() or ".." in Path(path).parts:  # ids in a stranger's files may name any file
-                return ""
-            try:
-                pixels = decode(self.folder / self._within(path)).permute(1, 2, 0).numpy()
-                self._made[path] = thumbnail(pixels, side_px)
-            except ImageError:
-                self._made[path] = ""
-        return self._made[path]
+        if Path(path).is_absolute() or ".." in Path(path).parts:  # ids in a stranger's files may name any file
+            return ""
+        key = (path, self._known.get(path, ""))
+        if self._compared and not key[1]:
+            return ""
+        if key not in self._made:
+            pixels, wrong = self._pixels(self.folder / self._within(path), key[1])
+            self._made[key] = "" if pixels is None else thumbnail(pixels, side_px), wrong
+        address, wrong = self._made[key]
+        self._note(path, wrong)
+        return address
+
+    def pixels(self, path: str) -> np.ndarray | None:
+        """An image, uint8 (height, width, 3); None where `address` would be ""."""
+        if self.folder is None:
+            return None
+        pixels, wrong = self._pixels(self.folder / self._within(path), self._known.get(path, ""))
+        self._note(path, wrong)
+        return pixels
+
+    @staticmethod
+    def _pixels(file: Path, sha256: str) -> tuple[np.ndarray | None, str]:
+        """Pixels of a file with this hash ("" for any), and what is wrong with it."""
+        try:
+            data = read_file(file)
+            if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+                return None, _CHANGED
+            return decode_bytes(data).permute(1, 2, 0).numpy(), "" if sha256 else _UNKNOWN
+        except ImageError:
+            return None, _GONE
+
+    def _note(self, path: str, wrong: str) -> None:
+        if wrong:
+            self._wrong.setdefault(wrong, {})[path] = None
+
+    def notes(self) -> list[str]:
+        """What a reader should know of the pictures that were asked for: those left out, those not compared."""
+        found = []
+        for wrong in (_CHANGED, _GONE, _UNKNOWN):
+            paths = list(self._wrong.get(wrong, ()))
+            if paths:
+                number = "1 picture is" if len(paths) == 1 else f"{len(paths)} pictures are"
+                found.append(f"{number} {wrong.format(read=self._read)} (first: {paths[0]}).")
+        return found
 
     def _within(self, path: str) -> str:
         """The path of an id, which in an archive may lie below folders that hold nothing else."""
         if self._names:
-            found = next((name for name in self._names if name == path or name.endswith(f"/{path}")), path)
+            below = (name for name in self._names if name.endswith(f"/{path}"))
+            found = path if path in self._names else next(below, path)
             self._above, self._names = found.removesuffix(path), []
         return self._above + path
 
@@ -202,7 +275,9 @@ def _environment() -> Environment:
 
     @pass_context
     def finalize(context: Any, value: Any) -> Any:
-        return _markdown(str(value)) if context.name.endswith(".md") else value
+        if context.name.endswith(".md"):
+            return _markdown(str(value))
+        return escaped_controls(value, kept="\t\n") if type(value) is str else value  # others are markup, or numbers
 
     environment = Environment(
         loader=PackageLoader("ball_features.reporting", "templates"),

@@ -15,12 +15,17 @@ from ball_features.files import read_csv
 from ball_features.reporting.joint import has_own_page
 from ball_features.reporting.run_list import read_summary
 
-__all__ = ["EXPERIMENT", "write_mlflow"]
+__all__ = ["EXPERIMENT", "store_path", "write_mlflow"]
 
 EXPERIMENT = "ball"
 _LONGEST = 500  # characters of a parameter's value; every version of MLflow takes these
 _BATCH = 900  # metrics sent at once; MLflow takes 1,000
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+
+
+def store_path(store: str) -> Path:
+    """Where a store lies on this machine; for that of a server a path that means nothing."""
+    return Path(re.sub(r"^(file:(//)?|sqlite:///)", "", store))
 
 
 def write_mlflow(run: Path, store: str) -> str:

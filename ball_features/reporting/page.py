@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from ball_features.reporting.tables import ALL_ROWS, FITTED_ON, SAME_MARK, few_u
 from ball_features.reporting.verdict import read_findings
 from ball_features.reporting.words import counted
 
-__all__ = ["RunSection", "run_section", "write_report"]
+__all__ = ["RunSection", "run_section", "tell_of_pictures", "write_report"]
 
 _NONE = Cell("n/a", -1.0)
 _UNDEFINED: Interval = (float("nan"), float("nan"))
@@ -67,6 +67,7 @@ class RunSection:
     roc_left_out: list[str]
     training: list[Chart]
     images: ImageLists | None
+    picture_notes: list[str]
     provenance: Provenance | None
     patients: PatientSection | None = None
     published: list[PublishedSection] = field(default_factory=list)
@@ -80,6 +81,7 @@ def write_report(
     cache: Cache | None = None,
     thumbnails: Path | None = None,
     ladder: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the page of a run from the run's own files.
 
@@ -89,6 +91,7 @@ def write_report(
         cache: cache of the run, for the map of embeddings and the neighbours of errors; both are left out without it.
         thumbnails: folder of the images, to put small pictures of them into the page; none without it.
         ladder: folder of a run of the protocol ladder on the same images, which becomes the second figure.
+        tell: called with each note on the pictures, which the page has too.
 
     Raises:
         CacheError: The cache is not that of the run.
@@ -96,7 +99,18 @@ def write_report(
     """
     rungs = None if ladder is None else ladder_section(ladder)
     part = run_section(folder, cache, Thumbnails(thumbnails), 0, rungs)
-    return write_page(out or folder / "report.html", "report.html", part.title, sections=[part], side_by_side=None)
+    out = out or folder / "report.html"
+    write_page(out, "report.html", part.title, sections=[part], side_by_side=None)
+    tell_of_pictures([part], tell)
+    return out
+
+
+def tell_of_pictures(sections: Sequence[object], tell: Callable[[str], None] | None) -> None:
+    """Tell the notes on the pictures of sections, each once."""
+    notes = [note for part in sections if isinstance(part, RunSection) for note in part.picture_notes]
+    if tell is not None:
+        for note in dict.fromkeys(notes):
+            tell(note)
 
 
 def run_section(
@@ -121,6 +135,8 @@ def run_section(
     curves, left_out = _roc(run, networks)
     patients = patient_section(folder, run.measurement.patients, networks[0].model if networks else "", title)
     said = () if patients is None else patients.notes
+    pictures = pictures.of(cache)
+    images = None if head is None else image_lists(run, head.model, cache, pictures, f"map{number}")
     has_intervals = all("f1" in row.intervals for row in models)  # runs before 0.2 have that of the accuracy only
     return RunSection(
         title=title,
@@ -141,7 +157,8 @@ def run_section(
         roc=curves,
         roc_left_out=left_out,
         training=_training(run),
-        images=None if head is None else image_lists(run, head.model, cache, pictures, f"map{number}"),
+        images=images,
+        picture_notes=pictures.notes(),
         provenance=provenance_block(run.details),
         patients=patients,
         published=published_sections(run),

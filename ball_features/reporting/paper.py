@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
-from ball_features.files import write_csv, write_text
+from ball_features.files import read_whole, write_csv, write_text
 from ball_features.outputs import require_own_files
 from ball_features.reporting.ladder_page import ladder_section
 from ball_features.reporting.markup import Thumbnails, render
@@ -22,7 +22,14 @@ from ball_features.reporting.plot import FORMATS, check_formats, draw, draw_heat
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["write_paper"]
+__all__ = ["others_there", "write_paper"]
+
+_CAPTIONS = "captions.md"
+_FIGURE = re.compile(
+    r"((models|ladder|map|(groups|recall|reliability|roc|training|confusion)-[\w.+-]+)\.(svg|pdf|png)"
+    r"|published-[\w.+-]+\.csv)"
+)
+_MOST_BYTES = 1 << 20  # of the captions
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ def write_paper(
 ) -> list[Path]:
     """Write the figures of a run, `table.tex` (booktabs), `table.csv`, and `captions.md` with all captions.
 
+    Figures that the captions there list and that this run lacks are removed.
+
     Args:
         folder: folder that `ball fit` wrote.
         out: folder to write into.
@@ -75,13 +84,16 @@ def write_paper(
     try:
         names = [f"{one.stem}.{ending}" for one in drawn for ending in formats]
         names += [f"published-{own.name}.csv" for own in section.published]
-        require_own_files(out, [*names, "table.tex", "table.csv", "captions.md"], "captions.md", "captions")
+        names += ["table.tex", "table.csv"]
+        listed = _listed(out)
+        require_own_files(out, names, _CAPTIONS, "captions", made=listed or None)
+        _remove_former(out, set(listed) - set(names))
         out.mkdir(parents=True, exist_ok=True)
         captions = [(one.stem, one.caption) for one in drawn]
         captions += [(f"published-{own.name}", f"{own.heading}. {own.note}") for own in section.published]
-        write_text(out / "captions.md", render("captions.md", table=table, captions=captions))
+        write_text(out / _CAPTIONS, render(_CAPTIONS, table=table, captions=captions, files=names))
         files = [path for one in drawn for path in save(one.figure, out / one.stem, formats)]
-        files += [out / "table.tex", out / "table.csv", out / "captions.md"]
+        files += [out / "table.tex", out / "table.csv", out / _CAPTIONS]
         write_text(files[-3], _latex(measurement.models, table))
         write_csv(files[-2], *_rows(measurement))
         for own in section.published:
@@ -90,6 +102,28 @@ def write_paper(
     except OSError as error:
         raise DataError(f"{out} cannot be written to ({error.strerror}). Give another folder.") from error
     return files
+
+
+def others_there(out: Path, files: Collection[Path]) -> list[str]:
+    """Names of files in a folder that look like figures of a run and are not among these, sorted."""
+    return sorted(path.name for path in out.iterdir() if path not in files and _FIGURE.fullmatch(path.name))
+
+
+def _listed(out: Path) -> list[str]:
+    """Names of the files that the captions in a folder list; none in those of earlier versions."""
+    try:
+        text = read_whole(out / _CAPTIONS, _MOST_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    return re.findall("^- (.+)$", text.partition("\n# Files\n")[2], re.MULTILINE)
+
+
+def _remove_former(out: Path, names: Iterable[str]) -> None:
+    """Remove figures of a run before that this one lacks: they would pass for figures of it."""
+    for name in names:
+        path = out / name
+        if _FIGURE.fullmatch(name) and path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 def _figures(section: RunSection) -> list[_Drawn]:

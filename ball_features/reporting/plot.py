@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
+import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,12 +72,33 @@ def _styled(make: Callable[[T], Figure]) -> Callable[[T], Figure]:
 
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
-    """The style, and nothing of a matplotlibrc, which matplotlib also takes from the folder that is worked in."""
-    import matplotlib
+    """The style, and nothing of the settings of a user or of the folder that is worked in."""
+    with _beside_its_defaults():
+        import matplotlib
+        import matplotlib.backends.backend_agg  # which looks for fonts
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+@contextlib.contextmanager
+def _beside_its_defaults() -> Iterator[None]:
+    """Where matplotlib is imported: it reads the first matplotlibrc that it finds, and fails or waits by what it is.
+
+    Nor does it matter that it cannot keep anything in the user's own folder.
+    """
+    log = logging.getLogger("matplotlib")
+    level = log.level
+    with contextlib.ExitStack() as stack:
+        stack.callback(log.setLevel, level)
+        log.setLevel(logging.ERROR)
+        found = importlib.util.find_spec("matplotlib") if "matplotlib" not in sys.modules else None
+        if found is not None and found.origin is not None:
+            defaults = Path(found.origin).parent / "mpl-data"
+            with contextlib.suppress(OSError):  # the folder that is worked in may be gone
+                stack.enter_context(contextlib.chdir(defaults))
         yield
 
 

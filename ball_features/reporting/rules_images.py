@@ -246,10 +246,15 @@ def site_adapted(evidence: Evidence) -> Iterator[Finding]:
     """Models saw unlabelled images of the sites that they were tested on."""
     adapted = [protocol.name for protocol in evidence.protocols if protocol.adapted]
     if adapted:
+        blind = list(dict.fromkeys(name for protocol in evidence.protocols for name in protocol.cannot_tell))
+        told = (
+            f" {', '.join(blind)} cannot tell images of one class from mixed ones, and lose by them." if blind else ""
+        )
         yield Finding(
             "site-adapted",
             "note",
-            {"protocols": adapted},
+            {"protocols": adapted, "cannot_tell": blind},
             "Site-adapted: images of the site that is tested gave its statistics, without their labels. The figures "
-            "hold for a site whose images come together, of mixed classes, not for single images of a site never seen.",
+            "hold for a site whose images come together, of mixed classes, not for single images of a site never seen."
+            + told,
         )

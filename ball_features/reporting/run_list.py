@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config import FitConfig
+from ball_features.config.paths import own_name
+from ball_features.dataset import listing
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.curve import CurveRow
 from ball_features.evaluation.results import read_measurement
@@ -93,10 +94,9 @@ class RunList:
     damaged: list[Damaged] = field(default_factory=list)
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Key that sorts numbers in names by their value: try1, try2, try10."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Key that sorts numbers in names by their value, and letters of either case together: try1, Try2, try10."""
+    return listing.natural_key(name.casefold())
 
 
 def list_runs(folder: Path | str) -> RunList:
@@ -112,29 +112,37 @@ def list_runs(folder: Path | str) -> RunList:
     if not folder.is_dir():
         raise DataError(f"No folder at {folder}, expected the folder of the runs, such as artifacts/runs.")
     runs, damaged = [], []
-    for path in _run_folders(folder, 0):
-        name = path.name if path == folder else path.relative_to(folder).as_posix()
+    unreadable: list[tuple[Path, str]] = []
+    for path in _run_folders(folder, 0, unreadable):
+        name = own_name(path) if path == folder else path.relative_to(folder).as_posix()
         try:
             runs.append(replace(read_summary(path), name=name))
         except DataError as error:
             damaged.append(Damaged(name, str(error)))
+    damaged += [
+        Damaged(path.relative_to(folder).as_posix(), f"The folder cannot be read ({reason}).")
+        for path, reason in unreadable
+    ]
     runs, damaged = sort_runs(runs), sorted(damaged, key=lambda own: natural_key(own.name))
     return RunList(_short_data(runs), damaged)
 
 
-def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
+def _run_folders(folder: Path, depth: int, unreadable: list[tuple[Path, str]]) -> Iterator[Path]:
+    """Folders of runs; those that cannot be read are added to a list, with the reason."""
     try:
         inside = sorted(folder.iterdir())
+        holds_run = any((folder / mark).exists() for mark in _MARKS)
     except OSError as error:
         if depth == 0:
             raise DataError(f"{folder} cannot be read ({error.strerror}). Give another folder.") from error
+        unreadable.append((folder, str(error.strerror)))
         return
-    if any((folder / mark).exists() for mark in _MARKS):
+    if holds_run:
         yield folder
         return
     for path in inside if depth < _DEEPEST else ():
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
-            yield from _run_folders(path, depth + 1)
+            yield from _run_folders(path, depth + 1, unreadable)
 
 
 def read_summary(folder: Path) -> RunSummary:
@@ -149,7 +157,7 @@ def read_summary(folder: Path) -> RunSummary:
         protocol = str(config["protocol"])
         rungs = read_rows(folder / "ladder.csv", LadderRow)
         summary = RunSummary(
-            name=folder.name,
+            name=own_name(folder),
             folder=folder,
             created=str(details.get("created", "")),
             protocol="ladder" if rungs else str(details.get("protocol", protocol)),

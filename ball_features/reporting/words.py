@@ -50,7 +50,7 @@ def title_of(subject: str, config: FitConfig, grouping: Grouping | None, splits:
         "given": "the given split" if len(splits) == 1 else f"{len(splits)} given folds",
     }
     protocol = many.get(config.protocol, f"{config.protocol} by {column}")
-    if config.adapt != "none" and grouping is not None and grouping.site is not None:
+    if config.adapt != "none" and grouping is not None and grouping.adapted_site is not None:
         protocol += ", site-adapted"
     return f"{protocol} · {subject} · {tests} test images a split"
 

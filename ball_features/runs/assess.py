@@ -18,10 +18,8 @@ from ball_features.dataset.manifest import Manifest
 from ball_features.dataset.sources import Source
 from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
-from ball_features.extraction.backbones import get_backbone
-from ball_features.extraction.extract import extract
+from ball_features.extraction.extract import extract, read_collection
 from ball_features.extraction.preprocessing import Preprocessing
-from ball_features.extraction.update import read_collection
 from ball_features.files import is_changed, read_json, write_json
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder, require_writable
@@ -33,6 +31,7 @@ from ball_features.reporting.joint import write_ladder_report
 from ball_features.reporting.provenance import images_digest
 from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.runs.checks import require_classes
+from ball_features.runs.former_run import require_unread
 from ball_features.runs.ladder import DEFAULT_MODELS, ladder, with_draws
 from ball_features.runs.store import annotate
 from ball_features.threads import core_count
@@ -60,6 +59,7 @@ class Assessment:
         notes: notes for the reader.
         page: the page.
         write_page: function that writes it anew.
+        run: folder of the run.
     """
 
     folder: Path
@@ -68,6 +68,7 @@ class Assessment:
     notes: list[str]
     page: Path
     write_page: Callable[[], Path]
+    run: Path = Path(LADDER)
 
 
 def assess(
@@ -109,6 +110,7 @@ def assess(
     manifest = read_collection(images, extraction, log, collection=collection)
     require_classes(manifest.label, shown_path(images))
     _require_apart(out, manifest)
+    require_unread(out / LADDER, collection.sheet if collection else ())
     config = with_draws(config, len(manifest.path))
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
@@ -134,17 +136,20 @@ def assess(
     write_ladder_report(done.folder)  # again, with the verdict that knows the audit
     seen = (cache, groups, audited, shareable(str(images)))
     write_page = functools.partial(write_assess_report, out / "assess.html", done.folder, *seen)
-    return Assessment(out, findings, done.rows, done.notes, write_page(), write_page)
+    return Assessment(out, findings, done.rows, done.notes, write_page(), write_page, done.folder)
 
 
 def _require_apart(out: Path, manifest: Manifest) -> None:
     """Refuse the image folder and folders of images in it: their next listing would meet what is written there."""
     if isinstance(manifest.root, Source):
         return
-    place = out.resolve()
-    if place.is_relative_to(manifest.root.resolve()) and any(
-        (manifest.root / path).resolve().is_relative_to(place) for path in manifest.path
-    ):
+    root, place = manifest.root.resolve(), out.resolve()
+    inside = place.is_relative_to(root) and any((root / path).resolve().is_relative_to(place) for path in manifest.path)
+    if not inside and place.exists():  # a folder may have a second path, through a mount
+        folders = {folder.resolve() for folder in {(root / path).parent for path in manifest.path}}
+        holders = {above for own in folders for above in (own, *own.parents) if above.is_relative_to(root)}
+        inside = any(place.samefile(folder) for folder in holders)
+    if inside:
         raise DataError(f"Images lie in the output folder {out}, expected one of its own. Give another output folder.")
 
 
@@ -154,17 +159,16 @@ def keep_note(done: Assessment, note: str) -> None:
     Raises:
         DataError: the run cannot be written.
     """
-    annotate(done.folder / LADDER, note)
-    write_ladder_report(done.folder / LADDER)
+    annotate(done.run, note)
+    write_ladder_report(done.run)
     done.write_page()
 
 
 def _plan(manifest: Manifest, extraction: ExtractConfig, config: FitConfig, out: Path) -> str:
     """What will be done and about how long it takes."""
     images, cores = len(manifest.path), core_count()
-    backbone = get_backbone(extraction.backbone, extraction.input_px)
-    wanted = Preprocessing.from_config(extraction, backbone)
-    views, repeats = wanted.plan.times(wanted.input_px)[0], config.repeats / 2
+    wanted = Preprocessing.from_config(extraction)
+    views, repeats = wanted.plan.times(wanted.backbone.input_px)[0], config.repeats / 2
     times = _EMBED_S * views, _AUDIT_S, _COMPARE_S * repeats
     seconds = images * sum(times) / cores + _START_S
     minutes = "a minute" if seconds < 90 else f"{seconds / 60:.0f} minutes"

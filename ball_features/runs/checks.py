@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ball_features.cache import Cache, equal_remark, labelled_rows, read_cache
+from ball_features.cache import Cache, choose_channels, equal_remark, labelled_rows, read_cache
 from ball_features.config import LADDER, LEARNING_CURVE, PROTOCOLS, FitConfig, HeadConfig
 from ball_features.config.paths import shown_path
 from ball_features.dataset.grouping import Grouping
@@ -20,6 +20,7 @@ __all__ = [
     "check_name",
     "check_options",
     "check_protocol",
+    "chosen_cache",
     "complete_cache",
     "image_table",
     "require_classes",
@@ -230,6 +231,17 @@ def complete_cache(path: Path) -> Cache:
     cache = labelled_rows(cache)
     require_classes(cache.label.tolist(), str(path))
     return cache
+
+
+def chosen_cache(path: Path | str, config: FitConfig) -> Cache:
+    """Read a cache as models see it: with the channels that the settings name, joined.
+
+    Raises:
+        CacheError: as `complete_cache`.
+        ConfigError: the cache has no such channel.
+        DataError: the images are of one class.
+    """
+    return choose_channels(complete_cache(Path(path)), config.channels, config.combine)
 
 
 def require_classes(label: Sequence[str], source: str) -> None:

@@ -26,6 +26,7 @@ from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import CompareRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
 from ball_features.evaluation.views import model_views
+from ball_features.files import escaped_controls
 from ball_features.models.registry import Model, select
 from ball_features.outputs import require_folder
 from ball_features.reporting.run_tables import comparison as comparison_table
@@ -39,7 +40,7 @@ from ball_features.runs.checks import (
     with_numbers,
 )
 from ball_features.runs.contents import Comparison, measure_comparison
-from ball_features.runs.new_folder import NewFolder, free_folder
+from ball_features.runs.new_folder import NewFolder, reserved_folder, stamped
 from ball_features.runs.store import Run, finish
 
 __all__ = ["DEFAULT_MODELS", "compare"]
@@ -139,43 +140,41 @@ def compare(
     if len(caches) < 2 or len(set(caches)) < len(caches):
         raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")
     # Everything that can be wrong with a cache is found before the first model is fitted.
-    entries, lacking = _entries(caches, config)
+    entries, model_notes = _entries(caches, config)
     first = entries[0].cache
     grouping = read_grouping(config, first.path, first.label, first.columns)
-    splits, said = split_by(config, first, grouping)
+    splits, split_notes = split_by(config, first, grouping)
     require_folder(out_root)
     for entry in entries:
         _check(entry, config)
     results: list[ModelResult] = []
     fitted_on: dict[str, tuple[_Entry, Model]] = {}
-    group, center = (None, None) if grouping is None else (grouping.series, grouping.center)
     for entry in entries:
-        evaluation = Evaluation(entry.cache, tuple(entry.specs), tuple(splits), config, group, center)
+        evaluation = Evaluation(entry.cache, tuple(entry.specs), tuple(splits), config, grouping)
         for result in evaluate(evaluation, named_progress(progress, entry.name)):
             spec = result.spec if result.spec.kind == "shortcut" else _renamed(result.spec, entry.name)
             fitted_on[spec.name] = (entry, result.spec)
             results.append(dataclasses.replace(result, spec=spec))
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder = free_folder(Path(out_root), name or f"compare-{config.protocol}-{stamp}")
-    comparison = Comparison(
-        cache=first,
-        config=config,
-        splits=splits,
-        results=results,
-        grouping=grouping,
-        source=list(caches),
-        repeat=Repeat("compare", {"caches": list(caches)}, config),
-        folder=folder,
-        subject=f"{len(first.path)} images, {len(caches)} caches",
-        notes=[*notes, *said, *lacking],
-        start=start,
-    )
-    contents = measure_comparison(comparison)
-    rows = [_row(row, *fitted_on[row.model], config) for row in contents.models]
-    with NewFolder(folder.parent, folder.name) as new:
-        contents.write(new.path)
-        write_rows(new.path / "compare.csv", rows)
-        (new.path / "compare.md").write_text(comparison_table(rows), encoding="utf-8")
+    with reserved_folder(Path(out_root), name or stamped(f"compare-{config.protocol}")) as folder:
+        comparison = Comparison(
+            cache=first,
+            config=config,
+            splits=splits,
+            results=results,
+            grouping=grouping,
+            source=list(caches),
+            repeat=Repeat("compare", {"caches": list(caches)}, config),
+            folder=folder,
+            subject=f"{len(first.path)} images, {len(caches)} caches",
+            notes=[*notes, *split_notes, *model_notes],
+            start=start,
+        )
+        contents = measure_comparison(comparison)
+        rows = [_row(row, *fitted_on[row.model], config) for row in contents.models]
+        with NewFolder(folder.parent, folder.name) as new:
+            contents.write(new.path)
+            write_rows(new.path / "compare.csv", rows)
+            (new.path / "compare.md").write_text(escaped_controls(comparison_table(rows), kept="\n"), encoding="utf-8")
     return finish(contents, new.path, None), rows
 
 

@@ -27,7 +27,7 @@ from ball_features.evaluation.patients import patient_columns, patient_rows
 from ball_features.evaluation.protocols import ModelResult, fit_notes, require_fitted
 from ball_features.evaluation.results import Measurement, ModelRow
 from ball_features.evaluation.rows import CompatRow, GroupRow, write_rows
-from ball_features.files import write_csv, write_json
+from ball_features.files import escaped_controls, write_csv, write_json
 from ball_features.reporting.patient_table import patient_notes, patient_table
 from ball_features.reporting.provenance import provenance
 from ball_features.reporting.tables import interval_table, markdown
@@ -88,7 +88,7 @@ class Comparison:
     @property
     def site(self) -> np.ndarray | None:
         """Site of each image, str (images,), "" where unknown; None where the data name none."""
-        own = None if self.grouping is None else self.grouping.place
+        own = None if self.grouping is None else self.grouping.site
         return own if own is not None else getattr(self.cache, "columns", {}).get("site")
 
     @property
@@ -146,7 +146,7 @@ class RunContents:
         write_csv(folder / "intervals.csv", ("model", "metric", "value", "low", "high"), intervals)
         text = markdown(self.models, self.title, self.caption) + "\n" + interval_table(self.measurement)
         text += patient_table(self.measurement.patients)
-        (folder / "table.md").write_text(text, encoding="utf-8")
+        (folder / "table.md").write_text(escaped_controls(text, kept="\n"), encoding="utf-8")
         if own.patient is not None:
             write_csv(folder / "patients.csv", patient_columns(own.classes), _patient_rows(own, own.patient))
         tables = {"groups": self.groups, "compat": self.compat, "sites": self.sites, "distances": self.distances}

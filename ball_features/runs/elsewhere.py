@@ -53,13 +53,7 @@ def site_rows(
         return []
     return [
         SiteRow(
-            view=own.view,
-            index=own.index,
-            index_low=own.index_low,
-            index_high=own.index_high,
-            site_accuracy=own.site_accuracy,
-            adapted_index=own.adapted_index,
-            adapted_site_accuracy=own.adapted_site_accuracy,
+            **vars(own),
             chance_index=measured.chance_index,
             chance_accuracy=measured.chance_accuracy,
             images=measured.images,

@@ -28,7 +28,7 @@ from ball_features.evaluation.external import (
 from ball_features.evaluation.intervals import wilson
 from ball_features.evaluation.patients import answer_patients, patient_columns, patient_rows
 from ball_features.files import write_csv, write_json
-from ball_features.outputs import require_folder, require_own_files
+from ball_features.outputs import remove_former, require_folder, require_own_files
 from ball_features.reporting.evidence import Evidence, ExternalEvidence
 from ball_features.reporting.external_page import write_evaluation_page
 from ball_features.reporting.external_record import (
@@ -46,7 +46,8 @@ from ball_features.runs.external_labels import known_labels
 __all__ = ["evaluate", "keep_note"]
 
 _COVERAGES = (0.9, COVERAGE, 0.99)
-_FILES = ("evaluation.json", "verdict.json", "predictions.csv", "patients.csv", "evaluation.html")
+_PATIENTS = "patients.csv"
+_FILES = ("evaluation.json", "verdict.json", "predictions.csv", _PATIENTS, "evaluation.html")
 _TOGETHER = ("patient", "group", "series")  # columns whose values no interval takes apart
 
 
@@ -81,7 +82,7 @@ def evaluate(
     loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trust=config.trust)
     if out is not None:
         require_folder(out)
-        require_own_files(Path(out), _FILES, "evaluation.json", "evaluation")
+        require_own_files(Path(out), _FILES, "evaluation.json", "evaluation", kinds={_PATIENTS: "patients table"})
     if isinstance(images, Cache) or str(images).endswith(".h5"):
         cache = images if isinstance(images, Cache) else read_cache(images)
         source = "cache" if isinstance(images, Cache) else shown_path(images)
@@ -210,7 +211,7 @@ def _about(bundle: Bundle, given: Path | str | Bundle) -> EvaluatedBundle:
     return EvaluatedBundle(
         sha256=digest,
         model=facts.model,
-        backbone=facts.preprocessing.backbone,
+        backbone=facts.preprocessing.backbone.name,
         weights_sha256=facts.preprocessing.weights_sha256,
         cache_fingerprint=facts.cache_fingerprint,
         train_images=facts.train_images,
@@ -277,8 +278,10 @@ def _write(result: Evaluation, tests: ExternalTests, folder: Path) -> None:
     write_json(folder / "evaluation.json", result)  # by which the other files are known as ball's own
     write_csv(folder / "predictions.csv", result.columns(), result.rows())
     write_json(folder / "verdict.json", findings_to_json(result.findings))
-    if tests.patient is not None:
+    if tests.patient is None:
+        remove_former(folder / _PATIENTS, "patients table")
+    else:
         answers = answer_patients(tests.patient, np.zeros_like(tests.truth), tests.truth, tests.probability)
         rows = patient_rows(result.bundle.model, answers, tests.classes)
-        write_csv(folder / "patients.csv", patient_columns(tests.classes), rows)
+        write_csv(folder / _PATIENTS, patient_columns(tests.classes), rows)
     write_evaluation_page(result, folder / "evaluation.html")

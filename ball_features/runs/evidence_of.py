@@ -28,6 +28,7 @@ from ball_features.runs.checks import image_table
 from ball_features.runs.chosen_here import chosen_here
 from ball_features.runs.contents import Comparison, RunContents
 from ball_features.runs.rungs import Rung
+from ball_features.runs.sites import one_class_records
 
 __all__ = ["cache_evidence", "comparison_evidence", "ladder_evidence"]
 
@@ -55,7 +56,8 @@ def comparison_evidence(contents: RunContents) -> Evidence:
         tested=_tested(own),
         distinct=_distinct_of(own.cache, tested),
         groups=len(np.unique(own.units[tested])),
-        adapted=own.grouping is not None and own.grouping.site is not None,
+        adapted=own.grouping is not None and own.grouping.adapted_site is not None,
+        cannot_tell=tuple(name for name, record in one_class_records(own.results).items() if not record.tells),
     )
     path = own.source if isinstance(own.source, str) else own.source[0]
     data, extraction = cache_evidence(own.cache, path)
@@ -168,7 +170,7 @@ def _distinct_of(cache: Cache, rows: np.ndarray) -> dict[str, int]:
 
 def _with_columns(data: DataEvidence, label: np.ndarray, grouping: Grouping) -> DataEvidence:
     """Add what patients and sites tell of the class."""
-    patient, site = grouping.patient, grouping.place
+    patient, site = grouping.patient, grouping.site
     names = np.unique(label).tolist()
     fewest = {"group": min(len(np.unique(grouping.together[label == name])) for name in names)}
     few = {} if patient is None else {name: len(_units(patient[label == name])) for name in names}

@@ -23,6 +23,7 @@ from ball_features.dataset.sheet import read_sheet
 from ball_features.errors import CacheError, DataError
 from ball_features.extraction.engine.choose import COMPILE_FROM
 from ball_features.extraction.preprocessing import Preprocessing
+from ball_features.runs.mixed_sites import mixed_note, mixed_sites
 
 __all__ = ["ExternalImages", "predict_cache", "predict_folder"]
 
@@ -117,7 +118,9 @@ def predict_folder(
     if bundle.sites is not None and "site" in manifest.columns:
         paths, site = ([values[row] for row in keep] for values in (manifest.path, manifest.columns["site"]))
         X = np.stack([parts[row] for row in keep])
-        items, notes = describe_sites(bundle, paths, X, config.coverage, site)
+        mixed = mixed_sites(site, [manifest.label[row] for row in keep])
+        items, notes = describe_sites(bundle, paths, X, config.coverage, site, mixed=mixed)
+        notes += mixed_note(bundle, mixed)
         found = {row: (item, found[row][1]) for row, item in zip(keep, items, strict=True)}
     return ExternalImages(
         source=named,
@@ -177,8 +180,9 @@ def predict_cache(
     adapts = bundle.sites is not None and "site" in columns
     if adapts:
         every = cache.embeddings[rows][:, views].astype(np.float32)
-        predictions, said = describe_sites(bundle, path, every, config.coverage, columns["site"])
-        notes += said
+        mixed = mixed_sites(columns["site"], label)
+        predictions, said = describe_sites(bundle, path, every, config.coverage, columns["site"], mixed=mixed)
+        notes += [*said, *mixed_note(bundle, mixed)]
     same, colours = [], cache.shortcuts.get("histogram")
     for start in range(0, len(rows), _ROWS):
         block = slice(start, start + _ROWS)
@@ -243,15 +247,14 @@ def _as_the_bundle(bundle: Bundle, cache: Cache, source: str) -> tuple[Cache, li
             )
         cache = choose_channels(cache, own.channels, own.combine or "concat")
     found = Preprocessing.from_attributes(cache.attributes)
-    names = ["backbone", "weights_sha256", "pooling", "input_px", "normalization"]
+    names = ["backbone", "weights_sha256", "pooling", "input_px", "normalize"]
     if any(step.takes == "mask" for view in own.plan.views for step in view.steps):
         names.append("overlay_mask")
     if not all(view.fixed for view in own.plan.views):
         names.append("seed")
+    theirs, ours = found.to_attributes(), own.to_attributes()
     other = [
-        f"{name} {getattr(found, name)} (bundle: {getattr(own, name)})"
-        for name in names
-        if getattr(found, name) != getattr(own, name)
+        f"{name} {theirs.get(name)} (bundle: {ours.get(name)})" for name in names if theirs.get(name) != ours.get(name)
     ]
     place = {(view.steps, view.readout, view.number): number for number, view in enumerate(found.plan.views)}
     wanted = [(view.steps, view.readout, view.number) for view in own.plan.views]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ball_features.bundles.from_run import Origin, bundle_final, bundle_fitted
-from ball_features.cache import choose_channels
 from ball_features.config import FitConfig, Saving
 from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.final_fit import calibration_folds, fit_final
 from ball_features.evaluation.protocols import Progress, evaluate
+from ball_features.evaluation.saved_trial import try_saved
 from ball_features.evaluation.tasks import Evaluation, obstacles
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder
@@ -23,15 +22,15 @@ from ball_features.runs.checks import (
     check_name,
     check_options,
     check_protocol,
-    complete_cache,
+    chosen_cache,
     image_table,
     require_savable,
     split_by,
     with_numbers,
 )
 from ball_features.runs.contents import Comparison, measure_comparison
-from ball_features.runs.new_folder import NewFolder, free_folder
-from ball_features.runs.sites import centred_note, choose_sites
+from ball_features.runs.new_folder import NewFolder, reserved_folder, stamped
+from ball_features.runs.sites import centred_note, choose_sites, one_class_details, one_class_note, one_class_records
 from ball_features.runs.store import Run, finish
 from ball_features.runs.strictest import choose_best
 
@@ -76,66 +75,74 @@ def fit(
     specs = select(config.models)
     check_name(name)
     check_protocol(config)
-    cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
-    specs, lacking = with_numbers(specs, cache, named=config.names_models)
+    cache = chosen_cache(cache_path, config)
+    specs, model_notes = with_numbers(specs, cache, named=config.names_models)
     check_options(config, specs, cache, save)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
-    splits, said = split_by(config, cache, grouping)
+    splits, split_notes = split_by(config, cache, grouping)
     if grouping is None and any(spec.groups and spec.kind != "head" for spec in specs):
-        said = [
-            *said,
-            "Without a groups file the robust models know no series to be trained against; `ball audit` infers them.",
-        ]
+        split_notes.append(
+            "Without a groups file the robust models know no series to be trained against; `ball audit` infers them."
+        )
     # Before the work: a final model needs folds, each of which can be adapted to its sites.
     folds = calibration_folds(config, image_table(cache, grouping), splits) if saving.final else []
-    site, told = choose_sites(config, grouping, [*splits, *folds], cache.label)
-    said = [*told, *centred_note(config, grouping, splits), *said]
-    grouping = None if grouping is None else replace(grouping, site=site)
+    grouping, site_notes = choose_sites(config, grouping, [*splits, *folds], cache.label)
+    site_notes += centred_note(config, grouping, splits)
     savable = require_savable(save, [spec.name for spec in specs if spec.kind != "shortcut"])
     kept = [spec.name for spec in specs if spec.kind == "head" or spec.name in savable]
     require_folder(out_root)
-    against = {} if grouping is None else {"group": grouping.series, "center": grouping.center, "site": site}
-    evaluation = Evaluation(cache, tuple(specs), tuple(splits), config, keep=tuple(kept), **against)
+    evaluation = Evaluation(cache, tuple(specs), tuple(splits), config, grouping, tuple(kept))
     blocked = obstacles(evaluation)
     if save in blocked:
         raise ConfigError(f"The model {save} cannot be saved, since it cannot be fitted: {blocked[save]}")
     results = evaluate(evaluation, progress)
-    folder = free_folder(Path(out_root), name or f"{config.protocol}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
-    comparison = Comparison(
-        cache=cache,
-        config=config,
-        splits=splits,
-        results=results,
-        grouping=grouping,
-        source=str(cache_path),
-        repeat=Repeat(
-            "fit",
-            {"cache": str(cache_path)},
-            config,
-            {"save": save, "final": saving.final, "conformal": saving.conformal},
-        ),
-        folder=folder,
-        subject=describe_cache(cache),
-        notes=[*notes, *lacking, *said],
-        start=start,
-    )
-    contents = measure_comparison(comparison)
-    saved = [row.model for row in contents.models if row.model in savable] if save == "best" else savable
-    if save == "best" and saved:
-        choice = choose_best(Path(out_root), contents.details, saved)
-        saved = [choice.model]
-        contents.details["notes"].extend([choice.note] if choice.note else [])
-    fitted = {result.spec.name: result.fitted[0] for result in results if result.fitted and result.spec.name in saved}
-    final = []
-    if saving.final:
-        final = fit_final(evaluation, folds, tuple(fitted), progress)
-    origin = Origin(cache, config, saving.conformal, site, comparison.units)
-    with NewFolder(folder.parent, folder.name) as new:
-        contents.write(new.path)
-        for model in final:
-            bundle_final(new.path / "models", origin, model)
-        for model, first in fitted.items() if not final else ():
-            bundle_fitted(new.path / "models", origin, first, model)
+    one_class = one_class_records(results)
+    with reserved_folder(Path(out_root), name or stamped(config.protocol)) as folder:
+        comparison = Comparison(
+            cache=cache,
+            config=config,
+            splits=splits,
+            results=results,
+            grouping=grouping,
+            source=str(cache_path),
+            repeat=Repeat(
+                "fit",
+                {"cache": str(cache_path)},
+                config,
+                {"save": save, "final": saving.final, "conformal": saving.conformal},
+            ),
+            folder=folder,
+            subject=describe_cache(cache),
+            notes=[
+                *notes,
+                *model_notes,
+                *site_notes,
+                *split_notes,
+                *one_class_note(evaluation, one_class),
+            ],
+            start=start,
+        )
+        contents = measure_comparison(comparison)
+        contents.details.update({"one_class": one_class_details(results)} if one_class else {})
+        saved = [row.model for row in contents.models if row.model in savable] if save == "best" else savable
+        if save == "best" and saved:
+            choice = choose_best(Path(out_root), contents.details, saved)
+            saved = [choice.model]
+            contents.details["notes"].extend([choice.note] if choice.note else [])
+        fitted = {
+            result.spec.name: result.fitted[0] for result in results if result.fitted and result.spec.name in saved
+        }
+        final = []
+        if saving.final:
+            final = fit_final(evaluation, folds, tuple(fitted), progress)
+        one_class |= try_saved(evaluation, fitted.keys() - one_class.keys(), final=saving.final, progress=progress)
+        origin = Origin(cache, config, saving.conformal, evaluation.adapted_site, comparison.units, one_class)
+        with NewFolder(folder.parent, folder.name) as new:
+            contents.write(new.path)
+            for model in final:
+                bundle_final(new.path / "models", origin, model)
+            for model, first in fitted.items() if not final else ():
+                bundle_fitted(new.path / "models", origin, first, model)
     run = finish(contents, new.path, cache)
     if save and not run.bundles:
         reasons = [f"{item.spec.name}: {item.failure}" for item in comparison.results if item.spec.name in savable]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ball_features.cache import Cache, choose_channels, read_cache
+from ball_features.cache import Cache, read_cache
 from ball_features.config import FitConfig
 from ball_features.dataset.grouping import read_grouping
 from ball_features.dataset.manifest import open_images
@@ -16,11 +16,12 @@ from ball_features.errors import ConfigError
 from ball_features.evaluation.label_doubt import Doubts, doubts, neighbour_votes
 from ball_features.evaluation.protocols import Progress, evaluate, fit_notes, require_fitted
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import write_csv
+from ball_features.files import require_apart, write_csv
 from ball_features.models.registry import select
 from ball_features.outputs import require_free, require_writable
 from ball_features.reporting.labels_page import LabelRow, write_labels_page
-from ball_features.runs.checks import check_options, complete_cache, split_by
+from ball_features.reporting.markup import Thumbnails
+from ball_features.runs.checks import check_options, chosen_cache, require_unadapted, split_by
 
 __all__ = ["LabelCheck", "check_labels"]
 
@@ -72,14 +73,15 @@ def check_labels(
 
     Raises:
         CacheError: the cache is missing, incomplete or not finite.
-        ConfigError: a model sees no embedding.
+        ConfigError: a model sees no embedding, or models are to be adapted to sites.
         DataError: the output exists or cannot be written, the groups file does not fit, or no model could be fitted.
         SplitError: a class is too small for the folds.
     """
     out, config = Path(out), config or FitConfig()
     require_free(out)
-    pictures = None if images is None else open_images(images)
+    place = None if images is None else open_images(images)
     page = None if page is None else Path(page)
+    require_apart({"sheet": out, "page": page})
     require_writable(page, "page", kind="page", inputs=(cache_path,))
     specs = select(config.models or DEFAULT_MODELS)
     blind = [spec.name for spec in specs if spec.features != "embedding"]
@@ -88,13 +90,13 @@ def check_labels(
             f"Got the models {', '.join(blind)}, which see no embedding of the image. Expected models on embeddings.",
             option="models",
         )
+    require_unadapted(config, "a search for wrong labels")
     config = replace(config, protocol="cv", repeats=1)
-    cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
+    cache = chosen_cache(cache_path, config)
     check_options(config, specs, cache)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     splits, notes = split_by(config, cache, grouping)
-    series, center = (None, None) if grouping is None else (grouping.series, grouping.center)
-    results = evaluate(Evaluation(cache, tuple(specs), tuple(splits), config, series, center), progress)
+    results = evaluate(Evaluation(cache, tuple(specs), tuple(splits), config, grouping), progress)
     require_fitted(results)
     notes += [*fit_notes(results), *(f"{own.spec.name} failed: {own.failure}" for own in results if own.failure)]
     classes, codes = np.unique(cache.label, return_inverse=True)
@@ -114,7 +116,9 @@ def check_labels(
         _write(out, rows, cache, found.order, read_cache(cache_path, embeddings=False))
     finally:  # the page is written too where something has come to the name of the sheet
         if page is not None:
-            write_labels_page(page, rows, flagged, pictures, [result.spec.name for result in results if result.fitted])
+            pictures, judges = Thumbnails(place, cache), [result.spec.name for result in results if result.fitted]
+            write_labels_page(page, rows, flagged, pictures, judges)
+            notes += pictures.notes()
     return LabelCheck(rows, flagged, notes, out, page)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from ball_features.cache import Cache, choose_channels
+from ball_features.cache import Cache
 from ball_features.config import LADDER, FitConfig
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
@@ -29,7 +29,7 @@ from ball_features.evaluation.protocols import (
 )
 from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.evaluation.tasks import Evaluation
-from ball_features.files import read_json, write_csv, write_json
+from ball_features.files import write_csv, write_json
 from ball_features.models.registry import select
 from ball_features.outputs import require_folder
 from ball_features.reporting.evidence import Evidence
@@ -39,11 +39,13 @@ from ball_features.reporting.ladder_page import ladder_caption
 from ball_features.reporting.provenance import images_digest, provenance
 from ball_features.reporting.verdict import findings_to_json, verdict
 from ball_features.reporting.words import describe_cache
-from ball_features.runs.checks import check_name, check_options, complete_cache, require_unadapted, with_numbers
+from ball_features.runs.checks import check_name, check_options, chosen_cache, require_unadapted, with_numbers
 from ball_features.runs.contents import failures, prediction_rows, split_rows
 from ball_features.runs.evidence_of import ladder_evidence
+from ball_features.runs.former_run import FormerRun, file_sums, require_unread
 from ball_features.runs.kept_rungs import KeptRungs
-from ball_features.runs.new_folder import NewFolder, free_folder
+from ball_features.runs.last_files import write_last
+from ball_features.runs.new_folder import NewFolder, reserved_folder
 from ball_features.runs.rungs import Rung, make_rungs
 from ball_features.runs.sites import centred_note
 
@@ -68,6 +70,7 @@ class Ladder:
         notes: notes for the reader.
         evidence: what the verdict rests on.
         findings: the verdict.
+        unwritten: sentences on files that could not be written.
     """
 
     folder: Path
@@ -75,6 +78,7 @@ class Ladder:
     notes: list[str]
     evidence: Evidence
     findings: list[Finding]
+    unwritten: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,15 +121,17 @@ def ladder(
     start = time.perf_counter()
     check_name(name)
     require_unadapted(config, "the ladder")
-    cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
+    cache = chosen_cache(cache_path, config)
     config = with_draws(config, len(cache.path))
     specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=config.names_models)
     check_options(config, specs, cache)
     specs = [replace(spec, most_trees=SHORTCUT_TREES) if spec.kind == "shortcut" else spec for spec in specs]
     require_folder(out_root)
+    if keep and config.groups:
+        require_unread(Path(out_root) / name, [config.groups])
     rungs, against, said = make_rungs(config, cache)
-    kept = KeptRungs(Path(out_root) / f".{name}.rungs", _basis(cache, config, against))
-    common = Evaluation(cache, tuple(specs), (), config, group=against.series, center=against.center)
+    kept = KeptRungs(Path(out_root) / f".{name}.rungs", _basis(cache, config, against), len(set(cache.label.tolist())))
+    common = Evaluation(cache, tuple(specs), (), config, against)
     if not rungs:
         raise DataError(
             f"No step of the ladder can be made of these {len(cache.path)} images. {' '.join(said)}".rstrip()
@@ -150,35 +156,37 @@ def ladder(
         "rungs": [{"rung": rung.name, "protocol": rung.config.protocol, "column": rung.column} for rung in rungs],
     }
     repeat = Repeat("fit", {"cache": str(cache_path)}, replace(config, protocol=LADDER))
-    former = Path(out_root) / name
-    replaced = keep and _is_kept(former)
-    folder = former if replaced else free_folder(Path(out_root), name)
-    details |= provenance(
-        cache,
-        config,
-        source=str(cache_path),
-        start=start,
-        repeats=range(config.repeats),
-        again=repeat.command(folder),
-        groups_sha256=against.sha256,
-    )
-    evidence = ladder_evidence(rungs, rows, cache, str(cache_path), config.groups, against)
-    findings = verdict(evidence)
-    with NewFolder(folder.parent, folder.name) as new:
-        _write(new.path, rows, climbed, cache, details)
-        (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
-        write_json(new.path / "verdict.json", findings_to_json(findings))
-        if replaced and _is_kept(former):  # still
-            shutil.rmtree(former)
+    former = FormerRun.find(Path(out_root) / name) if keep else None
+    own = contextlib.nullcontext(former.folder) if former else reserved_folder(Path(out_root), name)
+    with own as folder:
+        if former and former.note:
+            details["note"] = former.note
+        details |= provenance(
+            cache,
+            config,
+            source=str(cache_path),
+            start=start,
+            repeats=range(config.repeats),
+            again=repeat.command(folder),
+            groups_sha256=against.sha256,
+        )
+        evidence = ladder_evidence(rungs, rows, cache, str(cache_path), config.groups, against)
+        findings = verdict(evidence)
+        with NewFolder(folder.parent, folder.name) as new:
+            _write(new.path, rows, climbed, cache)
+            (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
+            write_json(new.path / "run.json", details | ({"files": file_sums(new.path)} if keep else {}))
+            write_json(new.path / "verdict.json", findings_to_json(findings))
+            former = former and FormerRun.find(former.folder)  # still
+            aside = former.make_room() if former else None
+    if former and aside:
+        notes += former.bring_back(aside, new.path)
     if keep:
         kept.keep_only(rungs, specs)
-    else:
+    elif FormerRun.find(Path(out_root) / name) is None:  # whose steps `ball assess` has kept for itself
         kept.clear()
-    try:
-        write_ladder_report(new.path)
-    except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
-        notes.append(f"report.html could not be written ({type(error).__name__}: {error}). The run is complete.")
-    return Ladder(new.path, rows, notes, evidence, findings)
+    unwritten = write_last({"report.html": lambda: write_ladder_report(new.path)})
+    return Ladder(new.path, rows, notes, evidence, findings, unwritten)
 
 
 def with_draws(config: FitConfig, images: int) -> FitConfig:
@@ -186,14 +194,6 @@ def with_draws(config: FitConfig, images: int) -> FitConfig:
     enough = math.ceil(_DRAWN / (config.test_size * max(images, 1)))
     draws = config.repeats or min(_MOST_DRAWS, max(_FEWEST_DRAWS, enough))
     return replace(config, protocol=FitConfig.protocol, repeats=draws)
-
-
-def _is_kept(folder: Path) -> bool:
-    """Whether a folder is a ladder that the same call made before, and may replace."""
-    try:
-        return not folder.is_symlink() and read_json(folder / "run.json").get("kept") is True
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _basis(cache: Cache, config: FitConfig, against: Grouping) -> str:
@@ -257,9 +257,7 @@ def _on_fewer(result: ModelResult, splits: Sequence[Split]) -> ModelResult:
     return replace(result, fitted=fitted)
 
 
-def _write(
-    folder: Path, rows: list[LadderRow], climbed: list[_Climbed], cache: Cache, details: Mapping[str, object]
-) -> None:
+def _write(folder: Path, rows: list[LadderRow], climbed: list[_Climbed], cache: Cache) -> None:
     write_rows(folder / "ladder.csv", rows)
     header = ("rung", "path", "label", "group", "repeat", "split", "fold", "unit")
     lines = (
@@ -272,7 +270,6 @@ def _write(
     header = ("rung", "model", "repeat", "fold", "path", "label", "predicted", *(f"p_{name}" for name in classes))
     lines = ((step.rung.name, *row) for step in climbed for row in prediction_rows(cache, step.results, classes))
     write_csv(folder / "predictions.csv", header, lines)
-    write_json(folder / "run.json", details)
 
 
 def _row(rung: Rung, result: ModelResult, cache: Cache) -> LadderRow:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from ball_features.cache import Cache, choose_channels
+from ball_features.cache import Cache
 from ball_features.config import LEARNING_CURVE, FitConfig
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping, read_grouping, read_groups
@@ -32,13 +32,14 @@ from ball_features.reporting.words import counted, describe_cache
 from ball_features.runs.checks import (
     check_name,
     check_options,
-    complete_cache,
+    chosen_cache,
     image_table,
     require_unadapted,
     with_numbers,
 )
 from ball_features.runs.contents import failures, prediction_rows, split_rows
-from ball_features.runs.new_folder import NewFolder, free_folder
+from ball_features.runs.last_files import write_last
+from ball_features.runs.new_folder import NewFolder, reserved_folder, stamped
 
 __all__ = ["LearningCurve", "learning_curve"]
 
@@ -56,6 +57,7 @@ class LearningCurve:
         forecasts: a row a model.
         sentences: what twice the units would bring, a sentence a model.
         notes: notes for the reader.
+        unwritten: sentences on files that could not be written.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class LearningCurve:
     forecasts: list[ForecastRow]
     sentences: list[str]
     notes: list[str]
+    unwritten: list[str] = field(default_factory=list)
 
 
 def learning_curve(
@@ -97,7 +100,7 @@ def learning_curve(
     config = replace(config, protocol=FitConfig.protocol)
     check_name(name)
     require_unadapted(config, "a learning curve")
-    cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
+    cache = chosen_cache(cache_path, config)
     specs, notes = with_numbers(select(config.models or DEFAULT_MODELS), cache, named=config.names_models)
     check_options(config, specs, cache)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
@@ -105,8 +108,7 @@ def learning_curve(
     nested = nested_splits(config, image_table(cache, grouping), unit, noun)
     notes += [*(() if grouping is None else grouping.notes), *said, *nested.notes]
     require_folder(out_root)
-    series, center = (None, None) if grouping is None else (grouping.series, grouping.center)
-    results = _fit(Evaluation(cache, tuple(specs), tuple(nested.splits), config, series, center), progress)
+    results = _fit(Evaluation(cache, tuple(specs), tuple(nested.splits), config, grouping), progress)
     require_fitted(results)
     codes = np.unique(cache.label, return_inverse=True)[1]
     together = [cache.sha256, *(() if grouping is None else (grouping.together, grouping.group))]
@@ -115,39 +117,36 @@ def learning_curve(
     forecasts = forecast_rows(results, nested.sizes, codes, units, noun)
     sentences = [say_forecast(row) for row in forecasts]
     notes += [*fit_notes(results), *_missing(results, nested)]
-    folder = free_folder(Path(out_root), name or f"{LEARNING_CURVE}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
-    details = {
-        "protocol": LEARNING_CURVE,
-        "title": _title(cache, nested, noun),
-        "notes": notes,
-        "sentences": sentences,
-        "failures": failures(results),
-    }
-    details |= provenance(
-        cache,
-        config,
-        source=str(cache_path),
-        start=start,
-        repeats=range(config.repeats),
-        again=repeat.command(folder),
-        groups_sha256=None if grouping is None else grouping.sha256,
-    )
-    with NewFolder(folder.parent, folder.name) as new:
-        write_json(new.path / "run.json", details)
-        (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
-        write_rows(new.path / "curve.csv", rows)
-        write_rows(new.path / "forecast.csv", forecasts)
-        header = ("path", "label", "group", "repeat", "split", "fold", "unit")
-        group = units if unit is None else unit
-        write_csv(new.path / "splits.csv", header, split_rows(cache, nested.splits, group, units))
-        classes = sorted(set(cache.label.tolist()))
-        header = ("model", "repeat", "fold", "path", "label", "predicted", *(f"p_{name}" for name in classes))
-        write_csv(new.path / "predictions.csv", header, prediction_rows(cache, results, classes))
-    try:
-        write_curve_report(new.path)
-    except Exception as error:  # no error of a page is worth the fits
-        notes.append(f"report.html could not be written ({type(error).__name__}: {error}). The run is complete.")
-    return LearningCurve(new.path, rows, forecasts, sentences, notes)
+    with reserved_folder(Path(out_root), name or stamped(LEARNING_CURVE)) as folder:
+        details = {
+            "protocol": LEARNING_CURVE,
+            "title": _title(cache, nested, noun),
+            "notes": notes,
+            "sentences": sentences,
+            "failures": failures(results),
+        }
+        details |= provenance(
+            cache,
+            config,
+            source=str(cache_path),
+            start=start,
+            repeats=range(config.repeats),
+            again=repeat.command(folder),
+            groups_sha256=None if grouping is None else grouping.sha256,
+        )
+        with NewFolder(folder.parent, folder.name) as new:
+            write_json(new.path / "run.json", details)
+            (new.path / FILE).write_text(repeat.text(), encoding="utf-8")
+            write_rows(new.path / "curve.csv", rows)
+            write_rows(new.path / "forecast.csv", forecasts)
+            header = ("path", "label", "group", "repeat", "split", "fold", "unit")
+            group = units if unit is None else unit
+            write_csv(new.path / "splits.csv", header, split_rows(cache, nested.splits, group, units))
+            classes = sorted(set(cache.label.tolist()))
+            header = ("model", "repeat", "fold", "path", "label", "predicted", *(f"p_{name}" for name in classes))
+            write_csv(new.path / "predictions.csv", header, prediction_rows(cache, results, classes))
+    unwritten = write_last({"report.html": lambda: write_curve_report(new.path)})
+    return LearningCurve(new.path, rows, forecasts, sentences, notes, unwritten)
 
 
 def _unit(config: FitConfig, cache: Cache, grouping: Grouping | None) -> tuple[str, np.ndarray | None, list[str]]:

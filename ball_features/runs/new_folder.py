@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from ball_features.errors import DataError
-from ball_features.files import clear_partial, partial_of, settle
+from ball_features.files import clear_partial, is_begun_by_others, partial_of, settle
 
-__all__ = ["NewFolder", "free_folder"]
+__all__ = ["NewFolder", "free_folder", "reserved_folder", "stamped"]
 
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def free_folder(root: Path, name: str) -> Path:
-    """Choose the folder of a run before it is written, for what its files say of their own place.
+    """Choose a folder that is not there, and that no other process has reserved.
 
     Args:
         root: parent folder.
@@ -28,9 +31,43 @@ def free_folder(root: Path, name: str) -> Path:
     """
     for number in range(1, 10_000):
         folder = root / (name if number == 1 else f"{name}-{number}")
-        if not os.path.lexists(folder):
+        if not os.path.lexists(folder) and not is_begun_by_others(folder):
             return folder
     raise DataError(f"{root} holds 10,000 runs called {name}. Give another name.")
+
+
+def stamped(kind: str) -> str:
+    """Name of a run that was given none: its kind, with date and time in UTC."""
+    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+
+
+@contextlib.contextmanager
+def reserved_folder(root: Path, name: str) -> Iterator[Path]:
+    """Reserve the folder of a run before it is written, for what its files say of their own place.
+
+    Args:
+        root: parent folder, which is made.
+        name: wanted name; a name that is taken gets a number.
+
+    Raises:
+        DataError: the parent folder cannot be written to, or 10,000 folders have the name.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = free_folder(root, name)
+            mark = partial_of(folder)
+            mark.mkdir(exist_ok=True)
+            if not is_begun_by_others(folder):
+                break
+            mark.rmdir()  # another process has chosen it at the same moment
+    except OSError as error:
+        raise _refusal(root, error) from error
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # mostly it is the run by now
+            mark.rmdir()
 
 
 class NewFolder:
@@ -70,7 +107,7 @@ class NewFolder:
             shutil.rmtree(self.path, ignore_errors=True)
             self.path.mkdir()
         except OSError as error:
-            raise self._refusal(error) from error
+            raise _refusal(self._root, error) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -82,14 +119,14 @@ class NewFolder:
         if error is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             if isinstance(error, OSError):
-                raise self._refusal(error) from error
+                raise _refusal(self._root, error) from error
             return
         try:
             self.path = self._settled()
         except (DataError, OSError) as error:
             shutil.rmtree(self.path, ignore_errors=True)
             if isinstance(error, OSError):
-                raise self._refusal(error) from error
+                raise _refusal(self._root, error) from error
             raise
 
     def _settled(self) -> Path:
@@ -101,5 +138,6 @@ class NewFolder:
                 if error.errno not in _TAKEN or not self.path.exists():
                     raise
 
-    def _refusal(self, error: OSError) -> DataError:
-        return DataError(f"The run cannot be written to {self._root} ({error.strerror}). Give another output folder.")
+
+def _refusal(root: Path, error: OSError) -> DataError:
+    return DataError(f"The run cannot be written to {root} ({error.strerror or error}). Give another output folder.")

@@ -22,6 +22,7 @@ from ball_features.reporting.tables import render
 from ball_features.reporting.verdict import findings_to_json, read_findings, verdict
 from ball_features.runs.contents import RunContents
 from ball_features.runs.evidence_of import comparison_evidence
+from ball_features.runs.last_files import write_last
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,6 +45,7 @@ class Run:
         compat: a row a model in the student report's arithmetic, where that was asked for.
         patients: a row a model on patients; empty where the data name none.
         findings: the verdict; empty for runs of version 0.1.0.
+        unwritten: those of the notes that name a file which could not be written.
     """
 
     folder: Path
@@ -56,6 +58,12 @@ class Run:
     compat: list[CompatRow] = field(default_factory=list)
     patients: list[PatientScores] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes but for those on files that could not be written."""
+        return [note for note in self.notes if note not in self.unwritten]
 
     @property
     def bundles(self) -> list[Path]:
@@ -92,18 +100,18 @@ def finish(contents: RunContents, folder: Path, cache: Cache | None) -> Run:
         patients=contents.measurement.patients,
         findings=verdict(comparison_evidence(contents)),
     )
-    with contextlib.suppress(DataError):  # a full disk; the numbers are safe
-        write_json(folder / "verdict.json", findings_to_json(run.findings))
-    try:
-        write_report(folder, cache=cache)
-    except Exception as error:  # hours of work lie in the folder; no error of a page is worth them
-        return _noted(run, f"report.html could not be written ({type(error).__name__}: {error}). The run is complete.")
-    return run
+    unwritten = write_last(
+        {
+            "verdict.json": lambda: write_json(folder / "verdict.json", findings_to_json(run.findings)),
+            "report.html": lambda: write_report(folder, cache=cache),
+        }
+    )
+    return replace(_noted(run, unwritten), unwritten=unwritten) if unwritten else run
 
 
-def _noted(run: Run, note: str) -> Run:
-    """Add a note to a run and, where the disk takes it, to its `run.json`."""
-    notes = [*run.notes, note]
+def _noted(run: Run, more: list[str]) -> Run:
+    """Add notes to a run and, where the disk takes them, to its `run.json`."""
+    notes = [*run.notes, *more]
     details = run.details | {"notes": notes}
     with contextlib.suppress(DataError):
         write_json(run.folder / "run.json", details)

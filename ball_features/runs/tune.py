@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ball_features.cache import Cache, choose_channels
+from ball_features.cache import Cache
 from ball_features.config import FitConfig, HeadConfig
 from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
@@ -24,9 +24,9 @@ from ball_features.files import write_json
 from ball_features.models.registry import Model, select
 from ball_features.outputs import require_folder
 from ball_features.reporting.words import describe_cache
-from ball_features.runs.checks import check_name, complete_cache, split_by
+from ball_features.runs.checks import check_name, chosen_cache, split_by
 from ball_features.runs.contents import Comparison, measure_comparison
-from ball_features.runs.new_folder import NewFolder, free_folder
+from ball_features.runs.new_folder import NewFolder, reserved_folder, stamped
 from ball_features.runs.store import Run, finish
 
 __all__ = ["tune"]
@@ -78,7 +78,7 @@ def tune(
     if config.center:
         raise ConfigError(f"Got center={config.center!r}, which the search does not use. Leave it out.")
     config = replace(config, repeats=1)
-    cache = choose_channels(complete_cache(Path(cache_path)), config.channels, config.combine)
+    cache = chosen_cache(cache_path, config)
     grouping = read_grouping(config, cache.path, cache.label, cache.columns)
     splits, said = split_by(config, cache, grouping)
     codes = np.unique(cache.label, return_inverse=True)[1]
@@ -94,36 +94,36 @@ def tune(
     rows = [_row(rank, trial) for rank, trial in enumerate(found, 1)]
     # The same hold-out again: in another one, images that chose the settings would test them.
     best_fit = Repeat("fit", {"cache": str(cache_path)}, tuned)
-    folder = free_folder(Path(out_root), name or f"tune-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
-    use = best_fit.command(folder, _BEST)
-    comparison = Comparison(
-        cache=cache,
-        config=tuned,
-        splits=splits,
-        results=[_tuned(own), *evaluate(Evaluation(cache, _rivals(cache), tuple(splits), config))],
-        grouping=grouping,
-        source=str(cache_path),
-        repeat=repeat,
-        folder=folder,
-        subject=describe_cache(cache),
-        notes=[
-            f"mlp-tuned is the best of {len(found)} settings by validation log loss, {best.val_loss:.4f} after epoch "
-            f"{best.best_epoch}; those of the student report reached {_loss_of(drawn[0], found):.4f}. Found in "
-            f"{search_s:.1f} s.",
-            f"To use it: {use}",
-            *said,
-        ],
-        start=start,
-    )
-    same = (best.head, best.views) == (drawn[0].head, drawn[0].views)
-    comparison = replace(comparison, notes=[*notes, _against_report(comparison, same), *comparison.notes])
-    contents = measure_comparison(comparison)
-    with NewFolder(folder.parent, folder.name) as new:
-        contents.write(new.path)
-        write_rows(new.path / "trials.csv", rows)
-        values = {"head": best.head, "train_views": best.views[0], "test_views": best.views[1], "command": use}
-        write_json(new.path / "best.json", values)
-        (new.path / _BEST).write_text(best_fit.text(), encoding="utf-8")
+    with reserved_folder(Path(out_root), name or stamped("tune")) as folder:
+        use = best_fit.command(folder, _BEST)
+        comparison = Comparison(
+            cache=cache,
+            config=tuned,
+            splits=splits,
+            results=[_tuned(own), *evaluate(Evaluation(cache, _rivals(cache), tuple(splits), config))],
+            grouping=grouping,
+            source=str(cache_path),
+            repeat=repeat,
+            folder=folder,
+            subject=describe_cache(cache),
+            notes=[
+                f"mlp-tuned is the best of {len(found)} settings by validation log loss, {best.val_loss:.4f} after "
+                f"epoch {best.best_epoch}; those of the student report reached {_loss_of(drawn[0], found):.4f}. Found "
+                f"in {search_s:.1f} s.",
+                f"To use it: {use}",
+                *said,
+            ],
+            start=start,
+        )
+        same = (best.head, best.views) == (drawn[0].head, drawn[0].views)
+        comparison = replace(comparison, notes=[*notes, _against_report(comparison, same), *comparison.notes])
+        contents = measure_comparison(comparison)
+        with NewFolder(folder.parent, folder.name) as new:
+            contents.write(new.path)
+            write_rows(new.path / "trials.csv", rows)
+            values = {"head": best.head, "train_views": best.views[0], "test_views": best.views[1], "command": use}
+            write_json(new.path / "best.json", values)
+            (new.path / _BEST).write_text(best_fit.text(), encoding="utf-8")
     return finish(contents, new.path, cache), rows
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ball_features.audit import findings
 from ball_features.audit.findings import audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.dataset.manifest import scan
@@ -17,8 +18,8 @@ from ball_features.errors import DataError
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
-    counts = {"duplicates": 6, "near_duplicates": 8, "shared_fields": 10}
-    truth = draw_smears(folder, per_class=60, seed=4, overlay_share=0.8, **counts)
+    counts = {"duplicates": 3, "near_duplicates": 5, "shared_fields": 6}
+    truth = draw_smears(folder, per_class=12, seed=4, overlay_share=0.8, **counts)
     return truth, audit(scan(folder))
 
 
@@ -92,7 +93,7 @@ def test_groups_file(planted, tmp_path):
     assert list(rows[0]) == ["path", "group", "series", "batch", "overlay", "block", "duplicate_of"]
     assert [row["path"] for row in rows] == found.path.tolist()
     copies = [row for row in rows if row["duplicate_of"]]
-    assert len(copies) == 24
+    assert len(copies) == 12
     blocks = {}
     for row in rows:
         assert blocks.setdefault(row["group"], row["block"]) == row["block"]
@@ -102,13 +103,13 @@ def test_groups_file(planted, tmp_path):
 
 @pytest.mark.slow
 def test_a_clean_collection_has_no_findings(tmp_path):
-    draw_smears(tmp_path, per_class=20, seed=9)
+    draw_smears(tmp_path, per_class=10, seed=9)
     found = audit(scan(tmp_path))
     assert found.exact == []
     assert found.pairs == []
     assert set(found.overlay) == {"none"}
     assert found.association_bits == pytest.approx(0, abs=1e-9)
-    assert len(set(found.group)) == 80
+    assert len(set(found.group)) == 40
     assert AuditSummary.of(found).to_dict()["shared_field_pairs"] == 0
 
 
@@ -152,19 +153,19 @@ def test_a_reduction_is_a_near_duplicate_and_no_exact_one(tmp_path):
 
 @pytest.mark.slow
 def test_odd_images_stop_no_audit(tmp_path):
-    draw_smears(tmp_path, per_class=8, seed=3)
+    draw_smears(tmp_path, per_class=4, seed=3)
     black = np.zeros((224, 224, 3), dtype=np.uint8)
     speck, rows, long = black.copy(), black.copy(), np.full((10, 3000, 3), 90, dtype=np.uint8)
     speck[100:108, 100:108], rows[:2] = 255, 255
     for number, pixels in enumerate((black, black + 255, speck, rows, long, black[:9, :9])):
         Image.fromarray(pixels).save(tmp_path / "Benign" / f"odd-{number}.png")
     found = audit(tmp_path)
-    assert len(found.path) == 4 * 8 + 6
+    assert len(found.path) == 4 * 4 + 6
 
 
 @pytest.mark.slow
 def test_a_label_conflict_joins_no_blocks(tmp_path):
-    truth = draw_smears(tmp_path, per_class=6, seed=77)
+    truth = draw_smears(tmp_path, per_class=3, seed=77)
     for name, other in (("Benign", "Early"), ("Early", "Pre")):
         shutil.copy(tmp_path / name / f"WBC-{name}-002.jpg", tmp_path / other / "again.jpg")
     found = audit(scan(tmp_path))
@@ -177,20 +178,20 @@ def test_a_label_conflict_joins_no_blocks(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_a_third_of_the_known_data_set(real_images):
-    """Thirty images of every ninety, since a field of view is on neighbours in file order."""
+def test_a_sixth_of_the_known_data_set(real_images):
+    """Thirty images of every hundred and eighty, since a field of view is on neighbours in file order."""
     whole = scan(real_images)
-    left_out = [row for row, name in enumerate(whole.path) if int(name[-7:-4]) // 30 % 3 != 1]
+    left_out = [row for row, name in enumerate(whole.path) if int(name[-7:-4]) // 30 % 6 != 1]
     some = whole.without(dict.fromkeys(left_out, "left out"))
     found = audit(some)
     facts = AuditSummary.of(found).to_dict()
-    assert len(found.path) == 1105
-    assert facts["exact_duplicate_pairs"] == len(some.sha256) - len(set(some.sha256)) == 10
-    assert facts["near_duplicate_pairs"] + facts["shared_field_pairs"] > 300
+    assert len(found.path) == 600
+    assert facts["exact_duplicate_pairs"] == len(some.sha256) - len(set(some.sha256)) == 2
+    assert facts["near_duplicate_pairs"] + facts["shared_field_pairs"] > 180
     early = found.label == "Early"
     by_kind = {kind: (found.overlay[early] == kind).mean() for kind in np.unique(found.overlay)}
     red = max(by_kind, key=lambda kind: by_kind[kind])
-    assert by_kind[red] == pytest.approx(0.63, abs=0.02)
+    assert by_kind[red] == pytest.approx(0.58, abs=0.02)
     assert not (found.overlay[found.label == "Pro"] == red).any()
     marked = found.overlay != "none"
     named = np.char.add(np.char.add(found.label, "/"), found.overlay)
@@ -199,18 +200,14 @@ def test_a_third_of_the_known_data_set(real_images):
     rows = np.flatnonzero(found.series.series == f"Pre/{red}")
     number = np.array([int(name[-7:-4]) for name in found.path[rows].tolist()])
     assert not set(found.series.batch[rows[number < 300]]) & set(found.series.batch[rows[number > 750]])
-    assert len(np.unique(found.series.batch)) < 40
+    assert len(np.unique(found.series.batch)) < 20
 
 
 @pytest.mark.slow
-def test_kinds_of_file_are_series_of_their_own(tmp_path):
+def test_kinds_of_file_are_series_of_their_own(monkeypatch, tmp_path):
     """One class saved by another program: the audit names it, and what it gives away."""
-    from PIL import Image
-
-    from ball_features.audit.findings import audit
-    from ball_features.dataset.manifest import scan
-    from ball_features.dataset.synthetic import draw_smears
-
+    for search in ("find_pairs", "find_transformed"):  # in a clean collection they find nothing
+        monkeypatch.setattr(findings, search, lambda *arguments, **named: [])
     draw_smears(tmp_path, per_class=20, seed=2)  # fewer of a kind are no kind
     for file in (tmp_path / "Pro").iterdir():
         with Image.open(file) as image:

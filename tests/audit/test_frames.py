@@ -64,7 +64,7 @@ def test_what_nearly_all_images_have_is_left_out():
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 1])
 def test_an_aperture_makes_no_pairs(tmp_path, share):
-    truth = draw_smears(tmp_path, per_class=8, seed=31, near_duplicates=2)
+    truth = draw_smears(tmp_path, per_class=4, seed=31, near_duplicates=2)
     rng = np.random.default_rng(0)
     for name in truth.label:
         if rng.random() < share or any(name in pair for pair in truth.near_duplicates):

@@ -33,7 +33,8 @@ def precision_and_recall(truth, found):
     ("series", "share", "seed"), [(3, 0, 1), (3, 0.8, 2), (3, 1, 3), (5, 0, 4), (5, 0.8, 5), (5, 1, 6)]
 )
 def test_planted_series_come_back(tmp_path, series, share, seed):
-    truth = draw_smears(tmp_path, per_class=10 * series + 10, seed=seed, overlay_share=share, series=series)
+    count, faults = 10 * series + 10, {"overlay_share": share, "series": series}
+    truth = draw_smears(tmp_path, per_class=count, seed=seed, size_px=112, **faults)
     path, label, found = infer(tmp_path)
     planted = [truth.series[name] for name in path]
     assert min(precision_and_recall(planted, found.batch)) >= 0.98
@@ -52,7 +53,7 @@ def test_planted_series_come_back(tmp_path, series, share, seed):
 
 @pytest.mark.slow
 def test_a_stain_an_image_makes_no_batches(tmp_path):
-    draw_smears(tmp_path, per_class=40, seed=7)
+    draw_smears(tmp_path, per_class=40, seed=7, size_px=112)
     _, label, found = infer(tmp_path)
     assert len(np.unique(found.batch)) == len(np.unique(label)) == 4
     # There is nothing to tell the one batch of a class from, and it says so.
@@ -61,7 +62,7 @@ def test_a_stain_an_image_makes_no_batches(tmp_path):
 
 @pytest.mark.slow
 def test_bars_that_come_and_go_make_no_series(tmp_path):
-    draw_smears(tmp_path, per_class=40, seed=8, overlay_share=0.8)
+    draw_smears(tmp_path, per_class=40, seed=8, overlay_share=0.8, size_px=112)
     _, label, found = infer(tmp_path)
     assert len(found.batch_trust) == len(found.series_trust) == len(np.unique(label))
 
@@ -69,7 +70,7 @@ def test_bars_that_come_and_go_make_no_series(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_bars_on_some_images_of_every_series(tmp_path, share):
-    truth = draw_smears(tmp_path, per_class=60, seed=104, overlay_share=share, series=4)
+    truth = draw_smears(tmp_path, per_class=60, seed=104, overlay_share=share, series=4, size_px=112)
     path, _, found = infer(tmp_path)
     planted = [truth.series[name] for name in path]
     for inferred in (found.series, found.batch):

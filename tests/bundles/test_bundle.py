@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
 import ball_features
@@ -78,8 +77,8 @@ def test_a_bundle_predicts_what_the_run_predicted(run, small_cache, model):
     expected = np.array([[float(row[f"p_{name}"]) for name in bundle.classes] for row in rows])
     tempered = np.clip(expected, 1e-12, 1) ** (1 / bundle.facts.temperature)
     tempered /= tempered.sum(1, keepdims=True)
-    # A support vector machine is fitted again, on columns.
-    assert np.allclose(bundle.probability(X), tempered, atol=5e-3 if "svm" in model else 1e-5)
+    # A support vector machine is fitted again, on columns; its solver ends within a tolerance, by processor.
+    assert np.allclose(bundle.probability(X), tempered, atol=1e-2 if "svm" in model else 1e-5)
 
 
 @pytest.mark.slow
@@ -152,13 +151,9 @@ def test_colours_of_files_are_those_of_the_cache(run, small_cache, smears):
 
 
 @pytest.mark.parametrize("name", ["colour_mean", "colour_variance", "scale_largest"])
-def test_colours_that_do_not_fit_are_damage(run, tmp_path, name):
-    folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
-    arrays = load((folder / "reference.safetensors").read_bytes())
-    (folder / "reference.safetensors").write_bytes(save(arrays | {name: arrays[name][:0].copy()}))
-    (folder / "SHA256SUMS").unlink()
+def test_colours_that_do_not_fit_are_damage(run, emptied, name):
     with pytest.raises(DataError, match="damaged"):
-        read_bundle(folder)
+        read_bundle(emptied(run.folder / "models" / "logistic", name))
 
 
 @pytest.mark.slow

@@ -72,6 +72,25 @@ def test_every_field_is_checked(bundle):
     assert {name for name, _ in accepted} <= OPTIONAL
 
 
+def test_every_figure_is_a_number(bundle):
+    file = bundle / "bundle.json"
+    sound = json.loads(file.read_text())
+    names = [*sound["test"], *((0, name) for name in sound["test"]["sets"][0])]
+    for name in names:
+        for value in (None, {}, [], "0.5", True):
+            changed = json.loads(json.dumps(sound))
+            if isinstance(name, str):
+                changed["test"][name] = value
+            else:
+                changed["test"]["sets"][0][name[1]] = value
+            file.write_text(json.dumps(changed))
+            if name == "sets" and value == []:
+                assert read_bundle(bundle).facts.test.sets == ()
+                continue
+            with pytest.raises(DataError, match="damaged bundle"):
+                read_bundle(bundle)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("temperature", 0), ("classes", ["a", "a", "b", "c"]), ("estimator_classes", [0, 1, 2, 9]), ("precision", "fp8"),

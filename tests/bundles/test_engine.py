@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from ball_features.config import ExtractConfig
-from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.engine.confirm import confirm
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.engine.modules import ModuleEngine
@@ -18,8 +17,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def network():
     config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", input_px=64)
-    backbone = get_backbone("densenet121", 64)
-    return backbone, load_backbone(backbone, "random", 0), Preprocessing.from_config(config, backbone)
+    made = Preprocessing.from_config(config)
+    return load_backbone(made.backbone, "random", 0), made
 
 
 def test_a_right_pass_is_kept(network):
@@ -36,4 +35,4 @@ def test_a_wrong_pass_is_left_for_the_librarys(network, monkeypatch):
     assert "The fast pass is wrong on this machine" in found.remark
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
-        assert np.allclose(found.engine(images), network[1](images), atol=1e-4)
+        assert np.allclose(found.engine(images), network[0](images), atol=1e-4)

@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from ball_features.bundles.formats import FORMATS, read_model, write_model
+from ball_features.bundles.formats import FORMATS, model_files, read_model, write_model
 from ball_features.bundles.skops_files import UnknownPartsError, scikit_learn_parts, write_parts
 from ball_features.config import HeadConfig
 from ball_features.errors import ConfigError, DataError
@@ -63,6 +63,7 @@ def test_every_model_of_the_registry_is_read_without_trust(tmp_path, name, class
     estimator.fit(X, y, **({"groups": np.tile(np.arange(3), len(y) // 3)} if spec.groups else {}))
     file = write_model(tmp_path, estimator, spec.file_format)
     assert file == FORMATS[spec.file_format].file != "model.joblib", f"missing in _PARTS: {missing_parts(estimator)}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(model_files(file))
     again = read(tmp_path, file, range(classes))
     # A support vector machine is fitted again, on columns.
     assert np.allclose(again.predict_proba(X), estimator.predict_proba(X), atol=5e-3 if "svm" in name else 1e-6)
@@ -166,8 +167,8 @@ def test_other_estimators_go_to_joblib(tmp_path, estimator):
 def test_a_model_that_aligns_embeddings_is_refused(tmp_path, estimator, file_format):
     """Read back without its alignment it would give other answers."""
     X, y = drawn(4, np.float32)
-    kinds = np.tile(np.arange(3), 80)
-    centred = estimator.__class__(**estimator.get_params() | {"per_image": False}).fit(X, y, kinds=kinds)
+    center = np.tile(np.arange(3), 80)
+    centred = estimator.__class__(**estimator.get_params() | {"per_image": False}).fit(X, y, center=center)
     for model in (estimator.fit(X, y), centred):
         with pytest.raises(ConfigError, match=r"expected neither.*Fit without them"):
             write_model(tmp_path, model, file_format)
@@ -197,6 +198,7 @@ def test_a_tree_that_leads_out_of_itself_is_refused(tmp_path, name, fault):
     """scikit-learn would read memory that is not the tree's, or never end."""
     X, y = drawn(2, np.float32)
     model = MODELS[name].build(0, HeadConfig()).fit(X, y)
+    tree = state = None
     if name == "extra-trees":
         tree = model.estimators_[3].tree_
         state = tree.__getstate__()
@@ -208,7 +210,7 @@ def test_a_tree_that_leads_out_of_itself_is_refused(tmp_path, name, fault):
     else:
         field, value = {"child": (left, 2**30), "circle": (left, 0), "column": (column, 30)}[fault]
         nodes[field][0] = value
-    if name == "extra-trees":
+    if tree is not None:
         tree.__setstate__(state)
     assert write_model(tmp_path, model) == "model.skops"
     with pytest.raises((ValueError, AttributeError), match=r"out of range|n_features_in_"):

@@ -2,17 +2,17 @@
 
 import base64
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
 import ball_features
 from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.calibration import tempered
-from ball_features.bundles.site_use import answer_for, describe_sites
+from ball_features.bundles.site_use import answer_for, describe_sites, keep_site
 from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig, Saving
@@ -72,14 +72,19 @@ def test_a_new_site_is_adapted_to_by_its_own_images(bundle, small_cache):
     usual = bundle.probability(X).argmax(1)
     means = np.stack([X[usual == code].mean(0) for code in np.unique(usual)])
     moved = X + 0.5 * (means[1] - means[0])  # half of the images or more are taken for another class
-    adapted, told = answer_for(bundle, "new", moved)
+    adapted, told = answer_for(bundle, "new", moved, mixed=True)
     assert "by 48 of its images" in told
     assert "not whether all are of another kind" in told
     assert bundle.novelty.elsewhere is not None
     assert adapted.unusual(moved, adapted.probability(moved)).mean() <= 0.1
     assert (bundle.probability(moved).argmax(1) == usual).mean() < 0.9
     items, notes = describe_sites(
-        bundle, [str(n) for n in range(96)], np.concatenate([X, moved]), 0.9, [""] * 48 + ["n"] * 48
+        bundle,
+        [str(n) for n in range(96)],
+        np.concatenate([X, moved]),
+        0.9,
+        [""] * 48 + ["n"] * 48,
+        mixed=["n"],
     )
     assert [item.path for item in items] == [str(n) for n in range(96)]
     assert [item.predicted for item in items[:48]] == [bundle.classes[code] for code in usual]
@@ -94,12 +99,30 @@ def test_a_new_site_is_adapted_to_by_its_own_images(bundle, small_cache):
 )
 def test_few_images_and_images_of_one_class_fall_back(bundle, small_cache, rows, reason):
     X = read_cache(small_cache).embeddings[rows, :1].astype(np.float32)
-    X = np.repeat(X[:1], len(X), 0)  # one class without doubt
-    own, told = answer_for(bundle, "new", X)
+    X = X[:1] + 1e-5 * np.random.default_rng(0).normal(size=X.shape).astype(np.float32)  # one class without doubt
+    own, told = answer_for(bundle, "new", X, mixed=True)
     assert own.offset is not None
     assert bundle.offset is not None
     assert reason in told
     assert np.array_equal(own.offset, bundle.offset)
+
+
+def test_copies_of_an_image_are_one_image(bundle, small_cache):
+    X = read_cache(small_cache).embeddings[:, :1]
+    _, told = answer_for(bundle, "new", np.repeat(X[::8], 5, axis=0), mixed=True)
+    assert "6 images, expected at least 10" in told
+    twice = bundle.adapt(np.concatenate([X, X[::-1]]))
+    assert np.array_equal(twice.offset, bundle.adapt(X).offset)
+    assert twice.images == len(X)
+
+
+@pytest.mark.parametrize("name", ["A", " a", "a "])
+def test_a_site_that_is_nearly_a_known_one_is_said(bundle, small_cache, run, smears, tmp_path, name):
+    _, told = answer_for(bundle, name, read_cache(small_cache).embeddings[:, :1], mixed=True)
+    assert told.endswith("The bundle knows 'a': if that is the site, write its name so.")
+    with pytest.raises(DataError, match="the bundle knows 'a', whose name differs"):
+        adapt(run.folder / "models" / "logistic", smears, name, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_plain_bundle_has_no_sites(small_cache, smears, tmp_path):
@@ -138,16 +161,24 @@ def test_the_command_keeps_a_site(run, smears, tmp_path):
     """A copy answers for the site; the old bundle stays as it is, and a refusal writes nothing."""
     folder, out = run.folder / "models" / "logistic", tmp_path / "kept"
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    done = CliRunner().invoke(app, ["adapt", str(folder), str(smears), "--site", "new", "--out", str(out)])
+    command = ["adapt", str(folder), str(smears), "--site", "new", "--out", str(out)]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, ConfigError) and refused.exception.option == "mixed"
+    assert "holds no trial of batches of one class" in str(refused.exception) and not out.exists()
+    done = CliRunner().invoke(app, [*command, "--mixed"])
     assert done.exit_code == 0, done.output
     assert "Adapted to new by 48 images" in done.output
-    assert "To logistic images of one class may look mixed" in " ".join(done.output.split())
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     kept = read_bundle(out)
     assert (kept.facts.site, kept.facts.kept_sites) == ("new", ("new",))
     found = ball_features.predict(out, smears / "Pro")
     again = ball_features.predict(folder, smears / "Pro")
-    named = ball_features.predict(folder, smears, site="new")
+    named = ball_features.predict(folder, smears, site="new", mixed=True)
+    alone = ball_features.predict(folder, smears, site="new")
+    assert alone.notes[0].startswith("Not adapted to new: the bundle holds no trial")
+    assert "say so by the option mixed" in alone.notes[0]
+    with pytest.raises(ConfigError, match="without a site"):
+        ball_features.predict(folder, smears, mixed=True)
     by_path = {item.path: item for item in named.predictions}
     for item in found.predictions:
         assert item.probability == pytest.approx(by_path[item.path].probability, abs=0.02)
@@ -172,10 +203,10 @@ def test_the_command_keeps_a_site(run, smears, tmp_path):
         (smears, "x/y", "without slashes"),
     ):
         with pytest.raises((ConfigError, DataError), match=message):
-            adapt(folder, images, site, out=tmp_path / "refused")
+            adapt(folder, images, site, mixed=True, out=tmp_path / "refused")
     assert not list(tmp_path.glob("refused*"))
     with pytest.raises(DataError, match="exists"):
-        adapt(folder, smears, "new", out=out)
+        adapt(folder, smears, "new", mixed=True, out=out)
     late = tmp_path / "late"
 
     def come(*_):
@@ -183,9 +214,71 @@ def test_the_command_keeps_a_site(run, smears, tmp_path):
         (late / "mine").touch()
 
     with pytest.raises(DataError, match=r"late was made by another program while .* The copy is .*late-2"):
-        adapt(folder, smears, "new", out=late, progress=come)
+        adapt(folder, smears, "new", mixed=True, out=late, progress=come)
     assert [path.name for path in late.iterdir()] == ["mine"]
     assert (tmp_path / "late-2" / "bundle.json").exists()
+
+
+def test_a_copy_of_a_bundle_lies_in_no_bundle(run, smears):
+    folder = run.folder / "models" / "logistic"
+    with pytest.raises(DataError, match=r"holds a saved model, which further files would damage\. Give another folder"):
+        adapt(folder, smears, "new", mixed=True, out=folder / "sub" / "copy")
+    assert {path.name for path in folder.iterdir()} == BUNDLE
+
+
+@pytest.mark.parametrize("place", [".", ".."])
+def test_a_copy_lies_beside_a_bundle_that_is_named_by_dots(run, smears, tmp_path, monkeypatch, place):
+    folder = tmp_path / "logistic"
+    shutil.copytree(run.folder / "models" / "logistic", folder)
+    (folder / "deep").mkdir()
+    monkeypatch.chdir(folder / "deep" if place == ".." else folder)
+    assert adapt(place, smears, "new", mixed=True).folder == tmp_path / "logistic-new"
+    assert {path.name for path in (tmp_path / "logistic-new").iterdir()} == BUNDLE
+
+
+BUNDLE = {"SHA256SUMS", "bundle.json", "model.skops", "reference.safetensors"}
+
+
+def kept_copy(folder, out, small_cache):
+    bundle = read_bundle(folder)
+    shift = bundle.adapt(read_cache(small_cache).embeddings[:, :1].astype(np.float32))
+    keep_site(bundle, folder, out, "new", shift)
+    assert read_bundle(out).facts.site == "new"
+    return {path.name for path in out.iterdir()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_copy_has_the_files_of_a_bundle_and_follows_no_link_beside_them(run, small_cache, tmp_path):
+    folder, private = tmp_path / "b", tmp_path / "private"
+    shutil.copytree(run.folder / "models" / "logistic", folder)
+    private.mkdir()
+    (private / "secret.txt").write_text("secret")
+    (folder / "README").symlink_to(private / "secret.txt")
+    (folder / "parameters.json").symlink_to(private / "secret.txt")  # which a model of this kind does not have
+    (folder / "SHA256SUMS").unlink()
+    (folder / "extra").symlink_to(private, target_is_directory=True)
+    for name in "abc":
+        (folder / name).symlink_to(".", target_is_directory=True)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "z").symlink_to("/dev/zero")
+    os.mkfifo(folder / "sub" / "pipe")
+    (folder / "notes.md").write_text("of the user's")
+    assert kept_copy(folder, tmp_path / "out", small_cache) == BUNDLE
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("name", ["model.skops", "reference.safetensors"])
+def test_a_file_of_a_bundle_that_is_a_link_is_copied_only_if_its_bytes_are_stated(run, small_cache, tmp_path, name):
+    folder = tmp_path / "b"
+    shutil.copytree(run.folder / "models" / "logistic", folder)
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    assert kept_copy(folder, tmp_path / "out", small_cache) == BUNDLE
+    assert not (tmp_path / "out" / name).is_symlink()
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(DataError, match="is a link, and SHA256SUMS, which would tell"):
+        kept_copy(folder, tmp_path / "again", small_cache)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "elsewhere", "out"]
 
 
 def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path, monkeypatch):
@@ -208,13 +301,9 @@ def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path,
 @pytest.mark.parametrize(
     "name", ["gaussian_mean", "scale_values", "site_offsets", "gaussian_variance", "scale_largest"]
 )
-def test_arrays_that_do_not_belong_together_are_damage(run, tmp_path, name):
-    folder = shutil.copytree(run.folder / "models" / "logistic", tmp_path / "bundle")
-    arrays = load((folder / "reference.safetensors").read_bytes())
-    (folder / "reference.safetensors").write_bytes(save(arrays | {name: arrays[name][:0].copy()}))
-    (folder / "SHA256SUMS").unlink()
+def test_arrays_that_do_not_belong_together_are_damage(run, emptied, name):
     with pytest.raises(DataError, match="damaged"):
-        read_bundle(folder)
+        read_bundle(emptied(run.folder / "models" / "logistic", name))
 
 
 def test_the_server_answers_for_a_site_that_the_bundle_knows_and_refuses_another(run, small_cache, smears):

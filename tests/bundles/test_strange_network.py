@@ -11,7 +11,7 @@ from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.predictor import Predictor
 from ball_features.bundles.sums import write_checksums
 from ball_features.errors import WeightsError
-from ball_features.extraction.networks import file_sha256, know_network
+from ball_features.extraction.known_networks import file_sha256, know_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 OLD = Path(__file__).parents[1] / "data" / "v0.1.0"

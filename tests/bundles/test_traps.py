@@ -24,6 +24,13 @@ def grow(path):
         file.truncate(60 << 30)
 
 
+def hole(path):
+    """Not one byte on disk."""
+    path.unlink()
+    path.touch()
+    os.truncate(path, 1 << 30)
+
+
 def pipe(path):
     path.unlink()
     os.mkfifo(path)
@@ -79,7 +86,7 @@ def deep_head(path):
     path.write_bytes(struct.pack("<Q", len(text)) + text)
 
 
-TRAPS = {f"{trap.__name__} {name}": (name, trap) for trap in (grow, pipe, device, folder) for name in FILES} | {
+TRAPS = {f"{trap.__name__} {name}": (name, trap) for trap in (grow, hole, pipe, device, folder) for name in FILES} | {
     "nested JSON": ("bundle.json", lambda path: path.write_text(DEEP)),
     "nested value": ("bundle.json", deep_value),
     "a head of a gigabyte": ("reference.safetensors", head),
@@ -102,13 +109,13 @@ def test_a_bundle_with_a_trap_is_refused_at_once(copy, trap):
     spring(copy / name)
     with pytest.raises(DataError, match=r"is a damaged bundle|is not a bundle"):
         read_bundle(copy)
-    assert name in changed_files(copy)
+    assert name in (changed_files(copy) or ())
     if name == "bundle.json":
         with pytest.raises(DataError, match="is not a bundle"):
             saved_notes(copy)
 
 
-@pytest.mark.parametrize("spring", [grow, pipe, device], ids=lambda own: own.__name__)
+@pytest.mark.parametrize("spring", [grow, hole, pipe, device], ids=lambda own: own.__name__)
 def test_checksums_and_files_that_nothing_reads_are_no_traps(copy, spring):
     for name in ("SHA256SUMS", "more.json"):
         own = copy / name

@@ -4,15 +4,16 @@ import os
 import re
 import resource
 import struct
-import zlib
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from ball_features.cache import read_cache, verify_cache
+from ball_features.cache import create_cache, read_cache, verify_cache
 from ball_features.errors import CacheError
-from tests.cache.test_checksums import COUNT, contents, create_cache
+from tests.cache.test_checksums import COUNT, contents
+from tests.hostile import zeros
 from tests.made import clouds, write_cache
 
 TEXT = h5py.string_dtype()
@@ -81,9 +82,7 @@ def wide(file):
 def bomb(file):
     """A chunk whose gzip stream unpacks to 200 MB in place of 9 kB; HDF5 would follow it to its end."""
     put("embeddings", shape=(COUNT, 2, 96), dtype="f2", chunks=(COUNT, 2, 96), compression="gzip")(file)
-    packer = zlib.compressobj(9)
-    data = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
-    file["embeddings"].id.write_direct_chunk((0, 0, 0), data)
+    file["embeddings"].id.write_direct_chunk((0, 0, 0), zeros(200))
 
 
 def packed_twice(file):
@@ -137,6 +136,12 @@ REFUSED = {
     "an array for a name": attribute("recipe", ["a", "b"]),
     "strange channels": attribute("channels", 'json:["a"]'),
     "versions that are none": attribute("versions", "json:3"),
+    "flags of eight bytes": put("committed", data=np.ones(COUNT, "i8")),
+    "one channel of three": attribute("channels", 'json:["original", "segmented", "original"]'),
+    "no channel": attribute("channels", "json:[]"),
+    "a mask of a terabyte": attribute("overlay_mask", "99999:AAAA"),
+    "half a character": attribute("more", 'json:["\\ud800"]'),
+    "a number of two parts": attribute("more", 1j),
     "broken json": attribute("versions", "json:{"),
 }
 
@@ -164,7 +169,8 @@ def test_a_pipe_is_not_waited_for(tmp_path, verify):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite_are_refused(path, value):
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+") as opened:
+        file: Any = opened
         del file["checksums"]
         file["committed"][:] = True
         file["embeddings"][3, 1, 5] = value
@@ -192,6 +198,37 @@ def test_heaps_that_hdf5_would_read_for_ever_are_refused(tmp_path):
                 for read in (read_cache, verify_cache):
                     with pytest.raises(CacheError, match="a heap of its texts has an object without a size"):
                         read(tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize("stored", [{}, {"chunks": (50,)}])
+def test_a_heap_among_the_numbers_is_found(tmp_path, stored):
+    """An object without a size in a heap that is part of the embeddings, of texts or of attributes."""
+    path = write_cache(tmp_path / "a.h5", *clouds(100, dim=64))
+    with h5py.File(path, "r+") as opened:
+        file: Any = opened
+        for name in ("path", "label", "sha256"):
+            kept = file[name][:]
+            del file[name]
+            file.create_dataset(name, data=kept, dtype=TEXT, **stored)
+        del file["checksums"]
+        place = file["embeddings"].id.get_offset()
+    sound, refused = path.read_bytes(), 0
+    read_cache(path)
+    for heap in [found.start() for found in re.finditer(b"GCOL\x01", sound)]:
+        data, name = bytearray(sound), struct.pack("<Q", heap)
+        length = struct.unpack_from("<Q", data, heap + 8)[0]
+        if name not in data or place <= heap < place + 102400 or length > 102400:
+            continue
+        data[place : place + length] = data[heap : heap + length]
+        struct.pack_into("<H6xQ", data, place + 16, 0, 0)
+        path.write_bytes(data.replace(name, struct.pack("<Q", place)))
+        for read in (read_cache, verify_cache):
+            try:
+                read(path)  # of a heap that only what was deleted names
+            except CacheError as error:
+                assert "a heap of its texts has an object without a size" in str(error)
+                refused += 1
+    assert refused >= 4
 
 
 def test_names_that_look_like_a_heap_are_read(tmp_path):

@@ -197,6 +197,20 @@ def test_a_store_that_takes_no_file_is_named_before_the_work(memory, top, monkey
         pytest.fail("began")
 
 
+@pytest.mark.parametrize("place", ["x.csv", "sub/x.csv", "sub/sub/x.csv"])
+def test_nothing_is_stored_in_a_saved_model(memory, top, small_cache, copies, place):
+    for name in ("bundle.json", "reference.safetensors"):
+        memory.pipe_file(f"{key(top)}/model/{name}", b"{}")
+    memory.pipe_file(f"{key(top)}/bundle.json", b"of another program")  # above, where nothing but its name tells
+    before = names(memory, top)
+    for command in (("labels", small_cache), ("fit", small_cache, *FIT), ("merge", small_cache, small_cache)):
+        assert f"{top}/model holds a saved model" in ball(*command, "--out", f"{top}/model/{place}")
+    assert names(memory, top) == before and not copies_left(copies)
+    with delivered(f"{top}/other/{place}", "file") as path:
+        path.write_text("x")
+    assert f"other/{place}" in names(memory, top)
+
+
 def test_texts_files_and_errors_call_a_copy_by_its_address(tmp_path):
     with pytest.raises(DataError, match=r"^s3://bucket/g\.csv is bad$"), called(tmp_path, "s3://bucket"):
         assert shareable({"groups": str(tmp_path / "g.csv")}) == {"groups": "s3://bucket/g.csv"}
@@ -214,27 +228,27 @@ def test_the_kind_is_checked_and_a_path_of_this_machine_is_itself(tmp_path):
 
 
 @pytest.mark.slow
-def test_audit_keeps_columns_of_the_groups_file_there(memory, top, smears, copies):
+def test_audit_keeps_columns_of_the_groups_file_there(memory, top, few_smears, copies):
     out = f"{top}/g.csv"
-    said = ball("audit", smears, "--out", out, "--page", f"{top}/a.html", "--strict")
+    said = ball("audit", few_smears, "--out", out, "--page", f"{top}/a.html", "--strict")
     assert f"Groups: {out}" in said and f"Page: {top}/a.html" in said
     page = memory.cat_file(key(f"{top}/a.html")).decode()
     assert str(copies) not in page
     table = memory.cat_file(key(out)).decode().splitlines()
     memory.pipe_file(key(out), "\n".join([f"{table[0]},mine", *(f"{line},7" for line in table[1:])]).encode())
-    ball("audit", smears, "--out", out)
+    ball("audit", few_smears, "--out", out)
     again = memory.cat_file(key(out)).decode().splitlines()
     assert again[0].endswith(",mine") and all(line.endswith(",7") for line in again[1:])
 
 
 @pytest.mark.slow
-def test_the_other_outputs_reach_their_address(memory, top, bundle, small_cache, smears):
+def test_the_other_outputs_reach_their_address(memory, top, bundle, small_cache, few_smears):
     ball("report", bundle.parents[1], "--out", f"{top}/joint.html")
     ball("report", bundle.parents[1], "--figures", f"{top}/figures", "--format", "svg")
     ball("labels", small_cache, "--out", f"{top}/l.csv", "--page", f"{top}/l.html")
-    ball("sheet", smears, "--out", f"{top}/s.csv")
-    assert "exists" in ball("sheet", smears, "--out", f"{top}/s.csv")
-    ball("segment", smears, "--out", f"{top}/dark")
+    ball("sheet", few_smears, "--out", f"{top}/s.csv")
+    assert "exists" in ball("sheet", few_smears, "--out", f"{top}/s.csv")
+    ball("segment", few_smears, "--out", f"{top}/dark")
     ball("export", bundle, "--card", f"{top}/card.md")
     ball("export", small_cache, "--csv", f"{top}/e.csv", "--parquet", f"{top}/e.parquet")
     found = set(names(memory, top))
@@ -244,8 +258,8 @@ def test_the_other_outputs_reach_their_address(memory, top, bundle, small_cache,
 
 
 @pytest.mark.slow
-def test_an_assessment_is_stored_and_goes_on(memory, top, smears, copies):
-    words = ("assess", smears, "--backbone", "densenet121", "--weights", "random", "--input-px", "32")
+def test_an_assessment_is_stored_and_goes_on(memory, top, few_smears, copies):
+    words = ("assess", few_smears, "--backbone", "densenet121", "--weights", "random", "--input-px", "32")
     words = (*words, "--precision", "fp32", "--models", "logistic", "--repeats", "2", "--out", f"{top}/a")
     assert f"Page: {top}/a/assess.html" in ball(*words)
     found = names(memory, top)

@@ -12,7 +12,7 @@ NOTE = "stain <b>of May</b>"
 COMMANDS = {
     "fit": ["--models", "logistic", "--repeats", "1"],
     "fit ladder": ["--protocol", "ladder", "--models", "logistic,majority", "--repeats", "1"],
-    "tune": ["--trials", "2", "--epochs", "1"],
+    "tune": ["--trials", "2", "--epochs", "1", "--jobs", "1"],
     "compare": ["--models", "logistic", "--repeats", "1"],
 }
 

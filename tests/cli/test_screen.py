@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cli.screen import clean, echo, progress_bar, say, show
+from tests.commands import ball
 
 CLASSES = ("前B", "[ALL]", "\x1b[31mred", ":smile:")
 
@@ -56,7 +57,7 @@ def test_progress_shows_names_as_they_are(capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def odd(smears, tmp_path_factory):
+def odd(smears, tmp_path_factory, tiny_densenet):
     """A cache and a groups file whose classes and groups have odd names."""
     folder = tmp_path_factory.mktemp("odd")
     for source, name in zip(sorted(path for path in smears.iterdir() if path.is_dir()), CLASSES, strict=True):
@@ -64,7 +65,7 @@ def odd(smears, tmp_path_factory):
     extract(
         folder / "images",
         folder / "a.h5",
-        ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", input_px=64),
+        ExtractConfig(backbone=tiny_densenet, weights="random", views=1, precision="fp32", input_px=64),
     )
     rows = [f"{path},slide [/{row % 9}]" for row, path in enumerate(read_cache(folder / "a.h5", embeddings=False).path)]
     (folder / "groups.csv").write_text("path,group\n" + "\n".join(rows) + "\n", encoding="utf-8")
@@ -74,24 +75,26 @@ def odd(smears, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_every_terminal_shows_every_name(odd, tmp_path, encoding):
-    def ball(*arguments):
-        done = subprocess.run(
-            [sys.executable, "-m", "ball_features", *map(str, arguments)],
-            capture_output=True,
-            env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
-        )
+    def run(*arguments):
+        done = ball(*arguments, encoding=encoding)
         assert done.returncode == 0, done.stderr
-        assert b"\x1b" not in done.stdout + done.stderr
-        return done.stdout.decode(encoding)
+        assert "\x1b" not in done.stdout + done.stderr
+        return done.stdout
 
     first = CLASSES[0] if encoding == "utf-8" else CLASSES[0].encode(encoding, "backslashreplace").decode()
     names = (first, *map(clean, CLASSES[1:]))
-    shown = ball("inspect", odd / "a.h5")
+    # As a user starts it; the commands below are forked, since their libraries take seconds to load.
+    words = [sys.executable, "-m", "ball_features", "inspect", str(odd / "a.h5")]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(words, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+    shown = done.stdout.decode(encoding)
     assert not [name for name in names if name not in shown]
     options = ("--models", "majority,colour", "--repeats", 1, "--jobs", 1, "--out", tmp_path)
     split = ("--protocol", "group-cv", "--groups", odd / "groups.csv", "--folds", 3)
-    assert "Run:" in ball("fit", odd / "a.h5", *options, *split)
-    quiet = ball("fit", odd / "a.h5", *options, "--quiet")
+    assert "Run:" in run("fit", odd / "a.h5", *options, *split)
+    quiet = run("fit", odd / "a.h5", *options, "--quiet")
     # The verdict and the table, without the notes between them.
     # One sentence may stand above the findings.
     assert any(re.match(r"(Serious|Warning|Note|Good): ", line) for line in quiet.lstrip().splitlines()[:2])

@@ -19,7 +19,7 @@ from ball_features.cli.root import main
 from ball_features.config import Saving
 from ball_features.config.fields import REQUIRED, Config, flat_name, option, options_of, plain
 from ball_features.config.toml import Repeat, read_settings, toml_text
-from ball_features.errors import CacheError, ConfigError
+from ball_features.errors import BallError, CacheError, ConfigError
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.runs.checks import check_protocol
 
@@ -333,10 +333,10 @@ def test_inspect_prints_the_settings_that_make_a_cache(smears, small_cache, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [("original",), ("original", "segmented")])
-def test_the_settings_of_a_cache_are_those_it_was_made_with(smears, tmp_path, channels):
+def test_the_settings_of_a_cache_are_those_it_was_made_with(smears, tmp_path, channels, tiny_densenet):
     out = tmp_path / "a.h5"
     config = ExtractConfig(
-        backbone="densenet121", weights="random", views=1, precision="fp32", input_px=64, dtype="float32",
+        backbone=tiny_densenet, weights="random", views=1, precision="fp32", input_px=64, dtype="float32",
         channels=channels, seed=4, twins="none", limit=8, batch_size=4,
     )  # fmt: skip
     extract(smears, out, config)
@@ -346,3 +346,39 @@ def test_the_settings_of_a_cache_are_those_it_was_made_with(smears, tmp_path, ch
     twins = "none" if len(channels) > 1 else "auto"
     resolved = {"normalize": found.normalize, "recipe": "plain", "limit": 0, "batch_size": usual.batch_size}
     assert found == dataclasses.replace(config, **resolved, twins=twins)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        ImportError("libx.so: failed to map segment from shared object"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_is_short_is_told_in_words(monkeypatch, capsys, error):
+    def full(**options):
+        raise error
+
+    monkeypatch.setattr("ball_features.cli.root.app", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "The memory of this machine does not suffice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("extract", "none", "--out", "c.h5", "--batch-size", "7" * 5000),
+        ("extract", "none", "--out", "c.h5", "--shard", f"{'7' * 5000}/9"),
+        ("extract", "none", "--out", "c.h5", "--shard", "1/²"),
+        ("extract", "none", "--out", "c.h5", "--device", f"cuda:{'7' * 5000}"),
+        ("fit", "none.h5", "--memory", f"{'7' * 5000}GB"),
+    ],
+    ids=["batch size", "shard", "shard of another script", "device", "memory"],
+)
+def test_numbers_of_any_length_are_told_in_words(words):
+    result = CliRunner().invoke(app, list(words))
+    assert isinstance(result.exception, BallError | SystemExit), result.exception

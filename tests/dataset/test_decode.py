@@ -234,13 +234,18 @@ def test_exif_that_cannot_be_read_says_nothing_of_the_pixels(picture, kind, exif
     assert np.array_equal(rgb(saved(picture, kind, exif=b"Exif\0\0" + exif, **options)), sound)
 
 
-def test_memory_that_is_short_while_an_image_is_turned_is_said(picture, monkeypatch):
-    def short(image):
-        raise MemoryError
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")]
+)
+def test_memory_that_is_short_while_an_image_is_turned_is_said(picture, monkeypatch, error):
+    def short(*given):
+        raise error
 
-    monkeypatch.setattr("PIL.ImageOps.exif_transpose", short)
-    with pytest.raises(ImageError, match="not enough memory"):
-        decode_bytes(saved(picture, "PNG"))
+    for function in ("PIL.Image.Image.convert", "PIL.ImageOps.exif_transpose"):
+        with monkeypatch.context() as patch, pytest.raises(ImageError, match="not enough memory") as caught:
+            patch.setattr(function, short)
+            decode_bytes(saved(picture, "PNG"))
+        assert may_pass(str(caught.value))
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 92}), ("TIFF", {"compression": "tiff_lzw"})])

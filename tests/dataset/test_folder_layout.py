@@ -1,5 +1,6 @@
 """Layouts of folders: what is meant is read and shown; two possible readings are never guessed."""
 
+import time
 import unicodedata
 
 import numpy as np
@@ -435,7 +436,7 @@ def test_a_sheet_explains_one_of_two_readings(tmp_path):
     assert set(manifest.columns["site"]) == {"North", "South"}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(
         st.sampled_from(["a/x", "b/x", "a/y", "c", "train/a", "test/a", "P1/a", "P2/b", "1", "2/a"]),
@@ -456,3 +457,26 @@ def test_any_folders_give_a_label_to_each_image_or_a_problem(folders):
                 if label
                 else row in layout.misfits or any(cells[row] for cells in layout.columns.values())
             )
+
+
+@pytest.mark.parametrize(
+    ("layout", "path"),
+    [
+        ("{label}/{a}_{b}_{c}_{d}_{e}_{f}_{g}_{h}-x.jpg", "A/" + "a_" * 110 + "1.jpg"),
+        ("{label}/*_*_*_*_*_*_*_*-x.jpg", "A/" + "a_" * 110 + "1.jpg"),
+        ("UID_{patient}_{image}_{cell}_{label}.bmp", "UID" + "_" * 240 + "1.jpg"),
+        ("**/{label}_x/**/{a}-*_*.png", "a_x/" * 1000 + "1.jpg"),
+    ],
+)
+def test_a_long_name_that_fits_no_pattern_is_no_work(layout, path):
+    begin = time.process_time()
+    assert parse_pattern(layout).read(path) is None
+    assert time.process_time() - begin < 2  # trying each way took minutes
+
+
+def test_what_each_wildcard_of_several_takes():
+    found = parse_pattern("{a}_{b}__*-{label}.jpg").read("x_y_z__u-v-w__s-t.jpg")
+    assert found == {"a": "x", "b": "y_z", "label": "v-w__s-t"}
+    assert parse_pattern("{a}_{b}").read("_x_y.jpg") == {"a": "_x", "b": "y"}
+    with pytest.raises(ConfigError, match=r"more than 2 times \*\*"):
+        parse_pattern("**/a/**/b/**/{label}")

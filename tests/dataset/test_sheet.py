@@ -3,6 +3,7 @@
 import datetime
 import sys
 import unicodedata
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ball_features.config import CollectionConfig
+from ball_features.dataset.group_table import table_of_file
 from ball_features.dataset.matching import match_rows
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_columns import split_value
@@ -29,6 +31,11 @@ def delimited(separator, rows=ROWS, header=HEADER, line="\n"):
         return '"' + text.replace('"', '""') + '"' if quoted else text
 
     return line.join(separator.join(map(cell, row)) for row in (header, *rows)) + line
+
+
+def read_table(*arguments) -> Any:
+    """A sheet of one table."""
+    return read_sheet(*arguments)
 
 
 def write(tmp_path, data, name="sheet.csv"):
@@ -143,7 +150,7 @@ def test_names_alone():
     assert match.ambiguous == {1: (1, 2)} or match.missing == (6, 7, 8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_row_matches_only_a_file_of_its_name(data):
     part = st.text("abÄ1._ ", min_size=1, max_size=4).filter(lambda text: text.strip(". "))
@@ -195,6 +202,9 @@ def test_what_does_not_match_is_counted_and_named(tmp_path):
         ("path,group,patient\na.jpg,Hospital, North,P1\n", "line 2: 4 cells, expected 3"),
         ("path,patient\na,1\nb,1.0\n", "'1' in line 2 and '1.0' in line 3"),
         ("path,patient\na,7\nb,007\n", "one number"),
+        ("path,patient\na,20261130000000001\nb,020261130000000001\n", "one number"),
+        ("path,patient\na,7\nb,2.02611E+16\n", r"patient is '2.02611E\+16' in line 3, a long number .* rounded"),
+        ("path;site\na;2,02611E+16\n", "rounded"),
         ("path,group\na,1,5\n", "3 cells"),
         ("path,case,subject\na,1,2\n", "'case' and 'subject', each of which may be the patient"),
         ('path,label\na,"b\n', "line"),
@@ -225,6 +235,26 @@ def test_images_of_one_lesion_are_a_group(tmp_path):
     assert sheet_of(tmp_path, text).rows_of(["0.jpg", "1.jpg", "2.jpg"]).columns["group"] == ("1", "1", "2")
 
 
+def test_long_numbers_are_ids_of_their_own(tmp_path):
+    """Numbers beyond 2**53 are one as floating-point numbers."""
+    own = [str(20261130000000001 + number) for number in range(3)]
+    text = "path,patient\n" + "".join(f"{number}.jpg,{cell}\n" for number, cell in enumerate(own))
+    assert sheet_of(tmp_path, text).rows_of(["0.jpg", "1.jpg", "2.jpg"]).columns["patient"] == tuple(own)
+    codes = "path,patient\n0.jpg,2E16\n1.jpg,12E3\n"
+    assert sheet_of(tmp_path, codes).rows_of(["0.jpg", "1.jpg"]).columns["patient"] == ("2E16", "12E3")
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "parquet", "json"])
+def test_long_numbers_that_were_rounded_are_refused(tmp_path, ending):
+    import pandas as pd
+
+    table = pd.DataFrame({"path": ["0.jpg", "1.jpg"], "patient": [20261130000000001.0, 20261130000000002.0]})
+    file = tmp_path / f"sheet.{ending}"
+    table.to_excel(file, index=False) if ending == "xlsx" else getattr(table, f"to_{ending}")(file)
+    with pytest.raises(DataError, match=r"rounded"):
+        read_sheet(file).rows_of(["0.jpg", "1.jpg"])
+
+
 def test_columns_by_option(tmp_path):
     text = "image,case,subject,class,stain\n0.jpg,1,s1,a,H\n1.jpg,2,s2,b,G\n"
     config = CollectionConfig(patient_column="subject", label_column="stain", group_column="case")
@@ -233,7 +263,7 @@ def test_columns_by_option(tmp_path):
     with pytest.raises(DataError, match="expected 'slide' too, named by patient_column"):
         read_sheet(tmp_path / "sheet.csv", CollectionConfig(patient_column="slide"))
     none = CollectionConfig(patient_column="none", label_column="none")
-    assert set(read_sheet(tmp_path / "sheet.csv", none).columns) == {"case", "subject", "class", "stain"}
+    assert set(read_table(tmp_path / "sheet.csv", none).columns) == {"case", "subject", "class", "stain"}
 
 
 def test_the_column_of_paths_is_the_one_that_matches(tmp_path):
@@ -262,7 +292,7 @@ def test_names_of_splits(name, value):
 _CELLS = st.text(st.characters(codec="cp1252", exclude_categories=("Cc", "Zs", "Zl", "Zp", "Cf")))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(_CELLS, _CELLS),
@@ -415,6 +445,7 @@ def test_headings_as_people_write_them(tmp_path, header, roles):
         ("fold 1 of 5", "1"), ("Fold 03 von 10", "3"), ("2/5", "2"), ("cv_0", "0"), ("k-2", "2"), ("part 4", "4"),
         ("2.0", "2"), ("-1", "-1"), ("1-2", "1-2"), ("1.5", "1.5"), ("validating", "val"), ("Tests", "test"),
         ("set1", "set1"), ("holdout", "test"), ("DEV", "val"), ("", ""),
+        ("007.00", "7"), ("0", "0"), ("7" * 5000, "7" * 5000),
     ],
 )  # fmt: skip
 def test_names_of_parts(text, value):
@@ -438,14 +469,14 @@ def test_names_of_files_as_people_write_them(cell, file):
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "latin-1", "mac-roman", "utf-16"])
 def test_letters_of_excel_on_any_system(tmp_path, name, encoding):
     text = f"image;diagnosis\n1.jpg;{name}\n2.jpg;{name}\n"
-    assert read_sheet(write(tmp_path, text.encode(encoding))).columns["label"] == (name, name)
+    assert read_table(write(tmp_path, text.encode(encoding))).columns["label"] == (name, name)
 
 
 @pytest.mark.parametrize(
     "text", ["it\u2019s 5 \u20ac \u2013 \u201cquoted\u201d", "na\u0161e \u0161kola r\u00e9sum\u00e9"]
 )
 def test_marks_of_windows_stay_marks(tmp_path, text):
-    sheet = read_sheet(write(tmp_path, f"image;note\n1.jpg;{text}\n".encode("cp1252")))
+    sheet = read_table(write(tmp_path, f"image;note\n1.jpg;{text}\n".encode("cp1252")))
     assert sheet.columns["note"] == (text,)
 
 
@@ -472,7 +503,7 @@ def workbook(tmp_path, sheets, merged=()):
 def test_merged_rows_above_the_header(tmp_path):
     above = [["Study 7", None, None], ["images", None, "people"], ["image", "diagnosis", "patient"]]
     path = workbook(tmp_path, {"S": [*above, ["1.jpg", "a", 7.0], ["2.jpg", "b", 8.0]]}, ("A1:C1", "A2:B2"))
-    sheet = read_sheet(path)
+    sheet = read_table(path)
     assert sheet.columns == {"label": ("a", "b"), "patient": ("7", "8")}
     assert "taken from line 3" in sheet.remarks[-1]
 
@@ -483,7 +514,7 @@ def test_several_worksheets_are_not_guessed(tmp_path):
     with pytest.raises(DataError, match=r"\(Monday\) and .* \(Tuesday\) have the same columns. Two readings are possi"):
         read_sheet(workbook(tmp_path, rows))
     codes = {"Codes": [["code", "meaning"], [1, "a"]], "Images": [header, ["1.jpg", "a"]], "Numbers": [["id"], ["x"]]}
-    assert read_sheet(workbook(tmp_path, codes)).columns["label"] == ("a",)
+    assert read_table(workbook(tmp_path, codes)).columns["label"] == ("a",)
 
 
 def test_worksheets_that_are_named_for_splits(tmp_path):
@@ -519,10 +550,45 @@ def test_a_worksheet_of_patients_adds_what_the_images_lack(tmp_path):
         read_sheet(workbook(tmp_path, {"A": people, "B": people}))
 
 
-@pytest.mark.parametrize("encoding", ["gb18030", "big5", "shift_jis", "euc-kr"])
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("gb18030", "\u826f\u6027"),
+        ("gb18030", "\u533b\u9662\u768e\u507c\u60a3\u8005\u7f16\u53f7"),
+        ("shift_jis", "\u826f\u6027"),
+        ("shift_jis", "\u75c5\u9662\u30bd\u8868\u80fd\u529b\uff9e"),  # two of its bytes are | and \
+        ("shift_jis", "\u30dd\u30b9\u30bf\u30fc"),
+        ("cp1252", "gr\xf6\xdfe patient\u2019s \u201cquoted\u201d \u2013 cr\xe9\xe9e \xc4\xd6"),
+        ("cp1252", "\xc9l\xe9onore"),
+        ("mac-roman", "gr\xfcn F\xe4rbung"),
+    ],
+)
+def test_an_encoding_is_told_by_its_text(tmp_path, encoding, name):
+    """In a sheet and, with a note, in a groups file."""
+    path = write(tmp_path, f"path,group\n{name}/1.jpg,{name}\nb/2.jpg,x\n".encode(encoding))
+    images = [f"{name}/1.jpg", "b/2.jpg"]
+    assert read_sheet(path).rows_of(images).columns == {"group": (name, "x")}
+    groups = table_of_file(str(path), images)
+    assert groups.read("group").tolist() == [name, "x"]
+    assert "save it as UTF-8 where letters in it are wrong" in groups.notes()[0]
+
+
+@pytest.mark.parametrize("encoding", ["big5", "euc-kr", "euc-jp"])
 def test_an_encoding_that_is_guessed_wrong_is_named(tmp_path, encoding):
     sheet = read_sheet(write(tmp_path, "path,group\n\u826f\u6027/1.jpg,P1\n".encode(encoding)))
     with pytest.raises(
         DataError, match=r"None of the 1 rows .*is read as [\w-]+; save it as UTF-8 where letters in it"
     ):
         sheet.rows_of(["\u826f\u6027/1.jpg"])
+
+
+@pytest.mark.parametrize("filled", [0, 3])
+def test_formulas_that_were_never_computed_are_told(tmp_path, filled):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["path", "label", "patient", "split"])
+    for row in range(8):
+        book.active.append([f"{row}.jpg", "ab"[row % 2], f"P{row}" if row < filled else f"=D{row}", "train"])
+    book.save(tmp_path / "a.xlsx")
+    (remark,) = (one for one in read_sheet(tmp_path / "a.xlsx").remarks if "empty" in one)
+    assert remark.startswith(f"{8 - filled} of 8 cells of patient in ")

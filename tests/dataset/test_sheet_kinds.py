@@ -290,7 +290,7 @@ def test_json(tmp_path, text, encoding):
     assert {name: cells[:2] for name, cells in rows.columns.items()} == {
         "label": ("x", "y"), "n": ("1", ""), "ok": ("", "True"),
     }  # fmt: skip
-    assert ("Nested values" in " ".join(sheet.remarks)) == ("boxes" in text)
+    assert ("boxes (lists or records)" in " ".join(sheet.remarks)) == ("boxes" in text)
 
 
 def test_json_of_names_and_classes(tmp_path):

@@ -15,6 +15,7 @@ from ball_features import FitConfig
 from ball_features.config.toml import read_settings
 from ball_features.dataset import contained
 from ball_features.dataset.group_table import table_of_file
+from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_formats import read_tables
 from ball_features.errors import ConfigError, DataError
 
@@ -222,14 +223,9 @@ def test_parquet_that_repeats_a_value_without_an_end_is_refused(tmp_path):
 
 def test_values_of_parquet_that_python_has_not(tmp_path):
     far = pa.array([2**62], pa.timestamp("ms"))
-    kinds = {
-        "path": pa.array(["a.jpg"]),
-        "far": far,
-        "b": pa.array([b"\xff\xfe"]),
-        "d": pa.array([1], pa.duration("ns")),
-    }
     try:
-        assert read_tables(parquet_of(tmp_path / "a.parquet", **kinds))[0].rows[1][0] == "a.jpg"
+        found = read_tables(parquet_of(tmp_path / "a.parquet", path=pa.array(["a.jpg"]), far=far))
+        assert found[0].rows[1][0] == "a.jpg"
     except DataError as error:
         assert "cannot be read as Parquet" in str(error)
 
@@ -268,6 +264,17 @@ def test_a_table_of_a_million_columns_is_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"path,label" + b",x" * 200_000 + b"\na,b" + b",1" * 200_000 + b"\n")
     assert len(read_tables(path)[0].rows[1]) == 200_002
+
+
+def test_a_sheet_of_very_many_columns_is_refused_at_once_and_of_many_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("path,label" + "".join(f",c{n}" for n in range(100_000)) + "\na,b" + "," * 100_000 + "\n")
+    begin = time.process_time()
+    with pytest.raises(DataError, match=r"has 100,002 columns, expected at most 16,384"):
+        read_sheet(path)
+    path.write_text("path,label" + "".join(f",c{n}" for n in range(16_000)) + "\na,b" + ",1" * 16_000 + "\n")
+    assert len(read_sheet(path).columns) == 16_001
+    assert time.process_time() - begin < 30  # ten times what it takes; comparing each column with each took longer
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def collections(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(collections(), st.sampled_from(["holdout", "cv", "group-cv", "leave-group-out"]), st.integers(0, 3))
 def test_no_unit_crosses_a_split(images, protocol, seed):
     config = FitConfig(protocol=protocol, repeats=2, folds=3, seed=seed)

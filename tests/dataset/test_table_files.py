@@ -1,7 +1,10 @@
 """Tables of the user's: columns are added, none of theirs is dropped; a sheet to fill in is never replaced."""
 
 import csv
+import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -144,18 +147,18 @@ def test_a_guessed_encoding_keeps_the_bytes_of_the_user(tmp_path, encoding, text
 @pytest.mark.parametrize("where", ["image", "class"])
 def test_names_that_a_guessed_encoding_lacks_are_refused_before_the_work(tmp_path, encoding, where):
     path = tmp_path / "g.csv"
-    text = "\u75c5\u9662" if encoding == "shift-jis" else "F\xe4rbung"
+    text, lacks = ("\u75c5\u9662", "\xe9") if encoding == "shift-jis" else ("F\xe4rbung", "\u75c5")
     path.write_bytes(f"path,{text}\na/1.png,x\n".encode(encoding))
     content = path.read_bytes()
-    images, values = ((*IMAGES, "\u75c5/1.png"), ()) if where == "image" else (IMAGES, ("\u75c5",))
-    with pytest.raises(DataError, match=r"in the encoding (cp1252|latin-1|mac-roman), .*Save it as UTF-8"):
+    images, values = ((*IMAGES, f"{lacks}/1.png"), ()) if where == "image" else (IMAGES, (lacks,))
+    with pytest.raises(DataError, match=r"in the encoding (cp1252|latin-1|mac-roman|cp932), .*Save it as UTF-8"):
         require_extendable(path, images, values)
     if where == "image":
         with pytest.raises(DataError, match="Save it as UTF-8"):
             extend_table(path, images, {"group": [1, 2, 3, 4]})
     else:
-        extend_table(path, IMAGES, COLUMNS | {"series": ["\u75c5"] * 3})
-        assert b"\\u75c5" in path.read_bytes()
+        extend_table(path, IMAGES, COLUMNS | {"series": [lacks] * 3})
+        assert lacks.encode("ascii", "backslashreplace") in path.read_bytes()
         return
     assert path.read_bytes() == content
 
@@ -196,7 +199,7 @@ def test_an_audit_says_how_it_read_the_table_and_refuses_before_the_work(tmp_pat
     assert done.exit_code == 0 and "g.csv is read as" in done.output, done.output
     assert (tmp_path / "g.csv").read_bytes().count(text) == len(names)
     (tmp_path / "g.csv").write_bytes(table)
-    (tmp_path / "d" / names[0]).rename(tmp_path / "d" / names[0].replace(".jpg", "\u75c5.jpg"))
+    (tmp_path / "d" / names[0]).rename(tmp_path / "d" / names[0].replace(".jpg", "\xe9.jpg"))
     done = CliRunner().invoke(app, ["audit", str(tmp_path / "d"), "--out", str(tmp_path / "g.csv")])
     assert done.exit_code and "Save it as UTF-8" in f"{done.output} {done.exception}"
     assert "Auditing" not in done.output and (tmp_path / "g.csv").read_bytes() == table
@@ -215,6 +218,27 @@ def test_names_that_no_table_can_hold_are_left_out_of_a_sheet_and_named(tmp_path
     written = write_sheet(tmp_path / "d", tmp_path / "s.csv")
     assert [row["path"] for row in rows_of(tmp_path / "s.csv")] == ["1.png", "x\\x1b.png"]
     assert any(f"{len(names) - 2} image" in remark and "left out" in remark for remark in written.remarks)
+
+
+@pytest.mark.parametrize("flag", ["-q", "--json"])
+def test_folders_that_cannot_be_read_have_no_row_and_are_named(tmp_path, monkeypatch, flag):
+    for name in ("Early", "Pre", "Pro"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "1.png").touch()
+    (tmp_path / "d" / "Pre" / "slide.svs").touch()
+    scan = os.scandir
+
+    def refusing(place="."):
+        if Path(os.fsdecode(place)).name == "Pro":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    done = CliRunner().invoke(app, ["sheet", str(tmp_path / "d"), "--out", str(tmp_path / "s.csv"), flag])
+    assert done.exit_code == 0, done.output
+    assert [row["path"] for row in rows_of(tmp_path / "s.csv")] == ["Early/1.png", "Pre/1.png"]
+    told = {item["path"] for item in json.loads(done.stdout)["rejected"]} if flag == "--json" else done.stderr
+    assert all(name in told for name in ("Pro", "Pre/slide.svs"))
 
 
 def test_its_own_columns_are_brought_up_to_date(tmp_path):

@@ -1,5 +1,9 @@
 """A bundle of the drawn smears, ready to answer, and a client of its server."""
 
+import socket
+import threading
+import time
+
 import pytest
 
 
@@ -25,3 +29,20 @@ def client(predictor):
         return TestClient(create_app(predictor, **settings), base_url="http://127.0.0.1")
 
     return make
+
+
+@pytest.fixture
+def server(predictor):
+    """Address of a server in a thread."""
+    uvicorn = pytest.importorskip("uvicorn")
+    from ball_features.deployment.serve import create_app
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(predictor), log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(20)

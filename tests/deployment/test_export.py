@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 from typing import Any
 
@@ -18,6 +19,7 @@ from ball_features.deployment.predict import Predictor
 from ball_features.deployment.tabular import write_csv_table, write_parquet
 from ball_features.errors import ConfigError, DataError
 from ball_features.extraction.extract import extract
+from ball_features.extraction.network_files import read_network
 from ball_features.models.linear import logit_module
 from ball_features.models.registry import MODELS
 from ball_features.reporting.card import write_card
@@ -85,16 +87,42 @@ def test_a_graph_answers_as_predict_does(tiny_bundle, tmp_path):
         assert np.abs(found[0] - predictor.bundle.probability(X[rows])).max() <= TOLERANCE
         assert np.abs(found[2] - predictor.bundle.distance(X[rows])[0]).max() <= TOLERANCE
         assert np.allclose(np.linalg.norm(found[1], axis=1), 1, atol=1e-5)
+        again = read_network(path)(images[rows].float() / 255).numpy()  # as `file:` reads it
+        assert np.array_equal(again, found[0])
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("where", ["torch.onnx.export", "onnx.save"])
+def test_a_full_disk_is_not_blamed_on_the_model(tiny_bundle, tmp_path, monkeypatch, where):
+    for module in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(module)
+
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    predictor = Predictor(read_bundle(tiny_bundle), device="cpu", precision="fp32")
+    monkeypatch.setattr(where, full)
+    with pytest.raises(DataError, match=r"model.onnx cannot be written \(No space left on device\)"):
+        export_onnx(predictor, tmp_path / "model.onnx")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_bundle_that_cannot_be_read_is_not_called_damaged(tiny_bundle, monkeypatch):
+    def fails(*arguments, **named):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("safetensors.safe_open", fails)
+    with pytest.raises(DataError, match=r"cannot be read \(OSError: .*Input/output error\)\. Try again"):
+        read_bundle(tiny_bundle)
+
+
 @pytest.mark.slow
-def test_fixed_views_and_channels_go_into_the_module(smears, tmp_path):
+def test_fixed_views_and_channels_go_into_the_module(smears, tmp_path, tiny_densenet):
     """A module over several views and channels is what `Predictor` computes step by step."""
     import torch
 
     settings = ExtractConfig(
-        backbone="densenet121", weights="random", views=3, recipe="mask-overlay+grey,haematoxylin",
+        backbone=tiny_densenet, weights="random", views=3, recipe="mask-overlay+grey,haematoxylin",
         channels=("original", "segmented"), precision="fp32", input_px=64,
     )  # fmt: skip
     extract(smears, tmp_path / "c.h5", settings)

@@ -5,7 +5,10 @@ import contextlib
 import http.client
 import json
 import logging
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -115,6 +118,61 @@ def test_a_request_that_the_end_of_the_server_meets_is_answered(started, monkeyp
         assert b"retry-after: 5" in status.lower()
         assert status.lower().count(b"x-request-id: ") == 1
         assert json.loads(body) == {"detail": "The server ends, and did not finish this request. Ask again."}
+
+
+# A server as `ball serve` has it: a middleware around the application, whose threads cannot be cancelled.
+_SERVER = """
+import threading, time
+from fastapi import FastAPI, Request
+from ball_features.deployment import listen
+
+listen._LEAVE_S = 0.5
+app = FastAPI()
+
+@app.middleware("http")
+async def guard(request: Request, proceed):
+    return await proceed(request)
+
+@app.post("/thread")
+def thread():
+    time.sleep(4)
+
+@app.post("/body")
+async def body(request: Request):
+    await request.body()
+
+listener = listen.bind("127.0.0.1", 0)
+listen.run_server(app, listener, lambda url: print(url, flush=True), verbose=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without a word to it")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_end_answers_first(sent):
+    pytest.importorskip("fastapi")
+    with contextlib.ExitStack() as opened:
+        process = opened.enter_context(
+            subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)
+        )
+        assert process.stdout is not None
+        address = ("127.0.0.1", int(process.stdout.readline().rpartition(":")[2]))
+        clients = [opened.enter_context(socket.create_connection(address, timeout=20)) for _ in range(4)]
+        for client, path in zip(clients, (b"/thread", b"/body") * 2, strict=True):
+            client.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n" + b"ab")
+            if path == b"/thread":
+                client.sendall(b"cdefghi")
+        time.sleep(0.5)
+        process.send_signal(sent)
+        begin = time.monotonic()
+        for client in clients:
+            answer = b""
+            while more := client.recv(4096):
+                answer += more
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 5" in answer.lower()
+            assert answer.lower().count(b"x-request-id: ") == 1
+        assert time.monotonic() - begin < 3  # and not after the threads
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+from ball_features.cache import read_cache
 from ball_features.deployment.batching import Batcher, BusyError
 from ball_features.deployment.limits import Limits, is_loopback
 from ball_features.deployment.serve import create_app
 from ball_features.errors import ConfigError
+from ball_features.reporting.markup import Thumbnails
 
 AXE = Path(os.environ.get("BALL_AXE", "node_modules/axe-core/axe.min.js"))
 DOT = (  # a picture of one pixel
@@ -87,7 +90,7 @@ def test_what_is_refused(client, smears):
     with client(limits=Limits(requests_per_s=0.01)) as http:  # twice that is less than one
         status = [http.post("/v1/predict", content=body, headers=FILE).status_code for _ in range(2)]
         assert status == [200, 429]
-    for value in (0, float("inf"), float("nan")):
+    for value in (0, 1e305, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match="megabytes"):
             Limits(megabytes=value)
 
@@ -318,6 +321,19 @@ def test_requests_batch_together_and_the_queue_ends():
     assert all(np.allclose(item.result(10), 7) for item in rest[1:])
     assert sizes == [1, 7, 8, 4]
     batcher.close()
+    with pytest.raises(BusyError):
+        batcher.submit(image, "").result(10)
+
+    gate.clear()
+    batcher = Batcher(embed, size=1, waiting=20)
+    at_work, *waiting = [batcher.submit(image, "") for _ in range(5)]
+    time.sleep(0.1)
+    threading.Timer(0.2, gate.set).start()
+    batcher.close()  # ends what is computed; nobody waits for ever for the others
+    assert np.allclose(at_work.result(10), 7)
+    for item in waiting:
+        with pytest.raises(BusyError, match="ends"):
+            item.result(10)
 
     def fail(images, digests):
         raise ValueError("no")
@@ -327,21 +343,6 @@ def test_requests_batch_together_and_the_queue_ends():
         with pytest.raises(ValueError, match="no"):
             batcher.submit(image, "").result(10)
     batcher.close()
-
-
-@pytest.fixture
-def server(predictor):
-    uvicorn = pytest.importorskip("uvicorn")
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(predictor), log_level="warning", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
 
 
 @pytest.mark.slow
@@ -385,9 +386,27 @@ def test_a_browser_drops_images(server, smears, tmp_path):
 
 
 @pytest.mark.slow
-def test_thumbnails_of_the_nearest_images_only_if_allowed(client, smears):
+def test_thumbnails_of_the_nearest_images_only_if_allowed(client, smears, small_cache, tmp_path):
+    """And only of files that are known to be them: another patient's picture under a name would do harm."""
     body = next((smears / "Pro").iterdir()).read_bytes()
-    with client(images=smears) as http:
+    known = read_cache(small_cache)
+    with client(pictures=Thumbnails(smears)) as http:  # no hash is at hand
+        found = http.post("/v1/predict?map=true", content=body, headers=FILE).json()
+        assert found["nearest_picture"] == [""] * len(found["nearest"])
+    other = Path(shutil.copytree(smears, tmp_path / "other"))
+    first, last = other / found["nearest"][0], other / found["nearest"][-1]
+    content = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    with client(pictures=Thumbnails(other, known)) as http:
+        shown = http.post("/v1/predict?map=true", content=body, headers=FILE).json()["nearest_picture"]
+        assert [bool(address) for address in shown] == [False] + [True] * (len(shown) - 1)
+    first.write_bytes(content)
+    others = known.path != found["nearest"][0]
+    part = SimpleNamespace(path=known.path[others], sha256=known.sha256[others])
+    with client(pictures=Thumbnails(other, part)) as http:  # a cache that lacks an image
+        shown = http.post("/v1/predict?map=true", content=body, headers=FILE).json()["nearest_picture"]
+        assert [bool(address) for address in shown] == [False] + [True] * (len(shown) - 1)
+    with client(pictures=Thumbnails(smears, known)) as http:
         found = http.post("/v1/predict?map=true", content=body, headers=FILE).json()
         assert len(found["nearest_picture"]) == len(found["nearest"])
         assert all(address.startswith("data:image/jpeg;base64,") for address in found["nearest_picture"])

@@ -1,13 +1,9 @@
 """The server and patients: several images in one request, one answer; an alarm where the images are foreign."""
 
 import base64
-import contextlib
 import io
 import json
 import shutil
-import socket
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -20,25 +16,9 @@ from ball_features.bundles.prediction import Prediction
 from ball_features.deployment.limits import Limits
 from ball_features.deployment.patient_requests import ImageFile, file_of, patient_request, read_request
 from ball_features.deployment.recent import Recent
-from ball_features.deployment.serve import create_app
 from ball_features.errors import ConfigError, ImageError
 
 FILE = {"Content-Type": "application/octet-stream"}
-
-
-@contextlib.contextmanager
-def running(predictor):
-    """Address of a server in a thread."""
-    uvicorn = pytest.importorskip("uvicorn")
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(predictor), log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
 
 
 def packed(named):
@@ -51,8 +31,9 @@ def test_a_patient_gets_one_answer(predictor, client, smears):
     probability = np.array([list(item.probability.values()) for item in expected])
     joint = np.exp(np.log(probability).mean(0))
     named = [(file.name, file.read_bytes()) for file in files]
+    bad = [(name, b"no image") for name in ("bad.png", "bad.png", "", "6")]
     with client() as http:
-        answer = http.post("/v1/patients", json=packed([*named, ("bad.png", b"no image")]) | {"patient": "P7"})
+        answer = http.post("/v1/patients", json=packed([*named, *bad]) | {"patient": "P7"})
         assert answer.status_code == 200, answer.text
         found = answer.json()
         described = http.get("/openapi.json").json()["paths"]["/v1/patients"]["post"]
@@ -63,9 +44,19 @@ def test_a_patient_gets_one_answer(predictor, client, smears):
     for item, own in zip(found["answers"], expected, strict=True):
         assert item["predicted"] == own.predicted
         assert item["set"] == list(own.set)
+        assert tuple(item["nearest_class"]) == own.nearest_class != ()
     assert found["agreement"] == np.mean([item.predicted == found["predicted"] for item in expected])
-    assert [item["name"] for item in found["rejected"]] == ["bad.png"]
+    assert [item["name"] for item in found["rejected"]] == ["bad.png", "bad.png", "6", "6"]
     assert "application/json" in described["requestBody"]["content"]
+
+
+@pytest.mark.parametrize("waiting", [1, 2])
+def test_a_patient_may_have_more_images_than_may_wait(client, smears, waiting):
+    named = [(file.name, file.read_bytes()) for file in sorted((smears / "Early").iterdir())[:6]]
+    with client(limits=Limits(waiting=waiting)) as http:
+        answer = http.post("/v1/patients", json=packed(named))
+    assert answer.status_code == 200, answer.text
+    assert [item["name"] for item in answer.json()["answers"]] == [name for name, _ in named]
 
 
 def test_what_is_refused_of_a_patient(client, smears):
@@ -182,12 +173,12 @@ def test_recent_images_are_forgotten():
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_browser_drops_the_images_of_a_patient(predictor, smears):
+def test_a_browser_drops_the_images_of_a_patient(server, smears):
     api = pytest.importorskip("playwright.sync_api")
-    with running(predictor) as address, api.sync_playwright() as play:
+    with api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.goto(address)
+        page.goto(server)
         page.check("#together")
         page.set_input_files("input[type=file]", [str(file) for file in sorted((smears / "Pro").iterdir())[:3]])
         page.wait_for_selector("article li")

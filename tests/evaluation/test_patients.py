@@ -1,6 +1,7 @@
 """Patients as units: their answers by hand and by pandas-free loops, their scores by scikit-learn."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, t
 from sklearn import metrics as reference
 
-from ball_features.evaluation.intervals import share_interval
+from ball_features.evaluation.intervals import metric_intervals, share_interval
 from ball_features.evaluation.patient_scores import PatientScores, measure_patients
 from ball_features.evaluation.patients import SEVERAL_LABELS, answer_patients, patient_columns, patient_rows
 from ball_features.files import json_text, read_csv, write_csv
@@ -81,7 +82,7 @@ def test_answers_against_loops():
         assert answers.label[number] == truth[own][0]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_answers_do_not_depend_on_the_order_of_images(seed):
     patient, repeat, truth, probability = drawn(patients=12)
@@ -123,14 +124,16 @@ def test_scores_against_scikit_learn():
 
 
 @pytest.mark.slow
-def test_intervals_are_a_bootstrap_over_patients():
+def test_intervals_are_a_bootstrap_over_patients(monkeypatch):
     """Patients drawn by hand, each with its answers of all repeats."""
+    few = functools.partial(metric_intervals, draws=100)
+    monkeypatch.setattr("ball_features.evaluation.patient_scores.metric_intervals", few)
     tests = drawn()
     answers = answer_patients(*tests)
     scores = measure_patients(("mlp", "head"), *tests, CLASSES)
     assert scores is not None
     names, code = np.unique(answers.patient, return_inverse=True)
-    counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=1000)
+    counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=100)
     f1, auroc = [], []
     for draw in counts:
         rows = np.repeat(np.arange(len(code)), draw[code])

@@ -5,6 +5,7 @@ import pytest
 
 from ball_features.cache import Cache
 from ball_features.config import FitConfig
+from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import ImageTable, make_splits
 from ball_features.evaluation.protocols import evaluate
 from ball_features.evaluation.tasks import Evaluation
@@ -40,7 +41,8 @@ def test_views_that_differ_do_not_depend_on_the_order_of_the_views(model, monkey
     for views in ("1,2,3", "3,1,2"):
         config = FitConfig(protocol="leave-group-out", repeats=1, test_views=views, jobs=1)
         splits, _ = make_splits(config, ImageTable(cache.path, cache.label, cache.sha256, group))
-        (result,) = evaluate(Evaluation(cache, (MODELS[model],), tuple(splits), config, group=group))
+        grouping = Grouping("series", group, group, group, None, "")
+        (result,) = evaluate(Evaluation(cache, (MODELS[model],), tuple(splits), config, grouping))
         assert result.failure == ""
         flips.append(np.concatenate([item.flips for item in result.fitted]))
         probability.append(np.concatenate([item.probability for item in result.fitted]))

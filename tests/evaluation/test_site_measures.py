@@ -95,11 +95,11 @@ def test_images_without_a_site_are_left_out():
 
 
 @pytest.mark.slow
-def test_inspect_measures_the_sites_of_a_cache(tmp_path, smears):
+def test_inspect_measures_the_sites_of_a_cache(tmp_path, smears, tiny_densenet):
     names = sorted(str(path.relative_to(smears)) for path in smears.glob("*/*.*"))
     sheet = tmp_path / "sites.csv"
     sheet.write_text("path,site\n" + "".join(f"{name},{'AB'[i % 2]}\n" for i, name in enumerate(names)))
-    config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", input_px=64)
+    config = ExtractConfig(backbone=tiny_densenet, weights="random", views=1, precision="fp32", input_px=64)
     cache = extract(smears, tmp_path / "c.h5", config, sheet=sheet).cache
     said = json.loads(ball("inspect", cache, "--sites", "--json").stdout)
     assert said["views"][0]["view"] == "plain"

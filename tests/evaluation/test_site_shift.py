@@ -78,8 +78,13 @@ def test_where_it_is_off():
     assert sites_of_one_class(single, label, [split]) == ["a", "b"]
     assert sites_of_one_class(np.repeat(["a", "b"], 4), label, [split]) == []
     assert choose_sites(FitConfig(), None, [split], label) == (None, [])
-    site, notes = choose_sites(FitConfig(adapt="auto"), None, [split], label)
-    assert site is None and "no groups file with a column site" in notes[0]
+    grouping, notes = choose_sites(FitConfig(adapt="auto"), None, [split], label)
+    assert grouping is None and "no groups file with a column site" in notes[0]
+    own = Grouping("site", single, single, None, None, "", site=single, adapted_site=single)
+    grouping, notes = choose_sites(FitConfig(adapt="auto"), own, [split], label)
+    assert grouping.adapted_site is None and grouping.site is single and "a, b are of one class" in notes[0]
+    mixed = dataclasses.replace(own, adapted_site=np.repeat(["a", "b"], 4))
+    assert choose_sites(FitConfig(adapt="auto"), mixed, [split], label)[0] is mixed
     with pytest.raises(ConfigError, match="adapt='mean'"):
         choose_sites(FitConfig(adapt="mean"), None, [split], label)
 

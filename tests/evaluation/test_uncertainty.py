@@ -215,9 +215,9 @@ def test_intervals_of_every_metric_against_a_plain_bootstrap():
     probability = rng.dirichlet(np.ones(3), 240) + 0.8 * np.eye(3)[truth]
     probability = np.round(probability / probability.sum(1, keepdims=True), 2)  # with ties
     group = rng.integers(0, 60, 240)
-    got = metric_intervals(truth, probability, group, draws=60, seed=5)
+    got = metric_intervals(truth, probability, group, draws=20, seed=5)
     names, code = np.unique(group, return_inverse=True)
-    counts = np.random.default_rng(5).multinomial(len(names), np.full(len(names), 1 / len(names)), size=60)
+    counts = np.random.default_rng(5).multinomial(len(names), np.full(len(names), 1 / len(names)), size=20)
     plain = []
     for draw in counts:
         rows = np.repeat(np.arange(240), draw[code])

@@ -2,7 +2,9 @@
 
 import argparse
 import hashlib
+import os
 import re
+import shutil
 import threading
 import warnings
 from functools import partial
@@ -15,8 +17,9 @@ import torch
 import torchvision
 
 from ball_features import ExtractConfig, extract, read_cache
-from ball_features.errors import ConfigError, MissingExtraError, WeightsError
+from ball_features.errors import CacheError, ConfigError, MissingExtraError, WeightsError
 from ball_features.extraction.backbones import BACKBONES, Backbone, get_backbone
+from ball_features.extraction.known_networks import file_sha256, network_sha256
 from ball_features.extraction.weights import checkpoint_path, load_backbone, weights_digest
 
 NAME = "densenet121"
@@ -185,15 +188,23 @@ def test_the_papers_names_are_known(name):
     assert get_backbone(name).title == name
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, smears):
+    """A folder of two images, since large networks take a second for each."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("Pre", "Pro"):
+        (folder / name).mkdir()
+        shutil.copy(min((smears / name).iterdir()), folder / name)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in WIDTHS if name not in ("densenet201", "dinobloom-b", "dinobloom-l")])
-def test_every_backbone_extracts(tmp_path, smears, name):
-    config = ExtractConfig(
-        backbone=name, weights="random", views=1, limit=4, batch_size=2, precision="fp32", dtype="float32"
-    )
-    result = extract(smears, tmp_path / "cache.h5", config)
+def test_every_backbone_extracts(tmp_path, two, name):
+    config = ExtractConfig(backbone=name, weights="random", views=1, batch_size=1, precision="fp32", dtype="float32")
+    result = extract(two, tmp_path / "cache.h5", config)
     cache = read_cache(result.cache)
-    assert cache.embeddings.shape == (4, 1, WIDTHS[name])
+    assert cache.embeddings.shape == (2, 1, WIDTHS[name])
     assert np.isfinite(cache.embeddings).all()
     assert cache.embeddings.std(0).max() > 0
     assert cache.attributes["backbone"] == name
@@ -211,7 +222,7 @@ def test_embedding_is_the_pooled_feature_map():
 @pytest.mark.slow
 def test_any_network_of_timm_by_name(tmp_path, smears):
     found = get_backbone("timm:vit_tiny_patch16_224")
-    assert (found.dim, found.input_px, found.normalize) == (192, 224, "0.5,0.5,0.5/0.5,0.5,0.5")
+    assert (found.dim, found.input_px, found.normalization) == (192, 224, "0.5,0.5,0.5/0.5,0.5,0.5")
     result = extract(smears, tmp_path / "c.h5", ExtractConfig(backbone=found.name, weights="random", limit=4))
     assert result.dim == 192
     with pytest.raises(ConfigError, match="vit_tiny_patch16_224"):
@@ -350,6 +361,69 @@ def test_encoders_in_files_that_cannot_be_used(tmp_path, smears, encoders):
         (tmp_path / f"w.{ending}").write_bytes(b"garbage")
         with pytest.raises(WeightsError, match=message):
             get_backbone(f"file:{tmp_path / f'w.{ending}'}", 32)
+
+
+def test_weights_beside_a_graph_belong_to_its_hash(tmp_path, smears, encoders):
+    """As `torch.onnx.export` writes them: the graph alone does not change with them."""
+    model = onnx.load(encoders[0] / "encoder.onnx")
+    file = tmp_path / "net.onnx"
+    onnx.save(model, file, save_as_external_data=True, location="net.data", size_threshold=0)
+    config = ExtractConfig(backbone=f"file:{file}", input_px=32, normalize="half", limit=4, precision="fp32")
+    cache = extract(smears, tmp_path / "c.h5", config).cache
+    graph = file.read_bytes()
+    weights = np.fromfile(tmp_path / "net.data", np.float32)
+    (2 * weights).tofile(tmp_path / "net.data")
+    assert file.read_bytes() == graph
+    with pytest.raises(CacheError, match="weights_sha256"):
+        extract(smears, cache, config)
+    weights.tofile(tmp_path / "net.data")
+    assert extract(smears, cache, config).computed == 0
+    assert network_sha256(encoders[0] / "encoder.onnx") == file_sha256(encoders[0] / "encoder.onnx")
+
+
+@pytest.mark.parametrize("location", ["../net.data", "/net.data", "none", "", "pipe", "link", "."])
+def test_weights_elsewhere_than_beside_a_graph_are_refused(tmp_path, encoders, location):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    np.zeros(1000, np.float32).tofile(tmp_path / "net.data")
+    (folder / "link").symlink_to(tmp_path / "net.data")
+    model = onnx.load(encoders[0] / "encoder.onnx")
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = tensor.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match="expected a file in its folder"):
+        network_sha256(folder / "net.onnx")
+
+
+def test_a_graph_that_demands_thousands_of_images_is_refused(tmp_path, encoders):
+    weight, bias = (onnx.numpy_helper.to_array(own) for own in onnx.load(encoders[0] / "one.onnx").graph.initializer)
+    onnx.save(_graph(weight, bias, 60_000), tmp_path / "big.onnx")
+    with pytest.raises(WeightsError, match="takes 60000 images at once and no other number"):
+        get_backbone(f"file:{tmp_path / 'big.onnx'}", 32)
+
+
+def test_onnx_runtime_prints_no_names_of_a_graph(tmp_path, capfd):
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"], name="\x1b]0;title\x07\x1b[31m")],
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["n", 3, 32, 32])],
+        [helper.make_tensor_value_info("y", kind, None)],
+        [onnx.numpy_helper.from_array(np.array([7, 11]), "shape")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match="does not take images"):
+        get_backbone(f"file:{tmp_path / 'net.onnx'}", 32)
+    assert "\x1b" not in "".join(capfd.readouterr())
+
+
+def test_an_unknown_tag_of_timm_is_refused():
+    with pytest.raises(ConfigError, match=r"timm cannot build 'resnet18\.foo' \(Invalid pretrained tag"):
+        get_backbone("timm:resnet18.foo")
 
 
 @pytest.fixture

@@ -18,7 +18,13 @@ BOTH = ("original", "segmented")
 
 
 def settings(**more):
-    values = {"backbone": "mobilenet_v3_large", "weights": "random", "precision": "fp32", "dtype": "float32"}
+    values = {
+        "backbone": "mobilenet_v3_large",
+        "weights": "random",
+        "precision": "fp32",
+        "dtype": "float32",
+        "input_px": 64,
+    }
     return ExtractConfig(**values | {"channels": BOTH} | more)
 
 

@@ -22,7 +22,6 @@ from ball_features.dataset import jpeg
 from ball_features.dataset.decode import decode, decode_bytes
 from ball_features.dataset.manifest import scan
 from ball_features.extraction import decoding
-from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.batch import Pipeline
 from ball_features.extraction.decoding import decode_together, device_decoding_pays, forward_rate
 from ball_features.extraction.engine import choose as choosing
@@ -148,11 +147,11 @@ def test_a_damaged_file_spoils_no_other(pictures):
 def test_the_pipeline_gives_the_same_wherever_files_are_decoded(folder):
     manifest = scan(folder)
     config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32", dtype="float32")
-    preprocessing = Preprocessing.from_config(config, get_backbone("densenet121"))
+    preprocessing = Preprocessing.from_config(config)
     make = functools.partial(
         Pipeline,
         manifest=manifest,
-        preprocessing=dataclasses.replace(preprocessing, dim=3),
+        preprocessing=dataclasses.replace(preprocessing, backbone=dataclasses.replace(preprocessing.backbone, dim=3)),
         engine=lambda images: images.mean((2, 3)),
         device=CPU,
         batch=len(manifest.path),
@@ -202,10 +201,10 @@ def test_forward_rate_counts_images():
 def test_pixels_too_different_are_refused(folder, monkeypatch):
     """A decoder whose picture leads to another embedding is not used, however fast it is."""
     said: list[str] = []
-    backbone = get_backbone("densenet121")
     config = ExtractConfig(backbone="densenet121", weights="random", views=1, precision="fp32")
-    wanted, module = Preprocessing.from_config(config, backbone), load_backbone(backbone, "random", 0)
-    chooser = Chooser(module, backbone, wanted, scan(folder), CPU, 0, 1, said.append)
+    wanted = Preprocessing.from_config(config)
+    module = load_backbone(wanted.backbone, "random", 0)
+    chooser = Chooser(module, wanted, scan(folder), CPU, 0, 1, said.append)
     engine = chooser.build("fp32")
     files = [file for file in sorted(folder.glob("*/*")) if file.name[:2] in ("00", "01", "03")]
     monkeypatch.setattr(choosing, "device_decoding_pays", lambda *args: "it is faster")

@@ -41,7 +41,7 @@ def test_records_agree_with_the_architecture(name):
     assert module.num_features == record.dim
     assert tuple(module.pos_embed.shape) == (1, 1 + (224 // 14) ** 2, record.dim)
     assert module.patch_embed.patch_size == (record.patch_px,) * 2
-    assert record.normalize == "imagenet"
+    assert record.normalization == "imagenet"
 
 
 @pytest.mark.slow

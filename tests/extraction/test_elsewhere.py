@@ -11,12 +11,14 @@ from typer.testing import CliRunner
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cli import app
 from ball_features.dataset import manifest
+from tests.tiny import TINY
 
-CONFIG = ExtractConfig(backbone="densenet121", weights="random", views=1, input_px=64, precision="fp32", limit=8)
+pytestmark = pytest.mark.usefixtures("tiny_densenet")
+CONFIG = ExtractConfig(backbone=TINY, weights="random", views=1, input_px=64, precision="fp32", limit=8)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, smears):
+def whole(tmp_path_factory, smears, tiny_densenet):
     return read_cache(extract(smears, tmp_path_factory.mktemp("whole") / "c.h5", CONFIG).cache)
 
 

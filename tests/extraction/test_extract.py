@@ -18,7 +18,7 @@ from ball_features.cache import labelled_rows, lock_cache
 from ball_features.errors import CacheBusyError, CacheError, ConfigError, DataError
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.recipe import RECIPE_SETS
-from tests.commands import ball, start
+from tests.commands import TINY_DENSENET, ball, start
 from tests.tiny import TINY
 
 # A small network and small images, for the time they take.
@@ -28,20 +28,20 @@ CONFIG = ExtractConfig(**SMALL, views=1, dtype="float32", batch_size=4)
 
 
 @pytest.fixture
-def folder(tmp_path, smears):
-    return shutil.copytree(smears, tmp_path / "images")
+def folder(tmp_path, few_smears):
+    return shutil.copytree(few_smears, tmp_path / "images")
 
 
 @pytest.mark.slow
 def test_embeddings_agree_with_torchvision_alone(tmp_path, smears):
     """Reference: PIL, torchvision's module, ReLU, mean. Nothing of ours but the weights' seed."""
-    extract(smears, tmp_path / "a.h5", replace(CONFIG, backbone="densenet121", input_px=0, limit=12))
+    extract(smears, tmp_path / "a.h5", replace(CONFIG, backbone="densenet121", input_px=0, limit=4, batch_size=2))
     cache = read_cache(tmp_path / "a.h5")
     torch.manual_seed(0)
     module = torchvision.models.densenet121(weights=None).eval()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    for row in (0, 7, len(cache.path) - 1):
-        with Image.open(smears / cache.path[row]) as image:
+    for row, path in enumerate(cache.path):
+        with Image.open(smears / path) as image:
             pixels = torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
         batch = ((pixels - mean) / std).permute(2, 0, 1)[None]
         with torch.no_grad():
@@ -63,11 +63,11 @@ def test_pixel_numbers_are_those_of_the_image(small_cache, smears):
 
 
 @pytest.mark.slow
-def test_second_run_computes_nothing_and_changes_no_byte(tmp_path, smears):
+def test_second_run_computes_nothing_and_changes_no_byte(tmp_path, few_smears):
     out = tmp_path / "a.h5"
-    first = extract(smears, out, CONFIG)
+    first = extract(few_smears, out, CONFIG)
     before = out.read_bytes()
-    second = extract(smears, out, CONFIG)
+    second = extract(few_smears, out, CONFIG)
     assert (first.computed, first.reused) == (first.images, 0)
     assert (second.computed, second.reused) == (0, first.images)
     assert out.read_bytes() == before
@@ -237,10 +237,10 @@ def test_a_recipe_makes_the_views_it_has(tmp_path, smears):
 
 
 @pytest.mark.slow
-def test_views_do_not_depend_on_batches(tmp_path, smears):
+def test_views_do_not_depend_on_batches(tmp_path, few_smears):
     settings = SMALL | {"views": 3, "dtype": "float32"}
-    extract(smears, tmp_path / "a.h5", ExtractConfig(**settings, batch_size=4))
-    extract(smears, tmp_path / "b.h5", ExtractConfig(**settings, batch_size=16))
+    extract(few_smears, tmp_path / "a.h5", ExtractConfig(**settings, batch_size=4))
+    extract(few_smears, tmp_path / "b.h5", ExtractConfig(**settings, batch_size=16))
     a, b = read_cache(tmp_path / "a.h5"), read_cache(tmp_path / "b.h5")
     assert a.attributes["fingerprint"] == b.attributes["fingerprint"]
     assert np.allclose(a.embeddings, b.embeddings, rtol=1e-3, atol=1e-4)
@@ -278,11 +278,11 @@ def test_wrong_input_is_told_clearly(tmp_path, smears):
 
 
 @pytest.mark.slow
-def test_limit_never_drops_rows_of_a_larger_cache(tmp_path, smears):
+def test_limit_never_drops_rows_of_a_larger_cache(tmp_path, few_smears):
     out = tmp_path / "a.h5"
-    extract(smears, out, CONFIG)
+    extract(few_smears, out, CONFIG)
     with pytest.raises(CacheError, match="the limit of 8 would drop"):
-        extract(smears, out, ExtractConfig(**CONFIG.to_dict() | {"limit": 8}))
+        extract(few_smears, out, ExtractConfig(**CONFIG.to_dict() | {"limit": 8}))
 
 
 def committed(path) -> int:
@@ -298,23 +298,24 @@ def committed(path) -> int:
 def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
     once = {"BALL_CHECKS": "", "XDG_CACHE_HOME": str(tmp_path / "checks")}  # the check of the precision is remembered
-    command = ["extract", smears, "--backbone", "densenet121", "--weights", "random", "--precision", "fp32"]
-    command += ["--views", "3", "--batch-size", "2", "--input-px", "96", "--quiet", "--out"]
-    assert ball(*command, whole, env=once).returncode == 0
+    command = ["extract", smears, "--backbone", TINY, "--weights", "random", "--precision", "fp32"]
+    command += ["--views", "9", "--batch-size", "1", "--input-px", "224", "--quiet", "--out"]
+    there = {"env": once, "before": TINY_DENSENET}
+    assert ball(*command, whole, **there).returncode == 0
     rng = random.Random(0)
     kills = 0
     for _ in range(10):
         before = committed(killed)
-        process = start(*command, killed, env=once)
+        process = start(*command, killed, **there)
         # Let it get a little further than the last one, then kill it at a moment of chance.
         while process.is_alive() and committed(killed) <= before:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.02))
         kills += process.is_alive()
         process.kill()
         process.join()
     partial = committed(killed)
-    assert ball(*command, killed, env=once).returncode == 0
+    assert ball(*command, killed, **there).returncode == 0
     a, b = read_cache(whole), read_cache(killed)
     assert kills >= 5
     assert 0 < partial <= len(a.path)
@@ -328,7 +329,7 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(tmp_path, smears):
 @pytest.mark.real_data
 def test_real_images_agree_with_torchvision(tmp_path, real_images, real_weights):
     weights = real_weights / "densenet201-standin.pth"
-    config = ExtractConfig(weights=str(weights), views=1, precision="fp32", dtype="float32", limit=8)
+    config = ExtractConfig(weights=str(weights), views=1, precision="fp32", dtype="float32", limit=4)
     extract(real_images, tmp_path / "a.h5", config)
     cache = read_cache(tmp_path / "a.h5")
     module = torchvision.models.densenet201(weights=None)
@@ -406,3 +407,24 @@ def test_a_precision_that_was_asked_for_is_kept_and_said_to_stray(smears, tmp_pa
     assert "bf16, as asked for, strays from float32" in said
     assert cache.attributes["precision"] == "bf16"
     assert cache.attributes["deviation_cosine"] < 0.9999999
+
+
+def test_a_cache_in_a_saved_model_is_read_and_never_written(tmp_path, folder):
+    model = tmp_path / "model"
+    model.mkdir()
+    extract(folder, tmp_path / "a.h5", CONFIG)
+    (tmp_path / "a.h5").rename(model / "a.h5")
+    (model / "bundle.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    done = extract(folder, model / "a.h5", CONFIG)
+    assert (done.computed, done.reused) == (0, done.images)
+    for name, dry_run in (("a.h5", False), ("a.h5", True), ("new.h5", False)):
+        Image.new("RGB", (64, 64), "red").save(next(path for path in folder.iterdir() if path.is_dir()) / "more.png")
+        with pytest.raises(
+            DataError, match=r"saved model.*(Move it elsewhere, or g|G)ive another output file"
+        ) as caught:
+            extract(folder, model / name, CONFIG, dry_run=dry_run)
+        assert ("1 images to compute" in str(caught.value)) == (name == "a.h5")
+    with pytest.raises(DataError, match="holds a saved model"):
+        extract(folder, model / "a.h5", CONFIG, overwrite=True)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before

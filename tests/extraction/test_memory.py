@@ -6,7 +6,6 @@ import torch
 
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.errors import CacheError, ConfigError
-from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.memory import require_memory, within_memory
 from ball_features.extraction.preprocessing import Preprocessing
@@ -77,7 +76,7 @@ def test_images_that_no_memory_holds_are_refused_before_the_network_is_loaded(
         backbone="densenet121", weights="random", recipe=recipe, precision="fp32", input_px=side, limit=4
     )
     if fits:
-        require_memory("cpu", Preprocessing.from_config(config, get_backbone("densenet121", side)))
+        require_memory("cpu", Preprocessing.from_config(config))
         return
     with pytest.raises(ConfigError, match=r"takes the network about \d+ GB of memory, and there are 1\."):
         extract(smears, tmp_path / "a.h5", config)

@@ -12,7 +12,7 @@ import torch
 from ball_features.cache import read_cache
 from ball_features.config import ExtractConfig
 from ball_features.errors import ConfigError
-from ball_features.extraction.backbones import BACKBONES, get_backbone
+from ball_features.extraction.backbones import BACKBONES
 from ball_features.extraction.overlay_mask import mask_tensor, pack_mask, unpack_mask
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.readouts import READOUTS
@@ -32,12 +32,15 @@ SETTINGS = {
 }
 
 
-def made(change):
+def made(change, dim=0):
     config = ExtractConfig(**{"backbone": "densenet121"} | change)
-    wanted = Preprocessing.from_config(config, get_backbone(config.backbone, config.input_px))
-    mask = pack_mask(np.eye(wanted.input_px, dtype=bool)) if wanted.plan.needs_mask else ""
+    wanted = Preprocessing.from_config(config)
+    mask = pack_mask(np.eye(wanted.backbone.input_px, dtype=bool)) if wanted.plan.needs_mask else ""
     precision = "bf16" if wanted.precision == "auto" else wanted.precision
-    return dataclasses.replace(wanted, weights_sha256="f" * 64, overlay_mask=mask, precision=precision)
+    backbone = dataclasses.replace(wanted.backbone, dim=dim or wanted.backbone.dim)
+    return dataclasses.replace(
+        wanted, backbone=backbone, weights_sha256="f" * 64, overlay_mask=mask, precision=precision
+    )
 
 
 @pytest.mark.parametrize("change", SETTINGS.values(), ids=SETTINGS)
@@ -86,7 +89,7 @@ def test_a_cache_of_0_1_0_has_an_equal_fingerprint(name):
     assert record.fingerprint == cache.fingerprint
     assert record.differences(cache.attributes) == []
     assert cache.view == record.plan.names(record.channels)
-    assert cache.embeddings.shape[1:] == (record.passes, record.dim)
+    assert cache.embeddings.shape[1:] == (record.passes, record.backbone.dim)
     assert {key: cache.attributes.get(key) for key in record.to_attributes()} == record.to_attributes()
 
 
@@ -133,7 +136,7 @@ def embedded(record, images, calls=None):
 
 @pytest.mark.parametrize("segmented", [None, 0.25], ids=["computed", "files"])
 def test_channels_are_kept_apart_or_joined(segmented):
-    record = dataclasses.replace(made(SETTINGS["channels of views"]), dim=5, normalization="unit")
+    record = dataclasses.replace(made(SETTINGS["channels of views"], dim=5), normalization="unit")
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     if segmented is not None:
         images = torch.cat([images, torch.full_like(images, segmented)], 1)
@@ -152,7 +155,7 @@ def test_channels_are_kept_apart_or_joined(segmented):
 
 
 def test_a_selected_view_is_the_same_alone():
-    record = dataclasses.replace(made({"recipe": "zoom,blur", "views": 5}), dim=3)
+    record = made({"recipe": "zoom,blur", "views": 5}, dim=3)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     whole = embedded(record, images)
     for index in range(5):
@@ -161,7 +164,7 @@ def test_a_selected_view_is_the_same_alone():
 
 def test_fixed_views_of_equal_pixels_share_a_pass():
     calls = []
-    record = dataclasses.replace(made({"recipe": "grey@block2,soft,grey@block3"}), dim=3)
+    record = made({"recipe": "grey@block2,soft,grey@block3"}, dim=3)
     embedded(record, torch.rand(2, 3, 64, 64), calls)
     assert len(calls) == 3
 

@@ -10,7 +10,6 @@ import torchvision
 
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.errors import ConfigError
-from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.cells import CELLS, apply_cells, find_nuclei
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.preprocessing import Preprocessing
@@ -134,7 +133,8 @@ def test_views_of_one_picture_share_a_forward_pass():
         return [torch.full((2, 4), float(len(calls) * 10 + place)) for place in range(len(readouts))]
 
     config = ExtractConfig(backbone="densenet121", recipe="grey@block2,grey+soft,grey@nuclei")
-    preprocessing = dataclasses.replace(Preprocessing.from_config(config, get_backbone("densenet121")), dim=6)
+    made = Preprocessing.from_config(config)
+    preprocessing = dataclasses.replace(made, backbone=dataclasses.replace(made.backbone, dim=6))
     out = preprocessing.embed(smear(PLACES).expand(2, -1, -1, -1), DIGESTS, read)
     assert calls == [["average"], ["block2", "nuclei"], ["average"]]
     assert out[0, :, 0].tolist() == [10, 20, 30, 21]
@@ -159,14 +159,14 @@ def test_what_follows_from_a_recipe():
 
 
 @pytest.mark.slow
-def test_a_cache_of_several_readouts(tmp_path, smears):
+def test_a_cache_of_several_readouts(tmp_path, smears, tiny_densenet):
     recipe = "grey@block2,grey@block3-nuclei,cells"
-    settings = {"backbone": "densenet121", "weights": "random", "dtype": "float32", "precision": "fp32"}
+    settings = {"backbone": tiny_densenet, "weights": "random", "dtype": "float32", "precision": "fp32"}
     settings |= {"input_px": 128, "limit": 12}
     extract(smears, tmp_path / "a.h5", ExtractConfig(recipe=recipe, views=4, **settings))
     cache = read_cache(tmp_path / "a.h5")
     assert cache.view == ("plain", "grey@block2-1", "grey@block3-nuclei-2", "cells-3")
-    assert cache.embeddings.shape[1:] == (4, 1024)
+    assert cache.embeddings.shape[1:] == (4, 128)
     assert not np.allclose(cache.embeddings[:, 1], cache.embeddings[:, 2], rtol=1e-3)
-    with pytest.raises(ConfigError, match="no feature maps"):
+    with pytest.raises(ConfigError, match="VGG-16 has no feature maps for the readout block2 in"):
         extract(smears, tmp_path / "b.h5", ExtractConfig(backbone="vgg16", weights="random", recipe=recipe, views=2))

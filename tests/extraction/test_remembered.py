@@ -11,8 +11,10 @@ import pytest
 from ball_features import ExtractConfig, draw_smears, extract
 from ball_features.extraction.engine.deviation import Deviation, Reference
 from ball_features.extraction.engine.remembered import recall, remember
+from tests.tiny import TINY
 
-CONFIG = ExtractConfig(backbone="densenet121", weights="random")
+pytestmark = pytest.mark.usefixtures("tiny_densenet")
+CONFIG = ExtractConfig(backbone=TINY, weights="random", input_px=64)
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 import colorsys
 import csv
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -122,3 +125,97 @@ def test_published_masks_are_met(real_images):
             theirs = np.array(other).max(-1) > 40
         overlaps.append((mask & theirs).sum() / (mask | theirs).sum())
     assert np.median(overlaps) > 0.8
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of images, and the pictures of an earlier run."""
+    for name in ("A/1.png", "A/2.png", "B/3.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((32, 32, 3), 235, dtype=np.uint8)
+        pixels[4:12, 4:12] = (120, 90, 190)
+        Image.fromarray(pixels).save(tmp_path / "in" / name)
+    segment_folder(tmp_path / "in", tmp_path / "out")
+    return tmp_path / "in", tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")]
+)
+def test_memory_that_is_short_leaves_the_earlier_table(pictures, monkeypatch, error):
+    images, out = pictures
+    before = (out / "nuclei.csv").read_bytes()
+
+    def short(*given):
+        raise error
+
+    monkeypatch.setattr("ball_features.extraction.segment.nucleus_mask", short)
+    with pytest.raises(DataError, match=r"3 rejected; the first, A/1\.png, cannot be read \(not enough memory\)"):
+        segment_folder(images, out)
+    assert (out / "nuclei.csv").read_bytes() == before
+
+
+def test_what_does_not_fit_beside_others_is_made_alone(pictures, monkeypatch):
+    images, out = pictures
+    before = (out / "nuclei.csv").read_bytes()
+    failed = []
+
+    def short(pixels, method):
+        if len(failed) < 2:
+            failed.append(1)
+            raise MemoryError
+        return nucleus_mask(pixels, method)
+
+    monkeypatch.setattr("ball_features.extraction.segment.nucleus_mask", short)
+    counts = []
+    result = segment_folder(images, out, progress=lambda done, of: counts.append((done, of)))
+    assert (result.images, result.rejected, counts) == (3, (), [(1, 3), (2, 3), (3, 3)])
+    assert (out / "nuclei.csv").read_bytes() == before
+
+
+def test_an_error_in_between_leaves_a_table_that_is_true(pictures, monkeypatch):
+    images, out = pictures
+    before = (out / "nuclei.csv").read_text().splitlines()
+
+    def stop(done, of):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ball_features.extraction.segment.core_count", lambda: 1)
+    monkeypatch.setattr("ball_features.extraction.segment._TOGETHER", 1)
+    Image.new("RGB", (32, 32), "white").save(images / "A" / "1.png")
+    with pytest.raises(KeyboardInterrupt):
+        segment_folder(images, out, progress=stop)
+    after = (out / "nuclei.csv").read_text().splitlines()
+    assert after[1].startswith("A/1.png,0,0,")
+    assert after[0::2] + after[3:] == before[0::2] + before[3:]
+
+
+def test_pictures_of_images_that_are_gone_stay_and_are_said(pictures):
+    images, out = pictures
+    rows = (out / "nuclei.csv").read_text().splitlines()
+    (images / "A" / "1.png").unlink()
+    for _ in range(2):
+        result = segment_folder(images, out)
+        assert (result.images, result.left) == (2, ("A/1.png",))
+        assert (out / "A" / "1.png").is_file()
+        assert (out / "nuclei.csv").read_text().splitlines() == [rows[0], *rows[2:], rows[1]]
+    (out / "A" / "1.png").unlink()
+    assert segment_folder(images, out).left == ()
+    assert (out / "nuclei.csv").read_text().splitlines() == [rows[0], *rows[2:]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not every system bounds what a process maps")
+def test_a_library_that_memory_is_too_short_for_is_no_fault_of_an_image(pictures):
+    images, out = pictures
+    before = (out / "nuclei.csv").read_bytes()
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, -1)); "
+        "sys.argv = ['ball', 'segment', *sys.argv[1:]]; import ball_features.cli as c; c.main()"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, str(images), "--out", str(out)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "may map (0.5 GB) does not suffice" in ended.stderr
+    assert "damaged" not in ended.stderr
+    assert (out / "nuclei.csv").read_bytes() == before

@@ -42,7 +42,7 @@ def grey(tmp_path):
 
 def suited(manifest, recipe, said=None, backbone="densenet121"):
     config = ExtractConfig(backbone=backbone, recipe=recipe)
-    made = Preprocessing.from_config(config, get_backbone(backbone))
+    made = Preprocessing.from_config(config)
     return suit(made, manifest, recipe, [].append if said is None else said.append).plan
 
 
@@ -58,7 +58,7 @@ def test_robust_has_crops_of_single_cells(single):
 
 def test_cells_are_offered_where_they_suit(single, grey):
     def offered(recipe, manifest):
-        made = Preprocessing.from_config(ExtractConfig(recipe=recipe), get_backbone("densenet201"))
+        made = Preprocessing.from_config(ExtractConfig(recipe=recipe))
         return offer_cells(SimpleNamespace(attributes=made.to_attributes()), manifest)
 
     for recipe in ("plain", "fields"):
@@ -96,7 +96,7 @@ def test_the_share_of_single_cells():
 
 def test_what_views_cost():
     def cost(recipe):
-        return ViewPlan.parse(recipe, maps=get_backbone("densenet121").maps).cost(224)
+        return ViewPlan.parse(recipe, backbone=get_backbone("densenet121")).cost(224)
 
     assert cost("cells").startswith("7 views of each image in 4 forward passes, about 1.9 times")
     assert cost("fields").startswith("5 views of each image in 4 forward passes, about 3.1 times")

@@ -74,6 +74,25 @@ def test_few_images_and_one_class_fall_back_to_the_training_sites(trained):
     assert own.adapt(mixed, predict).adapted
 
 
+def test_sites_that_are_asked_about_together_have_the_offsets_that_each_has_alone(trained):
+    _, adapter, rng = trained
+    own, predict = adapter("auto")
+    parts = [site(rng.normal(size=8), counts, rng)[0] for counts in ([20, 10, 10], [30, 0, 0], [1, 1, 1], [9, 9, 9])]
+    calls = []
+
+    def answer(asked):
+        calls.append(len(asked))
+        return [predict(X) for X in asked.values()]
+
+    together = own.adapt_each(parts, answer)
+    assert max(calls) == 3 and len(calls) == 16  # the third has too few images to be asked about
+    for X, found in zip(parts, together, strict=True):
+        alone = own.adapt(X, predict)
+        np.testing.assert_array_equal(found.offset, alone.offset)
+        assert (found.images, found.reason) == (alone.images, alone.reason)
+    assert own.adapt_each([], answer) == []
+
+
 def alike(rng, counts, sites):
     """Sites of 30 images with so many of each class, which overlap, so that predictions err."""
     parts = []

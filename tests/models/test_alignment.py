@@ -65,10 +65,10 @@ def test_a_stain_never_seen_is_recognised_once_centred(stained, build):
     X, y, group = stained
     new = group == 3
     plain = build().fit(X[~new], y[~new], groups=group[~new])
-    centred = build().fit(X[~new], y[~new], groups=group[~new], kinds=group[~new])
+    centred = build().fit(X[~new], y[~new], groups=group[~new], center=group[~new])
     assert (centred.predict(X[new], group[new]) == y[new]).mean() > 0.85
     assert (centred.predict(X[new], group[new]) == y[new]).mean() > (plain.predict(X[new]) == y[new]).mean()
-    with pytest.raises(ValueError, match=r"80 rows without kinds"):
+    with pytest.raises(ValueError, match=r"80 rows without center"):
         centred.predict(X[new])
 
 
@@ -84,25 +84,25 @@ def test_brightness_of_an_image_does_not_matter_once_standardised(stained, build
 def test_validation_is_aligned_as_training_is(stained):
     X, y, group = stained
     head = MLPHead(**QUICK)
-    head.fit(X, y, X_val=X[:80], y_val=y[:80], kinds=group, kinds_val=group[:80])
+    head.fit(X, y, X_val=X[:80], y_val=y[:80], center=group, center_val=group[:80])
     assert head.history_["val_accuracy"][head.best_epoch_] > 0.85
-    with pytest.raises(ValueError, match="without kinds"):
-        head.fit(X, y, X_val=X[:80], y_val=y[:80], kinds=group)
+    with pytest.raises(ValueError, match="without center"):
+        head.fit(X, y, X_val=X[:80], y_val=y[:80], center=group)
     with pytest.raises(ValueError, match="expected one a row"):
-        head.fit(X, y, kinds=group[:9])
+        head.fit(X, y, center=group[:9])
 
 
 def test_views_of_an_ensemble_are_centred(stained):
     X, y, group = stained
     views = np.stack([X, X[:, ::-1]], 1)
     new = group == 3
-    model = ViewEnsemble().fit(views[~new], y[~new], groups=group[~new], kinds=group[~new])
+    model = ViewEnsemble().fit(views[~new], y[~new], groups=group[~new], center=group[~new])
     assert (model.predict(views[new], group[new]) == y[new]).mean() > 0.85
 
 
 def test_no_pipeline_does_what_alignment_does(stained):
     X, y, group = stained
-    with pytest.raises(ValueError, match="got per_image or kinds"):
+    with pytest.raises(ValueError, match="got per_image or center"):
         GroupRobustLogistic(per_image=True).fit(X, y, groups=group).to_pipeline()
 
 
@@ -122,16 +122,16 @@ def test_a_run_centres_by_a_column_and_each_view_by_itself(small_cache, groups, 
     monkeypatch.setattr(
         Alignment,
         "fit_transform",
-        lambda self, X, kinds=None: seen.append(kinds) or setattr(self, "centers_", None) or X,
+        lambda self, X, center=None: seen.append(center) or setattr(self, "centers_", None) or X,
     )
-    monkeypatch.setattr(Alignment, "transform", lambda self, X, kinds=None: seen.append(kinds) or X)
+    monkeypatch.setattr(Alignment, "transform", lambda self, X, center=None: seen.append(center) or X)
     config = FitConfig(
         models=("mlp",), repeats=1, head=HeadConfig(epochs=1), groups=groups, center="stain", tta=True, jobs=1
     )
     fit(small_cache, config, out_root=tmp_path)
     training, validation, *tests = seen
     assert len(np.unique(training)) == len(np.unique(validation)) == 6  # three stains, two views
-    assert [set((kinds % 2).tolist()) for kinds in tests] == [{0}, {1}]
+    assert [set((center % 2).tolist()) for center in tests] == [{0}, {1}]
     monkeypatch.undo()
     assert fit(small_cache, replace(config, models=("mlp", "robust-logistic")), out_root=tmp_path).metrics
 

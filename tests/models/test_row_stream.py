@@ -1,5 +1,8 @@
 """Rows read block by block: the same rows, a shuffle near a uniform one, and models equal to those of held rows."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import chisquare, spearmanr
@@ -34,12 +37,48 @@ def stream(mapped, images, memory=400_000, views=(0,)):
     return RowStream(numbers, images, codes, views, memory)
 
 
-@pytest.mark.parametrize("rows", [np.arange(100), np.arange(5, 2900, 3), np.array([1, 2900]), np.array([], int)])
+ROWS = [
+    np.arange(100),
+    np.arange(5, 2900, 3),
+    np.array([1, 2900]),
+    np.array([], int),
+    np.r_[7:9, 100, 2000:2050],
+    np.array([9, 2, 2, 3]),
+    np.array([4, -1]),
+]
+
+
+@pytest.mark.parametrize("rows", ROWS)
 def test_rows_read_from_the_file_are_those_of_the_map(mapped, rows):
     numbers, held, _ = mapped
     assert np.array_equal(read_rows(numbers, rows), held[rows])
     assert np.array_equal(read_rows(numbers[:], rows), held[rows])  # a view of the map has no offset of its own
     assert np.array_equal(read_rows(held, rows), held[rows])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no count of bytes that are read")
+def test_rows_far_apart_are_read_from_the_file_and_nothing_else(mapped):
+    """A map would not count here, and would read ahead."""
+
+    def taken():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    numbers, held, _ = mapped
+    rows = np.arange(3, 3000, 30)
+    before = taken()
+    found = read_rows(numbers, rows)
+    assert found.nbytes <= taken() - before < found.nbytes + 2000
+    assert np.array_equal(found, held[rows])
+
+
+def test_a_file_that_became_shorter_is_an_error(tmp_path):
+    path = tmp_path / "rows.bin"
+    np.zeros((1000, 2, 24), np.float16).tofile(path)
+    numbers = np.memmap(path, np.float16, "r", 0, (1000, 2, 24))
+    with path.open("rb+") as file:
+        file.truncate(5000)
+    with pytest.raises(OSError, match="has become shorter"):
+        read_rows(numbers, np.array([1, 900]))
 
 
 @pytest.mark.parametrize("views", [(0,), (1,), (1, 0)])
@@ -67,7 +106,8 @@ def test_shuffled_windows_are_near_a_uniform_shuffle():
     for _, images in own.windows(rng):
         order.append(images[rng.permutation(len(images))])
     place = np.concatenate(order)
-    assert abs(spearmanr(np.arange(count), place).statistic) < 0.05
+    trend: Any = spearmanr(np.arange(count), place)
+    assert abs(trend.statistic) < 0.05
     same = (codes[place][1:] == codes[place][:-1]).mean()  # a quarter in a uniform shuffle
     assert abs(same - 0.25) < 0.02
     batches = codes[place].reshape(-1, 16)
@@ -97,7 +137,8 @@ def test_streamed_logistic_regression_is_that_of_held_rows(mapped, classes):
     X, y = held[images].reshape(-1, 24).astype(np.float64), np.repeat(codes[images], 2)
     exact = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500, tol=1e-9)).fit(X, y)
     assert np.abs(found.predict_proba(X) - exact.predict_proba(X)).max() < 1e-4
-    assert np.allclose(found[0].scale_, exact[0].scale_, rtol=1e-5)
+    scaler: Any = exact[0]
+    assert np.allclose(found[0].scale_, scaler.scale_, rtol=1e-5)
     assert "passes" in words
     usual = MODELS["logistic"].build(0, HeadConfig()).fit(X.astype(np.float32), y)  # stops at a wide tolerance
     found, _ = streamed.fit_logistic(

@@ -10,7 +10,6 @@ from ball_features.cache import read_cache
 from ball_features.config import ExtractConfig, FitConfig, HeadConfig
 from ball_features.errors import ConfigError
 from ball_features.evaluation.views import fixed_views, model_views
-from ball_features.extraction.backbones import get_backbone
 from ball_features.extraction.extract import extract
 from ball_features.extraction.preprocessing import Preprocessing
 from ball_features.extraction.recipe import RECIPE_SETS, ViewPlan
@@ -98,7 +97,7 @@ def test_whole_fields_get_another_model():
 
 
 def planned(backbone, **settings):
-    plan = Preprocessing.from_config(ExtractConfig(backbone=backbone, **settings), get_backbone(backbone)).plan
+    plan = Preprocessing.from_config(ExtractConfig(backbone=backbone, **settings)).plan
     return plan.recipe, len(plan)
 
 

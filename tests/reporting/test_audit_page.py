@@ -25,7 +25,7 @@ from ball_features.reporting.verdict import verdict
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("smears")
-    draw_smears(folder, per_class=24, seed=3, overlay_share=1, shared_fields=1, near_duplicates=1, series=2)
+    draw_smears(folder, per_class=12, seed=3, overlay_share=1, shared_fields=1, near_duplicates=1, series=2)
     shutil.copy(next((folder / "Pro").iterdir()), folder / "Benign" / "again.jpg")
     return folder, audit(scan(folder))
 
@@ -117,8 +117,8 @@ def test_the_summary_says_what_each_shortcut_reaches(found):
 
 
 @pytest.mark.slow
-def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears, tiny_densenet):
-    folder = shutil.copytree(smears, tmp_path / "images")
+def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, few_smears, tiny_densenet):
+    folder = shutil.copytree(few_smears, tmp_path / "images")
     whole = sorted((folder / "Pro").iterdir())
     whole[0].write_bytes(whole[0].read_bytes()[:300])
     cache = tmp_path / "a.h5"
@@ -131,5 +131,5 @@ def test_a_cache_that_knows_what_is_corrupt_lacks_nothing(tmp_path, smears, tiny
     shutil.copy(whole[1], whole[0])
     with whole[0].open("ab") as file:
         file.write(b"other bytes")  # mended since: the cache is not up to date
-    with pytest.raises(CacheError, match="lacks 1 of 48 images"):
+    with pytest.raises(CacheError, match="lacks 1 of 24 images"):
         cached_embeddings(cache, scan(folder))

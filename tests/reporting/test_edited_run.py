@@ -1,6 +1,7 @@
 """A report reads table and predictions of a run, which must agree; names come back as they were."""
 
 import json
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -191,6 +192,41 @@ def test_an_address_in_a_run_is_not_followed(run, tmp_path, monkeypatch, field, 
     (folder / "run.json").write_text(json.dumps(details))
     with pytest.raises(ConfigError, match="cluster is an address"):
         read_settings(folder / "run.json")
+
+
+@pytest.mark.parametrize("kind", ["another cache", "same images", "text", "pipe", "device", "folder", "gone"])
+@pytest.mark.parametrize("field", ["cache", "cache_from_run"])
+def test_another_file_that_a_run_names_as_its_cache_is_not_used(run, tmp_path, kind, field):
+    """The page has no map then, and says why; the file stays as it is, and a pipe is not waited for."""
+    folder, other = shutil.copytree(run, tmp_path / "run"), tmp_path / "other.h5"
+    embeddings, label = clouds(20, seed=1)
+    if kind == "another cache":
+        write_cache(other, embeddings, label)
+    elif kind == "same images":  # other numbers, by other settings
+        write_cache(other, embeddings, [ODD[name] for name in label], fingerprint="e" * 64)
+    elif kind == "text":
+        other.write_text("mine")
+    elif kind == "pipe":
+        os.mkfifo(other)
+    elif kind == "folder":
+        other.mkdir()
+    place = "/dev/zero" if kind == "device" else str(other)
+    before = other.read_bytes() if other.is_file() else b""
+    details = json.loads((folder / "run.json").read_text())
+    details |= {"cache": "gone.h5", field: place}
+    if field == "cache":
+        del details["cache_from_run"]
+    (folder / "run.json").write_text(json.dumps(details))
+    for words in (["report", folder], ["report", folder, "--out", tmp_path / "page.html"], ["runs", tmp_path]):
+        found = CliRunner().invoke(app, [str(word) for word in words])
+        assert found.exit_code == 0, (found.output, found.exception)
+        if words[0] == "report":
+            said = " ".join(found.output.split())
+            assert "The page has no map of the embeddings; where the cache has moved, give --cache." in said
+    assert CliRunner().invoke(app, ["report", str(run), "--quiet"]).exit_code == 0
+    for own, mapped in ((run, True), (folder, False)):
+        assert ('class="map"' in (own / "report.html").read_text(encoding="utf-8")) is mapped
+    assert (other.read_bytes() if other.is_file() else b"") == before
 
 
 def test_a_page_names_what_was_not_checked(run, tmp_path):

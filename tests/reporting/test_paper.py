@@ -25,7 +25,7 @@ from ball_features.runs.fit import fit
 
 @pytest.fixture(scope="module")
 def run(small_cache, tmp_path_factory):
-    config = FitConfig(models=("mlp", "logistic", "colour"), repeats=2)
+    config = FitConfig(models=("mlp", "colour"), repeats=2)
     return fit(small_cache, config, out_root=tmp_path_factory.mktemp("runs")).folder
 
 

@@ -75,7 +75,7 @@ def test_what_tune_found_is_fitted_again_to_the_same_numbers(small_cache, tmp_pa
     groups = tmp_path / "my groups.csv"
     paths = read_cache(small_cache, embeddings=False).path
     groups.write_text("path,patient\n" + "\n".join(f"{path},{row // 2}" for row, path in enumerate(paths)))
-    config = FitConfig(seed=5, groups=str(groups), group_column="patient", head=HeadConfig(epochs=3))
+    config = FitConfig(seed=5, groups=str(groups), group_column="patient", head=HeadConfig(epochs=3), jobs=1)
     run, _ = tune(small_cache, config, trials=3, out_root=tmp_path)
     assert (
         run.details["command"] == f"ball tune {shareable(small_cache)} --config {shareable(run.folder / 'config.toml')}"

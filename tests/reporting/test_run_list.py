@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,23 @@ from ball_features.runs.store import annotate
 from tests.made import clouds, write_cache
 
 TRIES = {"try1": {"seed": 0}, "try2": {"head": {"epochs": 2}}, "try10": {"test_size": 0.3}}
+
+
+def test_folders_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+    inside = Path.iterdir
+
+    def refusing(folder):
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return inside(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    found = list_runs(tmp_path)
+    assert [(item.name, item.reason) for item in found.damaged] == [
+        ("closed", "The folder cannot be read (Permission denied).")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +95,10 @@ def test_one_cache_by_two_paths_is_one_cache(folder):
 def test_numbers_in_names_sort_by_value():
     assert sorted(["try10", "try2", "Try1", "a"], key=natural_key) == ["a", "Try1", "try2", "try10"]
     assert sorted(["2", "b/10", "b/9", "10"], key=natural_key) == ["2", "10", "b/9", "b/10"]
+    many = "1" * 5000  # digits, more than Python makes a number of
+    assert sorted([f"a{many}", "a٣", "a007", "a2", f"a{many[1:]}"], key=natural_key) == [
+        "a2", "a٣", "a007", f"a{many[1:]}", f"a{many}"
+    ]  # fmt: skip
 
 
 def test_runs_are_listed_and_damaged_ones_named(folder):

@@ -18,7 +18,7 @@ from ball_features.reporting.evidence import (
     PredictionEvidence,
     ProtocolEvidence,
 )
-from ball_features.reporting.finding import SEVERITIES
+from ball_features.reporting.finding import SEVERITIES, Finding
 from ball_features.reporting.rule_words import percent
 from ball_features.reporting.verdict import findings_to_json, render_verdict, verdict
 
@@ -516,3 +516,8 @@ def test_known_sites_are_quoted_before_inferred_series():
     assert first.numbers["strict"] == "sites left out"
     first, *_ = verdict(Evidence((LENIENT, FALL, HOLD)))  # nothing falls on patients
     assert first.numbers["strict"] == "series left out"
+
+
+def test_a_finding_is_one_line_whatever_names_hold():
+    found = Finding("x", "note", {}, "the file a\n\x1b[31mred\r.png is odd")
+    assert found.sentence == "the file a\\n\\x1b[31mred\\r.png is odd"

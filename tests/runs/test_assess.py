@@ -1,7 +1,9 @@
 """One command from a folder to a verdict."""
 
 import json
+import os
 import shutil
+import subprocess
 from unittest.mock import Mock
 
 import pytest
@@ -18,10 +20,10 @@ MODELS = FitConfig(models=("logistic", "majority", "colour", "nuclei"), repeats=
 
 
 @pytest.fixture(scope="module")
-def assessed(tmp_path_factory, smears, tiny_densenet):
+def assessed(tmp_path_factory, few_smears, tiny_densenet):
     out = tmp_path_factory.mktemp("assess")
     told = []
-    return assess(smears, out, EMBEDDING, MODELS, progress=lambda *step: told.append(step)), told
+    return assess(few_smears, out, EMBEDDING, MODELS, progress=lambda *step: told.append(step)), told
 
 
 @pytest.mark.slow
@@ -55,6 +57,21 @@ def test_an_output_folder_that_holds_the_images_is_refused(smears, tmp_path, out
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can mount")
+def test_a_second_path_to_the_images_is_no_output_folder(smears, tmp_path):
+    (tmp_path / "out").mkdir()
+    if subprocess.run(["mount", "--bind", smears, tmp_path / "out"], capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        before = {path.name for path in smears.iterdir()}
+        for out in (tmp_path / "out", tmp_path / "out" / "Pro"):
+            with pytest.raises(DataError, match="Images lie in the output folder"):
+                assess(smears, out)
+        assert {path.name for path in smears.iterdir()} == before
+    finally:
+        subprocess.run(["umount", tmp_path / "out"], check=True)
+
+
 @pytest.mark.slow
 def test_a_note_is_on_the_page_and_in_the_list_of_runs(assessed):
     done, _ = assessed
@@ -66,7 +83,7 @@ def test_a_note_is_on_the_page_and_in_the_list_of_runs(assessed):
 
 
 @pytest.mark.slow
-def test_what_is_done_is_not_done_again(assessed, smears, monkeypatch):
+def test_what_is_done_is_not_done_again(assessed, few_smears, monkeypatch):
     done, _ = assessed
 
     def refused(*arguments, **options):
@@ -74,18 +91,16 @@ def test_what_is_done_is_not_done_again(assessed, smears, monkeypatch):
 
     monkeypatch.setattr("ball_features.runs.assess.audit", refused)
     monkeypatch.setattr("ball_features.runs.ladder.evaluate", refused)
-    again = assess(smears, done.folder, EMBEDDING, MODELS)
+    again = assess(few_smears, done.folder, EMBEDDING, MODELS)
     assert [finding.code for finding in again.findings] == [finding.code for finding in done.findings]
 
 
 @pytest.mark.slow
-def test_new_images_are_audited(tmp_path, monkeypatch):
-    images, out = tmp_path / "images", tmp_path / "out"
-    draw_smears(images, per_class=8, seed=1)
-    (images / "truth.json").unlink(missing_ok=True)
-    assess(images, out, EMBEDDING, MODELS)
+def test_new_images_are_audited(assessed, few_smears, tmp_path, monkeypatch):
+    images = shutil.copytree(few_smears, tmp_path / "images")
+    out = shutil.copytree(assessed[0].folder, tmp_path / "out")
     first = json.loads((out / "audit.json").read_text(encoding="utf-8"))["images"]
-    draw_smears(tmp_path / "more", per_class=2, seed=2)
+    draw_smears(tmp_path / "more", per_class=1, seed=2)
     for file in (tmp_path / "more").rglob("*.jpg"):
         file.rename(images / file.parent.name / f"more-{file.name}")
     assess(images, out, EMBEDDING, MODELS)

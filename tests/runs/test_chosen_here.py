@@ -52,5 +52,23 @@ def test_single_cells_by_name(cache, by):
     assert chosen_here(cache, ("robust", "robust-views")) == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Parasitized/C101P62ThinF_IMG_20150918_151006_cell_67.png", "candidates"),
+        ("Uninfected/C1_thinF_IMG_20150604_104722_cell_9.png", "candidates"),
+        ("eosinophil/BloodImage_00009.jpg", "views"),
+        ("eosinophil/bccd_BloodImage_00009_1.jpg", "views"),
+    ],
+)
+@pytest.mark.parametrize(("share", "said"), [(0.5, True), (0.05, False)])
+def test_collections_by_their_files(cache, name, what, share, said):
+    paths = cache.path.copy().astype(object)
+    folder, _, file = name.partition("/")
+    paths[: round(share * len(paths))] = [f"{folder}/{row}/{file}" for row in range(round(share * len(paths)))]
+    found = chosen_here(replace(cache, path=paths.astype(str)), ("mlp", "robust", "robust-views"))
+    assert found == ((f"the {what} of robust",) if said else ())
+
+
 def test_only_models_that_exist_are_listed():
     assert set(CHOSEN_ON) <= set(MODELS)

@@ -12,14 +12,15 @@ from ball_features.evaluation.rows import CompareRow, read_rows
 from ball_features.reporting.run_tables import render_comparison
 from ball_features.runs.compare import compare
 
+SMALL = {"backbone": "mobilenet_v3_large", "weights": "random", "precision": "fp32", "input_px": 64}
 CONFIG = FitConfig(models=("logistic", "colour"), repeats=2, test_size=0.3, val_size=0.2)
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory, smears):
     out = tmp_path_factory.mktemp("other") / "other.h5"
-    settings = {"weights": "random", "precision": "fp32", "channels": ("original", "segmented"), "twins": "none"}
-    extract(smears, out, ExtractConfig(backbone="mobilenet_v3_large", **settings))
+    settings = {"channels": ("original", "segmented"), "twins": "none"}
+    extract(smears, out, ExtractConfig(**SMALL, **settings))
     return out
 
 
@@ -100,7 +101,7 @@ def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smear
         raise AssertionError("a model was fitted")
 
     monkeypatch.setattr("ball_features.runs.compare.evaluate", fitted)
-    extract(smears, tmp_path / "few.h5", ExtractConfig(backbone="mobilenet_v3_large", weights="random", limit=20))
+    extract(smears, tmp_path / "few.h5", ExtractConfig(**SMALL, limit=20))
     with pytest.raises(CacheError, match="28 of 48 are not in it"):
         compare([str(small_cache), str(other), str(tmp_path / "few.h5")], CONFIG, out_root=tmp_path)
     relabelled = tmp_path / "relabelled.h5"
@@ -114,9 +115,7 @@ def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smear
 
 @pytest.mark.slow
 def test_the_views_that_a_model_saw_are_shown(small_cache, smears, tmp_path):
-    extract(smears, tmp_path / "fixed.h5", ExtractConfig(
-        backbone="mobilenet_v3_large", weights="random", recipe="grey,haematoxylin", views=3
-    ))  # fmt: skip
+    extract(smears, tmp_path / "fixed.h5", ExtractConfig(**SMALL, recipe="grey,haematoxylin", views=3))
     config = FitConfig(models=("logistic", "robust-views"), repeats=1, test_size=0.3, val_size=0.2)
     run, rows = compare([str(small_cache), str(tmp_path / "fixed.h5")], config, out_root=tmp_path)
     names = read_cache(small_cache, embeddings=False).view
@@ -129,7 +128,7 @@ def test_the_views_that_a_model_saw_are_shown(small_cache, smears, tmp_path):
 
 
 def test_other_images_are_refused(small_cache, smears, tmp_path):
-    extract(smears, tmp_path / "few.h5", ExtractConfig(backbone="mobilenet_v3_large", weights="random", limit=20))
+    extract(smears, tmp_path / "few.h5", ExtractConfig(**SMALL, limit=20))
     with pytest.raises(CacheError, match="28 of 48 are not in it"):
         compare([str(small_cache), str(tmp_path / "few.h5")], CONFIG, out_root=tmp_path)
     with pytest.raises(ConfigError, match="two or more"):

@@ -14,6 +14,7 @@ from ball_features.errors import CacheError, ConfigError, DataError
 from ball_features.evaluation.intervals import metric_intervals
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.paired_tests import paired_bootstrap
+from ball_features.files import read_csv
 from ball_features.models import registry
 
 MODELS = ("mlp", "logistic", "knn", "majority", "colour", "corner")
@@ -303,7 +304,7 @@ def test_a_run_over_odd_names_is_whole(small_cache, tmp_path, monkeypatch, text)
     odd = np.array([f"{label}/{text.format(number)}" for number, label in enumerate(cache.label)])
     monkeypatch.setattr(module, "read_cache", lambda path: replace(cache, path=odd))
     run = fit(small_cache, FitConfig(models=("knn",), repeats=1), out_root=tmp_path)
-    assert {row["path"] for row in table(run.folder / "splits.csv")} == set(odd.tolist())
+    assert {row["path"] for row in read_csv(run.folder / "splits.csv")} == set(odd.tolist())
     assert not any("report.html" in note for note in run.notes)
     assert (run.folder / "report.html").is_file()
 

@@ -81,6 +81,8 @@ def test_planted_labels_come_first_and_the_sheet_is_read_back(planted, tmp_path)
         check_labels(cache, tmp_path / "labels.csv", CONFIG)
     with pytest.raises(ConfigError, match="see no embedding"):
         check_labels(cache, tmp_path / "other.csv", FitConfig(models=("colour",)))
+    with pytest.raises(ConfigError, match="Got adapt='auto' with a search for wrong labels"):
+        check_labels(cache, tmp_path / "other.csv", FitConfig(models=("lda",), adapt="auto"))
 
 
 def test_images_that_were_left_out_stay_left_out(tmp_path):

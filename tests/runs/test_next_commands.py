@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from typer.testing import CliRunner
 
 from ball_features import FitConfig
 from ball_features.cli import app
+from ball_features.config.toml import Repeat
 from ball_features.errors import DataError
+from ball_features.reporting.finding import Command
 from ball_features.runs.fit import fit
 from tests.made import clouds, write_cache
 
@@ -75,3 +78,9 @@ def test_one_class_is_nothing_to_tell_apart(tmp_path):
     cache = write_cache(tmp_path / "c.h5", embeddings, ["Benign"] * 30)
     with pytest.raises(DataError, match=r"All 30 images of .* are of the class 'Benign', expected at least two"):
         fit(cache, QUICK, out_root=tmp_path)
+
+
+def test_a_name_that_begins_with_a_dash_is_no_option():
+    assert str(Command("fit", ("-x.h5",), {"group_column": "-a"})) == "ball fit ./-x.h5 --group-column=-a"
+    command = Repeat("fit", {"cache": "-x.h5"}, FitConfig()).command(Path("-runs"))
+    assert command == "ball fit ./-x.h5 --config ./-runs/config.toml"

@@ -14,17 +14,17 @@ from ball_features.cache import Cache
 from ball_features.dataset.decode import decode
 from ball_features.dataset.manifest import Manifest, spread_rows
 from ball_features.errors import CacheError
-from ball_features.extraction.backbones import Backbone
-from ball_features.extraction.batch import batch_size
 from ball_features.extraction.decoding import ON_DEVICE, decode_on, device_decoding_pays, forward_rate
 from ball_features.extraction.engine.cpu import NO_COMPILER, kernel_is_missing
 from ball_features.extraction.engine.cuda import gpu_kernels
 from ball_features.extraction.engine.densenet import Engine
 from ball_features.extraction.engine.deviation import Deviation, Reference, single_thread
 from ball_features.extraction.engine.devices import best_precision
-from ball_features.extraction.engine.modules import EmbeddingEngine, ModuleEngine, OnnxNetwork, build_engine
+from ball_features.extraction.engine.modules import EmbeddingEngine, ModuleEngine, build_engine
 from ball_features.extraction.engine.remembered import check_key, recall, remember
 from ball_features.extraction.loading import load_image, resize
+from ball_features.extraction.memory import batch_size
+from ball_features.extraction.network_files import OnnxNetwork
 from ball_features.extraction.preprocessing import Preprocessing
 
 __all__ = ["COMPILE_FROM", "COSINE_BOUND", "Choice", "Chooser"]
@@ -60,7 +60,6 @@ class Chooser:
 
     Attributes:
         module: network.
-        backbone: record of the network.
         preprocessing: how an image becomes an embedding; its precision may be "auto".
         manifest: images.
         device: device that computes.
@@ -70,7 +69,6 @@ class Chooser:
     """
 
     module: nn.Module
-    backbone: Backbone
     preprocessing: Preprocessing
     manifest: Manifest
     device: torch.device
@@ -83,7 +81,7 @@ class Chooser:
         if plain:
             return ModuleEngine(self.module, self.device, precision)
         with single_thread(self.device):
-            return build_engine(self.backbone, self.module, self.device, precision, self._large)
+            return build_engine(self.preprocessing.backbone, self.module, self.device, precision, self._large)
 
     def choose(self) -> Choice:
         """Choose the engine in the precision asked for, or in the best one that holds on the sample."""
@@ -190,16 +188,16 @@ class Chooser:
         Returns:
             The deviation; None where the cores decode.
         """
-        side_px = self.backbone.input_px
-        batch = self.batch or batch_size(self.device.type, engine.precision, side_px)
-        images = torch.zeros(batch, 3, side_px, side_px, device=self.device)
+        input_px = self.preprocessing.backbone.input_px
+        batch = self.batch or batch_size(self.device.type, engine.precision, input_px)
+        images = torch.zeros(batch, 3, input_px, input_px, device=self.device)
         rate = forward_rate(lambda: engine(images), batch, self.device) / self.preprocessing.passes
         reason = device_decoding_pays(
-            files, lambda file: resize(decode(file), side_px), rate, self.workers, self.device
+            files, lambda file: resize(decode(file), input_px), rate, self.workers, self.device
         )
         if not reason:
             return None
-        decoded = torch.stack([resize(decode_on(file, self.device), side_px).cpu() for file in files])
+        decoded = torch.stack([resize(decode_on(file, self.device), input_px).cpu() for file in files])
         measured = measure(engine, decoded)
         if not measured.cosine >= COSINE_BOUND:
             self.log(f"The GPU decodes these files too differently (cosine {measured.cosine:.5f}); the cores do it.")
@@ -236,8 +234,8 @@ class Chooser:
 
     def _sample(self, count: int) -> dict[int, Tensor]:
         """Row -> uint8 (3, side, side) of images spread over the collection, without those that cannot be decoded."""
-        rows = spread_rows(len(self.manifest.path), count).tolist()
-        loaded = {row: load_image(self.manifest, row, self.backbone.input_px) for row in rows}
+        rows, input_px = spread_rows(len(self.manifest.path), count).tolist(), self.preprocessing.backbone.input_px
+        loaded = {row: load_image(self.manifest, row, input_px) for row in rows}
         return {row: item[:3] for row, item in loaded.items() if isinstance(item, Tensor)}
 
     @property

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from ball_features.extraction.backbones import Backbone
     from ball_features.extraction.preprocessing import Preprocessing
 
 __all__ = ["Confirmed", "confirm"]
@@ -42,7 +41,6 @@ class Confirmed:
 
 
 def confirm(
-    backbone: Backbone,
     module: nn.Module,
     preprocessing: Preprocessing,
     device: torch.device,
@@ -52,17 +50,16 @@ def confirm(
     """Build an engine and compare it with its network in float32, on two drawn images; a wrong one is not used.
 
     Args:
-        backbone: record of the network.
         module: network.
         preprocessing: how an image becomes an embedding, with the precision to compute in.
         device: device that computes.
         compiled: compile kernels for CUDA.
     """
     precision = preprocessing.precision
-    engine = build_engine(backbone, module, device, precision, compiled)
+    engine = build_engine(preprocessing.backbone, module, device, precision, compiled)
     if not isinstance(engine, Engine):  # the library's own pass
         return Confirmed(engine)
-    pixels = _drawn(preprocessing.input_px)
+    pixels = _drawn(preprocessing.backbone.input_px)
     measured = _measure(engine, module, preprocessing, device, pixels)
     if measured.cosine >= _LEAST.get(precision, _LEAST_OTHER):
         return Confirmed(engine)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from ball_features.extraction.batch import batch_size
 from ball_features.extraction.cells import find_nuclei
+from ball_features.extraction.memory import batch_size
 from ball_features.extraction.normalization import normalize
 from ball_features.extraction.preprocessing import Preprocessing, pad
 from ball_features.extraction.readouts import reader
@@ -88,14 +88,14 @@ class Reference:
         """
         readouts = self.preprocessing.plan.readouts
         # Batches as large as those of the extraction, so that the comparison also warms the engine up.
-        size = self.batch or batch_size(self.device.type, engine.precision, self.preprocessing.input_px)
+        size = self.batch or batch_size(self.device.type, engine.precision, self.preprocessing.backbone.input_px)
 
         def read(network: Any, images: Tensor, nuclei: Tensor | None) -> Tensor:
             """Embed: a row for each image and readout, all padded to one length."""
             masks = [None] * len(images.split(size)) if nuclei is None else nuclei.split(size)
             return torch.cat(
                 [
-                    pad(vector, self.preprocessing.dim)
+                    pad(vector, self.preprocessing.backbone.dim)
                     for part, mask in zip(images.split(size), masks, strict=True)
                     for vector in reader(network)(part, readouts, mask)
                 ]

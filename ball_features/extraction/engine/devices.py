@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ball_features.config.sizes import whole_number
 from ball_features.errors import ConfigError
 
 __all__ = ["PRECISIONS", "best_precision", "resolve_device"]
@@ -23,8 +24,8 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = next(family for family in ("cuda", "mps", "cpu") if present[family])
     family, _, index = name.partition(":")
-    count = torch.cuda.device_count() if family == "cuda" else 1
-    if not present.get(family, False) or (name != family and not (index.isdecimal() and int(index) < count)):
+    count, number = torch.cuda.device_count() if family == "cuda" else 1, whole_number(index)
+    if not present.get(family, False) or (name != family and (number is None or number >= count)):
         available = [one for one, there in present.items() if there]
         available += [f"cuda:{one}" for one in range(torch.cuda.device_count()) if present["cuda"]]
         raise ConfigError(

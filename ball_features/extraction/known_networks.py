@@ -1,4 +1,4 @@
-"""Networks in TorchScript files that this user has named.
+"""Networks in files: their hash, and those in TorchScript that this user has named.
 
 TorchScript is a program that can read and write files, so that the network of a stranger's bundle runs only if the user
 says so: by trust, or by the file's name, once, on this machine.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ball_features.files import user_folder
 
-__all__ = ["file_sha256", "is_program", "know_network", "knows_network"]
+__all__ = ["file_sha256", "is_program", "know_network", "knows_network", "network_sha256"]
 
 
 def is_program(path: Path) -> bool:
@@ -42,6 +42,21 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def network_sha256(path: Path) -> str:
+    """SHA-256 of a network's file; of an ONNX file with weights in files beside it, one of all of them.
+
+    Raises:
+        WeightsError: An ONNX file cannot be read, or one of the files beside it.
+    """
+    own = file_sha256(path)
+    if is_program(path):
+        return own
+    from ball_features.extraction.onnx_graph import side_digest
+
+    beside = side_digest(path)
+    return hashlib.sha256((own + beside).encode()).hexdigest() if beside else own
 
 
 def _folder() -> Path:
