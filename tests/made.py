@@ -26,12 +26,13 @@ def write_cache(
     embeddings: np.ndarray,
     label: list[str],
     columns: dict[str, list[str]] | None = None,
+    paths: list[str] | None = None,
     **attributes: object,
 ) -> Path:
     """Write a complete cache of one view; embeddings float (images, dim); further attributes by name."""
     number = np.arange(len(label))
     contents = CacheContents(
-        paths=[f"{name or 'none'}/{row:05}.png" for row, name in zip(number, label, strict=True)],
+        paths=paths or [f"{name or 'none'}/{row:05}.png" for row, name in zip(number, label, strict=True)],
         labels=label,
         sha256=[f"{row:064x}" for row in number],
         view=["plain"],

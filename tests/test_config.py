@@ -98,3 +98,13 @@ def test_a_preset_tells_the_number_of_splits(preset):
     assert "of 3 splits" in preset.told(3) or "over 3 splits" in preset.told(3)
     assert "1 split " in preset.told(1).replace(",", " ")
     assert "{" not in preset.told(1)
+
+
+def test_settings_of_a_call_are_a_record_or_a_mapping():
+    assert FitConfig.of(None) == FitConfig.of({}) == FitConfig()
+    assert FitConfig.of({"models": ["logistic"]}) == FitConfig.of(FitConfig(models=("logistic",)))
+    with pytest.raises(ConfigError, match="FitConfig has no key 'model'"):
+        FitConfig.of({"model": "logistic"})
+    for given in ("logistic", HeadConfig(), 3):
+        with pytest.raises(ConfigError, match=rf"settings of type {type(given).__name__}, expected FitConfig"):
+            FitConfig.of(given)

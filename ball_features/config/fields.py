@@ -217,6 +217,21 @@ class Config:
                 raise ConfigError(f"{cls.__name__} has no key {key!r}.{near(key, known)}")
         return cls(**values)
 
+    @classmethod
+    def of(cls, given: Self | Mapping[str, Any] | None) -> Self:
+        """The settings that a function was given: a record, a mapping of some of its keys, or None for the defaults.
+
+        Raises:
+            ConfigError: It is something else, or `from_mapping` refuses it.
+        """
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping | None):
+            raise ConfigError(
+                f"Got settings of type {type(given).__name__}, expected {cls.__name__}. Give {cls.__name__}(...)."
+            )
+        return cls.from_mapping(given or {})
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, ready for JSON."""
         return dataclasses.asdict(self)

@@ -20,6 +20,7 @@ __all__ = ["contained"]
 
 _FREE_BYTES, _EXPANSION = 1 << 30, 64  # memory beside that of the imports: for any file, and for each of its bytes
 _FREE_SECONDS, _BYTES_A_SECOND = 20, 100_000  # of one core
+_PATIENCE_S, _SLOWED = 120, 10  # in which the process starts, and how much slower than on a core alone it may be
 _CHILD = "import sys; sys.path[:] = {paths!r}; from ball_features.dataset.binary_tables import main; main({limits!r})"
 
 
@@ -41,14 +42,19 @@ def contained(kind: str, data: bytes) -> list[tuple[str, list[list[str]], dict[s
     paths = [str(Path(path).resolve()) for path in sys.path]
     # Allocators that reserve memory beforehand would meet the bound.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD.format(paths=paths, limits=limits)],
-        input=data,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        check=False,
-    )
+    patience = _PATIENCE_S + _SLOWED * limits[2]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD.format(paths=paths, limits=limits)],
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            check=False,
+            timeout=patience,
+        )
+    except subprocess.TimeoutExpired as error:  # which waits, and takes no time of a core
+        raise ValueError(f"the process that reads it did not answer within {patience} s") from error
     if done.returncode == -getattr(signal, "SIGXCPU", 0):
         raise ValueError("reading it takes longer than its size warrants")
     found: Any = json.loads(done.stdout) if not done.returncode else "it needs more memory than its size warrants"

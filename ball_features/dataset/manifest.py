@@ -144,7 +144,7 @@ def scan(
     source: Any = open_source(root) if anywhere else None
     place: Path = source or _folder(Path(root))
     listing = list_images(place)
-    config = collection or CollectionConfig()
+    config = CollectionConfig.of(collection)
     tables = "" if sheet is not None or config.sheet else _tables(listing)
     try:
         known = read_labels(place, listing.images, config, sheet)

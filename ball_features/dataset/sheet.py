@@ -46,7 +46,7 @@ def read_sheet(sheet: Path | str | Any, columns: CollectionConfig | None = None)
         DataError: A table cannot be read, a column is missing or there twice, or a column of ids has one number in
             two spellings, such as 1 and 01.
     """
-    columns = columns or CollectionConfig()
+    columns = CollectionConfig.of(columns)
     if isinstance(sheet, Sheet | JoinedSheets):
         return sheet
     given = list(sheet) if isinstance(sheet, list | tuple) else [sheet]

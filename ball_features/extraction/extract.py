@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -92,7 +92,7 @@ class Extraction:
 def extract(
     images: Path | str | Manifest,
     out: Path | str,
-    config: ExtractConfig | None = None,
+    config: ExtractConfig | Mapping[str, Any] | None = None,
     *,
     sheet: Any = None,
     collection: CollectionConfig | None = None,
@@ -103,7 +103,7 @@ def extract(
     Args:
         images: folder of images; the class of each is read from its folders or from a sheet. Or a manifest of one.
         out: path or address of the cache, an HDF5 file. If it exists, only what is missing is computed.
-        config: settings; the defaults if None.
+        config: settings, as a record or a mapping; the defaults if None.
         sheet: path of a table with a row for each image or patient, a pandas or polars data frame, or a list of
             these: class, patient, site and more; see `dataset.sheet`. It wins over the folders.
         collection: layout of the folders, and columns of the sheet.
@@ -121,7 +121,7 @@ def extract(
             done = extract(images, work, config, sheet=sheet, collection=collection, **how)
         return replace(done, cache=Path(out))
     start = time.perf_counter()
-    out, config = Path(out), config or ExtractConfig()
+    out, config = Path(out), ExtractConfig.of(config)
     real = Path(os.path.realpath(out))
     linked = [os.path.islink(place) for place in (out, real)]  # noqa: PTH114  (is_symlink fails for a long name)
     if linked == [True, False]:  # no link in a circle; one cache has one lock

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ball_features.errors import WeightsError
+from ball_features.errors import WeightsError, is_of_the_machine
 from ball_features.extraction.onnx_graph import Graph
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class TorchScriptNetwork(FileNetwork):
                 warnings.simplefilter("ignore")  # loading is deprecated, but such files are in use
                 self.module = torch.jit.load(path, map_location="cpu").eval()
         except Exception as error:
+            if is_of_the_machine(error):
+                raise
             raise WeightsError(
                 f"{path} is not TorchScript ({type(error).__name__}). A state dict has no architecture: give it as the "
                 "weights of the backbone that it belongs to."

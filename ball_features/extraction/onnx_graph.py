@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ball_features.errors import WeightsError, require_extra
+from ball_features.errors import WeightsError, is_of_the_machine, require_extra
 from ball_features.threads import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Graph:
         try:
             self._session = start_session(path, onnxruntime.get_available_providers())
         except Exception as error:
+            if is_of_the_machine(error):
+                raise
             raise WeightsError(f"{path} is not an ONNX network ({type(error).__name__}). Export it again.") from error
         inputs = self._session.get_inputs()
         shape = (inputs[0].shape or []) if len(inputs) == 1 else []

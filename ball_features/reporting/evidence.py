@@ -108,6 +108,7 @@ class DataEvidence:
         cache: path of the cache, for commands.
         groups: path of the groups file, for commands; "" where there is none.
         folder: folder of the images, for commands.
+        sheet: whether the names of the images do not tell all that is known of them, so that a sheet must have.
     """
 
     images: int
@@ -127,6 +128,7 @@ class DataEvidence:
     cache: str = "CACHE.h5"
     groups: str = ""
     folder: str = "IMAGES"
+    sheet: bool = False
 
 
 @dataclass(frozen=True)

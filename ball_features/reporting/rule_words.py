@@ -6,7 +6,7 @@ from ball_features.config import FitConfig
 from ball_features.reporting.evidence import Evidence, ModelEvidence
 from ball_features.reporting.finding import Command
 
-__all__ = ["cache_of", "fit_again", "folder_of", "groups_of", "interval", "percent", "points"]
+__all__ = ["cache_of", "extract_again", "fit_again", "folder_of", "groups_of", "interval", "percent", "points"]
 
 
 _MOST_DIGITS = 3
@@ -51,6 +51,12 @@ def fit_again(evidence: Evidence, protocol: str, unit: str) -> str:
     if fewest < usual:
         options["folds"] = fewest
     return str(Command("fit", (cache_of(evidence),), options))
+
+
+def extract_again(evidence: Evidence, **options: object) -> str:
+    """The command that embeds the images anew, from the sheet that they were read with."""
+    sheet = {"sheet": "SHEET.csv"} if evidence.data and evidence.data.sheet else {}
+    return str(Command("extract", (folder_of(evidence),), options | sheet))
 
 
 def folder_of(evidence: Evidence) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ball_features.reporting.evidence import AuditEvidence, Evidence
 from ball_features.reporting.finding import Command, Finding
-from ball_features.reporting.rule_words import cache_of, fit_again, folder_of, percent
+from ball_features.reporting.rule_words import cache_of, extract_again, fit_again, percent
 from ball_features.reporting.words import counted
 
 __all__ = [
@@ -48,13 +48,7 @@ def random_weights(evidence: Evidence) -> Iterator[Finding]:
             {"backbone": extraction.backbone},
             f"The weights of {extraction.backbone} are random: these figures show that the commands work, not what "
             "the network can do.",
-            str(
-                Command(
-                    "extract",
-                    (folder_of(evidence),),
-                    {"out": "pretrained.h5", "backbone": extraction.backbone, "weights": "imagenet"},
-                )
-            ),
+            extract_again(evidence, out="pretrained.h5", backbone=extraction.backbone, weights="imagenet"),
         )
 
 
@@ -206,13 +200,7 @@ def precision_deviates(evidence: Evidence) -> Iterator[Finding]:
             {"cosine": extraction.cosine, "bound": extraction.bound, "precision": extraction.precision},
             f"Embeddings in {extraction.precision} deviate from float32 (worst cosine {extraction.cosine:.4f}, bound "
             f"{extraction.bound}).",
-            str(
-                Command(
-                    "extract",
-                    (folder_of(evidence),),
-                    {"out": "fp32.h5", "backbone": extraction.backbone, "precision": "fp32"},
-                )
-            ),
+            extract_again(evidence, out="fp32.h5", backbone=extraction.backbone, precision="fp32"),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,8 @@ class Assessment:
 def assess(
     images: Path | str,
     out: Path | str,
-    extraction: ExtractConfig | None = None,
-    config: FitConfig | None = None,
+    extraction: ExtractConfig | Mapping[str, Any] | None = None,
+    config: FitConfig | Mapping[str, Any] | None = None,
     *,
     collection: CollectionConfig | None = None,
     progress: Progress | None = None,
@@ -100,8 +100,8 @@ def assess(
     Raises:
         BallError: as `extract`, `audit` and `ladder`.
     """
-    out, extraction = Path(out), extraction or ExtractConfig()
-    config = config or FitConfig(protocol=LADDER)
+    out, extraction = Path(out), ExtractConfig.of(extraction)
+    config = FitConfig.of(config or FitConfig(protocol=LADDER))
     if extraction.views is None and extraction.recipe == "auto":
         extraction = replace(extraction, views=1)
     if extraction.recipe == "robust" and not config.models:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def _aligned(cache: Cache, name: str, first: Cache) -> Cache:
 
 def compare(
     caches: Sequence[str],
-    config: FitConfig | None = None,
+    config: FitConfig | Mapping[str, Any] | None = None,
     *,
     out_root: Path | str = "artifacts/runs",
     name: str | None = None,
@@ -133,7 +134,7 @@ def compare(
         SplitError: the protocol cannot be carried out on these classes.
     """
     start = time.perf_counter()
-    config = config or FitConfig()
+    config = FitConfig.of(config)
     check_name(name)
     require_unadapted(config, "several caches")
     check_protocol(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ _TOGETHER = ("patient", "group", "series")  # columns whose values no interval t
 def evaluate(
     bundle: Path | str | Bundle,
     images: Path | str | Cache,
-    config: EvaluateConfig | None = None,
+    config: EvaluateConfig | Mapping[str, Any] | None = None,
     *,
     out: Path | str | None = None,
     collection: CollectionConfig | None = None,
@@ -78,7 +78,7 @@ def evaluate(
         CacheError: The cache was made with other settings than the bundle's.
         WeightsError: The weights are missing, or not those of the bundle.
     """
-    config = config or EvaluateConfig()
+    config = EvaluateConfig.of(config)
     loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trust=config.trust)
     if out is not None:
         require_folder(out)

@@ -274,6 +274,7 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         sites=_distinct(cache.columns.get("site")),
         cache=shareable(cache_path),
         folder=shareable(str(cache.attributes.get("images", ""))) or "IMAGES",
+        sheet=_had_a_sheet(cache),
     )
     record = BACKBONES.get(cache.backbone)
     extraction = ExtractionEvidence(
@@ -288,3 +289,10 @@ def cache_evidence(cache: Cache, cache_path: str) -> tuple[DataEvidence, Extract
         recognised=tuple(TRAINING_SETS[key].title for key in record.trained_on) if record else (),
     )
     return data, extraction
+
+
+def _had_a_sheet(cache: Cache) -> bool:
+    """Whether something is known of an image that its path does not say."""
+    paths = [path.casefold() for path in cache.path.tolist()]
+    told = (cache.label, *cache.columns.values())
+    return any(str(value).casefold() not in path for values in told for value, path in zip(values, paths, strict=True))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ball_features.bundles.from_run import Origin, bundle_final, bundle_fitted
 from ball_features.config import FitConfig, Saving
@@ -39,7 +40,7 @@ __all__ = ["fit"]
 
 def fit(
     cache_path: Path | str,
-    config: FitConfig | None = None,
+    config: FitConfig | Mapping[str, Any] | None = None,
     *,
     out_root: Path | str = "artifacts/runs",
     name: str | None = None,
@@ -51,7 +52,7 @@ def fit(
 
     Args:
         cache_path: a complete cache, made by `extract`.
-        config: protocol, models and head; the defaults if None.
+        config: protocol, models and head, as a record or a mapping; the defaults if None.
         out_root: folder of the runs.
         name: name of the run's folder in it; protocol and time if None. A name that is taken gets a number.
         save: models to bundle for `predict`, which `Run.bundles` lists: a name, "all" (of those on embeddings), or
@@ -69,7 +70,7 @@ def fit(
         SplitError: the protocol cannot be carried out on these classes.
     """
     start = time.perf_counter()
-    config = config or FitConfig()
+    config = FitConfig.of(config)
     saving = save if isinstance(save, Saving) else Saving(save)
     save = saving.save
     specs = select(config.models)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +53,7 @@ class LabelCheck:
 def check_labels(
     cache_path: Path | str,
     out: Path | str,
-    config: FitConfig | None = None,
+    config: FitConfig | Mapping[str, Any] | None = None,
     *,
     page: Path | str | None = None,
     images: Path | str | None = None,
@@ -77,7 +79,7 @@ def check_labels(
         DataError: the output exists or cannot be written, the groups file does not fit, or no model could be fitted.
         SplitError: a class is too small for the folds.
     """
-    out, config = Path(out), config or FitConfig()
+    out, config = Path(out), FitConfig.of(config)
     require_free(out)
     place = None if images is None else open_images(images)
     page = None if page is None else Path(page)

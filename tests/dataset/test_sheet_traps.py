@@ -313,3 +313,10 @@ def test_a_groups_file_is_no_pipe(tmp_path):
     os.mkfifo(tmp_path / "groups.csv")
     with pytest.raises(DataError, match="is no file, expected one"):
         table_of_file(str(tmp_path / "groups.csv"), ["a.jpg"])
+
+
+def test_a_reader_that_waits_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(contained, "_CHILD", "import time; time.sleep(60)  # {paths} {limits}")
+    monkeypatch.setattr(contained, "_PATIENCE_S", 1)
+    monkeypatch.setattr(contained, "_SLOWED", 0)
+    refused(document(tmp_path / "a.ods", repeated(1, 1)), "did not answer within 1 s")

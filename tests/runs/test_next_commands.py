@@ -84,3 +84,22 @@ def test_a_name_that_begins_with_a_dash_is_no_option():
     assert str(Command("fit", ("-x.h5",), {"group_column": "-a"})) == "ball fit ./-x.h5 --group-column=-a"
     command = Repeat("fit", {"cache": "-x.h5"}, FitConfig()).command(Path("-runs"))
     assert command == "ball fit ./-x.h5 --config ./-runs/config.toml"
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "words"),
+    [
+        ("{row:05}.png", {}, ["--sheet", "SHEET.csv"]),
+        ("{label}/{row:05}.png", {}, []),
+        ("{label}/P{row}/{row:05}.png", {"patient": lambda row: f"P{row}"}, []),
+        ("{label}/{row:05}.png", {"patient": lambda row: f"Q{row % 8}"}, ["--sheet", "SHEET.csv"]),
+        ("Training/{label}/{row:05}.png", {"split": lambda row: "train"}, []),
+    ],
+)
+def test_images_are_embedded_again_from_their_sheet(tmp_path, names, columns, words):
+    embeddings, label = clouds(24)
+    columns = {name: [value(row) for row in range(len(label))] for name, value in columns.items()}
+    paths = [names.format(label=name, row=row) for row, name in enumerate(label)]
+    cache = write_cache(tmp_path / "c.h5", embeddings, label, columns, paths=paths, weights="random")
+    command = find(fit(cache, QUICK, out_root=tmp_path).findings, "random-weights").next
+    assert shlex.split(command)[-2:] == (words or ["--weights", "imagenet"])
