@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ball_features.config.fields import COMMON, LAST_SEED, Config, digest, option, require
+from ball_features.config.fields import COMMON, LAST_SEED, Config, option, require
+from ball_features.config.plain_values import digest
 from ball_features.config.sizes import LEAST_MEMORY, read_bytes
 from ball_features.config.splitting import LADDER, LEARNING_CURVE, PROTOCOLS, protocol_help
 

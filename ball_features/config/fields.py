@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import hashlib
-import json
 import math
 import numbers
 import os
@@ -30,13 +28,11 @@ __all__ = [
     "REQUIRED",
     "Config",
     "Option",
-    "digest",
     "flat_name",
     "near",
     "option",
     "option_of",
     "options_of",
-    "plain",
     "require",
     "split_names",
 ]
@@ -277,15 +273,6 @@ def _listed(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def plain(config: Config) -> dict[str, object]:
-    """The settings as a configuration file has them: words for what a file cannot hold, and a table for each record."""
-    values: dict[str, object] = {}
-    for item in dataclasses.fields(config):
-        value, about = getattr(config, item.name), option_of(item)
-        values[item.name] = plain(value) if about is None else about.written(value)
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _typed(name: str, got: Any, kind: Any) -> Any:
     """A value as the plain type that is declared for it; the forms that JSON, numpy and paths have are taken too."""
     if typing.get_origin(kind) is tuple:
@@ -308,8 +295,3 @@ def _typed(name: str, got: Any, kind: Any) -> Any:
         return os.fspath(cast("str", bare))
     make: Any = kinds[0]
     return make(bare) if make in _TYPES else bare  # 1 for 1.0 is the same setting, and the same fingerprint
-
-
-def digest(values: Mapping[str, Any]) -> str:
-    """SHA-256 of plain values, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

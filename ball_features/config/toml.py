@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ball_features.config.fields import Config, plain
+from ball_features.config.fields import Config
 from ball_features.config.paths import as_word, expanded, is_address, shareable
+from ball_features.config.plain_values import plain
 from ball_features.errors import ConfigError
 
 __all__ = ["FILE", "Repeat", "read_settings", "toml_text"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ball_features.config import ExtractConfig
-from ball_features.config.fields import digest
+from ball_features.config.plain_values import digest
 from ball_features.errors import CacheError
 from ball_features.extraction.backbones import Backbone, get_backbone, recorded_backbone
 from ball_features.extraction.normalization import choose_normalization, normalize

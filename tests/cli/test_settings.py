@@ -17,7 +17,8 @@ from ball_features.cli.layers import flag
 from ball_features.cli.presets import PRESETS
 from ball_features.cli.root import main
 from ball_features.config import Saving
-from ball_features.config.fields import REQUIRED, Config, flat_name, option, options_of, plain
+from ball_features.config.fields import REQUIRED, Config, flat_name, option, options_of
+from ball_features.config.plain_values import plain
 from ball_features.config.toml import Repeat, read_settings, toml_text
 from ball_features.errors import BallError, CacheError, ConfigError
 from ball_features.extraction.preprocessing import Preprocessing
