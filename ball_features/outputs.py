@@ -36,11 +36,13 @@ class Output:
         begins: bytes that the file begins with, letter case ignored.
         contains: texts that all occur in its first or last bytes.
         within: number of these bytes.
+        empty: the whole of a file without entries, or b"" where such a file begins like any other.
     """
 
     begins: bytes = b""
     contains: tuple[str, ...] = ()
     within: int = 4096
+    empty: bytes = b""
 
 
 OUTPUTS: dict[str, Output] = {
@@ -51,7 +53,7 @@ OUTPUTS: dict[str, Output] = {
     "patient answers": Output(b"patient,images,unusual,predicted"),
     "answers": Output(b"{", ('"bundle": "', '"cache_fingerprint"')),
     "evaluation": Output(b"{", ('"balanced_recall"', '"cache_fingerprint"')),
-    "verdict": Output(b"[", ('"code": "', '"severity": "')),
+    "verdict": Output(b"[", ('"code": "', '"severity": "'), empty=b"[]\n"),
     "audit": Output(b'{\n  "images": "'),
     "page": Output(b"<!doctype html", ("Content-Security-Policy", "'sha256-", "<style>")),
     "card": Output(contains=("# Model card: ", "with ball ")),
@@ -173,7 +175,7 @@ def _require_replaceable(path: Path, kind: str, inputs: Iterable[Path | str | No
     for item in inputs:
         if item is not None and Path(item).is_file() and path.samefile(item):
             raise DataError(f"{path} is an input of this command and would be overwritten. {other}")
-    if kind and path.stat().st_size > len("[]\n") and not is_own(path, OUTPUTS[kind]):
+    if kind and path.stat().st_size and not is_own(path, OUTPUTS[kind]):
         raise DataError(f"{path} exists and is no {kind} file that ball has written. {other}")
 
 
@@ -206,6 +208,8 @@ def is_own(path: Path, output: Output) -> bool:
         head = file.read(output.within).removeprefix(b"\xef\xbb\xbf")
         file.seek(max(file.tell(), path.stat().st_size - output.within))
         text = (head + file.read()).decode("utf-8", "replace")
+    if output.empty and head == output.empty:
+        return True
     return head.lower().startswith(output.begins.lower()) and all(part in text for part in output.contains)
 
 

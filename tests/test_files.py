@@ -91,6 +91,7 @@ OWN = {
 FOREIGN = (
     b"my notes", b"\x89HDF\r\n\x1a\nmy measurements", b"path,predicted\na.jpg,cat\n", b'{"mine": 1}',
     b"<!doctype html><style>p{}</style><p>My page", b"---\nlicense: mit\n", b"PAR1PAR1", b"\x08\x08\x12\x07pytorch",
+    b"7", b"[]", b"no\n",
 )  # fmt: skip
 
 

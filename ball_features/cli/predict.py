@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def predict(
         require_replaceable(options.out, "--out", images)
     names = [item for item in images if item != "-"]
     if "-" in images:
-        names += [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]
+        names += _listed(sys.stdin.buffer.read())
     if not names:
         raise DataError("Got no names on standard input, expected one file, folder or pattern on each line.")
     with progress_bar("Predicting", shown.silent) as progress:
@@ -128,6 +129,13 @@ def predict(
             say(note)
     if shown.strict and found.rejected:
         raise typer.Exit(1)
+
+
+def _listed(data: bytes) -> list[str]:
+    """Names of a list: one on each line, or with NUL after each, as `find -print0` has them."""
+    lines = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    return [name if os.path.lexists(name) else name.strip() for name in names]
 
 
 COMMAND = command(predict)

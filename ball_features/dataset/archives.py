@@ -7,6 +7,7 @@ archive states for it, and none above the limit of an image file, so that a zip 
 from __future__ import annotations
 
 import errno
+import re
 import stat
 import struct
 import tarfile
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from ball_features.dataset.decode import MAX_BYTES
 from ball_features.errors import DataError
@@ -28,6 +29,13 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _HEADER_MORE = 512  # bytes read beyond the content, for the local header's name and extra field
 _DEFLATE_MORE = 1 << 16  # bytes that deflate may add to what it cannot pack
 
+_BLOCK = 512  # bytes of a header in a tar file, of which all parts are multiples
+_LONGEST_HEADER = 1 << 16  # bytes of what is said of a member beside its header
+_GLOBAL_HEADERS = 1 << 12  # bytes of what is said of all members, which is looked at for each of them
+_LONGEST_NUMBER = 64  # digits; Python's reader takes the square of that
+_MORE_HEADERS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
+_LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
 Range = Callable[[int, int], bytes]  # (first byte, byte after the last) -> bytes
 
 
@@ -37,10 +45,10 @@ class Entry:
 
     Attributes:
         size: bytes of the image file.
-        start: first byte: of the content in a tar file, of the local header in a zip file.
+        start: first byte: of the header before the content.
         packed: bytes in the archive, without that header; -1 for a tar file.
         method: method of compression of a zip file: 0 for none, 8 for deflate.
-        crc: checksum in a zip file.
+        crc: checksum: of the content in a zip file, of the header in a tar file.
         fault: why the member cannot be read, as the end of a sentence, or "".
     """
 
@@ -105,17 +113,67 @@ def _index_zip(file: Any) -> dict[str, Entry]:
 
 def _index_tar(file: Any) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for item in archive:
+    bounded = type("Bounded", (_Header,), {"file": file})
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=bounded) as archive:
+        item: Any
+        while (item := archive.next()) is not None:
             if item.isreg():
                 fault = "is a sparse file; pack it anew" if item.issparse() else ""
-                found[_id(item.name)] = Entry(item.size, item.offset_data, fault=fault)
+                found[_id(item.name)] = Entry(item.size, item.offset_data - _BLOCK, crc=item.crc, fault=fault)
             elif item.islnk():  # tar stores a file of two names once
                 first = found.get(_id(item.linkname), Entry(1, 0, fault="is another name of a file that is not there"))
                 found[_id(item.name)] = first
             elif item.issym():
                 found[_id(item.name)] = Entry(1, 0, fault="is a link; pack the file that it leads to")
+            vars(archive)["members"] = []  # which keeps all that is said of each member
+        file.seek(archive.offset)
+        end = file.read(_BLOCK)  # Python's reader takes anything for the end that is no member
+        if any(end) or not end:
+            raise tarfile.ReadError(f"{'no member' if end else 'nothing'} follows {archive.offset} bytes, and no end")
     return found
+
+
+class _Header(tarfile.TarInfo):
+    """Header of a member of a tar file; one that Python's reader takes hours or gigabytes for is refused."""
+
+    file: ClassVar[Any]
+    of_all: ClassVar[int] = 0  # bytes of what is said of all members
+    crc = 0
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        item = super().frombuf(buf, encoding, errors)
+        item.crc = zlib.crc32(buf)
+        if item.size < 0:  # the member before it would follow it, for ever
+            raise tarfile.ReadError(f"a member of {item.size} bytes")
+        if item.type in (*_MORE_HEADERS, *_LONG_NAMES):
+            cls.of_all += item.size if item.type == tarfile.XGLTYPE else 0
+            if item.size > _LONGEST_HEADER or cls.of_all > _GLOBAL_HEADERS:
+                raise tarfile.ReadError(f"a header of {max(item.size, cls.of_all)} bytes, which no image needs")
+            if item.type in _MORE_HEADERS:
+                start = cls.file.tell()
+                _require_records(cls.file.read(item.size))
+                cls.file.seek(start)
+        return item
+
+
+def _require_records(data: bytes) -> None:
+    """Raise `ReadError` unless a header holds sound records of POSIX.1-2001 (pax), and none of a sparse file."""
+    place = 0
+    while place < len(data):
+        length = re.match(rb"([1-9]\d{0,5}) ", data[place : place + 8])
+        end = place + int(length[1]) if length else 0
+        record = data[place:end]
+        if not record.endswith(b"\n") or end > len(data) or b"=" not in record:
+            raise tarfile.ReadError("a header whose records are damaged")
+        name, _, value = record.partition(b" ")[2].partition(b"=")
+        if name.startswith(b"GNU.sparse."):
+            raise tarfile.ReadError("sparse files, whose images cannot be read in place")
+        if name == b"size" and not value.strip().isdigit():
+            raise tarfile.ReadError(f"a member of {value.decode('ascii', 'replace').strip()} bytes")
+        place = end
+    if re.search(rb"\d{%d}" % (_LONGEST_NUMBER + 1), data):
+        raise tarfile.ReadError(f"a header with a number of more than {_LONGEST_NUMBER} digits")
 
 
 def _id(name: str) -> str:
@@ -139,7 +197,10 @@ def read_entry(read: Range, entry: Entry) -> bytes:
     if entry.size > MAX_BYTES:
         raise OSError(0, f"{entry.size / 1e6:.0f} MB in the archive")
     if entry.packed < 0:
-        data = read(entry.start, entry.start + entry.size)
+        block = read(entry.start, entry.start + _BLOCK + entry.size)
+        if zlib.crc32(block[:_BLOCK]) != entry.crc:  # else the bytes of one image would go under another's name
+            raise OSError(0, "the archive was changed while it was read")
+        data = block[_BLOCK:]
     else:
         data = _unpacked(read, entry)
     if len(data) != entry.size:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from ball_features.dataset.archives import is_archive
 from ball_features.dataset.folder_names import is_system, skipped_names
 from ball_features.dataset.remarks import some
 from ball_features.dataset.sources import Source
@@ -59,6 +60,7 @@ class Listing:
         rejected: folders that cannot be read, and pictures of kinds that are not supported.
         bare: folder -> (ending -> number) of those that hold files and no image.
         tables: paths of files that may be sheets.
+        archives: paths of archives, which are not looked into.
     """
 
     images: list[str] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Listing:
     rejected: list[Rejected] = field(default_factory=list)
     bare: dict[str, Counter[str]] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What was passed over, in sentences."""
@@ -82,6 +85,8 @@ class Listing:
             found.append(
                 f"Skipped {count} {'file that is no image' if count == 1 else 'files that are no images'}: {endings}."
             )
+        if self.archives:
+            found.append(f"Archives beside images are not read: {some(self.archives, 3)}. Unpack what is missing here.")
         for name, endings in self.bare.items():
             listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
             found.append(f"{name}/ holds no image that can be read, only {listed}: it is no class here.")
@@ -147,6 +152,7 @@ def _sort_files(files: list[str], before: str, found: Listing) -> tuple[list[str
             else:
                 found.others[ending or "without an ending"] += 1
                 found.tables += [printable(before + name)] if ending in _TABLES else []
+                found.archives += [printable(before + name)] if is_archive(name) else []
     return images, others
 
 

@@ -11,7 +11,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ class Member:
 
     text: str
     size: int
-    read_bytes: Callable[[], bytes]
+    read_bytes: Callable[[], bytes] = field(compare=False)
 
     def __str__(self) -> str:
         """Where it lies."""
@@ -146,11 +146,18 @@ def open_source(root: Path | str) -> Source | None:
         if not root.is_dir():
             return None
         files = sorted(path for path in root.iterdir() if path.name.lower().endswith(ARCHIVES) and path.is_file())
-        if not files or any(path.is_dir() and not path.name.startswith(".") for path in root.iterdir()):
+        if not files or any(map(_is_of_a_folder, root.iterdir())):
             return None
         return _of_archives({path: root.absolute() for path in files})
     except OSError as error:
         raise DataError(f"{root} cannot be read ({error.strerror}). Ask its owner, or name another folder.") from error
+
+
+def _is_of_a_folder(path: Path) -> bool:
+    """Whether a folder that holds this is one of images, and archives in it are passed over."""
+    if path.name.startswith("."):
+        return False
+    return path.is_dir() or (path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _of_archives(files: Mapping[Path, Path]) -> Source:
@@ -158,7 +165,7 @@ def _of_archives(files: Mapping[Path, Path]) -> Source:
     entries: dict[str, tuple[Path, Entry]] = {}
     for path in files:
         with path.open("rb") as file:
-            entries |= {name: (path, entry) for name, entry in index_archive(file, str(path)).items()}
+            _add(entries, path, index_archive(file, str(path)))
 
     def read(name: str) -> bytes:
         path, entry = entries[name]
@@ -166,6 +173,23 @@ def _of_archives(files: Mapping[Path, Path]) -> Source:
             return read_entry(lambda start, end: _range(file, start, end), entry)
 
     return Source(str(next(iter(files.values()))), {name: entry.size for name, (_, entry) in entries.items()}, read)
+
+
+def _add(entries: dict[str, tuple[Any, Entry]], path: Path | str, found: Mapping[str, Entry]) -> None:
+    """Add the members of one of several archives.
+
+    Raises:
+        DataError: An image has the name of one in another archive.
+    """
+    for name, entry in found.items():
+        file = PurePosixPath(name)
+        if name in entries and file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
+            one, other = (PurePosixPath(str(place)).name for place in (entries[name][0], path))
+            raise DataError(
+                f"{one} and {other} both hold an image {name!r}, expected each name once. Unpack each archive into "
+                " a folder of its own, named for its class where it has one, and give the folder above them."
+            )
+        entries[name] = (path, entry)
 
 
 def _range(file: Any, start: int, end: int) -> bytes:
@@ -200,7 +224,7 @@ def _stored_archives(stored: StoredFile, paths: list[str]) -> Source:
     entries: dict[str, tuple[str, Entry]] = {}
     for path in paths:
         with system.open(path, "rb") as file:
-            entries |= {name: (path, entry) for name, entry in index_archive(file, PurePosixPath(path).name).items()}
+            _add(entries, path, index_archive(file, PurePosixPath(path).name))
 
     def read(name: str) -> bytes:
         path, entry = entries[name]

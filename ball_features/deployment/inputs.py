@@ -41,14 +41,14 @@ def find_images(arguments: Iterable[str]) -> Inputs:
     Args:
         arguments: folders, archives and addresses (searched as `extract` does), patterns such as `*.png`, or files.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}  # where it lies -> the file, once
     rejected = []
     passed = Listing()
     for text in arguments:
         path, source = Path(text), open_source(text)
         if source is not None:
             place: Any = source  # its files have the methods of a `Path` that reading needs
-            found |= dict.fromkeys(_files(place, rejected, passed))
+            found |= {str(file): file for file in _files(place, rejected, passed)}
             continue
         matches = [path] if path.exists() else [Path(item) for item in sorted(_matches(text))]
         files = []
@@ -58,10 +58,10 @@ def find_images(arguments: Iterable[str]) -> Inputs:
             rejected.append(Rejected(printable(text), "holds no image" if matches else "is not there"))
         for file in files:
             if printable(str(file)) == str(file):
-                found[file] = None
+                found.setdefault(str(file.absolute()), file)
             else:
                 rejected.append(Rejected(printable(str(file)), "its name is not UTF-8; rename it"))
-    return Inputs(list(found), rejected, passed.remarks())
+    return Inputs(list(found.values()), rejected, passed.remarks())
 
 
 def require_images(names: Sequence[str], inputs: Inputs) -> None:
@@ -99,5 +99,6 @@ def _files(path: Path, rejected: list[Rejected], passed: Listing) -> list[Path]:
     listing = list_images(path)
     rejected += [Rejected(printable(str(path / item.path)), item.reason) for item in listing.rejected]
     passed.others.update(listing.others)
+    passed.archives += [f"{printable(str(path))}/{name}" for name in listing.archives]
     passed.skipped.update({f"{printable(str(path))}/{name}": why for name, why in listing.skipped.items()})
     return [path / name for name in listing.images]

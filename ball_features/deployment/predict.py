@@ -10,7 +10,7 @@ from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.predictor import Predictor
 from ball_features.bundles.site_use import describe_sites
 from ball_features.config import COVERAGE, CollectionConfig, Coverage
-from ball_features.dataset.sheet import read_sheet
+from ball_features.dataset.sheet import JoinedSheets, Sheet, read_sheet
 from ball_features.deployment.answers import Predictions
 from ball_features.deployment.inputs import find_images, require_images
 from ball_features.errors import ConfigError, DataError
@@ -64,9 +64,10 @@ def predict(
     inputs = find_images(names)
     files = inputs.files
     require_images(names, inputs)
-    patient, said = ({}, []) if sheet is None else _patients(files, sheet, columns)
+    table = None if sheet is None else read_sheet(sheet, columns)  # once: it may come from a pipe
+    patient, said = ({}, []) if table is None else _patients(files, table)
     loaded = read_bundle(bundle, trust=trust)
-    named = {} if sheet is None else _sites(files, sheet, columns)
+    named = {} if table is None else _sites(files, table)
     sites = {str(file): site for file in files} if site else named
     if site or (named and not patient):
         loaded.require_sites()
@@ -105,13 +106,12 @@ def predict(
     )
 
 
-def _patients(files: Sequence[Path], sheet: Any, columns: CollectionConfig | None) -> tuple[dict[str, str], list[str]]:
+def _patients(files: Sequence[Path], table: Sheet | JoinedSheets) -> tuple[dict[str, str], list[str]]:
     """File -> patient, "" where the sheet names none, and remarks on rows and images that do not match.
 
     Raises:
         DataError: The sheet does not fit, or has no column of patients or sites.
     """
-    table = read_sheet(sheet, columns)
     rows = table.rows_of([file.as_posix() for file in files])
     patient = rows.columns.get("patient")
     if not any(patient or ()) and any(rows.columns.get("site", ())):
@@ -124,7 +124,7 @@ def _patients(files: Sequence[Path], sheet: Any, columns: CollectionConfig | Non
     return {str(file): name for file, name in zip(files, patient, strict=True)}, list(rows.remarks)
 
 
-def _sites(files: Sequence[Path], sheet: Any, columns: CollectionConfig | None) -> dict[str, str]:
+def _sites(files: Sequence[Path], table: Sheet | JoinedSheets) -> dict[str, str]:
     """File -> site, "" where the sheet names none; empty without such a column."""
-    site = read_sheet(sheet, columns).rows_of([file.as_posix() for file in files]).columns.get("site", ())
+    site = table.rows_of([file.as_posix() for file in files]).columns.get("site", ())
     return dict(zip(map(str, files), site, strict=True)) if any(site) else {}
