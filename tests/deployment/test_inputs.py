@@ -70,7 +70,7 @@ def test_a_sheet_may_come_from_a_pipe(bundle, smears, tmp_path):
 
 
 def test_a_name_in_an_archive_that_is_not_utf_8_is_rejected(image, tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w", encoding="latin-1") as archive:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
         archive.add(image, "é.jpg")
         archive.add(image, "e.jpg")
     found = find_images([str(tmp_path / "a.tar")])
