@@ -13,7 +13,7 @@ import pytest
 from ball_features import ExtractConfig, extract
 from ball_features.cache import CacheWriter, create_cache, lock_cache, read_cache
 from ball_features.errors import CacheBusyError, CacheError, DataError
-from ball_features.files import partial_of, read_csv, replacing, write_csv, write_text
+from ball_features.files import partial_of, read_csv, replacement, replacing, write_csv, write_text
 from ball_features.outputs import require_own_files, require_writable
 from ball_features.runs.new_folder import NewFolder, free_folder
 from tests.cache.test_checksums import COUNT, contents, numbers
@@ -90,13 +90,21 @@ def test_what_comes_to_a_checked_name_stays(tmp_path, mine, change, late, before
         assert sorted(path.name for path in out.parent.iterdir()) == ["a-2.html", "a.html"]
 
 
-def test_another_output_of_its_kind_is_replaced(tmp_path):
-    """As two of the same command at once do; the last wins."""
+@pytest.mark.parametrize("before", ["", PAGE])
+def test_another_output_of_its_kind_stays_too(tmp_path, before):
+    """As two of the same command at once write; neither loses its result."""
     out = tmp_path / "a.html"
+    if before:
+        out.write_text(before)
     require_writable(out, kind="page")
-    out.write_text(PAGE)
-    write_text(out, "second")
-    assert out.read_text() == "second"
+    out.write_text(f"{PAGE} of the first")
+    with pytest.raises(DataError, match=r"it holds another result by now. What was to be written is in .*a-2.html"):
+        write_text(out, "second")
+    assert out.read_text() == f"{PAGE} of the first"
+    assert (tmp_path / "a-2.html").read_text() == "second"
+
+
+def test_an_output_goes_where_its_link_leads(tmp_path):
     (tmp_path / "real").write_text(PAGE)
     (tmp_path / "link").symlink_to("real")
     require_writable(tmp_path / "link", kind="page")
@@ -371,3 +379,32 @@ def test_an_extraction_whose_cache_is_taken_away_ends_and_writes_nowhere(tmp_pat
     assert other.read_bytes() == before
     if change == "replaced":
         assert out.read_bytes() == before
+
+
+def test_no_moment_lies_between_the_last_look_and_the_name(tmp_path, monkeypatch):
+    out = tmp_path / "a.html"
+    require_writable(out, kind="page")
+    look = replacement._require_same
+
+    def late(*arguments):
+        look(*arguments)
+        if not out.exists():
+            out.write_text("mine")
+
+    monkeypatch.setattr(replacement, "_require_same", late)
+    with pytest.raises(DataError, match=r"was to be written is in .*a-2.html"):
+        write_text(out, "ours")
+    assert (out.read_text(), (tmp_path / "a-2.html").read_text()) == ("mine", "ours")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a-2.html", "a.html"]
+
+
+@pytest.mark.parametrize("refused", [OSError(1, "Operation not permitted"), OSError(95, "Operation not supported")])
+def test_a_file_system_without_links_takes_outputs(tmp_path, monkeypatch, refused):
+    def link(*arguments, **more):
+        raise refused
+
+    monkeypatch.setattr(os, "link", link)
+    out = tmp_path / "a.html"
+    require_writable(out, kind="page")
+    write_text(out, "ours")
+    assert [item.name for item in tmp_path.iterdir()] == ["a.html"]

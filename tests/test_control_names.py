@@ -13,14 +13,27 @@ from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
 from ball_features.files import escaped_controls, read_csv, safe_cell, write_cells
 from ball_features.reporting.stored_run import read_stored_run
+from tests.commands import ball
 
-NAMES = ("a\x1b]0;x\x07.jpg", "b\u202egpj.jpg", "c\n\x9bd.jpg", r"e\x10\n.jpg", r"f\x{1b}.jpg")
+NAMES = (
+    "a\x1b]0;x\x07.jpg",
+    "b\u202egpj.jpg",
+    "c\n\x9bd.jpg",
+    r"e\x10\n.jpg",
+    r"f\x{1b}.jpg",
+    "g\nForged: x.jpg",
+    "h\u2028Forged: x\t.jpg",
+)
 READ = {".csv", ".md", ".json", ".html", ".toml", ".tex", ".svg"}  # endings of files that a person may show
 
 
-def run_command(*words: object) -> str:
+SAID: list[str] = []  # what the commands have said
+
+
+def run_command(*words: object, code: int = 0) -> str:
     done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == 0, (words, done.output, done.exception)
+    assert done.exit_code == code, (words, done.output, done.exception)
+    SAID.append(done.output)
     return done.output
 
 
@@ -35,6 +48,8 @@ def made(tmp_path_factory, tiny_densenet) -> Path:
                 image.rename(path / name)
             except OSError:
                 pytest.skip("this disk takes no such names")
+    (folder / "bad").mkdir()
+    (folder / "bad" / "i\nForged: bad.jpg").write_bytes(b"no image")
     images, cache, run = folder / "images", folder / "a\x1b[31m\x9b\u202eb.h5", folder / "runs" / "one"
     few = ("--models", "logistic,majority", "--repeats", "1", "--jobs", "1", "--out", folder / "runs")
     small = ("--backbone", tiny_densenet, "--weights", "random", "--input-px", "32", "--precision", "fp32")
@@ -50,11 +65,22 @@ def made(tmp_path_factory, tiny_densenet) -> Path:
         "labels", cache, "--models", "logistic", "--out", folder / "labels.csv", "--page", folder / "labels.html"
     )
     run_command("predict", run / "models" / "logistic", images, "--out", folder / "p.csv")
+    run_command("predict", run / "models" / "logistic", images, folder / "bad")
     run_command("predict", run / "models" / "logistic", images, "--out", folder / "p.html")
     run_command("evaluate", run / "models" / "logistic", images, "--out", folder / "elsewhere")
     run_command("segment", images, "--out", folder / "segmented")
     run_command("export", cache, "--csv", folder / "cache.csv")
     return folder
+
+
+def test_no_name_begins_a_line_on_the_terminal(made):
+    lines = [line for text in SAID for line in text.splitlines()]
+    assert any(r"g\nForged: x.jpg" in line for line in lines) and any(r"i\nForged: bad.jpg" in line for line in lines)
+    assert not [line for line in lines if line.lstrip("│ ").startswith("Forged")]
+    done = ball("inspect", made / "k\nForged: no.h5")
+    assert done.returncode == 2
+    assert r"k\nForged: no.h5" in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.lstrip().startswith("Forged")]
 
 
 def test_no_file_that_is_read_has_control_characters(made):

@@ -177,7 +177,8 @@ def _print_extraction(result: Extraction, dry_run: bool = False) -> None:
         if result.rejected
         else ""
     )
-    echo(f"{what}{rejected}, in {result.extract_s:.1f} s.\n{cache}: {shape}")
+    echo(f"{what}{rejected}, in {result.extract_s:.1f} s.")
+    echo(f"{cache}: {shape}")
 
 
 COMMAND = command(extract, file=True)

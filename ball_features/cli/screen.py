@@ -32,6 +32,11 @@ def clean(text: str) -> str:
     return escaped_controls(spoken(text), kept="\t\n")
 
 
+def _line(text: str) -> str:
+    """A message as one line, and those of a list below it, which are indented: no name in it begins another."""
+    return "\n  ".join(clean(part).replace("\n", r"\n").replace("\t", r"\t") for part in text.split("\n  "))
+
+
 class _Steady(io.RawIOBase):
     """Bytes to a file descriptor; from the first that cannot be written on they are dropped.
 
@@ -105,12 +110,12 @@ def _steady(stream: TextIO | None, number: int) -> TextIO:
 
 def echo(line: str) -> None:
     """One line of the result, on standard output."""
-    typer.echo(clean(line))
+    typer.echo(_line(line))
 
 
 def say(line: str) -> None:
     """One line about the work, on standard error."""
-    typer.echo(clean(line), err=True)
+    typer.echo(_line(line), err=True)
 
 
 def print_json(values: Any) -> None:

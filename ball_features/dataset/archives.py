@@ -29,6 +29,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _HEADER_MORE = 512  # bytes read beyond the content, for the local header's name and extra field
 _DEFLATE_MORE = 1 << 16  # bytes that deflate may add to what it cannot pack
 
+_LONGEST_NAME, _DEEPEST = 4096, 64
 _BLOCK = 512  # bytes of a header in a tar file, of which all parts are multiples
 _LONGEST_HEADER = 1 << 16  # bytes of what is said of a member beside its header
 _GLOBAL_HEADERS = 1 << 12  # bytes of what is said of all members, which is looked at for each of them
@@ -179,6 +180,8 @@ def _require_records(data: bytes) -> None:
 def _id(name: str) -> str:
     """The name as a relative path: a name that leads elsewhere is a name all the same."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
+    if len(name) > _LONGEST_NAME or len(parts) > _DEEPEST:
+        raise ValueError(f"a name of {len(name)} characters and {len(parts)} parts")
     return "/".join(part.replace("\0", "") for part in parts if part not in ("/", "..", "."))
 
 

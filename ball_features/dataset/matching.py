@@ -163,6 +163,7 @@ class _Key(NamedTuple):
 class _Index:
     whole: dict[str, list[int]]  # whole path -> files
     ends: dict[str, list[int]]  # end of a path, as long as a cell's -> files
+    deepest: int  # parts of the longest path
 
 
 def _key(path: str) -> _Key:
@@ -192,10 +193,10 @@ def _ending(name: str) -> tuple[str, str]:
 
 
 def _index(files: Sequence[str], lengths: Iterable[int]) -> _Index:
-    index = _Index({}, {})
-    wanted = sorted(length for length in lengths if length)
-    for number, name in enumerate(files):
-        parts = _key(name).parts
+    parts_of = [_key(name).parts for name in files]
+    index = _Index({}, {}, max(map(len, parts_of), default=0))
+    wanted = sorted(length for length in lengths if 0 < length < index.deepest)
+    for number, parts in enumerate(parts_of):
         index.whole.setdefault("/".join(parts), []).append(number)
         for length in wanted:
             if length >= len(parts):
@@ -210,7 +211,7 @@ def _candidates(key: _Key, index: _Index) -> list[int]:
         return []
     cell = "/".join(key.parts)
     found = index.whole.get(cell) or index.ends.get(cell) or []
-    start = 1
+    start = max(1, len(key.parts) - index.deepest)
     while not found and start < len(key.parts):
         found = index.whole.get("/".join(key.parts[start:]), [])
         start += 1

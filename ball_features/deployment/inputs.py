@@ -47,10 +47,9 @@ def find_images(arguments: Iterable[str]) -> Inputs:
     for text in arguments:
         path, source = Path(text), open_source(text)
         if source is not None:
-            place: Any = source  # its files have the methods of a `Path` that reading needs
-            found |= {str(file): file for file in _files(place, rejected, passed)}
-            continue
-        matches = [path] if path.exists() else [Path(item) for item in sorted(_matches(text))]
+            matches: list[Any] = [source]  # its files have the methods of a `Path` that reading needs
+        else:
+            matches = [path] if path.exists() else [Path(item) for item in sorted(_matches(text))]
         files = []
         for match in matches:
             files += _files(match, rejected, passed)
@@ -58,7 +57,7 @@ def find_images(arguments: Iterable[str]) -> Inputs:
             rejected.append(Rejected(printable(text), "holds no image" if matches else "is not there"))
         for file in files:
             if printable(str(file)) == str(file):
-                found.setdefault(str(file.absolute()), file)
+                found.setdefault(str(file.absolute() if isinstance(file, Path) else file), file)
             else:
                 rejected.append(Rejected(printable(str(file)), "its name is not UTF-8; rename it"))
     return Inputs(list(found.values()), rejected, passed.remarks())

@@ -203,7 +203,7 @@ def read_collection(
         DataError: There is no image, or no folder of twins, or folders or sheet cannot be read.
     """
     manifest = scan(images, limit=config.limit, collection=collection, sheet=sheet, anywhere=True, hashed=hashed)
-    for line in (*manifest.classes, *manifest.note.splitlines()):
+    for line in (*manifest.classes, *filter(None, manifest.note.split("\n"))):
         log(line)
     if len(config.channels) == 1:
         return manifest

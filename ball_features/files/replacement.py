@@ -143,13 +143,17 @@ def where_checked(path: Path, *, sweep: bool = True) -> Iterator[Path]:
         return
     if place.target.parent != Path(os.path.realpath(place.target.parent)):
         _require_same(path, place, expected)  # before anything is written to where the folder leads by now
-    with whole_file(place.target, sweep=sweep) as partial:
-        yield partial.path
+
+    def check(partial: Partial) -> bool:
         try:
             _require_same(path, place, expected)
         except DataError as error:
             kept = partial.keep(place.target)
             raise DataError(f"{error} What was to be written is in {kept}.") from error
+        return expected is not None and place.stamp is None
+
+    with whole_file(place.target, sweep=sweep, check=check) as partial:
+        yield partial.path
 
 
 def free_name(final: Path) -> Path:
@@ -173,6 +177,7 @@ def _require_same(path: Path, place: _Place, expected: _Expected | None) -> None
             expected.again()
         except DataError as error:
             raise DataError(f"{changed}. {error}") from error
+        raise DataError(f"{changed}: it holds another result by now.")
 
 
 @dataclass(frozen=True)
@@ -207,12 +212,15 @@ class Partial:
 
 
 @contextlib.contextmanager
-def whole_file(target: Path, *, sweep: bool = True) -> Iterator[Partial]:
+def whole_file(
+    target: Path, *, sweep: bool = True, check: Callable[[Partial], bool] = lambda partial: False
+) -> Iterator[Partial]:
     """Write a file beside `target` and rename it when the block ends without an error; a link there is replaced.
 
     Args:
         target: the file; its folder is made.
         sweep: remove what killed processes left of this name.
+        check: called when everything is on the disk, before the rename; whether nothing may be there.
 
     Raises:
         OSError: It cannot be written, or another program moved it meanwhile.
@@ -231,12 +239,14 @@ def whole_file(target: Path, *, sweep: bool = True) -> Iterator[Partial]:
         if target.is_file():
             shutil.copymode(target, partial.path)
         os.fsync(handle)
+        free = check(partial)
         if not partial.is_own():
             raise OSError("another program moved it while it was written")
         if os.name == "nt":  # no open file is renamed there
             os.close(handle)
             handle = -1
-        name.replace(target)
+        while not _renamed(name, target, free):
+            check(partial)
         sync_folder(target.parent)
     finally:
         own = handle < 0 or partial.is_own()
@@ -245,6 +255,24 @@ def whole_file(target: Path, *, sweep: bool = True) -> Iterator[Partial]:
         with contextlib.suppress(OSError):
             if own:
                 name.unlink(missing_ok=True)
+
+
+def _renamed(name: Path, target: Path, free: bool) -> bool:
+    """Rename a file; False where nothing may be there and something is, which no moment can come between."""
+    if not free:
+        name.replace(target)
+        return True
+    try:
+        if os.name == "nt":
+            name.rename(target)
+        else:
+            os.link(name, target, follow_symlinks=False)
+            name.unlink()
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        name.replace(target)
+    return True
 
 
 def _by_descriptor(handle: int, name: Path) -> Path:

@@ -32,7 +32,8 @@ def test_control_characters_are_written_out(text, printed, capsys):
     echo(text)
     say(text)
     out = capsys.readouterr()
-    assert out.out == out.err == f"{printed}\n"
+    line = printed.replace("\t", r"\t").replace("\n", r"\n")  # of one line, no name makes two
+    assert out.out == out.err == f"{line}\n"
 
 
 def test_a_table_shows_names_as_they_are(capsys):
@@ -99,3 +100,8 @@ def test_every_terminal_shows_every_name(odd, tmp_path, encoding):
     # One sentence may stand above the findings.
     assert any(re.match(r"(Serious|Warning|Note|Good): ", line) for line in quiet.lstrip().splitlines()[:2])
     assert "1 random hold-out" in quiet
+
+
+def test_a_list_below_a_message_keeps_its_lines(capsys):
+    say("Rejected files:\n  a.png: is cut\n  b\nError: c.png: is cut")
+    assert capsys.readouterr().err == "Rejected files:\n  a.png: is cut\n  b\\nError: c.png: is cut\n"

@@ -15,6 +15,7 @@ from ball_features import FitConfig
 from ball_features.config.toml import read_settings
 from ball_features.dataset import contained
 from ball_features.dataset.group_table import table_of_file
+from ball_features.dataset.matching import match_rows
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_formats import read_tables
 from ball_features.errors import ConfigError, DataError
@@ -320,3 +321,11 @@ def test_a_reader_that_waits_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(contained, "_PATIENCE_S", 1)
     monkeypatch.setattr(contained, "_SLOWED", 0)
     refused(document(tmp_path / "a.ods", repeated(1, 1)), "did not answer within 1 s")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("cell", ["/" * 1_000_000 + "a.png", "x/" * 1_000_000 + "a.png", "x\\" * 1_000_000 + "b/a.png"])
+def test_a_path_of_many_folders_is_matched_at_once(cell):
+    found = match_rows([cell, "b/c.png"], ["b/a.png", "b/c.png", "d/e/f.png"])
+    assert found.rows[1] == (1,)
+    assert found.rows[0] == (() if cell.startswith("x/") else (0,))

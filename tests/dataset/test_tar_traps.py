@@ -135,3 +135,10 @@ def test_notes_and_hidden_files_may_have_one_name(tmp_path):
     for stem in ("Benign", "Early"):
         pack(tmp_path / f"{stem}.zip", {f"{stem}/1.png": b"x", "notes.txt": b"", "__MACOSX/._x.png": b"x"})
     assert {"Benign/1.png", "Early/1.png"} <= set(open_source(tmp_path).sizes)
+
+
+@pytest.mark.parametrize("name", ["a/" * 30_000 + "1.png", "a" * 60_000 + ".png", "a/" * 100 + "1.png"])
+def test_names_that_cost_memory_are_refused(tmp_path, name):
+    pack(tmp_path / "a.zip", {"1.png": b"x", name: b"x"})
+    with pytest.raises(DataError, match=r"no sound archive \(a name of"):
+        open_source(tmp_path / "a.zip")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 import threading
 import zipfile
 
@@ -66,3 +67,12 @@ def test_a_sheet_may_come_from_a_pipe(bundle, smears, tmp_path):
     rows = "\n".join(["path,patient", *(f"{path},P{number % 2}" for number, path in enumerate(images))])
     threading.Thread(target=lambda: pipe.write_text(rows), daemon=True).start()
     assert predict(bundle, images, sheet=pipe).patient == ("P0", "P1", "P0", "P1")
+
+
+def test_a_name_in_an_archive_that_is_not_utf_8_is_rejected(image, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        archive.add(image, "é.jpg")
+        archive.add(image, "e.jpg")
+    found = find_images([str(tmp_path / "a.tar")])
+    assert [file.name for file in found.files] == ["e.jpg"]
+    assert [item.reason for item in found.rejected] == ["its name is not UTF-8; rename it"]
