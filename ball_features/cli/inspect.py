@@ -69,7 +69,9 @@ def inspect(
         from ball_features.extraction.preprocessing import Preprocessing
 
         config = Preprocessing.from_attributes(found.attributes).to_config()
-        echo(Repeat("extract", {"images": found.attributes.get("images", "IMAGES")}, config).text().rstrip())
+        settings = Repeat("extract", {"images": found.attributes.get("images", "IMAGES")}, config).text()
+        for line in settings.rstrip().split("\n"):
+            echo(line)
     elif shown.as_json:
         print_json(describe(found, cache))
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ball_features.evaluation.rows import Row as TableRow
+from ball_features.files import escaped_controls
 from ball_features.reporting.markup import Cell, Picture, Row, Table, Thumbnails, write_page
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def render_labels(rows: Sequence[LabelRow], most: int) -> RenderableType:
         table.add_column(heading, justify="right" if heading.startswith("p ") else "left", overflow="fold")
     for row in shown:
         mark = "possibly wrong" if row.flagged else ""
-        table.add_row(row.path, row.label, row.suggested, f"{row.p_label:.2f}", f"{row.p_suggested:.2f}", mark)
+        table.add_row(escaped_controls(row.path), row.label, row.suggested, f"{row.p_label:.2f}", f"{row.p_suggested:.2f}", mark)
     return table
 
 
