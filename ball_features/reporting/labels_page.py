@@ -79,7 +79,8 @@ def render_labels(rows: Sequence[LabelRow], most: int) -> RenderableType:
         table.add_column(heading, justify="right" if heading.startswith("p ") else "left", overflow="fold")
     for row in shown:
         mark = "possibly wrong" if row.flagged else ""
-        table.add_row(escaped_controls(row.path), row.label, row.suggested, f"{row.p_label:.2f}", f"{row.p_suggested:.2f}", mark)
+        name = escaped_controls(row.path)
+        table.add_row(name, row.label, row.suggested, f"{row.p_label:.2f}", f"{row.p_suggested:.2f}", mark)
     return table
 
 
