@@ -240,7 +240,7 @@ class CacheWriter:
         """
         with contextlib.ExitStack() as stack:
             self._file, self._raw = stack.enter_context(open_for_writing(path, "r+"))
-            changed = expected is not None and bool(fault_of_objects(self._file, path))
+            changed = expected is not None and (fault_of_objects(self._file, path) or "sha256" not in self._file)
             self._contents = [] if changed else content_hashes(self._file)
             if changed or (expected is not None and self._contents != list(expected)):
                 raise CacheError(

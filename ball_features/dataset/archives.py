@@ -13,7 +13,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Self
@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 from ball_features.dataset.decode import MAX_BYTES
 from ball_features.errors import DataError
 
-__all__ = ["ARCHIVES", "Entry", "index_archive", "is_archive", "read_entry"]
+__all__ = ["ARCHIVES", "Entry", "index_archive", "is_archive", "read_entry", "require_bounded"]
 
 ARCHIVES = (".zip", ".tar")
 _PACKED = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tbz2", ".txz", ".tar.zst")
@@ -29,7 +29,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _HEADER_MORE = 512  # bytes read beyond the content, for the local header's name and extra field
 _DEFLATE_MORE = 1 << 16  # bytes that deflate may add to what it cannot pack
 
-_LONGEST_NAME, _DEEPEST = 4096, 64
+_LONGEST_NAME, _LONGEST_PART, _DEEPEST = 4096, 255, 64
 _BLOCK = 512  # bytes of a header in a tar file, of which all parts are multiples
 _LONGEST_HEADER = 1 << 16  # bytes of what is said of a member beside its header
 _GLOBAL_HEADERS = 1 << 12  # bytes of what is said of all members, which is looked at for each of them
@@ -94,8 +94,26 @@ def index_archive(file: Any, name: str) -> dict[str, Entry]:
         raise DataError(f"{name} is no sound archive ({error}). Make it again, or unpack it.") from error
 
 
+class _Index(dict[str, Entry]):
+    """Id -> entry; the last of members of one name counts, as when they are unpacked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._named: dict[str, str] = {}
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Add a member; raise `ValueError` where one of another name has its id, which would be lost."""
+        parts = _parts(name)
+        require_bounded(name, parts)
+        own = _id(parts)
+        other = self._named.setdefault(own, name)
+        if other.removeprefix("./") != name.removeprefix("./"):
+            raise ValueError(f"members {other!r} and {name!r}, which are one file once they are unpacked")
+        self[own] = entry
+
+
 def _index_zip(file: Any) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+    found = _Index()
     with zipfile.ZipFile(file) as archive:
         for item in archive.infolist():
             kind = stat.S_IFMT(item.external_attr >> 16)
@@ -106,26 +124,25 @@ def _index_zip(file: Any) -> dict[str, Entry]:
                 fault = fault or "is encrypted; unpack the archive"
             if not fault and item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 fault = f"is compressed by method {item.compress_type} of zip; pack it as deflate or unpacked"
-            found[_id(item.filename)] = Entry(
-                item.file_size, item.header_offset, item.compress_size, item.compress_type, item.CRC, fault
-            )
+            entry = Entry(item.file_size, item.header_offset, item.compress_size, item.compress_type, item.CRC, fault)
+            found.add(item.filename, entry)
     return found
 
 
 def _index_tar(file: Any) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+    found = _Index()
     bounded = type("Bounded", (_Header,), {"file": file})
     with tarfile.open(fileobj=file, mode="r:", tarinfo=bounded) as archive:
         item: Any
         while (item := archive.next()) is not None:
             if item.isreg():
                 fault = "is a sparse file; pack it anew" if item.issparse() else ""
-                found[_id(item.name)] = Entry(item.size, item.offset_data - _BLOCK, crc=item.crc, fault=fault)
+                found.add(item.name, Entry(item.size, item.offset_data - _BLOCK, crc=item.crc, fault=fault))
             elif item.islnk():  # tar stores a file of two names once
-                first = found.get(_id(item.linkname), Entry(1, 0, fault="is another name of a file that is not there"))
-                found[_id(item.name)] = first
+                lost = Entry(1, 0, fault="is another name of a file that is not there")
+                found.add(item.name, found.get(_id(_parts(item.linkname)), lost))
             elif item.issym():
-                found[_id(item.name)] = Entry(1, 0, fault="is a link; pack the file that it leads to")
+                found.add(item.name, Entry(1, 0, fault="is a link; pack the file that it leads to"))
             vars(archive)["members"] = []  # which keeps all that is said of each member
         file.seek(archive.offset)
         end = file.read(_BLOCK)  # Python's reader takes anything for the end that is no member
@@ -177,12 +194,20 @@ def _require_records(data: bytes) -> None:
         raise tarfile.ReadError(f"a header with a number of more than {_LONGEST_NUMBER} digits")
 
 
-def _id(name: str) -> str:
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts
+
+
+def _id(parts: Sequence[str]) -> str:
     """The name as a relative path: a name that leads elsewhere is a name all the same."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if len(name) > _LONGEST_NAME or len(parts) > _DEEPEST:
-        raise ValueError(f"a name of {len(name)} characters and {len(parts)} parts")
     return "/".join(part.replace("\0", "") for part in parts if part not in ("/", "..", "."))
+
+
+def require_bounded(name: str, parts: Sequence[str]) -> None:
+    """Raise `ValueError` for a name that no disk takes, which costs the square of its length to look at."""
+    longest = max(map(len, parts), default=0)
+    if len(name) > _LONGEST_NAME or len(parts) > _DEEPEST or longest > _LONGEST_PART:
+        raise ValueError(f"a name of {len(name)} characters and {len(parts)} parts, of up to {longest}")
 
 
 def read_entry(read: Range, entry: Entry) -> bytes:

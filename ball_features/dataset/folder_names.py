@@ -49,8 +49,8 @@ _COPY = re.compile(
     re.IGNORECASE,
 )
 _COPY_OF = re.compile(r"(?:copy of|kopie von|copia de|copia di|cópia de|copie de|kopi av|kopia) (.+)", re.IGNORECASE)
-_BEFORE = re.compile(r"(?P<split>[^\W\d_]+)[ _-]+(?P<rest>.+)")
-_AFTER = re.compile(r"(?P<rest>.+)[ _-]+(?P<split>[^\W\d_]+)")
+_BEFORE = re.compile(r"(?P<split>[^\W\d_]+)[ _-]+(?P<rest>.+)", re.DOTALL)
+_AFTER = re.compile(r"(?P<rest>.+)[ _-](?P<split>[^\W\d_]+)", re.DOTALL)
 _UNLABELLED = {
     "unlabeled", "unlabelled", "nolabel", "nolabels", "notlabeled", "notlabelled", "unannotated", "notannotated",
     "unclassified", "unsorted", "ohnelabel", "unbeschriftet", "nonetiquete", "sinetiqueta", "sinetiquetar",

@@ -11,7 +11,7 @@ from ball_features.dataset.folder_names import patient_number
 
 __all__ = ["FoundPatients", "PatientMatch", "find_patients", "is_by_chance", "known_patients", "match_patients"]
 
-_WHOLE = re.compile(r"0*([0-9]+)(?:\.0)?")
+_WHOLE = re.compile(r"0*([1-9][0-9]*|0)(?:\.0)?")
 
 
 @dataclass(frozen=True)

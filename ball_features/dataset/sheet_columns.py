@@ -66,6 +66,7 @@ _BEGINNING = re.compile(r"^(no|nr|num|numero|number|nummer|id|code|codigo|codice
 _FILE_OF = re.compile(r"(?:image_)?file_?name_\w", re.IGNORECASE)  # CellProfiler: the file of each channel
 _METADATA = re.compile(r"^(?:image_)?metadata_", re.IGNORECASE)
 _BRACKETS = re.compile(r"\s*[(\[{][^)\]}]*[)\]}]\s*")
+_LONGEST = 1000  # characters of a heading
 _ANY_IDS = ("name", "id", "uid")  # of images, or of patients
 _NEEDED = ("label", "patient")  # an ambiguous column of these is refused; others then stay under their own names
 
@@ -192,6 +193,7 @@ def names_images(heading: str) -> bool:
 
 def _further(header: Sequence[str], plain: Sequence[str], role: str) -> Iterator[list[str]]:
     """Headings without what may stand around the name of a column: "(final)", "ID", "No."."""
+    header = [name[:_LONGEST] for name in header]  # no usual name is as long, and brackets cost the square of it
     without = [plain_name(_BRACKETS.sub(" ", name)) for name in header]
     yield without
     if role == "path":

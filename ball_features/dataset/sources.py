@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ball_features.config.paths import is_address
-from ball_features.dataset.archives import ARCHIVES, Entry, index_archive, is_archive, read_entry
+from ball_features.dataset.archives import ARCHIVES, Entry, index_archive, is_archive, read_entry, require_bounded
 from ball_features.errors import DataError
 from ball_features.files import IMAGE_SUFFIXES, StoredFile
 
@@ -215,6 +215,11 @@ def _stored_images(stored: StoredFile) -> Source:
         raise DataError(f"Found nothing at {stored.shown}, expected images or archives of images.")
     top = base.rstrip("/") + "/"
     names = {path.removeprefix(top): path for path in found}
+    for name in names:
+        try:
+            require_bounded(name, name.split("/"))
+        except ValueError as error:
+            raise DataError(f"{stored.shown} cannot be read: it holds {error}. Give another folder.") from error
     sizes = {name: found[path] for name, path in names.items()}
     return Source(stored.shown.rstrip("/"), sizes, lambda name: fetched(lambda: system.cat_file(names[name])))
 

@@ -48,7 +48,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _HEX = re.compile(r"\\x\{([0-9a-f]{1,4})\}")
 _HELD = re.compile(rf"{_CONTROL.pattern}|\\(?=x\{{[0-9a-f]{{1,4}}\}})")
 _LONGEST_NAME = 100  # of 255, with what stands before and after it
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
+_NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
 
 
 def escaped_controls(text: str, kept: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -118,8 +119,10 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
         files.append(stem.with_name(f"{stem.name}.{name}"))
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(name)
         with _style():
+            drawn = io.BytesIO()  # matplotlib fails in its own way where a disk does
+            figure.savefig(drawn, dpi=300, bbox_inches="tight", metadata=undated, format=name)
             with replacing(files[-1]) as partial:
-                figure.savefig(partial, dpi=300, bbox_inches="tight", metadata=undated, format=name)
+                partial.write_bytes(drawn.getvalue())
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def compare(
     check_name(name)
     require_unadapted(config, "several caches")
     check_protocol(config)
-    if len(caches) < 2 or len(set(caches)) < len(caches):
+    if len(caches) < 2 or len(set(map(os.path.realpath, caches))) < len(caches):
         raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")
     # Everything that can be wrong with a cache is found before the first model is fitted.
     entries, model_notes = _entries(caches, config)

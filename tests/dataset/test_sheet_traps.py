@@ -1,5 +1,6 @@
 """Sheets and settings of a few bytes that claim, or would cost, a machine's memory."""
 
+import json
 import os
 import resource
 import struct
@@ -329,3 +330,13 @@ def test_a_path_of_many_folders_is_matched_at_once(cell):
     found = match_rows([cell, "b/c.png"], ["b/a.png", "b/c.png", "d/e/f.png"])
     assert found.rows[1] == (1,)
     assert found.rows[0] == (() if cell.startswith("x/") else (0,))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("heading", ["(" * 3_000_000, "[{(" * 1_000_000, " " * 3_000_000 + "x", "a_" * 1_000_000])
+def test_a_heading_of_megabytes_is_looked_at_at_once(tmp_path, heading):
+    path = tmp_path / "a.json"
+    rows = [{"path": "a.png", "dx": "A", heading: "1"}, {"path": "b.png", "dx": "B", heading: "2"}]
+    path.write_text(json.dumps(rows))
+    found = read_sheet(path).rows_of(["a.png", "b.png"])
+    assert list(found.columns["label"]) == ["A", "B"]

@@ -142,3 +142,26 @@ def test_names_that_cost_memory_are_refused(tmp_path, name):
     pack(tmp_path / "a.zip", {"1.png": b"x", name: b"x"})
     with pytest.raises(DataError, match=r"no sound archive \(a name of"):
         open_source(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+@pytest.mark.parametrize("names", [("x/1.jpg", "/x/1.jpg"), ("x/1.jpg", "../x/1.jpg"), ("x/1.jpg", "x\\1.jpg")])
+def test_members_whose_names_become_one_are_refused(tmp_path, form, names):
+    pack(tmp_path / f"a.{form}", {name: name.encode() for name in names})
+    with pytest.raises(DataError, match="which are one file once they are unpacked"):
+        open_source(tmp_path / f"a.{form}")
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_a_member_that_was_added_again_counts(tmp_path, form):
+    path = tmp_path / f"a.{form}"
+    pack(path, {"x/1.jpg": b"old"})
+    if form == "tar":
+        with tarfile.open(path, "a") as archive:
+            item = tarfile.TarInfo("./x/1.jpg")
+            item.size = 3
+            archive.addfile(item, io.BytesIO(b"new"))
+    else:
+        with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("x/1.jpg", b"new")
+    assert (open_source(path) / "x/1.jpg").read_bytes() == b"new"
