@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _SAMPLE = 24  # images whose depth is looked at
+_LONGEST = 255  # characters of a name that are shown, as many as a disk takes
 _BRIGHT = 63.75  # of 255; 14 of 16 bits stay below
 _ESCAPED = re.compile(r"\\(?:[trn]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")  # see `escaped_controls`
 # Letters of Greek and Cyrillic that look like Latin ones, after case folding.
@@ -37,7 +38,10 @@ _DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
 
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first names of many, with commas."""
-    return escaped_controls(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = [
+        name if len(name) <= _LONGEST else f"{name[:_LONGEST]}... ({len(name):,} characters)" for name in names[:most]
+    ]
+    return escaped_controls(", ".join(shown)) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def counted(items: Sequence[object], noun: str) -> str:
