@@ -6,15 +6,21 @@ import functools
 import math
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "core_count",
     "cpu_quota",
     "is_out_of_memory",
+    "limited_pools",
     "memory_bytes",
     "memory_limit",
     "one_blas_thread",
@@ -152,10 +158,26 @@ def one_blas_thread() -> Iterator[None]:
     Threads of BLAS wait actively, so that several callers slow one another down.
     """
     import scipy.linalg  # noqa: F401  (loads SciPy's own BLAS; only what is loaded can be limited)
-    from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, user_api="blas"):
+    with _pools(len(sys.modules)).limit(limits=1, user_api="blas"):
         yield
+
+
+def limited_pools() -> AbstractContextManager[object]:
+    """A block in which the libraries that are loaded (BLAS, OpenMP) compute in one thread."""
+    return _pools(len(sys.modules)).limit(limits=1)
+
+
+@functools.lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded; to find them takes as long as a small fit.
+
+    Args:
+        modules: number of modules, with which libraries are loaded.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from ball_features.evaluation.tasks import FitTask
 from ball_features.evaluation.views import view_rows
 from ball_features.models.adaptation import SiteAdapter, SiteShift
 from ball_features.models.one_class import OneClassRecord
+from ball_features.threads import limited_pools
 
 __all__ = ["Failed", "Fitted", "fit_task"]
 
@@ -93,7 +94,6 @@ def fit_task(task: FitTask) -> Fitted | Failed:
 
 def _fit(task: FitTask) -> Fitted:
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
     model, split = task.model, task.split
     raw, adapter, shifts = task, None, {}
@@ -115,7 +115,7 @@ def _fit(task: FitTask) -> Fitted:
     options = _fit_options(task, len(y)) if streams is None else {}
     fit_stream = _streamed(model.streams) if streams else None
     # The limit holds for libraries that are loaded, and building the estimator loads them.
-    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:  # no library's warning on the terminal
+    with limited_pools(), warnings.catch_warnings(record=True) as caught:  # no library's warning on the terminal
         warnings.simplefilter("always")
         start = time.perf_counter()
         if streams is None or fit_stream is None:
