@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from ball_features.deployment.connections import answering_to_the_end, bounded_protocol
@@ -73,6 +74,10 @@ def run_server(
             listener.listen(_WAITING)
             if self.started:
                 announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if not self.should_exit:  # told again, uvicorn would leave answers out, and the application without its end
+                super().handle_exit(sig, frame)
 
     level = logging.INFO if verbose else logging.WARNING
     config = uvicorn.Config(

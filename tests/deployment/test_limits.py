@@ -148,7 +148,7 @@ listen.run_server(app, listener, lambda url: print(url, flush=True), verbose=Fal
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without a word to it")
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT,) * 3])
 def test_a_server_that_is_told_to_end_answers_first(sent):
     pytest.importorskip("fastapi")
     with contextlib.ExitStack() as opened:
@@ -163,7 +163,9 @@ def test_a_server_that_is_told_to_end_answers_first(sent):
             if path == b"/thread":
                 client.sendall(b"cdefghi")
         time.sleep(0.5)
-        process.send_signal(sent)
+        for one in sent:
+            process.send_signal(one)
+            time.sleep(0.05)
         begin = time.monotonic()
         for client in clients:
             answer = b""
