@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ball_features.dataset.depths import deep_grey, prepare
 from ball_features.dataset.jpeg import decode_jpegs, is_plain_jpeg
 from ball_features.errors import ImageError
 from ball_features.threads import is_out_of_memory
@@ -235,19 +236,15 @@ def _to_rgb(image: Any) -> Tensor:
     from PIL import Image, ImageOps
 
     _quiet_tiff()
+    is_white_0 = prepare(image)
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
     except Exception as error:  # EXIF that cannot be read says nothing of the pixels
         if is_out_of_memory(error):
             raise
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = Image.fromarray(_eight_bits(np.asarray(image).astype(np.int64)))
-    elif image.mode == "F":
-        values = np.asarray(image)
-        if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
-            raise ImageError("has floating-point pixels outside 0 to 1; save it in 8 or 16 bits")
-        image = Image.fromarray(np.round(values * 255).astype(np.uint8))
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        image = deep_grey(image, is_white_0)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         # A channel that hides all, or holds 0 and 1 of 255, is a fault of the program that wrote it.
@@ -266,10 +263,3 @@ def _quiet_tiff() -> None:
     for path in (*folder.parent.glob("[Pp]illow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
         with contextlib.suppress(OSError, AttributeError):  # another build of Pillow
             ctypes.CDLL(str(path)).TIFFSetErrorHandler(None)
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """16-bit grey to 8 bits by the full range, so that two files stay comparable."""
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError("has grey values outside 0 to 65535; save it in 8 or 16 bits")
-    return np.round(values / 257).astype(np.uint8)
