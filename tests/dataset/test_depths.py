@@ -127,6 +127,8 @@ TIFFS = {
 def test_a_tiff_file_is_read_as_it_was_written_or_refused(tmp_path, name, packed, order):
     tifffile = pytest.importorskip("tifffile")
     expected, values, how = TIFFS[name]
+    if "floats" in name:
+        packed = {"compression": packed["compression"]} if packed else {}
     tifffile.imwrite(tmp_path / "a.tif", values, byteorder=order, **how, **packed)
     try:
         same(tmp_path / "a.tif", expected)
