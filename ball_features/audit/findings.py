@@ -19,7 +19,7 @@ from ball_features.audit.transformed import find_transformed
 from ball_features.dataset.manifest import Manifest, scan, spread_rows
 from ball_features.dataset.table_files import extend_table
 from ball_features.dataset.units import merge_units
-from ball_features.errors import DataError, ImageError
+from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.threads import one_blas_thread
 
 __all__ = ["VERSION", "Audit", "audit", "write_groups"]
@@ -92,10 +92,13 @@ def audit(
         progress: called with (steps done, total steps).
 
     Raises:
+        ConfigError: The embeddings are not those of so many images.
         DataError: Fewer than two classes can be decoded.
     """
     if not isinstance(manifest, Manifest):
         manifest = scan(manifest, anywhere=True)
+    if embeddings is not None:
+        embeddings = _required(embeddings, len(manifest.path))
     report = progress or (lambda done, total: None)
     total = 5 * len(manifest.path)
     rejected: dict[str, str] = {item.path: item.reason for item in manifest.rejected}
@@ -152,6 +155,17 @@ def audit(
         shortcuts=shortcut_accuracy(seen, label, group),
         association_bits=mutual_information_bits(seen.overlay, label),
     )
+
+
+def _required(embeddings: np.ndarray, count: int) -> np.ndarray:
+    """The embeddings, if they are numbers of so many images."""
+    own = np.asarray(embeddings)
+    if own.dtype.kind not in "fiu" or own.ndim != 2 or len(own) != count or not own.shape[1] or np.isinf(own).any():
+        raise ConfigError(
+            f"Got embeddings of {own.dtype} and of the shape {own.shape}, expected ({count}, dim): a row of finite "
+            "numbers, or of NaN, for each image of the manifest. Read both from one cache."
+        )
+    return own
 
 
 def _transformed(

@@ -36,7 +36,9 @@ def find_outliers(traits: Traits, embeddings: np.ndarray | None) -> dict[int, st
     alone = np.zeros(len(root))
     if embeddings is not None:
         known = ~np.isnan(embeddings).any(1)
-        alone[known] = robust(np.log(_neighbour_distance(embeddings[known]) + 1e-6))
+        known &= known.sum() > 1  # one alone is near nothing
+        if known.any():
+            alone[known] = robust(np.log(_neighbour_distance(embeddings[known]) + 1e-6))
     blurred = robust(np.log(traits.sharp + 1e-3)) < -3.5
     found: dict[int, str] = {}
     for row in range(len(root)):

@@ -72,7 +72,8 @@ def merge(shards: Sequence[Path | str], out: Path | str, *, overwrite: bool = Fa
     if is_address(out):
         with written(out, anew=not overwrite) as work:
             return replace(merge(shards, work, overwrite=overwrite), cache=Path(out))
-    paths, out = [local_copy(path) for path in shards], Path(out)
+    given = [shards] if isinstance(shards, str | Path) else shards
+    paths, out = [local_copy(path) for path in given], Path(out)
     if os.path.lexists(out) and not overwrite:
         raise CacheError(f"{out} exists. Give another output file, or remove it first.")
     require_outside_bundles(out, "output file")

@@ -28,9 +28,10 @@ def prepare(image: Any) -> bool:
         raise ImageError("has a transparent colour of 16 bits, which is read in 8; save it in 8 bits")
     if isinstance(clear, int) and raw in ("L;2", "L;4"):  # a value of so many bits, as the pixels have them in the file
         image.info["transparency"] = clear * 255 // (2 ** int(raw[2:]) - 1)
-    if 2 in tags.get(_FORMAT, ()) and max(tags.get(_BITS, (8,))) <= 8:
+    bits, raw_bytes = max(tags.get(_BITS, ()), default=8), any(part[0] == "raw" for part in image.tile)
+    if 2 in tags.get(_FORMAT, ()) and bits <= 8:
         raise ImageError("has signed values of 8 bits, which are read as unsigned; save it without a sign")
-    if tags.get(_PLANAR) == 2 and max(tags.get(_BITS, (8,))) > 8 and any(part[0] == "raw" for part in image.tile):
+    if tags.get(_PLANAR) == 2 and bits > 8 and raw_bytes:
         raise ImageError("keeps colours of more than 8 bits apart, a kind that is not supported; save it as PNG")
     return tags.get(_PHOTOMETRIC) == 0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import numbers
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
@@ -89,10 +90,11 @@ def draw_smears(
         ConfigError: A number is out of range.
     """
     share = faults.get("overlay_share", 0.0)
-    if per_class < 1 or size_px < 64 or not 0 <= share <= 1:
+    whole = all(isinstance(number, numbers.Integral) for number in (per_class, size_px, seed))
+    if not whole or per_class < 1 or size_px < 64 or seed < 0 or not 0 <= share <= 1:
         raise ConfigError(
-            f"Got per_class={per_class}, size_px={size_px}, overlay_share={share}; expected at least 1 image, "
-            "at least 64 px, and a share between 0 and 1."
+            f"Got per_class={per_class}, size_px={size_px}, seed={seed}, overlay_share={share}; expected whole numbers "
+            "of at least 1 image, 64 px and the seed 0, and a share between 0 and 1."
         )
     folder = Path(folder)
     truth = Truth()

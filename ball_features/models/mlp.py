@@ -245,10 +245,16 @@ class MLPHead(AlignedClassifier, ClassifierMixin, BaseEstimator):
             ("views_per_image", self.views_per_image >= 1, "at least 1"),
             ("consistency", 0 <= self.consistency < math.inf, "a finite number of at least 0"),
             ("class_weight", self.class_weight is None or self.group_loss != "dro", "None beside group_loss='dro'"),
+            ("class_weight", self._weighs(), "None, 'balanced' or a mapping of classes to finite numbers above 0"),
             ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or None"),
         ):
             if not valid:
                 raise ValueError(f"MLPHead got {name}={getattr(self, name)!r}, expected {expected}.")
+
+    def _weighs(self) -> bool:
+        if isinstance(self.class_weight, Mapping):
+            return all(0 < weight < math.inf for weight in self.class_weight.values())
+        return self.class_weight in (None, "balanced")
 
     def _check_validation(self, X_val: Any, y_val: Any, center: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
         if X_val is None and y_val is None:

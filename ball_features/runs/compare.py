@@ -136,6 +136,7 @@ def compare(
     """
     start = time.perf_counter()
     config = FitConfig.of(config)
+    caches = [caches] if isinstance(caches, str) else caches
     check_name(name)
     require_unadapted(config, "several caches")
     check_protocol(config)

@@ -115,7 +115,7 @@ def fit(
             folder=folder,
             subject=describe_cache(cache),
             notes=[
-                *notes,
+                *([notes] if isinstance(notes, str) else notes),
                 *model_notes,
                 *site_notes,
                 *split_notes,

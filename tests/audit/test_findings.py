@@ -12,7 +12,7 @@ from ball_features.audit.findings import audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.synthetic import draw_smears
-from ball_features.errors import DataError
+from ball_features.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +219,30 @@ def test_kinds_of_file_are_series_of_their_own(monkeypatch, tmp_path):
     assert {name.split("/")[2] for name in found.series.series} == {"encoding-1", "encoding-2"}
     # Pro for certain, and one of three others at random.
     assert found.shortcuts["kind of file, random folds"] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.ones((13, 8)),
+        np.ones((11, 8)),
+        np.ones(12),
+        np.ones((12, 2, 4)),
+        np.ones((12, 0)),
+        np.full((12, 8), np.inf),
+        [["a"] * 8] * 12,
+    ],
+)
+def test_embeddings_of_other_images_are_refused(tmp_path, wrong):
+    draw_smears(tmp_path, per_class=3, size_px=64)
+    with pytest.raises(ConfigError, match=r"expected \(12, dim\): a row of finite numbers"):
+        audit(tmp_path, embeddings=wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [0, 1, 2, 12])
+def test_images_without_an_embedding_are_far_from_none(tmp_path, known):
+    draw_smears(tmp_path, per_class=3, size_px=64)
+    embeddings = np.full((12, 8), np.nan)
+    embeddings[:known] = np.random.default_rng(0).normal(size=(known, 8))
+    assert len(audit(tmp_path, embeddings=embeddings.tolist()).path) == 12

@@ -226,3 +226,9 @@ def test_the_commands(tmp_path, smears):
     wrong = ball("extract", smears, "--out", tmp_path / "3.h5", "--shard", "3of2", *options, before=TINY_DENSENET)
     assert wrong.returncode == 2
     assert "expected I/N" in wrong.stderr
+
+
+def test_one_cache_is_not_taken_for_the_letters_of_its_name(small_cache, tmp_path):
+    for given in (str(small_cache), small_cache):
+        with pytest.raises(CacheError, match="Got 1 cache, expected two or more shards"):
+            merge(given, tmp_path / "all.h5")

@@ -56,3 +56,10 @@ def test_mean_colour_does_not_separate_the_classes(tmp_path):
 def test_out_of_range(tmp_path):
     with pytest.raises(ConfigError, match="per_class=0"):
         draw_smears(tmp_path, per_class=0)
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"size_px": 64.5}, {"per_class": 0}, {"per_class": "2"}])
+def test_settings_that_are_none_are_refused_before_a_folder_is_made(tmp_path, wrong):
+    with pytest.raises(ConfigError, match="expected whole numbers"):
+        draw_smears(tmp_path / "new", **wrong)
+    assert not (tmp_path / "new").exists()

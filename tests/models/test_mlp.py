@@ -137,7 +137,17 @@ def test_float16_rows_and_the_global_generator(data):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"hidden": ()}, {"epochs": 0}, {"batch_size": 1}, {"dropout": 1.0}, {"l2": -1}, {"views_per_image": 0}]
+    "wrong",
+    [
+        {"hidden": ()},
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"dropout": 1.0},
+        {"l2": -1},
+        {"views_per_image": 0},
+        *({"class_weight": {"Benign": weight}} for weight in (0, -1, float("nan"), float("inf"))),
+        {"class_weight": "x"},
+    ],
 )
 def test_parameters_out_of_range(data, wrong):
     with pytest.raises(ValueError, match=f"got {next(iter(wrong))}="):

@@ -153,3 +153,10 @@ def test_a_cache_without_nuclei_numbers_still_fits(small_cache, tmp_path):
     assert np.isnan(read_cache(old).images_per_s)
     with pytest.raises(CacheError, match="no nuclei statistics"):
         fit(old, FitConfig(models=("nuclei",), repeats=1), out_root=tmp_path)
+
+
+def test_a_cache_is_compared_with_others(small_cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(small_cache.parent)
+    for given, count in ((str(small_cache), 1), ([small_cache.name, f"./{small_cache.name}"], 2)):
+        with pytest.raises(ConfigError, match=f"Got {count} caches .*, expected two or more different ones"):
+            compare(given, out_root=tmp_path)
