@@ -20,6 +20,7 @@ from ball_features.files import escaped_controls
 __all__ = ["Labels", "read_labels"]
 
 _FEW = 12  # different values of a column that are counted one by one
+_LONGEST = 1000  # characters of a class, which is written everywhere
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ def read_labels(root: Path, images: Sequence[str], config: CollectionConfig, she
         raise DataError(f"No class can be read from {root}: {layout.problem}.{other}")
     remarks = [*(table.remarks if table else ()), *([aside] if aside else []), *(rows.remarks if rows else ())]
     label = _labels(images, layout, rows, remarks)
+    longest = max(label, key=len, default="")
+    if len(longest) > _LONGEST:
+        raise DataError(
+            f"Got a class of {len(longest):,} characters, expected a name: {some([longest])}. Name the column of the "
+            "class by label_column."
+        )
     columns = dict(layout.columns)
     if rows is not None:
         remarks += _contradictions(images, columns, rows)

@@ -13,9 +13,11 @@ import pyarrow as pa
 import pytest
 
 from ball_features import FitConfig
+from ball_features.config import CollectionConfig
 from ball_features.config.toml import read_settings
 from ball_features.dataset import contained
 from ball_features.dataset.group_table import table_of_file
+from ball_features.dataset.labels import read_labels
 from ball_features.dataset.matching import match_rows
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_formats import read_tables
@@ -340,3 +342,12 @@ def test_a_heading_of_megabytes_is_looked_at_at_once(tmp_path, heading):
     path.write_text(json.dumps(rows))
     found = read_sheet(path).rows_of(["a.png", "b.png"])
     assert list(found.columns["label"]) == ["A", "B"]
+
+
+def test_a_text_of_megabytes_is_no_class(tmp_path):
+    (tmp_path / "a.json").write_text(
+        json.dumps([{"path": "a.png", "label": "x" * 3_000_000}, {"path": "b.png", "label": "B"}])
+    )
+    with pytest.raises(DataError, match=r"a class of 3,000,000 characters, expected a name: x+\.\.\. ") as caught:
+        read_labels(tmp_path, ["a.png", "b.png"], CollectionConfig(), tmp_path / "a.json")
+    assert len(str(caught.value)) < 1000
