@@ -147,7 +147,7 @@ def _index_tar(file: Any) -> dict[str, Entry]:
         file.seek(archive.offset)
         end = file.read(_BLOCK)  # Python's reader takes anything for the end that is no member
         if any(end) or not end:
-            raise tarfile.ReadError(f"{'no member' if end else 'nothing'} follows {archive.offset} bytes, and no end")
+            raise tarfile.ReadError(f"after {archive.offset:,} bytes it is {'damaged' if end else 'cut'}")
     return found
 
 

@@ -187,7 +187,7 @@ def _add(entries: dict[str, tuple[Any, Entry]], path: Path | str, found: Mapping
             one, other = (PurePosixPath(str(place)).name for place in (entries[name][0], path))
             raise DataError(
                 f"{one} and {other} both hold an image {name!r}, expected each name once. Unpack each archive into "
-                " a folder of its own, named for its class where it has one, and give the folder above them."
+                "a folder of its own, named for its class where it has one, and give the folder above them."
             )
         entries[name] = (path, entry)
 

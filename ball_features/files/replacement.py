@@ -258,7 +258,7 @@ def whole_file(
 
 
 def _renamed(name: Path, target: Path, free: bool) -> bool:
-    """Rename a file; False where nothing may be there and something is, which no moment can come between."""
+    """Give a file its name; a name that must be free is looked at and taken in one step. False if it is not free."""
     if not free:
         name.replace(target)
         return True
@@ -266,7 +266,7 @@ def _renamed(name: Path, target: Path, free: bool) -> bool:
         if os.name == "nt":
             name.rename(target)
         else:
-            os.link(name, target, follow_symlinks=False)
+            target.hardlink_to(name)
             name.unlink()
     except FileExistsError:
         return False
