@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -17,13 +18,15 @@ _NAME = 500  # characters of a name
 _MORE = 16  # values beside the name that an image may have
 _ERRORS = 3  # that an answer lists
 _PART = 1 << 20  # bytes that are looked at before other threads may run
+_DATA_URL = re.compile(r"\Adata:[A-Za-z0-9/+.;=-]{0,60}?;base64,")
+_LINE_ENDS = dict.fromkeys(map(ord, " \r\n\t"))
 
 
 class ImageFile(BaseModel):
     """One image of a patient."""
 
     name: str = Field("", max_length=_NAME, description="Name that the answer repeats.")
-    data: str = Field(description="The file, in base64.", json_schema_extra={"format": "base64"})
+    data: str = Field(description="The file, in base64, as it is or as a data URL.", json_schema_extra={"format": "base64"})
 
 
 class PatientRequest(BaseModel):
@@ -96,13 +99,14 @@ def file_of(image: ImageFile, megabytes: float) -> bytes:
         ImageError: It is larger, or no base64.
     """
     most = int(megabytes * 1e6)
-    # Some write line ends into base64, at most one after four letters.
-    if len(image.data) > most * 2 + 8:
+    # Some write line ends into base64, at most one after four letters; a browser's FileReader writes a data URL.
+    if len(image.data) > most * 2 + 100:
         raise ImageError(f"is larger than {megabytes:g} MB")
+    text = _DATA_URL.sub("", image.data, count=1).translate(_LINE_ENDS)
     try:
-        data = base64.b64decode(image.data)
+        data = base64.b64decode(text, validate=True)  # without, what is no letter of it is passed over
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"is no base64 ({error})") from error
+        raise ImageError(f"is no base64 ({error}); expected the letters A-Z a-z 0-9 + / and = at the end") from error
     if len(data) > most:
         raise ImageError(f"is larger than {megabytes:g} MB")
     return data

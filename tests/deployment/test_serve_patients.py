@@ -138,7 +138,10 @@ def test_a_file_of_a_patient_is_bounded_as_one_alone():
     for data in (base64.b64encode(bytes(1001)).decode(), "A" * 10_000):
         with pytest.raises(ImageError, match=r"is larger than 0\.001 MB"):
             file_of(ImageFile(name="a", data=data), 0.001)
-    for data in ("A", "\xff", "é" * 4):
+    plain = base64.b64encode(bytes(1000)).decode()
+    for head in ("data:image/png;base64,", "data:;base64,", "data:image/svg+xml;charset=utf-8;base64,"):
+        assert file_of(ImageFile(name="a", data=head + plain), 0.001) == bytes(1000)
+    for data in ("A", "\xff", "é" * 4, "ab-_" * 4, "QUJD*REVG", "data:image/png," + plain, "data:base64," + plain):
         with pytest.raises(ImageError, match="is no base64"):
             file_of(ImageFile(name="a", data=data), 1)
 
