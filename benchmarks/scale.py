@@ -37,7 +37,8 @@ from machine import describe
 
 from ball_features.cache import CacheContents, CacheWriter, create_cache, read_cache, read_rows
 from ball_features.config import FitConfig
-from ball_features.evaluation.results import ModelRow, read_measurement
+from ball_features.evaluation.results import ModelRow
+from ball_features.evaluation.stored_results import read_measurement
 from ball_features.models.boosting import XGBoost
 from ball_features.models.row_stream import RowStream
 from ball_features.models.streamed import fit_xgboost

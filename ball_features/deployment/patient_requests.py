@@ -26,7 +26,9 @@ class ImageFile(BaseModel):
     """One image of a patient."""
 
     name: str = Field("", max_length=_NAME, description="Name that the answer repeats.")
-    data: str = Field(description="The file, in base64, as it is or as a data URL.", json_schema_extra={"format": "base64"})
+    data: str = Field(
+        description="The file, in base64, as it is or as a data URL.", json_schema_extra={"format": "base64"}
+    )
 
 
 class PatientRequest(BaseModel):

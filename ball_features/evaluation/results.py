@@ -12,9 +12,8 @@ from ball_features.errors import DataError
 from ball_features.evaluation.intervals import Interval
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.patient_scores import PatientScores
-from ball_features.files import read_json
 
-__all__ = ["BestOf", "Measurement", "ModelRow", "no_run", "read_measurement"]
+__all__ = ["BestOf", "Measurement", "ModelRow", "no_run"]
 
 
 _WHOLE_MATRIX = 100  # most classes whose confusion matrix is stored whole
@@ -205,18 +204,6 @@ def no_run(folder: Path, error: Exception) -> DataError:
     else:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
     return DataError(f"{folder} holds no run ({reason}). Expected a folder written by `ball fit`.")
-
-
-def read_measurement(folder: Path) -> Measurement:
-    """Read `metrics.json` of a run's folder.
-
-    Raises:
-        DataError: the folder holds no run, or a damaged one.
-    """
-    try:
-        return Measurement.from_dict(read_json(folder / "metrics.json"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise no_run(folder, error) from error
 
 
 def _brief(confusion: list[list[int]]) -> object:

@@ -11,7 +11,7 @@ import numpy as np
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache
 from ball_features.dataset.manifest import spread_rows
-from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.evaluation.stored_results import read_ladder
 from ball_features.reporting.answer_colours import Answers, ladder_answers
 from ball_features.reporting.audit_page import audit_facts
 from ball_features.reporting.audit_sections import OVERLAY_TEXT, overlay_counts
@@ -96,7 +96,7 @@ def _about(cache: Cache) -> str:
 
 def _answers(folder: Path) -> tuple[str, dict[str, Answers]]:
     """The best model with a network on the first rung, and its answers on the first and on the last."""
-    rows = read_rows(folder / "ladder.csv", LadderRow)
+    rows = read_ladder(folder)
     rungs = list(dict.fromkeys(row.rung for row in rows))
     first = [row for row in rows if row.rung == rungs[0]]
     best = max([row for row in first if row.kind != "shortcut"] or first, key=lambda row: row.accuracy)

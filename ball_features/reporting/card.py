@@ -15,9 +15,9 @@ from ball_features.bundles.facts import BundleFacts, BundleFigures
 from ball_features.config import COVERAGE
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
-from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
-from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.evaluation.results import Measurement, ModelRow
 from ball_features.evaluation.run_details import COMPARISON, read_details
+from ball_features.evaluation.stored_results import read_ladder, read_measurement
 from ball_features.files import write_text
 from ball_features.models.base import PerViewClassifier
 from ball_features.reporting.external_summary import read_summaries
@@ -242,7 +242,7 @@ def _confusion(names: list[str], counts: list[list[int]]) -> _Table:
 def _rungs(folder: Path, name: str) -> _Rungs:
     if not (folder / "ladder.csv").exists():
         raise DataError(f"{folder} holds no ladder: ladder.csv is missing. Give a run of the protocol ladder.")
-    rows = [row for row in read_rows(folder / "ladder.csv", LadderRow) if row.model == name]
+    rows = [row for row in read_ladder(folder) if row.model == name]
     if not rows:
         raise DataError(f"The ladder in {folder} has no rows of {name}. Run it with {name} among its models.")
     cells = tuple(

@@ -15,6 +15,7 @@ from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.power_law import ForecastRow
 from ball_features.evaluation.rows import read_rows
 from ball_features.evaluation.run_details import read_details
+from ball_features.evaluation.stored_results import PREDICTIONS, read_curve, told_as_damage
 from ball_features.reporting.charts import PALETTE, Axis, Chart, Key, Line, Mark, Tick, round_ticks
 from ball_features.reporting.markup import Cell, Row, Table, write_page
 from ball_features.reporting.provenance import Provenance, own_note, provenance_block
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CurveSection", "curve_chart", "curve_section", "is_curve", "render_curve", "write_curve_report"]
 
 _LAW_POINTS = 40
+_COMPARED = "accuracy, recall and log loss of each model at each size"
 _SIDE = 0.012  # of the axis, between the models at one size
 
 CAPTION = (
@@ -47,6 +49,7 @@ class CurveSection:
     table: Table
     notes: list[str]
     provenance: Provenance | None
+    compared: str
     template: str = "curve_section.html"
 
 
@@ -63,7 +66,7 @@ def curve_section(folder: Path) -> CurveSection:
     """
     try:
         details = read_details(folder, ("title", "notes", "sentences"))
-        rows, forecasts = read_rows(folder / "curve.csv", CurveRow), read_rows(folder / "forecast.csv", ForecastRow)
+        rows, forecasts = read_curve(folder), read_rows(folder / "forecast.csv", ForecastRow)
         title, sentences = details["title"], details["sentences"]
         notes = [*own_note(details), *details["notes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -79,6 +82,7 @@ def curve_section(folder: Path) -> CurveSection:
         table=_table(rows),
         notes=notes,
         provenance=provenance_block(details),
+        compared=_COMPARED if (folder / PREDICTIONS).exists() else "",
     )
 
 
@@ -88,8 +92,9 @@ def write_curve_report(folder: Path) -> Path:
     Raises:
         DataError: the folder holds no learning curve, or the page cannot be written.
     """
-    part = curve_section(folder)
-    return write_page(folder / "report.html", "report.html", "Learning curve", sections=[part], side_by_side=None)
+    with told_as_damage(folder):
+        part = curve_section(folder)
+        return write_page(folder / "report.html", "report.html", "Learning curve", sections=[part], side_by_side=None)
 
 
 def curve_chart(rows: Sequence[CurveRow], forecasts: Sequence[ForecastRow]) -> Chart:

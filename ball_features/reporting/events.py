@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from ball_features.errors import DataError, require_extra
-from ball_features.evaluation.results import read_measurement
+from ball_features.evaluation.stored_results import read_measurement
 from ball_features.files import read_csv
 
 __all__ = ["write_events"]

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ball_features.errors import DataError
-from ball_features.files import read_json
+from ball_features.evaluation.stored_results import PREDICTIONS
+from ball_features.files import read_csv, read_json
 from ball_features.reporting.external_record import FORMAT, bundle_digest
 
 __all__ = ["EvaluationSummary", "read_summaries", "read_summary"]
@@ -93,6 +95,8 @@ def read_summary(path: Path) -> EvaluationSummary:
         values = read_json(file)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, expected {FORMAT}")
+        if (file.parent / PREDICTIONS).exists():
+            _require_agreement(file, values)
         sets = next(row for row in values["sets"] if row["coverage"] == values["coverage"])
         published: Mapping[str, Any] = values["published"] or {}
         return EvaluationSummary(
@@ -122,6 +126,27 @@ def read_summary(path: Path) -> EvaluationSummary:
             f"{file} holds no external evaluation ({type(error).__name__}: {error}). Expected evaluation.json, which "
             "`ball evaluate` writes."
         ) from error
+
+
+def _require_agreement(file: Path, values: Mapping[str, Any]) -> None:
+    """Compare an evaluation with the predictions beside it, which say the same unless one was edited."""
+    classes, hits = values["classes"], dict[str, list[bool]]()
+    for row in read_csv(file.parent / PREDICTIONS):
+        if float(row[f"p_{row['predicted']}"]) < max(float(row[f"p_{name}"]) for name in classes):
+            raise _edited(file, f"{PREDICTIONS} gives {row['path']} a predicted class that is not the most probable")
+        if row["status"] == "scored":
+            hits.setdefault(row["true"], []).append(row["predicted"] == row["true"])
+    every = [hit for own in hits.values() for hit in own]
+    recalls = [sum(own) / len(own) for own in hits.values()]
+    found = {"n": len(every), "accuracy": fmean(every or [math.nan]), "balanced_recall": fmean(recalls or [math.nan])}
+    for name, value in found.items():
+        stored = _number(values[name])
+        if not (math.isclose(stored, value, abs_tol=1e-6) or (math.isnan(stored) and math.isnan(value))):
+            raise _edited(file, f"{file.name} and {PREDICTIONS} give {name} {stored:.6g} and {value:.6g}")
+
+
+def _edited(file: Path, wrong: str) -> DataError:
+    return DataError(f"{file.parent} was edited or damaged: {wrong}. Evaluate the images again.")
 
 
 def _number(value: float | None) -> float:

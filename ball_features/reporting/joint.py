@@ -13,7 +13,8 @@ from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.across_runs import Standing
 from ball_features.evaluation.metrics import METRICS
-from ball_features.evaluation.results import ModelRow, read_measurement
+from ball_features.evaluation.results import ModelRow
+from ball_features.evaluation.stored_results import read_measurement, told_as_damage
 from ball_features.reporting.curve_page import curve_section, is_curve, write_curve_report
 from ball_features.reporting.ladder_page import is_ladder, ladder_section
 from ball_features.reporting.markup import Cell, Row, Table, Thumbnails, write_page
@@ -56,8 +57,9 @@ def write_ladder_report(folder: Path) -> Path:
     Raises:
         DataError: The folder holds no ladder, or the page cannot be written.
     """
-    part = ladder_section(folder)
-    return write_page(folder / "report.html", "report.html", "Optimism ladder", sections=[part], side_by_side=None)
+    with told_as_damage(folder):
+        part = ladder_section(folder)
+        return write_page(folder / "report.html", "report.html", "Optimism ladder", sections=[part], side_by_side=None)
 
 
 def write_joint_report(
@@ -83,15 +85,17 @@ def write_joint_report(
     order = sorted(range(len(folders)), key=lambda number: natural_key(str(folders[number])))
     sections = [_section(folders[number], caches[number], pictures, place) for place, number in enumerate(order)]
     runs = _named([folders[number] for number in order])
-    write_page(out, "report.html", f"{len(folders)} runs", sections=sections, side_by_side=_side_by_side(runs))
+    with told_as_damage(*folders):
+        write_page(out, "report.html", f"{len(folders)} runs", sections=sections, side_by_side=_side_by_side(runs))
     tell_of_pictures(sections, tell)
     return out
 
 
 def _section(folder: Path, cache: Cache | None, pictures: Thumbnails, place: int) -> Any:
-    if has_own_page(folder):
-        return curve_section(folder) if is_curve(folder) else ladder_section(folder)
-    return run_section(folder, cache, pictures, place)
+    with told_as_damage(folder):
+        if has_own_page(folder):
+            return curve_section(folder) if is_curve(folder) else ladder_section(folder)
+        return run_section(folder, cache, pictures, place)
 
 
 def _named(folders: Sequence[Path]) -> list[RunSummary]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
-from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.evaluation.rows import LadderRow
 from ball_features.evaluation.run_details import read_details
+from ball_features.evaluation.stored_results import PREDICTIONS, read_ladder
 from ball_features.reporting.charts import Axis, Chart, Line, Tick, round_ticks
 from ball_features.reporting.dots import SHORTCUT
 from ball_features.reporting.finding import Finding
@@ -64,6 +65,7 @@ _NAMED = 5  # lines with a colour and a name
 _COLOURS = (0, 2, 3, 4, 6)
 _OTHERS = 7  # colour of the lines without a name
 _UNKNOWN = Cell("n/a", -1.0)
+_COMPARED = "accuracy and recall of each model on each step, and those over the groups left out,"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,7 @@ class LadderSection:
     table: Table
     words: list[tuple[str, str]]
     provenance: Provenance | None
+    compared: str
     template: str = "ladder_section.html"
 
 
@@ -121,7 +124,7 @@ def ladder_section(folder: Path) -> LadderSection:
     try:
         details = read_details(folder)
         notes = [*own_note(details), *details["notes"]]
-        rows = read_rows(folder / "ladder.csv", LadderRow)
+        rows = read_ladder(folder)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no ladder ({error}). Make one with the protocol ladder.") from error
     if not rows:
@@ -136,6 +139,7 @@ def ladder_section(folder: Path) -> LadderSection:
         table=_table(rows),
         words=explained(rows),
         provenance=provenance_block(details),
+        compared=_COMPARED if (folder / PREDICTIONS).exists() else "",
     )
 
 

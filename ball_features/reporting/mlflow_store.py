@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.errors import DataError, require_extra
-from ball_features.evaluation.results import ModelRow, read_measurement
+from ball_features.evaluation.results import ModelRow
+from ball_features.evaluation.stored_results import read_measurement
 from ball_features.files import read_csv
 from ball_features.reporting.joint import has_own_page
 from ball_features.reporting.run_list import read_summary

@@ -13,6 +13,7 @@ from ball_features.evaluation.intervals import Interval
 from ball_features.evaluation.metrics import METRICS, Metric, calibration_error
 from ball_features.evaluation.results import ModelRow
 from ball_features.evaluation.rows import GroupRow
+from ball_features.evaluation.stored_results import told_as_damage
 from ball_features.reporting.charts import Chart
 from ball_features.reporting.dots import model_dots, recalls
 from ball_features.reporting.elsewhere_page import ElsewhereSection, elsewhere_section
@@ -97,10 +98,11 @@ def write_report(
         CacheError: The cache is not that of the run.
         DataError: A folder holds no run or no ladder, or the page cannot be written.
     """
-    rungs = None if ladder is None else ladder_section(ladder)
-    part = run_section(folder, cache, Thumbnails(thumbnails), 0, rungs)
     out = out or folder / "report.html"
-    write_page(out, "report.html", part.title, sections=[part], side_by_side=None)
+    with told_as_damage(folder, *([ladder] if ladder else [])):
+        rungs = None if ladder is None else ladder_section(ladder)
+        part = run_section(folder, cache, Thumbnails(thumbnails), 0, rungs)
+        write_page(out, "report.html", part.title, sections=[part], side_by_side=None)
     tell_of_pictures([part], tell)
     return out
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
-from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
+from ball_features.evaluation.results import Measurement, ModelRow
+from ball_features.evaluation.stored_results import read_measurement, told_as_damage
 from ball_features.files import read_whole, write_csv, write_text
 from ball_features.outputs import require_own_files
 from ball_features.reporting.ladder_page import ladder_section
@@ -76,10 +77,11 @@ def write_paper(
         DataError: A folder holds no run or no ladder, or the files cannot be written.
     """
     check_formats(formats)
-    measurement = read_measurement(folder)
-    rungs = None if ladder is None else ladder_section(ladder)
-    section = run_section(folder, cache, Thumbnails(None), 0, rungs)
-    drawn = _figures(section)
+    with told_as_damage(folder, *([ladder] if ladder else [])):
+        measurement = read_measurement(folder)
+        rungs = None if ladder is None else ladder_section(ladder)
+        section = run_section(folder, cache, Thumbnails(None), 0, rungs)
+        drawn = _figures(section)
     table = f"{section.title}. {section.caption}"
     try:
         names = [f"{one.stem}.{ending}" for one in drawn for ending in formats]

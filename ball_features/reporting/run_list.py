@@ -15,9 +15,9 @@ from ball_features.config.paths import own_name
 from ball_features.dataset import listing
 from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.curve import CurveRow
-from ball_features.evaluation.results import read_measurement
-from ball_features.evaluation.rows import LadderRow, read_rows
+from ball_features.evaluation.rows import LadderRow
 from ball_features.evaluation.run_details import read_details
+from ball_features.evaluation.stored_results import read_curve, read_ladder, read_measurement
 
 __all__ = [
     "Damaged",
@@ -155,7 +155,7 @@ def read_summary(folder: Path) -> RunSummary:
         details = read_details(folder, ("config", "cache", "images"))
         config, source = details["config"], details["cache"]
         protocol = str(config["protocol"])
-        rungs = read_rows(folder / "ladder.csv", LadderRow)
+        rungs = read_ladder(folder)
         summary = RunSummary(
             name=own_name(folder),
             folder=folder,
@@ -167,11 +167,11 @@ def read_summary(folder: Path) -> RunSummary:
             note=str(details.get("note", "")),
             content=" ".join(str(details.get(name, "")) for name in ("cache_fingerprint", "images_sha256")).strip(),
         )
-        curve = read_rows(folder / "curve.csv", CurveRow)
+        curve = read_curve(folder)
         best = _best_of_ladder(rungs) if rungs else _best_of_curve(curve) if curve else _best(folder)
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
         words = f"{type(error).__name__}: {error}"
         raise DataError(f"{folder} holds no whole run ({words}). Run it again, or remove the folder.") from error
     model, accuracy, low, high = best

@@ -12,8 +12,10 @@ import numpy as np
 from ball_features.dataset.units import merge_units
 from ball_features.errors import DataError
 from ball_features.evaluation.across_runs import Candidate, Standing, best_of_runs, standings
-from ball_features.evaluation.results import BestOf, read_measurement
+from ball_features.evaluation.results import BestOf
 from ball_features.evaluation.run_details import read_details
+from ball_features.evaluation.stored_predictions import read_predictions
+from ball_features.evaluation.stored_results import PREDICTIONS, read_measurement
 from ball_features.files import read_csv
 from ball_features.reporting.words import counted
 
@@ -82,17 +84,18 @@ def comparable_runs(runs: Sequence[tuple[str, Path]], *, tests: bool = True) -> 
 def _read(name: str, folder: Path) -> _Tested | None:
     """Read the predictions of a run; None where it has none of one protocol."""
     try:
-        kind = {row.model: row.kind for row in read_measurement(folder).models}
-        details = read_details(folder, ())
+        measurement, details = read_measurement(folder), read_details(folder, ())
+        kind = {row.model: row.kind for row in measurement.models}
         tests: dict[str, dict[tuple[str, str], int]] = {}
         hits: dict[str, dict[str, int]] = {}
-        for row in read_csv(folder / "predictions.csv"):
-            if kind.get(row["model"], "shortcut") == "shortcut":
+        for (model,), found in read_predictions(folder / PREDICTIONS, measurement.classes).items():
+            if kind.get(model, "shortcut") == "shortcut":
                 continue
-            own, right = tests.setdefault(row["model"], {}), hits.setdefault(row["model"], {})
-            key = (row["path"], row["label"])
-            own[key] = own.get(key, 0) + 1
-            right[row["path"]] = right.get(row["path"], 0) + (row["predicted"] == row["label"])
+            own, right = tests.setdefault(model, {}), hits.setdefault(model, {})
+            for path, code, hit in zip(found.path, found.truth.tolist(), found.hit.tolist(), strict=True):
+                key = (path, measurement.classes[code])
+                own[key] = own.get(key, 0) + 1
+                right[path] = right.get(path, 0) + hit
         rows = (row for row in read_csv(folder / "splits.csv") if row["split"] == "test")
         unit = {row["path"]: row.get("unit") or row["path"] for row in rows}
     except (DataError, OSError, ValueError, KeyError):

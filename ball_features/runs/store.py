@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ball_features.cache import Cache
 from ball_features.errors import DataError
 from ball_features.evaluation.patient_scores import PatientScores
-from ball_features.evaluation.results import ModelRow, no_run, read_measurement
+from ball_features.evaluation.results import ModelRow, no_run
 from ball_features.evaluation.rows import CompatRow, GroupRow, read_rows
 from ball_features.evaluation.run_details import COMPARISON, read_details
+from ball_features.evaluation.stored_results import read_measurement
 from ball_features.files import write_json
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.groups import render_compat, render_groups

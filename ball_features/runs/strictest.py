@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config import PROTOCOLS
-from ball_features.files import read_csv, read_json
+from ball_features.errors import DataError
+from ball_features.evaluation.stored_results import read_ladder, read_measurement
+from ball_features.files import read_json
 
 __all__ = ["Choice", "choose_best"]
 
@@ -85,12 +87,12 @@ def _read(file: Path, details: Mapping[str, Any]) -> _Earlier | None:
         if rungs:
             last = max(rungs, key=lambda rung: _STRICTNESS.get(rung["protocol"], -1))
             protocol = last["protocol"]
-            rows = [row for row in read_csv(file.parent / "ladder.csv") if row["rung"] == last["rung"]]
+            rows = [row for row in read_ladder(file.parent) if row.rung == last["rung"]]
         else:
-            protocol, rows = own["config"]["protocol"], read_csv(file.parent / "metrics.csv")
+            protocol, rows = own["config"]["protocol"], read_measurement(file.parent).models
         if protocol not in PROTOCOLS:
             return None
-        scores = {row["model"]: float(row["accuracy"]) for row in rows}
+        scores = {row.model: row.accuracy for row in rows}
         return _Earlier(_STRICTNESS[protocol], str(own["created"]), file.parent.name, protocol, scores)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -14,7 +14,7 @@ from ball_features.config.sizes import read_bytes
 from ball_features.errors import ConfigError
 from ball_features.evaluation.past_memory import WORKER_BYTES, share_memory
 from ball_features.evaluation.protocols import evaluate
-from ball_features.evaluation.results import read_measurement
+from ball_features.evaluation.stored_results import read_measurement
 from ball_features.evaluation.tasks import Evaluation, divide
 from ball_features.models.registry import MODELS, select
 from ball_features.runs.checks import complete_cache, split_by

@@ -12,8 +12,9 @@ from ball_features import FitConfig, fit, read_run
 from ball_features.errors import DataError
 from ball_features.evaluation.intervals import metric_intervals
 from ball_features.evaluation.metrics import METRICS, Metric, evaluate_predictions
-from ball_features.evaluation.results import Measurement, ModelRow, read_measurement
+from ball_features.evaluation.results import Measurement, ModelRow
 from ball_features.evaluation.rows import GroupRow, TrialRow, read_rows, write_rows
+from ball_features.evaluation.stored_results import read_measurement
 from ball_features.files import json_text, read_csv, write_csv
 
 GROUP = GroupRow("mlp", "a, b\r\nc", 12, 0.25, 0.1, 1 / 3, 'Pre "12"', None, 0.5)

@@ -100,11 +100,26 @@ def test_the_map_is_coloured_by_prediction_and_by_error(made):
     """By the best model with a network on the first and the last rung; untested images are told apart."""
     _, folder, cache = made
     assert "prediction" not in page_of(made, BAR)  # a ladder that keeps no predictions
-    lines = ["rung,model,repeat,fold,path,label,predicted"]
+    classes = ("Benign", "Early", "Pro")  # the first 20 images are of two
+    lines = ["rung,model,repeat,fold,path,label,predicted,p_Benign,p_Early,p_Pro"]
     for row, (path, label) in enumerate(zip(cache.path[:20], cache.label, strict=False)):
-        lines += [f"random,mlp,0,0,{path},{label},{label}", f"random,colour,0,0,{path},{label},Pro"]
-        lines.append(f"series left out,mlp,0,0,{path},{label},{'Pro' if row < 3 else label}")
+        for rung, model, said in (
+            ("random", "mlp", label),
+            ("random", "colour", "Pro"),
+            ("series left out", "mlp", "Pro" if row < 3 else label),
+            ("series left out", "colour", "Pro"),
+        ):
+            lines.append(
+                f"{rung},{model},0,0,{path},{label},{said}," + ",".join(str(int(said == own)) for own in classes)
+            )
     (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+    rows = [
+        LadderRow("random", "mlp", "head", 1.0, 0.9, 1.0),
+        LadderRow("random", "colour", "shortcut", 0.0, 0.0, 0.1),
+        LadderRow("series left out", "mlp", "head", 0.85, 0.8, 0.9),
+        LadderRow("series left out", "colour", "shortcut", 0.0, 0.0, 0.1),
+    ]
+    write_rows(folder / "ladder.csv", rows)
     page = page_of(made, BAR)
     legend = page[page.index("Colour by") : page.index("<circle")]
     ways = re.findall(r">([^<>]+)</label>", legend)

@@ -13,8 +13,8 @@ from ball_features.cache import read_cache
 from ball_features.cli import app
 from ball_features.config import FitConfig
 from ball_features.errors import ConfigError, DataError
-from ball_features.evaluation.results import read_measurement
 from ball_features.evaluation.rows import LadderRow, write_rows
+from ball_features.evaluation.stored_results import read_measurement
 from ball_features.reporting.dots import recalls
 from ball_features.reporting.figures import reliability
 from ball_features.reporting.heat import heat

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import precision_score
 
 from ball_features.config import FitConfig
-from ball_features.evaluation.results import read_measurement
+from ball_features.evaluation.stored_results import read_measurement
 from ball_features.reporting.page import write_report
 from ball_features.reporting.paper import write_paper
 from ball_features.reporting.published import PUBLICATIONS, published_sections
