@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -21,6 +21,7 @@ __all__ = [
     "remove_former",
     "require_folder",
     "require_free",
+    "require_no_link",
     "require_outside_bundles",
     "require_own_files",
     "require_untouched",
@@ -66,7 +67,12 @@ OUTPUTS: dict[str, Output] = {
 
 
 def require_writable(
-    path: Path | None, setting: str = "output file", *, kind: str = "", inputs: Iterable[Path | str | None] = ()
+    path: Path | None,
+    setting: str = "output file",
+    *,
+    kind: str = "",
+    inputs: Iterable[Path | str | None] = (),
+    named: bool = True,
 ) -> None:
     """Check that an output file is writable before starting the work, and make its folder.
 
@@ -78,6 +84,8 @@ def require_writable(
         setting: name of the setting that holds the path, for the message.
         kind: key of `OUTPUTS`; "" accepts any existing file that is neither an image nor an input.
         inputs: files that the command reads; folders and None are ignored.
+        named: whether the user has named the file. A name that `ball` chooses, in a folder that may come from a
+            stranger, leads nowhere: a link there is refused, and a pipe is not waited for.
 
     Raises:
         DataError: The file cannot be written, holds something that must not be replaced, lies in a bundle or below it,
@@ -85,17 +93,39 @@ def require_writable(
     """
     if path is None:
         return
+    if not named:
+        require_no_link(path)
     _require_path(path, setting)
     require_outside_bundles(path, setting)
     other = f"Give another {setting}."
     again = functools.partial(_require_replaceable, path, kind, [*inputs], other)
+    again = again if named else functools.partial(_require_own_name, path, again)
     try:
-        if not (path.is_fifo() or path.is_char_device()):  # which to open would wait, or tell a reader of an end
+        # To open a pipe or a device would wait, or tell a reader of an end.
+        if not (named and (path.is_fifo() or path.is_char_device())):
             again()
             _try(Path(os.path.realpath(path)))
         expect(path, again)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}). {other}") from error
+
+
+def require_no_link(path: Path) -> None:
+    """Check that a file or folder whose name `ball` chose is no link: whoever made the folder chose where it leads.
+
+    Raises:
+        DataError: It is a link.
+    """
+    if path.is_symlink() or getattr(os.path, "isjunction", os.path.islink)(path):
+        raise DataError(
+            f"{path} is a link, and what it leads to would be written or replaced. Remove the link, or work in another "
+            "folder."
+        )
+
+
+def _require_own_name(path: Path, again: Callable[[], None]) -> None:
+    require_no_link(path)
+    again()
 
 
 def require_free(path: Path, setting: str = "output file") -> None:
@@ -243,8 +273,7 @@ def require_own_files(
     require_outside_bundles(folder, "folder")
     names = [*names, marker]
     for place in dict.fromkeys(folder / part for name in names for part in _parts(name)):
-        if place.is_symlink() or getattr(os.path, "isjunction", os.path.islink)(place):
-            raise DataError(f"{place} is a link, and what it leads to would be overwritten. Give another folder.")
+        require_no_link(place)
     there = [name for name in names if os.path.lexists(folder / name)]
     read = {_identity(path) for path in inputs} if there else set()
     for name in there:

@@ -22,10 +22,11 @@ from ball_features.dataset.units import merge_units
 from ball_features.errors import ConfigError, DataError, ImageError
 from ball_features.threads import one_blas_thread
 
-__all__ = ["VERSION", "Audit", "audit", "write_groups"]
+__all__ = ["HEADER", "VERSION", "Audit", "audit", "write_groups"]
 
 VERSION = 4  # higher whenever the audit of the same images finds something else
 
+HEADER = ("path", "group", "series", "batch", "overlay", "block", "duplicate_of")  # of a groups file
 BLOCK_IMAGES = 20
 _SAMPLE = 4000  # images that the overlays are learnt from
 
@@ -238,8 +239,7 @@ def write_groups(found: Audit, path: Path | str) -> None:
     """
     original = {row: rows[0] for rows in found.exact for row in rows[1:]}
     path = Path(path)
-    header = ("path", "group", "series", "batch", "overlay", "block", "duplicate_of")
     copy_of = [found.path[original[row]] if row in original else "" for row in range(len(found.path))]
     columns = (found.path, found.group, found.series.series, found.series.batch, found.overlay, found.block, copy_of)
-    named: dict[str, Iterable[object]] = dict(zip(header[1:], columns[1:], strict=True))
+    named: dict[str, Iterable[object]] = dict(zip(HEADER[1:], columns[1:], strict=True))
     extend_table(path, found.path.tolist(), named)

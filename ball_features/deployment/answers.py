@@ -126,9 +126,9 @@ def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str]) 
     kind = {".csv": "predictions", ".json": "answers", ".html": "page"}[path.suffix]
     require_writable(path, setting, kind=kind, inputs=(own := list(inputs)))
     if path.suffix == ".csv":
-        require_writable(beside(path), setting, kind="answers", inputs=own)
+        require_writable(beside(path), setting, kind="answers", inputs=own, named=False)
         require_apart({setting: path, "file beside it": beside(path), "file of patients": patients_beside(path)})
-        require_writable(patients_beside(path), setting, kind="patient answers", inputs=own)
+        require_writable(patients_beside(path), setting, kind="patient answers", inputs=own, named=False)
 
 
 def check_suffix(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,9 @@ class AssessSection:
     template: str = "assess_section.html"
 
 
-def write_assess_report(out: Path, folder: Path, cache: Cache, groups: Path, found: AuditSummary, images: str) -> Path:
+def write_assess_report(
+    out: Path, folder: Path, cache: Cache, groups: Path, found: AuditSummary, images: str, remark: str = ""
+) -> Path:
     """Write the page.
 
     Args:
@@ -65,15 +67,17 @@ def write_assess_report(out: Path, folder: Path, cache: Cache, groups: Path, fou
         groups: groups file of the audit.
         found: what the audit found.
         images: folder of the images, for a command.
+        remark: what a reader should know of the groups file, or "".
 
     Raises:
         DataError: The folder holds no ladder, or the page cannot be written.
     """
     command = Command("audit", (images,), {"out": "groups.csv", "page": "audit.html"})
     model, answers = _answers(folder)
+    rungs = ladder_section(folder)
     section = AssessSection(
         about=_about(cache),
-        ladder=ladder_section(folder),
+        ladder=replace(rungs, notes=[*([remark] if remark else []), *rungs.notes]),
         overlays=overlay_counts(found),
         overlay_text=OVERLAY_TEXT,
         facts=audit_facts(found),

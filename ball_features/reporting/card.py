@@ -17,7 +17,7 @@ from ball_features.errors import DataError
 from ball_features.evaluation.metrics import METRICS
 from ball_features.evaluation.results import Measurement, ModelRow
 from ball_features.evaluation.run_details import COMPARISON, read_details
-from ball_features.evaluation.stored_results import read_ladder, read_measurement
+from ball_features.evaluation.stored_results import read_ladder, read_measurement, told_as_damage
 from ball_features.files import write_text
 from ball_features.models.base import PerViewClassifier
 from ball_features.reporting.external_summary import read_summaries
@@ -94,27 +94,28 @@ def write_card(
         DataError: The run's files, the ladder or an evaluation cannot be read, an evaluation is of another bundle, or
             the card cannot be written.
     """
-    facts = bundle.facts
-    plan = facts.preprocessing.plan.indices
-    run, measurement, model = _read_run(folder, facts.model)
-    text = render(
-        "card.md",
-        facts=facts,
-        preprocessing=facts.preprocessing,
-        run=run,
-        classes=bundle.classes,
-        views=_views([plan[place] for place in facts.model_views] or plan),
-        by_view=isinstance(bundle.estimator, PerViewClassifier),
-        sources=_sources(bundle, run),
-        own=_own_figures(bundle),
-        figures=_figures(model, measurement),
-        ladder=None if ladder is None else _rungs(ladder, facts.model),
-        elsewhere=_elsewhere(evaluations, folder) if evaluations else None,
-        verdict=[finding for finding in read_findings(folder.resolve().parent.parent) if finding.severity in _SAID],
-        unusual_percent=_percent(bundle.unusual_share),
-        validation=len(bundle.distances),
-        provenance=_provenance(facts, run),
-    )
+    with told_as_damage(folder.resolve().parent.parent, *([ladder] if ladder else []), *evaluations):
+        facts = bundle.facts
+        plan = facts.preprocessing.plan.indices
+        run, measurement, model = _read_run(folder, facts.model)
+        text = render(
+            "card.md",
+            facts=facts,
+            preprocessing=facts.preprocessing,
+            run=run,
+            classes=bundle.classes,
+            views=_views([plan[place] for place in facts.model_views] or plan),
+            by_view=isinstance(bundle.estimator, PerViewClassifier),
+            sources=_sources(bundle, run),
+            own=_own_figures(bundle),
+            figures=_figures(model, measurement),
+            ladder=None if ladder is None else _rungs(ladder, facts.model),
+            elsewhere=_elsewhere(evaluations, folder) if evaluations else None,
+            verdict=[finding for finding in read_findings(folder.resolve().parent.parent) if finding.severity in _SAID],
+            unusual_percent=_percent(bundle.unusual_share),
+            validation=len(bundle.distances),
+            provenance=_provenance(facts, run),
+        )
     write_text(path, text)
     return path
 

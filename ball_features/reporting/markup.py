@@ -248,8 +248,8 @@ def write_page(out: Path, template: str, title: str, **context: Any) -> Path:
     Raises:
         DataError: The file cannot be written, or is none of `ball`'s own pages.
     """
-    if not is_expected(out):  # a folder from a stranger may hold a link to any file
-        require_writable(out, "file for the page", kind="page")
+    if not is_expected(out):  # not checked, so not named by the user
+        require_writable(out, "file for the page", kind="page", named=False)
     write_text(out, page(template, title, **context))
     return out
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,13 +148,25 @@ def _figures(section: RunSection) -> list[_Drawn]:
     if section.images is not None and section.images.map is not None:
         caption = "First two principal components of the embeddings of the plain images, by class."
         drawn.append(_Drawn("map", caption, draw_map(section.images.map)))
-    return drawn
+    return _distinct(drawn)
+
+
+def _distinct(drawn: Sequence[_Drawn]) -> list[_Drawn]:
+    """The figures with a name each, also where letters of either case are one."""
+    taken, found = set[str](), []
+    for one in drawn:
+        names = itertools.chain([one.stem], (f"{one.stem}-{number}" for number in itertools.count(2)))
+        stem = next(name for name in names if name.casefold() not in taken)
+        taken.add(stem.casefold())
+        found.append(replace(one, stem=stem))
+    return found
 
 
 def _slug(title: str) -> str:
     """A file name from a caption: the model, and the quantity where a model has several figures."""
-    model, _, rest = title.partition(":")
-    kind = next((word for word in ("loss", "accuracy") if rest.startswith(f" {word} of the first split")), "")
+    before, _, rest = title.rpartition(": ")
+    model = before or rest
+    kind = next((word for word in ("loss", "accuracy") if rest.startswith(f"{word} of the first split")), "")
     return re.sub(r"[^\w.+-]+", "-", f"{model}-{kind}" if kind else model).strip("-")
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ball_features.audit.findings import VERSION, audit, write_groups
+from ball_features.audit.findings import HEADER, VERSION, audit, write_groups
 from ball_features.audit.summary import AuditSummary
 from ball_features.cache import Cache, read_cache
 from ball_features.config import LADDER, CollectionConfig, ExtractConfig, FitConfig
@@ -20,9 +20,9 @@ from ball_features.errors import DataError
 from ball_features.evaluation.rows import LadderRow
 from ball_features.extraction.extract import extract, read_collection
 from ball_features.extraction.preprocessing import Preprocessing
-from ball_features.files import is_changed, read_json, write_json
+from ball_features.files import is_changed, open_regular, read_json, write_json
 from ball_features.models.registry import select
-from ball_features.outputs import require_folder, require_writable
+from ball_features.outputs import require_folder, require_no_link, require_writable
 from ball_features.reporting.assess_page import write_assess_report
 from ball_features.reporting.audit_evidence import audit_evidence
 from ball_features.reporting.evidence import AuditEvidence
@@ -44,6 +44,12 @@ _STEPS = 1000
 # Seconds of one core for each image (plain view by DenseNet-201 in bfloat16, audit, two repeats of the ladder), and
 # seconds before the first image: see `benchmarks/assess.py`.
 _EMBED_S, _AUDIT_S, _COMPARE_S, _START_S = 0.020, 0.030, 0.030, 10
+
+_CHANGED = (
+    "{} was changed since the audit wrote it. It is used as it is: steps of the ladder follow its columns, what the "
+    "page says of copies and series is what the audit found."
+)
+_HEADER_BYTES = 1000
 
 Progress = Callable[[int, int, str], None]
 
@@ -114,7 +120,9 @@ def assess(
     config = with_draws(config, len(manifest.path))
     require_folder(out)
     for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
-        require_writable(out / name, "output folder", kind=kind)
+        require_writable(out / name, "output folder", kind=kind, named=False)
+    for name in ("cache.h5", LADDER, f".{LADDER}.rungs"):
+        require_no_link(out / name)
     tell = progress or (lambda done, total, name: None)
     ends = [round(_STEPS * sum(_SHARES[:number])) for number in range(len(_SHARES) + 1)]
 
@@ -127,16 +135,19 @@ def assess(
     log(_plan(manifest, extraction, config, out))
     extract(manifest, cache_path, extraction, progress=part(0, "embedding"), log=log)
     cache = read_cache(cache_path)
-    found, audited = _audit(manifest, cache, groups, part(1, "auditing"))
+    found, audited, remark = _audit(manifest, cache, groups, part(1, "auditing"))
+    if remark:
+        log(remark)
     settings = replace(config, groups=str(groups))
     done = ladder(cache_path, settings, out_root=out, name=LADDER, progress=part(2, "comparing models"), keep=True)
     findings = verdict(replace(done.evidence, audit=found))
     for folder in (out, done.folder):
         write_json(folder / "verdict.json", findings_to_json(findings))
     write_ladder_report(done.folder)  # again, with the verdict that knows the audit
-    seen = (cache, groups, audited, shareable(str(images)))
+    seen = (cache, groups, audited, shareable(str(images)), remark)
     write_page = functools.partial(write_assess_report, out / "assess.html", done.folder, *seen)
-    return Assessment(out, findings, done.rows, done.notes, write_page(), write_page, done.folder)
+    notes = [*([remark] if remark else []), *done.notes]
+    return Assessment(out, findings, done.rows, notes, write_page(), write_page, done.folder)
 
 
 def _require_apart(out: Path, manifest: Manifest) -> None:
@@ -183,21 +194,36 @@ def _plan(manifest: Manifest, extraction: ExtractConfig, config: FitConfig, out:
 
 def _audit(
     manifest: Manifest, cache: Cache, groups: Path, progress: Callable[..., None]
-) -> tuple[AuditEvidence, AuditSummary]:
-    """The audit of the images, as evidence and in numbers; the one that is kept, where these are the same images."""
+) -> tuple[AuditEvidence, AuditSummary, str]:
+    """The audit of the images, as evidence and in numbers; the one that is kept, where these are the same images.
+
+    The third is what a reader should know of the groups file, or "".
+
+    Raises:
+        DataError: The groups file is that of somebody else, or was changed and is of other images.
+    """
     labels = sorted(zip(cache.path.tolist(), cache.label.tolist(), strict=True))  # conflicts are of labels
     kept = groups.with_name("audit.json")
     digest = hashlib.sha256(f"{VERSION} {images_digest(cache)} {labels}".encode()).hexdigest()
+    sha256 = ""  # of the groups file as it was written
     try:
         values = read_json(kept)
+        sha256 = str(values.get("groups_sha256", ""))
         if values["images"] == digest and groups.exists():
             evidence = AuditEvidence(**{name: _number(value) for name, value in values["evidence"].items()})
-            return evidence, AuditSummary.from_dict(values["findings"])  # one of another version is made again
+            summary = AuditSummary.from_dict(values["findings"])  # one of another version is made again
+            return evidence, summary, "" if _is_as_written(groups, sha256) else _CHANGED.format(groups.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     if groups.exists() and not kept.exists():
         raise DataError(f"{groups} was not made by ball assess, which would replace it. Give another output folder.")
-    require_writable(groups, "output folder", kind="groups")
+    require_writable(groups, "output folder", kind="groups", named=False)
+    if groups.exists() and not _is_as_written(groups, sha256):
+        raise DataError(
+            f"{groups} was changed since ball assess wrote it, and the images have changed too: the audit has to be "
+            "made again, and would replace it. Move it elsewhere (columns of yours, such as patients, belong into a "
+            "table that you give as a sheet), or give another output folder."
+        )
     found = audit(manifest, progress=progress)
     if is_changed(groups):
         kept.unlink(missing_ok=True)  # which would tell that it is of `ball`
@@ -206,8 +232,22 @@ def _audit(
         groups.unlink(missing_ok=True)  # of other images
     write_groups(found, groups)
     evidence, counted = audit_evidence(found), AuditSummary.of(found)
-    write_json(kept, {"images": digest, "evidence": asdict(evidence), "findings": counted.to_dict()})
-    return evidence, counted
+    values = {"images": digest, "groups_sha256": _sha256(groups), "evidence": asdict(evidence)}
+    write_json(kept, values | {"findings": counted.to_dict()})
+    return evidence, counted, ""
+
+
+def _is_as_written(groups: Path, sha256: str) -> bool:
+    """Whether a groups file is as an audit wrote it; where no hash is kept, whether it has the audit's own columns."""
+    if sha256:
+        return _sha256(groups) == sha256
+    with open_regular(groups) as file:
+        return file.readline(_HEADER_BYTES).decode(errors="replace").strip().split(",") == list(HEADER)
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _number(value: Any) -> Any:

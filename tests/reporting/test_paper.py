@@ -20,7 +20,9 @@ from ball_features.reporting.figures import reliability
 from ball_features.reporting.heat import heat
 from ball_features.reporting.paper import write_paper
 from ball_features.reporting.plot import draw, draw_heat
+from ball_features.runs.compare import compare
 from ball_features.runs.fit import fit
+from tests.made import clouds, write_cache
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +134,24 @@ def test_the_command(run, ladder, small_cache, tmp_path):
     assert isinstance(wrong.exception, ConfigError)
     two = CliRunner().invoke(app, ["report", str(folder), str(folder), "--figures", str(tmp_path / "out")])
     assert isinstance(two.exception, ConfigError)
+
+
+@pytest.mark.slow
+def test_models_whose_names_are_alike_have_figures_of_their_own(tmp_path):
+    """`ball compare` names a model by its cache: colons, blanks and letters of either case are in it."""
+    embeddings, label = clouds(20)
+    caches = [tmp_path / name for name in ("a b.h5", "a-b.h5", "A: b.h5")]
+    for place, cache in enumerate(caches):
+        write_cache(cache, embeddings + place, label)
+    done, _ = compare(
+        [str(cache) for cache in caches], FitConfig(models=("mlp",), repeats=1, jobs=1), out_root=tmp_path
+    )
+    files = write_paper(done.folder, tmp_path / "figures", ("png",))
+    names = [path.name.casefold() for path in files]
+    assert len(set(names)) == len(names) == len(list((tmp_path / "figures").iterdir()))
+    captions = (tmp_path / "figures" / "captions.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^## (training-\S+)\n+(.+)$", captions, re.MULTILINE))
+    assert len(parts) == 2 * len({text.partition(": ")[0] for text in parts.values()})
+    for stem, text in parts.items():
+        assert ("loss" in stem) == (": loss of" in text)
+    assert len({path.read_bytes() for path in files if path.name.startswith("training-")}) == len(parts)

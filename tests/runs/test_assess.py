@@ -131,3 +131,49 @@ def test_the_recipe_robust_brings_its_model(tmp_path, smears, monkeypatch, recip
         settings = ExtractConfig(backbone="densenet121", weights="random", recipe=recipe)
         assess(smears, tmp_path / "out", settings, FitConfig(models=models), log=lines.append)
     assert any(f"compare {compared} models" in line for line in lines)
+
+
+def with_patients(groups):
+    """Add a column and a row of the user's, as a spreadsheet does."""
+    header, *lines = groups.read_text(encoding="utf-8").splitlines()
+    lines = [f"{line},p{number // 4}" for number, line in enumerate(lines)]
+    groups.write_text("\n".join([f"{header},patient", *lines]) + "\n", encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_groups_file_that_was_changed_is_said_and_never_replaced(assessed, few_smears, tmp_path):
+    images = shutil.copytree(few_smears, tmp_path / "images")
+    out = shutil.copytree(assessed[0].folder, tmp_path / "out")
+    with_patients(out / "groups.csv")
+    own, told = (out / "groups.csv").read_bytes(), []
+    done = assess(images, out, EMBEDDING, MODELS, log=told.append)
+    said = "groups.csv was changed since the audit wrote it"
+    assert said in done.notes[0] and any(said in line for line in told)
+    assert said in done.page.read_text(encoding="utf-8")
+    draw_smears(tmp_path / "more", per_class=1, seed=2)
+    shutil.copy(next((tmp_path / "more").rglob("*.jpg")), images / "Pro" / "more.jpg")
+    with pytest.raises(DataError, match=r"groups\.csv was changed since ball assess wrote it, and the images have"):
+        assess(images, out, EMBEDDING, MODELS)
+    assert (out / "groups.csv").read_bytes() == own
+    (out / "groups.csv").rename(tmp_path / "mine.csv")
+    done = assess(images, out, EMBEDDING, MODELS)
+    assert not any(said in note for note in done.notes) and said not in done.page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_groups_file_of_an_earlier_version_is_known_by_its_columns(assessed, few_smears, tmp_path, changed):
+    images = shutil.copytree(few_smears, tmp_path / "images")
+    out = shutil.copytree(assessed[0].folder, tmp_path / "out")
+    values = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    del values["groups_sha256"]
+    (out / "audit.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
+    if changed:
+        with_patients(out / "groups.csv")
+    shutil.copy(min((images / "Benign").iterdir()), images / "Pro" / "more.jpg")
+    if changed:
+        with pytest.raises(DataError, match="was changed since ball assess wrote it"):
+            assess(images, out, EMBEDDING, MODELS)
+    else:
+        assess(images, out, EMBEDDING, MODELS)
+        assert "more.jpg" in (out / "groups.csv").read_text(encoding="utf-8")
