@@ -235,8 +235,8 @@ def test_a_page_names_what_was_not_checked(run, tmp_path):
     (folder / "verdict.json").write_text(json.dumps([verdict[-1] | {"sentence": "All is well."}]))
     models(lambda rows: [row.update(fit_s=0.001) for row in rows])(folder)
     page = " ".join(write_report(folder).read_text(encoding="utf-8").split())
-    assert "McNemar's p-values were computed from predictions.csv again, and agree." in page
-    assert "seconds, notes and the verdict were not checked: they are as the files of the run say." in page
+    assert "p-values of the McNemar test were computed from predictions.csv again, and agree." in page
+    assert "seconds, notes and the verdict, was not checked: it is as the files of the run say." in page
 
 
 @pytest.mark.parametrize("edit", [Path.unlink, lambda path: path.write_text("[]"), None])
