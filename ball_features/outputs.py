@@ -95,6 +95,8 @@ def require_writable(
         return
     if not named:
         require_no_link(path)
+        if not path.parent.is_dir():
+            raise DataError(f"There is no folder {path.parent}: it was moved or removed, and is not made anew.")
     _require_path(path, setting)
     require_outside_bundles(path, setting)
     other = f"Give another {setting}."

@@ -67,7 +67,7 @@ def test_no_picture_goes_through_a_link_to_a_folder(tmp_path, images, out, known
         (out / "nuclei.csv").write_text("path,area,count,mean_area\n")
     (out / "Benign").rename(tmp_path / "moved")
     (out / "Benign").symlink_to("../in/Benign", target_is_directory=True)
-    with pytest.raises(DataError, match=r"out/Benign is a link, and what it leads to would be overwritten"):
+    with pytest.raises(DataError, match=r"out/Benign is a link, and what it leads to would be written or replaced"):
         segment_folder(images, out)
     assert {path: path.read_bytes() for path in images.rglob("*.png")} == before
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 done with findings under `--strict`, 2 wrong use or input,
 from __future__ import annotations
 
 import contextlib
+import locale
 import os
 import signal
 import sys
@@ -124,6 +125,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run `ball`; errors raised on purpose are printed as one message."""
+    _read_names_as_utf8()
     unwritten = steady_streams()
     try:
         _run()
@@ -132,6 +134,17 @@ def main() -> None:
             say(f"Error: The results could not be written to standard output ({reason}).")
             sys.exit(2)
         raise
+
+
+def _read_names_as_utf8() -> None:
+    """Start anew in Python's UTF-8 mode where a locale would read names of files otherwise; streams keep its encoding.
+
+    Names in caches and tables are UTF-8, in any locale.
+    """
+    if os.name == "nt" or sys.getfilesystemencoding().lower() == "utf-8":
+        return
+    os.environ.setdefault("PYTHONIOENCODING", locale.getencoding())
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _run() -> None:

@@ -126,13 +126,21 @@ def write_cells(
 
 
 def read_csv(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a table that `write_csv` wrote: name of the column -> text."""
+    """Rows of a table that `write_csv` wrote: name of the column -> text.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no such table, or a cell has more than 131,072 characters.
+    """
     with io.TextIOWrapper(open_plain(path), encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
-        header = [plain_cell(name) for name in next(reader, [])]
-        for cells in reader:
-            if cells:
-                yield dict(zip(header, map(plain_cell, cells), strict=False))
+        try:
+            header = [plain_cell(name) for name in next(reader, [])]
+            for cells in reader:
+                if cells:
+                    yield dict(zip(header, map(plain_cell, cells), strict=False))
+        except csv.Error as error:
+            raise ValueError(f"{path.name}: {error}") from error
 
 
 def write_text(path: Path, text: str) -> None:

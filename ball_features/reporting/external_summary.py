@@ -121,7 +121,7 @@ def read_summary(path: Path) -> EvaluationSummary:
             bundle=str(values["bundle"].get("name") or values["bundle"]["model"]),
             note=str(values.get("note", "")),
         )
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+    except (OSError, ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
         raise DataError(
             f"{file} holds no external evaluation ({type(error).__name__}: {error}). Expected evaluation.json, which "
             "`ball evaluate` writes."

@@ -50,6 +50,7 @@ _CHANGED = (
     "page says of copies and series is what the audit found."
 )
 _HEADER_BYTES = 1000
+_FILES = {"verdict.json": "verdict", "assess.html": "page", "audit.json": "audit", "groups.csv": "groups"}
 
 Progress = Callable[[int, int, str], None]
 
@@ -116,11 +117,12 @@ def assess(
     manifest = read_collection(images, extraction, log, collection=collection)
     require_classes(manifest.label, shown_path(images))
     _require_apart(out, manifest)
-    require_unread(out / LADDER, collection.sheet if collection else ())
+    sheets = collection.sheet if collection else ()
+    require_unread(out / LADDER, sheets)
     config = with_draws(config, len(manifest.path))
     require_folder(out)
-    for name, kind in (("verdict.json", "verdict"), ("assess.html", "page"), ("audit.json", "audit")):
-        require_writable(out / name, "output folder", kind=kind, named=False)
+    for name, kind in _FILES.items():
+        require_writable(out / name, "output folder", kind=kind, inputs=sheets, named=False)
     for name in ("cache.h5", LADDER, f".{LADDER}.rungs"):
         require_no_link(out / name)
     tell = progress or (lambda done, total, name: None)

@@ -72,7 +72,9 @@ def fit(
     start = time.perf_counter()
     config = FitConfig.of(config)
     saving = save if isinstance(save, Saving) else Saving(save)
-    save = saving.save
+    save, notes = saving.save, [notes] if isinstance(notes, str) else [*notes]
+    if wrong := [note for note in notes if not isinstance(note, str)]:
+        raise ConfigError(f"Got notes={wrong[:1]!r}, expected texts.")
     specs = select(config.models)
     check_name(name)
     check_protocol(config)
@@ -115,7 +117,7 @@ def fit(
             folder=folder,
             subject=describe_cache(cache),
             notes=[
-                *([notes] if isinstance(notes, str) else notes),
+                *notes,
                 *model_notes,
                 *site_notes,
                 *split_notes,

@@ -185,7 +185,7 @@ def ladder(
         kept.keep_only(rungs, specs)
     elif FormerRun.find(Path(out_root) / name) is None:  # whose steps `ball assess` has kept for itself
         kept.clear()
-    unwritten = write_last({"report.html": lambda: write_ladder_report(new.path)})
+    unwritten = write_last(new.path, {"report.html": lambda: write_ladder_report(new.path)})
     return Ladder(new.path, rows, notes, evidence, findings, unwritten)
 
 

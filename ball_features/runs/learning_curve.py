@@ -145,7 +145,7 @@ def learning_curve(
             classes = sorted(set(cache.label.tolist()))
             header = ("model", "repeat", "fold", "path", "label", "predicted", *(f"p_{name}" for name in classes))
             write_csv(new.path / "predictions.csv", header, prediction_rows(cache, results, classes))
-    unwritten = write_last({"report.html": lambda: write_curve_report(new.path)})
+    unwritten = write_last(new.path, {"report.html": lambda: write_curve_report(new.path)})
     return LearningCurve(new.path, rows, forecasts, sentences, notes, unwritten)
 
 

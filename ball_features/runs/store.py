@@ -102,10 +102,11 @@ def finish(contents: RunContents, folder: Path, cache: Cache | None) -> Run:
         findings=verdict(comparison_evidence(contents)),
     )
     unwritten = write_last(
+        folder,
         {
             "verdict.json": lambda: write_json(folder / "verdict.json", findings_to_json(run.findings)),
             "report.html": lambda: write_report(folder, cache=cache),
-        }
+        },
     )
     return replace(_noted(run, unwritten), unwritten=unwritten) if unwritten else run
 
@@ -115,7 +116,8 @@ def _noted(run: Run, more: list[str]) -> Run:
     notes = [*run.notes, *more]
     details = run.details | {"notes": notes}
     with contextlib.suppress(DataError):
-        write_json(run.folder / "run.json", details)
+        if run.folder.is_dir():
+            write_json(run.folder / "run.json", details)
     return replace(run, notes=notes, details=details)
 
 

@@ -10,14 +10,17 @@ import pytest
 
 from ball_features import FitConfig, fit
 from ball_features.cache import read_cache
-from ball_features.errors import DataError
+from ball_features.errors import ConfigError, DataError
 from ball_features.evaluation.stored_results import read_curve, read_ladder, read_measurement
 from ball_features.reporting.curve_page import write_curve_report
+from ball_features.reporting.evaluation_list import list_evaluations
 from ball_features.reporting.external_summary import read_summary as read_evaluation
 from ball_features.reporting.joint import write_joint_report, write_ladder_report
+from ball_features.reporting.markup import write_page
 from ball_features.reporting.page import write_report
 from ball_features.reporting.run_list import list_runs
 from ball_features.runs.evaluate import evaluate
+from ball_features.runs.evidence_of import comparison_evidence
 from ball_features.runs.ladder import ladder
 from ball_features.runs.learning_curve import learning_curve
 from ball_features.runs.strictest import choose_best
@@ -94,6 +97,7 @@ LADDER = {
     "probability": ("predictions.csv", "p_Pro", "nan"),
     "no number": ("predictions.csv", "p_Pro", "x"),
     "unknown class": ("predictions.csv", "label", "x"),
+    "a long cell": ("predictions.csv", "path", "x" * 200_000),
 }
 
 
@@ -260,6 +264,46 @@ def test_figures_of_an_evaluation_that_were_edited_are_refused(copy, name):
     (folder / "evaluation.json").write_text(json.dumps(values | {name: 1}))
     with pytest.raises(DataError, match="was edited or damaged"):
         read_evaluation(folder)
+
+
+@pytest.mark.parametrize(("name", "value"), [("published", [1]), ("n", "1e999"), ("sets", 5), ("verdict", {"a": 1})])
+def test_an_evaluation_with_a_field_of_another_type_is_named(copy, tmp_path, name, value):
+    folder = copy("evaluation")
+    values = json.loads((folder / "evaluation.json").read_text()) | {name: value}
+    (folder / "evaluation.json").write_text(json.dumps(values).replace('"1e999"', "1e999"))
+    found = list_evaluations(tmp_path)
+    assert not found.evaluations and [own.name for own in found.damaged] == ["evaluation"]
+
+
+def test_a_run_beside_a_table_that_cannot_be_read_is_not_lost(made, copy, tmp_path):
+    """Of the cells of `ladder.csv` one is longer than any table has; the present run is saved all the same."""
+    folder = copy("ladder")
+    change(folder, "ladder.csv", "model", "x" * 200_000, lambda row: row["model"] == "lda")
+    config = FitConfig(models=("logistic", "lda"), repeats=1, jobs=1)
+    done = fit(made / "a.h5", config, out_root=tmp_path, name="own", save="best")
+    assert (done.folder / "models").is_dir()
+    found = list_runs(tmp_path)
+    assert [run.name for run in found.runs] == ["own"] and [own.name for own in found.damaged] == ["ladder"]
+
+
+def test_a_run_that_is_moved_before_its_page_is_written_is_not_made_anew(made, tmp_path, monkeypatch):
+    def moving(contents):
+        (tmp_path / "runs").rename(tmp_path / "moved")
+        return comparison_evidence(contents)
+
+    monkeypatch.setattr("ball_features.runs.store.comparison_evidence", moving)
+    config = FitConfig(models=("colour",), repeats=1, jobs=1)
+    done = fit(made / "a.h5", config, out_root=tmp_path / "runs", name="x")
+    assert "was moved or removed" in done.unwritten[0] and "verdict.json and report.html" in done.unwritten[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"] and (tmp_path / "moved" / "x" / "run.json").exists()
+    with pytest.raises(DataError, match="it was moved or removed"):
+        write_page(tmp_path / "runs" / "x" / "report.html", "report.html", "t", sections=[], side_by_side=None)
+
+
+def test_notes_of_a_run_are_texts(made, tmp_path):
+    with pytest.raises(ConfigError, match=r"Got notes=\[5\], expected texts"):
+        fit(made / "a.h5", FitConfig(models=("colour",)), out_root=tmp_path, notes=["a", 5])  # type: ignore[list-item]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_table_is_compared_again_once_it_has_changed(copy):

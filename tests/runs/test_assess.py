@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from ball_features import ExtractConfig, FitConfig, draw_smears
+from ball_features.config import CollectionConfig
 from ball_features.errors import DataError
 from ball_features.reporting.run_list import list_runs
 from ball_features.runs.assess import assess, keep_note
@@ -177,3 +178,15 @@ def test_a_groups_file_of_an_earlier_version_is_known_by_its_columns(assessed, f
     else:
         assess(images, out, EMBEDDING, MODELS)
         assert "more.jpg" in (out / "groups.csv").read_text(encoding="utf-8")
+
+
+def test_a_sheet_that_the_assessment_would_replace_is_refused(few_smears, tmp_path):
+    """Its own groups file, with the user's columns."""
+    table = tmp_path / "groups.csv"
+    lines = [f"{path.relative_to(few_smears).as_posix()},0,s,p{path.parent.name}" for path in few_smears.rglob("*.jpg")]
+    table.write_text("\n".join(["path,group,series,patient", *lines]) + "\n", encoding="utf-8")
+    (tmp_path / "audit.json").write_text('{\n  "images": ""\n}', encoding="utf-8")
+    before = table.read_bytes()
+    with pytest.raises(DataError, match=r"groups\.csv is an input of this command and would be overwritten"):
+        assess(few_smears, tmp_path, EMBEDDING, MODELS, collection=CollectionConfig(sheet=(str(table),)))
+    assert table.read_bytes() == before

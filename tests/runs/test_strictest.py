@@ -6,6 +6,7 @@ import pytest
 
 from ball_features import fit
 from ball_features.config import FitConfig
+from ball_features.evaluation.rows import LadderRow, write_rows
 from ball_features.runs.strictest import choose_best
 from tests.made import clouds, write_cache
 
@@ -16,12 +17,16 @@ def details(protocol, adapt="none", **other):
     return SAME | {"config": {"protocol": protocol, "adapt": adapt}, "created": "2026-01-01T00:00:00+00:00"} | other
 
 
-def run(root, name, scores, own, table="metrics.csv", rung=""):
+def run(root, name, scores, own, rung=""):
     folder = root / name
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(own), encoding="utf-8")
-    lines = [f"{rung},{model},{score}" for model, score in scores.items()]
-    (folder / table).write_text("\n".join(["rung,model,accuracy", *lines]) + "\n", encoding="utf-8")
+    models = [{"model": model, "kind": "head", "accuracy": score} for model, score in scores.items()]
+    if rung:
+        rows = [LadderRow(rung, item["model"], "head", item["accuracy"], 0.0, 1.0) for item in models]
+        write_rows(folder / "ladder.csv", rows)
+    else:
+        (folder / "metrics.json").write_text(json.dumps({"classes": ["x", "y"], "models": models}), encoding="utf-8")
 
 
 def test_the_table_of_a_stricter_run_decides_and_a_note_says_so(tmp_path):
@@ -36,7 +41,7 @@ def test_the_table_of_a_stricter_run_decides_and_a_note_says_so(tmp_path):
 def test_the_last_rung_of_a_ladder_decides(tmp_path):
     rungs = [{"rung": "random", "protocol": "holdout"}, {"rung": "series left out", "protocol": "leave-group-out"}]
     own = details("holdout", rungs=rungs)
-    run(tmp_path, "ladder", {"mlp": 0.4, "robust": 0.7}, own, "ladder.csv", "series left out")
+    run(tmp_path, "ladder", {"mlp": 0.4, "robust": 0.7}, own, "series left out")
     assert choose_best(tmp_path, details("holdout"), ["mlp", "robust"]).model == "robust"
 
 
@@ -71,10 +76,11 @@ def test_a_run_saves_the_model_that_was_best_on_sites_left_out(tmp_path):
     cache = write_cache(tmp_path / "c.h5", X, label, {"site": sites})
     models = ("logistic", "knn")
     strict = fit(cache, FitConfig(protocol="leave-site-out", models=models, repeats=1), out_root=tmp_path / "r")
-    metrics = strict.folder / "metrics.csv"  # turned round, so that its best is not that of a random split
-    text = metrics.read_text(encoding="utf-8")
     first, second = (row.model for row in strict.metrics)
-    metrics.write_text(text.replace(first, "?").replace(second, first).replace("?", second), encoding="utf-8")
+    for name in ("metrics.json", "predictions.csv"):  # turned round, so that its best is not that of a random split
+        file = strict.folder / name
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace(first, "?").replace(second, first).replace("?", second), encoding="utf-8")
     run = fit(cache, FitConfig(models=models, repeats=1), out_root=tmp_path / "r", save="best")
     assert [path.name for path in run.bundles] == [second]
     assert any(note.startswith(f"Saved {second}, the best of 2 models") for note in run.notes)
