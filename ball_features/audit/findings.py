@@ -231,8 +231,11 @@ def _blocks(series: np.ndarray, label: np.ndarray, group: np.ndarray) -> np.ndar
     return block
 
 
-def write_groups(found: Audit, path: Path | str) -> None:
+def write_groups(found: Audit, path: Path | str) -> str:
     """Write path,group,series,batch,overlay,block,duplicate_of, or add these columns to the table that is there.
+
+    Returns:
+        What the user should know of a former table that was kept, or "".
 
     Raises:
         DataError: The file cannot be written, or is no table of these images.
@@ -242,4 +245,4 @@ def write_groups(found: Audit, path: Path | str) -> None:
     copy_of = [found.path[original[row]] if row in original else "" for row in range(len(found.path))]
     columns = (found.path, found.group, found.series.series, found.series.batch, found.overlay, found.block, copy_of)
     named: dict[str, Iterable[object]] = dict(zip(HEADER[1:], columns[1:], strict=True))
-    extend_table(path, found.path.tolist(), named)
+    return extend_table(path, found.path.tolist(), named)

@@ -62,8 +62,9 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     with progress_bar("Auditing", shown.silent, "steps") as progress:
         found = run(manifest, embeddings=embeddings, progress=progress)
     pictures: list[str] = []
+    kept = ""
     try:
-        write_groups(found, options.out)
+        kept = write_groups(found, options.out)
     finally:  # the page is written too where something has come to the name of the groups file
         if options.page is not None:
             pictures = write_audit(found, manifest.root, options.page, options.out)
@@ -71,7 +72,7 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     if shown.as_json:
         print_json(AuditSummary.of(found).to_dict() | {"known": known, "groups_file": str(options.out)})
     else:
-        for note in () if shown.quiet else (*remarks, manifest.note, known, *pictures):
+        for note in () if shown.quiet else (*remarks, kept, manifest.note, known, *pictures):
             if note:
                 say(note)
         show(render_verdict(audit_verdict(found, options.out)))

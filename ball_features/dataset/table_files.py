@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ball_features.dataset.sources import open_source
 from ball_features.errors import DataError
 from ball_features.files import (
     escaped_controls,
+    free_name,
     is_changed,
     is_expected,
     plain_cell,
@@ -164,17 +166,21 @@ def _user_table(path: Path, images: Sequence[str]) -> tuple[RawTable, list[str],
     return table, header, cell, image
 
 
-def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterable[Any]]) -> None:
+def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterable[Any]]) -> str:
     """Write columns of images, beside those of the table that is there; none of its rows and columns is dropped.
 
-    Where the table has all of these columns they are brought up to date. A column of the user's that has the name of
-    one of them is kept, and the new one is called audit_NAME. Other cells stay as they are, in an encoding that is only
-    guessed to the byte.
+    Where the table has all of these columns they are brought up to date; if that divides images otherwise than they
+    were divided there, which may be somebody's correction, the former table is kept under a free name. A column of the
+    user's that has the name of one of them is kept, and the new one is called audit_NAME. Other cells stay as they are,
+    in an encoding that is only guessed to the byte.
 
     Args:
         path: CSV file, which need not be there.
         images: ids of the images; control characters in them are written as escapes.
         columns: name -> value of each image.
+
+    Returns:
+        What the user should know of a former table that was kept, or "".
 
     Raises:
         DataError: The file cannot be written, or is no table of these images; see `require_extendable`.
@@ -184,7 +190,7 @@ def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterab
         require_extendable(path, images)
     if is_changed(path) or not path.is_file() or not path.stat().st_size:
         write_csv(path, ("path", *columns), zip(map(escaped_controls, images), *texts.values(), strict=True))
-        return
+        return ""
     table, header, cell, image = _user_table(path, images)
     _require_names(path, table, images)
     encoding = {"utf-8": "utf-8"}.get(table.encoding, table.encoding if table.encoding in GUESSED else "utf-8-sig")
@@ -203,8 +209,36 @@ def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterab
         if number not in listed:
             rows.append([own(name) if column == cell else "" for column in range(width)])
             image.append(number)
-    for row, number in zip(rows, image, strict=True):
+    pairs: dict[str, set[tuple[str, str]]] = {name: set() for name in texts}
+    for place_of_row, (row, number) in enumerate(zip(rows, image, strict=True)):
         for name, values in texts.items():
             if number >= 0:
-                row[place[names[name]]] = own(values[number])
+                column = place[names[name]]
+                if whole and place_of_row < len(table.rows) - 1:
+                    pairs[name].add((plain_cell(row[column]), values[number]))
+                row[column] = own(values[number])
+    other = [name for name, found in pairs.items() if not _is_renaming(found)]
+    former = _kept(path) if other else None
     write_cells(path, ([*table.rows[0], *added], *rows), table.separator, encoding, table.above)
+    if former is None:
+        return ""
+    return f"{path} had other values in {some(other)}: the table as it was is kept as {former}."
+
+
+def _is_renaming(pairs: set[tuple[str, str]]) -> bool:
+    """Whether former and new values divide images in the same way."""
+    return len({old for old, _ in pairs}) == len(pairs) == len({new for _, new in pairs})
+
+
+def _kept(path: Path) -> Path:
+    """A copy of a file under a free name."""
+    former = free_name(path)
+    try:
+        with former.open("xb") as copy, path.open("rb") as file:
+            shutil.copyfileobj(file, copy)
+    except OSError as error:
+        raise DataError(
+            f"{path} has values that differ from the new ones, and cannot be kept as {former} ({error.strerror}). Give "
+            "another output file."
+        ) from error
+    return former

@@ -253,6 +253,22 @@ def test_its_own_columns_are_brought_up_to_date(tmp_path):
     assert [row["series"] for row in rows] == ["s1", "s1", "'-s2"]
 
 
+def test_a_former_division_that_is_replaced_is_kept(tmp_path):
+    """Numbers that are renamed and images that are added lose nothing; images that somebody has joined would be."""
+    path = tmp_path / "g.csv"
+    assert not extend_table(path, IMAGES, COLUMNS)
+    assert not extend_table(path, IMAGES, {"group": [4, 4, 2], "series": ["x", "x", "-y"]})
+    assert not extend_table(path, (*IMAGES, "c.png"), {"group": [4, 4, 2, 4], "series": ["x", "x", "-y", "z"]})
+    path.write_text(path.read_text().replace("b/=3.png,2", "b/=3.png,4"))
+    own = path.read_bytes()
+    said = extend_table(path, (*IMAGES, "c.png"), {"group": [4, 4, 2, 4], "series": ["x", "x", "-y", "z"]})
+    assert said == f"{path} had other values in group: the table as it was is kept as {tmp_path / 'g-2.csv'}."
+    assert (tmp_path / "g-2.csv").read_bytes() == own and b"b/=3.png,2" in path.read_bytes()
+    path.write_bytes(own)
+    extend_table(path, (*IMAGES, "c.png"), {"group": [1, 2, 3, 4], "series": ["x", "x", "-y", "z"]})
+    assert (tmp_path / "g-3.csv").read_bytes() == own
+
+
 @pytest.mark.parametrize(
     "content",
     [
