@@ -106,6 +106,7 @@ def test_no_global_seeding(path):
     assert "random.seed(" not in text
 
 
+@pytest.mark.slow
 def test_each_module_declares_its_names():
     for path in MODULES:
         if path.name == "__init__.py":

@@ -168,6 +168,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_race_against_a_program_that_puts_links_there(tmp_path, mine):
     """Another process makes the final and the temporary name links to the user's file, again and again."""
     out = tmp_path / "out" / "a.csv"

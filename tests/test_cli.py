@@ -70,6 +70,7 @@ def test_audit_writes_groups_that_fit_takes(tmp_path, smears, few_smears, small_
     assert "cannot be written" in unwritable.stderr
 
 
+@pytest.mark.slow
 def test_json_of_every_command_is_strict(tmp_path, small_cache, smears):
     """Also where a number is not defined: the correlation of a model that always says the same."""
     other = shutil.copy(small_cache, tmp_path / "other.h5")
@@ -271,6 +272,7 @@ def test_predict_says_first_that_a_table_cannot_be_written(tmp_path, bundle, sme
     assert "Predicting" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [(), ("extract",), ("fit",), ("compare",), ("tune",), ("predict",)])
 def test_help_loads_nothing_heavy(command):
     code = (

@@ -112,6 +112,7 @@ def old_cell(text: str) -> str:
     return safe_cell(text) if r"\x{1b}" in text else text
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_reads_the_same(made, tmp_path):
     """Its tables have the characters as they are; only a name that looks like our own escapes is read as one."""
     run = shutil.copytree(made / "runs" / "one", tmp_path / "one")

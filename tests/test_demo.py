@@ -26,6 +26,7 @@ def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_what_it_made_is_made_anew(draw, tmp_path):
     draw(tmp_path, 3)
     extract(
@@ -77,6 +78,7 @@ def test_a_truth_of_others_is_kept(draw, tmp_path, text):
     assert (tmp_path / "truth.json").read_text() == text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 @pytest.mark.parametrize("kind", ["pipe", "device", "link"])
 def test_a_truth_that_never_ends(draw, tmp_path, kind):
@@ -153,6 +155,7 @@ def test_where_nothing_is_planted_the_verdict_does_not_cry_wolf(tmp_path):
     assert {code for code, finding in found.items() if finding.severity == "warning"} == {"random-weights"}
 
 
+@pytest.mark.slow
 def test_a_second_demonstration_waits_for_nothing_and_touches_nothing(draw, tmp_path):
     from ball_features.cache import lock_cache
 

@@ -72,6 +72,7 @@ def test_no_picture_goes_through_a_link_to_a_folder(tmp_path, images, out, known
     assert {path: path.read_bytes() for path in images.rglob("*.png")} == before
 
 
+@pytest.mark.slow
 @links
 def test_a_link_to_a_folder_that_comes_while_pictures_are_written(tmp_path, images, out):
     before = {path: path.read_bytes() for path in images.rglob("*.png")}
@@ -133,6 +134,7 @@ segment.segment_folder(sys.argv[1], sys.argv[2], progress=stop)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no signals there")
 def test_a_killed_run_knows_its_pictures_from_the_users(tmp_path, images):
     for row in range(60):
@@ -165,6 +167,7 @@ def test_a_picture_of_an_image_that_cannot_be_read_for_once_stays_ours(images, o
     assert all(listed(out).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Pro/r.png", "nuclei.csv"])
 def test_what_comes_while_pictures_are_written_stays(images, out, name):
     for row in range(100):
@@ -223,6 +226,7 @@ def test_a_sheet_to_fill_in(tmp_path, images, monkeypatch):
 TABLE = "path,note\nBenign/p.png,mine\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["", TABLE], ids=["new", "a table of these images"])
 @pytest.mark.parametrize("come", [MINE, TABLE.replace("mine", "edited")], ids=["no table", "a table of these images"])
 def test_the_groups_of_an_audit(tmp_path, images, monkeypatch, before, come):
@@ -244,6 +248,7 @@ def test_the_groups_of_an_audit(tmp_path, images, monkeypatch, before, come):
     assert (tmp_path / "g.html").exists()
 
 
+@pytest.mark.slow
 def test_groups_that_come_while_an_assessment_audits(tmp_path, images, monkeypatch):
     cache = write_cache(tmp_path / "own.h5", *clouds(20, distance=2.0))
     groups, run = tmp_path / "groups.csv", findings.audit
@@ -386,6 +391,7 @@ def test_files_of_the_user_under_names_of_a_run_that_is_replaced(tmp_path, recor
     assert len(list(tmp_path.glob("ladder-*"))) == 6
 
 
+@pytest.mark.slow
 def test_a_ladder_of_its_own_leaves_the_kept_steps_of_another(tmp_path):
     cache = write_cache(tmp_path / "c.h5", *clouds(20, distance=2.0))
     rows = enumerate(read_cache(cache, embeddings=False).path)

@@ -49,6 +49,7 @@ def test_no_table_of_patients_stays_in_an_evaluation(bundle, small_cache, tmp_pa
     assert mine.read_text() == "patient,age\n1,8\n"
 
 
+@pytest.mark.slow
 def test_no_answers_for_patients_stay_beside_predictions(bundle, smears, tmp_path):
     files, out = sorted((smears / "Pro").iterdir())[:2], tmp_path / "p.csv"
     sheet = {"image": [file.name for file in files], "case": ["P1", "P2"]}
@@ -61,6 +62,7 @@ def test_no_answers_for_patients_stay_beside_predictions(bundle, smears, tmp_pat
     assert mine.read_text() == "patient,age\n1,8\n"
 
 
+@pytest.mark.slow
 def test_no_figure_of_another_run_stays(run, small_cache, tmp_path):
     """Those that the captions list are removed; what else looks like one is told, and left."""
     other = fit(small_cache, FitConfig(models=("colour",), repeats=1), out_root=tmp_path).folder
@@ -89,6 +91,7 @@ def test_no_figure_of_another_run_stays(run, small_cache, tmp_path):
     assert (out / "recall-logistic.svg").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_figures_of_an_earlier_version_are_told(run, tmp_path):
     """Its captions list no files."""
     write_paper(run, tmp_path / "a", ("svg",))

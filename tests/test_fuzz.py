@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,7 @@ def test_caches(content):
     tried(read_cache, "a.h5", content)
 
 
+@pytest.mark.slow
 @BOUNDED
 @given(st.dictionaries(st.sampled_from(["format", "model", "classes", "views", "recipe", "temperature"]), JSON))
 def test_bundles(values):

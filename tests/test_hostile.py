@@ -34,6 +34,7 @@ def fault(name, data, what, image):
     return ""
 
 
+@pytest.mark.slow
 def test_a_sample_of_hostile_files(image):
     files = [own for own in hostile.hostile(image) if "400 MB" not in own[0] and "wide and high" not in own[0]]
     found = {name: said for name, data, what in files[::6] if (said := fault(name, data, what, image))}

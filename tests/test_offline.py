@@ -86,6 +86,7 @@ def test_the_way_of_an_image_opens_no_socket(tmp_path, few_smears):
         assert not log.exists(), (command, log.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone", ["timm:hf-hub:stranger/net", "timm:hf_hub:stranger/net", "timm:local-dir:/tmp/net"]
 )

@@ -68,6 +68,7 @@ def test_a_card_shows_markup_as_text(run, tmp_path):
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", card)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_dollar_sign_is_no_formula_in_a_figure(run, tmp_path):
     files = write_paper(run.folder, tmp_path / "figures", formats=("svg",))

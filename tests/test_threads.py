@@ -147,6 +147,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells what a process has mapped")
 @pytest.mark.parametrize(("more_mb", "said"), [(10, "refused"), (50, "refused"), (300, "[0.5, 0.5] [0, 1]")])
 def test_a_product_that_gets_no_buffer_is_refused_and_waits_for_nothing(more_mb, said):

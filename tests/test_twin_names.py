@@ -89,6 +89,7 @@ def by_path(table):
     return {row["path"].rpartition("/")[2]: row for row in read_csv(table)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".json", ".parquet"])
 def test_a_sheet_gives_each_twin_its_own_row(flat, tmp_path, ending):
     """Whatever the order of rows and files; also by names with a folder above, and by stems."""

@@ -16,6 +16,7 @@ def drawn(count, dim=16, copies=500, seed=0):
     return rows / rows.norm(dim=1, keepdim=True), torch.arange(count) // 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True])
 def test_planted_neighbours_are_found_in_few_cells_and_in_many(many, monkeypatch):
     if many:

@@ -115,6 +115,7 @@ def test_change_points_against_exhaustive_search():
     assert np.flatnonzero(np.diff(batch)).tolist() == [int(np.argmin(cost)) + 4] == [6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 9, 10, 30, 200])
 def test_one_stain_is_one_batch(count):
     rng = np.random.default_rng(count)

@@ -1,6 +1,7 @@
 """Small crops, which are enlarged to be compared: what is interpolated proves nothing."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from ball_features.audit.pairs import find_pairs, shrink
@@ -26,10 +27,12 @@ def pairs(pictures: np.ndarray):
     return find_pairs(shrink(pictures), nothing, lambda row: pictures[row], side_px=side_px)
 
 
+@pytest.mark.slow
 def test_cells_of_other_crops_make_no_shared_fields():
     assert not pairs(crops(CROP_PX))
 
 
+@pytest.mark.slow
 def test_crops_that_overlap_by_half_do():
     pictures = crops(CROP_PX // 2)[:30]  # two rows of crops
     found = pairs(pictures)

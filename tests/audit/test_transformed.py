@@ -62,6 +62,7 @@ def test_copies_are_found_and_strangers_are_not(fields, change):
     assert {pair.kind for pair in found} == {"near-duplicate"}
 
 
+@pytest.mark.slow
 def test_brightness_and_encoding_do_not_matter(fields):
     copies = []
     for field in fields:
@@ -72,6 +73,7 @@ def test_brightness_and_encoding_do_not_matter(fields):
     assert {(pair.first, pair.second) for pair in found} == {(row, row + len(fields)) for row in range(len(fields))}
 
 
+@pytest.mark.slow
 def test_copies_of_copies_are_connected(fields):
     """Five copies of each of four photographs: all ten pairs of each, and no others."""
     angles = (0, 24, 51, -33, 140)
@@ -87,6 +89,7 @@ def test_known_pairs_are_left_out(fields):
     assert {(pair.first, pair.second) for pair in found} == {(1, 4), (2, 5)}
 
 
+@pytest.mark.slow
 def test_strangers_alone(fields):
     assert not pairs_of(fields)
     assert not pairs_of(fields[:1])

@@ -51,6 +51,7 @@ def changes(values):
         yield f"one {wrong}", changed
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", ["new", "adapted", "mlp", "xgboost"])
 def test_every_array_is_checked(name, new, adapted, tmp_path):

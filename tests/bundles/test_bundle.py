@@ -111,6 +111,7 @@ def test_new_images(run, small_cache, smears, tmp_path):
         predictor(files[:1], coverage=1.5)
 
 
+@pytest.mark.slow
 def test_a_bundle_computes_by_the_pass_of_its_cache(small_cache, smears, tmp_path, monkeypatch):
     """Where the fast pass is wrong, `extract` left it for torchvision's own; bundles of before do not say so."""
     cache = tmp_path / "slow.h5"
@@ -134,6 +135,7 @@ def test_a_bundle_computes_by_the_pass_of_its_cache(small_cache, smears, tmp_pat
     assert checked.caveat
 
 
+@pytest.mark.slow
 def test_colours_of_files_are_those_of_the_cache(run, small_cache, smears):
     """The flag sees the same whether images come from files, from a cache, or one by one."""
     folder, stored = run.folder / "models" / "logistic", read_cache(small_cache)
@@ -240,6 +242,7 @@ def test_a_name_that_is_not_utf8_is_rejected(smears, tmp_path):
     rejected[0].path.encode()
 
 
+@pytest.mark.slow
 def test_python_saves_as_the_command_does(small_cache, tmp_path):
     config = FitConfig(models=("logistic", "colour"), repeats=1)
     run = ball_features.fit(small_cache, config, out_root=tmp_path, save="best")
@@ -252,6 +255,7 @@ def test_python_saves_as_the_command_does(small_cache, tmp_path):
     assert not ball_features.fit(small_cache, config, out_root=tmp_path).bundles
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_saved(small_cache, tmp_path, monkeypatch):
     """Under leave-group-out also whose images the bundle has not seen."""
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 2)

@@ -27,6 +27,7 @@ def test_a_right_pass_is_kept(network):
     assert found.remark == ""
 
 
+@pytest.mark.slow
 def test_a_wrong_pass_is_left_for_the_librarys(network, monkeypatch):
     whole = Engine._maps
     monkeypatch.setattr(Engine, "_maps", lambda *own: {key: one.flip(-1).flip(1) for key, one in whole(*own).items()})

@@ -134,6 +134,7 @@ def test_nothing_is_final_without_a_model_to_save(saving, setting):
         Saving(**saving)
 
 
+@pytest.mark.slow
 def test_sets_within_each_class(small_cache, tmp_path):
     """Each class's threshold comes from its own images, by the command."""
     options = ["--models", "logistic", "--repeats", "1", "--save", "logistic", "--final", "--conformal", "mondrian"]

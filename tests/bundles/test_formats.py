@@ -49,6 +49,7 @@ def missing_parts(estimator):
     return "none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("name", sorted(MODELS))
@@ -192,6 +193,7 @@ def test_settings_that_a_file_does_not_hold_lie_beside_it(tmp_path):
     assert read(tmp_path, "xgboost.json").get_params() == XGBoost().get_params()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["extra-trees", "hist-gradient-boosting"])
 @pytest.mark.parametrize("fault", ["child", "circle", "column", "width"])
 def test_a_tree_that_leads_out_of_itself_is_refused(tmp_path, name, fault):

@@ -93,6 +93,7 @@ def test_a_run_records_what_batches_of_one_class_do(runs, bundles):
     assert "loses" not in note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_model_of_a_run_that_left_no_site_out_is_tried_where_it_is_saved(runs, tmp_path, kind, final):
@@ -105,6 +106,7 @@ def test_a_model_of_a_run_that_left_no_site_out_is_tried_where_it_is_saved(runs,
     assert "one_class" not in details(run)
 
 
+@pytest.mark.slow
 def test_the_trial_changes_nothing_else(runs, monkeypatch, tmp_path):
     monkeypatch.setattr("ball_features.evaluation.fit_split.try_one_class", lambda *_: None)
     root = runs["cannot"].folder.parent.parent
@@ -169,6 +171,7 @@ def test_a_method_without_a_guard_asks_for_nothing(bundles):
     assert answer_for(bundles["cannot balanced"], "new", X)[1].startswith("Site-adapted to new")
 
 
+@pytest.mark.slow
 def test_an_evaluation_takes_labels_for_its_word(runs, tmp_path):
     X, label = new_site("cannot", (20, 20, 20, 20))
     even = write_cache(tmp_path / "even.h5", X[:, 0], label, {"site": ["new"] * len(X)})

@@ -125,6 +125,7 @@ def test_a_site_that_is_nearly_a_known_one_is_said(bundle, small_cache, run, sme
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_plain_bundle_has_no_sites(small_cache, smears, tmp_path):
     run = fit(small_cache, FitConfig(models=("logistic",), repeats=1), out_root=tmp_path, save="logistic")
     with pytest.raises(ConfigError, match="not site-adapted"):
@@ -226,6 +227,7 @@ def test_a_copy_of_a_bundle_lies_in_no_bundle(run, smears):
     assert {path.name for path in folder.iterdir()} == BUNDLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [".", ".."])
 def test_a_copy_lies_beside_a_bundle_that_is_named_by_dots(run, smears, tmp_path, monkeypatch, place):
     folder = tmp_path / "logistic"
@@ -281,6 +283,7 @@ def test_a_file_of_a_bundle_that_is_a_link_is_copied_only_if_its_bytes_are_state
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "elsewhere", "out"]
 
 
+@pytest.mark.slow
 def test_the_first_split_s_model_can_be_saved_too(small_cache, groups, tmp_path, monkeypatch):
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 2)
     config = FitConfig(protocol="leave-site-out", models=("logistic",), repeats=1, adapt="balanced", groups=str(groups))
@@ -306,6 +309,7 @@ def test_arrays_that_do_not_belong_together_are_damage(run, emptied, name):
         read_bundle(emptied(run.folder / "models" / "logistic", name))
 
 
+@pytest.mark.slow
 def test_the_server_answers_for_a_site_that_the_bundle_knows_and_refuses_another(run, small_cache, smears):
     pytest.importorskip("fastapi")
     from fastapi.testclient import TestClient

@@ -102,6 +102,7 @@ def copy(tmp_path):
     return Path(shutil.copytree(OLD, tmp_path / "bundle"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_bundle_with_a_trap_is_refused_at_once(copy, trap):
     name, spring = TRAPS[trap]

@@ -55,6 +55,7 @@ def test_a_cache_that_was_written_in_blocks_is_sound(path):
     read_cache(path)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found(path):
     """Bits of rows, texts, settings, structure, flags and checksums alike; none is read without a word."""
     data, draw = path.read_bytes(), np.random.default_rng(1)

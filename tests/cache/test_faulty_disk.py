@@ -49,6 +49,7 @@ def faulty(monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("call", ["write", "truncate", "readinto", "fileno"])
 def test_a_cache_on_a_disk_that_fails_anywhere(tmp_path, monkeypatch, faulty, call, lasting):
@@ -75,6 +76,7 @@ def test_a_cache_on_a_disk_that_fails_anywhere(tmp_path, monkeypatch, faulty, ca
     assert told or call == "fileno"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("call", ["write", "readinto", "fileno"])
 def test_rows_on_a_disk_that_fails_anywhere(tmp_path, monkeypatch, faulty, call, lasting):
@@ -152,6 +154,7 @@ def test_ctrl_c_within_a_call_of_hdf5_is_raised_after_it(tmp_path, monkeypatch):
         assert not list(tmp_path.glob(".*.partial"))
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_while_a_thread_writes(tmp_path):
     create_cache(tmp_path / "a.h5", contents())
     code = (
@@ -168,6 +171,7 @@ def test_a_process_that_ends_while_a_thread_writes(tmp_path):
     assert verify_cache(tmp_path / "a.h5").index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sound", [0, 3, 6])
 def test_a_process_that_ends_after_a_cache_could_not_be_opened(tmp_path, sound):
     """HDF5 frees what it has kept after Python has ended, and must not call it then."""

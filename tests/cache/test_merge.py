@@ -59,6 +59,7 @@ def test_a_finished_shard_is_not_computed_again(smears, sheet, shards):
     assert extract(smears, shards[1], CONFIG, sheet=sheet, shard=(2, 3)).computed == 0
 
 
+@pytest.mark.slow
 def test_the_one_shard_of_one_is_merged(tmp_path, smears, whole):
     with pytest.raises(CacheError, match="expected two or more shards"):
         merge([whole], tmp_path / "all.h5")
@@ -68,6 +69,7 @@ def test_the_one_shard_of_one_is_merged(tmp_path, smears, whole):
     assert np.array_equal(one.embeddings, two.embeddings) and "shard" not in two.attributes
 
 
+@pytest.mark.slow
 def test_a_shard_may_lack_classes_and_images(tmp_path, smears):
     images = tmp_path / "images"
     for name, count in (("Benign", 3), ("Pro", 1)):
@@ -85,6 +87,7 @@ def test_a_shard_may_lack_classes_and_images(tmp_path, smears):
     assert one.rejected == two.rejected
 
 
+@pytest.mark.slow
 def test_a_collection_without_a_usable_image_is_refused(tmp_path):
     for name in ("A", "B"):
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -103,6 +106,7 @@ def few(smears, folder, count):
     return folder / "images"
 
 
+@pytest.mark.slow
 def test_images_that_come_last_between_two_shards_are_noticed(tmp_path, smears):
     """Rows of the first shard stay as they are then, so that nothing but the listing tells."""
     images = few(smears, tmp_path, 3)

@@ -193,6 +193,7 @@ def test_files_of_a_run_hold_no_key():
     assert kept == {"cache": "s3://bucket/all.h5", "cluster": "tcp://scheduler:8786"}
 
 
+@pytest.mark.slow
 def test_a_cache_under_an_address_is_read_like_any(memory, address, small_cache, tmp_path):
     memory.put_file(str(small_cache), path_of(address))
     assert np.array_equal(read_cache(address).embeddings, read_cache(small_cache).embeddings)

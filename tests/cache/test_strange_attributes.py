@@ -96,6 +96,7 @@ def collection(smears):
     return scan(smears)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_attribute_of_any_kind_is_read_or_refused(tmp_path, small_cache, collection, name):
     """By what reads a cache, shows it, goes on with it and merges it."""
@@ -185,6 +186,7 @@ def test_what_this_version_writes_is_no_fault(recipe):
     assert fault_of_attributes(own) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_attribute_is_refused_before_it_is_written_or_read_again(tmp_path, name):
     path = tmp_path / "a.h5"

@@ -200,6 +200,7 @@ def test_heaps_that_hdf5_would_read_for_ever_are_refused(tmp_path):
                         read(tmp_path / "b.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [{}, {"chunks": (50,)}])
 def test_a_heap_among_the_numbers_is_found(tmp_path, stored):
     """An object without a size in a heap that is part of the embeddings, of texts or of attributes."""

@@ -60,6 +60,7 @@ def bundle(small_cache, tmp_path_factory):
     return root / "one" / "models" / "logistic"
 
 
+@pytest.mark.slow
 def test_a_run_is_stored_under_its_address_and_names_it(memory, top, small_cache, copies):
     secret = top.replace("memory://", "memory://KEY:SECRET@")
     for number in (1, 2):
@@ -140,6 +141,7 @@ def test_two_commands_do_not_share_a_kept_copy(top):
         pass
 
 
+@pytest.mark.slow
 def test_an_output_replaces_nothing_but_its_own_kind(memory, top, bundle, smears, copies):
     out = f"{top}/p.csv"
     memory.pipe_file(key(out), b"name,grade\nann,1\n")
@@ -303,6 +305,7 @@ def test_an_object_store_holds_results(bundle, smears, small_cache, monkeypatch,
         type(system).clear_instance_cache()  # another test has another server
 
 
+@pytest.mark.slow
 def test_files_of_this_machine_have_addresses_too(tmp_path, bundle, smears):
     out = tmp_path / "deep" / "p.json"
     ball("predict", bundle, smears, "--out", f"file://{out}")

@@ -24,6 +24,7 @@ from tests.made import clouds, write_cache
 WRITES = "open('ran', 'w').close()"
 
 
+@pytest.mark.slow
 def test_no_module_of_the_working_folder_is_imported(tmp_path, monkeypatch):
     """Neither by the command nor by the processes that it starts with -m and -c."""
     for name in ("joblib", "secret_module"):
@@ -84,6 +85,7 @@ save(draw(Chart("title", Axis(0, 1, (), "x"), Axis(0, 1, (), "y"))), Path("figur
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "place"), [(not_utf8, "variable"), (of_bad_values, "settings/matplotlib"), (os.mkfifo, "work")]
 )
@@ -103,6 +105,7 @@ def test_figures_are_drawn_whatever_settings_of_matplotlib_hold(tmp_path, make, 
     assert usual.read_bytes() == (tmp_path / "work" / "figure.svg").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder there that nobody can write to")
 def test_neither_home_nor_temporary_folder_is_needed(tmp_path):
     """A home that is read-only, as in containers, and a temporary folder that is not there."""

@@ -18,6 +18,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
@@ -38,6 +39,7 @@ def test_commands_end_as_they_would(folder, command, code, said):
     assert done.stderr.strip() == "" if not said else done.stderr.count("Error:") == 1
 
 
+@pytest.mark.slow
 def test_what_is_read_is_not_written_to(folder):
     """Files that are opened take the lowest free descriptor, to which a closed stream would then be written."""
     before = (folder / "c.h5").read_bytes()

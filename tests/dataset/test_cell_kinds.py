@@ -71,6 +71,7 @@ def test_cells_of_each_kind_are_read_as_text(role, source, kind):
     assert not any("not read" in remark for remark in found.remarks)
 
 
+@pytest.mark.slow
 def test_a_parquet_file_of_all_kinds(tmp_path):
     columns = {name: cells for name, (cells, _) in (KINDS | NO_TEXT).items()}
     (table,) = read_tables(parquet_of(tmp_path / "a.parquet", columns))
@@ -79,6 +80,7 @@ def test_a_parquet_file_of_all_kinds(tmp_path):
     assert "list (lists or records)" in table.remarks[0]
 
 
+@pytest.mark.slow
 def test_a_label_of_lists_in_parquet_is_refused(tmp_path):
     path = parquet_of(tmp_path / "a.parquet", {"path": FILES, "label": NO_TEXT["list"][0]})
     with pytest.raises(
@@ -104,6 +106,7 @@ def test_a_column_without_texts_is_named_and_refused_where_it_is_needed(source, 
         read_sheet(frame(source, columns), CollectionConfig(label_column="tag"))
 
 
+@pytest.mark.slow
 def test_times_that_python_would_cut(tmp_path):
     cells = pa.array([1, 2], pa.time64("ns"))
     columns = {"path": FILES, "label": CLASSES, "site": cells}

@@ -111,6 +111,7 @@ def test_truncated_files_are_refused(picture, kind, share):
         decode_bytes(data[: int(share * len(data))])
 
 
+@pytest.mark.slow
 def test_absurd_sizes_and_no_images():
     with pytest.raises(ImageError, match="megapixels"):
         decode_bytes(saved(Image.new("1", (20_000, 20_000)), "PNG"))
@@ -133,6 +134,7 @@ def test_trailing_bytes_do_no_harm(picture):
     assert decode_bytes(saved(picture, "JPEG") + b"\0" * 100).shape == (3, 60, 80)
 
 
+@pytest.mark.slow
 def test_png_with_odd_metadata_is_read(picture):
     texts = {"long": PngInfo(), "many": PngInfo()}
     texts["long"].add_text("ImageDescription", "x" * 2_000_000, zip=True)

@@ -77,6 +77,7 @@ def test_without_kagglehub_there_is_a_way_by_hand(monkeypatch):
         download()
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_real_folder_is_recognised(real_images):
     assert "3256 of 3256 files" in recognise(scan(real_images).sha256)

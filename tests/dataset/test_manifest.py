@@ -138,6 +138,7 @@ def test_wrong_folders(tmp_path, folder):
         scan(folder / "b")
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_known_data_set(real_images):
     manifest = scan(real_images.parent)

@@ -150,6 +150,7 @@ def test_names_alone():
     assert match.ambiguous == {1: (1, 2)} or match.missing == (6, 7, 8)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.data())
 def test_a_row_matches_only_a_file_of_its_name(data):
@@ -292,6 +293,7 @@ def test_names_of_splits(name, value):
 _CELLS = st.text(st.characters(codec="cp1252", exclude_categories=("Cc", "Zs", "Zl", "Zp", "Cf")))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.lists(

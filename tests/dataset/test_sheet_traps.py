@@ -70,6 +70,7 @@ def test_a_spreadsheet_with_a_cell_at_its_far_corner_is_refused(tmp_path):
         read_tables(far)
 
 
+@pytest.mark.slow
 def test_a_spreadsheet_that_unpacks_without_a_bound_is_refused(tmp_path):
     with pytest.raises(DataError, match="unpacks to more than its size warrants"):
         read_tables(workbook(tmp_path / "a.xlsx", row(1, A="path") + " " * 80_000_000))
@@ -90,6 +91,7 @@ def shared(text, count):
     return cells, {"xl/sharedStrings.xml": f'<sst xmlns="{MAIN}" count="1"><si><t>{text}</t></si></sst>'}
 
 
+@pytest.mark.slow
 def test_one_long_text_in_many_cells_is_refused(tmp_path):
     cells, more = shared("path", 3)
     assert read_tables(workbook(tmp_path / "a.xlsx", cells, more=more))[0].rows == [["path"]] * 3
@@ -97,6 +99,7 @@ def test_one_long_text_in_many_cells_is_refused(tmp_path):
     refused(workbook(tmp_path / "b.xlsx", cells, more=more), "more memory than its size warrants")
 
 
+@pytest.mark.slow
 def test_a_part_that_unpacks_to_more_than_the_archive_says_is_refused(tmp_path):
     bomb = b"<sst>" + bytes(200_000_000)
     path = workbook(tmp_path / "a.xlsx", row(1, A="path"), more={"xl/sharedStrings.xml": bomb})
@@ -115,11 +118,13 @@ def test_a_far_cell_is_refused_whatever_its_part_is_called(tmp_path):
         refused(path, "spans 1048576 rows and 16384 columns")
 
 
+@pytest.mark.slow
 def test_many_names_of_one_sheet_are_refused(tmp_path):
     body = "".join(row(number, A="path", C="x" * 50) for number in range(1, 20_000))
     refused(workbook(tmp_path / "a.xlsx", body, sheets=20_000), "it names 20000 sheets")
 
 
+@pytest.mark.slow
 def test_merged_blocks_that_overlap_are_refused(tmp_path):
     body = "".join(row(number, A="path", CA="x") for number in range(1, 3000))
     merged = '<mergeCell ref="A1:CA3000"/>' * 100_000
@@ -127,6 +132,7 @@ def test_merged_blocks_that_overlap_are_refused(tmp_path):
     refused(path, "merged blocks overlap")
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_too_long_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(contained, "_FREE_SECONDS", 1)
     refused(document(tmp_path / "a.ods", repeated(1_000_000, 8)), "longer than its size warrants")
@@ -212,6 +218,7 @@ def parquet_of(file, **columns):
     return file
 
 
+@pytest.mark.slow
 def test_parquet_that_repeats_a_value_without_an_end_is_refused(tmp_path):
     sound = parquet_of(tmp_path / "a.parquet", path=["a.jpg"], site=["x"], nested=[{"a": [1]}])
     assert read_tables(sound)[0].rows == [["path", "site"], ["a.jpg", "x"]]
@@ -234,6 +241,7 @@ def test_values_of_parquet_that_python_has_not(tmp_path):
         assert "cannot be read as Parquet" in str(error)
 
 
+@pytest.mark.slow
 def test_damaged_parquet_is_refused(tmp_path):
     path = parquet_of(tmp_path / "a.parquet", path=[f"{n}.jpg" for n in range(500)], site=["x"] * 500)
     data, draw = path.read_bytes(), np.random.default_rng(0)
@@ -254,6 +262,7 @@ def test_a_text_of_blank_lines_is_no_work(tmp_path):
     assert read_tables(path)[0].rows == [["path", "label"], ["a.jpg", "x"]]
 
 
+@pytest.mark.slow
 def test_a_record_of_very_many_names_is_no_work(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(
@@ -264,12 +273,14 @@ def test_a_record_of_very_many_names_is_no_work(tmp_path):
     assert time.process_time() - start < 20
 
 
+@pytest.mark.slow
 def test_a_table_of_a_million_columns_is_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"path,label" + b",x" * 200_000 + b"\na,b" + b",1" * 200_000 + b"\n")
     assert len(read_tables(path)[0].rows[1]) == 200_002
 
 
+@pytest.mark.slow
 def test_a_sheet_of_very_many_columns_is_refused_at_once_and_of_many_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("path,label" + "".join(f",c{n}" for n in range(100_000)) + "\na,b" + "," * 100_000 + "\n")
@@ -319,6 +330,7 @@ def test_a_groups_file_is_no_pipe(tmp_path):
         table_of_file(str(tmp_path / "groups.csv"), ["a.jpg"])
 
 
+@pytest.mark.slow
 def test_a_reader_that_waits_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(contained, "_CHILD", "import time; time.sleep(60)  # {paths} {limits}")
     monkeypatch.setattr(contained, "_PATIENCE_S", 1)
@@ -334,6 +346,7 @@ def test_a_path_of_many_folders_is_matched_at_once(cell):
     assert found.rows[0] == (() if cell.startswith("x/") else (0,))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("heading", ["(" * 3_000_000, "[{(" * 1_000_000, " " * 3_000_000 + "x", "a_" * 1_000_000])
 def test_a_heading_of_megabytes_is_looked_at_at_once(tmp_path, heading):

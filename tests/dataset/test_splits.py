@@ -69,6 +69,7 @@ def test_the_same_seed_gives_the_same_images_in_any_row_order():
     assert set(path[a[0].test]) != set(path[c[0].test])
 
 
+@pytest.mark.slow
 def test_every_image_has_the_same_chance_to_test():
     path, label, sha = collection([50, 50])
     splits, _ = make_splits(FitConfig(repeats=400), ImageTable(path, label, sha))

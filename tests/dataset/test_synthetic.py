@@ -13,6 +13,7 @@ def pixels(path):
         return np.asarray(image.convert("RGB")).astype(float)
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_bytes(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         draw_smears(tmp_path / name, per_class=2, seed=seed, duplicates=1, shared_fields=1, overlay_share=0.5)
@@ -22,6 +23,7 @@ def test_the_same_seed_draws_the_same_bytes(tmp_path):
     assert not any((tmp_path / "a" / f).read_bytes() == (tmp_path / "c" / f).read_bytes() for f in files)
 
 
+@pytest.mark.slow
 def test_what_is_planted_is_there(tmp_path):
     truth = draw_smears(
         tmp_path, per_class=6, duplicates=1, near_duplicates=2, shared_fields=2, overlay_share=0.7, series=2

@@ -189,6 +189,7 @@ def test_names_with_control_characters_are_escaped_in_a_sheet_and_found_again(tm
         assert read_groups(tmp_path / "g.csv", "group", found.path).tolist() == [str(n) for n in range(len(ODD))]
 
 
+@pytest.mark.slow
 def test_an_audit_says_how_it_read_the_table_and_refuses_before_the_work(tmp_path):
     draw_smears(tmp_path / "d", per_class=2, seed=1)
     names = sorted(path.relative_to(tmp_path / "d").as_posix() for path in (tmp_path / "d").rglob("*.jpg"))
@@ -269,6 +270,7 @@ def test_a_former_division_that_is_replaced_is_kept(tmp_path):
     assert (tmp_path / "g-3.csv").read_bytes() == own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

@@ -92,6 +92,7 @@ def test_a_graph_answers_as_predict_does(tiny_bundle, tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["torch.onnx.export", "onnx.save"])
 def test_a_full_disk_is_not_blamed_on_the_model(tiny_bundle, tmp_path, monkeypatch, where):
     for module in ("onnx", "onnxruntime", "onnxscript"):

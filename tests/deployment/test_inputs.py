@@ -58,6 +58,7 @@ def test_images_beside_an_archive_are_taken_and_the_archive_is_named(image, tmp_
     assert any(f"Archives beside images are not read: {tmp_path}/more.{ending}" in remark for remark in found.remarks)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_a_sheet_may_come_from_a_pipe(bundle, smears, tmp_path):

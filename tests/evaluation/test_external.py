@@ -37,6 +37,7 @@ def constructed(images=400, *, seed=0, patients=40, sites=3, sharp=3.0, accuracy
     )
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_other_libraries():
     tests = constructed()
     found = measure_external(tests)
@@ -67,6 +68,7 @@ def test_figures_are_those_of_other_libraries():
     assert found.patients.basis == "images"  # a patient has images of several classes
 
 
+@pytest.mark.slow
 def test_bins_hold_every_image_once_and_fall_with_distance():
     found = measure_external(constructed())
     assert [row.accuracy.images for row in found.bins] == [80] * 5

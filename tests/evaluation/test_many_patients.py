@@ -22,6 +22,7 @@ def drawn(patients, classes, images, seed=0):
     return truth, probability / probability.sum(1, keepdims=True), code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 4])
 def test_all_patients_at_once_are_each_by_itself(classes):
     truth, probability, code = drawn(40, classes, 300)
@@ -34,6 +35,7 @@ def test_all_patients_at_once_are_each_by_itself(classes):
             assert np.allclose(getattr(found, name)[patient], own.per_class[name], rtol=1e-12, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_scores_of_many_patients_are_those_of_few(monkeypatch):
     truth, probability, code = drawn(60, 3, 600)
     names = np.array([f"P{own}" for own in code])
@@ -47,6 +49,7 @@ def test_scores_of_many_patients_are_those_of_few(monkeypatch):
         assert np.allclose(found.intervals[name], usual.intervals[name], equal_nan=True)
 
 
+@pytest.mark.slow
 def test_intervals_of_joined_patients_are_as_wide(monkeypatch):
     truth, probability, code = drawn(3000, 3, 9000)
     tests = (code.astype(str), np.zeros(9000, dtype=int), truth, probability, ("a", "b", "c"))

@@ -58,6 +58,7 @@ def test_calibration_error_by_hand():
     assert calibration_error(np.array([0, 1, 1]), probability) == pytest.approx(0.4)
 
 
+@pytest.mark.slow
 def test_the_reports_arithmetic():
     """Three errors in 655: 99.5 % pooled, about 97.5 % averaged over batches in which absent classes count as 0."""
     rng = np.random.default_rng(0)

@@ -92,6 +92,7 @@ def test_models_past_memory_agree_with_those_in_it(cache, tmp_path):
     assert "fitted on" in (run.folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("final", [False, True])
 def test_a_model_saved_past_memory_keeps_a_sample(cache, tmp_path, monkeypatch, final):
     monkeypatch.setattr(from_run, "PAST_MEMORY_IMAGES", 100)

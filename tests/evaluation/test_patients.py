@@ -169,6 +169,7 @@ def test_patients_of_several_labels_are_answered_and_not_scored():
     assert scores.values["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_labels_of_images_are_averaged_over_patients():
     """Most patients have images of both classes: metrics within each patient, then their mean, against scikit-learn."""
     rng = np.random.default_rng(3)
@@ -204,6 +205,7 @@ def t_of(freedom):
     return t.ppf(0.975, freedom)
 
 
+@pytest.mark.slow
 def test_scores_survive_json():
     for tests in (drawn(repeats=1), (*drawn(repeats=1)[:2], *drawn(seed=1, repeats=1)[2:])):
         count = min(map(len, tests))

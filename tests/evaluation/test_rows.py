@@ -66,6 +66,7 @@ def test_texts_of_metrics():
     assert {name for name, metric in METRICS.items() if not metric.higher_is_better} == {"log_loss", "ece"}
 
 
+@pytest.mark.slow
 def test_a_new_metric_is_one_entry(small_cache, tmp_path, monkeypatch):
     """Its column, its interval, its details, and the page follow."""
     accuracy_of_worst = Metric(

@@ -28,6 +28,7 @@ def test_trials_begin_with_the_report_and_repeat_by_seed():
         draw_trials(0, 0, 40, 1)
 
 
+@pytest.mark.slow
 def test_halving_is_what_full_trainings_would_say_of_those_it_keeps():
     rng = np.random.default_rng(0)
     codes = np.arange(150) % 3
@@ -49,6 +50,7 @@ def test_halving_is_what_full_trainings_would_say_of_those_it_keeps():
     assert [dataclasses.astuple(t) for t in again] == [dataclasses.astuple(t) for t in found]
 
 
+@pytest.mark.slow
 def test_tune_writes_a_run(small_cache, tmp_path):
     config = FitConfig(head=HeadConfig(epochs=4), test_size=0.3, val_size=0.3, jobs=1)
     run, rows = tune(small_cache, config, trials=4, out_root=tmp_path, name="t")

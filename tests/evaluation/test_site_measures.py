@@ -39,6 +39,7 @@ def test_the_index_tells_what_neighbours_follow(class_step, site_step, low, high
     assert low <= robustness_index(*drawn(class_step, site_step))[0] <= high
 
 
+@pytest.mark.slow
 def test_embeddings_that_tell_nothing_have_the_index_of_chance():
     X, label, site, unit = drawn(0, 0, images=600)
     found = measure_sites(X[:, None], ["plain"], label.astype(str), np.where(site, "a", "b"), unit)

@@ -42,6 +42,7 @@ def accuracy(one):
     return float((fitted.probability.argmax(1) == one.images.codes[one.split.test]).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic", "lda", "robust", "robust-logistic", "mlp"])
 def test_every_model_can_be_adapted(name):
     plain, adapted = accuracy(task(name, "none")), accuracy(task(name))

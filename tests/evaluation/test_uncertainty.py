@@ -16,6 +16,7 @@ def test_wilson(hits, count):
     assert wilson(hits / count, count) == pytest.approx(proportion_confint(hits, count, method="wilson"), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_holm():
     p = [0.01, 0.04, 0.03, 0.005, 0.9]
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
@@ -63,6 +64,7 @@ def test_coverage_where_groups_err_together(groups, size):
     assert covered / 600 >= 0.93
 
 
+@pytest.mark.slow
 def test_coverage_where_groups_are_of_unequal_size():
     """Groups a few times as large as others leave the coverage near 95 %; by G / (G - 1) alone it is 90 here."""
     rng = np.random.default_rng(4)
@@ -194,6 +196,7 @@ def test_signs_turned_against_scipy(groups):
     assert paired_bootstrap(difference, group)[2] == pytest.approx(expected, abs=1e-12 if groups < 12 else 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [3, 5, 9])
 def test_few_groups_claim_no_difference_too_often(groups):
     rng = np.random.default_rng(4)
@@ -232,6 +235,7 @@ def test_intervals_of_every_metric_against_a_plain_bootstrap():
         assert got[name] == pytest.approx((low[place], high[place]), abs=near), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [6, 9, 100])
 def test_the_bootstrap_of_few_groups_covers(groups):
     """Differences that scatter by group: 95 % intervals hold the truth about so often, where plain ones do not."""
@@ -263,6 +267,7 @@ def test_no_error_leaves_room_for_one():
     assert low <= high
 
 
+@pytest.mark.slow
 def test_intervals_of_every_metric_lie_in_the_run(small_cache, tmp_path):
     import csv
 
@@ -282,6 +287,7 @@ def test_intervals_of_every_metric_lie_in_the_run(small_cache, tmp_path):
     assert "McNemar p" in (run.folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_many_groups_joined_at_random_give_the_intervals_of_all(monkeypatch):
     """5,000 groups of four images, joined into 1,000: the widths agree to some percent, the estimates are untouched."""
     rng = np.random.default_rng(0)

@@ -35,6 +35,7 @@ def old_naming(state):
     return {re.sub(r"\.(norm|conv)([12])\.", r".\1.\2.", name): value for name, value in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -111,6 +112,7 @@ def test_what_would_run_code_is_named(tmp_path, state):
         load_backbone(get_backbone(NAME), str(tmp_path / "w.pth"))
 
 
+@pytest.mark.slow
 def test_files_that_do_not_fit(tmp_path, state):
     path = tmp_path / "w.pth"
     with pytest.raises(WeightsError, match="No weights file"):
@@ -126,6 +128,7 @@ def test_files_that_do_not_fit(tmp_path, state):
         load_backbone(get_backbone("densenet169"), str(path))
 
 
+@pytest.mark.slow
 def test_random_weights_follow_their_seed_and_leave_the_global_generator():
     before = torch.random.get_rng_state()
     a, b = (load_backbone(get_backbone(NAME), "random", seed).state_dict() for seed in (0, 0))
@@ -259,6 +262,7 @@ def test_timm_weights_without_network(monkeypatch):
         weights_digest(get_backbone("resnet50_v2"), "imagenet")
 
 
+@pytest.mark.slow
 def test_timm_weights_from_the_hub(tmp_path, monkeypatch):
     import timm
     from safetensors.torch import save_file
@@ -318,6 +322,7 @@ def _graph(weight, bias, batch):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+@pytest.mark.slow
 def test_encoders_in_files_agree(tmp_path, smears, encoders):
     folder, _ = encoders
     found = []
@@ -363,6 +368,7 @@ def test_encoders_in_files_that_cannot_be_used(tmp_path, smears, encoders):
             get_backbone(f"file:{tmp_path / f'w.{ending}'}", 32)
 
 
+@pytest.mark.slow
 def test_weights_beside_a_graph_belong_to_its_hash(tmp_path, smears, encoders):
     """As `torch.onnx.export` writes them: the graph alone does not change with them."""
     model = onnx.load(encoders[0] / "encoder.onnx")
@@ -444,6 +450,7 @@ def server(tmp_path):
         thread.join()
 
 
+@pytest.mark.slow
 def test_download_checks_the_hash(tmp_path, state, server, monkeypatch):
     folder, address = server
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):

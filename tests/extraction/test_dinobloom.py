@@ -81,6 +81,7 @@ def published_shapes(dim, depth, grid=16):
     return shapes | {"norm.weight": (dim,), "norm.bias": (dim,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dim", "depth"), list(zip(NAMES, (384, 768, 1024), (12, 12, 24), strict=True)))
 def test_the_authors_names_become_those_of_the_network(name, dim, depth):
     record = BACKBONES[name]
@@ -144,6 +145,7 @@ def test_the_hub_gives_the_weights(tmp_path, small, monkeypatch):
     assert set(asked) == {("1aurent/vit_small_patch14_224.dinobloom", "model.safetensors")}
 
 
+@pytest.mark.slow
 def test_without_a_connection_the_message_names_the_repository(monkeypatch):
     import huggingface_hub
 
@@ -161,6 +163,7 @@ def test_an_input_that_patches_do_not_fill_is_refused():
     assert get_backbone("dinobloom-s", 126).input_px == 126
 
 
+@pytest.mark.slow
 def test_a_smaller_input_extracts(tmp_path, smears):
     config = ExtractConfig(
         backbone="dinobloom-s", weights="random", views=1, limit=4, batch_size=2, precision="fp32", input_px=56

@@ -402,6 +402,7 @@ def test_a_precision_that_strays_falls_back_to_float32(smears, tmp_path, monkeyp
     assert cache.attributes["deviation_cosine"] > 0.9999999
 
 
+@pytest.mark.slow
 def test_a_precision_that_was_asked_for_is_kept_and_said_to_stray(smears, tmp_path, monkeypatch):
     cache, said = deviating(smears, tmp_path / "c.h5", monkeypatch, "bf16")
     assert "bf16, as asked for, strays from float32" in said
@@ -409,6 +410,7 @@ def test_a_precision_that_was_asked_for_is_kept_and_said_to_stray(smears, tmp_pa
     assert cache.attributes["deviation_cosine"] < 0.9999999
 
 
+@pytest.mark.slow
 def test_a_cache_in_a_saved_model_is_read_and_never_written(tmp_path, folder):
     model = tmp_path / "model"
     model.mkdir()

@@ -106,6 +106,7 @@ SIGNATURES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("name", list(SIGNATURES))
 def test_it_compiles_for_two_gpus(capability, name):

@@ -68,6 +68,7 @@ def test_it_is_batch_norm_and_relu_of_the_wanted_channels(kernel, kind, channels
         assert (out[:37] == expected).float().mean() > 0.999
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_threads_share_the_rows(compile_again):
     rng = np.random.default_rng(0)
@@ -109,6 +110,7 @@ def test_without_a_compiler_there_is_none(compiler, compile_again, monkeypatch):
     assert affine_relu_kernel() is None
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compilation_that_began_early_is_taken(compile_again, monkeypatch):
     kernels.compile_early()
@@ -131,6 +133,7 @@ def test_a_compilation_that_began_early_may_fail(compiler, compile_again, monkey
     assert not kernels._begun
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiler_without_threads_or_tuning_does(compile_again, monkeypatch):
     monkeypatch.setattr(kernels, "_TUNING", (("-no-such-option",), ("-march=native",)))
@@ -140,6 +143,7 @@ def test_a_compiler_without_threads_or_tuning_does(compile_again, monkeypatch):
     assert affine_relu_kernel() is None
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_run_says_that_there_is_none(smears, tmp_path, compile_again, monkeypatch):
     monkeypatch.setenv("CXX", "false")
@@ -149,6 +153,7 @@ def test_a_run_says_that_there_is_none(smears, tmp_path, compile_again, monkeypa
     assert kernels.NO_COMPILER in said
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_pass_compiles_here():
     assert kernels._SOURCE.is_file()

@@ -167,6 +167,7 @@ class Ray(ModuleType):
             os.chdir(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["c.h5", "sub/c.h5", "sub/../c.h5"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_no_cache_is_written_into_a_saved_model(tmp_path, smears, monkeypatch, tiny_densenet, place, overwrite):
@@ -249,6 +250,7 @@ def test_what_is_no_shard_is_left_and_is_no_error(tmp_path, run, smears, tiny):
     assert told[-1] == f"{folder} stays: it holds files that are no shards."
 
 
+@pytest.mark.slow
 def test_a_leftover_that_is_no_cache_sets_no_number_of_shards(tmp_path, run, tiny):
     out, folder = tmp_path / "c.h5", tmp_path / ".c.h5.shards"
     folder.mkdir()
@@ -292,6 +294,7 @@ def test_a_gpu_that_no_node_has_is_said_before_the_work(tmp_path, run):
         run(tmp_path / "c.h5", [NODE], config=replace(SMALL, device="cuda"))
 
 
+@pytest.mark.slow
 def test_relative_paths_are_those_of_the_process_that_was_started(tmp_path, run, smears, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").symlink_to(smears)
@@ -300,6 +303,7 @@ def test_relative_paths_are_those_of_the_process_that_was_started(tmp_path, run,
     assert_equal(tiny, read_cache("c.h5"))
 
 
+@pytest.mark.slow
 def test_one_shard_is_enough(tmp_path, run, tiny):
     done, told = run(tmp_path / "c.h5", parts=1)
     assert done.images == 48 and any(line.endswith("1 shard.") for line in told)

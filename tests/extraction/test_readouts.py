@@ -89,6 +89,7 @@ def lively():
     return module
 
 
+@pytest.mark.slow
 def test_readouts_of_the_engine_agree_with_torchvision():
     """Reference: hooks on torchvision's module, and a weighted mean written out."""
     module = lively()
@@ -118,6 +119,7 @@ def test_readouts_of_the_engine_agree_with_torchvision():
         assert torch.allclose(theirs, expected, rtol=1e-4, atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_nothing_behind_the_last_block_is_computed():
     engine = Engine(lively(), torch.device("cpu"), "fp32")
     assert list(engine.maps(torch.zeros(1, 3, 64, 64), (3,))) == [3]

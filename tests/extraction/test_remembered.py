@@ -53,6 +53,7 @@ def test_the_same_collection_is_not_checked_again(memory, tmp_path, monkeypatch)
     assert calls
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_or_written_is_no_error(memory, monkeypatch):
     measured = Deviation(0.9999, 1e-3, 16)
     assert recall("a") is None

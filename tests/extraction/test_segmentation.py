@@ -88,6 +88,7 @@ def test_unknown_method():
         nucleus_mask(torch.zeros(1, 3, 8, 8), "watershed")
 
 
+@pytest.mark.slow
 def test_a_folder(tmp_path, smears):
     result = segment_folder(smears, tmp_path / "out", clean=True)
     assert (result.images, result.rejected) == (48, ())
@@ -114,6 +115,7 @@ def test_two_images_of_one_name(tmp_path):
         segment_folder(tmp_path / "in", tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_published_masks_are_met(real_images):
     """The published notebook's own thresholds reach a median of 0.84 over all images."""
@@ -204,6 +206,7 @@ def test_pictures_of_images_that_are_gone_stay_and_are_said(pictures):
     assert (out / "nuclei.csv").read_text().splitlines() == [rows[0], *rows[2:]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="not every system bounds what a process maps")
 def test_a_library_that_memory_is_too_short_for_is_no_fault_of_an_image(pictures):
     images, out = pictures

@@ -187,6 +187,7 @@ def test_any_other_is_refused_in_words(tmp_path, smears, kind):
     assert not (tmp_path / "c.h5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_a_graph_without_an_end_is_stopped(tmp_path, smears, monkeypatch, kind):
     monkeypatch.setattr(onnx_graph, "SECONDS_OF_AN_IMAGE", 2.0)

@@ -50,6 +50,7 @@ def recipes(plan):
     return [recipe_of(view) for view in plan.views]
 
 
+@pytest.mark.slow
 def test_robust_has_crops_of_single_cells(single):
     found = recipes(suited(single, "robust"))
     assert found.count("cells") == CROPS and found.count("plain") == 1 and "fields" in found

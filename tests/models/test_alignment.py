@@ -117,6 +117,7 @@ def groups(small_cache, tmp_path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_run_centres_by_a_column_and_each_view_by_itself(small_cache, groups, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(

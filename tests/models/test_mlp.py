@@ -73,6 +73,7 @@ def _too_slow(head):
     return {"check_class_weight_classifiers": "underfits at the report's learning rate; passes at 0.05, beside it"}
 
 
+@pytest.mark.slow
 @parametrize_with_checks(
     [MLPHead(), MLPHead(learning_rate=0.05, epochs=60, clip_norm=None)], expected_failed_checks=_too_slow
 )
@@ -80,6 +81,7 @@ def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 def test_labels_probabilities_clone_and_pipelines(data):
     X, y = data
     head = MLPHead(learning_rate=1e-2, epochs=60, clip_norm=None)

@@ -127,6 +127,7 @@ def test_stratified_samples_keep_shares_and_small_classes():
     assert np.array_equal(stratified(np.arange(50), codes, 100, seed=0), np.arange(50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 4])
 def test_streamed_logistic_regression_is_that_of_held_rows(mapped, classes):
     """Same objective, same minimum: coefficients agree with a fit of scikit-learn to a tighter tolerance."""
@@ -148,6 +149,7 @@ def test_streamed_logistic_regression_is_that_of_held_rows(mapped, classes):
     assert np.array_equal(found.predict(X), usual.predict(X))
 
 
+@pytest.mark.slow
 def test_streamed_boosting_has_the_trees_of_held_rows(mapped):
     _, held, codes = mapped
     images = np.arange(0, 3000, 6)
@@ -160,6 +162,7 @@ def test_streamed_boosting_has_the_trees_of_held_rows(mapped):
     assert ("in memory" in words) and ("in files" in told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "linear-svm"])
 def test_streamed_gradients_reach_the_accuracy_of_held_rows(mapped, name, tmp_path):
     _, held, codes = mapped

@@ -60,6 +60,7 @@ def test_a_floor_that_no_probability_fits_is_refused(floor):
         ViewEnsemble(floor=floor).fit(X, y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learn_accepts_it():
     check_estimator(ViewEnsemble(), on_fail="raise")
@@ -185,6 +186,7 @@ def test_its_graph_is_its_prediction(robust_cache, tmp_path):
     assert activation_map(predictor, images[0], "", 0).shape == (28, 28)
 
 
+@pytest.mark.slow
 def test_group_losses_look_after_the_small_group():
     """Within class 0 a small group needs another column than the large one; weighting groups finds it."""
     rng = np.random.default_rng(0)

@@ -160,6 +160,7 @@ def test_a_field_of_a_run_that_is_missing_is_named(run, tmp_path, field):
             read(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [5, {"a": 1}])
 def test_an_edited_field_gives_one_message(run, tmp_path, value):
     folder = shutil.copytree(run, tmp_path / "run")
@@ -194,6 +195,7 @@ def test_an_address_in_a_run_is_not_followed(run, tmp_path, monkeypatch, field, 
         read_settings(folder / "run.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["another cache", "same images", "text", "pipe", "device", "folder", "gone"])
 @pytest.mark.parametrize("field", ["cache", "cache_from_run"])
 def test_another_file_that_a_run_names_as_its_cache_is_not_used(run, tmp_path, kind, field):

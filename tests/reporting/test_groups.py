@@ -25,6 +25,7 @@ def groups_file(small_cache, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_rows_of_groups_can_be_counted_again(small_cache, groups_file, tmp_path, monkeypatch):
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 2)
     config = FitConfig(protocol="leave-group-out", models=("logistic", "colour"), repeats=1, groups=str(groups_file))
@@ -92,6 +93,7 @@ def test_views_by_name_and_number():
         choose_views(names, "3")
 
 
+@pytest.mark.slow
 def test_other_views_can_train_and_test(small_cache, tmp_path):
     names = read_cache(small_cache, embeddings=False).view
     accuracy = []

@@ -330,6 +330,7 @@ def test_lists_of_images(run, small_cache, tmp_path):
     assert "nearest training images" not in alone
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_browser_sorts_the_table_and_paints_the_map(run, tmp_path):
     """The page's own script runs: the script below clicks, and reports what came of it in the title."""
@@ -408,6 +409,7 @@ def test_several_runs_in_one_page(run, small_cache, smears, tmp_path):
     assert page.count('class="map"') == 1
 
 
+@pytest.mark.slow
 def test_patients_and_columns_of_the_cache_are_on_the_page(small_cache, tmp_path):
     """Patients beside images, the answers that are wrong first; the map is coloured by any column of the sheet."""
     path = with_columns(

@@ -104,6 +104,7 @@ def test_a_figure_shows_its_numbers():
     assert len(many.get_xticks()) == 30
 
 
+@pytest.mark.slow
 def test_names_cannot_break_the_table(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     details = json.loads((folder / "run.json").read_text())
@@ -123,6 +124,7 @@ def test_what_is_refused(run, tmp_path):
         write_paper(run, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_the_command(run, ladder, small_cache, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     words = ["report", str(folder), "--ladder", str(ladder), "--figures", str(tmp_path / "out"), "--format", "png"]

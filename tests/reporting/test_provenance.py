@@ -92,6 +92,7 @@ def test_what_tune_found_is_fitted_again_to_the_same_numbers(small_cache, tmp_pa
     assert again.metrics[0]["log_loss"] == wanted["log_loss"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_name_is_taken_names_its_own_file(small_cache, tmp_path, monkeypatch):
     other = shutil.copy(small_cache, tmp_path / "other one.h5")
     config = FitConfig(models=("logistic", "majority"), repeats=1, test_size=0.3)

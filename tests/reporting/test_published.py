@@ -107,6 +107,7 @@ def test_other_runs_are_not_compared(run, change):
     assert published_sections(changed(run, **change)) == []
 
 
+@pytest.mark.slow
 def test_page_and_paper_show_it(run, tmp_path):
     folder = shutil.copytree(run.folder, tmp_path / "run")
     assert "The student report: published figures beside this run" in write_report(folder).read_text(encoding="utf-8")

@@ -65,6 +65,7 @@ def exchange(one, two):
     two.write_bytes(kept)
 
 
+@pytest.mark.slow
 def test_the_page_of_untouched_images_is_the_same_to_the_byte(page_of, smears, images):
     page, said = page_of(smears)
     assert page_of(images)[0] == page
@@ -74,6 +75,7 @@ def test_the_page_of_untouched_images_is_the_same_to_the_byte(page_of, smears, i
         assert _UNKNOWN not in text
 
 
+@pytest.mark.slow
 def test_pictures_of_exchanged_files_are_left_out(page_of, smears, images):
     files = [sorted((images / name).iterdir())[0] for name in ("Benign", "Pro")]
     names = {file.relative_to(images).as_posix() for file in files}
@@ -100,6 +102,7 @@ def test_a_folder_of_other_images_with_the_same_names_shows_none(page_of, images
         assert int(re.findall(_CHANGED, " ".join(text.split()))[0][0]) > 20
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_gone_is_told(page_of, smears, images):
     file = sorted((images / "Early").iterdir())[0]
     name = file.relative_to(images).as_posix()

@@ -174,6 +174,7 @@ def test_the_sheet_of_an_archive_is_that_of_its_folder(folder, packed, tmp_path)
         write_sheet(packed, "s3://bucket/sheet.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "xlsx", "parquet"])
 def test_sheets_under_addresses(ending, tmp_path):
     fsspec = pytest.importorskip("fsspec")

@@ -48,6 +48,7 @@ def test_rows_are_those_of_single_runs(small_cache, other, tmp_path):
     assert "| none |  | colour" in (run.folder / "compare.md").read_text()
 
 
+@pytest.mark.slow
 def test_rows_in_another_order_are_brought_together(small_cache, smears, tmp_path):
     """A cache whose rows were permuted gives the same predictions."""
     import h5py
@@ -66,6 +67,7 @@ def test_rows_in_another_order_are_brought_together(small_cache, smears, tmp_pat
     assert second.ties_best
 
 
+@pytest.mark.slow
 def test_caches_of_one_file_name_are_told_apart(small_cache, tmp_path):
     """Same network, same file name, other numbers: each has a row of its own."""
     import h5py
@@ -94,6 +96,7 @@ def test_caches_of_one_file_name_are_told_apart(small_cache, tmp_path):
     assert all(str(path)[-20:] in text for path in paths)
 
 
+@pytest.mark.slow
 def test_nothing_is_fitted_before_every_cache_is_known_to_fit(small_cache, smears, other, tmp_path, monkeypatch):
     import h5py
 
@@ -127,6 +130,7 @@ def test_the_views_that_a_model_saw_are_shown(small_cache, smears, tmp_path):
     assert ["haematoxylin" in line for line in lines] == ["robust-views" in line for line in lines]
 
 
+@pytest.mark.slow
 def test_other_images_are_refused(small_cache, smears, tmp_path):
     extract(smears, tmp_path / "few.h5", ExtractConfig(**SMALL, limit=20))
     with pytest.raises(CacheError, match="28 of 48 are not in it"):

@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import pytest
 from typer.testing import CliRunner
 
 from ball_features.cli import app
 
 
+@pytest.mark.slow
 def test_compare_shows_its_verdict(small_cache, tmp_path):
     shutil.copy(small_cache, tmp_path / "other.h5")
     command = ["compare", str(small_cache), str(tmp_path / "other.h5"), "--models", "logistic,colour"]

@@ -69,6 +69,7 @@ def test_an_evaluation_and_its_files_agree(bundle, elsewhere, tmp_path):
     assert done.findings[0].sentence.split(".")[0] in page
 
 
+@pytest.mark.slow
 def test_the_bundle_s_own_interval_is_that_of_its_groups(small_cache, elsewhere, tmp_path):
     """Images of a patient are right or wrong together; an interval by images would be too short."""
     cache = read_cache(small_cache)
@@ -134,6 +135,7 @@ def test_images_of_training_are_named(bundle, small_cache):
     assert (finding.severity, finding.numbers["images"]) == ("serious", len(trained))
 
 
+@pytest.mark.slow
 def test_a_folder_gives_what_its_cache_gives(bundle, small_cache, smears, tmp_path):
     for name in ("Benign", "Pro"):
         shutil.copytree(smears / name, tmp_path / "images" / name)
@@ -188,6 +190,7 @@ def test_a_cache_of_other_settings_is_refused(bundle, elsewhere):
             evaluate(bundle, other)
 
 
+@pytest.mark.slow
 def test_a_final_model_is_compared_with_its_folds(small_cache, elsewhere, tmp_path):
     from ball_features.config import Saving
 
@@ -199,6 +202,7 @@ def test_a_final_model_is_compared_with_its_folds(small_cache, elsewhere, tmp_pa
     assert done.published.accuracy.images == 48
 
 
+@pytest.mark.slow
 def test_the_command(bundle, small_cache, tmp_path):
     run = CliRunner().invoke
     done = run(app, ["evaluate", str(bundle), "--cache", str(small_cache), "--out", str(tmp_path / "e")])
@@ -225,6 +229,7 @@ def test_the_command(bundle, small_cache, tmp_path):
     assert isinstance(neither.exception, ConfigError)
 
 
+@pytest.mark.slow
 def test_images_of_training_are_named_for_a_bundle_that_is_adapted_to_sites(tmp_path):
     embeddings, label = clouds(60)
     site = np.arange(240) % 3

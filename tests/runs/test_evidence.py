@@ -34,6 +34,7 @@ def not_tested(findings):
     return " ".join((findings.get("not-tested") or findings["nothing-found"]).numbers["not_tested"])
 
 
+@pytest.mark.slow
 def test_a_leak_of_a_given_split_is_counted(small_cache, tmp_path, columns):
     cache, patient, parts = columns
     findings = fitted(small_cache, tmp_path, sheet_of(cache, patient, parts), protocol="given")
@@ -45,6 +46,7 @@ def test_a_leak_of_a_given_split_is_counted(small_cache, tmp_path, columns):
     assert findings["given-split-leaks"].numbers["patients"] == 2
 
 
+@pytest.mark.slow
 def test_patients_kept_whole_are_said_to_be_tested(small_cache, tmp_path, columns):
     cache, patient, parts = columns
     findings = fitted(small_cache, tmp_path, sheet_of(cache, patient, parts))
@@ -68,6 +70,7 @@ def test_columns_of_the_cache_count(smears, tmp_path, tiny_densenet):
     assert "new patients" not in not_tested({finding.code: finding for finding in run.findings})
 
 
+@pytest.mark.slow
 def test_labels_that_all_models_contradict_are_named(tmp_path):
     numbers, label = clouds(40, distance=9.0)
     label[5] = "Pro"

@@ -148,6 +148,7 @@ def test_json_is_strict_and_details_add_up(run):
     assert json.loads((run.folder / "run.json").read_text())["cache_fingerprint"]
 
 
+@pytest.mark.slow
 def test_choosing_the_best_is_paid_for(run, small_cache):
     """A bootstrap of the predictions file alone, with other draws; copies are drawn together."""
     best = json.loads((run.folder / "metrics.json").read_text())["best_of"]
@@ -187,6 +188,7 @@ def test_the_same_seed_gives_the_same_predictions(run, small_cache, tmp_path):
     assert third.folder.name == "x-2"
 
 
+@pytest.mark.slow
 def test_test_images_do_not_reach_the_models(run, small_cache, tmp_path, monkeypatch):
     """Scramble the embeddings of all test images of repeat 0: what is learnt stays the same."""
     from dataclasses import replace
@@ -205,6 +207,7 @@ def test_test_images_do_not_reach_the_models(run, small_cache, tmp_path, monkeyp
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_tta_averages_views(run, small_cache, tmp_path):
     from dataclasses import replace
 
@@ -234,6 +237,7 @@ def test_wrong_input(small_cache, tmp_path):
         fit(small_cache, CONFIG, name="../x")
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_curves(small_cache, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -268,6 +272,7 @@ def test_sizes_that_a_protocol_does_not_have_are_refused(small_cache, tmp_path, 
         compare([str(small_cache), "b.h5"], FitConfig(models=("knn",), **settings), out_root=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [ValueError("a bad name"), MemoryError(), OSError(28, "No space left on device")])
 def test_a_page_that_fails_leaves_the_run(small_cache, tmp_path, monkeypatch, error):
     def failing(*arguments, **options):
@@ -309,6 +314,7 @@ def test_a_run_over_odd_names_is_whole(small_cache, tmp_path, monkeypatch, text)
     assert (run.folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_saved_is_an_error(small_cache, tmp_path, monkeypatch):
     """Before the work if it is known then, else after it, and the run with the other models stands."""
 

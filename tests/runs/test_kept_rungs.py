@@ -59,6 +59,7 @@ def test_a_step_of_another_number_of_classes_is_none(kept):
     assert KeptRungs(steps.folder, "a", 3).load(RUNG, MODELS) is None
 
 
+@pytest.mark.slow
 def test_no_damage_is_an_error(kept):
     """A bit of each byte changed, and the file cut: what is read is what was written, or nothing."""
     steps, file = kept

@@ -207,6 +207,7 @@ def test_the_first_two_rungs_are_one_draw(small_cache, patients, tmp_path):
     assert apart  # copies were on two sides
 
 
+@pytest.mark.slow
 def test_few_copies_need_no_fits_of_their_own(tmp_path, monkeypatch):
     """The second rung then asks the models of the first about the test images that have no copy in training."""
     cache_path = write_cache(tmp_path / "few.h5", *clouds(60), columns={"patient": [f"P{n // 4}" for n in range(240)]})
@@ -276,6 +277,7 @@ def test_an_interrupted_ladder_goes_on_where_it_was(small_cache, tmp_path, monke
     assert seen[-1][0] == seen[-1][1]
 
 
+@pytest.mark.slow
 def test_a_ladder_has_a_verdict(small_cache, tmp_path):
     groups = tmp_path / "groups.csv"
     cache = read_cache(small_cache)

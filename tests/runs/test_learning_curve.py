@@ -92,6 +92,7 @@ def correct(error, seeds=5, tests=500, seed=0):
     return rng.uniform(size=(len(error), seeds, tests)) >= np.asarray(error)[:, None, None]
 
 
+@pytest.mark.slow
 def test_forecasts_hold_the_truth_or_say_why_there_is_none():
     n = 64 * 2.0 ** np.arange(6)
     error = 0.06 * (n / n[-1]) ** -0.5 + 0.02
@@ -142,6 +143,7 @@ def made(tmp_path_factory):
     return write_cache(tmp_path_factory.mktemp("made") / "own.h5", numbers, label, columns)
 
 
+@pytest.mark.slow
 def test_the_command(made, tmp_path):
     words = ["fit", str(made), "--protocol", "learning-curve", "--models", "logistic,knn", "--repeats", "3"]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path), "--name", "c", "--note", "first try"])
@@ -172,6 +174,7 @@ def test_the_command(made, tmp_path):
     assert joint.exit_code == 0, joint.output
 
 
+@pytest.mark.slow
 def test_units_follow_from_the_columns_and_wrong_use_is_refused(made, tmp_path):
     config = FitConfig(models=("logistic",), repeats=2, protocol="learning-curve")
     by_patient = learning_curve(made, config, out_root=tmp_path)

@@ -35,6 +35,7 @@ def find(findings, code):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "protocol"),
     [
@@ -49,6 +50,7 @@ def test_a_split_that_leaks_is_made_anew(tmp_path, monkeypatch, columns, protoco
     run(found.next, protocol)
 
 
+@pytest.mark.slow
 def test_sites_that_tell_the_class_are_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(tmp_path, {"site": lambda row: f"S{(row // 170 + (row % 3 == 0)) % 2}"}, 170)
@@ -56,6 +58,7 @@ def test_sites_that_tell_the_class_are_left_out(tmp_path, monkeypatch):
     run(found.next, "leave-site-out")
 
 
+@pytest.mark.slow
 def test_columns_of_a_groups_file_are_named_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(tmp_path)
@@ -86,6 +89,7 @@ def test_a_name_that_begins_with_a_dash_is_no_option():
     assert command == "ball fit ./-x.h5 --config ./-runs/config.toml"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "columns", "words"),
     [

@@ -85,6 +85,7 @@ def test_a_run_without_patients_has_no_patient_level(small_cache, tmp_path):
     assert "By patient" not in (run.folder / "table.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_patients_with_images_of_every_class(small_cache, tmp_path):
     paths = read_cache(small_cache, embeddings=False).path
     file = tmp_path / "patients.csv"
@@ -104,6 +105,7 @@ def test_patients_with_images_of_every_class(small_cache, tmp_path):
         assert {row["label"] for row in csv.DictReader(table)} == {""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["given", "leave-site-out"])
 def test_given_splits_and_sites_from_a_sheet(small_cache, tmp_path, monkeypatch, protocol):
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 4)

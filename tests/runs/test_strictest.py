@@ -70,6 +70,7 @@ def test_a_damaged_run_and_one_without_the_models_do_not_count(tmp_path):
     assert choose_best(tmp_path, details("holdout"), ["mlp", "robust"]).model == "mlp"
 
 
+@pytest.mark.slow
 def test_a_run_saves_the_model_that_was_best_on_sites_left_out(tmp_path):
     X, label = clouds(78)
     sites = [f"s{number % 3}" for number in range(len(label))]
