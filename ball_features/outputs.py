@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -18,6 +19,7 @@ __all__ = [
     "OUTPUTS",
     "Output",
     "is_own",
+    "reading",
     "remove_former",
     "require_folder",
     "require_free",
@@ -65,6 +67,23 @@ OUTPUTS: dict[str, Output] = {
     "onnx": Output(b"\x08", ("\x12\x04ball",)),
 }
 
+_READ: set[tuple[int, int] | None] = set()  # files that the command in hand reads
+
+
+@contextlib.contextmanager
+def reading(paths: Iterable[Path | str]) -> Iterator[None]:
+    """Remember the files that the command in hand was given to read: none of its outputs replaces one of them.
+
+    Args:
+        paths: paths, of which only files count.
+    """
+    _READ.update(_identity(path) for path in map(Path, paths) if path.is_file())
+    _READ.discard(None)  # of what is gone by now
+    try:
+        yield
+    finally:
+        _READ.clear()
+
 
 def require_writable(
     path: Path | None,
@@ -73,6 +92,7 @@ def require_writable(
     kind: str = "",
     inputs: Iterable[Path | str | None] = (),
     named: bool = True,
+    extended: bool = False,
 ) -> None:
     """Check that an output file is writable before starting the work, and make its folder.
 
@@ -86,6 +106,7 @@ def require_writable(
         inputs: files that the command reads; folders and None are ignored.
         named: whether the user has named the file. A name that `ball` chooses, in a folder that may come from a
             stranger, leads nowhere: a link there is refused, and a pipe is not waited for.
+        extended: whether the file is a table that is extended, so that the command may read it too.
 
     Raises:
         DataError: The file cannot be written, holds something that must not be replaced, lies in a bundle or below it,
@@ -100,7 +121,7 @@ def require_writable(
     _require_path(path, setting)
     require_outside_bundles(path, setting)
     other = f"Give another {setting}."
-    again = functools.partial(_require_replaceable, path, kind, [*inputs], other)
+    again = functools.partial(_require_replaceable, path, kind, [*inputs], other, extended)
     again = again if named else functools.partial(_require_own_name, path, again)
     try:
         # To open a pipe or a device would wait, or tell a reader of an end.
@@ -197,16 +218,18 @@ def _try(target: Path) -> None:
         pass
 
 
-def _require_replaceable(path: Path, kind: str, inputs: Iterable[Path | str | None], other: str) -> None:
+def _require_replaceable(
+    path: Path, kind: str, inputs: Iterable[Path | str | None], other: str, extended: bool = False
+) -> None:
     if not path.is_file():
         if path.exists() and not path.is_dir():  # `_try` tells of folders
             raise DataError(f"{path} is no file, and would be overwritten. {other}")
         return
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(f"{path} is an image and would be overwritten. {other}")
-    for item in inputs:
-        if item is not None and Path(item).is_file() and path.samefile(item):
-            raise DataError(f"{path} is an input of this command and would be overwritten. {other}")
+    read = any(item is not None and Path(item).is_file() and path.samefile(item) for item in inputs)
+    if read or (not extended and _identity(path) in _READ):
+        raise DataError(f"{path} is an input of this command and would be overwritten. {other}")
     if kind and path.stat().st_size and not is_own(path, OUTPUTS[kind]):
         raise DataError(f"{path} exists and is no {kind} file that ball has written. {other}")
 
@@ -277,7 +300,7 @@ def require_own_files(
     for place in dict.fromkeys(folder / part for name in names for part in _parts(name)):
         require_no_link(place)
     there = [name for name in names if os.path.lexists(folder / name)]
-    read = {_identity(path) for path in inputs} if there else set()
+    read = {_identity(path) for path in inputs} | _READ if there else set()
     for name in there:
         path = folder / name
         if _identity(path) in read:

@@ -21,12 +21,15 @@ from ball_features.extraction.segment import segment_folder
 from ball_features.files import read_csv, read_json, write_csv, write_json
 from ball_features.outputs import require_own_files, require_writable
 from ball_features.runs import assess
+from ball_features.runs.evaluate import evaluate
+from ball_features.runs.fit import fit
 from ball_features.runs.former_run import FormerRun, require_unread
 from ball_features.runs.kept_rungs import KeptRungs
 from ball_features.runs.label_check import check_labels
 from ball_features.runs.ladder import ladder
 from ball_features.runs.store import annotate
 from tests.cache.test_checksums import contents
+from tests.commands import ball
 from tests.made import clouds, write_cache
 from tests.test_files import OWN
 
@@ -417,3 +420,29 @@ def test_a_table_of_the_run_that_is_replaced_is_no_sheet(tmp_path, images):
         assess.assess(images, tmp_path / "out", collection=collection)
     assert not (tmp_path / "out" / "cache.h5").exists()
     require_unread(run, [str(run / "sheet.csv"), "s3://a/splits.csv", tmp_path / "splits.csv"])
+
+
+@pytest.mark.slow
+def test_no_output_replaces_a_table_that_the_command_reads(small_cache, smears, tmp_path):
+    """Also where `ball` chooses the name of the output, and through a link."""
+    run = fit(small_cache, FitConfig(models=("logistic",), repeats=1), out_root=tmp_path, name="r", save="logistic")
+    bundle, out = run.folder / "models" / "logistic", tmp_path / "out"
+    first = ball("evaluate", bundle, "--cache", small_cache, "--out", out)
+    assert first.returncode == 0, first.stderr
+    sheet = tmp_path / "link.csv"
+    sheet.symlink_to(out / "predictions.csv")
+    answers = tmp_path / "p.csv"
+    lines = [f"{path.relative_to(smears).as_posix()},Pre" for path in smears.rglob("*.jpg")]
+    answers.write_text("\n".join(["path,predicted,p_Pre", *(f"{line},1" for line in lines)]), encoding="utf-8")
+    before = {path: path.read_bytes() for path in (out / "predictions.csv", answers)}
+    for words in (
+        ("evaluate", bundle, "--cache", small_cache, "--sheet", sheet, "--out", out),
+        ("evaluate", bundle, "--cache", small_cache, "--sheet", out / "predictions.csv", "--out", out),
+        ("predict", bundle, smears, "--sheet", answers, "--out", answers),
+    ):
+        done = ball(*words, cwd=tmp_path)
+        assert done.returncode == 2, words
+        assert "is an input of this command and would be overwritten" in done.stderr, (words, done.stderr)
+        assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(DataError, match="is an input of this command"):
+        evaluate(bundle, small_cache, out=out, collection=CollectionConfig(sheet=(str(sheet),)))

@@ -54,7 +54,8 @@ def audit(images: Images, options: AuditOptions, collection: CollectionConfig, s
     from ball_features.reporting.verdict import render_verdict
 
     manifest = scan(images, collection=collection, anywhere=True)
-    require_writable(options.out, "--out", inputs=(options.cache,))  # before the minutes that the audit takes
+    # Before the minutes that the audit takes.
+    require_writable(options.out, "--out", inputs=(options.cache,), extended=True)
     require_writable(options.page, "--page", kind="page", inputs=(options.cache, options.out))
     named = (*manifest.label, *(cell for cells in manifest.columns.values() for cell in cells))
     remarks = require_extendable(options.out, manifest.path, named)

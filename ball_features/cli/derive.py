@@ -122,7 +122,10 @@ def _built(
         missing = [name for name in plain if name not in optional and arguments[name] in (None, [])]
         if missing:
             context.fail(f"Missing argument '{missing[0]}'.{_not_followed(values.get('config'))}")
-        _deliver(function, arguments, [one for one in settings if one.about.stored], given)
+        from ball_features.outputs import reading
+
+        with reading(_inputs(plain, settings, arguments, values.get("config"))):
+            _deliver(function, arguments, [one for one in settings if one.about.stored], given)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     for name, hint in plain.items():
@@ -137,6 +140,20 @@ def _built(
     single = typer.Typer(add_completion=False)
     single.command(function.__name__, cls=_Command)(run)
     return cast("TyperCommand", typer.main.get_command(single))
+
+
+def _inputs(
+    plain: Mapping[str, Any], settings: Sequence[Setting], arguments: Mapping[str, Any], config: Path | None
+) -> list[str]:
+    """Paths that a command was given to read: positional arguments, and settings that are no output."""
+    found = [arguments[name] for name in plain] + [config]
+    found += [
+        getattr(arguments[one.record], one.path[0])
+        for one in settings
+        if one.record and not one.about.stored and one.name != "out" and (one.about.path or "Path" in str(one.kind))
+    ]
+    every = [item for value in found for item in (value if isinstance(value, list | tuple) else [value])]
+    return [str(item) for item in every if item is not None and not is_address(item)]
 
 
 def _deliver(

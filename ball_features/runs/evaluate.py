@@ -16,7 +16,7 @@ from ball_features.bundles.bundle import Bundle, read_bundle
 from ball_features.bundles.recalibration import Recalibration, recalibrate
 from ball_features.cache import Cache, read_cache
 from ball_features.config import COVERAGE, CollectionConfig, EvaluateConfig
-from ball_features.config.paths import named, shown_path
+from ball_features.config.paths import is_address, named, shown_path
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.external import (
     ExternalScores,
@@ -82,7 +82,10 @@ def evaluate(
     loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trust=config.trust)
     if out is not None:
         require_folder(out)
-        require_own_files(Path(out), _FILES, "evaluation.json", "evaluation", kinds={_PATIENTS: "patients table"})
+        given = [*(collection.sheet if collection else ()), sheet, config.weights, images]
+        inputs = [Path(one) for one in given if isinstance(one, str | Path) and not is_address(one)]
+        kinds = {_PATIENTS: "patients table"}
+        require_own_files(Path(out), _FILES, "evaluation.json", "evaluation", kinds=kinds, inputs=inputs)
     if isinstance(images, Cache) or str(images).endswith(".h5"):
         cache = images if isinstance(images, Cache) else read_cache(images)
         source = "cache" if isinstance(images, Cache) else shown_path(images)
