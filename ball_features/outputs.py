@@ -7,18 +7,15 @@ import functools
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import MappingProxyType
 
 from ball_features.config.paths import is_address, shareable_text, shown_address
 from ball_features.errors import DataError
 from ball_features.files import IMAGE_SUFFIXES, expect, is_changed
+from ball_features.output_kinds import OUTPUTS, is_own
 
 __all__ = [
-    "OUTPUTS",
-    "Output",
-    "is_own",
     "reading",
     "remove_former",
     "require_folder",
@@ -30,42 +27,6 @@ __all__ = [
     "require_writable",
 ]
 
-
-@dataclass(frozen=True)
-class Output:
-    """A kind of file that `ball` writes, and how an existing one is recognised.
-
-    Attributes:
-        begins: bytes that the file begins with, letter case ignored.
-        contains: texts that all occur in its first or last bytes.
-        within: number of these bytes.
-        empty: the whole of a file without entries, or b"" where such a file begins like any other.
-    """
-
-    begins: bytes = b""
-    contains: tuple[str, ...] = ()
-    within: int = 4096
-    empty: bytes = b""
-
-
-OUTPUTS: dict[str, Output] = {
-    "cache": Output(b"\x89HDF\r\n\x1a\n", ("schema_version", "fingerprint", "committed", "embeddings"), 1 << 21),
-    "groups": Output(contains=("path", "group", "series")),
-    "predictions": Output(b"path,predicted,p_"),
-    "patients table": Output(b"model,repeat,patient,images,"),
-    "patient answers": Output(b"patient,images,unusual,predicted"),
-    "answers": Output(b"{", ('"bundle": "', '"cache_fingerprint"')),
-    "evaluation": Output(b"{", ('"balanced_recall"', '"cache_fingerprint"')),
-    "verdict": Output(b"[", ('"code": "', '"severity": "'), empty=b"[]\n"),
-    "audit": Output(b'{\n  "images": "'),
-    "page": Output(b"<!doctype html", ("Content-Security-Policy", "'sha256-", "<style>")),
-    "card": Output(contains=("# Model card: ", "with ball ")),
-    "captions": Output(contains=("table.tex", "table.csv")),
-    "nuclei table": Output(b"path,area,count,"),
-    "embeddings table": Output(b"path,label,sha256,view,e0"),
-    "parquet": Output(b"PAR1", ('"weights_sha256"',), 1 << 20),
-    "onnx": Output(b"\x08", ("\x12\x04ball",)),
-}
 
 _READ: set[tuple[int, int] | None] = set()  # files that the command in hand reads
 
@@ -251,21 +212,6 @@ def remove_former(path: Path, kind: str) -> None:
             path.unlink()
     except OSError as error:
         raise DataError(f"{path} is of an earlier result and cannot be removed ({error.strerror}).") from error
-
-
-def is_own(path: Path, output: Output) -> bool:
-    """Whether a file is of a kind that `ball` writes.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    with path.open("rb") as file:
-        head = file.read(output.within).removeprefix(b"\xef\xbb\xbf")
-        file.seek(max(file.tell(), path.stat().st_size - output.within))
-        text = (head + file.read()).decode("utf-8", "replace")
-    if output.empty and head == output.empty:
-        return True
-    return head.lower().startswith(output.begins.lower()) and all(part in text for part in output.contains)
 
 
 def require_own_files(

@@ -19,6 +19,7 @@ ROOMS = [
     "config",
     "threads",
     "files",
+    "output_kinds",
     "outputs",
     "dataset",
     "audit",

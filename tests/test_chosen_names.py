@@ -9,6 +9,7 @@ import pytest
 from ball_features import ExtractConfig, FitConfig, fit
 from ball_features.deployment.answers import require_replaceable
 from ball_features.errors import BallError, DataError
+from ball_features.reporting.events import write_events
 from ball_features.reporting.joint import write_own_report
 from ball_features.reporting.page import write_report
 from ball_features.runs.assess import assess
@@ -93,6 +94,18 @@ def test_an_assessment_follows_no_name_of_its_folder(tmp_path, few_smears, name,
             assess(few_smears, tmp_path / "out", EMBEDDING, PLAIN)
     after = contents(tmp_path)
     assert {place: after[place] for place in before} == before
+    assert not list((tmp_path / "home").iterdir())
+
+
+@pytest.mark.parametrize("name", ["run", "run/test-logistic"])
+def test_training_curves_follow_no_link(runs, tmp_path, name):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "home").mkdir()
+    place = tmp_path / "tensorboard" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "home")
+    with pytest.raises(DataError, match="is a link"):
+        write_events(runs / "run", tmp_path / "tensorboard")
     assert not list((tmp_path / "home").iterdir())
 
 

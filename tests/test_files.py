@@ -34,8 +34,8 @@ from ball_features.files import (
     write_json,
     write_text,
 )
+from ball_features.output_kinds import OUTPUTS
 from ball_features.outputs import (
-    OUTPUTS,
     remove_former,
     require_folder,
     require_free,
@@ -75,7 +75,8 @@ OWN = {
     "groups": b"path,group,series,batch\na.jpg,1,s,b\n",
     "predictions": b"path,predicted,p_a\n",
     "answers": b'{\n "bundle": "b", "model": "m", "cache_fingerprint": "f"}',
-    "patients table": b"model,repeat,patient,images,label,predicted\n",
+    "evaluated predictions": b"path,label,true,status,predicted,p_a,set,covered,distance\n",
+    "patients table": b"model,repeat,patient,images,label,predicted,p_a\n",
     "patient answers": b"patient,images,unusual,predicted,p_a\n",
     "evaluation": b'{\n "accuracy": 0.9, "balanced_recall": 0.8, "bundle": {"cache_fingerprint": "f"}}',
     "verdict": b'[\n {"code": "chance", "severity": "good", "numbers": {}}]',
@@ -106,6 +107,23 @@ def test_an_output_replaces_its_own_kind_only(tmp_path, kind):
         with pytest.raises(DataError, match=f"no {kind} file that ball has written. Give another page"):
             require_writable(path, "page", kind=kind)
         assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "path,predicted,p_a,set,distance,unusual,pathologist",
+        'path,predicted,"p_a,b",checked by',
+        "path,predicted,p_" + "a" * 4000 + ",seen,p_b",
+    ],
+)
+def test_a_table_that_somebody_has_extended_is_not_replaced(tmp_path, header):
+    path = tmp_path / "p.csv"
+    path.write_text(f"{header}\n")
+    with pytest.raises(DataError, match="is no predictions file that ball has written"):
+        require_writable(path, kind="predictions")
+    path.write_text('path,predicted,"p_a\tb, c",p_=d,set,distance,unusual,patient\r\n')
+    require_writable(path, kind="predictions")
 
 
 def test_an_output_never_replaces_an_input(tmp_path):
@@ -505,7 +523,7 @@ def test_links_in_a_folder_from_a_stranger_lead_to_nothing_that_is_overwritten(t
     for name in ("report.html", "a.h5.lock", "predictions.csv"):
         (folder / name).symlink_to(mine)
     (folder / "evaluation.json").write_bytes(OWN["evaluation"])
-    with pytest.raises(DataError, match="is no page file that ball has written"):
+    with pytest.raises(DataError, match=r"report\.html is a link"):
         write_page(folder / "report.html", "report.html", "a", sections=[], side_by_side=None)
     with pytest.raises(DataError, match=r"predictions\.csv is a link"):
         require_own_files(folder, ["predictions.csv"], "evaluation.json", "evaluation")

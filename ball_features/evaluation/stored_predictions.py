@@ -11,7 +11,9 @@ import numpy as np
 
 from ball_features.files import read_csv
 
-__all__ = ["StoredPredictions", "TextPool", "read_predictions"]
+__all__ = ["PREDICTIONS", "StoredPredictions", "TextPool", "read_predictions"]
+
+PREDICTIONS = "predictions.csv"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ball_features.errors import DataError, require_extra
 from ball_features.evaluation.stored_results import read_measurement
 from ball_features.files import read_csv
+from ball_features.outputs import require_no_link
 
 __all__ = ["write_events"]
 
@@ -25,7 +26,7 @@ def write_events(run: Path, folder: Path) -> int:
         Number of trainings written.
 
     Raises:
-        DataError: the run cannot be read, or the folder cannot be written.
+        DataError: the run cannot be read, or the folder cannot be written, or has links where the curves belong.
         MissingExtraError: the package tensorboard is not installed.
     """
     require_extra("tensorboard", "tensorboard", "TensorBoard output")
@@ -33,9 +34,12 @@ def write_events(run: Path, folder: Path) -> int:
 
     curves: dict[str, list[dict[str, str]]] = {}
     models = read_measurement(run).models
+    require_no_link(folder / run.name)
     try:
         for row in read_csv(run / "curves.csv"):
             curves.setdefault(f"{row['model']}-{row['repeat']}-{row['fold']}", []).append(row)
+        for name in [*curves, *(f"test-{model.model}" for model in models)]:
+            require_no_link(folder / run.name / name)
         for name, rows in curves.items():
             with SummaryWriter(str(folder / run.name / name)) as writer:
                 for row in rows:

@@ -84,7 +84,7 @@ def evaluate(
         require_folder(out)
         given = [*(collection.sheet if collection else ()), sheet, config.weights, images]
         inputs = [Path(one) for one in given if isinstance(one, str | Path) and not is_address(one)]
-        kinds = {_PATIENTS: "patients table"}
+        kinds = {_PATIENTS: "patients table", "predictions.csv": "evaluated predictions"}
         require_own_files(Path(out), _FILES, "evaluation.json", "evaluation", kinds=kinds, inputs=inputs)
     if isinstance(images, Cache) or str(images).endswith(".h5"):
         cache = images if isinstance(images, Cache) else read_cache(images)

@@ -13,7 +13,7 @@ from ball_features.config.paths import is_address, shareable_text
 from ball_features.config.toml import FILE
 from ball_features.errors import DataError
 from ball_features.files import clear_partial, read_json
-from ball_features.outputs import OUTPUTS, Output, is_own
+from ball_features.output_kinds import OUTPUTS, Output, is_own
 from ball_features.runs.new_folder import free_folder
 
 __all__ = ["FormerRun", "file_sums", "require_unread"]
