@@ -1,6 +1,6 @@
 """The cache: embeddings of images with their provenance, in one HDF5 file."""
 
-from ball_features.cache.attributes import LISTING, MOST_SHARDS, SHARD
+from ball_features.cache.attributes import LABELLING, LISTING, MOST_SHARDS, SHARD
 from ball_features.cache.equal import equal_embeddings, equal_remark
 from ball_features.cache.lock import lock_cache
 from ball_features.cache.merge import Merged, merge
@@ -12,6 +12,7 @@ from ball_features.cache.verify import Verification, verify_cache
 from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 
 __all__ = [
+    "LABELLING",
     "LISTING",
     "MOST_SHARDS",
     "SCHEMA_VERSION",

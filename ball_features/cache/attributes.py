@@ -13,6 +13,7 @@ import numpy as np
 from ball_features.cache.places import from_stored
 
 __all__ = [
+    "LABELLING",
     "LISTING",
     "MOST_SHARDS",
     "REQUIRED_ATTRIBUTES",
@@ -26,12 +27,14 @@ __all__ = [
 
 SHARD = "shard"  # attribute of a shard: its number, from 1, and the number of shards
 LISTING = "listing"  # attribute of a shard: number and hash of the images that shards were dealt from
+LABELLING = "labelling"  # attribute of a shard: hash of the classes and columns of these images
 MOST_SHARDS = 1_000_000
 REQUIRED_ATTRIBUTES = ("backbone", "batch_size", "fingerprint", "precision", "recipe")
 _LONGEST_TEXT = 1 << 22
 _TEXTS = (
     "backbone", "ball_version", "combine", "created", "decoder", "device", "dtype", "fingerprint", "images",
-    "listing", "normalize", "pass", "pooling", "recipe", "resize", "segmentation", "weights", "weights_sha256",
+    "labelling", "listing", "normalize", "pass", "pooling", "recipe", "resize", "segmentation", "weights",
+    "weights_sha256",
 )  # fmt: skip
 _COUNTS = {  # name -> smallest and largest value
     "batch_size": (1, 1 << 20),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ball_features.cache.attributes import LISTING, SHARD
+from ball_features.cache.attributes import LABELLING, LISTING, SHARD
 from ball_features.cache.lock import lock_cache
 from ball_features.cache.read import read_cache
 from ball_features.cache.remote import local_copy, written
@@ -28,7 +28,7 @@ __all__ = ["Merged", "merge"]
 _NAMED = 10  # missing shards that a message lists
 _BLOCK = 2048  # rows that are copied at a time
 # What differs between shards of one collection without changing a number.
-_OF_SHARDS = (SHARD, LISTING)
+_OF_SHARDS = (SHARD, LISTING, LABELLING)
 _FREE = (*_OF_SHARDS, "created", "device", "batch_size", "images", "versions", "ball_version")
 _MEASURED = ("deviation_cosine", "deviation_relative", "deviation_images")
 
@@ -163,7 +163,7 @@ def _require_all_shards(paths: Sequence[Path], caches: Sequence[Cache]) -> None:
 
 
 def _require_one_listing(paths: Sequence[Path], caches: Sequence[Cache]) -> None:
-    """Raise for shards that were dealt from different images: some are then in no shard, and others in two."""
+    """Raise for shards that were dealt from different images or tables: some are then in no shard, others in two."""
     # Shards of version 0.1.0 have no listing.
     known = [(path, cache.attributes[LISTING]) for path, cache in zip(paths, caches, strict=True)
              if LISTING in cache.attributes]  # fmt: skip
@@ -178,6 +178,15 @@ def _require_one_listing(paths: Sequence[Path], caches: Sequence[Cache]) -> None
                 "some are in no shard. Run the extraction of every shard again, on the same images; it computes only "
                 "what is missing."
             )
+    told = [(path, cache.attributes[LABELLING]) for path, cache in zip(paths, caches, strict=True)
+            if LABELLING in cache.attributes]  # fmt: skip
+    other = next((path for path, labelling in told if labelling != told[0][1]), None)
+    if other is not None:
+        raise CacheError(
+            f"{told[0][0]} and {other} are shards with other classes or columns: the sheet or the layout was another "
+            "one, or a sheet changed between their extractions. Run the extraction of every shard again, with the same "
+            "sheet; no image is computed again."
+        )
 
 
 def _missing(given: Mapping[int, int], total: int) -> str:

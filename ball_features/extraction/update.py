@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ball_features.cache import LISTING, MOST_SHARDS, SHARD, Cache, read_cache, verify_cache
+from ball_features.cache import LABELLING, LISTING, MOST_SHARDS, SHARD, Cache, read_cache, verify_cache
 from ball_features.config import ExtractConfig
 from ball_features.dataset.decode import may_pass
 from ball_features.dataset.manifest import Manifest, Rejected
@@ -50,7 +50,17 @@ class Request:
         if self.shard is None or self.whole is None:
             return {}
         digest = hashlib.sha256("\n".join(self.whole.path).encode(errors="surrogateescape")).hexdigest()
-        return {SHARD: [*self.shard], LISTING: f"{len(self.whole.path)}:{digest}"}
+        listing = f"{len(self.whole.path)}:{digest}"
+        return {SHARD: [*self.shard], LISTING: listing, LABELLING: _labelling(self.whole)}
+
+
+def _labelling(manifest: Manifest) -> str:
+    """Hash of the class and the columns of each image."""
+    names = sorted(manifest.columns)
+    digest = hashlib.sha256(repr(names).encode(errors="surrogateescape"))
+    for row in zip(manifest.label, *(manifest.columns[name] for name in names), strict=True):
+        digest.update(repr(row).encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

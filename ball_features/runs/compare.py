@@ -48,6 +48,7 @@ from ball_features.runs.store import Run, finish
 __all__ = ["DEFAULT_MODELS", "compare"]
 
 DEFAULT_MODELS = ("mlp", "logistic", "colour", "histogram", "nuclei")
+_DIVIDING = ("patient", "site", "split", "group", "series", "block")  # columns that protocols go by
 _NAMED_VIEWS = 2  # more views than these are counted, not named
 
 
@@ -188,6 +189,8 @@ def _entries(caches: Sequence[str], config: FitConfig) -> tuple[list[_Entry], li
         raise ConfigError("Got shortcuts only, expected a model on embeddings too, such as models=('mlp', 'colour').")
     named = [_read(argument) for argument in caches]
     aligned = [_aligned(cache, argument, named[0][1]) for (_, cache), argument in zip(named, caches, strict=True)]
+    columns = _joined_columns(aligned, caches)
+    aligned = [dataclasses.replace(cache, columns=columns) for cache in aligned]
     files = [name for name, _ in named]
     names = _short_names(files if len(set(files)) == len(files) else list(caches), aligned)
     entries, notes = [], []
@@ -197,6 +200,31 @@ def _entries(caches: Sequence[str], config: FitConfig) -> tuple[list[_Entry], li
         notes += said
         entries.append(_Entry(name, cache, own))
     return entries, notes
+
+
+def _joined_columns(caches: Sequence[Cache], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of all caches, their rows in one order: what any of them knows of an image holds for its comparison.
+
+    Raises:
+        CacheError: Two name another patient, site, split or group for an image.
+    """
+    found: dict[str, np.ndarray] = {}
+    source: dict[str, str] = {}
+    for cache, name in zip(caches, names, strict=True):
+        for column, own in cache.columns.items():
+            if column not in found:
+                found[column], source[column] = own, name
+                continue
+            known = found[column]
+            other = np.flatnonzero((known != own) & (known != "") & (own != ""))
+            if column in _DIVIDING and len(other):
+                row = int(other[0])
+                raise CacheError(
+                    f"{name} and {source[column]} name another {column} for {len(other)} of {len(own)} images, such as "
+                    f"{own[row]} and {known[row]} for {cache.path[row]}. Extract with the same sheet."
+                )
+            found[column] = np.where(known == "", own, known)
+    return found
 
 
 def _short_names(files: list[str], caches: list[Cache]) -> list[str]:

@@ -129,6 +129,33 @@ def test_images_that_come_last_between_two_shards_are_noticed(tmp_path, smears):
 
 
 @pytest.mark.slow
+def test_shards_with_other_sheets_are_refused_until_each_has_the_same(tmp_path, smears):
+    images = few(smears, tmp_path, 3)
+    names = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.jpg"))
+    tables = {
+        "patients": [f"{name},{name.split('/')[0]},P{row // 2}" for row, name in enumerate(names)],
+        "renamed": [f"{name},{name.split('/')[0]} B-ALL,P{row // 2}" for row, name in enumerate(names)],
+        "others": [f"{name},{name.split('/')[0]},Q{row // 2}" for row, name in enumerate(names)],
+    }
+    for name, lines in tables.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label,patient", *lines]) + "\n")
+    first = extract(images, tmp_path / "1.h5", CONFIG, sheet=tmp_path / "patients.csv", shard=(1, 2)).cache
+    for sheet in (None, tmp_path / "renamed.csv", tmp_path / "others.csv"):
+        second = extract(images, tmp_path / "2.h5", CONFIG, sheet=sheet, shard=(2, 2)).cache
+        with pytest.raises(CacheError, match=r"1\.h5 and .*2\.h5 are shards with other classes or columns"):
+            merge([first, second], tmp_path / "all.h5")
+    done = extract(images, tmp_path / "2.h5", CONFIG, sheet=tmp_path / "patients.csv", shard=(2, 2))
+    assert done.computed == 0
+    merge([first, second], tmp_path / "all.h5")
+    one = read_cache(
+        extract(images, tmp_path / "one.h5", CONFIG, sheet=tmp_path / "patients.csv").cache, embeddings=False
+    )
+    two = read_cache(tmp_path / "all.h5", embeddings=False)
+    assert one.columns["patient"].tolist() == two.columns["patient"].tolist()
+    assert "labelling" not in two.attributes
+
+
+@pytest.mark.slow
 def test_shards_of_a_collection_that_grew_are_named(tmp_path, smears):
     images = few(smears, tmp_path, 4)
     shards = [extract(images, tmp_path / f"{n}.h5", CONFIG, shard=(n, 2)).cache for n in (1, 2)]

@@ -9,8 +9,10 @@ from rich.console import Console
 from ball_features import ExtractConfig, FitConfig, extract, fit, read_cache
 from ball_features.errors import CacheError, ConfigError
 from ball_features.evaluation.rows import CompareRow, read_rows
+from ball_features.files import read_csv
 from ball_features.reporting.run_tables import render_comparison
 from ball_features.runs.compare import compare
+from tests.made import clouds, write_cache
 
 SMALL = {"backbone": "mobilenet_v3_large", "weights": "random", "precision": "fp32", "input_px": 64}
 CONFIG = FitConfig(models=("logistic", "colour"), repeats=2, test_size=0.3, val_size=0.2)
@@ -65,6 +67,29 @@ def test_rows_in_another_order_are_brought_together(small_cache, smears, tmp_pat
     assert {first.cache, second.cache} == {"small", "other"}
     assert first.accuracy == second.accuracy
     assert second.ties_best
+
+
+def test_what_any_cache_knows_of_an_image_holds_for_the_comparison(tmp_path):
+    """Patients that only the second cache names are not divided, and the order of the caches changes nothing."""
+    embeddings, label = clouds(20)
+    patient = [f"p{row // 4}" for row in range(len(label))]
+    some = ["" if row % 2 else name for row, name in enumerate(patient)]
+    plain = write_cache(tmp_path / "plain.h5", embeddings, label)
+    named = write_cache(tmp_path / "named.h5", embeddings * 2, label, {"patient": patient})
+    half = write_cache(tmp_path / "half.h5", embeddings * 3, label, {"patient": some})
+    other = write_cache(tmp_path / "other.h5", embeddings * 4, label, {"patient": ["x", *patient[1:]]})
+    splits = []
+    for caches in ((plain, named), (named, plain), (half, plain, named)):
+        run, _ = compare([str(cache) for cache in caches], CONFIG, out_root=tmp_path)
+        splits.append((run.folder / "splits.csv").read_text(encoding="utf-8"))
+        rows = [row for row in read_csv(run.folder / "splits.csv") if row["repeat"] == "0"]
+        parts = {}
+        for row in rows:
+            parts.setdefault(patient[int(row["path"].split("/")[1].split(".")[0])], set()).add(row["split"])
+        assert {len(own) for own in parts.values()} == {1}
+    assert len(set(splits)) == 1
+    with pytest.raises(CacheError, match=r"another patient for 1 of 80 images, such as x and p0 for Benign/00000\.png"):
+        compare([str(named), str(other)], CONFIG, out_root=tmp_path)
 
 
 @pytest.mark.slow
