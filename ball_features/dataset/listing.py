@@ -15,7 +15,7 @@ from ball_features.dataset.archives import is_archive
 from ball_features.dataset.folder_names import is_system, skipped_names
 from ball_features.dataset.remarks import some
 from ball_features.dataset.sources import Source
-from ball_features.files import IMAGE_SUFFIXES
+from ball_features.files import IMAGE_SUFFIXES, walk
 
 __all__ = ["Listing", "Rejected", "list_images", "natural_key", "printable"]
 
@@ -120,7 +120,7 @@ def list_images(root: Path | Source) -> Listing:
 def _walk(root: Path, note: Callable[[OSError], None]) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yield (folder below the root, folders in it, files in it), each folder once, however many links lead to it."""
     seen: set[tuple[int, int]] = set()
-    for folder, names, files in os.walk(root, onerror=note, followlinks=True):
+    for folder, names, files in walk(root, onerror=note, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back
             names.clear()
@@ -171,7 +171,7 @@ def _count(root: Path | Source, below: str) -> int:
     """Number of image files below a folder."""
     if isinstance(root, Source):
         return root.count_images(below)
-    named = (file for _, _, files in os.walk(root / below) for file in files)
+    named = (file for _, _, files in walk(root / below) for file in files)
     return sum(PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES for file in named)
 
 

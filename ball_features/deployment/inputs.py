@@ -13,6 +13,7 @@ from typing import Any
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
 from ball_features.dataset.sources import Source, open_source
 from ball_features.errors import DataError
+from ball_features.files import walk
 
 __all__ = ["Inputs", "find_images", "require_images"]
 
@@ -84,7 +85,7 @@ def _matches(pattern: str, root: str = "") -> set[str]:
     found: set[str] = set()
     for top in glob.glob(before, root_dir=root or None) if before else [""]:  # noqa: PTH207
         found |= set() if after else {str(Path(root, top))}
-        for folder, inner, files in os.walk(Path(root, top)):
+        for folder, inner, files in walk(Path(root, top)):
             inner[:] = [name for name in inner if not (name.startswith(".") or Path(folder, name).is_symlink())]
             names = (name for name in (*inner, *files) if not name.startswith("."))
             found |= _matches(after, folder) if after else {str(Path(folder, name)) for name in names}

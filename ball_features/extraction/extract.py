@@ -256,6 +256,8 @@ def _bring_up_to_date(
     with contextlib.nullcontext() if dry_run or fixed else lock_cache(request.out):
         asked = {name: how.get(name, False) for name in ("overwrite", "prune", "repair")}
         update = plan_update(request, **asked)
+        if update.remark:
+            log(update.remark)
         done = update.same_rows and not update.missing
         if fixed and not done:
             raise DataError(

@@ -91,6 +91,23 @@ class Update:
         return len(set(self.old.path.tolist()) - set(self.manifest.path)) if self.old else 0
 
     @property
+    def remark(self) -> str:
+        """What the user should know of classes that are others than in the cache, or ""."""
+        if self.old is None:
+            return ""
+        before = dict(zip(self.old.path.tolist(), self.old.label.tolist(), strict=True))
+        rows = zip(self.manifest.path, self.manifest.label, strict=True)
+        changed = [(path, before[path], label) for path, label in rows if before.get(path, label) != label]
+        if not changed:
+            return ""
+        path, old, new = changed[0]
+        return (
+            f"The class of {len(changed)} of {len(self.manifest.path)} images is another one than in the cache: {path} "
+            f"was {old or 'without a class'}, now {new or 'without a class'}. If a sheet gave them, give it again; no "
+            "image is computed again."
+        )
+
+    @property
     def same_rows(self) -> bool:
         """Whether the cache has a row for each image, in the same order and with the same label, and no others."""
         return (

@@ -37,6 +37,7 @@ from ball_features.files.text_files import (
     write_text,
 )
 from ball_features.files.user_folder import user_folder
+from ball_features.files.walking import walk
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -70,6 +71,7 @@ __all__ = [
     "temporary_folder",
     "this_host",
     "user_folder",
+    "walk",
     "where_checked",
     "whole_file",
     "write_cells",

@@ -1,12 +1,16 @@
 import errno
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ball_features.dataset.manifest import scan
 from ball_features.dataset.twins import twin_folder, with_twins
+from ball_features.deployment.inputs import find_images
 from ball_features.errors import DataError
+from ball_features.files import walk
 
 
 @pytest.fixture
@@ -146,3 +150,39 @@ def test_the_known_data_set(real_images):
     known = (real_images.parent / "sha256.txt").read_text().split()
     assert set(manifest.sha256) <= set(known)
     assert len(manifest.sha256) - len(set(manifest.sha256)) == 40
+
+
+def test_folders_may_lie_deeper_than_functions_may_call_themselves(tmp_path, monkeypatch):
+    for name in ("A", "B"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (64, 64), (len(name), 9, 99)).save(tmp_path / name / f"{name}.png")
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path / "A")
+        for _ in range(1100):
+            Path("d").mkdir()
+            patch.chdir("d")
+    assert scan(tmp_path).path == ("A/A.png", "B/B.png")
+    assert [str(path) for path in find_images([f"{tmp_path}/**/*.png"]).files] == [
+        f"{tmp_path}/{n}/{n}.png" for n in "AB"
+    ]
+
+
+def test_a_walk_is_that_of_the_standard_library(tmp_path):
+    for name in ("b/c", "a", "d"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "gone").symlink_to(tmp_path / "none")
+    for links in (False, True):
+        own, other = (
+            [(folder, sorted(names), sorted(files)) for folder, names, files in found(tmp_path, followlinks=links)]
+            for found in (walk, os.walk)
+        )
+        assert own == other
+    errors = []
+    assert not [*walk(tmp_path / "none", onerror=errors.append)] and len(errors) == 1
+    seen = []
+    for folder, names, _ in walk(tmp_path):
+        names[:] = [name for name in names if name != "b"]
+        seen.append(Path(folder).name)
+    assert sorted(seen) == sorted([tmp_path.name, "a", "d"])

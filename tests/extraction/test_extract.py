@@ -148,6 +148,11 @@ def test_a_sheet_travels_with_the_cache(tmp_path, folder):
     assert np.array_equal(cache.embeddings, embeddings)
     left = labelled_rows(cache)
     assert (len(left.path), left.unlabelled) == (len(paths) - 1, 1)
+    told = []
+    extract(folder, out, CONFIG, log=told.append)  # the classes of the folders count again, which is said
+    said = f"The class of 2 of {len(paths)} images is another one than in the cache: {paths[0]} was other, now "
+    assert [line for line in told if line.startswith(said)]
+    assert read_cache(out).label.tolist() == [path.split("/")[0] for path in read_cache(out).path.tolist()]
     assert len(left.embeddings) == len(left.columns["patient"]) == len(paths) - 1
 
 
