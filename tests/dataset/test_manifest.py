@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,7 @@ def test_the_known_data_set(real_images):
     assert len(manifest.sha256) - len(set(manifest.sha256)) == 40
 
 
+@pytest.mark.skipif(os.name == "nt", reason="paths are shorter there")
 def test_folders_may_lie_deeper_than_functions_may_call_themselves(tmp_path, monkeypatch):
     for name in ("A", "B"):
         (tmp_path / name).mkdir()
@@ -161,10 +163,12 @@ def test_folders_may_lie_deeper_than_functions_may_call_themselves(tmp_path, mon
         for _ in range(1100):
             Path("d").mkdir()
             patch.chdir("d")
-    assert scan(tmp_path).path == ("A/A.png", "B/B.png")
-    assert [str(path) for path in find_images([f"{tmp_path}/**/*.png"]).files] == [
-        f"{tmp_path}/{n}/{n}.png" for n in "AB"
-    ]
+    try:
+        assert scan(tmp_path).path == ("A/A.png", "B/B.png")
+        found = find_images([f"{tmp_path}/**/*.png"]).files
+        assert found == [tmp_path / "A" / "A.png", tmp_path / "B" / "B.png"]
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "A"], check=True)  # shutil.rmtree calls itself for each level
 
 
 def test_a_walk_is_that_of_the_standard_library(tmp_path):
