@@ -83,7 +83,7 @@ class Cache:
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     unlabelled: int = 0
     images_per_s: float = float("nan")
-    mapped: tuple[Path, tuple[int, int]] | None = None
+    mapped: tuple[Path, tuple[int, ...]] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -176,9 +176,9 @@ class Cache:
         raise MissingExtraError("A data frame needs pandas or polars. Install one: pip install pandas")
 
     def require_unchanged(self) -> None:
-        """Raise `CacheError` if the file that the embeddings are a map of was replaced."""
+        """Raise `CacheError` if the file that the embeddings are a map of was replaced, or written to."""
         if self.mapped is not None and (not self.mapped[0].exists() or file_identity(self.mapped[0]) != self.mapped[1]):
-            raise CacheError(f"{self.mapped[0]} was replaced while it was in use. Run the command again.")
+            raise CacheError(f"{self.mapped[0]} was replaced or changed while it was in use. Run the command again.")
 
 
 def labelled_rows(cache: Cache) -> Cache:
@@ -246,10 +246,10 @@ def choose_channels(cache: Cache, wanted: Sequence[str] = (), combine: str = "co
     return replace(cache, embeddings=embeddings, view=cache.view[:: len(own)], attributes=cache.attributes | used)
 
 
-def file_identity(path: Path) -> tuple[int, int]:
-    """Device and inode number of a file."""
+def file_identity(path: Path) -> tuple[int, ...]:
+    """Device and inode number of a file, its size, and the time of its last change in nanoseconds."""
     found = path.stat()
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def content_hashes(file: Any) -> list[str]:

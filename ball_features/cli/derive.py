@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from ball_features.cli.layers import Layers, Preset, Setting, flag, record_of, settings_of
+from ball_features.cli.lost_maps import tell_of_lost_maps
 from ball_features.cli.root import invocation
 from ball_features.config.fields import COMMON, REQUIRED, Option
 from ball_features.config.paths import is_address, shown_address
@@ -181,6 +182,7 @@ def _deliver(
             local = held.enter_context(delivered(place, one.about.stored))
             arguments[one.record] = dataclasses.replace(arguments[one.record], **{one.path[0]: local})
         reserve_blas()
+        tell_of_lost_maps()
         try:
             function(**arguments)
         except typer.Exit as end:  # a command that is done, with findings

@@ -118,15 +118,21 @@ def list_images(root: Path | Source) -> Listing:
 
 
 def _walk(root: Path, note: Callable[[OSError], None]) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield (folder below the root, folders in it, files in it), each folder once, however many links lead to it."""
+    """Yield (folder below the root, folders in it, files in it), each folder once, however many links lead to it.
+
+    A folder has its own name where it lies there, and that of a link only where it lies elsewhere.
+    """
     seen: set[tuple[int, int]] = set()
-    for folder, names, files in walk(root, onerror=note, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
-            names.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        yield Path(folder).relative_to(root).as_posix(), names, files
+    links = [root]
+    while links:
+        for folder, names, files in walk(links.pop(0), onerror=note):
+            status = Path(folder).stat()
+            if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+                names.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            yield Path(folder).relative_to(root).as_posix(), names, files
+            links += [place for name in names if (place := Path(folder, name)).is_symlink()]
 
 
 def _sort_files(files: list[str], before: str, found: Listing) -> tuple[list[str], Counter[str]]:

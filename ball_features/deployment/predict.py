@@ -10,6 +10,7 @@ from ball_features.bundles.bundle import read_bundle
 from ball_features.bundles.predictor import Predictor
 from ball_features.bundles.site_use import describe_sites
 from ball_features.config import COVERAGE, CollectionConfig, Coverage
+from ball_features.dataset.remarks import alike_ids_remark
 from ball_features.dataset.sheet import JoinedSheets, Sheet, read_sheet
 from ball_features.deployment.answers import Predictions
 from ball_features.deployment.inputs import find_images, require_images
@@ -121,7 +122,9 @@ def _patients(files: Sequence[Path], table: Sheet | JoinedSheets) -> tuple[dict[
             f"{table.source} names no patient of these images: its columns are {', '.join(rows.columns) or 'none'}. "
             "Name the column of the patients by patient_column."
         )
-    return {str(file): name for file, name in zip(files, patient, strict=True)}, list(rows.remarks)
+    alike = alike_ids_remark("patient", patient)
+    remarks = [*rows.remarks, *([alike] if alike else [])]
+    return {str(file): name for file, name in zip(files, patient, strict=True)}, remarks
 
 
 def _sites(files: Sequence[Path], table: Sheet | JoinedSheets) -> dict[str, str]:

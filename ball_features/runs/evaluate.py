@@ -17,6 +17,7 @@ from ball_features.bundles.recalibration import Recalibration, recalibrate
 from ball_features.cache import Cache, read_cache
 from ball_features.config import COVERAGE, CollectionConfig, EvaluateConfig
 from ball_features.config.paths import is_address, named, shown_path
+from ball_features.dataset.remarks import alike_ids_remark
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.external import (
     ExternalScores,
@@ -274,7 +275,8 @@ def _notes(found: ExternalImages, counts: LabelCounts, mended: Recalibration | N
         notes.append(f"{counts.unlabelled} images without a label were predicted and are not scored.")
     if mended is None and share:
         notes.append("The images are too few, or too much alike, to fit a temperature on some and test it on others.")
-    return notes
+    alike = (alike_ids_remark(name, found.columns.get(name, ())) for name in ("patient", "site"))
+    return [*notes, *filter(None, alike)]
 
 
 def _write(result: Evaluation, tests: ExternalTests, folder: Path) -> None:

@@ -190,6 +190,7 @@ def predict_cache(
         own = None if colours is None else colours[rows[block]]
         predictions += [] if adapts else describe(bundle, path[block], X, config.coverage, own)
         same.append(_trained_on(bundle, path[block], X))
+    cache.require_unchanged()
     return ExternalImages(
         source=source,
         path=tuple(path),

@@ -146,6 +146,7 @@ def fit(
                 bundle_final(new.path / "models", origin, model)
             for model, first in fitted.items() if not final else ():
                 bundle_fitted(new.path / "models", origin, first, model)
+            cache.require_unchanged()
     run = finish(contents, new.path, cache)
     if save and not run.bundles:
         reasons = [f"{item.spec.name}: {item.failure}" for item in comparison.results if item.spec.name in savable]

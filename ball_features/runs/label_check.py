@@ -111,6 +111,7 @@ def check_labels(
             probabilities.append(probability)
     units = merge_units(cache.sha256) if grouping is None else grouping.units(config.protocol, cache.sha256)
     votes, neighbours = neighbour_votes(cache.embeddings[:, 0], codes, units, len(classes))
+    cache.require_unchanged()
     found = doubts(probabilities, votes, neighbours, codes)
     rows = _rows(cache, classes, codes, found)
     flagged = int(found.flagged.sum())

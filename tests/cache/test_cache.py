@@ -1,12 +1,18 @@
+import os
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
 
+from ball_features import FitConfig, fit
 from ball_features.cache import CacheContents, CacheWriter, create_cache, lock_cache, read_cache
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.manifest import Rejected
 from ball_features.dataset.splits import Split
 from ball_features.errors import CacheBusyError, CacheError
+from tests.made import clouds, write_cache
 
 ROWS = {"paths": ["a/1", "a/2", "b/1"], "labels": ["a", "a", "b"], "sha256": ["x", "y", "z"]}
 
@@ -191,9 +197,38 @@ def test_a_large_cache_is_mapped_and_not_read(tmp_path):
         cache.embeddings[0] = 1
     cache.require_unchanged()
     create(path, source=path)
-    with pytest.raises(CacheError, match="was replaced while it was in use"):
+    with pytest.raises(CacheError, match="was replaced or changed while it was in use"):
         cache.require_unchanged()
     assert np.array_equal(cache.embeddings[3, 0], row)  # the old file, as long as it is held
+
+
+def test_a_large_cache_that_is_written_to_while_it_is_in_use_is_noticed(tmp_path):
+    """Its inode stays, so that nothing but its size and the time of its change tells."""
+    embeddings, label = clouds(400, dim=400)
+    path, other = tmp_path / "a.h5", tmp_path / "b.h5"
+    for place, numbers in ((path, embeddings), (other, embeddings[::-1])):
+        write_cache(place, numbers, label)
+    cache = read_cache(path)
+    assert cache.mapped is not None
+
+    def overwritten(done, total, name):
+        path.write_bytes(other.read_bytes())
+
+    config = FitConfig(models=("colour", "lda"), repeats=1, jobs=1)
+    with pytest.raises(CacheError, match="was replaced or changed while it was in use"):
+        fit(path, config, out_root=tmp_path / "runs", progress=overwritten)
+    assert not (tmp_path / "runs").exists() or not [*(tmp_path / "runs").glob("[!.]*")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a mapped file cannot be cut there")
+def test_a_mapped_file_that_is_cut_is_told_in_words(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(1 << 20))
+    code = (
+        "import numpy as np; from ball_features.cli.lost_maps import tell_of_lost_maps; tell_of_lost_maps()\n"
+        "data = np.memmap('a', np.uint8, 'r'); open('a', 'w').close(); data.sum()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("Error: A file that was in use") and not done.stdout
 
 
 @pytest.mark.parametrize("change", [{}, {"compression": "gzip"}, {"chunks": (1, 1, 5)}, {"dtype": ">f2"}], ids=str)

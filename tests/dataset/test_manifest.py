@@ -171,6 +171,17 @@ def test_folders_may_lie_deeper_than_functions_may_call_themselves(tmp_path, mon
         subprocess.run(["rm", "-r", tmp_path / "A"], check=True)  # shutil.rmtree calls itself for each level
 
 
+@pytest.mark.parametrize("name", ["Aaa", "Zzz"])
+def test_a_link_takes_no_class_from_the_folder_that_it_leads_to(folder, tmp_path, name):
+    (folder / name).symlink_to(folder / "a")
+    assert scan(folder).label == ("a", "a", "a", "b", "b")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "b" / "z.bmp").rename(tmp_path / "elsewhere" / "1.bmp")
+    (folder / "c").symlink_to(tmp_path / "elsewhere")
+    (folder / "d").symlink_to(tmp_path / "elsewhere")
+    assert scan(folder).path[-2:] == ("b/z.tiff", "c/1.bmp")
+
+
 def test_a_walk_is_that_of_the_standard_library(tmp_path):
     for name in ("b/c", "a", "d"):
         (tmp_path / name).mkdir(parents=True)

@@ -163,6 +163,13 @@ def test_a_sheet_names_the_classes_of_a_cache(bundle, elsewhere, tmp_path):
     assert "Pro" not in done.counts.absent
 
 
+def test_ids_of_patients_that_read_alike_are_said(bundle, elsewhere):
+    names = np.array(["P1", "p1", "P01", "P2"])[np.arange(48) % 4]
+    done = evaluate(bundle, replace(elsewhere, columns={"patient": names}))
+    said = "Values of patient that read alike are kept apart: 'P01' and 'P1' and 'p1'."
+    assert any(note.startswith(said) for note in done.notes)
+
+
 def test_the_model_card_quotes_evaluations_of_its_own_bundle(bundle, elsewhere, tmp_path):
     done = evaluate(bundle, elsewhere, out=tmp_path / "north")
     command = ["export", str(bundle), "--card", str(tmp_path / "card.md"), "--evaluation"]
