@@ -117,3 +117,10 @@ def test_files_beside_predictions_follow_no_link(tmp_path, name, kind):
     with pytest.raises(DataError, match=r"is (a link, and what it leads to|no file, and) would be"):
         require_replaceable(tmp_path / "p.csv", "out", [])
     assert not list((tmp_path / "home").iterdir())
+
+
+def test_a_page_that_the_caller_names_may_lie_in_a_new_folder_and_behind_a_link(runs, tmp_path):
+    (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
+    for out in (tmp_path / "new" / "folder" / "page.html", tmp_path / "link.html"):
+        assert write_report(runs / "run", out) == out and out.read_text(encoding="utf-8").startswith("<!doctype html")
+    assert (tmp_path / "page.html").is_file() and (tmp_path / "link.html").is_symlink()

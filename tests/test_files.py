@@ -523,8 +523,9 @@ def test_links_in_a_folder_from_a_stranger_lead_to_nothing_that_is_overwritten(t
     for name in ("report.html", "a.h5.lock", "predictions.csv"):
         (folder / name).symlink_to(mine)
     (folder / "evaluation.json").write_bytes(OWN["evaluation"])
-    with pytest.raises(DataError, match=r"report\.html is a link"):
-        write_page(folder / "report.html", "report.html", "a", sections=[], side_by_side=None)
+    for named, said in ((False, r"report\.html is a link"), (True, "is no page file that ball has written")):
+        with pytest.raises(DataError, match=said):
+            write_page(folder / "report.html", "report.html", "a", named=named, sections=[], side_by_side=None)
     with pytest.raises(DataError, match=r"predictions\.csv is a link"):
         require_own_files(folder, ["predictions.csv"], "evaluation.json", "evaluation")
     with pytest.raises(CacheError, match="is no lock of"), lock_cache(folder / "a.h5"):

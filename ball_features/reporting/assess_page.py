@@ -85,7 +85,7 @@ def write_assess_report(
         map=_map(cache, str(groups), answers),
         answered_by=model if answers else "",
     )
-    return write_page(out, "report.html", _TITLE, sections=[section], side_by_side=None)
+    return write_page(out, "report.html", _TITLE, named=False, sections=[section], side_by_side=None)
 
 
 def _about(cache: Cache) -> str:

@@ -94,7 +94,8 @@ def write_curve_report(folder: Path) -> Path:
     """
     with told_as_damage(folder):
         part = curve_section(folder)
-        return write_page(folder / "report.html", "report.html", "Learning curve", sections=[part], side_by_side=None)
+        context = {"sections": [part], "side_by_side": None}
+        return write_page(folder / "report.html", "report.html", "Learning curve", named=False, **context)
 
 
 def curve_chart(rows: Sequence[CurveRow], forecasts: Sequence[ForecastRow]) -> Chart:

@@ -46,6 +46,7 @@ def write_evaluation_page(result: Evaluation, out: Path) -> Path:
         out,
         "evaluation.html",
         f"{result.bundle.model} on {Path(result.source).name}",
+        named=False,
         result=result,
         source=Path(result.source).name,
         levels=recalls(level_shares(result), "Share of images that are right, in %, with its 95 % interval"),

@@ -59,7 +59,8 @@ def write_ladder_report(folder: Path) -> Path:
     """
     with told_as_damage(folder):
         part = ladder_section(folder)
-        return write_page(folder / "report.html", "report.html", "Optimism ladder", sections=[part], side_by_side=None)
+        context = {"sections": [part], "side_by_side": None}
+        return write_page(folder / "report.html", "report.html", "Optimism ladder", named=False, **context)
 
 
 def write_joint_report(

@@ -242,14 +242,21 @@ def page(template: str, title: str, **context: Any) -> str:
     return render(template, title=title, style=style, script=script, policy=policy, **context)
 
 
-def write_page(out: Path, template: str, title: str, **context: Any) -> Path:
-    """Write a page; arguments as `page`.
+def write_page(out: Path, template: str, title: str, *, named: bool = True, **context: Any) -> Path:
+    """Write a page.
+
+    Args:
+        out: file to write.
+        template: as `page` takes it, like the title and the context.
+        title: title of the document.
+        named: whether the user has named the file; see `outputs.require_writable`.
+        context: records that the template reads.
 
     Raises:
         DataError: The file cannot be written, or is none of `ball`'s own pages.
     """
-    if not is_expected(out):  # not checked, so not named by the user
-        require_writable(out, "file for the page", kind="page", named=False)
+    if not is_expected(out):
+        require_writable(out, "file for the page", kind="page", named=named)
     write_text(out, page(template, title, **context))
     return out
 

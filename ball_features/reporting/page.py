@@ -98,13 +98,13 @@ def write_report(
         CacheError: The cache is not that of the run.
         DataError: A folder holds no run or no ladder, or the page cannot be written.
     """
-    out = out or folder / "report.html"
+    place = out or folder / "report.html"
     with told_as_damage(folder, *([ladder] if ladder else [])):
         rungs = None if ladder is None else ladder_section(ladder)
         part = run_section(folder, cache, Thumbnails(thumbnails), 0, rungs)
-        write_page(out, "report.html", part.title, sections=[part], side_by_side=None)
+        write_page(place, "report.html", part.title, named=out is not None, sections=[part], side_by_side=None)
     tell_of_pictures([part], tell)
-    return out
+    return place
 
 
 def tell_of_pictures(sections: Sequence[object], tell: Callable[[str], None] | None) -> None:

@@ -297,7 +297,9 @@ def test_a_run_that_is_moved_before_its_page_is_written_is_not_made_anew(made, t
     assert "was moved or removed" in done.unwritten[0] and "verdict.json and report.html" in done.unwritten[0]
     assert [path.name for path in tmp_path.iterdir()] == ["moved"] and (tmp_path / "moved" / "x" / "run.json").exists()
     with pytest.raises(DataError, match="it was moved or removed"):
-        write_page(tmp_path / "runs" / "x" / "report.html", "report.html", "t", sections=[], side_by_side=None)
+        write_page(
+            tmp_path / "runs" / "x" / "report.html", "report.html", "t", named=False, sections=[], side_by_side=None
+        )
 
 
 def test_notes_of_a_run_are_texts(made, tmp_path):
