@@ -151,7 +151,7 @@ def _on_rung(own: StoredPredictions, group: Mapping[tuple[str, str, str], str] |
     if group is None:
         return found
     names = [group.get((*split, path), "") for split, path in zip(own.split, own.path, strict=True)]
-    images = Counter(name for name, _ in set(zip(names, own.path, strict=True)))
+    images = Counter(name for name, _ in set(zip(names, own.path, strict=True)) if name)
     counted = {name for name, count in images.items() if count >= LEAST_IMAGES} or images
     order, code = np.unique(names, return_inverse=True)
     hits = np.zeros((len(order), own.probability.shape[1]))
