@@ -243,14 +243,7 @@ def page(template: str, title: str, **context: Any) -> str:
 
 
 def write_page(out: Path, template: str, title: str, *, named: bool = True, **context: Any) -> Path:
-    """Write a page.
-
-    Args:
-        out: file to write.
-        template: as `page` takes it, like the title and the context.
-        title: title of the document.
-        named: whether the user has named the file; see `outputs.require_writable`.
-        context: records that the template reads.
+    """Write a page; arguments as `page`, and as `outputs.require_writable`.
 
     Raises:
         DataError: The file cannot be written, or is none of `ball`'s own pages.
