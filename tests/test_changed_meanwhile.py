@@ -254,6 +254,7 @@ with reserved_folder(Path(sys.argv[1]), "run") as folder:
 """
 
 
+@pytest.mark.slow
 def test_a_run_knows_its_name_before_it_is_written(tmp_path):
     """Each of several processes that are told one name has a name of its own from the start, and keeps it."""
     processes = [

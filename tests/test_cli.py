@@ -287,6 +287,7 @@ def test_help_loads_nothing_heavy(command):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_sheet_is_written_filled_in_and_read(tmp_path, smears):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -93,6 +93,7 @@ def test_a_truth_that_never_ends(draw, tmp_path, kind):
     assert truth.is_fifo() if kind == "pipe" else truth.is_symlink()
 
 
+@pytest.mark.slow
 def test_what_no_person_left_is_no_hindrance(draw, tmp_path):
     """What a killed demonstration leaves before its `truth.json`, and what desktops write."""
     (tmp_path / ".ball-x.host.1.partial" / "images").mkdir(parents=True)
@@ -102,6 +103,7 @@ def test_what_no_person_left_is_no_hindrance(draw, tmp_path):
     assert (tmp_path / "images" / "Benign").is_dir()
 
 
+@pytest.mark.slow
 def test_what_was_added_to_a_demonstration_is_kept(draw, tmp_path, small_cache):
     draw(tmp_path / "demo")
     before = files(tmp_path)

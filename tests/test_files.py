@@ -201,6 +201,7 @@ def test_a_folder_of_others_with_a_file_named_as_a_bundle_s(tmp_path):
         require_folder(tmp_path / "c.csv")
 
 
+@pytest.mark.slow
 def test_commands_write_nothing_below_a_bundle(tmp_path, model, small_cache, smears):
     below = model / "sub" / "a"
     for command in (
@@ -329,6 +330,7 @@ def test_bytes_are_durable_before_the_name_and_the_name_before_what_follows(tmp_
     assert done[-2:] == [("named", own["run"]), ("on disk", own[""])]
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from ball_features.files import replacing\n"
@@ -475,6 +477,7 @@ def test_folders(tmp_path):
             require_folder(path)
 
 
+@pytest.mark.slow
 def test_no_model_is_fitted_where_no_run_can_be_written(tmp_path, small_cache, smears):
     def progress(done, total, name=""):
         pytest.fail("it began all the same")

@@ -115,6 +115,7 @@ def test_a_hard_link_to_an_image_is_no_output(images, out):
         segment_folder(images, out)
 
 
+@pytest.mark.slow
 def test_a_picture_that_the_table_does_not_list_is_the_users(images, out):
     (out / "Benign" / "mine.png").write_text(MINE)
     segment_folder(images, out, clean=True)  # it is in nobody's way
@@ -329,6 +330,7 @@ def test_files_of_others_among_kept_steps(tmp_path, forget):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_files_of_others_in_a_run_that_is_replaced(tmp_path):
     """They lie where they lay, with those that come to names of the run aside and told; the note of the run stays."""
     (tmp_path / "in").mkdir()
@@ -360,6 +362,7 @@ def test_files_of_others_in_a_run_that_is_replaced(tmp_path):
     assert FormerRun.find(run) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorded", [True, False], ids=["checksums", "earlier"])
 def test_files_of_the_user_under_names_of_a_run_that_is_replaced(tmp_path, recorded):
     cache = write_cache(tmp_path / "c.h5", *clouds(20, distance=2.0))

@@ -32,6 +32,7 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_no_table_of_patients_stays_in_an_evaluation(bundle, small_cache, tmp_path):
     plain = read_cache(small_cache)
     known = replace(plain, columns={"patient": np.array([f"P{number // 4}" for number in range(len(plain.path))])})

@@ -154,6 +154,7 @@ def test_a_run_is_read_and_shown(tmp_path):
         assert f"{100 * float(row['accuracy']):.2f}" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["views", "channels"])
 def test_a_table_is_made_of_an_old_cache(name, tmp_path):
     done = fit(OLD / f"{name}.h5", FitConfig(models=("logistic",), repeats=1), out_root=tmp_path)

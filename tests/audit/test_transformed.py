@@ -83,6 +83,7 @@ def test_copies_of_copies_are_connected(fields):
     assert found == right
 
 
+@pytest.mark.slow
 def test_known_pairs_are_left_out(fields):
     pictures = [*fields[:3], *(moved(field, 30.0) for field in fields[:3])]
     found = pairs_of(pictures, known=[(0, 3)])

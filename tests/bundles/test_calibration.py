@@ -70,6 +70,7 @@ def test_coverage_holds_on_exchangeable_scores():
     assert 0.89 < np.mean(covered) < 0.915
 
 
+@pytest.mark.slow
 def test_temperature_recovers_a_known_one():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(20000, 4)) * 2

@@ -55,6 +55,7 @@ def test_missing_and_further_files_are_found(bundle):
     assert changed_files(bundle) == [SUMS]
 
 
+@pytest.mark.slow
 def test_every_field_is_checked(bundle):
     file = bundle / "bundle.json"
     sound = json.loads(file.read_text())

@@ -21,6 +21,7 @@ def network():
     return load_backbone(made.backbone, "random", 0), made
 
 
+@pytest.mark.slow
 def test_a_right_pass_is_kept(network):
     found = confirm(*network, CPU)
     assert isinstance(found.engine, Engine)

@@ -243,6 +243,7 @@ def test_a_machine_whose_arrays_do_not_agree_is_refused(tmp_path, fault):
         read(tmp_path, "model.skops", range(2))
 
 
+@pytest.mark.slow
 def test_boosted_trees_that_would_not_count_columns_are_refused(tmp_path):
     X, y = drawn(2, np.float32)
     model = MODELS["hist-gradient-boosting"].build(0, HeadConfig()).fit(X, y)

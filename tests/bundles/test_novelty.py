@@ -259,6 +259,7 @@ def test_few_images_and_equal_ones_are_taken():
     assert np.isfinite(fit_gaussians(X, np.array([0, 0, 1, 1])).score(X)).all()
 
 
+@pytest.mark.slow
 def test_a_bundle_of_one_view_is_read_as_it_was_saved(small_cache, tmp_path):
     """Directions come out of the decomposition in column order, which safetensors would write as it stands."""
     from ball_features import FitConfig, fit, read_bundle, read_cache

@@ -342,6 +342,7 @@ def test_the_server_answers_for_a_site_that_the_bundle_knows_and_refuses_another
         assert http.post("/v1/patients", params={"site": "d"}, json=body).status_code == 422
 
 
+@pytest.mark.slow
 def test_the_server_refuses_a_site_for_a_plain_bundle(small_cache, tmp_path):
     from ball_features.deployment.site_requests import bundle_of_site
 

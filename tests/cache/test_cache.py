@@ -179,6 +179,7 @@ def test_a_cache_that_was_cut_short(tmp_path):
         read_cache(path)
 
 
+@pytest.mark.slow
 def test_a_large_cache_is_mapped_and_not_read(tmp_path):
     """More chunks than a node of their index holds: they still lie one behind the other."""
     path, count, dim = tmp_path / "a.h5", 101, 1 << 19

@@ -126,6 +126,7 @@ def test_a_cache_is_read_while_it_is_written(path):
     assert verify_cache(path).sound
 
 
+@pytest.mark.slow
 def test_a_cache_without_checksums_is_read(path):
     with h5py.File(path, "r+") as file:
         del file["checksums"]
@@ -137,6 +138,7 @@ def test_a_cache_without_checksums_is_read(path):
     assert read_cache(path).complete
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_damaged(path):
     def run(*options):
         return ball("inspect", path, *options)

@@ -50,6 +50,7 @@ def test_merged_shards_are_the_cache_of_one_run(tmp_path, whole, shards, order):
     assert "shard" not in two.attributes
 
 
+@pytest.mark.slow
 def test_a_merged_cache_is_extended_like_any_other(tmp_path, smears, sheet, shards):
     merge(shards, tmp_path / "all.h5")
     assert extract(smears, tmp_path / "all.h5", CONFIG, sheet=sheet).computed == 0
@@ -179,6 +180,7 @@ def test_a_shard_in_place_of_another_is_refused(smears, sheet, shards):
         extract(smears, shards[1], CONFIG, sheet=sheet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "message"), [((0, 2), "shard 2 is missing"), ((0, 0, 1, 2), "shard 1 is given twice")]
 )

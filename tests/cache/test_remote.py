@@ -123,6 +123,7 @@ def test_a_merge_leaves_the_copy_of_an_interrupted_command(tmp_path, small_cache
         assert path.read_bytes() == rows
 
 
+@pytest.mark.slow
 def test_a_merge_that_fails_leaves_nothing_in_the_way_of_the_next(memory, address, small_cache, tmp_path, monkeypatch):
     with pytest.raises(CacheError, match=r"no\.h5"):
         merge([small_cache, tmp_path / "no.h5"], address)

@@ -155,6 +155,7 @@ ROWS_CHANGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("computed", [True, False])
 @pytest.mark.parametrize("kind", ROWS_CHANGED)
 def test_checksums_of_another_length_are_damage(path, kind, computed):

@@ -146,6 +146,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_no_cache_holds_is_refused(path, kind):
     with h5py.File(path, "r+") as file:

@@ -436,6 +436,7 @@ def test_a_sheet_explains_one_of_two_readings(tmp_path):
     assert set(manifest.columns["site"]) == {"North", "South"}
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(
     st.lists(

@@ -63,6 +63,7 @@ def test_separators_and_encodings(tmp_path, encoding, separator, line):
     assert bool(sheet.remarks) == (encoding not in ("utf-8", "utf-8-sig"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["xlsx", "parquet", "pandas", "mapping", "arrow", "index"])
 def test_spreadsheets_and_frames(tmp_path, kind):
     import pandas as pd
@@ -245,6 +246,7 @@ def test_long_numbers_are_ids_of_their_own(tmp_path):
     assert sheet_of(tmp_path, codes).rows_of(["0.jpg", "1.jpg"]).columns["patient"] == ("2E16", "12E3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["xlsx", "parquet", "json"])
 def test_long_numbers_that_were_rounded_are_refused(tmp_path, ending):
     import pandas as pd
@@ -537,6 +539,7 @@ def test_worksheets_of_images_and_of_patients(tmp_path):
     assert "P3 in line 4" in found.remarks[0]
 
 
+@pytest.mark.slow
 def test_a_worksheet_of_patients_adds_what_the_images_lack(tmp_path):
     images = [["image", "patient", "label"], ["1.jpg", "P1", "x"], ["2.jpg", "P2", "y"]]
     people = [["patient", "diagnosis", "age"], ["P1", "a", 4], ["P2", "b", 5]]

@@ -62,6 +62,7 @@ def row(number, **cells):
     return f'<row r="{number}">{own}</row>'
 
 
+@pytest.mark.slow
 def test_a_spreadsheet_with_a_cell_at_its_far_corner_is_refused(tmp_path):
     sound = workbook(tmp_path / "a.xlsx", row(1, A="path", C="label") + row(9000, A="a.jpg", C="x"))
     assert read_tables(sound)[0].rows == [["path", "", "label"], ["a.jpg", "", "x"]]
@@ -112,6 +113,7 @@ def test_a_part_that_unpacks_to_more_than_the_archive_says_is_refused(tmp_path):
     refused(path, "cannot be read as a spreadsheet")
 
 
+@pytest.mark.slow
 def test_a_far_cell_is_refused_whatever_its_part_is_called(tmp_path):
     for number, far in enumerate((row(1048576, XFD="x"), row(1048576, XFD="x").replace('"', "'"))):
         path = workbook(tmp_path / f"{number}.xlsx", row(1, A="path") + far, sheet="other/thing.bin")
@@ -192,6 +194,7 @@ def repeated(rows, columns, text="x"):
     )
 
 
+@pytest.mark.slow
 def test_repeated_cells_of_an_open_document(tmp_path):
     sound = document(tmp_path / "a.ods", repeated(1, 2, "path") + repeated(2, 2, "y"))
     assert read_tables(sound)[0].rows == [["path", "path"], ["y", "y"], ["y", "y"]]
@@ -203,6 +206,7 @@ def test_repeated_cells_of_an_open_document(tmp_path):
             assert "cannot be read as a spreadsheet" in str(error)
 
 
+@pytest.mark.slow
 def test_binary_workbooks_that_are_damaged_or_random(tmp_path):
     draw = np.random.default_rng(0)
     for number, head in enumerate((b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")):
@@ -232,6 +236,7 @@ def test_parquet_that_repeats_a_value_without_an_end_is_refused(tmp_path):
     refused(wide, "claims 120000000 rows of 1 columns")
 
 
+@pytest.mark.slow
 def test_values_of_parquet_that_python_has_not(tmp_path):
     far = pa.array([2**62], pa.timestamp("ms"))
     try:

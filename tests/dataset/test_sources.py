@@ -159,6 +159,7 @@ def test_damaged_members_are_rejected_and_the_others_read(tmp_path):
     assert bad.path == "Pro/1.png" and "damaged" in bad.reason
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_is_a_rejected_row(tmp_path, monkeypatch):
     """A member that states little and unpacks to much, and one that states much: neither fills the memory."""
     path = tmp_path / "a.zip"

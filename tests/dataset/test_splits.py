@@ -259,6 +259,7 @@ def test_no_unit_crosses_a_split(images, protocol, seed):
             assert np.array_equal(np.sort(tested), np.arange(len(images.path)))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=25))
 def test_units_are_the_smallest_sets_that_no_key_crosses(pairs):
     first, second = ([pair[place] for pair in pairs] for place in range(2))

@@ -171,6 +171,7 @@ def test_an_activation_map_adds_up_to_the_logit(run, smears):
     assert activation_map(knn, image, "", 0) is None
 
 
+@pytest.mark.slow
 def test_tables_hold_every_number(small_cache, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     cache = read_cache(small_cache)

@@ -214,6 +214,7 @@ def taken(client, pause=0.0):
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [Limits(connections=8, headers_s=60, answer_s=60)])
 @pytest.mark.parametrize(
     ("path", "last"), [(b"/large", b""), (b"/large", b"Connection: close\r\n"), (b"/slow", b"")], ids=str
@@ -227,6 +228,7 @@ def test_connections_whose_client_takes_nothing_or_sends_ahead_make_room(port, p
         client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [Limits(connections=8, headers_s=60, answer_s=0.4)])
 @pytest.mark.parametrize("last", [b"", b"Connection: close\r\n"])
 def test_an_answer_that_nobody_takes_is_not_waited_for(started, last):

@@ -67,6 +67,7 @@ def test_it_answers_as_predict_does(predictor, client, smears):
         assert "application/octet-stream" in body["content"]
 
 
+@pytest.mark.slow
 def test_what_is_refused(client, smears):
     body = next((smears / "Pro").iterdir()).read_bytes()
     with client(limits=Limits(megabytes=0.001, requests_per_s=1000)) as http:
@@ -263,6 +264,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", ["", "0123456789abcdef"])
 def test_odd_headers_are_answered_and_numbered(predictor, token):
     """Whatever a header holds, the answer is no fault of the server; a foreign page is refused."""

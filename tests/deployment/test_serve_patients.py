@@ -25,6 +25,7 @@ def packed(named):
     return {"images": [{"name": name, "data": base64.b64encode(data).decode()} for name, data in named]}
 
 
+@pytest.mark.slow
 def test_a_patient_gets_one_answer(predictor, client, smears):
     files = sorted((smears / "Early").iterdir())[:4]
     expected, _ = predictor(files)
@@ -50,6 +51,7 @@ def test_a_patient_gets_one_answer(predictor, client, smears):
     assert "application/json" in described["requestBody"]["content"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waiting", [1, 2])
 def test_a_patient_may_have_more_images_than_may_wait(client, smears, waiting):
     named = [(file.name, file.read_bytes()) for file in sorted((smears / "Early").iterdir())[:6]]
@@ -59,6 +61,7 @@ def test_a_patient_may_have_more_images_than_may_wait(client, smears, waiting):
     assert [item["name"] for item in answer.json()["answers"]] == [name for name, _ in named]
 
 
+@pytest.mark.slow
 def test_what_is_refused_of_a_patient(client, smears):
     one = ("a.png", next((smears / "Pro").iterdir()).read_bytes())
     with client(limits=Limits(patient_images=2)) as http:

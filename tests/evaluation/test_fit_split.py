@@ -39,6 +39,7 @@ def small(counts, models):
 ON_EMBEDDINGS = [model for model in MODELS.values() if model.features in ("embedding", "none")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [model for model in ON_EMBEDDINGS if not model.by_view], ids=lambda model: model.name)
 def test_a_table_s_model_is_the_model_fitted_alone(model):
     own = evaluation([model], repeats=1)
@@ -126,6 +127,7 @@ def test_a_fit_that_fails_after_its_worker_died_takes_its_model_out(tmp_path, mo
 TINY = [(14, 14, 3), (10, 10, 2), (10, 10, 1), (1, 1), (1, 2), (2, 2), (1, 4), (1,) * 5, (3, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", TINY, ids=str)
 def test_what_small_classes_allow_is_known_before_fitting(counts, capfd):
     """No model fails that has no obstacle, the reasons are our own, and no library's warning reaches the user."""

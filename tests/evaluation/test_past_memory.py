@@ -51,6 +51,7 @@ def test_a_wrong_amount_says_what_was_expected(wrong):
         FitConfig(memory=wrong)
 
 
+@pytest.mark.slow
 def test_a_memory_that_holds_all_rows_changes_nothing(cache):
     plain = evaluate(evaluation(cache, models=("logistic", "knn")))
     limited = evaluate(evaluation(cache, models=("logistic", "knn"), memory="2GB"))

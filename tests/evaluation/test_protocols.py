@@ -32,6 +32,7 @@ def drawn_cache(images=120, views=4, columns=12, seed=0):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["robust-views", "logistic"])
 def test_views_that_differ_do_not_depend_on_the_order_of_the_views(model, monkeypatch):
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 5)

@@ -59,6 +59,7 @@ def test_the_offset_of_a_site_is_told_before_and_gone_after_adaptation():
     json.dumps(found.to_dict())
 
 
+@pytest.mark.slow
 def test_images_of_a_patient_are_no_neighbours_and_share_a_fold():
     _, label, site, _ = drawn(0, 0, images=60)
     X = np.random.default_rng(1).normal(size=(60, 400)).astype(np.float32)
@@ -70,6 +71,7 @@ def test_images_of_a_patient_are_no_neighbours_and_share_a_fold():
     assert site_accuracy(X, site, unit) < 0.75 < site_accuracy(X, site, np.arange(120))
 
 
+@pytest.mark.slow
 def test_a_site_of_one_class_is_measured_without_adaptation():
     X, label, site, unit = drawn(1, 1)
     label[site == 0] = 1
@@ -86,6 +88,7 @@ def test_one_site_or_one_class_is_refused(column):
         measure_sites(X[:, None], ["plain"], values["label"], values["site"], unit)
 
 
+@pytest.mark.slow
 def test_images_without_a_site_are_left_out():
     X, label, site, unit = drawn(1, 1)
     names = np.where(site, "a", "b").astype("<U4")

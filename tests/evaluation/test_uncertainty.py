@@ -52,6 +52,7 @@ def test_an_interval_by_hand():
     assert share_interval(hits, group, images=6) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("groups", "size"), [(8, 40), (200, 3)])
 def test_coverage_where_groups_err_together(groups, size):
     rng = np.random.default_rng(3)

@@ -58,6 +58,7 @@ def test_state_dicts_that_fit(tmp_path, state, change):
     assert weights_digest(get_backbone(NAME), str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prefix", "key"),
     [("_orig_mod.", ""), ("module._orig_mod.", "state_dict"), ("backbone.", "model"), ("", "model_state_dict")],
@@ -70,6 +71,7 @@ def test_a_prefix_that_all_tensors_share_is_taken_off(tmp_path, state, prefix, k
     assert torch.equal(loaded["features.conv0.weight"], state["features.conv0.weight"].float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -88,6 +90,7 @@ def test_a_network_is_found_wherever_it_lies(tmp_path, state, wrap):
         assert torch.equal(loaded[name], state[name].float())
 
 
+@pytest.mark.slow
 def test_two_networks_in_one_file_are_refused(tmp_path, state):
     other = {name: value + 1 for name, value in state.items()}
     both = {f"{where}.{k}": v for where, own in (("encoder_q", state), ("encoder_k", other)) for k, v in own.items()}
@@ -106,6 +109,7 @@ def test_a_file_that_holds_itself_ends(tmp_path):
         load_backbone(get_backbone(NAME), str(tmp_path / "w.pth"))
 
 
+@pytest.mark.slow
 def test_what_would_run_code_is_named(tmp_path, state):
     torch.save({"state_dict": state, "extra": torch.nn.Linear(1, 1)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"holds torch\.nn\.modules\.linear\.Linear, which could run code"):

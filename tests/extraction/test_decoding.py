@@ -171,6 +171,7 @@ def test_the_pipeline_gives_the_same_wherever_files_are_decoded(folder):
     assert np.array_equal(got.shortcuts["colour"], expected.shortcuts["colour"])
 
 
+@pytest.mark.slow
 def test_the_cores_decode_as_long_as_they_keep_up(folder):
     files = sorted((folder / "B").iterdir())[:8]
     slow = lambda file: (time.sleep(0.03), decode(file))  # noqa: E731
@@ -198,6 +199,7 @@ def test_forward_rate_counts_images():
     assert len(calls) == 6
 
 
+@pytest.mark.slow
 def test_pixels_too_different_are_refused(folder, monkeypatch):
     """A decoder whose picture leads to another embedding is not used, however fast it is."""
     said: list[str] = []

@@ -33,6 +33,7 @@ def as_published(state, grid=16):
     return {"teacher": own | {"dino_head.mlp.0.weight": torch.ones(2, 2), "ibot_head.last.bias": torch.ones(2)}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_records_agree_with_the_architecture(name):
     record = BACKBONES[name]

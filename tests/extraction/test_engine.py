@@ -91,6 +91,7 @@ def test_channels_without_a_gain_are_left_out_and_their_constants_kept(images, p
     assert (engine(images) - expected).norm() / expected.norm() < error
 
 
+@pytest.mark.slow
 def test_frozen_means_frozen(images):
     module = load_backbone(get_backbone("densenet121"), "random")
     before = {name: value.clone() for name, value in module.state_dict().items()}

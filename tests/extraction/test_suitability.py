@@ -57,6 +57,7 @@ def test_robust_has_crops_of_single_cells(single):
     assert recipes(suited(single, "cells")) == ["plain"] + ["cells"] * CROPS
 
 
+@pytest.mark.slow
 def test_cells_are_offered_where_they_suit(single, grey):
     def offered(recipe, manifest):
         made = Preprocessing.from_config(ExtractConfig(recipe=recipe))
@@ -69,6 +70,7 @@ def test_cells_are_offered_where_they_suit(single, grey):
     assert len(suited(single, "plain")) == 1
 
 
+@pytest.mark.slow
 def test_cells_are_refused_by_name_where_there_are_none(grey):
     with pytest.raises(ConfigError, match=r"recipe='cells'.*0 % of 8 sampled images"):
         suited(grey, "cells")
@@ -77,6 +79,7 @@ def test_cells_are_refused_by_name_where_there_are_none(grey):
     assert "single cells are left out" in said[0]
 
 
+@pytest.mark.slow
 def test_a_view_of_one_colour_is_left_out_with_a_sentence(grey):
     said: list[str] = []
     plan = suited(grey, "fields", said)
@@ -85,6 +88,7 @@ def test_a_view_of_one_colour_is_left_out_with_a_sentence(grey):
     assert "segmented" in suited(grey, "segmented").recipe  # what is written out is made
 
 
+@pytest.mark.slow
 def test_a_backbone_without_maps_gets_each_picture_once(single):
     plan = suited(single, "cells", backbone="vgg16")
     assert recipes(plan) == ["plain", "cells", "cells", "cells"]

@@ -103,6 +103,7 @@ def alike(rng, counts, sites):
     return X, y, np.repeat([f"s{number}" for number in range(sites)], 30)
 
 
+@pytest.mark.slow
 def test_shares_that_training_sites_agree_on_are_expected_of_a_new_site():
     rng = np.random.default_rng(5)
     X, y, sites = alike(rng, [10, 10, 10], 20)

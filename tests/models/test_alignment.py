@@ -60,6 +60,7 @@ def test_both_at_once(stained):
     assert np.allclose(Z[group == 2, :12], each[group == 2] - each[group == 2].mean(0), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", MODELS)
 def test_a_stain_never_seen_is_recognised_once_centred(stained, build):
     X, y, group = stained
@@ -72,6 +73,7 @@ def test_a_stain_never_seen_is_recognised_once_centred(stained, build):
         centred.predict(X[new])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", MODELS)
 def test_brightness_of_an_image_does_not_matter_once_standardised(stained, build):
     X, y, group = stained
@@ -137,6 +139,7 @@ def test_a_run_centres_by_a_column_and_each_view_by_itself(small_cache, groups, 
     assert fit(small_cache, replace(config, models=("mlp", "robust-logistic")), out_root=tmp_path).metrics
 
 
+@pytest.mark.slow
 def test_options_that_nothing_heeds_are_refused(small_cache, groups, tmp_path):
     def run(save="", **options):
         return fit(small_cache, FitConfig(repeats=1, **options), out_root=tmp_path, save=save)

@@ -22,6 +22,7 @@ def data():
     return X.astype(np.float32), np.array(["a", "b", "c"])[y]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [0.01, None])
 @pytest.mark.parametrize("hidden", [(16, 8), (12,), (8, 8, 8)])
 def test_training_agrees_with_autograd(data, clip_norm, hidden):
@@ -185,6 +186,7 @@ def test_consistency_agrees_with_autograd(data):
         assert torch.allclose(got.eval()(X), expected, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_consistency_brings_views_together(data):
     X = np.repeat(data[0], 2, 0) + np.random.default_rng(2).normal(0, 1, (406, 30)).astype(np.float32)
     y = np.repeat(data[1], 2)

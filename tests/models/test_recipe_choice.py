@@ -97,6 +97,7 @@ def test_many_groups_are_left_out_several_at_a_time():
     assert "6 parts" in model.reason_
 
 
+@pytest.mark.slow
 def test_groups_of_one_class_each():
     X, y, _ = images(groups=4, each=90)
     group = 2 * y + np.arange(len(y)) % 2

@@ -30,6 +30,7 @@ def test_a_limit_of_trees(most, classes, trees):
     assert estimator.n_estimators == trees
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_model_learns_gives_probabilities_and_repeats_itself(name):
     rng = np.random.default_rng(0)

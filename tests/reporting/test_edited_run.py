@@ -126,6 +126,7 @@ def test_a_run_that_claims_much_is_refused_at_once(run, tmp_path, claim):
 WRONG = (None, 5, -1.5, True, "x", [], [5], {}, {"a": 5}, [[]], [{"a": None}])
 
 
+@pytest.mark.slow
 def test_each_field_of_a_run_is_of_its_type_or_named(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     whole = json.loads((folder / "run.json").read_text())

@@ -74,6 +74,7 @@ def test_test_sets_of_unlike_size_are_told_by_their_range(small_cache, tmp_path,
     assert fit(small_cache, config, out_root=tmp_path).title.endswith(" 4 to 40 test images a split")
 
 
+@pytest.mark.slow
 def test_one_is_singular(small_cache, tmp_path):
     run = fit(small_cache, FitConfig(models=("majority",), repeats=1), out_root=tmp_path)
     assert run.title.startswith("1 random hold-out ·")

@@ -257,6 +257,7 @@ def test_a_matrix_of_sixty_classes_stays_readable():
     assert render("heat.html", matrix=small).count("<td") == 4
 
 
+@pytest.mark.slow
 def test_the_verdict_stands_first(run, tmp_path):
     folder = shutil.copytree(run.folder, tmp_path / "run")
     found = [Finding("shortcut-ties", "serious", {"accuracy": 0.9}, "Colour <alone> does it.", "ball fit 'my cache'")]
@@ -397,6 +398,7 @@ def test_keys_walk_the_map_and_show_thumbnails(run, small_cache, smears, tmp_pat
         browser.close()
 
 
+@pytest.mark.slow
 def test_several_runs_in_one_page(run, small_cache, smears, tmp_path):
     ladder = write_ladder(tmp_path)
     cache = read_cache(small_cache)

@@ -116,6 +116,7 @@ def test_names_cannot_break_the_table(run, tmp_path):
     assert not list((tmp_path / "out").glob("*.svg"))
 
 
+@pytest.mark.slow
 def test_what_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="svg, pdf, png"):
         write_paper(run, tmp_path / "out", ("gif",))

@@ -106,6 +106,7 @@ def test_a_run_whose_name_is_taken_names_its_own_file(small_cache, tmp_path, mon
         assert found == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["settings", "images"])
 def test_another_cache_is_refused_and_one_made_anew_is_left_out(run, tmp_path, what, monkeypatch):
     run, own = run

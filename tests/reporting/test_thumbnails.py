@@ -124,6 +124,7 @@ def test_a_run_without_its_cache_says_that_pictures_were_not_compared(run, smear
     assert told[0] in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_runs_on_one_page_compare_with_their_own_caches(run, small_cache, smears, images, tmp_path):
     cache, told = read_cache(small_cache), []
     write_joint_report([run.folder, run.folder], tmp_path / "all.html", [cache, None], smears, told.append)
@@ -149,6 +150,7 @@ def test_each_file_is_read_once(smears, small_cache, monkeypatch):
     assert len(read) == len(cache.path)
 
 
+@pytest.mark.slow
 def test_a_model_in_its_run_finds_the_hashes_of_its_images(small_cache, images, tmp_path):
     config = FitConfig(models=("logistic",), repeats=1, test_size=0.3, val_size=0.3, train_views="plain")
     cache = Path(shutil.copy(small_cache, tmp_path / "own.h5"))

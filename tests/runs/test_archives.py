@@ -153,6 +153,7 @@ def test_a_sheet_that_is_not_there_is_one_message(packed, tmp_path):
         scan(packed, anywhere=True, sheet="memory://none.csv")
 
 
+@pytest.mark.slow
 def test_an_archive_is_segmented_as_its_folder(folder, packed, tmp_path):
     pytest.importorskip("fsspec")
     expected = segment_folder(folder, tmp_path / "usual")

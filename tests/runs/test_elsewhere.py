@@ -49,6 +49,7 @@ def test_the_page_shows_both(run):
     assert "Accuracy by distance to the training images" in page
 
 
+@pytest.mark.slow
 def test_a_random_split_without_sites_has_neither(tmp_path):
     X, label = clouds(20)
     run = fit(write_cache(tmp_path / "c.h5", X, label), FitConfig(models=("logistic",), repeats=1), out_root=tmp_path)
@@ -56,6 +57,7 @@ def test_a_random_split_without_sites_has_neither(tmp_path):
     assert "What the embeddings tell of the site" not in (run.folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_many_sites_are_not_named_by_a_linear_model(tmp_path):
     X, label = clouds(30)
     sites = [f"s{own % 24}" for own in range(len(label))]

@@ -101,6 +101,7 @@ def test_the_bundle_s_own_interval_is_that_of_its_groups(small_cache, elsewhere,
     assert (before.accuracy.low, before.accuracy.high) == wilson(own.accuracy, own.images)
 
 
+@pytest.mark.slow
 def test_labels_that_the_bundle_lacks_are_reported_apart(bundle, elsewhere, tmp_path):
     label = np.where(np.arange(48) % 4 == 0, "", elsewhere.label).astype("<U20")
     label[label == "Pro"] = "Other disease"
@@ -170,6 +171,7 @@ def test_ids_of_patients_that_read_alike_are_said(bundle, elsewhere):
     assert any(note.startswith(said) for note in done.notes)
 
 
+@pytest.mark.slow
 def test_the_model_card_quotes_evaluations_of_its_own_bundle(bundle, elsewhere, tmp_path):
     done = evaluate(bundle, elsewhere, out=tmp_path / "north")
     command = ["export", str(bundle), "--card", str(tmp_path / "card.md"), "--evaluation"]

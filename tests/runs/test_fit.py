@@ -112,6 +112,7 @@ def test_intervals_and_tests_can_be_recomputed_from_the_files_alone(small_cache,
         assert low <= run.metrics[0]["accuracy"] - row["accuracy"] <= high
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_leaves_its_traceback(small_cache, tmp_path, monkeypatch):
     def build(seed, head):
         raise ZeroDivisionError("no luck")
@@ -289,6 +290,7 @@ def test_a_page_that_fails_leaves_the_run(small_cache, tmp_path, monkeypatch, er
     assert [path.name for path in run.bundles] == ["knn"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_page_is_written_leaves_the_run(small_cache, tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -299,6 +301,7 @@ def test_an_interrupt_while_the_page_is_written_leaves_the_run(small_cache, tmp_
     assert read_run(tmp_path / "r").metrics[0].model == "knn"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["x\r{}.jpg", "x\n{}.jpg", 'x"{}.jpg', "x,{}.jpg", "<b>{}.jpg", "[red]{}.jpg"])
 def test_a_run_over_odd_names_is_whole(small_cache, tmp_path, monkeypatch, text):
     from dataclasses import replace

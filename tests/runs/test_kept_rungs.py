@@ -123,6 +123,7 @@ def test_another_content_is_none(kept, name, data):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 
+@pytest.mark.slow
 def test_a_bomb_is_not_unpacked(kept):
     steps, file = kept
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -62,6 +62,7 @@ def planted(tmp_path_factory):
     return cache, {paths[row] for row in wrong}
 
 
+@pytest.mark.slow
 def test_planted_labels_come_first_and_the_sheet_is_read_back(planted, tmp_path):
     cache, wrong = planted
     done = check_labels(cache, tmp_path / "labels.csv", CONFIG, page=tmp_path / "labels.html")
@@ -85,6 +86,7 @@ def test_planted_labels_come_first_and_the_sheet_is_read_back(planted, tmp_path)
         check_labels(cache, tmp_path / "other.csv", FitConfig(models=("lda",), adapt="auto"))
 
 
+@pytest.mark.slow
 def test_images_that_were_left_out_stay_left_out(tmp_path):
     numbers, label = clouds(20, distance=2.0)
     cache = write_cache(tmp_path / "own.h5", numbers, ["", *label[1:]], {"site": ["b"] * 80})
@@ -95,6 +97,7 @@ def test_images_that_were_left_out_stay_left_out(tmp_path):
     assert all(row["label"] for row in rows[:-1])
 
 
+@pytest.mark.slow
 def test_the_command_with_pictures(smears, small_cache, tmp_path):
     words = ["labels", str(small_cache), "--models", "logistic", "--folds", "3", "--jobs", "1", "--json"]
     words += ["--page", str(tmp_path / "page.html"), "--images", str(smears), "--out", str(tmp_path / "labels.csv")]

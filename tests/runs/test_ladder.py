@@ -46,6 +46,7 @@ def test_every_rung_and_the_drop(small_cache, tmp_path, monkeypatch):
         ladder(small_cache, FitConfig(), out_root=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_rung_that_cannot_be_climbed_is_left_out(small_cache, tmp_path):
     cache = read_cache(small_cache)
     groups = tmp_path / "groups.csv"
@@ -350,6 +351,7 @@ def test_a_ladder_that_is_kept_is_not_fitted_again(small_cache, tmp_path, monkey
     assert len(list((tmp_path / ".ladder.rungs").glob("*.npz"))) == 3  # those of other settings are forgotten
 
 
+@pytest.mark.slow
 def test_a_kept_ladder_whose_labels_were_corrected_is_fitted_again(tmp_path):
     """Splits may stay as they are, as here, where two classes change names."""
     embeddings, label = clouds(40)
@@ -387,6 +389,7 @@ def test_copies_that_take_a_class_out_of_training_are_no_rung(tmp_path):
     raise AssertionError("no seed put the copies to validation or test")
 
 
+@pytest.mark.slow
 def test_known_sites_stand_in_for_inferred_series(small_cache, tmp_path, monkeypatch):
     """The audit's series of one class, left out of a site whose other classes stay, test what the site tests better."""
     monkeypatch.setattr("ball_features.dataset.splits.MIN_CLASS_TRAIN", 4)
