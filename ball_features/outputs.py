@@ -246,7 +246,7 @@ def require_own_files(
     for place in dict.fromkeys(folder / part for name in names for part in _parts(name)):
         require_no_link(place)
     there = [name for name in names if os.path.lexists(folder / name)]
-    read = {_identity(path) for path in inputs} | _READ if there else set()
+    read = ({_identity(path) for path in inputs} | _READ) - {None} if there else set()
     for name in there:
         path = folder / name
         if _identity(path) in read:
