@@ -89,11 +89,10 @@ def read_ladder(folder: Path) -> list[LadderRow]:
     """
     rows = read_rows(folder / "ladder.csv", LadderRow)
     if rows and _is_new(folder, "ladder.csv"):
-        found = _predictions(folder, ("rung", "model"))
         groups = _groups_left_out(folder, {row.rung for row in rows if row.mean_recall is not None})
         stored = {(row.rung, row.model): row for row in rows}
-        _require_rows(folder, "ladder.csv", stored, found, lambda key, own: _on_rung(own, groups.get(key[0])))
-        _remember(folder, "ladder.csv")
+        by = ("rung", "model")
+        _require_rows(folder, "ladder.csv", stored, by, lambda key, own: _on_rung(own, groups.get(key[0])))
     return rows
 
 
@@ -107,28 +106,23 @@ def read_curve(folder: Path) -> list[CurveRow]:
     """
     rows = read_rows(folder / "curve.csv", CurveRow)
     if rows and _is_new(folder, "curve.csv"):
-        found = _predictions(folder, ("model", "fold"))
         stored = {(row.model, str(row.size)): row for row in rows}
-        _require_rows(folder, "curve.csv", stored, found, lambda _, own: _at_size(own))
-        _remember(folder, "curve.csv")
+        _require_rows(folder, "curve.csv", stored, ("model", "fold"), lambda _, own: _at_size(own))
     return rows
-
-
-def _predictions(folder: Path, by: Sequence[str]) -> dict[tuple[str, ...], StoredPredictions]:
-    try:
-        return read_predictions(folder / PREDICTIONS, by=by)
-    except _UNREADABLE as error:
-        raise edited(folder, f"{PREDICTIONS} cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _require_rows(
     folder: Path,
     name: str,
     stored: Mapping[tuple[str, ...], LadderRow | CurveRow],
-    found: Mapping[tuple[str, ...], StoredPredictions],
+    by: Sequence[str],
     figures: Callable[[tuple[str, ...], StoredPredictions], dict[str, float]],
 ) -> None:
-    """Compare the rows of a table with the figures that predictions give."""
+    """Compare the rows of a table with the figures that predictions, told apart by some columns, give."""
+    try:
+        found = read_predictions(folder / PREDICTIONS, by=by)
+    except _UNREADABLE as error:
+        raise edited(folder, f"{PREDICTIONS} cannot be read ({type(error).__name__}: {error})") from error
     if other := sorted(stored.keys() ^ found.keys()):
         lacking = PREDICTIONS if other[0] in stored else name
         raise edited(folder, f"{lacking} has none of {' '.join(other[0])}")
@@ -143,6 +137,7 @@ def _require_rows(
                 break
         if wrong:
             raise edited(folder, wrong)
+    _remember(folder, name)
 
 
 def _on_rung(own: StoredPredictions, group: Mapping[tuple[str, str, str], str] | None) -> dict[str, float]:
