@@ -59,7 +59,7 @@ def runs(
         show(render_runs(listed, width()), quiet=shown.quiet)
         for note in () if shown.quiet else choice_of_runs(groups, len(listed)):
             echo(note)
-    elif not evaluated.evaluations:
+    elif not evaluated.evaluations and not damaged:
         echo(f"No run in {folder}. `ball fit` writes runs, into artifacts/runs unless told otherwise.")
     if evaluated.evaluations:
         show(render_evaluations(evaluated.evaluations))
