@@ -73,17 +73,19 @@ class WatchedFile(io.FileIO):
             self.fault = _ENDLESS
             raise OSError(_ENDLESS)
 
-    def look_at_texts(self, file: Any) -> None:
+    def look_at_texts(self, file: Any, datasets: list[Any]) -> None:
         """Find every heap of a file of `watched` whose objects are those of a cache.
+
+        Args:
+            file: open file.
+            datasets: its data sets.
 
         Raises:
             OSError: A heap has no end.
         """
         for name in file.attrs:
             _ = file.attrs[name]
-        texts: list[Any] = []
-        file.visititems(lambda _, item: texts.append(item) if _is_text(item) else None)
-        for item in texts:
+        for item in filter(_is_text, datasets):
             offset = item.id.get_offset()
             if offset is None:  # in chunks, which may be packed
                 for start in range(0, len(item), _AT_ONCE):
@@ -126,7 +128,7 @@ def watched(path: Path) -> Iterator[tuple[Any, WatchedFile]]:
 
 
 def _is_text(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None
+    return h5py.check_string_dtype(item.dtype) is not None
 
 
 def _steps(data: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ball_features.cache.attributes import REQUIRED_ATTRIBUTES, fault_of_attribu
 from ball_features.cache.heaps import watched
 from ball_features.cache.remote import local_copy
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
-from ball_features.cache.strangers import budget, fault_of_objects, fault_of_paths
+from ball_features.cache.strangers import budget, fault_of_paths, look_at_objects
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
 from ball_features.files import open_regular
@@ -66,24 +67,26 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
                 "makes a cache from a folder of images."
             )
         with watched(path) as (file, below):
-            fault = fault_of_objects(file, path)
+            fault, datasets = look_at_objects(file, path)
             if fault:
                 raise CacheError(
                     f"{path} was refused: {fault}. No cache that ball writes holds this; get it again from its maker, "
                     "or give another file."
                 )
-            below.look_at_texts(file)
-        with h5py.File(path, "r", locking=False) as file:
+            below.look_at_texts(file, datasets)
+        with h5py.File(path, "r", locking=False) as opened:
+            file = _EachOnce(opened)
             version = file.attrs.get("schema_version")
             if version != SCHEMA_VERSION:
                 raise CacheError(
                     f"{path} has schema version {str(version)[:100]}, expected {SCHEMA_VERSION}. Read it with "
                     "the version of ball that wrote it, or extract the images into another file."
                 )
-            fault = _fault(file)
+            attributes = read_attributes(file)
+            fault = _fault(file, attributes)
             if fault:
                 raise CacheError(f"{path} is damaged, or another program changed it: {fault}. {again}")
-            cache = _read(file, embeddings)
+            cache = _read(file, attributes, embeddings)
             fault = fault_of_paths(cache.path)
             if fault:
                 raise CacheError(f"{path} is damaged, or another program changed it: {fault}. {again}")
@@ -99,6 +102,27 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
         raise CacheError(f"{path} cannot be read ({error.strerror}). Ask its owner, or give another file.") from error
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise CacheError(f"{path} is damaged, or was not closed ({error}). {again}") from error
+
+
+class _EachOnce:
+    """An open file whose objects are each looked up once, which takes HDF5 longer than to read a small one."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self.filename = file.filename
+        self.attrs = file.attrs
+        self._find = functools.cache(file.get)
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def __getitem__(self, name: str) -> Any:
+        found = self._find(name)
+        if found is None:
+            raise KeyError(f"it has no {name}")
+        return found
+
+    def get(self, name: str) -> Any:
+        return self._find(name)
 
 
 def _require_sound(file: Any, cache: Cache, path: Path) -> None:
@@ -139,15 +163,14 @@ def sound_rows(file: Any, contents: list[str], repair: bool) -> np.ndarray:
     return np.setdiff1d(rows, broken)
 
 
-def _fault(file: Any) -> str:
+def _fault(file: Any, attributes: Mapping[str, Any]) -> str:
     """The first dataset that is missing or has the wrong shape, in words, or ""."""
     texts = ["path", "label", "sha256"]
     names = ["embeddings", *texts, "committed", "view", *(f"rejected/{key}" for key in ("path", "reason", "sha256"))]
     lacking = [name for name in [*names, "shortcuts"] if name not in file]
-    lacking += [f"the attribute {name}" for name in REQUIRED_ATTRIBUTES if name not in file.attrs]
+    lacking += [f"the attribute {name}" for name in REQUIRED_ATTRIBUTES if name not in attributes]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
-    attributes = read_attributes(file)
     fault = fault_of_attributes(attributes)
     if fault:
         return fault
@@ -168,27 +191,23 @@ def _fault(file: Any) -> str:
     return ""
 
 
-def _read(file: h5py.File, embeddings: bool) -> Cache:
-    @functools.cache
-    def dataset(name: str) -> Any:
-        return file[name]
-
+def _read(file: Any, attributes: Mapping[str, Any], embeddings: bool) -> Cache:
     left = budget(file.filename)
 
     def text(name: str) -> np.ndarray:
         nonlocal left
         values, longest = [], 0
-        for start in range(0, len(dataset(name)), _TEXTS_AT_ONCE):
-            part = dataset(name).asstr()[start : start + _TEXTS_AT_ONCE].tolist()
+        for start in range(0, len(file[name]), _TEXTS_AT_ONCE):
+            part = file[name].asstr()[start : start + _TEXTS_AT_ONCE].tolist()
             values += part
             left -= sum(map(len, part))
             longest = max(longest, *map(len, part))
-            if left < 0 or 4 * longest * len(dataset(name)) > 4 * budget(file.filename):
+            if left < 0 or 4 * longest * len(file[name]) > 4 * budget(file.filename):
                 raise ValueError(f"{name} claims more text than the file can hold")
         return np.array(values, dtype=str) if values else np.empty(0, dtype="<U1")
 
-    committed = dataset("committed")[:].astype(bool)  # before the rows, of which a writer may add some meanwhile
-    stored, mapped, mapped_data = dataset("embeddings"), None, None
+    committed = file["committed"][:].astype(bool)  # before the rows, of which a writer may add some meanwhile
+    stored, mapped, mapped_data = file["embeddings"], None, None
     offset = _extent(stored) if embeddings and stored.nbytes >= MAPPED_FROM else None
     if offset is not None:
         path = Path(file.filename)
@@ -214,11 +233,11 @@ def _read(file: h5py.File, embeddings: bool) -> Cache:
         sha256=text("sha256"),
         committed=committed,
         view=tuple(str(name) for name in text("view")),
-        shortcuts={name: dataset(f"shortcuts/{name}")[:] for name in dataset("shortcuts")},
-        attributes=read_attributes(file),
+        shortcuts={name: file[f"shortcuts/{name}"][:] for name in file["shortcuts"]},
+        attributes=dict(attributes),
         rejected=tuple(Rejected(str(p), str(reason), str(sha)) for p, reason, sha in rejected),
         twin_sha256=text("twin_sha256") if "twin_sha256" in file else np.empty(0, dtype="<U1"),
-        columns={column_name(key): text(f"columns/{key}") for key in (dataset("columns") if "columns" in file else ())},
+        columns={column_name(key): text(f"columns/{key}") for key in (file["columns"] if "columns" in file else ())},
         images_per_s=_rate(file),
         mapped=mapped,
     )

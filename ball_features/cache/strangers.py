@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-__all__ = ["budget", "fault_of_objects", "fault_of_paths"]
+__all__ = ["budget", "fault_of_paths", "look_at_objects"]
 
 _MOST_OBJECTS = 10_000
 _GROUPS = ("shortcuts", "rejected", "columns", "checksums")
@@ -36,32 +36,36 @@ def budget(path: Path | str) -> int:
     return _EXPANSION * Path(path).stat().st_size + _FREE_BYTES
 
 
-def fault_of_objects(file: Any, path: Path | str) -> str:
-    """The first object of an open HDF5 file that no cache has, in words, or ""; nothing is followed or allocated."""
-    left, claimed, groups, packed = _MOST_OBJECTS, 0, [("", file)], []
+def look_at_objects(file: Any, path: Path | str) -> tuple[str, list[Any]]:
+    """Look at the objects of an open HDF5 file, of which nothing is followed or allocated.
+
+    Returns:
+        The first object that no cache has, in words, or ""; and the data sets, all of them where there is no fault.
+    """
+    left, claimed, groups, found = _MOST_OBJECTS, 0, [("", file)], []
     fault = next((f"the attribute {name} is no single value" for name in file.attrs if _is_array(file, name)), "")
     while groups and not fault:
         prefix, group = groups.pop()
         for name in group:
             left -= 1
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                return f"{prefix}{name} is a link to another place"
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                return f"{prefix}{name} is a link to another place", found
             item = group[name]
             if isinstance(item, h5py.Group):
                 if prefix or name not in _GROUPS:
-                    return f"{prefix}{name} is a group that no cache has"
+                    return f"{prefix}{name} is a group that no cache has", found
                 groups.append((f"{name}/", item))
                 continue
-            packed += [item] if isinstance(item, h5py.Dataset) and item.chunks else []
+            found.append(item)
             fault = fault or _fault_of_dataset(f"{prefix}{name}", item)
             claimed += 0 if fault else _claim(item)
         if left < 0:
-            return f"it holds more than {_MOST_OBJECTS} objects"
+            return f"it holds more than {_MOST_OBJECTS} objects", found
     if not fault and claimed > budget(path):  # before a chunk is unpacked
         size = Path(path).stat().st_size
-        return f"it claims {claimed / 1e9:.1f} GB in a file of {size / 1e6:.1f} MB"
-    return fault or next((f"{item.name[1:]} {said}" for item in packed if (said := _fault_of_packing(item))), "")
+        return f"it claims {claimed / 1e9:.1f} GB in a file of {size / 1e6:.1f} MB", found
+    packed = (item for item in found if item.chunks) if not fault else ()
+    return fault or next((f"{item.name[1:]} {said}" for item in packed if (said := _fault_of_packing(item))), ""), found
 
 
 def _claim(item: Any) -> int:

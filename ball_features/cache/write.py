@@ -26,7 +26,7 @@ from ball_features.cache.places import to_stored
 from ball_features.cache.raw_file import RawFile, open_for_writing
 from ball_features.cache.read import sound_rows
 from ball_features.cache.schema import SCHEMA_VERSION, column_key, content_hashes
-from ball_features.cache.strangers import fault_of_objects
+from ball_features.cache.strangers import look_at_objects
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError, DataError
 from ball_features.files import is_expected, where_checked, whole_file
@@ -240,7 +240,7 @@ class CacheWriter:
         """
         with contextlib.ExitStack() as stack:
             self._file, self._raw = stack.enter_context(open_for_writing(path, "r+"))
-            changed = expected is not None and (fault_of_objects(self._file, path) or "sha256" not in self._file)
+            changed = expected is not None and (look_at_objects(self._file, path)[0] or "sha256" not in self._file)
             self._contents = [] if changed else content_hashes(self._file)
             if changed or (expected is not None and self._contents != list(expected)):
                 raise CacheError(
