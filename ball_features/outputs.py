@@ -38,12 +38,12 @@ def reading(paths: Iterable[Path | str]) -> Iterator[None]:
     Args:
         paths: paths, of which only files count.
     """
-    _READ.update(_identity(path) for path in map(Path, paths) if path.is_file())
-    _READ.discard(None)  # of what is gone by now
+    added = {_identity(path) for path in map(Path, paths) if path.is_file()} - _READ - {None}  # of what is gone by now
+    _READ.update(added)
     try:
         yield
     finally:
-        _READ.clear()
+        _READ.difference_update(added)
 
 
 def require_writable(

@@ -23,6 +23,7 @@ NAMES = (
     r"f\x{1b}.jpg",
     "g\nForged: x.jpg",
     "h\u2028Forged: x\t.jpg",
+    "i\u200e\xad\ufeff.jpg",
 )
 READ = {".csv", ".md", ".json", ".html", ".toml", ".tex", ".svg"}  # endings of files that a person may show
 

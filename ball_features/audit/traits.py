@@ -18,7 +18,7 @@ from ball_features.audit.overlays import OverlayModel
 from ball_features.audit.pairs import SMALL_PX, shrink
 from ball_features.audit.series import OTHER_ENCODING
 from ball_features.audit.stain_batches import stain_numbers
-from ball_features.dataset.decode import decode_bytes, read_file
+from ball_features.dataset.decode import decode_bytes, open_image, read_file
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import ImageError
 
@@ -91,10 +91,8 @@ def _described(path: Path, sha256: str) -> tuple[np.ndarray, str, int, tuple[obj
 
 def _traces(data: bytes) -> tuple[object, ...]:
     """Traces of camera, export and compression in the header of an image file."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             tables = tuple(map(tuple, getattr(image, "quantization", {}).values()))
             return image.format, image.size, image.mode, tables, str(image.info.get("dpi"))
     except Exception:  # odd texts, which the decoder has passed over

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ball_features.dataset.remarks import read_as
+
 if TYPE_CHECKING:
     from ball_features.models.adaptation import SiteAdapter
 
@@ -51,9 +53,9 @@ class Sites:
         return self.adapter.offsets_[self.training.index(name)] if name in self.training else None
 
     def alike(self, name: str) -> str:
-        """The known site whose name differs from this one in case or blanks alone, or ""."""
-        plain = {"".join(own.casefold().split()): own for own in (*self.training, *self.kept)}
-        found = plain.get("".join(name.casefold().split()), "")
+        """The known site whose name differs from this one in case, blanks or the form of signs alone, or ""."""
+        plain = {"".join(read_as(own).split()): own for own in (*self.training, *self.kept)}
+        found = plain.get("".join(read_as(name).split()), "")
         return "" if found == name else found
 
     def is_near(self, offset: np.ndarray) -> bool:

@@ -170,8 +170,8 @@ def require_new(bundle: Bundle, name: str, out: Path) -> Sites:
         raise DataError(f"{name} is a training site, which the bundle knows. Name another site, or predict with it.")
     if alike := sites.alike(name):
         raise DataError(
-            f"Got the site {name!r}; the bundle knows {alike!r}, whose name differs in case or blanks alone. Predict "
-            "with that site if it is the same, else give another name."
+            f"Got the site {name!r}; the bundle knows {alike!r}, whose name differs in case, blanks or the form of "
+            "signs alone. Predict with that site if it is the same, else give another name."
         )
     if out.exists():
         raise DataError(f"{out} exists, expected a new folder. Give another folder for the copy.")

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ball_features.cache.lock import lock_cache
-from ball_features.config.paths import is_address
+from ball_features.config.paths import disk_path, is_address
 from ball_features.errors import CacheError
 from ball_features.files import StoredFile, copies_folder, make_folder
 
@@ -31,12 +31,13 @@ def local_copy(path: Path | str) -> Path:
         CacheError: Nothing lies there, or the store refuses.
         MissingExtraError: fsspec, or its part for this kind of address, is not installed.
     """
+    path = disk_path(path) or path
     return _Remote.at(path, CacheError).fetch() if is_address(path) else Path(path)
 
 
 def forget(path: Path | str) -> None:
     """Remove the copy to read of what lies under an address, which is fetched again when it is needed."""
-    if not is_address(path):
+    if not is_address(path) or disk_path(path):
         return
     remote = _Remote.at(path, CacheError)
     for file in (remote.copy, _note(remote.copy)):
@@ -65,6 +66,7 @@ def written(path: Path | str, *, anew: bool = False, log: Callable[[str], None] 
         CacheError: The store refuses, or another program has changed the file meanwhile.
         MissingExtraError: fsspec, or its part for this kind of address, is not installed.
     """
+    path = disk_path(path) or path
     if not is_address(path):
         yield Path(path)
         return

@@ -7,13 +7,14 @@ nothing.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import inspect
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -24,7 +25,7 @@ from ball_features.cli.layers import Layers, Preset, Setting, flag, record_of, s
 from ball_features.cli.lost_maps import tell_of_lost_maps
 from ball_features.cli.root import invocation
 from ball_features.config.fields import COMMON, REQUIRED, Option
-from ball_features.config.paths import is_address, shown_address
+from ball_features.config.paths import as_path, is_address, shown_address, whole_address
 from ball_features.errors import ConfigError
 from ball_features.threads import reserve_blas
 
@@ -125,11 +126,13 @@ def _built(
             context.fail(f"Missing argument '{missing[0]}'.{_not_followed(values.get('config'))}")
         from ball_features.outputs import reading
 
-        with reading(_inputs(plain, settings, arguments, values.get("config"))):
-            _deliver(function, arguments, [one for one in settings if one.about.stored], given)
+        inputs = _inputs(plain, settings, arguments, values.get("config"))
+        with reading(item for item in inputs if not is_address(item)):
+            _deliver(function, arguments, [one for one in settings if one.about.stored], given, inputs)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     for name, hint in plain.items():
+        hint = _kept_whole(hint)
         annotation, default = (_optional(hint), None) if file or name in optional else (hint, inspect.Parameter.empty)
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
@@ -146,7 +149,7 @@ def _built(
 def _inputs(
     plain: Mapping[str, Any], settings: Sequence[Setting], arguments: Mapping[str, Any], config: Path | None
 ) -> list[str]:
-    """Paths that a command was given to read: positional arguments, and settings that are no output."""
+    """Paths and addresses that a command was given to read: positional arguments, and settings that are no output."""
     found = [arguments[name] for name in plain] + [config]
     found += [
         getattr(arguments[one.record], one.path[0])
@@ -154,11 +157,23 @@ def _inputs(
         if one.record and not one.about.stored and one.name != "out" and (one.about.path or "Path" in str(one.kind))
     ]
     every = [item for value in found for item in (value if isinstance(value, list | tuple) else [value])]
-    return [str(item) for item in every if item is not None and not is_address(item)]
+    return [str(item) for item in every if item is not None]
+
+
+def _copies(inputs: Iterable[str], place: Path | str, local: Path) -> Iterator[Path]:
+    """The copies of inputs that lie beside an output under an address, or below it."""
+    top = whole_address(place).rstrip("/").rpartition("/")[0]
+    for own in (whole_address(item) for item in inputs if is_address(item)):
+        if own.startswith(f"{top}/"):
+            yield local.parent / own.removeprefix(f"{top}/")
 
 
 def _deliver(
-    function: Callable[..., None], arguments: MutableMapping[str, Any], outputs: Sequence[Setting], given: set[str]
+    function: Callable[..., None],
+    arguments: MutableMapping[str, Any],
+    outputs: Sequence[Setting],
+    given: set[str],
+    inputs: Sequence[str],
 ) -> None:
     """Call a command's function; what it writes for addresses is stored there when it has ended."""
     from ball_features.files import require_apart
@@ -178,8 +193,10 @@ def _deliver(
                     option=one.path[0],
                 )
             from ball_features.files import delivered
+            from ball_features.outputs import reading
 
             local = held.enter_context(delivered(place, one.about.stored))
+            held.enter_context(reading(_copies(inputs, place, local)))
             arguments[one.record] = dataclasses.replace(arguments[one.record], **{one.path[0]: local})
         reserve_blas()
         tell_of_lost_maps()
@@ -232,8 +249,14 @@ def _parameter(one: Setting) -> inspect.Parameter:
     shown = default not in (None, "", inspect.Parameter.empty) and default is not False
     flags = [flag(one.name), *([f"-{about.short}"] if about.short else [])]
     text = about.help.replace("{names}", ", ".join(_names(about))) if "{names}" in about.help else about.help
+    parser: Any = as_path if "Path" in str(kind) else None
     option = typer.Option(
-        *flags, help=text, rich_help_panel=about.panel, show_default=shown, envvar=about.environment or None
+        *flags,
+        parser=parser,
+        help=text,
+        rich_help_panel=about.panel,
+        show_default=shown,
+        envvar=about.environment or None,
     )
     if default is None or (none and not about.words):
         kind |= None
@@ -258,6 +281,16 @@ def _names(about: Option) -> tuple[str, ...]:
 
         return (*(f"{name} ({step.purpose})" for name, step in TRANSFORMS.items()), *RECIPE_SETS)
     return about.choices
+
+
+def _kept_whole(hint: Any) -> Any:
+    """A positional argument whose paths are made by `as_path`."""
+    kind, about, *more = typing.get_args(hint)
+    if "Path" not in str(kind):
+        return hint
+    about = copy.copy(about)
+    about.parser = as_path
+    return Annotated[(kind, about, *more)]
 
 
 def _optional(hint: Any) -> Any:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
 
+from ball_features.config.paths import as_path
 from ball_features.config.sizes import whole_number
 from ball_features.errors import ConfigError
 
@@ -293,5 +294,7 @@ def _typed(name: str, got: Any, kind: Any) -> Any:
     require(fits, name, got, words)
     if kinds[0] is str:
         return os.fspath(cast("str", bare))
+    if kinds[0] is Path:
+        return as_path(os.fspath(cast("str", bare)))
     make: Any = kinds[0]
     return make(bare) if make in _TYPES else bare  # 1 for 1.0 is the same setting, and the same fingerprint

@@ -12,8 +12,10 @@ from typing import Any
 from ball_features.errors import BallError
 
 __all__ = [
+    "as_path",
     "as_word",
     "called",
+    "disk_path",
     "expanded",
     "is_address",
     "is_copy",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
+_DISK = re.compile(r"(?:file|local):(?=/)(?://(?:localhost(?=/))?)?")
+_NO_HOST = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):///(?=[^/])")  # hdfs:///user: the host of a configuration
 _SECRET = re.compile(r"//[^/@]*@")
 _COPIES: dict[str, str] = {}  # path of this machine -> address that will hold what is written there
 
@@ -37,14 +41,37 @@ def is_address(path: Path | str) -> bool:
     return _ADDRESS.match(str(path).replace("\\", "/")) is not None
 
 
+def as_path(text: Path | str) -> Path:
+    """A path, also for an address of this machine's disk; or another address, whose host may be left out.
+
+    Examples:
+        >>> as_path("file:///data/a.h5").as_posix()
+        '/data/a.h5'
+        >>> whole_address(as_path("hdfs:///data/a.h5"))
+        'hdfs:///data/a.h5'
+    """
+    return disk_path(text) or Path(_NO_HOST.sub(r"\1://-/", str(text)))
+
+
 def whole_address(path: Path | str) -> str:
     """An address with the slashes that a `Path` may have lost."""
     text = str(path)
     if os.name == "nt" and "://" not in text:
         text = text.replace("\\", "/")
-    if "://" in text:
-        return text
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/", lambda found: f"{found[1]}://{'/' * (found[1] == 'file')}", text)
+    if "://" not in text:
+        disk = "/" if disk_path(text) else ""
+        text = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/", lambda found: f"{found[1]}://{disk}", text)
+    return re.sub(r"^([^:/]+)://-/", r"\1:///", text)
+
+
+def disk_path(path: Path | str) -> Path | None:
+    """The path that an address of this machine's own disk stands for, such as file:///data; None for anything else."""
+    text = str(path).replace("\\", "/") if os.name == "nt" else str(path)
+    found = _DISK.match(text)
+    if found is None:
+        return None
+    rest = text[found.end() :]
+    return Path(rest.lstrip("/") if os.name == "nt" and re.match(r"/+[A-Za-z]:", rest) else rest)
 
 
 def shown_address(path: Path | str) -> str:

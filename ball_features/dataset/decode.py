@@ -11,12 +11,12 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from ball_features.dataset.depths import deep_grey, prepare
-from ball_features.dataset.jpeg import decode_jpegs, is_plain_jpeg
+from ball_features.dataset.jpeg import MAX_SCANS, count_scans, decode_jpegs, is_plain_jpeg
 from ball_features.errors import ImageError
 from ball_features.threads import is_out_of_memory
 
@@ -31,6 +31,8 @@ __all__ = [
     "decode",
     "decode_bytes",
     "may_pass",
+    "open_image",
+    "opened",
     "plain_jpeg",
     "read_file",
     "read_plain_jpeg",
@@ -44,6 +46,7 @@ NO_MEMORY = "cannot be read (not enough memory)"
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
 _IDLE_BYTES = 100  # after the pixels of a JPEG file
+_FORMATS = "JPEG MPO PNG BMP DIB TIFF WEBP GIF JPEG2000 AVIF PPM TGA PCX QOI".split()
 # What other files of medical images begin with: name, place, bytes.
 _OTHERS = (("DICOM", 128, b"DICM"), ("Zeiss slide", 0, b"ZISRAWFILE"), ("NIfTI", 344, b"n+1"))
 _TILE_WIDTH = 322  # tag of TIFF files
@@ -90,7 +93,7 @@ def decode_bytes(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
 def _decode(data: bytes, max_pixels: int) -> Tensor:
     import torch  # noqa: F401  (here, where it is no fault of the image if memory is too short for it)
 
-    with _opened(data, max_pixels) as (image, is_plain):
+    with opened(data, max_pixels) as (image, is_plain):
         decoded = decode_jpegs([data]) if is_plain else None
         return decoded[0] if decoded else _to_rgb(image)  # of a damaged file Pillow says what is wrong with it
 
@@ -127,7 +130,7 @@ def plain_jpeg(data: bytes) -> bytes | None:
     Raises:
         ImageError: The header is damaged or too large.
     """
-    with _opened(data, MAX_PIXELS) as (_, is_plain):
+    with opened(data) as (_, is_plain):
         return data if is_plain else None
 
 
@@ -160,16 +163,24 @@ def read_file(path: Path | str, sha256: str = "") -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Any, bool]]:
-    """Pillow's image, not decoded yet, and whether another decoder may decode it; Pillow's errors as `ImageError`."""
+def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, bool]]:
+    """Open the content of an image file of at most so many pixels; Pillow's errors come as `ImageError`.
+
+    Yields:
+        Pillow's image, not decoded yet, and whether another decoder may decode it.
+    """
     from PIL import Image
 
     if not data:
         raise ImageError("is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_size(*image.size, max_pixels, slide=_TILE_WIDTH in getattr(image, "tag_v2", ()))
-            is_clean = image.format not in ("JPEG", "MPO") or _is_clean_jpeg(data)
+        with open_image(io.BytesIO(data)) as image:
+            width, height = image.size
+            _check_size(width, height, max_pixels, slide=_TILE_WIDTH in getattr(image, "tag_v2", ()))
+            is_jpeg = image.format in ("JPEG", "MPO")
+            if is_jpeg and (scans := count_scans(data)) > MAX_SCANS:
+                raise ImageError(f"has {scans} scans, more than {MAX_SCANS}; save it anew")
+            is_clean = not is_jpeg or _is_clean_jpeg(data)
             yield image, is_clean and is_plain_jpeg(image)
     except ImageError:
         raise
@@ -183,6 +194,29 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Any, bool]]:
         if str(error).lower().startswith("unsupported"):
             raise ImageError(f"is of a kind that is not supported ({error}); save it as PNG") from error
         raise ImageError(f"is damaged or truncated ({str(error).splitlines()[0] or type(error).__name__})") from error
+
+
+def open_image(file: Path | IO[bytes]) -> Any:
+    """Open an image file by Pillow, without decoding it, if it is of a kind that holds pixels alone.
+
+    Other kinds are programs for a program of this machine (PostScript), or unpacked before their size is known.
+
+    Raises:
+        PIL.UnidentifiedImageError: It is of no such kind.
+        OSError: It cannot be read.
+    """
+    from PIL import Image
+
+    return Image.open(file, formats=_formats())
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Kinds of images that are read, by their names in Pillow, as far as this build of it has them."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _is_clean_jpeg(data: bytes) -> bool:

@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,31 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["decode_jpegs", "is_plain_jpeg"]
+__all__ = ["MAX_SCANS", "count_scans", "decode_jpegs", "is_plain_jpeg"]
+
+MAX_SCANS = 100  # as many as libtiff takes; a progressive file has some ten, and each takes all pixels anew
+_SCAN = b"\xff\xda"
+# A marker of a JPEG file: neither a stuffed byte of pixels, nor filling, nor a restart.
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_BARE = (0x01, 0xD8)  # markers that nothing follows
+_END = 0xD9
 
 _RGB = 3  # ImageReadMode.RGB of torchvision
 Decoder = Callable[["list[Tensor]", "torch.device"], Any]  # contents -> list of uint8 (3, height, width)
+
+
+def count_scans(data: bytes) -> int:
+    """Number of scans of a JPEG file, or an upper bound that is no more than `MAX_SCANS`."""
+    count = data.count(_SCAN)
+    if count <= MAX_SCANS:
+        return count
+    place = count = 0  # some may lie in pictures within, or after the end
+    while (found := _MARKER.search(data, place)) and found[1][0] != _END:
+        place = found.end()
+        if found[1][0] not in _BARE:
+            count += found[1][0] == _SCAN[1]
+            place += int.from_bytes(data[place : place + 2], "big")
+    return count
 
 
 def is_plain_jpeg(image: Any) -> bool:

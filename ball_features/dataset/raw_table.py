@@ -170,7 +170,7 @@ def cell_text(value: Any) -> str:
 
 def trimmed(text: str) -> str:
     """Text without blanks around; spreadsheets and the web bring blanks that do not break."""
-    return text.strip(" \t\r\n\v\f\u00a0\ufeff\u200b\u2007\u202f")
+    return text.strip(" \t\r\n\v\f\u00a0\ufeff\u200b\u200e\u200f\u2007\u2060\u202f")
 
 
 def clean_text(text: str) -> str:

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from ball_features.files import escaped_controls
 
@@ -21,6 +21,7 @@ __all__ = [
     "dark_remark",
     "have",
     "left_out_remarks",
+    "read_as",
     "some",
     "told_apart",
     "twin_names_remark",
@@ -33,6 +34,14 @@ _BRIGHT = 63.75  # of 255; 14 of 16 bits stay below
 _ESCAPED = re.compile(r"\\(?:[trn]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")  # see `escaped_controls`
 # Letters of Greek and Cyrillic that look like Latin ones, after case folding.
 _LOOKS = str.maketrans("αβεικνορτυχаԁеһіјкӏмоԛрѕтԝухүв", "abeikvoptyxadehijklmoqpstwyxyb")
+# Kind of a sign in Unicode, or a sign -> what it is read as: controls and formats as nothing.
+_KINDS = {"Cc": "", "Cf": "", "Pd": "-", "Pi": "'", "Pf": "'"}
+_SIGNS = {
+    **dict.fromkeys("\t\n\r", " "),
+    **dict.fromkeys("_\u2043\u2212", "-"),
+    **dict.fromkeys('"`\xb4\u02bc\u2032', "'"),
+}
+_SIGNS |= dict.fromkeys(["\u034f", *map(chr, range(0xFE00, 0xFE10))], "")
 _DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
 
 
@@ -66,9 +75,19 @@ def visible(name: str) -> str:
 
 def told_apart(names: Sequence[str]) -> list[str]:
     """Different names as they are, but for those that look like another one, which are made visible."""
-    plain = [unicodedata.normalize("NFC", name.strip()) for name in names]
+    plain = [_without_hidden(unicodedata.normalize("NFC", name)).strip() for name in names]
     count = Counter(plain)
     return [name if count[own] == 1 else visible(name) for name, own in zip(names, plain, strict=True)]
+
+
+def read_as(name: str) -> str:
+    """A name in the form that others are read alike by: of letters, dashes and quotes one form, nothing invisible."""
+    folded = unicodedata.normalize("NFKC", _ESCAPED.sub("", name)).casefold().translate(_LOOKS)
+    return "".join(_SIGNS.get(own, _KINDS.get(unicodedata.category(own), own)) for own in folded)
+
+
+def _without_hidden(text: str) -> str:
+    return "".join(own for own in text if _KINDS.get(unicodedata.category(own)) != "")
 
 
 def count_classes(label: Iterable[str]) -> str:
@@ -85,8 +104,7 @@ def alike_remark(label: Iterable[str]) -> str:
     count = Counter(label)
     alike: dict[str, list[str]] = {}
     for name in sorted(count):
-        folded = unicodedata.normalize("NFKC", _ESCAPED.sub("", name)).casefold().translate(_LOOKS)
-        alike.setdefault("".join(own for own in folded if own.isalnum()) or name, []).append(name)
+        alike.setdefault("".join(own for own in read_as(name) if own.isalnum()) or name, []).append(name)
     sets = [" and ".join(f"{visible(n)} ({count[n]})" for n in own) for own in alike.values() if len(own) > 1]
     if not sets:
         return ""
@@ -109,11 +127,10 @@ def twin_names_remark(path: Sequence[str]) -> str:
 
 
 def alike_ids_remark(name: str, values: Iterable[str]) -> str:
-    """Ids of a column that differ by letter case, blanks, zeros before numbers or the form of letters alone, or ""."""
+    """Ids of a column that differ by letter case, blanks, zeros before numbers or the form of signs alone, or ""."""
     alike: dict[str, list[str]] = {}
     for value in sorted(set(values)):
-        folded = unicodedata.normalize("NFKC", _ESCAPED.sub("", value)).casefold().translate(_LOOKS)
-        alike.setdefault(re.sub(r"[\s\u200b]|(?<![\d.,])0+(?=\d)", "", folded), []).append(value)
+        alike.setdefault(re.sub(r"\s|(?<![\d.,])0+(?=\d)", "", read_as(value)), []).append(value)
     sets = [" and ".join(map(visible, own)) for own in alike.values() if len(own) > 1]
     if not sets:
         return ""
@@ -140,13 +157,15 @@ def conflict_remark(path: Sequence[str], label: Sequence[str], sha256: Sequence[
 
 def dark_remark(root: Path, path: Sequence[str]) -> str:
     """Images that are nearly black as they are read, mostly 10 to 14 bits in 16, or ""; a sample is looked at."""
+    from ball_features.dataset.decode import opened, read_file  # slow to import
+
     deep = [name for name in path if name.lower().endswith(_DEEP)]
     for names in (deep, [name for name in path if not name.lower().endswith(_DEEP)]):
         most = [0.0, 0]
         for name in names[:: max(1, len(names) // _SAMPLE)]:
             try:
-                with (root / name).open("rb") as file:
-                    most = [max(pair) for pair in zip(most, _brightest(file), strict=True)]
+                with opened(read_file(root / name)) as (image, _):
+                    most = [max(pair) for pair in zip(most, _brightest(image), strict=True)]
             except Exception:  # a damaged file is named when it is decoded
                 continue
             if most[0] >= _BRIGHT:
@@ -169,19 +188,17 @@ def _dark(brightest: float, grey: int) -> str:
     )
 
 
-def _brightest(file: IO[bytes]) -> tuple[float, int]:
+def _brightest(image: Any) -> tuple[float, int]:
     """The largest value of an image: (of 255, as it is read; of 65535, for 16-bit grey)."""
     import numpy as np
-    from PIL import Image
 
-    with Image.open(file) as image:
-        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF")):
-            grey = int(np.asarray(image).max())
-            return grey / 257, grey
-        if image.mode == "F":
-            return 255 * float(np.asarray(image).max()), 0
-        image.draft("RGB", (256, 256))
-        return float(np.asarray(image.convert("RGB")).max()), 0
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF")):
+        grey = int(np.asarray(image).max())
+        return grey / 257, grey
+    if image.mode == "F":
+        return 255 * float(np.asarray(image).max()), 0
+    image.draft("RGB", (256, 256))
+    return float(np.asarray(image.convert("RGB")).max()), 0
 
 
 def left_out_remarks(skipped: Sequence[str], least: int, scarce: Sequence[str], enough: int, dropped: int) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from ball_features.cache import merge
 from ball_features.config import CollectionConfig, ExtractConfig
-from ball_features.config.paths import is_address, shown_path
+from ball_features.config.paths import disk_path, is_address, shown_path
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import BallError, CacheBusyError, CacheError, ConfigError, require_extra
 from ball_features.extraction.extract import Extraction, How, extract, read_collection
@@ -125,6 +125,7 @@ def extract_with_ray(
     if how.get("shard") or how.get("dry_run"):
         raise ConfigError("Got shard or dry_run for a cluster, which makes its own shards. Leave them out.")
     start, overwrite = time.perf_counter(), how.get("overwrite", False)
+    out = disk_path(out) or out
     given, out = Path(out), _free(out, overwrite)
     folder = ShardFolder.beside(out)
     told, progress = how.get("log") or (lambda line: None), how.get("progress")

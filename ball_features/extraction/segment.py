@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ball_features.dataset.decode import NO_MEMORY, decode
+from ball_features.dataset.decode import NO_MEMORY, decode, open_image
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.sources import Source
 from ball_features.errors import ConfigError, DataError, ImageError
@@ -217,11 +217,9 @@ class _Table:
 
 def _is_part(picture: Path, image: Path) -> bool:
     """Whether a picture was made here, of the pixels of an image and black ones, as far as the image can be read."""
-    from PIL import Image
-
     try:
         drawn = decode(picture)
-        with Image.open(picture) as opened:
+        with open_image(picture) as opened:
             name, value = _MADE_BY
             if opened.info.get(name) != value:
                 return False

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from ball_features.config.paths import is_address, shown_path, whole_address
+from ball_features.config.paths import disk_path, is_address, shown_path, whole_address
 from ball_features.errors import DataError
 
 __all__ = ["require_apart"]
@@ -39,11 +39,9 @@ def require_apart(outputs: Mapping[str, Path | str | None]) -> None:
 
 def _key(path: Path | str) -> tuple[object, str]:
     """What tells a file that may not be there yet: its folder, and its name as the laxest disks take it."""
+    path = disk_path(path) or path
     if is_address(path):
-        address = whole_address(path)
-        if not address.startswith("file://"):
-            return "", address.rstrip("/")
-        path = address.removeprefix("file://")
+        return "", whole_address(path).rstrip("/")
     real = Path(os.path.realpath(path))
     try:
         about = real.parent.stat()

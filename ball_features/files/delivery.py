@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from ball_features.config.paths import called, is_address
+from ball_features.config.paths import called, disk_path, is_address
 from ball_features.errors import ConfigError, DataError
 from ball_features.files.partial import clear_partial, partial_of
 from ball_features.files.stored_file import StoredFile, copies_folder, make_folder
@@ -60,6 +60,7 @@ def delivered(path: Path | str, kind: str = "folder") -> Iterator[Path]:
     """
     if kind not in STORED:
         raise ConfigError(f"Got kind={kind!r}, expected one of {', '.join(STORED)}.")
+    path = disk_path(path) or path
     if not is_address(path):
         yield Path(path)
         return

@@ -42,8 +42,8 @@ _STARTS = "[=+\\-@\\t\\r\\n\uff0b\uff0d\uff1d\uff20]"  # the last four are the s
 _BEGINS = "(^|[;\\t\\r\\n])"
 _FORMULA, _ESCAPED = (re.compile(f"{_BEGINS}{sign}(?='*\"*{_STARTS})") for sign in ("", "'"))
 _STYLES = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-# Control characters, and those that reverse the direction of text.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# Control characters, those that set the direction of text, and those that nobody sees.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]")
 # How a cell has them. Braces tell it from text with escapes of other kinds, and a folder of Windows called x10.
 _HEX = re.compile(r"\\x\{([0-9a-f]{1,4})\}")
 _HELD = re.compile(rf"{_CONTROL.pattern}|\\(?=x\{{[0-9a-f]{{1,4}}\}})")

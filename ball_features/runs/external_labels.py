@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from ball_features.dataset.remarks import read_as
 from ball_features.errors import DataError
 from ball_features.reporting.external_record import LabelCounts
 from ball_features.runs.external_images import ExternalImages
@@ -17,8 +17,7 @@ __all__ = ["known_labels"]
 
 def _plain(label: str) -> str:
     """A label without case, separators and forms of Unicode, for comparison."""
-    text = unicodedata.normalize("NFKC", label).casefold()
-    return " ".join(text.replace("_", " ").replace("-", " ").split())
+    return " ".join(read_as(label).replace("-", " ").split())
 
 
 def known_labels(found: ExternalImages, classes: Sequence[str]) -> tuple[np.ndarray, LabelCounts]:

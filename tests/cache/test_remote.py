@@ -3,6 +3,7 @@
 import json
 import shutil
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from ball_features import ExtractConfig, extract, read_cache
 from ball_features.cache import local_copy, merge, verify_cache, written
 from ball_features.cache.lock import lock_cache
+from ball_features.cache.remote import forget
 from ball_features.cli import app
 from ball_features.config.paths import shareable
 from ball_features.errors import BallError, CacheBusyError, CacheError, DataError
@@ -105,10 +107,21 @@ def test_a_copy_of_another_version_is_kept_under_another_name(memory, address):
     assert "all.h5.1" in said[0]
 
 
-@pytest.mark.parametrize("scheme", ["file", "memory"])
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_a_file_of_this_disk_is_no_copy(tmp_path, small_cache, scheme):
+    address = f"{scheme}://{tmp_path}/all.h5"
+    shutil.copyfile(small_cache, tmp_path / "all.h5")
+    assert local_copy(address) == local_copy(Path(address)) == tmp_path / "all.h5"
+    forget(address)
+    with written(address) as path:
+        assert path == tmp_path / "all.h5" and path.exists()
+    with pytest.raises(CacheError, match="exists"):
+        merge([small_cache, small_cache], address)
+
+
 @pytest.mark.parametrize("sound", [True, False])
-def test_a_merge_leaves_the_copy_of_an_interrupted_command(tmp_path, small_cache, scheme, sound):
-    address = f"memory://{uuid.uuid4().hex}/all.h5" if scheme == "memory" else f"file://{tmp_path}/store/all.h5"
+def test_a_merge_leaves_the_copy_of_an_interrupted_command(tmp_path, small_cache, sound):
+    address = f"memory://{uuid.uuid4().hex}/all.h5"
     with pytest.raises(KeyboardInterrupt), written(address) as path:
         shutil.copyfile(small_cache, path)
         raise KeyboardInterrupt

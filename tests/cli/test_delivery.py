@@ -2,13 +2,14 @@
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from ball_features.cli import app
-from ball_features.config.paths import called, is_copy, shareable
+from ball_features.config.paths import as_path, called, disk_path, is_copy, shareable, whole_address
 from ball_features.errors import BallError, ConfigError, DataError
 from ball_features.files import STORED, delivered
 
@@ -311,6 +312,49 @@ def test_files_of_this_machine_have_addresses_too(tmp_path, bundle, smears):
     ball("predict", bundle, smears, "--out", f"file://{out}")
     assert json.loads(out.read_text())["predictions"]
     assert [path.name for path in out.parent.iterdir()] == ["p.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["file://{}", "file:{}", "local://{}", "file://localhost{}"])
+def test_outputs_on_this_disk_are_checked_as_paths(tmp_path, bundle, small_cache, smears, form):
+    """Inputs, also by another name, and saved models, also by a link, are what they are under an address."""
+    out = tmp_path / "e"
+    ball("evaluate", bundle, "--cache", small_cache, "--out", form.format(out))
+    before = (out / "predictions.csv").read_bytes()
+    (tmp_path / "link").symlink_to(bundle)
+    also = ("--coverage", "0.8", "--out")
+    sheet = form.format(out / "predictions.csv")
+    for words, message in (
+        ((smears, "--sheet", out / "predictions.csv", *also, form.format(out)), "is an input of this command"),
+        ((smears, "--sheet", sheet, *also, out), "is an input of this command"),
+        (("--cache", form.format(small_cache), *also, form.format(tmp_path / "link")), "holds a saved model"),
+    ):
+        assert message in ball("evaluate", bundle, *words)
+    assert (out / "predictions.csv").read_bytes() == before
+    assert not (bundle / "predictions.csv").exists()
+
+
+@pytest.mark.slow
+def test_an_input_under_an_address_is_not_replaced_there(memory, top, bundle, small_cache, smears):
+    ball("evaluate", bundle, "--cache", small_cache, "--out", f"{top}/e")
+    before = {path: memory.cat_file(path) for path in memory.find(key(top))}
+    also = ("--coverage", "0.8", "--out")
+    for words in (
+        (smears, "--sheet", f"{top}/e/predictions.csv", *also, f"{top}/e"),
+        (smears, "--sheet", f"{top}/e/predictions.csv", *also, f"{top}/e/"),
+    ):
+        assert "is an input of this command" in ball("evaluate", bundle, *words)
+    words = (smears, "--sheet", f"{top}/e/predictions.csv", "--out", f"{top}/e/predictions.csv")
+    assert "is an input of this command" in ball("predict", bundle, *words)
+    assert {path: memory.cat_file(path) for path in memory.find(key(top))} == before
+
+
+@pytest.mark.parametrize(
+    "text", ["hdfs:///user/a.h5", "hdfs://host/a.h5", "file:///data/a.h5", "memory:///a/b", "s3://b"]
+)
+def test_an_address_keeps_its_host_or_none(text):
+    assert whole_address(as_path(text)) == {"file:///data/a.h5": "/data/a.h5"}.get(text, text)
+    assert disk_path(text) == (Path("/data/a.h5") if text.startswith("file") else None)
 
 
 def test_a_command_that_ends_with_findings_has_stored_them(memory, top):

@@ -194,7 +194,7 @@ def test_only_what_is_bad_by_its_content_is_remembered(tmp_path, monkeypatch):
     changed, gone = load_image(manifest, 0, 16), load_image(manifest, 2, 16)
     assert changed == "changed while it was read; run the command again"
     assert str(gone).startswith("cannot be read")
-    monkeypatch.setattr("PIL.Image.open", lambda file: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr("PIL.Image.open", lambda file, **more: (_ for _ in ()).throw(MemoryError))
     full = load_image(manifest, 1, 16)
     assert full == "cannot be read (not enough memory)"
     kept = dataclasses.replace(manifest, label=("a", "b", "c", "d"))

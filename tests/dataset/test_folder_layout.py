@@ -290,7 +290,8 @@ def test_classes_that_read_alike(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", ["Pre\t", "\u202ePre", "P\u200bre", "\u0420re", "\uff30re", "\u03a1re", "PRE ", "Pre\x07"]
+    "other",
+    ["Pre\t", "\u202ePre", "P\u200bre", "\u0420re", "\uff30re", "\u03a1re", "PRE ", "Pre\x07", "Pre\u200e", "P\xadre"],
 )
 def test_classes_that_look_alike(tmp_path, other):
     make(tmp_path, [f"{name}/{i}.jpg" for name in ("Pre", other, "Pro") for i in range(2)])
@@ -298,13 +299,16 @@ def test_classes_that_look_alike(tmp_path, other):
     assert "Classes that read alike are kept apart: " in note
     assert "'Pre' (2)" in note
     assert "Pro" not in note
+    assert "".join(scan(tmp_path).classes).count(" Pre ") == 1
     assert note.replace("\n", " ").isprintable()
 
 
 @pytest.mark.parametrize("role", ["group", "patient", "site"])
 @pytest.mark.parametrize(
     ("first", "second", "alike"),
-    [("P1", "p1", True), ("P 1", "P1", True), ("P1", "P01", True), ("\u0420-7", "P-7", True), ("P\uff11", "P1", True),
+    [*((f"P{dash}1", "P-1", True) for dash in "\u2010\u2011\u2013\u2014\u2212_"), ("O\u2019N", "O'N", True),
+     *((form.format(sign), "P-1", True) for form in ("P-1{}", "P-{}1") for sign in "\xad\u200d\u200e\u202a\ufe0f"),
+     ("P1", "p1", True), ("P 1", "P1", True), ("P1", "P01", True), ("\u0420-7", "P-7", True), ("P\uff11", "P1", True),
      ("P1", "P2", False), ("P1-2", "P12", False), ("1.5", "1.05", False), ("P10", "P1", False)],
 )  # fmt: skip
 def test_ids_that_read_alike_are_said(role, first, second, alike):
