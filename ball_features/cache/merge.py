@@ -20,8 +20,8 @@ from ball_features.cache.write import CacheContents, CacheWriter, create_cache
 from ball_features.config.paths import is_address
 from ball_features.dataset.listing import natural_key
 from ball_features.errors import CacheError
-from ball_features.files import clear_partial, free_name, is_changed, partial_of, settle
-from ball_features.outputs import require_outside_bundles
+from ball_features.files import clear_partial, free_name, is_changed, is_expected, partial_of, settle
+from ball_features.outputs import require_outside_bundles, require_writable
 
 __all__ = ["Merged", "merge"]
 
@@ -62,12 +62,12 @@ def merge(shards: Sequence[Path | str], out: Path | str, *, overwrite: bool = Fa
         shards: paths or addresses of two or more caches with equal settings, all complete, or of the one shard of
             one. Shards that know their number must be all there.
         out: path or address of the cache to write, which must not exist.
-        overwrite: replace a file of that name, which the caller has checked (`outputs.require_writable`).
+        overwrite: replace a file of that name, if it is a cache and none of the shards.
 
     Raises:
         CacheError: A cache cannot be read, is not complete or has other settings; a shard is missing; one image has two
             contents, classes or other cells; there is no image; or the output exists or cannot be written.
-        DataError: The output lies in a bundle.
+        DataError: The output lies in a bundle, is one of the shards, or would replace a file that is no cache.
     """
     if is_address(out):
         with written(out, anew=not overwrite) as work:
@@ -77,6 +77,8 @@ def merge(shards: Sequence[Path | str], out: Path | str, *, overwrite: bool = Fa
     if os.path.lexists(out) and not overwrite:
         raise CacheError(f"{out} exists. Give another output file, or remove it first.")
     require_outside_bundles(out, "output file")
+    if overwrite and not is_expected(out):
+        require_writable(out, kind="cache", inputs=paths)
     caches = [read_cache(path) for path in paths]
     if len(paths) < 2 and [own.attributes.get(SHARD) for own in caches] != [[1, 1]]:
         raise CacheError(f"Got {len(paths)} cache, expected two or more shards of one collection.")

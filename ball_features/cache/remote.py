@@ -8,7 +8,6 @@ name, then moved. Keys and passwords are fsspec's affair; no text of ours and no
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 from ball_features.cache.lock import lock_cache
 from ball_features.config.paths import disk_path, is_address
 from ball_features.errors import CacheError
-from ball_features.files import StoredFile, copies_folder, make_folder
+from ball_features.files import StoredFile, copies_folder, is_certain, make_folder
 
 __all__ = ["forget", "local_copy", "written"]
 
@@ -121,7 +120,7 @@ class _Remote(StoredFile):
     @property
     def folder(self) -> Path:
         """Folder of its copies."""
-        return copies_folder() / hashlib.sha256(self.shown.encode()).hexdigest()[:24]
+        return copies_folder() / self.token[:24]
 
     @property
     def copy(self) -> Path:
@@ -143,7 +142,7 @@ class _Remote(StoredFile):
         version = self.version()
         if not version:
             raise CacheError(f"No cache at {self.shown}. Make one with `ball extract`.")
-        if _read_note(self.copy).version != version or not self.copy.exists():
+        if _read_note(self.copy).version != version or not is_certain(version) or not self.copy.exists():
             make_folder(self.copy.parent, CacheError)
             self.get(self.copy)
             _write_note(self.copy, _Note(version))

@@ -29,10 +29,12 @@ __all__ = [
     "whole_address",
 ]
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
+# A drive of Windows has one letter; several may be chained, as in zip://a.h5::s3://bucket/a.zip.
+_ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+:/")
 _DISK = re.compile(r"(?:file|local):(?=/)(?://(?:localhost(?=/))?)?")
 _NO_HOST = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):///(?=[^/])")  # hdfs:///user: the host of a configuration
-_SECRET = re.compile(r"//[^/@]*@")
+# User and password: up to the last @ before the first slash, or to the last of all where a password may hold slashes.
+_SECRET = re.compile(r"(?<=//)(?:[^/@:]*:(?!\d*(?:/|$)).*@|[^/]*@)")
 _COPIES: dict[str, str] = {}  # path of this machine -> address that will hold what is written there
 
 
@@ -50,7 +52,8 @@ def as_path(text: Path | str) -> Path:
         >>> whole_address(as_path("hdfs:///data/a.h5"))
         'hdfs:///data/a.h5'
     """
-    return disk_path(text) or Path(_NO_HOST.sub(r"\1://-/", str(text)))
+    parts = (part if disk_path(part) else _NO_HOST.sub(r"\1://-/", part) for part in str(text).split("::"))
+    return disk_path(text) or Path("::".join(parts))
 
 
 def whole_address(path: Path | str) -> str:
@@ -58,6 +61,10 @@ def whole_address(path: Path | str) -> str:
     text = str(path)
     if os.name == "nt" and "://" not in text:
         text = text.replace("\\", "/")
+    return "::".join(map(_whole, text.split("::")))
+
+
+def _whole(text: str) -> str:
     if "://" not in text:
         disk = "/" if disk_path(text) else ""
         text = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/", lambda found: f"{found[1]}://{disk}", text)
@@ -68,7 +75,7 @@ def disk_path(path: Path | str) -> Path | None:
     """The path that an address of this machine's own disk stands for, such as file:///data; None for anything else."""
     text = str(path).replace("\\", "/") if os.name == "nt" else str(path)
     found = _DISK.match(text)
-    if found is None:
+    if found is None or "::" in text:
         return None
     rest = text[found.end() :]
     return Path(rest.lstrip("/") if os.name == "nt" and re.match(r"/+[A-Za-z]:", rest) else rest)
@@ -76,7 +83,7 @@ def disk_path(path: Path | str) -> Path | None:
 
 def shown_address(path: Path | str) -> str:
     """An address without the keys and passwords that may stand in it."""
-    return _SECRET.sub("//", whole_address(path)).partition("?")[0]
+    return "::".join(_SECRET.sub("", part).partition("?")[0] for part in whole_address(path).split("::"))
 
 
 def shown_path(path: Path | str) -> str:

@@ -153,6 +153,8 @@ def read_file(path: Path | str, sha256: str = "") -> bytes:
             megabytes = status.st_size / 1e6
             raise ImageError(f"has {megabytes:.0f} MB, more than {MAX_BYTES / 1e6:.0f}; cut it into fields")
         data = path.read_bytes()
+        if len(data) > MAX_BYTES:  # a store that does not say how large a file is
+            raise ImageError(f"has more than {MAX_BYTES / 1e6:.0f} MB; cut it into fields")
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from error
     except MemoryError as error:

@@ -13,6 +13,7 @@ from ball_features.config import CollectionConfig
 from ball_features.dataset.remarks import alike_ids_remark, told_apart
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_columns import plain_name
+from ball_features.dataset.sheet_formats import MOST_BYTES
 from ball_features.dataset.sources import open_file
 from ball_features.errors import DataError
 
@@ -121,7 +122,7 @@ def table_of_file(path: str, paths: Sequence[str], patients: Sequence[str] = ())
     Raises:
         DataError: The file cannot be read, or names none of the images.
     """
-    file = open_file(path)
+    file = open_file(path, MOST_BYTES)
     if isinstance(file, Path) and file.exists() and not file.is_file():
         raise DataError(
             f"{file} is no file, expected one: a groups file is read twice, and again when the run is repeated. "

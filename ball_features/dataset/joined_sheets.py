@@ -10,11 +10,14 @@ from ball_features.config import CollectionConfig
 from ball_features.dataset.folder_names import split_of
 from ball_features.dataset.matching import lacking_rows
 from ball_features.dataset.remarks import are, told_apart
+from ball_features.dataset.sheet_cells import ONE_WAY, one_number_twice
 from ball_features.dataset.sheet_columns import names_images
 from ball_features.dataset.sheet_table import Sheet, SheetRows
 from ball_features.errors import DataError
 
 __all__ = ["JoinedSheets", "join_files", "join_worksheets"]
+
+_IDS = ("label", "patient", "site", "group", "series", "batch", "block")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,11 @@ class JoinedSheets:
                         )
                     if cell and not own[number]:
                         own[number], by[number] = cell, sheet.source
+        for name in filter(columns.__contains__, _IDS):
+            twice = one_number_twice(columns[name])
+            if twice:
+                (one, by), (other, also) = ((columns[name][place], said[name][place]) for place in twice)
+                raise DataError(f"{name} is {one!r} in {by} and {other!r} in {also}, which are one number. {ONE_WAY}")
         listed = tuple(any(rows.listed[number] for _, rows in found) for number in range(len(files)))
         by_image = [sheet.source for sheet, rows in found if not rows.by_patient]
         if by_image:

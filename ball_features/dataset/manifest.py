@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config import CollectionConfig
+from ball_features.config.paths import disk_path
 from ball_features.dataset.decode import MAX_BYTES, may_pass
 from ball_features.dataset.labels import Labels, read_labels
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
@@ -141,6 +142,7 @@ def scan(
         DataError: No such folder, or none that can be read, no image, too few classes, two possible readings of the
             folders, or a sheet that does not fit.
     """
+    root = disk_path(root) or root
     source: Any = open_source(root) if anywhere else None
     place: Path = source or _folder(Path(root))
     listing = list_images(place)
@@ -212,6 +214,7 @@ def open_images(root: Path | str) -> Path:
     Raises:
         DataError: Nothing is there, or it cannot be read.
     """
+    root = disk_path(root) or root
     source: Any = open_source(root)
     if source is None and not Path(root).is_dir():
         raise DataError(f"No folder or archive at {root}, expected that of the images.")

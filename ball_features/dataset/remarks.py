@@ -42,6 +42,7 @@ _SIGNS = {
     **dict.fromkeys('"`\xb4\u02bc\u2032', "'"),
 }
 _SIGNS |= dict.fromkeys(["\u034f", *map(chr, range(0xFE00, 0xFE10))], "")
+_NO_FRACTION = re.compile(r"(?<=\d)[.,]0+$")  # what programs write a whole number with, where a cell is empty
 _DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
 
 
@@ -130,7 +131,8 @@ def alike_ids_remark(name: str, values: Iterable[str]) -> str:
     """Ids of a column that differ by letter case, blanks, zeros before numbers or the form of signs alone, or ""."""
     alike: dict[str, list[str]] = {}
     for value in sorted(set(values)):
-        alike.setdefault(re.sub(r"\s|(?<![\d.,])0+(?=\d)", "", read_as(value)), []).append(value)
+        plain = re.sub(r"\s|(?<![\d.,])0+(?=\d)", "", read_as(value))
+        alike.setdefault(_NO_FRACTION.sub("", plain), []).append(value)
     sets = [" and ".join(map(visible, own)) for own in alike.values() if len(own) > 1]
     if not sets:
         return ""

@@ -22,7 +22,7 @@ from ball_features.dataset.sheet_columns import (
     names_images,
     plain_name,
 )
-from ball_features.dataset.sheet_formats import read_frame, read_tables
+from ball_features.dataset.sheet_formats import MOST_BYTES, read_frame, read_tables
 from ball_features.dataset.sheet_table import Sheet
 from ball_features.dataset.sources import open_file
 from ball_features.errors import DataError
@@ -73,7 +73,7 @@ def _one_file(sheet: Any, columns: CollectionConfig, missing: bool = False) -> S
     Raises:
         DataError: It cannot be read, or no table in it names images or patients.
     """
-    file = open_file(sheet) if isinstance(sheet, str | Path) else None
+    file = open_file(sheet, MOST_BYTES) if isinstance(sheet, str | Path) else None
     tables = [read_frame(sheet)] if file is None else read_tables(file)
     first: DataError | None = None
     found: list[Sheet] = []

@@ -13,7 +13,15 @@ from ball_features.dataset.remarks import some
 from ball_features.dataset.sheet_columns import flag_columns, flag_value, split_value
 from ball_features.errors import DataError
 
-__all__ = ["MarkedClasses", "flagged_split", "known_column", "mark_classes", "require_one_spelling"]
+__all__ = [
+    "ONE_WAY",
+    "MarkedClasses",
+    "flagged_split",
+    "known_column",
+    "mark_classes",
+    "one_number_twice",
+    "require_one_spelling",
+]
 
 # Texts that programs and people write for a missing value.
 _BLANK = {
@@ -29,6 +37,7 @@ _UNKNOWN = {
 }  # fmt: skip
 _SPREADSHEET = re.compile(r"\.(xls\w?|ods)\b", re.IGNORECASE)
 _MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+ONE_WAY = "Write it in one way where one is meant, or put letters before where two are."
 _NUMBER = re.compile(r"[0-9]+([.,][0-9]+)?")
 _ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]{2,3}")  # how spreadsheets and pandas write long numbers
 
@@ -146,7 +155,6 @@ def mark_classes(
 
 def require_one_spelling(role: str, cells: Sequence[str], lines: Sequence[int], table: RawTable) -> None:
     """Refuse 1, 1.0 and 01 in one column, which may be one patient or three, and 2.02611E+16, which may be many."""
-    spelt: dict[Decimal, tuple[str, int]] = {}
     for cell, line in zip(cells, lines, strict=True):
         if _ROUNDED.fullmatch(cell):
             raise DataError(
@@ -154,12 +162,19 @@ def require_one_spelling(role: str, cells: Sequence[str], lines: Sequence[int], 
                 "may look the same now. Store the ids as text (in a spreadsheet, format the column as text before they "
                 "are typed or pasted), or put letters before them."
             )
-        if not _NUMBER.fullmatch(cell):
-            continue
-        number = Decimal(cell.replace(",", "."))
-        other, first = spelt.setdefault(number, (cell, line))
-        if other != cell:
-            raise DataError(
-                f"{table.source}: {role} is {other!r} in line {first} and {cell!r} in line {line}, which are one "
-                "number. Write it in one way where one is meant, or put letters before where two are."
-            )
+    twice = one_number_twice(cells)
+    if twice:
+        first, second = twice
+        raise DataError(
+            f"{table.source}: {role} is {cells[first]!r} in line {lines[first]} and {cells[second]!r} in line "
+            f"{lines[second]}, which are one number. {ONE_WAY}"
+        )
+
+
+def one_number_twice(cells: Sequence[str]) -> tuple[int, int] | None:
+    """Places of the first two cells that write one number in two ways, such as 1, 1.0 and 01; None without such."""
+    seen: dict[Decimal, int] = {}
+    for place, cell in enumerate(cells):
+        if _NUMBER.fullmatch(cell) and cells[first := seen.setdefault(Decimal(cell.replace(",", ".")), place)] != cell:
+            return first, place
+    return None

@@ -23,7 +23,7 @@ from ball_features.dataset.sources import Member
 from ball_features.errors import DataError, require_extra
 from ball_features.files import plain_cell
 
-__all__ = ["GUESSED", "keeps_encoding", "read_frame", "read_tables"]
+__all__ = ["GUESSED", "MOST_BYTES", "keeps_encoding", "read_frame", "read_tables"]
 
 # Encodings of two bytes, each with its everyday characters: kana, marks and the first level of ideographs.
 _WIDE = {
@@ -39,7 +39,7 @@ _SEPARATORS = (",", ";", "\t", "|")
 _PROBED = 50  # records that the separator is told by
 _MAC_LETTER = re.compile(rb"[A-Za-z][\x87-\x90\x98\x9a-\x9f](?:[a-z]|\b)")
 _LOOKED_AT = 10_000  # records, blank ones too, among which those are
-_MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 30
 _EXPECTED = "Expected a table: .csv, .tsv, .xlsx, .xls, .ods, .parquet, .json or .jsonl."
 _SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
@@ -57,11 +57,11 @@ def read_tables(path: Path | Member, *, as_is: bool = False) -> list[RawTable]:
     """
     try:
         with path.open("rb") as file:  # which may be a pipe
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"No groups file or sheet can be read at {path} ({error.strerror}). {_EXPECTED}") from error
-    if len(data) > _MOST_BYTES:
-        raise DataError(f"{path} has more than {_MOST_BYTES / 1e6:.0f} MB, the most for a sheet. Give a smaller table.")
+    if len(data) > MOST_BYTES:
+        raise DataError(f"{path} has more than {MOST_BYTES / 1e6:.0f} MB, the most for a sheet. Give a smaller table.")
     if data.startswith(b"PAR1"):
         return [replace(_parquet(path, data), name=_stem(path))]
     if data.startswith(_SPREADSHEET):

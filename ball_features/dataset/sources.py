@@ -17,12 +17,15 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
-from ball_features.config.paths import is_address
+from ball_features.config.paths import disk_path, is_address
 from ball_features.dataset.archives import ARCHIVES, Entry, index_archive, is_archive, read_entry, require_bounded
+from ball_features.dataset.decode import MAX_BYTES
 from ball_features.errors import DataError
 from ball_features.files import IMAGE_SUFFIXES, StoredFile
 
 __all__ = ["Member", "Source", "fetched", "open_file", "open_source"]
+
+_UNKNOWN = 1  # bytes of a file whose store does not say how large it is
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,8 @@ def _stored_images(stored: StoredFile) -> Source:
     system, base = stored.system, stored.base
     if is_archive(base):
         return _stored_archives(stored, [base])
-    found = {path: int(about.get("size") or 0) for path, about in system.find(base, detail=True).items()}
+    about = system.find(base, detail=True)
+    found = {path: _UNKNOWN if own.get("size") is None else int(own["size"]) for path, own in about.items()}
     archives = sorted(path for path in found if path.lower().endswith(ARCHIVES))
     if archives and not any(PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES for path in found):
         return _stored_archives(stored, archives)
@@ -221,7 +225,8 @@ def _stored_images(stored: StoredFile) -> Source:
         except ValueError as error:
             raise DataError(f"{stored.shown} cannot be read: it holds {error}. Give another folder.") from error
     sizes = {name: found[path] for name, path in names.items()}
-    return Source(stored.shown.rstrip("/"), sizes, lambda name: fetched(lambda: system.cat_file(names[name])))
+    files = {name: replace(stored, base=path) for name, path in names.items()}
+    return Source(stored.shown.rstrip("/"), sizes, lambda name: fetched(lambda: files[name].read(MAX_BYTES)))
 
 
 def _stored_archives(stored: StoredFile, paths: list[str]) -> Source:
@@ -238,17 +243,22 @@ def _stored_archives(stored: StoredFile, paths: list[str]) -> Source:
     return Source(stored.shown.rstrip("/"), {name: entry.size for name, (_, entry) in entries.items()}, read)
 
 
-def open_file(path: Path | str) -> Path | Member:
+def open_file(path: Path | str, most: int) -> Path | Member:
     """One file to read: a local path itself, or what lies under an address.
+
+    Args:
+        path: path or address.
+        most: bytes of the latter; of more, one byte more than these is read.
 
     Raises:
         DataError: The store refuses, or its package is not installed; that nothing is there is told when it is read.
         MissingExtraError: fsspec is not installed.
     """
+    path = disk_path(path) or path
     if not is_address(path):
         return Path(path)
     stored = StoredFile.at(path, DataError)
-    return Member(stored.shown, 0, lambda: fetched(lambda: stored.system.cat_file(stored.base)))
+    return Member(stored.shown, 0, lambda: fetched(lambda: stored.read(most)))
 
 
 def fetched(fetch: Callable[[], bytes]) -> bytes:

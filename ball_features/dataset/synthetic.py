@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import numbers
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
@@ -19,7 +20,9 @@ from typing import NamedTuple, TypedDict, Unpack
 import numpy as np
 
 from ball_features.dataset.smear_field import CLASSES, Look, Stain, draw_field, draw_stain
-from ball_features.errors import ConfigError
+from ball_features.errors import ConfigError, DataError
+from ball_features.files import read_json, replacing, write_text
+from ball_features.outputs import require_folder, require_no_link
 
 __all__ = ["CLASSES", "Faults", "Truth", "draw_smears"]
 
@@ -88,6 +91,7 @@ def draw_smears(
 
     Raises:
         ConfigError: A number is out of range.
+        DataError: The folder cannot be written, or holds a file that would be replaced and that no earlier call drew.
     """
     share = faults.get("overlay_share", 0.0)
     whole = all(isinstance(number, numbers.Integral) for number in (per_class, size_px, seed))
@@ -96,15 +100,34 @@ def draw_smears(
             f"Got per_class={per_class}, size_px={size_px}, seed={seed}, overlay_share={share}; expected whole numbers "
             "of at least 1 image, 64 px and the seed 0, and a share between 0 and 1."
         )
+    require_folder(folder, "folder")
     folder = Path(folder)
+    _require_own(folder)
     truth = Truth()
     for code, (name, look) in enumerate(CLASSES.items()):
-        (folder / name).mkdir(parents=True, exist_ok=True)
         _Drawer(folder, truth, faults, _Class(code, name, look), size_px).draw(
             np.random.default_rng([seed, code]), per_class
         )
-    (folder / "truth.json").write_text(json.dumps(asdict(truth), indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "truth.json", json.dumps(asdict(truth), indent=1) + "\n")
     return truth
+
+
+def _require_own(folder: Path) -> None:
+    """Raise `DataError` for files that would be replaced, but for those that the folder's `truth.json` lists."""
+    drawn: dict[str, str] = {}
+    truth = folder / "truth.json"
+    try:
+        if os.path.lexists(truth):
+            require_no_link(truth)
+            drawn = dict(read_json(truth)["sha256"])
+        for name in CLASSES:
+            require_no_link(folder / name)
+            for path in sorted((folder / name).glob("WBC-*.jpg")):
+                is_file = path.is_file() and not path.is_symlink()
+                if not is_file or drawn.get(f"{name}/{path.name}") != hashlib.sha256(path.read_bytes()).hexdigest():
+                    raise DataError(f"{path} was not drawn here and may be replaced. Give another folder.")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} cannot be drawn into ({error}). Give another folder.") from error
 
 
 class _Class(NamedTuple):
@@ -172,7 +195,8 @@ class _Drawer:
     def _save(self, data: bytes) -> str:
         self.saved += 1
         path = f"{self.own.name}/WBC-{self.own.name}-{self.saved:03d}.jpg"
-        (self.folder / path).write_bytes(data)
+        with replacing(self.folder / path, sweep=False) as partial:
+            partial.write_bytes(data)
         self.truth.label[path] = self.own.name
         self.truth.sha256[path] = hashlib.sha256(data).hexdigest()
         return path

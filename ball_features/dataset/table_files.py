@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.config import CollectionConfig
+from ball_features.config.paths import disk_path
 from ball_features.dataset.folder_layout import read_layout
 from ball_features.dataset.listing import Rejected, list_images, printable
 from ball_features.dataset.matching import match_rows
@@ -28,7 +29,7 @@ from ball_features.files import (
     write_cells,
     write_csv,
 )
-from ball_features.outputs import require_free, require_untouched
+from ball_features.outputs import require_free, require_untouched, require_writable
 
 __all__ = ["BlankSheet", "extend_table", "require_extendable", "write_sheet"]
 
@@ -66,6 +67,7 @@ def write_sheet(images: Path | str, out: Path | str, layout: str = "auto") -> Bl
     """
     out = Path(out)
     require_free(out, "sheet")
+    images = disk_path(images) or images
     source = open_source(images)
     place = Path(images) if source is None else source
     if isinstance(place, Path) and not place.is_dir():
@@ -187,6 +189,7 @@ def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterab
     """
     texts = {str(name): [escaped_controls(str(value)) for value in values] for name, values in columns.items()}
     if not is_expected(path):
+        require_writable(path, "table", extended=True)
         require_extendable(path, images)
     if is_changed(path) or not path.is_file() or not path.stat().st_size:
         write_csv(path, ("path", *columns), zip(map(escaped_controls, images), *texts.values(), strict=True))

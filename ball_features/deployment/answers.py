@@ -15,7 +15,7 @@ from ball_features.deployment.alarm import judge
 from ball_features.deployment.patient_answers import PatientAnswer, answer_each_patient
 from ball_features.deployment.predictions_page import predictions_page
 from ball_features.errors import DataError
-from ball_features.files import joined_names, require_apart, write_csv, write_text
+from ball_features.files import is_expected, joined_names, require_apart, write_csv, write_text
 from ball_features.outputs import remove_former, require_writable
 from ball_features.reporting.finding import Finding
 from ball_features.reporting.verdict import findings_to_json
@@ -79,10 +79,12 @@ class Predictions:
             is removed.
 
         Raises:
-            DataError: The name has another ending, or the folder cannot be written.
+            DataError: The name has another ending, the file cannot be written, or a file is there that `write` did not
+                make.
         """
         path = Path(path)
-        check_suffix(path)
+        if not is_expected(path):  # by the command, which knows what it has read
+            require_replaceable(path, "output file", ())
         header = ["path", "predicted", *(f"p_{name}" for name in self.classes), "set", "distance", "unusual"]
         rows = [_row(item, self.classes) for item in self.predictions]
         if self.patient:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ball_features.config.paths import disk_path
 from ball_features.dataset.listing import Listing, Rejected, list_images, printable
 from ball_features.dataset.sources import Source, open_source
 from ball_features.errors import DataError
@@ -46,6 +47,7 @@ def find_images(arguments: Iterable[str]) -> Inputs:
     rejected = []
     passed = Listing()
     for text in arguments:
+        text = str(disk_path(text) or text)
         path, source = Path(text), open_source(text)
         if source is not None:
             matches: list[Any] = [source]  # its files have the methods of a `Path` that reading needs

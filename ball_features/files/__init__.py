@@ -21,7 +21,7 @@ from ball_features.files.replacement import (
     where_checked,
     whole_file,
 )
-from ball_features.files.stored_file import StoredFile, copies_folder, make_folder
+from ball_features.files.stored_file import StoredFile, copies_folder, is_certain, make_folder
 from ball_features.files.text_files import (
     IMAGE_SUFFIXES,
     escaped_controls,
@@ -50,6 +50,7 @@ __all__ = [
     "expect",
     "free_name",
     "is_begun_by_others",
+    "is_certain",
     "is_changed",
     "is_expected",
     "is_plain_name",

@@ -13,7 +13,6 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from ball_features.config.paths import called, disk_path, is_address
@@ -74,7 +73,7 @@ def delivered(path: Path | str, kind: str = "folder") -> Iterator[Path]:
         kept = top / f"out-{secrets.token_hex(4)}"
         folder = partial_of(kept)
         if kind == "kept":
-            kept = folder = top / f"out-{sha256(stored.shown.encode()).hexdigest()[:16]}"
+            kept = folder = top / f"out-{stored.token[:16]}"
             held.enter_context(_alone(folder, stored.shown))
         copy = _Copy(inside, folder / stored.name, kind, folder.with_name(f"{folder.name}.json"))
         try:
@@ -162,7 +161,7 @@ class _Copy:
         present = {path.relative_to(self.top).as_posix(): path for path in self.top.rglob("*") if self._is_output(path)}
         changed = [name for name, path in present.items() if self.stamps.get(name) != _stamp(path)]
         changed.sort(key=lambda name: (name.rpartition("/")[2] in _LAST, -name.count("/"), name))
-        removed = [name for name, version in self.versions.items() if version and name not in present]
+        removed = [name for name, version in self.versions.items() if version and not self._path(name).exists()]
         for name in (*changed, *removed):
             there = self.stored.beside(name)
             if there.version() != self.versions.get(name, ""):
@@ -182,12 +181,8 @@ class _Copy:
             self.stored.beside(name).remove()
 
     def _folder(self) -> StoredFile:
-        return StoredFile(
-            self.stored.system,
-            self.stored.base.rpartition("/")[0],
-            self.stored.shown.rpartition("/")[0],
-            self.stored.error,
-        )
+        base, shown = (text.rpartition("/")[0] for text in (self.stored.base, self.stored.shown))
+        return replace(self.stored, base=base, shown=shown)
 
     def _path(self, name: str) -> Path:
         """The copy of a file; names of a store lead nowhere else."""

@@ -6,9 +6,11 @@ Keys and passwords are fsspec's affair; no text of ours shows them.
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -17,10 +19,15 @@ from ball_features.errors import BallError, require_extra
 from ball_features.files.replacement import whole_file
 from ball_features.files.user_folder import user_folder
 
-__all__ = ["StoredFile", "copies_folder", "make_folder"]
+__all__ = ["StoredFile", "copies_folder", "is_certain", "make_folder"]
 
-# What a store says of a file, by the names of different stores.
-_MARKS = ("size", "ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+# What stores say of a version of a file, by names in which case and signs differ.
+_MARKS = frozenset(
+    (
+        "size etag generation version versionid checksum contentmd5 md5 md5hash sha sha256 crc datetime created "
+        "lastmodified lastmodifiedtime lastwritetime modified modificationtime modify mtime timemodified updated"
+    ).split()
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,14 @@ class StoredFile:
         base: path in it.
         shown: address without keys.
         error: kind of the errors that are raised.
+        token: digest of the whole address, 64 hexadecimal digits: files that differ in a query or a user differ in it.
     """
 
     system: Any
     base: str
     shown: str
     error: type[BallError]
+    token: str
 
     @classmethod
     def at(cls, path: Path | str, error: type[BallError]) -> Self:
@@ -60,11 +69,12 @@ class StoredFile:
             ) from missing
         except Exception as other:  # stores raise errors of many kinds, whose texts may hold the address
             raise error(_refused(shown, other)) from None
-        return cls(system, base, shown, error)
+        return cls(system, base, shown, error, sha256(whole_address(path).encode()).hexdigest())
 
     def __truediv__(self, name: str) -> Self:
         """A file below a folder."""
-        return replace(self, base=f"{self.base.rstrip('/')}/{name}", shown=f"{self.shown.rstrip('/')}/{name}")
+        base, shown = f"{self.base.rstrip('/')}/{name}", f"{self.shown.rstrip('/')}/{name}"
+        return replace(self, base=base, shown=shown, token=self._token_of(name))
 
     def beside(self, name: str) -> Self:
         """A file in the same folder."""
@@ -72,12 +82,16 @@ class StoredFile:
             self,
             base=f"{self.base.rpartition('/')[0]}/{name}",
             shown=f"{self.shown.rpartition('/')[0]}/{name}",
+            token=self._token_of(name),
         )
+
+    def _token_of(self, name: str) -> str:
+        return sha256(f"{self.token} {name}".encode()).hexdigest()
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
-        return PurePosixPath(self.base).name
+        """The last part of the path, without what stands behind it."""
+        return PurePosixPath(self.shown).name
 
     def version(self) -> str:
         """What tells one version of the file from another; "" where there is none."""
@@ -90,7 +104,7 @@ class StoredFile:
                 return ""
             if about.get("type") == "directory":
                 raise self.error(f"Got the folder {self.shown}, expected the name of a file.")
-            return " ".join(f"{name}={about[name]}" for name in _MARKS if about.get(name) is not None)
+            return " ".join(f"{name}={about[name]}" for name in sorted(about) if _is_mark(name, about[name]))
 
         return self.asked(look)
 
@@ -112,6 +126,14 @@ class StoredFile:
             return [path.rstrip("/").removeprefix(top) for path in found if path.startswith(top) and path != top]
 
         return self.asked(look)
+
+    def read(self, most: int) -> bytes:
+        """The content of a file, or its first bytes, one more than `most`, where it has more."""
+        size = self.system.info(self.base).get("size")
+        if size is not None and size <= most:
+            return self.system.cat_file(self.base)
+        with self.system.open(self.base, "rb") as file:  # a server may say nothing of the size, and never end
+            return file.read(most + 1)
 
     def get(self, path: Path) -> None:
         """Fetch the file; `path` appears whole."""
@@ -192,6 +214,15 @@ class StoredFile:
         """Make the folder of a file in file systems that have folders."""
         if self._has_folders:
             self.system.makedirs(str(PurePosixPath(self.base).parent), exist_ok=True)
+
+
+def is_certain(version: str) -> bool:
+    """Whether a version of `StoredFile.version` tells more than a size, which another file may have too."""
+    return any(not mark.startswith("size=") for mark in version.split())
+
+
+def _is_mark(name: Any, value: Any) -> bool:
+    return value is not None and re.sub("[^a-z0-9]", "", str(name).lower()) in _MARKS
 
 
 def _refused(shown: str, error: Exception, more: str = "") -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ball_features.cache import Cache, choose_channels
 from ball_features.config import FitConfig, split_names
+from ball_features.config.paths import as_path, shareable_text, shown_path
 from ball_features.config.toml import Repeat
 from ball_features.dataset.grouping import read_grouping
 from ball_features.errors import CacheError, ConfigError
@@ -70,12 +71,12 @@ class _Entry:
 def _read(argument: str) -> tuple[str, Cache]:
     """Read CACHE.h5, CACHE.h5:CHANNELS or CACHE.h5:mean; return a short name and the cache as models see it."""
     head, mark, channels = argument.rpartition(".h5:")
-    path, wanted = (Path(f"{head}.h5"), channels) if mark else (Path(argument), "")
-    cache = complete_cache(path)
+    path, wanted = (as_path(f"{head}.h5"), channels) if mark else (as_path(argument), "")
+    cache, name = complete_cache(path), Path(shown_path(path)).stem
     if wanted == "mean":
-        return f"{path.stem}:mean", choose_channels(cache, (), "mean")
+        return f"{name}:mean", choose_channels(cache, (), "mean")
     parts = split_names(wanted)
-    return path.stem + (f":{wanted}" if wanted else ""), choose_channels(cache, parts)
+    return name + (f":{wanted}" if wanted else ""), choose_channels(cache, parts)
 
 
 def _aligned(cache: Cache, name: str, first: Cache) -> Cache:
@@ -142,7 +143,8 @@ def compare(
     require_unadapted(config, "several caches")
     check_protocol(config)
     if len(caches) < 2 or len(set(map(os.path.realpath, caches))) < len(caches):
-        raise ConfigError(f"Got {len(caches)} caches ({', '.join(caches)}), expected two or more different ones.")
+        listed = ", ".join(map(shown_path, caches))
+        raise ConfigError(f"Got {len(caches)} caches ({listed}), expected two or more different ones.")
     # Everything that can be wrong with a cache is found before the first model is fitted.
     entries, model_notes = _entries(caches, config)
     first = entries[0].cache
@@ -188,11 +190,12 @@ def _entries(caches: Sequence[str], config: FitConfig) -> tuple[list[_Entry], li
     if all(spec.kind == "shortcut" for spec in specs):
         raise ConfigError("Got shortcuts only, expected a model on embeddings too, such as models=('mlp', 'colour').")
     named = [_read(argument) for argument in caches]
-    aligned = [_aligned(cache, argument, named[0][1]) for (_, cache), argument in zip(named, caches, strict=True)]
-    columns = _joined_columns(aligned, caches)
+    places = _places(caches)
+    aligned = [_aligned(cache, place, named[0][1]) for (_, cache), place in zip(named, places, strict=True)]
+    columns = _joined_columns(aligned, places)
     aligned = [dataclasses.replace(cache, columns=columns) for cache in aligned]
     files = [name for name, _ in named]
-    names = _short_names(files if len(set(files)) == len(files) else list(caches), aligned)
+    names = _short_names(files if len(set(files)) == len(files) else places, aligned)
     entries, notes = [], []
     for number, (name, cache) in enumerate(zip(names, aligned, strict=True)):
         own = [spec for spec in specs if spec.kind != "shortcut" or number == 0]
@@ -200,6 +203,15 @@ def _entries(caches: Sequence[str], config: FitConfig) -> tuple[list[_Entry], li
         notes += said
         entries.append(_Entry(name, cache, own))
     return entries, notes
+
+
+def _places(caches: Sequence[str]) -> list[str]:
+    """A name for each cache by its place, as a run may tell it: without keys, and relative to where one works."""
+    shared = [shareable_text(argument) for argument in caches]
+    return [
+        name if shared.count(name) == 1 else f"{name} ({shared[: number + 1].count(name)})"
+        for number, name in enumerate(shared)
+    ]
 
 
 def _joined_columns(caches: Sequence[Cache], names: Sequence[str]) -> dict[str, np.ndarray]:

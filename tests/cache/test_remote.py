@@ -45,6 +45,37 @@ def put(memory, address, content):
     memory.pipe_file(path_of(address), content)
 
 
+@pytest.mark.parametrize("mark", [None, "Last-Modified", "modify", "last_write_time", "modificationTime", "sha"])
+def test_a_file_of_one_size_is_fetched_again_where_it_may_be_another(memory, mark):
+    """Stores have names of their own for the time of a change; some tell none."""
+    times = iter(range(100))
+
+    class Bare(type(memory)):
+        protocol = "bare"
+        fetched = 0
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(str(path).removeprefix("bare://"))
+
+        def info(self, path, **more):
+            own = {"name": path, "size": super().info(path, **more)["size"], "type": "file"}
+            return own | ({mark: self.store[path].modified} if mark else {})
+
+        def get_file(self, *given, **more):
+            type(self).fetched += 1
+            return super().get_file(*given, **more)
+
+    fsspec.register_implementation("bare", Bare, clobber=True)
+    name = uuid.uuid4().hex
+    for number, content in enumerate((b"one", b"one", b"two")):
+        if number != 1:
+            memory.pipe_file(f"/{name}/all.h5", content)
+            memory.store[f"/{name}/all.h5"].modified = next(times)
+        assert local_copy(f"bare://{name}/all.h5").read_bytes() == content
+    assert Bare.fetched == (2 if mark else 3)
+
+
 def test_what_is_written_is_stored_whole_and_read_back(memory, address):
     with written(address) as path:
         assert not path.exists()

@@ -357,6 +357,18 @@ def test_an_address_keeps_its_host_or_none(text):
     assert disk_path(text) == (Path("/data/a.h5") if text.startswith("file") else None)
 
 
+@pytest.mark.slow
+def test_files_of_others_stay_in_a_folder_under_an_address(memory, top, bundle, small_cache):
+    """Also those that are named like what `ball` removes on this machine."""
+    theirs = ("poetry.lock", "movie.partial", "deep/letter.writer", "notes.txt", ".partial", "a.lock/b")
+    for name in theirs:
+        memory.pipe_file(f"{key(top)}/e/{name}", name.encode())
+    for _ in range(2):
+        ball("evaluate", bundle, "--cache", small_cache, "--out", f"{top}/e")
+        assert {name: memory.cat_file(f"{key(top)}/e/{name}") for name in theirs} == {n: n.encode() for n in theirs}
+    assert "e/predictions.csv" in names(memory, top)
+
+
 def test_a_command_that_ends_with_findings_has_stored_them(memory, top):
     from ball_features.cli.derive import command
     from ball_features.cli.sheet import SheetOptions

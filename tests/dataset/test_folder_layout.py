@@ -309,7 +309,8 @@ def test_classes_that_look_alike(tmp_path, other):
     [*((f"P{dash}1", "P-1", True) for dash in "\u2010\u2011\u2013\u2014\u2212_"), ("O\u2019N", "O'N", True),
      *((form.format(sign), "P-1", True) for form in ("P-1{}", "P-{}1") for sign in "\xad\u200d\u200e\u202a\ufe0f"),
      ("P1", "p1", True), ("P 1", "P1", True), ("P1", "P01", True), ("\u0420-7", "P-7", True), ("P\uff11", "P1", True),
-     ("P1", "P2", False), ("P1-2", "P12", False), ("1.5", "1.05", False), ("P10", "P1", False)],
+     ("P1", "P2", False), ("P1-2", "P12", False), ("1.5", "1.05", False), ("P10", "P1", False),
+     ("1.0", "1", True), ("7,00", "007", True), ("1.10", "1.1", False)],
 )  # fmt: skip
 def test_ids_that_read_alike_are_said(role, first, second, alike):
     paths = [f"{number}.jpg" for number in range(6)]

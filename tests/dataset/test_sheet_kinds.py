@@ -243,6 +243,15 @@ def test_several_files_that_contradict(tmp_path):
         read_sheet(sheets, CollectionConfig(label_column="stage"))
 
 
+@pytest.mark.parametrize("role", ["patient", "site", "group", "label", "series"])
+@pytest.mark.parametrize(("one", "other"), [("1.0", "1"), ("1", "01"), ("2,0", "2")])
+def test_one_number_in_two_ways_of_two_files_is_refused(tmp_path, role, one, other):
+    """A program that finds an empty cell writes 1.0 for 1: the patient would be two, on both sides of a split."""
+    sheets = written(tmp_path, a=f'image,{role}\n1,"{one}"\n', b=f"image,{role}\n2,{other}\n")
+    with pytest.raises(DataError, match=f"{role} is '{one}' in .*a.csv and '{other}' in .*b.csv, which are one number"):
+        read_sheet(sheets).rows_of(FILES)
+
+
 def test_a_file_of_images_and_one_of_patients(tmp_path):
     images = "image,case\n1,P1\n2,P2\n3,P2\n"
     sheets = written(tmp_path, images=images, clinic="case,stage,age\nP1,x,4\nP2,y,5\n")

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import struct
 import tarfile
+import typing
 import zipfile
 import zlib
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ball_features.config.paths import is_address, shown_address
+from ball_features.config.paths import as_path, is_address, shown_address, whole_address
 from ball_features.dataset import archives, sources
+from ball_features.dataset.decode import read_file
 from ball_features.dataset.manifest import hash_file, hash_images, scan
-from ball_features.dataset.sources import open_source
-from ball_features.errors import DataError, MissingExtraError
+from ball_features.dataset.sources import open_file, open_source
+from ball_features.errors import DataError, ImageError, MissingExtraError
 
 NAMES = ("Original/Benign/1.png", "Original/Benign/2.png", "Original/Benign/10.png", "Original/Pro/1.png")
 BESIDE = ("Segmented/Pro/1.png", "Original/.hidden/3.png", "__MACOSX/Original/Pro/._1.png", "Original/notes.txt")
@@ -211,6 +213,18 @@ def test_addresses_are_shown_without_keys():
     assert is_address("s3://bucket/a") and is_address("s3:/bucket/a") and not is_address("C:/images")
     assert not is_address("images/a")
     assert shown_address("s3://KEY:SECRET@bucket/a?token=SECRET") == "s3://bucket/a"
+    for text in (
+        "ftp://ann:S@CRET@host/a",
+        "ftp://ann:S/CRET@host/a",
+        "ftp://ann:S@C/RET@host/a",
+        "zip://x.h5::ftp://ann:SECRET@host/a",
+        "simplecache::ftp://ann:SECRET@host/a",
+    ):
+        for given in (text, as_path(text)):
+            assert is_address(given) and shown_address(given) == text.partition("ann")[0] + "host/a"
+            assert whole_address(given) == text
+    for text in ("hdfs://host:9000/a@b.h5", "s3://bucket/a@b.h5", "gs://bucket/2020@x/a.h5"):
+        assert shown_address(text) == shown_address(as_path(text)) == text
     with pytest.raises(DataError) as refused:
         open_source("memory://KEY:SECRET@nowhere/set")
     assert "SECRET" not in str(refused.value) and refused.value.__suppress_context__ in (True, False)
@@ -236,6 +250,76 @@ def test_errors_of_a_store_hide_the_address(monkeypatch):
     with pytest.raises(OSError, match="store failed: RuntimeError") as failed:
         sources.fetched(fail)
     assert "SECRET" not in str(failed.value)
+
+
+@pytest.fixture
+def silent():
+    """A store that does not say how large its files are, as some servers of HTTP."""
+    fsspec = pytest.importorskip("fsspec")
+    memory = type(fsspec.filesystem("memory"))
+
+    class Silent(memory):
+        protocol = "silent"
+        store: typing.ClassVar[dict] = {}
+        taken = 0
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(str(path).removeprefix("silent://"))
+
+        def info(self, path, **more):
+            return super().info(path, **more) | {"size": None}
+
+        def find(self, path, detail=False, **more):
+            found = super().find(path, detail=True, **more)
+            return {name: about | {"size": None} for name, about in found.items()} if detail else [*found]
+
+        def open(self, path, mode="rb", **more):
+            if mode != "rb":
+                return super().open(path, mode, **more)
+            content = self.store[path].getvalue() if path in self.store else None
+            return io.BytesIO(content) if content is not None else Endless()
+
+    class Endless(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            Silent.taken += len(buffer)
+            buffer[:] = b"a,b,c\n" * (len(buffer) // 6) + b"\n" * (len(buffer) % 6)
+            return len(buffer)
+
+        def read(self, count=-1):
+            assert 0 <= count <= 1000, "read without a bound"
+            return super().read(count)
+
+    fsspec.register_implementation("silent", Silent, clobber=True)
+    return Silent
+
+
+def test_sizes_that_a_store_does_not_tell_are_not_nothing(folder, silent):
+    for path in folder.rglob("*.png"):
+        silent().pipe_file(f"/set/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    same(scan("silent://set", anywhere=True), folder)
+
+
+def test_a_sheet_without_an_end_is_read_to_its_bound(silent):
+    silent().pipe_file("/sheet.csv", b"x")
+    file = open_file("silent://sheet.csv", most=999)
+    silent.store.pop("/sheet.csv")
+    silent.info = lambda self, path, **more: {"name": path, "size": None, "type": "file"}
+    assert len(file.read_bytes()) == 1000 and silent.taken == 1000
+
+
+def test_an_image_without_an_end_is_refused(silent, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_BYTES", 999)
+    monkeypatch.setattr("ball_features.dataset.decode.MAX_BYTES", 999)
+    silent().pipe_file("/set/a/1.png", b"x")
+    source = open_source("silent://set")
+    silent.store.clear()
+    silent.info = lambda self, path, **more: {"name": path, "size": None, "type": "file"}
+    with pytest.raises(ImageError, match="has more than"):
+        read_file(source / "a/1.png")
 
 
 def test_hashes_can_wait_for_a_part(folder):
