@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ball_features import read_cache
 from tests.commands import ball
 from tests.made import clouds, write_cache
 
@@ -23,13 +24,27 @@ def test_no_file_names_the_users_folder(tmp_path):
     settings |= {"images": str(home / "images"), "weights": str(home / "weights.pth"), "dtype": "float32"}
     cache = write_cache(home / "own data.h5", *clouds(40), columns=columns, **settings)
     other = write_cache(home / "other.h5", *clouds(40), columns=columns, **settings)
+    (home / "b").mkdir()
+    same = write_cache(home / "b" / "other.h5", *clouds(40), columns=columns, **settings)
+    names = read_cache(cache).path.tolist()
+    rows = "".join(f"{name},{number // 4},{'AB'[number % 2]}\n" for number, name in enumerate([*names[5:], "gone.jpg"]))
+    sheet = home / "the sheet.csv"
+    sheet.write_text(f"path,patient,ward\n{rows}")
     runs, few = str(work / "runs"), ["--models", "logistic,lda", "--jobs", "1", "--repeats", "1"]
     commands = [
         ["fit", str(cache), *few, "--save", "logistic", "--out", runs, "--name", "one"],
         ["fit", str(cache), *few, "--protocol", "ladder", "--out", runs, "--name", "ladder"],
+        ["fit", str(cache), *few, "--groups", str(sheet), "--out", str(work / "more"), "--name", "one"],
+        ["fit", str(cache), *few, "--groups", str(sheet), "--protocol", "ladder", "--out", runs, "--name", "lacking"],
         ["compare", str(cache), str(other), *few, "--out", runs, "--name", "two"],
+        ["compare", str(other), str(same), *few, "--out", runs, "--name", "of one name"],
+        ["report", str(work / "runs" / "one"), str(work / "more" / "one"), "--out", str(work / "of_one_name.html")],
         ["report", str(work / "runs" / "one"), str(work / "runs" / "ladder"), "--out", str(work / "joint.html")],
         ["evaluate", str(work / "runs/one/models/logistic"), "--cache", str(other), "--out", str(work / "external")],
+        [
+            *("evaluate", str(work / "runs/one/models/logistic"), "--cache", str(same), "--sheet", str(sheet)),
+            *("--out", str(work / "with a sheet")),
+        ],
         [
             "labels",
             str(cache),

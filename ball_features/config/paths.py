@@ -26,6 +26,7 @@ __all__ = [
     "shown_address",
     "shown_path",
     "spoken",
+    "told",
     "whole_address",
 ]
 
@@ -35,6 +36,7 @@ _DISK = re.compile(r"(?:file|local):(?=/)(?://(?:localhost(?=/))?)?")
 _NO_HOST = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):///(?=[^/])")  # hdfs:///user: the host of a configuration
 # User and password: up to the last @ before the first slash, or to the last of all where a password may hold slashes.
 _SECRET = re.compile(r"(?<=//)(?:[^/@:]*:(?!\d*(?:/|$)).*@|[^/]*@)")
+_PLACE = re.compile(r"""(?<![\w/.~:-])/(?:[^\s/"'<>|]+/)+[^\s/"'<>|,;:()]*""")  # an absolute path in a sentence
 _COPIES: dict[str, str] = {}  # path of this machine -> address that will hold what is written there
 
 
@@ -144,6 +146,11 @@ def named(value: Any) -> Any:
     if isinstance(found, list | tuple):
         return type(found)(named(item) for item in found)
     return Path(found).name if isinstance(found, str) and found.startswith("../") and "\n" not in found else found
+
+
+def told(text: str) -> str:
+    """A sentence whose absolute paths, of what is there, are as `named` has them."""
+    return _PLACE.sub(lambda found: named(found[0]) if Path(found[0]).parent.exists() else found[0], text)
 
 
 def as_word(text: str) -> str:

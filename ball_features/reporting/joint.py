@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ball_features.cache import Cache
+from ball_features.config.paths import shareable_text
 from ball_features.errors import DataError
 from ball_features.evaluation.across_runs import Standing
 from ball_features.evaluation.metrics import METRICS
@@ -106,7 +107,7 @@ def _named(folders: Sequence[Path]) -> list[RunSummary]:
     found = []
     for folder in distinct:
         with contextlib.suppress(DataError):  # a ladder of an older version, which has a section and no row
-            name = folder.name if count[folder.name] == 1 else str(folder)
+            name = folder.name if count[folder.name] == 1 else shareable_text(str(folder))
             found.append(replace(read_summary(folder), name=name))
     return found
 
