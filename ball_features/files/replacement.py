@@ -18,7 +18,17 @@ from pathlib import Path
 from ball_features.errors import DataError
 from ball_features.files.partial import clear_partial, partial_of, sync_folder
 
-__all__ = ["Partial", "expect", "free_name", "is_changed", "is_expected", "replacing", "where_checked", "whole_file"]
+__all__ = [
+    "Partial",
+    "expect",
+    "forgetting",
+    "free_name",
+    "is_changed",
+    "is_expected",
+    "replacing",
+    "where_checked",
+    "whole_file",
+]
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,16 @@ def _key(path: Path) -> str:
 def is_expected(path: Path) -> bool:
     """Whether an output was checked and is not written yet."""
     return _key(path) in _EXPECTED
+
+
+@contextlib.contextmanager
+def forgetting(path: Path) -> Iterator[None]:
+    """Forget what is expected at a name where the block, which checks it, ends with an error."""
+    try:
+        yield
+    except BaseException:
+        _EXPECTED.pop(_key(path), None)
+        raise
 
 
 def is_changed(path: Path) -> bool:
