@@ -271,7 +271,8 @@ def _require_wanted(update: Update) -> None:
         raise CacheError(
             f"{update.request.out} holds {len(update.old.path)} images, of which {len(gone)} are not in the folder or "
             f"cannot be read (first: {gone[0]}). Nothing was changed. If a share or a folder is missing, bring it "
-            "back; to remove these images from the cache set prune=True, or give another output file."
+            "back; to remove these images from the cache, extract the folder into it with prune=True, or give another "
+            "output file."
         )
 
 
