@@ -18,7 +18,8 @@ from ball_features.audit.overlays import OverlayModel
 from ball_features.audit.pairs import SMALL_PX, shrink
 from ball_features.audit.series import OTHER_ENCODING
 from ball_features.audit.stain_batches import stain_numbers
-from ball_features.dataset.decode import decode_bytes, open_image, read_file
+from ball_features.dataset.decode import decode_bytes, read_file
+from ball_features.dataset.image_kinds import open_image
 from ball_features.dataset.manifest import Manifest
 from ball_features.errors import ImageError
 

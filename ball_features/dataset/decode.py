@@ -11,11 +11,12 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ball_features.dataset.depths import deep_grey, prepare
+from ball_features.dataset.image_kinds import kind_of, open_image
 from ball_features.dataset.jpeg import MAX_SCANS, count_scans, decode_jpegs, is_plain_jpeg
 from ball_features.errors import ImageError
 from ball_features.threads import is_out_of_memory
@@ -31,7 +32,6 @@ __all__ = [
     "decode",
     "decode_bytes",
     "may_pass",
-    "open_image",
     "opened",
     "plain_jpeg",
     "read_file",
@@ -46,9 +46,6 @@ NO_MEMORY = "cannot be read (not enough memory)"
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 8
 _IDLE_BYTES = 100  # after the pixels of a JPEG file
-_FORMATS = "JPEG MPO PNG BMP DIB TIFF WEBP GIF JPEG2000 AVIF PPM TGA PCX QOI".split()
-# What other files of medical images begin with: name, place, bytes.
-_OTHERS = (("DICOM", 128, b"DICM"), ("Zeiss slide", 0, b"ZISRAWFILE"), ("NIfTI", 344, b"n+1"))
 _TILE_WIDTH = 322  # tag of TIFF files
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -187,7 +184,7 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, boo
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageError(_kind_of(data)) from error
+        raise ImageError(kind_of(data)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels; cut it into fields") from error
     except Exception as error:  # decoders raise many kinds for damaged files
@@ -196,29 +193,6 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, boo
         if str(error).lower().startswith("unsupported"):
             raise ImageError(f"is of a kind that is not supported ({error}); save it as PNG") from error
         raise ImageError(f"is damaged or truncated ({str(error).splitlines()[0] or type(error).__name__})") from error
-
-
-def open_image(file: Path | IO[bytes]) -> Any:
-    """Open an image file by Pillow, without decoding it, if it is of a kind that holds pixels alone.
-
-    Other kinds are programs for a program of this machine (PostScript), or unpacked before their size is known.
-
-    Raises:
-        PIL.UnidentifiedImageError: It is of no such kind.
-        OSError: It cannot be read.
-    """
-    from PIL import Image
-
-    return Image.open(file, formats=_formats())
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """Kinds of images that are read, by their names in Pillow, as far as this build of it has them."""
-    from PIL import Image
-
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _is_clean_jpeg(data: bytes) -> bool:
@@ -248,14 +222,6 @@ def _is_padding(data: bytes, count: int) -> bool:
     """
     end = data.rfind(b"\xff\xd9")
     return count <= _IDLE_BYTES and len(set(data[max(0, end - count) : end])) <= 1
-
-
-def _kind_of(data: bytes) -> str:
-    """What is wrong with a file that Pillow does not know."""
-    name = next((name for name, place, mark in _OTHERS if data[place:].startswith(mark)), "")
-    if not name:
-        return "is not an image, or of a kind that is not supported"
-    return f"is a {name} file, a kind that is not supported; convert it to PNG or TIFF"
 
 
 def _check_size(width: int, height: int, most: int, *, slide: bool) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ball_features.dataset.decode import NO_MEMORY, decode, open_image
+from ball_features.dataset.decode import NO_MEMORY, decode
+from ball_features.dataset.image_kinds import open_image
 from ball_features.dataset.manifest import Manifest, Rejected, scan
 from ball_features.dataset.sources import Source
 from ball_features.errors import ConfigError, DataError, ImageError
