@@ -21,7 +21,7 @@ from ball_features.dataset.sources import open_source
 from ball_features.errors import DataError
 from ball_features.files import (
     escaped_controls,
-    forgetting,
+    forget,
     free_name,
     is_changed,
     is_expected,
@@ -190,9 +190,12 @@ def extend_table(path: Path, images: Sequence[str], columns: Mapping[str, Iterab
     """
     texts = {str(name): [escaped_controls(str(value)) for value in values] for name, values in columns.items()}
     if not is_expected(path):
-        with forgetting(path):
-            require_writable(path, "table", extended=True)
+        require_writable(path, "table", extended=True)
+        try:
             require_extendable(path, images)
+        except DataError:
+            forget(path)
+            raise
     if is_changed(path) or not path.is_file() or not path.stat().st_size:
         write_csv(path, ("path", *columns), zip(map(escaped_controls, images), *texts.values(), strict=True))
         return ""

@@ -14,7 +14,7 @@ from ball_features.files.partial import (
 from ball_features.files.plain import open_plain, open_regular, read_json, read_whole
 from ball_features.files.replacement import (
     expect,
-    forgetting,
+    forget,
     free_name,
     is_changed,
     is_expected,
@@ -49,7 +49,7 @@ __all__ = [
     "delivered",
     "escaped_controls",
     "expect",
-    "forgetting",
+    "forget",
     "free_name",
     "is_begun_by_others",
     "is_certain",

@@ -21,7 +21,7 @@ from ball_features.files.partial import clear_partial, partial_of, sync_folder
 __all__ = [
     "Partial",
     "expect",
-    "forgetting",
+    "forget",
     "free_name",
     "is_changed",
     "is_expected",
@@ -101,14 +101,9 @@ def is_expected(path: Path) -> bool:
     return _key(path) in _EXPECTED
 
 
-@contextlib.contextmanager
-def forgetting(path: Path) -> Iterator[None]:
-    """Forget what is expected at a name where the block, which checks it, ends with an error."""
-    try:
-        yield
-    except BaseException:
-        _EXPECTED.pop(_key(path), None)
-        raise
+def forget(path: Path) -> None:
+    """Forget what is expected at a name, as where a further check of it has failed."""
+    _EXPECTED.pop(_key(path), None)
 
 
 def is_changed(path: Path) -> bool:
