@@ -192,12 +192,16 @@ def _whose_memory() -> str:
 def _keep_to_installed_code() -> None:
     """Let no module be imported from the folder that is worked in, which may be a stranger's; nor by workers.
 
-    Python puts it first for `python -m` and `python -c`, by which workers of joblib and of multiprocessing start.
+    Python puts it first for `python -m` and `python -c`, by which workers of joblib and of multiprocessing start, and
+    takes an empty entry of PYTHONPATH for it. A user who names it there means it.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
+    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    if "PYTHONPATH" in os.environ:
+        os.environ["PYTHONPATH"] = os.pathsep.join(given)
     here = Path.cwd()
     own = Path(__file__).parents[2]
-    if here != own and not os.environ.get("PYTHONPATH"):
+    if here not in (own, *(Path(entry).resolve() for entry in given)):
         sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != here]
 
 

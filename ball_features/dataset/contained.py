@@ -39,7 +39,7 @@ def contained(kind: str, data: bytes) -> list[tuple[str, list[list[str]], dict[s
     """
     memory = int(min(_FREE_BYTES + _EXPANSION * len(data), memory_bytes() / 2))
     limits = (kind, memory, _FREE_SECONDS + len(data) // _BYTES_A_SECOND)
-    paths = [str(Path(path).resolve()) for path in sys.path]
+    paths = [str(Path(path).resolve()) for path in sys.path if path]
     # Allocators that reserve memory beforehand would meet the bound.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     patience = _PATIENCE_S + _SLOWED * limits[2]

@@ -17,7 +17,7 @@ import numpy as np
 
 from ball_features.dataset.depths import deep_grey, prepare
 from ball_features.dataset.image_kinds import kind_of, open_image
-from ball_features.dataset.jpeg import MAX_SCANS, count_scans, decode_jpegs, is_plain_jpeg
+from ball_features.dataset.jpeg import decode_jpegs, is_plain_jpeg, require_bounded_work
 from ball_features.errors import ImageError
 from ball_features.threads import is_out_of_memory
 
@@ -172,14 +172,12 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, boo
 
     if not data:
         raise ImageError("is empty (0 bytes)")
+    require_bounded_work(data)
     try:
         with open_image(io.BytesIO(data)) as image:
             width, height = image.size
             _check_size(width, height, max_pixels, slide=_TILE_WIDTH in getattr(image, "tag_v2", ()))
-            is_jpeg = image.format in ("JPEG", "MPO")
-            if is_jpeg and (scans := count_scans(data)) > MAX_SCANS:
-                raise ImageError(f"has {scans} scans, more than {MAX_SCANS}; save it anew")
-            is_clean = not is_jpeg or _is_clean_jpeg(data)
+            is_clean = image.format not in ("JPEG", "MPO") or _is_clean_jpeg(data)
             yield image, is_clean and is_plain_jpeg(image)
     except ImageError:
         raise

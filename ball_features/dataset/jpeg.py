@@ -15,14 +15,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ball_features.errors import ImageError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["MAX_SCANS", "count_scans", "decode_jpegs", "is_plain_jpeg"]
+__all__ = ["MAX_SCANS", "decode_jpegs", "is_plain_jpeg", "require_bounded_work"]
 
 MAX_SCANS = 100  # as many as libtiff takes; a progressive file has some ten, and each takes all pixels anew
-_SCAN = b"\xff\xda"
+_MAX_EXIF = 100  # segments; Pillow copies those before for each, and one holds all that cameras write
+_SCAN, _APP1 = b"\xff\xda", b"\xff\xe1"
 # A marker of a JPEG file: neither a stuffed byte of pixels, nor filling, nor a restart.
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _BARE = (0x01, 0xD8)  # markers that nothing follows
@@ -32,18 +35,25 @@ _RGB = 3  # ImageReadMode.RGB of torchvision
 Decoder = Callable[["list[Tensor]", "torch.device"], Any]  # contents -> list of uint8 (3, height, width)
 
 
-def count_scans(data: bytes) -> int:
-    """Number of scans of a JPEG file, or an upper bound that is no more than `MAX_SCANS`."""
-    count = data.count(_SCAN)
-    if count <= MAX_SCANS:
-        return count
-    place = count = 0  # some may lie in pictures within, or after the end
+def require_bounded_work(data: bytes) -> None:
+    """Check that a JPEG file takes no more time than its bytes and pixels warrant; anything else passes.
+
+    Raises:
+        ImageError: It has more scans, or more segments of EXIF, than any camera or program writes.
+    """
+    if not data.startswith(b"\xff\xd8") or max(data.count(_SCAN) - MAX_SCANS, data.count(_APP1) - _MAX_EXIF) <= 0:
+        return
+    place = scans = exif = 0  # some may lie in pictures within, or after the end
     while (found := _MARKER.search(data, place)) and found[1][0] != _END:
         place = found.end()
-        if found[1][0] not in _BARE:
-            count += found[1][0] == _SCAN[1]
-            place += int.from_bytes(data[place : place + 2], "big")
-    return count
+        if found[1][0] in _BARE:
+            continue
+        scans += found[1][0] == _SCAN[1]
+        exif += found[1][0] == _APP1[1] and data[place + 2 : place + 6] == b"Exif"
+        place += int.from_bytes(data[place : place + 2], "big")
+    for count, most, what in ((scans, MAX_SCANS, "scans"), (exif, _MAX_EXIF, "segments of EXIF")):
+        if count > most:
+            raise ImageError(f"has {count} {what}, more than {most}; save it anew")
 
 
 def is_plain_jpeg(image: Any) -> bool:

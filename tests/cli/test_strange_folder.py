@@ -25,7 +25,8 @@ WRITES = "open('ran', 'w').close()"
 
 
 @pytest.mark.slow
-def test_no_module_of_the_working_folder_is_imported(tmp_path, monkeypatch):
+@pytest.mark.parametrize("given", ["", os.pathsep, f"{os.pathsep}/opt", f"/opt{os.pathsep}", "/opt", None])
+def test_no_module_of_the_working_folder_is_imported(tmp_path, monkeypatch, given):
     """Neither by the command nor by the processes that it starts with -m and -c."""
     for name in ("joblib", "secret_module"):
         (tmp_path / name).mkdir()
@@ -33,12 +34,24 @@ def test_no_module_of_the_working_folder_is_imported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONSAFEPATH", "")
     monkeypatch.delenv("PYTHONPATH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYTHONPATH", given)
     monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])
     _keep_to_installed_code()
     assert not {"", str(tmp_path)} & set(sys.path)
     for words in (("-c", "import joblib"), ("-m", "joblib")):
         subprocess.run([sys.executable, *words], check=False, capture_output=True)
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("named", ["{}", ".", "/opt" + os.pathsep + "{}"])
+def test_a_working_folder_that_the_user_names_is_kept(tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    monkeypatch.setenv("PYTHONPATH", named.format(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    _keep_to_installed_code()
+    assert str(tmp_path) in sys.path
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")

@@ -64,6 +64,15 @@ def test_a_jpeg_of_very_many_scans_is_refused(count):
         decode_bytes(with_scans(count))
 
 
+@pytest.mark.parametrize(("count", "length"), [(101, 8), (150_000, 16), (1_000, 65_000)])
+def test_a_jpeg_of_very_many_segments_of_exif_is_refused(count, length):
+    """Pillow copies all segments before for each."""
+    data = saved("JPEG")
+    segment = b"\xff\xe1" + (length + 2).to_bytes(2, "big") + b"Exif\0\0".ljust(length, b"A")
+    with pytest.raises(ImageError, match=f"has {count} segments of EXIF, more than 100"):
+        decode_bytes(data[:2] + segment * count + data[2:])
+
+
 @pytest.mark.parametrize("form", ["progressive", "comment", "end", "restarts"])
 def test_what_only_looks_like_many_scans_is_read(form):
     marks = b"\xff\xda" * (2 * MAX_SCANS)
