@@ -78,6 +78,7 @@ def test_a_page_in_a_run_is_written_there_or_nowhere(runs, tmp_path, name, kind)
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize(
     "name", ["cache.h5", "groups.csv", "audit.json", "verdict.json", "assess.html", "ladder", ".ladder.rungs"]

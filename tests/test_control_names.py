@@ -74,6 +74,7 @@ def made(tmp_path_factory, tiny_densenet) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_no_name_begins_a_line_on_the_terminal(made):
     lines = [line for text in SAID for line in text.splitlines()]
     assert any(r"g\nForged: x.jpg" in line for line in lines) and any(r"i\nForged: bad.jpg" in line for line in lines)

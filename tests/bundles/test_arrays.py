@@ -85,6 +85,7 @@ def test_every_array_is_checked(name, new, adapted, tmp_path):
     assert accepted <= {*older, ("gaussian_rest", "one inf"), ("site_shares", "missing")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [("floor", value) for value in (None, {}, True, 1e308, float("nan"), -1, "x", 0.5)]

@@ -153,6 +153,7 @@ def test_the_known_data_set(real_images):
     assert len(manifest.sha256) - len(set(manifest.sha256)) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="paths are shorter there")
 def test_folders_may_lie_deeper_than_functions_may_call_themselves(tmp_path, monkeypatch):
     for name in ("A", "B"):

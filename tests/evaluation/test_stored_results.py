@@ -101,6 +101,7 @@ LADDER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", LADDER.values(), ids=LADDER)
 def test_an_edited_ladder_is_refused(copy, tmp_path, edit):
     folder = copy("ladder")

@@ -178,6 +178,7 @@ def test_a_graph_that_computes_the_same_gives_the_same(tmp_path, smears, kind):
     assert get_backbone(name, 32).dim == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_any_other_is_refused_in_words(tmp_path, smears, kind):
     name = save(tmp_path, REFUSED[kind])

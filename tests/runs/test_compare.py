@@ -69,6 +69,7 @@ def test_rows_in_another_order_are_brought_together(small_cache, smears, tmp_pat
     assert second.ties_best
 
 
+@pytest.mark.slow
 def test_what_any_cache_knows_of_an_image_holds_for_the_comparison(tmp_path):
     """Patients that only the second cache names are not divided, and the order of the caches changes nothing."""
     embeddings, label = clouds(20)
