@@ -135,8 +135,10 @@ def _write_xgboost(folder: Path, estimator: Any) -> None:
 def _read_xgboost(folder: Path, classes: np.ndarray) -> Any:
     from xgboost import XGBClassifier
 
+    from ball_features.bundles.booster_files import require_sound_booster
     from ball_features.models.boosting import XGBoost
 
+    require_sound_booster(folder / "xgboost.json", len(classes))
     model: Any = XGBoost(**_read_parameters(folder))
     model.booster_ = XGBClassifier()
     model.booster_.load_model(folder / "xgboost.json")

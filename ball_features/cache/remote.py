@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ball_features.cache.lock import lock_cache
-from ball_features.config.paths import disk_path, is_address
+from ball_features.config.paths import called, disk_path, is_address
 from ball_features.errors import CacheError
 from ball_features.files import StoredFile, copies_folder, is_certain, make_folder
 
@@ -70,6 +70,21 @@ def written(path: Path | str, *, anew: bool = False, log: Callable[[str], None] 
         yield Path(path)
         return
     remote = _Remote.at(path, CacheError)
+    with _alone(remote):
+        yield from _written(remote, anew, log)
+
+
+@contextlib.contextmanager
+def _alone(remote: _Remote) -> Iterator[None]:
+    """Hold the lock of an address until its file is stored: one process of this machine at a time writes there."""
+    place = remote.folder / "store" / remote.name
+    with contextlib.ExitStack() as held:
+        with called(place, remote.shown):
+            held.enter_context(lock_cache(place))
+        yield
+
+
+def _written(remote: _Remote, anew: bool, log: Callable[[str], None]) -> Iterator[Path]:
     before = remote.version()
     if anew and before:
         raise CacheError(f"{remote.shown} exists. Give another output file, or remove it first.")
@@ -180,12 +195,10 @@ class _Remote(StoredFile):
             before: version.
             kept: whether the caller keeps the working copy where this fails.
         """
-        if self.version() != before:
-            where = f" What was computed is in {self.work}: copy it elsewhere to keep it, or run the command again to "
-            more = f"{where}begin with what is there now." if kept else " Give another output file."
-            raise CacheError(f"{self.shown} was changed by another program meanwhile, and stays as it is.{more}")
+        where = f" What was computed is in {self.work}: copy it elsewhere to keep it, or run the command again to "
+        changed = f"{where}begin with what is there now." if kept else " Give another output file."
         again = f" What was computed is in {self.work}; the same command goes on with it." if kept else ""
-        self.put(self.work, again)
+        self.put(self.work, before, refused=again, changed=changed)
         make_folder(self.copy.parent, CacheError)
         self.work.replace(self.copy)
         _write_note(self.copy, _Note(self.version()))

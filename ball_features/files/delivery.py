@@ -163,14 +163,12 @@ class _Copy:
         changed.sort(key=lambda name: (name.rpartition("/")[2] in _LAST, -name.count("/"), name))
         removed = [name for name, version in self.versions.items() if version and not self._path(name).exists()]
         for name in (*changed, *removed):
-            there = self.stored.beside(name)
-            if there.version() != self.versions.get(name, ""):
-                raise DataError(f"{there.shown} was changed by another program meanwhile, and stays as it is.{where}")
+            self.stored.beside(name).require_version(self.versions.get(name, ""), where)
         new: list[StoredFile] = []
         try:
             for name in changed:
                 there = self.stored.beside(name)
-                there.put(present[name], where)
+                there.put(present[name], self.versions.get(name, ""), refused=where, changed=where)
                 new += [] if self.versions.get(name) else [there]
         except BaseException:
             for there in reversed(new):  # what makes it known was stored last

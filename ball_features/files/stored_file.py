@@ -163,26 +163,35 @@ class StoredFile:
                     f"{shown} holds a saved model, which further files would damage. Give another address."
                 )
 
-    def put(self, path: Path, more: str = "") -> None:
-        """Store a file of this machine: under a temporary name, then moved.
+    def put(self, path: Path, version: str, *, refused: str = "", changed: str = "") -> None:
+        """Store a file of this machine: under a temporary name, then moved, where nothing else has come meanwhile.
 
         Args:
             path: the file.
-            more: end of the message where the store refuses.
+            version: what the store must hold, "" for nothing: compared when all but the move is done.
+            refused: end of the message where the store refuses.
+            changed: end of the message where it holds something else.
         """
         partial = self._partial()
 
         def attempt() -> None:
+            self.require_version(version, changed)
             self._make_folder()
             self.system.put_file(str(path), partial)
             try:
+                self.require_version(version, changed)
                 self.system.mv(partial, self.base)
             except BaseException:
                 with contextlib.suppress(Exception):
                     self.system.rm_file(partial)
                 raise
 
-        self.asked(attempt, more)
+        self.asked(attempt, refused)
+
+    def require_version(self, version: str, more: str = "") -> None:
+        """Raise an error, with more behind it, where the store holds something else."""
+        if self.version() != version:
+            raise self.error(f"{self.shown} was changed by another program meanwhile, and stays as it is.{more}")
 
     def remove(self) -> None:
         """Remove the file."""

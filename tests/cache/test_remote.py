@@ -188,6 +188,49 @@ def test_a_merge_waits_for_no_other_writer_and_removes_nothing_of_it(address, sm
     assert local_copy(address).read_bytes() == b"rows"
 
 
+def during_upload(memory, monkeypatch, do):
+    store = type(memory).put_file
+
+    def put_file(self, *given, **more):
+        store(self, *given, **more)
+        do()
+
+    monkeypatch.setattr(type(memory), "put_file", put_file)
+
+
+def test_an_address_is_one_writers_until_its_file_is_stored(memory, address, monkeypatch):
+    seen = []
+
+    def second():
+        with pytest.raises(CacheBusyError, match=address), written(address):
+            pytest.fail("began")
+        seen.append(1)
+
+    during_upload(memory, monkeypatch, second)
+    with written(address) as path:
+        path.write_bytes(b"one")
+        second()
+    assert len(seen) == 2 and memory.cat_file(path_of(address)) == b"one"
+
+
+@pytest.mark.parametrize("before", [b"", b"first"])
+def test_what_another_machine_stores_during_the_upload_stays(memory, address, monkeypatch, before):
+    if before:
+        put(memory, address, before)
+
+    def theirs():
+        if memory.exists(path_of(address)):
+            memory.rm(path_of(address))
+        memory.store[path_of(address)] = type(memory.open("/x", "wb"))(memory, path_of(address), b"theirs")
+
+    during_upload(memory, monkeypatch, theirs)
+    with pytest.raises(CacheError, match="was changed by another program meanwhile") as said, written(address) as path:
+        path.write_bytes(b"ours")
+    assert memory.cat_file(path_of(address)) == b"theirs"
+    assert path.read_bytes() == b"ours" and str(path) in str(said.value)
+    assert not [name for name in memory.find(path_of(address).rpartition("/")[0]) if name.endswith(".partial")]
+
+
 def test_nothing_is_stored_where_nothing_changed(memory, address, monkeypatch):
     put(memory, address, b"one")
     with written(address):

@@ -88,6 +88,24 @@ def test_a_file_of_settings_sends_nothing_to_an_address(memory, top, small_cache
     assert f"Got the address {top}/runs from a file" in said and not names(memory, top)
 
 
+def test_what_another_machine_stores_during_the_upload_stays(memory, top, copies, monkeypatch):
+    store = type(memory).put_file
+
+    def put_file(self, *given, **more):
+        store(self, *given, **more)
+        if not self.exists(f"{key(top)}/e/b.csv"):
+            self.pipe_file(f"{key(top)}/e/b.csv", b"theirs")
+
+    monkeypatch.setattr(type(memory), "put_file", put_file)
+    with pytest.raises(DataError, match=r"b\.csv was changed by another program"), delivered(f"{top}/e") as folder:
+        folder.mkdir(exist_ok=True)
+        for name in "abc":
+            (folder / f"{name}.csv").write_text("ours")
+    assert names(memory, top) == ["e/b.csv"] and memory.cat_file(f"{key(top)}/e/b.csv") == b"theirs"
+    (kept,) = copies_left(copies)
+    assert (kept / "e" / "b.csv").read_text() == "ours"
+
+
 def test_what_finishes_a_run_is_stored_last(memory, top, copies, monkeypatch):
     order, move = [], type(memory).mv
     monkeypatch.setattr(type(memory), "mv", lambda self, old, new: order.append(new) or move(self, old, new))
