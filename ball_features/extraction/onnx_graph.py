@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ball_features.errors import WeightsError, is_of_the_machine, require_extra
+from ball_features.extraction.onnx_folding import FOLDING, folds_much
 from ball_features.threads import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -28,19 +29,21 @@ _GIVEN = (_FLOAT, "tensor(double)", "tensor(float16)")
 _SILENT = 4  # severity of what ONNX Runtime prints: fatal faults alone; it prints names of a graph as they are
 
 
-def start_session(path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
+def start_session(path: Path, providers: Sequence[str], *, folded: bool = True) -> onnxruntime.InferenceSession:
     """Load a graph in a session that prints nothing; what fails is raised by ONNX Runtime.
 
     Args:
         path: path of the graph.
         providers: execution providers in order of preference.
+        folded: whether what depends on constants alone is computed now; nothing stops that.
     """
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_SILENT)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _SILENT
-    return onnxruntime.InferenceSession(path, settings, providers=list(providers))
+    kept = () if folded else FOLDING
+    return onnxruntime.InferenceSession(path, settings, providers=list(providers), disabled_optimizers=kept)
 
 
 class Graph:
@@ -58,10 +61,11 @@ class Graph:
         require_extra("onnxruntime", "onnx", f"file:{path.name}")
         import onnxruntime
 
-        _side_files(path)  # before ONNX Runtime opens what may be a pipe, or lie elsewhere
+        model, _ = _side_files(path)  # before ONNX Runtime opens what may be a pipe, or lie elsewhere
         self.path = path
+        providers = onnxruntime.get_available_providers()
         try:
-            self._session = start_session(path, onnxruntime.get_available_providers())
+            self._session = start_session(path, providers, folded=not folds_much(model))
         except Exception as error:
             if is_of_the_machine(error):
                 raise
@@ -153,15 +157,15 @@ def side_digest(path: Path) -> str:
         MissingExtraError: onnx is not installed.
     """
     digest = hashlib.sha256()
-    files = _side_files(path)
+    _, files = _side_files(path)
     for location, file in files.items():
         with file.open("rb") as opened:
             digest.update(location.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest() if files else ""
 
 
-def _side_files(path: Path) -> dict[str, Path]:
-    """The files beside a graph that hold its weights, by their names in it.
+def _side_files(path: Path) -> tuple[Any, dict[str, Path]]:
+    """A graph, and the files beside it that hold its weights, by their names in it.
 
     Raises:
         WeightsError: The file is no graph, or such a file is missing, no regular file, or not in the graph's folder.
@@ -171,7 +175,8 @@ def _side_files(path: Path) -> dict[str, Path]:
     import onnx
 
     try:
-        locations = sorted(set(_locations(onnx.load_model(path, load_external_data=False))))
+        model = onnx.load_model(path, load_external_data=False)
+        locations = sorted(set(_locations(model)))
     except OSError:
         raise
     except Exception as error:  # protobuf raises kinds of its own
@@ -184,7 +189,7 @@ def _side_files(path: Path) -> dict[str, Path]:
                 f"{path} has weights in {location!r}, expected a file in its folder. Put it there, or export the "
                 "network with its weights inside: torch.onnx.export(..., external_data=False)."
             )
-    return files
+    return model, files
 
 
 def _locations(message: Any) -> Iterator[str]:

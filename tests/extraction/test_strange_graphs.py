@@ -153,7 +153,13 @@ REFUSED = {
     ),
     "weights of no type": edited(graph(), lambda own: setattr(own.graph.initializer[0], "data_type", 77)),
 }
+_PRODUCTS = [helper.make_node("MatMul", [f"q{n}", f"q{n}"], [f"q{n + 1}"]) for n in range(500)]
 ENDLESS = {
+    "products of constants": [
+        helper.make_node("ConstantOfShape", ["s"], ["q0"]),
+        *_PRODUCTS,
+        helper.make_node("Identity", ["q500"], ["l"]),
+    ],
     "a loop": [loop(helper.make_node("Add", ["now", "now"], ["more"]))],
     "a loop over constants": [loop(helper.make_node("Add", ["now", "now"], ["more"]), start="k")],
 }
@@ -193,7 +199,11 @@ def test_any_other_is_refused_in_words(tmp_path, smears, kind):
 def test_a_graph_without_an_end_is_stopped(tmp_path, smears, monkeypatch, kind):
     monkeypatch.setattr(onnx_graph, "SECONDS_OF_AN_IMAGE", 2.0)
     after = [helper.make_node("ReduceMean", ["l"], ["m"], keepdims=0), helper.make_node("Add", ["p", "m"], ["y"])]
-    made = graph(*ENDLESS[kind], *after, constants={"yes": np.array(True), "k": np.ones(3, np.float32)})
+    made = graph(
+        *ENDLESS[kind],
+        *after,
+        constants={"yes": np.array(True), "k": np.ones(3, np.float32), "s": np.array([2048, 2048])},
+    )
     start = time.perf_counter()
     with pytest.raises(WeightsError, match=r"did not end within 2 s on \(1, 3, 32, 32\), and was stopped"):
         embed(save(tmp_path, made), smears, tmp_path)
