@@ -34,6 +34,12 @@ __all__ = [
 class BallError(Exception):
     """Root of all errors that `ball` raises on purpose; the command line prints it and exits with 2."""
 
+    def __str__(self) -> str:
+        """The message, without keys of addresses, which an option that takes none may have been given."""
+        from ball_features.config.paths import without_keys  # which raises these errors itself
+
+        return without_keys(super().__str__())
+
 
 class ConfigError(BallError):
     """A setting is unknown or out of range.

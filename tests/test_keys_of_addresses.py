@@ -70,6 +70,24 @@ COMMANDS = {
     "nothing there": lambda at, out: ("fit", at("none.h5"), "--out", out),
     "no images there": lambda at, out: ("extract", at("nowhere"), "--out", at("x.h5")),
     "no cache there": lambda at, out: ("fit", at("sheet.csv"), "--out", out),
+    "nowhere: a bundle": lambda at, out: ("predict", at("c.h5"), "images"),
+    "nowhere: a bundle to adapt": lambda at, out: ("adapt", at("c.h5"), "images", "--site", "X", "--out", out / "k"),
+    "nowhere: a bundle to serve": lambda at, out: ("serve", at("c.h5")),
+    "nowhere: a run": lambda at, out: ("report", at("c.h5")),
+    "nowhere: runs": lambda at, out: ("runs", at("c.h5")),
+    "nowhere: a configuration": lambda at, out: ("fit", "c.h5", "--config", at("c.toml")),
+    "nowhere: a network": lambda at, out: (
+        "extract",
+        "c.h5",
+        "--backbone",
+        f"file:{at('n.pt')}",
+        "--out",
+        out / "x.h5",
+    ),
+    "nowhere: weights": lambda at, out: ("extract", "c.h5", "--weights", at("n.pt"), "--out", out / "x.h5"),
+    "nowhere: twins": lambda at, out: (
+        *("extract", "c.h5", "--channels", "original,segmented", "--twins", at("t"), "--out", out / "x.h5"),
+    ),
     "stored": lambda at, out: ("fit", at("a/c.h5"), *FIT, "--out", at("runs")),
 }
 

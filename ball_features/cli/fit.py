@@ -14,6 +14,7 @@ from ball_features.cli.root import invocation
 from ball_features.cli.screen import echo, print_json, progress_bar, require_written, say, show, width
 from ball_features.config import LADDER, LEARNING_CURVE, FitConfig, Saving
 from ball_features.config.fields import option
+from ball_features.config.paths import shown_address
 from ball_features.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _record(folder: Path, options: FitOptions, shown: Shown) -> None:
     if options.mlflow:
         number = write_mlflow(folder, options.mlflow)
         if not shown.silent:
-            say(f"MLflow: run {number} in {options.mlflow}")
+            say(f"MLflow: run {number} in {shown_address(options.mlflow)}")
 
 
 def _climb(cache: Path, config: FitConfig, options: FitOptions, shown: Shown, notes: list[str]) -> None:

@@ -114,8 +114,10 @@ def echo(line: str) -> None:
 
 
 def say(line: str) -> None:
-    """One line about the work, on standard error."""
-    typer.echo(_line(line), err=True)
+    """One line about the work, on standard error, without keys of addresses."""
+    from ball_features.config.paths import without_keys
+
+    typer.echo(_line(without_keys(line)), err=True)
 
 
 def print_json(values: Any) -> None:

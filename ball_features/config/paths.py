@@ -28,6 +28,7 @@ __all__ = [
     "spoken",
     "told",
     "whole_address",
+    "without_keys",
 ]
 
 # A drive of Windows has one letter; several may be chained, as in zip://a.h5::s3://bucket/a.zip.
@@ -36,6 +37,7 @@ _DISK = re.compile(r"(?:file|local):(?=/)(?://(?:localhost(?=/))?)?")
 _NO_HOST = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):///(?=[^/])")  # hdfs:///user: the host of a configuration
 # User and password: up to the last @ before the first slash, or to the last of all where a password may hold slashes.
 _SECRET = re.compile(r"(?<=//)(?:[^/@:]*:(?!\d*(?:/|$)).*@|[^/]*@)")
+_KEYED = re.compile(r"(?<!\w)[A-Za-z][A-Za-z0-9+.-]+:/[^\s'\"]*[@?][^\s'\"]*")  # an address with more than a place
 _PLACE = re.compile(r"""(?<![\w/.~:-])/(?:[^\s/"'<>|]+/)+[^\s/"'<>|,;:()]*""")  # an absolute path in a sentence
 _COPIES: dict[str, str] = {}  # path of this machine -> address that will hold what is written there
 
@@ -86,6 +88,11 @@ def disk_path(path: Path | str) -> Path | None:
 def shown_address(path: Path | str) -> str:
     """An address without the keys and passwords that may stand in it."""
     return "::".join(_SECRET.sub("", part).partition("?")[0] for part in whole_address(path).split("::"))
+
+
+def without_keys(text: str) -> str:
+    """A sentence whose addresses are as `shown_address` has them."""
+    return _KEYED.sub(lambda found: shown_address(found[0]), text)
 
 
 def shown_path(path: Path | str) -> str:

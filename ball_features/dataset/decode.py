@@ -18,6 +18,7 @@ import numpy as np
 from ball_features.dataset.depths import deep_grey, prepare
 from ball_features.dataset.image_kinds import kind_of, open_image
 from ball_features.dataset.jpeg import decode_jpegs, is_plain_jpeg, require_bounded_work
+from ball_features.dataset.tags import TOO_MANY_TAGS, claims_too_much
 from ball_features.errors import ImageError
 from ball_features.threads import is_out_of_memory
 
@@ -173,6 +174,8 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, boo
     if not data:
         raise ImageError("is empty (0 bytes)")
     require_bounded_work(data)
+    if claims_too_much(data):
+        raise ImageError(TOO_MANY_TAGS)
     try:
         with open_image(io.BytesIO(data)) as image:
             width, height = image.size
@@ -238,6 +241,8 @@ def _to_rgb(image: Any) -> Tensor:
     _quiet_tiff()
     is_white_0 = prepare(image)
     image.load()
+    if claims_too_much(_exif_of(image)):
+        raise ImageError(TOO_MANY_TAGS)
     try:
         image = ImageOps.exif_transpose(image)
     except Exception as error:  # EXIF that cannot be read says nothing of the pixels
@@ -252,6 +257,15 @@ def _to_rgb(image: Any) -> Tensor:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.array(image.convert("RGB"))  # (height, width, 3)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _exif_of(image: Any) -> bytes:
+    """EXIF of a PNG, WebP or AVIF file, where Pillow finds it; b"" for none."""
+    found = image.info.get("exif") or b""
+    if not found and isinstance(text := image.info.get("Raw profile type exif"), str):
+        with contextlib.suppress(ValueError):
+            found = bytes.fromhex("".join(text.split("\n")[3:]))
+    return found.removeprefix(b"Exif\0\0") if isinstance(found, bytes) else b""
 
 
 @functools.cache

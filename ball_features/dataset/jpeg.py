@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ball_features.dataset.tags import TOO_MANY_TAGS, claims_too_much
 from ball_features.errors import ImageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ __all__ = ["MAX_SCANS", "decode_jpegs", "is_plain_jpeg", "require_bounded_work"]
 
 MAX_SCANS = 100  # as many as libtiff takes; a progressive file has some ten, and each takes all pixels anew
 _MAX_EXIF = 100  # segments; Pillow copies those before for each, and one holds all that cameras write
-_SCAN, _APP1 = b"\xff\xda", b"\xff\xe1"
+_SCAN, _APP1, _EXIF = b"\xff\xda", b"\xff\xe1", b"Exif\0\0"
 # A marker of a JPEG file: neither a stuffed byte of pixels, nor filling, nor a restart.
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _BARE = (0x01, 0xD8)  # markers that nothing follows
@@ -39,21 +40,28 @@ def require_bounded_work(data: bytes) -> None:
     """Check that a JPEG file takes no more time than its bytes and pixels warrant; anything else passes.
 
     Raises:
-        ImageError: It has more scans, or more segments of EXIF, than any camera or program writes.
+        ImageError: It has more scans, or more segments or tags of EXIF, than any camera or program writes.
     """
-    if not data.startswith(b"\xff\xd8") or max(data.count(_SCAN) - MAX_SCANS, data.count(_APP1) - _MAX_EXIF) <= 0:
+    if not data.startswith(b"\xff\xd8") or (data.count(_SCAN) <= MAX_SCANS and _APP1 not in data):
         return
-    place = scans = exif = 0  # some may lie in pictures within, or after the end
-    while (found := _MARKER.search(data, place)) and found[1][0] != _END:
+    place = scans = parts = 0  # some may lie in pictures within, or after the end
+    tags = bytearray()
+    many = data.count(_SCAN) > MAX_SCANS  # else the head tells all
+    while (found := _MARKER.search(data, place)) and found[1][0] != _END and (many or not scans):
         place = found.end()
         if found[1][0] in _BARE:
             continue
         scans += found[1][0] == _SCAN[1]
-        exif += found[1][0] == _APP1[1] and data[place + 2 : place + 6] == b"Exif"
-        place += int.from_bytes(data[place : place + 2], "big")
-    for count, most, what in ((scans, MAX_SCANS, "scans"), (exif, _MAX_EXIF, "segments of EXIF")):
+        end = place + int.from_bytes(data[place : place + 2], "big")
+        if not scans and found[1][0] == _APP1[1] and data[place + 2 : place + 8] == _EXIF:
+            parts += 1
+            tags += data[place + 8 : end] if parts <= _MAX_EXIF else b""
+        place = end
+    for count, most, what in ((scans, MAX_SCANS, "scans"), (parts, _MAX_EXIF, "segments of EXIF")):
         if count > most:
             raise ImageError(f"has {count} {what}, more than {most}; save it anew")
+    if claims_too_much(bytes(tags)):
+        raise ImageError(TOO_MANY_TAGS)
 
 
 def is_plain_jpeg(image: Any) -> bool:

@@ -243,6 +243,78 @@ def test_a_machine_whose_arrays_do_not_agree_is_refused(tmp_path, fault):
         read(tmp_path, "model.skops", range(2))
 
 
+def at(values, path):
+    """The mapping or list that a path of keys leads to, and its last key."""
+    *first, last = path.split(".")
+    for key in first:
+        values = values[int(key) if key.isdigit() else key]
+    return values, int(last) if last.isdigit() else last
+
+
+TREES = "learner.gradient_booster.model.trees"
+MODEL = "learner.gradient_booster.model"
+PARAM = "learner.learner_model_param"
+BOOSTER_FAULTS = {
+    **{f"child {value}": (f"{TREES}.0.left_children.0", value) for value in (0, 10**8, -2, 2**31, 2**40, 1.0, "1")},
+    "one child for two": (f"{TREES}.0.left_children.0", 2),
+    "half a node": (f"{TREES}.0.right_children.0", -1),
+    **{f"column {value}": (f"{TREES}.0.split_indices.0", value) for value in (30, 5 * 10**8, -1, True)},
+    **{f"group {value}": (f"{MODEL}.tree_info.0", value) for value in (4, 10**6, 5 * 10**8, -(10**6), None)},
+    **{f"columns {value}": (f"{PARAM}.num_feature", value) for value in ("2000000000", "0", "-1", "x", 30, " 30")},
+    **{f"classes {value}": (f"{PARAM}.num_class", value) for value in ("1000000000", "3", "5", "0")},
+    "targets": (f"{PARAM}.num_target", "7"),
+    "classes of the objective": ("learner.objective.softmax_multiclass_param.num_class", "9"),
+    "nodes": (f"{TREES}.0.tree_param.num_nodes", "2000000000"),
+    "vectors in leaves": (f"{TREES}.0.tree_param.size_leaf_vector", "4"),
+    "columns of a tree": (f"{TREES}.0.tree_param.num_feature", "31"),
+    "a category": (f"{TREES}.0.split_type.0", 1),
+    "categories": (f"{TREES}.0.categories", [1]),
+    "sizes of categories": (f"{TREES}.0.categories_sizes", [10**7]),
+    "kept categories": (f"{MODEL}.cats.enc", [1]),
+    "a short list": (f"{TREES}.0.default_left", []),
+    "a value": (f"{TREES}.0.split_conditions.0", float("nan")),
+    "the last tree": (f"{MODEL}.iteration_indptr.5", 10**8),
+    "no tree": (TREES, []),
+    "number of trees": (f"{MODEL}.gbtree_model_param.num_trees", "21"),
+    "parallel trees": (f"{MODEL}.gbtree_model_param.num_parallel_tree", "2"),
+    "another booster": ("learner.gradient_booster.name", "dart"),
+    "another objective": ("learner.objective.name", "multi:softmax"),
+    "the best round": ("learner.attributes.best_iteration", "100000"),
+    "names of columns": ("learner.feature_names", ["a"]),
+}
+
+
+@pytest.fixture(scope="module")
+def boosted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("boosted")
+    write_model(folder, XGBoost(n_estimators=5).fit(*drawn(4, np.float32)), "xgboost")
+    return folder
+
+
+@pytest.mark.parametrize("fault", BOOSTER_FAULTS)
+def test_a_booster_that_leads_out_of_itself_is_refused(boosted, tmp_path, fault):
+    """XGBoost would read, and by a tree's group write, memory that is not its own."""
+    shutil.copytree(boosted, tmp_path, dirs_exist_ok=True)
+    values = json.loads((tmp_path / "xgboost.json").read_text())
+    path, value = BOOSTER_FAULTS[fault]
+    place, key = at(values, path)
+    place[key] = value
+    (tmp_path / "xgboost.json").write_text(json.dumps(values))
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        read(tmp_path, "xgboost.json")
+
+
+def test_a_booster_with_a_key_twice_is_refused(boosted, tmp_path):
+    """The check would read one value, and XGBoost the other."""
+    shutil.copytree(boosted, tmp_path, dirs_exist_ok=True)
+    assert read(tmp_path, "xgboost.json").n_features_in_ == 30
+    text = (tmp_path / "xgboost.json").read_text()
+    for twice in ('"tree_info":[9],"tree_info":', '"tree_in\\u0066o":[9],"tree_info":'):
+        (tmp_path / "xgboost.json").write_text(text.replace('"tree_info":', twice))
+        with pytest.raises(ValueError, match="out of range"):
+            read(tmp_path, "xgboost.json")
+
+
 @pytest.mark.slow
 def test_boosted_trees_that_would_not_count_columns_are_refused(tmp_path):
     X, y = drawn(2, np.float32)

@@ -2,14 +2,17 @@
 
 import io
 import os
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from ball_features.dataset.decode import decode_bytes
+from ball_features.dataset.decode import _exif_of, decode_bytes
 from ball_features.dataset.jpeg import MAX_SCANS
 from ball_features.dataset.manifest import scan
+from ball_features.dataset.tags import claims_too_much
 from ball_features.errors import ImageError
 
 _SCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n"
@@ -71,6 +74,67 @@ def test_a_jpeg_of_very_many_segments_of_exif_is_refused(count, length):
     segment = b"\xff\xe1" + (length + 2).to_bytes(2, "big") + b"Exif\0\0".ljust(length, b"A")
     with pytest.raises(ImageError, match=f"has {count} segments of EXIF, more than 100"):
         decode_bytes(data[:2] + segment * count + data[2:])
+
+
+def tags(kind: int, number: int, entries: int, length: int, order: str = "<") -> bytes:
+    """A directory whose entries take one place, with what they take behind it."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    offset = 8 + 2 + 12 * entries + 4
+    rows = b"".join(struct.pack(f"{order}HHII", 40_000 + own % 20_000, kind, number, offset) for own in range(entries))
+    return head + struct.pack(f"{order}IH", 8, entries) + rows + bytes(4 + length)
+
+
+MUCH = {
+    "many numbers": tags(3, 2_000_000, 1, 4_000_000),
+    "many numbers, the other way": tags(3, 2_000_000, 1, 4_000_000, ">"),
+    "many fractions": tags(5, 1_100_000, 1, 8_800_000),
+    "one place for all": tags(7, 60_000, 2_000, 60_000),
+    "one place for all, as text": tags(2, 500_000, 60, 500_000),
+}
+
+
+@pytest.mark.parametrize("kind", MUCH)
+@pytest.mark.parametrize("form", ["TIFF", "JPEG", "PNG", "WEBP"])
+def test_tags_that_take_more_than_the_pixels_are_refused(kind, form):
+    """Pillow makes an object of each number when it opens the file, and a copy of each tag."""
+    data = MUCH[kind]
+    if form == "JPEG":
+        image, parts = saved("JPEG"), [data[at : at + 65_000] for at in range(0, len(data), 65_000)]
+        if len(parts) > 100:
+            pytest.skip("more than the segments that are read")
+        segments = (b"\xff\xe1" + (len(own) + 8).to_bytes(2, "big") + b"Exif\0\0" + own for own in parts)
+        data = image[:2] + b"".join(segments) + image[2:]
+    elif form != "TIFF":
+        data = saved(form, exif=data)
+    with pytest.raises(ImageError, match="has tags"):
+        decode_bytes(data)
+
+
+def test_such_tags_in_a_text_are_left_out():
+    text = PngInfo()
+    text.add_text("Raw profile type exif", "\n".join(["", "exif", "1", MUCH["one place for all"].hex()]), zip=True)
+    with Image.open(io.BytesIO(saved("PNG", pnginfo=text))) as image:
+        image.load()
+        assert claims_too_much(_exif_of(image))
+    assert np.array_equal(decode_bytes(saved("PNG", pnginfo=text)), decode_bytes(saved("PNG")))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_tags_that_lead_nowhere_are_none(form):
+    """As programs leave them that edit EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    broken = bytearray(exif.tobytes().removeprefix(b"Exif\0\0"))
+    entry = struct.pack(">HHII" if broken[:2] == b"MM" else "<HHII", 0x9286, 7, 2**31, 2**30)
+    order = "big" if broken[:2] == b"MM" else "little"
+    start = int.from_bytes(broken[4:8], order)
+    broken[start : start + 2] = (2).to_bytes(2, order)
+    broken[start + 14 : start + 14] = entry
+    if form == "TIFF":
+        assert not claims_too_much(bytes(broken))
+    else:
+        image = Image.linear_gradient("L").resize((48, 32)).convert("RGB")
+        assert sorted(decode_bytes(saved(form, image, exif=bytes(broken))).shape) == [3, 32, 48]
 
 
 @pytest.mark.parametrize("form", ["progressive", "comment", "end", "restarts"])
