@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from pathlib import Path
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
 
 _TEMPORARY = ".ball-"  # what the names of folders for temporary files begin with
 _LONGEST_NAME = 255  # bytes, of most file systems
-_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})\.(?P<pid>[1-9][0-9]{0,9})\.partial", re.DOTALL)
+_PARTIAL = re.compile(
+    r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})\.(?P<pid>[1-9][0-9]{0,9})(?:-[0-9]+)?\.partial", re.DOTALL
+)
 
 
 def settle(partial: Path, final: Path) -> Path:
@@ -58,8 +61,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def partial_of(final: Path) -> Path:
-    """Name of a file or folder while this process writes it: .NAME.HOST.PID.partial beside the final one."""
-    end = f".{this_host()}.{os.getpid()}.partial"
+    """Name of a file or folder while this thread writes it: .NAME.HOST.PID.partial beside the final one.
+
+    Threads but the first have their own numbers behind that of the process.
+    """
+    thread = threading.current_thread()
+    own = "" if thread is threading.main_thread() else f"-{threading.get_native_id()}"
+    end = f".{this_host()}.{os.getpid()}{own}.partial"
     return final.with_name(f".{_short(final.name, len(end) + 1)}{end}")
 
 
@@ -86,7 +94,7 @@ def this_host() -> str:
 
 
 def is_begun_by_others(final: Path) -> bool:
-    """Whether another process writes a file or folder of this name now, as far as can be known."""
+    """Whether another process, or thread, writes a file or folder of this name now, as far as can be known."""
     own = _PARTIAL.fullmatch(partial_of(final).name)
     with contextlib.suppress(OSError):
         for item in final.parent.iterdir():

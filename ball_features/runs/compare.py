@@ -161,7 +161,7 @@ def compare(
             spec = result.spec if result.spec.kind == "shortcut" else _renamed(result.spec, entry.name)
             fitted_on[spec.name] = (entry, result.spec)
             results.append(dataclasses.replace(result, spec=spec))
-    with reserved_folder(Path(out_root), name or stamped(f"compare-{config.protocol}")) as folder:
+    with reserved_folder(Path(out_root), name or stamped(f"compare-{config.protocol}", out_root)) as folder:
         comparison = Comparison(
             cache=first,
             config=config,

@@ -100,7 +100,7 @@ def fit(
         raise ConfigError(f"The model {save} cannot be saved, since it cannot be fitted: {blocked[save]}")
     results = evaluate(evaluation, progress)
     one_class = one_class_records(results)
-    with reserved_folder(Path(out_root), name or stamped(config.protocol)) as folder:
+    with reserved_folder(Path(out_root), name or stamped(config.protocol, out_root)) as folder:
         comparison = Comparison(
             cache=cache,
             config=config,

@@ -118,7 +118,7 @@ def learning_curve(
     forecasts = forecast_rows(results, nested.sizes, codes, units, noun)
     sentences = [say_forecast(row) for row in forecasts]
     notes += [*fit_notes(results), *_missing(results, nested)]
-    with reserved_folder(Path(out_root), name or stamped(LEARNING_CURVE)) as folder:
+    with reserved_folder(Path(out_root), name or stamped(LEARNING_CURVE, out_root)) as folder:
         details = {
             "protocol": LEARNING_CURVE,
             "title": _title(cache, nested, noun),

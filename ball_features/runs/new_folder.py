@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from ball_features.config.paths import is_copy
 from ball_features.errors import DataError
 from ball_features.files import clear_partial, is_begun_by_others, partial_of, settle
 
@@ -36,9 +38,13 @@ def free_folder(root: Path, name: str) -> Path:
     raise DataError(f"{root} holds 10,000 runs called {name}. Give another name.")
 
 
-def stamped(kind: str) -> str:
-    """Name of a run that was given none: its kind, with date and time in UTC."""
-    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+def stamped(kind: str, root: Path | str) -> str:
+    """Name of a run that was given none: its kind, with date and time in UTC.
+
+    Under an address, where no name can be reserved, a number is drawn too: jobs of an array begin in one second.
+    """
+    drawn = f"-{secrets.token_hex(3)}" if is_copy(Path(root)) else ""
+    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}{drawn}"
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def tune(
     rows = [_row(rank, trial) for rank, trial in enumerate(found, 1)]
     # The same hold-out again: in another one, images that chose the settings would test them.
     best_fit = Repeat("fit", {"cache": str(cache_path)}, tuned)
-    with reserved_folder(Path(out_root), name or stamped("tune")) as folder:
+    with reserved_folder(Path(out_root), name or stamped("tune", out_root)) as folder:
         use = best_fit.command(folder, _BEST)
         comparison = Comparison(
             cache=cache,

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -340,3 +341,16 @@ def test_a_model_that_cannot_be_saved_is_an_error(small_cache, tmp_path, monkeyp
     (folder,) = (tmp_path / "late").iterdir()
     assert str(folder) in str(error.value)
     assert [row["model"] for row in read_run(folder).metrics] == ["knn"]
+
+
+@pytest.mark.slow
+def test_fits_in_threads_have_runs_of_their_own(tmp_path, small_cache):
+    def one(seed):
+        return fit(small_cache, FitConfig(models=("majority", "lda"), repeats=1, seed=seed), out_root=tmp_path)
+
+    with ThreadPoolExecutor(6) as pool:
+        runs = list(pool.map(one, range(12)))
+    assert len({run.folder for run in runs}) == 12 == len(list(tmp_path.iterdir()))
+    for seed, run in enumerate(runs):
+        assert json.loads((run.folder / "run.json").read_text())["config"]["seed"] == seed
+        assert read_run(run.folder).rows == run.rows
