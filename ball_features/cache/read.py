@@ -17,6 +17,7 @@ from ball_features.cache.heaps import watched
 from ball_features.cache.remote import local_copy
 from ball_features.cache.schema import SCHEMA_VERSION, Cache, column_name, file_identity
 from ball_features.cache.strangers import budget, fault_of_paths, look_at_objects
+from ball_features.config.paths import called, shown_path
 from ball_features.dataset.manifest import Rejected
 from ball_features.errors import CacheError
 from ball_features.files import open_regular
@@ -42,7 +43,14 @@ def read_cache(path: Path | str, *, embeddings: bool = True, verify: bool = True
         CacheError: The file is missing, no cache, damaged, or of another schema; or it holds what no cache holds, such
             as a link to another file or a claim of more memory than its size warrants.
     """
-    path = local_copy(path)
+    own = local_copy(path)
+    if own == Path(path):
+        return _read_local(own, embeddings, verify)
+    with called(own, shown_path(path)):
+        return _read_local(own, embeddings, verify)
+
+
+def _read_local(path: Path, embeddings: bool, verify: bool) -> Cache:
     try:
         if not path.exists():
             raise CacheError(f"No cache at {path}. Make one with `ball extract`.")

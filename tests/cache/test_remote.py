@@ -188,6 +188,13 @@ def test_a_merge_waits_for_no_other_writer_and_removes_nothing_of_it(address, sm
     assert local_copy(address).read_bytes() == b"rows"
 
 
+def test_a_fault_of_a_cache_is_told_with_its_address(memory, address, small_cache):
+    put(memory, address, small_cache.read_bytes()[:-1000])
+    with pytest.raises(CacheError) as said:
+        read_cache(address)
+    assert str(said.value).startswith(f"{address} is") and "copies" not in str(said.value)
+
+
 def during_upload(memory, monkeypatch, do):
     store = type(memory).put_file
 
