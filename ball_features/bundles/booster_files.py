@@ -78,7 +78,7 @@ def _require(sound: bool) -> None:
         raise ValueError("the booster in it has indices or sizes out of range")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, Any]]) -> Any:
     """A mapping none of whose keys is given twice: another reader may take the other value."""
     found = dict(pairs)
     _require(len(found) == len(pairs))
