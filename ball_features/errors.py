@@ -15,6 +15,8 @@ A message says what was got, what was expected and what to do next.
 
 import errno
 import importlib.util
+from collections.abc import Callable
+from typing import ClassVar
 
 __all__ = [
     "BallError",
@@ -32,13 +34,17 @@ __all__ = [
 
 
 class BallError(Exception):
-    """Root of all errors that `ball` raises on purpose; the command line prints it and exits with 2."""
+    """Root of all errors that `ball` raises on purpose; the command line prints it and exits with 2.
+
+    Attributes:
+        shown: what leaves keys of addresses out of a message; set by `config.paths`, which knows addresses.
+    """
+
+    shown: ClassVar[Callable[[str], str]] = str
 
     def __str__(self) -> str:
         """The message, without keys of addresses, which an option that takes none may have been given."""
-        from ball_features.config.paths import without_keys  # which raises these errors itself
-
-        return without_keys(super().__str__())
+        return type(self).shown(super().__str__())
 
 
 class ConfigError(BallError):

@@ -95,6 +95,9 @@ def without_keys(text: str) -> str:
     return _KEYED.sub(lambda found: shown_address(found[0]), text)
 
 
+BallError.shown = staticmethod(without_keys)
+
+
 def shown_path(path: Path | str) -> str:
     """A path, or an address without keys and passwords."""
     return shown_address(path) if is_address(path) else str(path)
