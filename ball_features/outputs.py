@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 
+_WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
 _READ: set[tuple[int, int] | None] = set()  # files that the command in hand reads
 
 
@@ -80,6 +81,10 @@ def require_writable(
         if not path.parent.is_dir():
             raise DataError(f"There is no folder {path.parent}: it was moved or removed, and is not made anew.")
     _require_path(path, setting)
+    if path.suffix.lower() in _WORKBOOKS:
+        raise DataError(
+            f"Got {path}, expected another ending: no workbook is written. Tables are CSV, so give NAME.csv."
+        )
     require_outside_bundles(path, setting)
     other = f"Give another {setting}."
     again = functools.partial(_require_replaceable, path, kind, [*inputs], other, extended)

@@ -253,6 +253,17 @@ def test_two_outputs_of_one_command_are_two_files(tmp_path, small_cache, smears,
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("end", ["xlsx", "XLS", "ods"])
+def test_no_table_is_written_under_the_name_of_a_workbook(tmp_path, small_cache, smears, end):
+    for words in (
+        *(("audit", smears, "--out"), ("labels", small_cache, "--out"), ("sheet", smears, "--out")),
+        ("export", small_cache, "--csv"),
+    ):
+        done = CliRunner().invoke(app, [*map(str, words), str(tmp_path / f"t.{end}")])
+        assert isinstance(done.exception, DataError) and "NAME.csv" in str(done.exception), words
+    assert not [*tmp_path.iterdir()]
+
+
 def test_what_is_no_file_twice(tmp_path):
     (tmp_path / "a").mkdir()
     require_apart({"a": tmp_path / "x", "b": tmp_path / "y", "c": None, "d": None, "e": tmp_path / "a" / "x"})

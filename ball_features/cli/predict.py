@@ -16,6 +16,7 @@ from ball_features.cli.options import BundleFolder, BundleUse, Strict
 from ball_features.cli.screen import echo, print_json, progress_bar, say, show
 from ball_features.config import CollectionConfig, Coverage
 from ball_features.config.fields import option
+from ball_features.config.paths import is_address
 from ball_features.errors import DataError
 
 __all__ = ["COMMAND", "PredictOptions", "predict"]
@@ -135,7 +136,11 @@ def _listed(data: bytes) -> list[str]:
     """Names of a list: one on each line, or with NUL after each, as `find -print0` has them."""
     lines = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     names = [os.fsdecode(line) for line in lines if line.strip()]
-    return [name if os.path.lexists(name) else name.strip() for name in names]
+    names = [name if os.path.lexists(name) else name.strip() for name in names]
+    for name in names:
+        if is_address(name) and not os.path.lexists(name):  # a list may be a stranger's
+            raise DataError(f"Standard input names the address {name}, expected files. Give addresses as arguments.")
+    return names
 
 
 COMMAND = command(predict)

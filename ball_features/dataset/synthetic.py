@@ -27,6 +27,7 @@ from ball_features.outputs import require_folder, require_no_link
 __all__ = ["CLASSES", "Faults", "Truth", "draw_smears"]
 
 QUALITY = 90
+_MOST_PX = 10_000
 BARS = ("red-bar", "black-bar", "white-box")
 
 
@@ -83,7 +84,7 @@ def draw_smears(
         folder: folder to write into; it is made.
         per_class: number of images per class, planted ones not counted.
         seed: random seed; the same seed draws the same bytes.
-        size_px: side of the images in pixels, at least 64.
+        size_px: side of the images in pixels, 64 to 10,000.
         faults: faults to plant, see `Faults`.
 
     Returns:
@@ -95,10 +96,10 @@ def draw_smears(
     """
     share = faults.get("overlay_share", 0.0)
     whole = all(isinstance(number, numbers.Integral) for number in (per_class, size_px, seed))
-    if not whole or per_class < 1 or size_px < 64 or seed < 0 or not 0 <= share <= 1:
+    if not whole or per_class < 1 or not 64 <= size_px <= _MOST_PX or seed < 0 or not 0 <= share <= 1:
         raise ConfigError(
             f"Got per_class={per_class}, size_px={size_px}, seed={seed}, overlay_share={share}; expected whole numbers "
-            "of at least 1 image, 64 px and the seed 0, and a share between 0 and 1."
+            f"of at least 1 image, 64 to {_MOST_PX} px and the seed 0, and a share between 0 and 1."
         )
     require_folder(folder, "folder")
     folder = Path(folder)

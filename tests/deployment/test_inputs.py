@@ -77,3 +77,9 @@ def test_a_name_in_an_archive_that_is_not_utf_8_is_rejected(image, tmp_path):
     found = find_images([str(tmp_path / "a.tar")])
     assert [file.name for file in found.files] == ["e.jpg"]
     assert [item.reason for item in found.rejected] == ["its name is not UTF-8; rename it"]
+
+
+def test_a_list_names_no_address(bundle):
+    """It may be a stranger's; nothing is opened."""
+    done = CliRunner().invoke(app, ["predict", str(bundle), "-", "--json"], input="ftp://127.0.0.1:9/x.png\n")
+    assert "names the address ftp://127.0.0.1:9/x.png" in str(done.exception)
