@@ -84,7 +84,7 @@ class Predictions:
         """
         path = Path(path)
         if not is_expected(path):  # by the command, which knows what it has read
-            require_replaceable(path, "output file", ())
+            require_replaceable(path, "output file", (), patients=bool(self.patients))
         header = ["path", "predicted", *(f"p_{name}" for name in self.classes), "set", "distance", "unusual"]
         rows = [_row(item, self.classes) for item in self.predictions]
         if self.patient:
@@ -118,8 +118,14 @@ def patients_beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.patients.csv")
 
 
-def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str]) -> None:
+def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str], *, patients: bool = True) -> None:
     """Check that predictions may be written to a file, and beside it, before they are made.
+
+    Args:
+        path: the file.
+        setting: name of the setting that holds the path, for the message.
+        inputs: files that are read.
+        patients: whether there may be answers for patients.
 
     Raises:
         DataError: The name has none of the known endings, or a file is there that `Predictions.write` did not make.
@@ -130,7 +136,8 @@ def require_replaceable(path: Path, setting: str, inputs: Iterable[Path | str]) 
     if path.suffix == ".csv":
         require_writable(beside(path), setting, kind="answers", inputs=own, named=False)
         require_apart({setting: path, "file beside it": beside(path), "file of patients": patients_beside(path)})
-        require_writable(patients_beside(path), setting, kind="patient answers", inputs=own, named=False)
+        if patients:
+            require_writable(patients_beside(path), setting, kind="patient answers", inputs=own, named=False)
 
 
 def check_suffix(path: Path) -> None:
