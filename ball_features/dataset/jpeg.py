@@ -42,11 +42,11 @@ def require_bounded_work(data: bytes) -> None:
     Raises:
         ImageError: It has more scans, or more segments or tags of EXIF, than any camera or program writes.
     """
-    if not data.startswith(b"\xff\xd8") or (data.count(_SCAN) <= MAX_SCANS and _APP1 not in data):
+    many = data.count(_SCAN) > MAX_SCANS  # else the head tells all
+    if not data.startswith(b"\xff\xd8") or not (many or _APP1 in data):
         return
     place = scans = parts = 0  # some may lie in pictures within, or after the end
     tags = bytearray()
-    many = data.count(_SCAN) > MAX_SCANS  # else the head tells all
     while (found := _MARKER.search(data, place)) and found[1][0] != _END and (many or not scans):
         place = found.end()
         if found[1][0] in _BARE:

@@ -14,21 +14,18 @@ _MOST_VALUES = 1 << 20  # more than the parts of an image of 100 megapixels in t
 _FREE_BYTES = 1 << 24
 
 
-def claims_too_much(data: bytes, begin: int = 0) -> bool:
+def claims_too_much(data: bytes) -> bool:
     """Whether the first directory has more values than an image needs, or takes its bytes several times.
 
     Args:
-        data: content that holds a TIFF header; anything else claims nothing.
-        begin: place of the header.
+        data: content that begins with a TIFF header; anything else claims nothing.
     """
-    order = {b"II": "<", b"MM": ">"}.get(data[begin : begin + 2], "")
-    if not order or len(data) < begin + 8:
+    order = {b"II": "<", b"MM": ">"}.get(data[:2], "")
+    if not order or len(data) < 16:  # a header of either kind
         return False
-    big = struct.unpack_from(f"{order}H", data, begin + 2)[0] == 43
+    big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     whole, head, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
-    if len(data) < begin + 16:
-        return False
-    place = begin + struct.unpack_from(order + whole, data, begin + (8 if big else 4))[0]
+    place = struct.unpack_from(order + whole, data, 8 if big else 4)[0]
     if place + struct.calcsize(order + head) > len(data):
         return False
     count = struct.unpack_from(order + head, data, place)[0]
@@ -38,7 +35,7 @@ def claims_too_much(data: bytes, begin: int = 0) -> bool:
     for at in range(place, min(place + count * step, len(data) - step + 1), step):
         _, kind, number = struct.unpack_from(order + entry, data, at)
         size = number * _SIZE.get(kind, 0)
-        offset = begin + struct.unpack_from(order + whole, data, at + step - inline)[0]
+        offset = struct.unpack_from(order + whole, data, at + step - inline)[0]
         if size > inline and offset + size <= len(data):  # of what is not there nothing is kept
             claimed += size
             values += 0 if kind in _BYTES else number

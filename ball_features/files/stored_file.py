@@ -227,7 +227,7 @@ class StoredFile:
 
 def is_certain(version: str) -> bool:
     """Whether a version of `StoredFile.version` tells more than a size, which another file may have too."""
-    return any(not mark.startswith("size=") for mark in version.split())
+    return any(not mark.lower().startswith("size=") for mark in version.split())
 
 
 def _is_mark(name: Any, value: Any) -> bool:

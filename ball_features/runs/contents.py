@@ -36,6 +36,8 @@ from ball_features.runs.elsewhere import distance_rows, site_rows
 
 __all__ = ["Comparison", "RunContents", "failures", "measure_comparison", "prediction_rows", "split_rows"]
 
+_OWN = "Note: "  # what the user has written stays as it is
+
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
@@ -164,7 +166,7 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     """
     own, grouping = comparison, comparison.grouping
     require_fitted(own.results)
-    notes = [*map(told, own.notes), *fit_notes(own.results)]
+    notes = [note if note.startswith(_OWN) else told(note) for note in own.notes] + fit_notes(own.results)
     notes += [
         f"{item.spec.name} {'failed' if item.traceback else 'was not fitted'} and is not in the table: {item.failure}"
         for item in own.results

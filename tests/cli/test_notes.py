@@ -1,5 +1,7 @@
 """The user's note on a run: `ball runs` and the run's page show it, whichever command made the run."""
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
@@ -43,3 +45,11 @@ def test_a_note_is_kept_and_shown(caches, tmp_path, command):
 
 def test_no_note_is_no_line():
     assert told("") == []
+
+
+def test_paths_in_a_note_stay_as_they_were_written(caches, tmp_path):
+    note = f"cut from {tmp_path}/slides"
+    words = ["fit", caches[0], "--models", "majority", "--repeats", "1", "--out", str(tmp_path), "--name", "n"]
+    done = CliRunner().invoke(app, [*words, "--note", note])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "n" / "run.json").read_text(encoding="utf-8"))["notes"][0] == f"Note: {note}"
