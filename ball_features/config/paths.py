@@ -26,9 +26,9 @@ __all__ = [
     "shown_address",
     "shown_path",
     "spoken",
-    "told",
     "whole_address",
     "without_keys",
+    "without_places",
 ]
 
 # A drive of Windows has one letter; several may be chained, as in zip://a.h5::s3://bucket/a.zip.
@@ -158,7 +158,7 @@ def named(value: Any) -> Any:
     return Path(found).name if isinstance(found, str) and found.startswith("../") and "\n" not in found else found
 
 
-def told(text: str) -> str:
+def without_places(text: str) -> str:
     """A sentence whose absolute paths, of what is there, are as `named` has them."""
     return _PLACE.sub(lambda found: named(found[0]) if Path(found[0]).parent.exists() else found[0], text)
 

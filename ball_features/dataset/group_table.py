@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ball_features.config import CollectionConfig
-from ball_features.config.paths import told
+from ball_features.config.paths import without_places
 from ball_features.dataset.remarks import alike_ids_remark, told_apart
 from ball_features.dataset.sheet import read_sheet
 from ball_features.dataset.sheet_columns import plain_name
@@ -104,7 +104,7 @@ class GroupTable:
             if blank:
                 notes.append(f"{blank} of {len(self.paths)} images have no {name}; each counts as one of its own.")
         alike = [alike_ids_remark(name, self.columns.get(name, ())) for name in _IDS]
-        return (*map(told, self.remarks), *notes, *filter(None, alike))
+        return (*map(without_places, self.remarks), *notes, *filter(None, alike))
 
 
 def alone(values: np.ndarray, paths: Sequence[str] | np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from ball_features.cache import Cache
 from ball_features.cache.places import place_beside
 from ball_features.config import FitConfig
-from ball_features.config.paths import is_address, is_copy, told
+from ball_features.config.paths import is_address, is_copy, without_places
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
@@ -166,7 +166,7 @@ def measure_comparison(comparison: Comparison) -> RunContents:
     """
     own, grouping = comparison, comparison.grouping
     require_fitted(own.results)
-    notes = [note if note.startswith(_OWN) else told(note) for note in own.notes] + fit_notes(own.results)
+    notes = [note if note.startswith(_OWN) else without_places(note) for note in own.notes] + fit_notes(own.results)
     notes += [
         f"{item.spec.name} {'failed' if item.traceback else 'was not fitted'} and is not in the table: {item.failure}"
         for item in own.results

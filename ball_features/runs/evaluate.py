@@ -16,7 +16,7 @@ from ball_features.bundles.bundle import Bundle, read_bundle
 from ball_features.bundles.recalibration import Recalibration, recalibrate
 from ball_features.cache import Cache, read_cache
 from ball_features.config import COVERAGE, CollectionConfig, EvaluateConfig
-from ball_features.config.paths import is_address, named, shown_path, told
+from ball_features.config.paths import is_address, named, shown_path, without_places
 from ball_features.dataset.remarks import alike_ids_remark
 from ball_features.dataset.units import merge_units
 from ball_features.evaluation.external import (
@@ -123,7 +123,7 @@ def evaluate(
         findings=verdict(Evidence(external=evidence)),
         images=_images(found, true, loaded.classes, rows, mended),
         rejected=[(item.path, item.reason) for item in found.rejected],
-        notes=[*map(told, found.notes), *_notes(found, counts, mended, config.recalibrate)],
+        notes=[*map(without_places, found.notes), *_notes(found, counts, mended, config.recalibrate)],
     )
     if result.folder is not None:
         _write(result, tests, result.folder)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import LADDER, FitConfig
-from ball_features.config.paths import told
+from ball_features.config.paths import without_places
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping
 from ball_features.dataset.splits import Split
@@ -152,7 +152,7 @@ def ladder(
         "kept": keep,
         "title": f"Optimism ladder · {describe_cache(cache)}",
         "caption": ladder_caption([rung.name for rung in rungs]),
-        "notes": [*map(told, notes)],
+        "notes": [*map(without_places, notes)],
         "failures": [{"rung": step.rung.name} | item for step in climbed for item in failures(step.results)],
         "rungs": [{"rung": rung.name, "protocol": rung.config.protocol, "column": rung.column} for rung in rungs],
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from ball_features.cache import Cache
 from ball_features.config import LEARNING_CURVE, FitConfig
-from ball_features.config.paths import told
+from ball_features.config.paths import without_places
 from ball_features.config.toml import FILE, Repeat
 from ball_features.dataset.grouping import Grouping, read_grouping, read_groups
 from ball_features.dataset.nested import Nested, nested_splits
@@ -122,7 +122,7 @@ def learning_curve(
         details = {
             "protocol": LEARNING_CURVE,
             "title": _title(cache, nested, noun),
-            "notes": [*map(told, notes)],
+            "notes": [*map(without_places, notes)],
             "sentences": sentences,
             "failures": failures(results),
         }
